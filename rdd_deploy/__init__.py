@@ -1,0 +1,3 @@
+"""Distil a big segmentation network into an edge-sized one, export it in INT8, measure it, run it live."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,49 @@
+"""One way for every command to speak: rich on a terminal, plain lines elsewhere, errors as one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from rdd_deploy.errors import RddError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print one plain line for the user."""
+    out.print(escape(text))
+
+
+def warn(text: str) -> None:
+    """Print one warning on standard error."""
+    err.print(f"[yellow]warning:[/] {escape(text)}")
+
+
+def run(app: Callable[..., Any]) -> None:
+    """Run a typer app: a user's mistake becomes one sentence on standard error and the exit code that ``errors`` documents."""
+    try:
+        app(standalone_mode=True)
+    except RddError as error:
+        err.print(f"[red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+
+
+def command(function: Callable[..., Any]) -> Callable[[], None]:
+    """Make ``main()`` of a module from its one command function."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+    app.command()(function)
+
+    def main() -> None:
+        run(app)
+
+    return main

@@ -1,0 +1,1 @@
+"""One file per data set: where the files lie, classes, palette."""

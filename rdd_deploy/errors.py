@@ -1,0 +1,81 @@
+"""The errors a user can cause. Each says what was got, what was expected and what to do; commands print it without a traceback.
+
+Exit codes of every command:
+
+====  =========================================================================================
+code  meaning
+====  =========================================================================================
+0     done
+1     a bug in rdd_deploy (the traceback is shown)
+2     something the user can mend: recipe, data, weights, bundle, device, missing package, full disk
+3     ``benchmark``: no bundle fits the latency budget
+4     ``export``: the accuracy gate failed
+5     training diverged (loss is NaN or infinite)
+130   interrupted with Ctrl-C; what was reached is saved
+====  =========================================================================================
+"""
+
+from __future__ import annotations
+
+
+class RddError(Exception):
+    """Base of all errors that are the user's to mend."""
+
+    exit_code = 2
+
+
+class RecipeError(RddError):
+    """A recipe, profile or override is not valid."""
+
+
+class DataError(RddError):
+    """Images or masks are missing, unreadable or inconsistent."""
+
+
+class WeightsError(RddError):
+    """Weights are missing or belong to another model."""
+
+
+class DeviceError(RddError):
+    """The device, precision or provider asked for is not what can be had."""
+
+
+class BundleError(RddError):
+    """A bundle is missing, incomplete, edited or of another version."""
+
+
+class MissingPackageError(RddError):
+    """An optional package is needed for what was asked; the message names the extra to install."""
+
+
+class DiskError(RddError):
+    """A file couldn't be written."""
+
+
+class SourceError(RddError):
+    """A camera, video, stream or folder of frames can't be read."""
+
+
+class BudgetError(RddError):
+    """No bundle fits the latency budget."""
+
+    exit_code = 3
+
+
+class GateError(RddError):
+    """The exported artifact loses more accuracy than allowed."""
+
+    exit_code = 4
+
+
+class DivergedError(RddError):
+    """The training loss became NaN or infinite."""
+
+    exit_code = 5
+
+
+def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:
+    """The one sentence for an optional package that isn't installed."""
+    return MissingPackageError(
+        f"{purpose} needs the package '{package}', which isn't installed: pip install 'rdd-deploy[{extra}]' (from a clone: pip install '.[{extra}]')"
+    )

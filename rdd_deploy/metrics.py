@@ -1,0 +1,76 @@
+"""mIoU from one global confusion matrix, in numpy: training, every backend and the edge count the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.data.base import IGNORE
+
+
+@dataclass
+class Confusion:
+    """Rows are the truth, columns the prediction, in pixels. Void pixels of the truth never count.
+
+    A class that occurs neither in the truth nor in the prediction has no IoU and stays out of the mean, as is usual for CamVid.
+    """
+
+    classes: Sequence[str]
+    matrix: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.matrix = np.zeros((len(self.classes), len(self.classes)), np.int64)
+
+    def add(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Count one or more label maps of equal shape; returns what was added (for bootstrap over images)."""
+        if truth.shape != predicted.shape:
+            raise ValueError(f"truth is {truth.shape}, prediction is {predicted.shape}; they must be of one size")
+        n = len(self.classes)
+        known = truth != IGNORE
+        pairs = truth[known].astype(np.int64) * n + predicted[known]
+        added = np.bincount(pairs, minlength=n * n)
+        if len(added) > n * n:
+            raise ValueError(f"label maps hold ids above {n - 1}, the last of {n} classes")
+        added = added.reshape(n, n)
+        self.matrix += added
+        return added
+
+    @property
+    def iou(self) -> NDArray[np.float64]:
+        """IoU per class in [0, 1]; NaN for a class that never occurs."""
+        return iou_from(self.matrix)
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur, in [0, 1]; NaN for an empty matrix."""
+        iou = self.iou
+        return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of the non-void pixels that are right, in [0, 1]."""
+        total = int(self.matrix.sum())
+        return float(np.trace(self.matrix) / total) if total else float("nan")
+
+    def summary(self) -> dict[str, object]:
+        """mIoU, pixel accuracy and IoU per class in percent; None for a class that never occurs."""
+        return {
+            "miou_pct": _percent(self.miou),
+            "pixel_accuracy_pct": _percent(self.pixel_accuracy),
+            "iou_pct": {name: _percent(value) for name, value in zip(self.classes, self.iou, strict=True)},
+        }
+
+
+def iou_from(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """IoU per class from confusion matrices (..., C, C) -> (..., C); NaN for a class that never occurs."""
+    hit = np.diagonal(matrix, axis1=-2, axis2=-1).astype(np.float64)
+    union = matrix.sum(-1) + matrix.sum(-2) - hit
+    with np.errstate(invalid="ignore"):
+        return np.where(union > 0, hit / np.where(union > 0, union, 1), np.nan)
+
+
+def _percent(value: float) -> float | None:
+    return round(100 * float(value), 3) if np.isfinite(value) else None

@@ -1,0 +1,59 @@
+"""The contract of a backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.errors import BundleError, DeviceError
+from rdd_deploy.runtime.manifest import Manifest
+
+INPUT, OUTPUT = "frame", "labels"
+
+
+class Backend(Protocol):
+    """Runs one model file. ``infer`` is called by one thread at a time, between ``activate`` and ``deactivate``.
+
+    ``device`` and ``provider`` say what was obtained and are final after ``activate``.
+    """
+
+    device: str
+    provider: str
+
+    def activate(self) -> None:
+        """Load the model and take memory and devices. Raises BundleError, DeviceError or MissingPackageError."""
+
+    def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (1, H, W, 3), contiguous -> uint8 (1, H, W). The result belongs to the caller: no later call overwrites it."""
+
+    def deactivate(self) -> None:
+        """Give everything back; may be called twice."""
+
+
+def parse_device(device: str) -> tuple[str, int | None]:
+    """'auto', 'cpu', 'cuda' or 'cuda:1' -> (kind, index or None). Raises DeviceError."""
+    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d+)", device)
+    if not match:
+        raise DeviceError(f"unknown device '{device}'; expected auto, cpu, cuda or cuda:N")
+    return (match[1], None) if match[1] else ("cuda", int(match[2]))
+
+
+def check_tensor(manifest: Manifest, what: str, name: str, dtype: str, shape: Sequence[Any]) -> None:
+    """Compare a model's input (``what`` = frame) or output (labels) with the contract; dimensions that aren't integers are free.
+
+    Raises:
+        BundleError: another name, type or shape than the manifest promises.
+    """
+    size = manifest.input.height, manifest.input.width
+    expected = (1, *size, 3) if what == INPUT else (1, *size)
+    fits = len(shape) == len(expected) and all(not isinstance(got, int) or got == want for got, want in zip(shape, expected, strict=True))
+    if (name, dtype) != (what, "uint8") or not fits:
+        got = f"{name}: {dtype}[{', '.join(map(str, shape))}]"
+        raise BundleError(
+            f"{manifest.model} of '{manifest.name}' has the tensor {got}, expected {what}: uint8[{', '.join(map(str, expected))}]; "
+            "export the bundle again"
+        )

@@ -1,0 +1,148 @@
+"""onnxruntime: on the CPU, and through its CUDA, TensorRT and TensorRT-RTX providers."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.errors import BundleError, DeviceError, missing_package
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_tensor, parse_device
+from rdd_deploy.runtime.manifest import Manifest
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
+}
+_FALLBACK = {"cuda": ["cpu"], "tensorrt": ["cuda", "cpu"], "tensorrt-rtx": ["cpu"], "cpu": []}
+"""Providers for the nodes that the first one doesn't take: those of the same device, then the CPU."""
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn")
+
+
+class OnnxRuntimeBackend:
+    """``model.onnx`` in an InferenceSession.
+
+    Args:
+        device: ``auto`` takes CUDA where it really starts and the graph isn't INT8 (whose Q/DQ form here is the CPU's), else the CPU.
+        provider: cpu, cuda, tensorrt, tensorrt-rtx or onnxruntime's own name; None follows the device.
+        threads: threads inside an operator (CPU); None leaves it to onnxruntime (the physical cores).
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_package("onnxruntime", "cpu", f"the bundle {folder}") from error
+        self._ort: Any = onnxruntime
+        self._path = folder / manifest.model
+        self._manifest = manifest
+        self._threads = threads
+        self._session: Any = None
+        kind, self._index = parse_device(device)
+        self._auto = kind == "auto" and provider is None
+        self._wanted = _wanted(kind, provider, manifest, onnxruntime.get_available_providers())
+        self.device = "cpu" if self._wanted == "cpu" else f"cuda:{self._index or 0}"
+        self.provider = PROVIDERS[self._wanted]
+
+    def activate(self) -> None:
+        self._require(self._wanted)
+        try:
+            self._session = self._open(self._wanted)
+        except DeviceError:
+            if not self._auto:
+                raise
+            self.device, self.provider = "cpu", PROVIDERS["cpu"]  # auto promises what works, and says so in .device
+            self._session = self._open("cpu")
+        model_input, model_output = self._session.get_inputs(), self._session.get_outputs()
+        if len(model_input) != 1 or len(model_output) != 1:
+            raise BundleError(
+                f"{self._path} has {len(model_input)} inputs and {len(model_output)} outputs, expected one of each; export the bundle again"
+            )
+        for what, tensor in ((INPUT, model_input[0]), (OUTPUT, model_output[0])):
+            check_tensor(self._manifest, what, tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), tensor.shape)
+
+    def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        labels: NDArray[np.uint8] = self._session.run([OUTPUT], {INPUT: blob})[0]
+        return labels
+
+    def deactivate(self) -> None:
+        self._session = None
+
+    def _require(self, wanted: str) -> None:
+        available = self._ort.get_available_providers()
+        if PROVIDERS[wanted] not in available:
+            raise DeviceError(
+                f"asked for {PROVIDERS[wanted]}, but this onnxruntime has {', '.join(available)}; "
+                f"install the one with it (pip install 'rdd-deploy[gpu]'), or pass --device cpu.{mixed_distributions() or ''}"
+            )
+
+    def _open(self, wanted: str) -> Any:
+        options = self._ort.SessionOptions()
+        options.log_severity_level = 3  # its warnings about node placement aren't the user's business; failures raise
+        options.inter_op_num_threads = 1
+        if self._threads:
+            options.intra_op_num_threads = self._threads
+        chain = [wanted, *_FALLBACK[wanted]]
+        here = set(self._ort.get_available_providers())
+        device = {"device_id": str(self._index or 0)}
+        providers = [(PROVIDERS[name], {} if name == "cpu" else device) for name in chain if PROVIDERS[name] in here]
+        try:
+            # Its own fallback would print a banner and go on with the CPU.
+            session = self._ort.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
+        except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
+            if wanted != "cpu":
+                raise DeviceError(
+                    f"onnxruntime can't run {self._path} with {PROVIDERS[wanted]}: {_first_line(error)}; "
+                    f"check driver and CUDA libraries (nvidia-smi), or pass --device cpu.{mixed_distributions() or ''}"
+                ) from error
+            raise BundleError(f"onnxruntime can't load {self._path}: {_first_line(error)}; export the bundle again") from error
+        obtained = session.get_providers()
+        if obtained[0] != PROVIDERS[wanted]:
+            raise DeviceError(
+                f"asked onnxruntime for {PROVIDERS[wanted]}, got {obtained[0]}; "
+                f"check driver and CUDA libraries (nvidia-smi), or pass --device cpu.{mixed_distributions() or ''}"
+            )
+        return session
+
+
+def _wanted(kind: str, provider: str | None, manifest: Manifest, available: list[str]) -> str:
+    """The short name of the provider to ask for."""
+    if provider is not None:
+        short = {long.lower(): name for name, long in PROVIDERS.items()}.get(provider.lower(), provider.lower())
+        if short not in PROVIDERS:
+            raise DeviceError(f"unknown onnxruntime provider '{provider}'; expected one of {', '.join(PROVIDERS)}")
+        if kind == ("cuda" if short == "cpu" else "cpu"):
+            raise DeviceError(f"provider '{provider}' doesn't run on the device '{kind}'; leave one of the two out")
+        return short
+    if kind == "auto":
+        return "cuda" if PROVIDERS["cuda"] in available and manifest.precision != "int8" else "cpu"
+    return kind
+
+
+def mixed_distributions() -> str | None:
+    """A sentence if several onnxruntime wheels are installed (they overwrite each other's files; the last one wins), else None."""
+    found = [name for name in _DISTRIBUTIONS if _installed(name)]
+    if len(found) < 2:
+        return None
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in found else found[-1]
+    return (
+        f" Found {' and '.join(found)} installed over each other; mend it with: "
+        f"pip uninstall -y {' '.join(found)} && pip install {keep} (on a machine without a GPU: onnxruntime)"
+    )
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,161 @@
+"""``Segmenter``: the one way from a bundle and a frame to a label map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy import console
+from rdd_deploy.errors import BundleError, SourceError
+from rdd_deploy.runtime.backends import Backend, open_backend
+from rdd_deploy.runtime.manifest import Manifest, read_manifest
+
+Array = NDArray[np.uint8]
+UNIFORM_FRAMES = 100
+"""So many frames in a row that are all one class are reported once: NaN inside a network looks just like that."""
+
+
+class Segmenter:
+    """A loaded bundle. Call it with a frame, or time ``prepare``, ``infer`` and ``restore`` one by one.
+
+    One thread at a time may call it; different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
+    """
+
+    def __init__(self, manifest: Manifest, backend: Backend) -> None:
+        self.manifest = manifest
+        self.classes: tuple[str, ...] = tuple(manifest.classes)
+        self.palette: Array = np.array(manifest.palette, np.uint8)
+        self.palette.setflags(write=False)
+        self.input_size: tuple[int, int] = (manifest.input.height, manifest.input.width)
+        self._backend: Backend | None = backend
+        self._uniform = 0
+        self.device: str = backend.device
+        self.provider: str = backend.provider
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, device: str = "auto", provider: str | None = None, threads: int | None = None, verify: bool = True
+    ) -> Segmenter:
+        """Load a bundle, ready to run.
+
+        Args:
+            path: the bundle's folder.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. What is asked for is what is used: otherwise DeviceError.
+            provider: an onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or an OpenVINO device; None follows ``device``.
+            threads: CPU threads inside an operator; None lets the backend choose.
+            verify: check the files' hashes.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete, edited, or doesn't keep its manifest's promises.
+            DeviceError: device, provider or precision can't be had.
+            MissingPackageError: the backend's package isn't installed.
+        """
+        if threads is not None and threads < 1:
+            raise BundleError(f"threads is {threads}; expected 1 or more")
+        folder = Path(path)
+        manifest = read_manifest(folder, verify=verify)
+        backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads)
+        try:
+            backend.activate()
+        except BaseException:
+            backend.deactivate()
+            raise
+        return cls(manifest, backend)
+
+    @property
+    def precision(self) -> str:
+        """fp32, fp16, bf16 or int8."""
+        return self.manifest.precision
+
+    @property
+    def backend(self) -> str:
+        """onnxruntime, openvino, tensorrt or tensorrt-rtx."""
+        return self.manifest.backend
+
+    def __call__(self, frame: Array) -> Array:
+        """Frame uint8 (H, W, 3) BGR of any size -> labels uint8 (H, W). Raises SourceError for another kind of frame."""
+        return self.restore(self.infer(self.prepare(frame)), (frame.shape[0], frame.shape[1]))
+
+    def prepare(self, frame: Array) -> Array:
+        """Frame uint8 (H, W, 3) BGR -> contiguous uint8 (1, h, w, 3) at the network's size.
+
+        Where the sizes agree, the result is a view of the frame: leave it unchanged until ``infer`` is done.
+        """
+        check_frame(frame)
+        height, width = self.input_size
+        if frame.shape[:2] != self.input_size:
+            shrinks = frame.shape[0] >= height and frame.shape[1] >= width
+            frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)  # type: ignore[assignment]
+        return np.ascontiguousarray(frame)[np.newaxis]
+
+    def infer(self, blob: Array) -> Array:
+        """uint8 (1, h, w, 3) from ``prepare`` -> labels uint8 (1, h, w), class ids only. Raises BundleError if the model misbehaves."""
+        if self._backend is None:
+            raise BundleError(f"the bundle '{self.manifest.name}' was closed; load it again before using it")
+        labels = self._backend.infer(blob)
+        if labels.dtype != np.uint8 or labels.shape != (1, *self.input_size):
+            raise BundleError(
+                f"the model of '{self.manifest.name}' gave {labels.dtype}{list(labels.shape)}, expected uint8{[1, *self.input_size]}; "
+                "export the bundle again"
+            )
+        highest = int(labels.max())
+        if highest >= len(self.classes):
+            raise BundleError(
+                f"the model of '{self.manifest.name}' gave the class id {highest}, its manifest names {len(self.classes)} classes; "
+                "export the bundle again"
+            )
+        self._watch(labels, highest)
+        return labels
+
+    def restore(self, labels: Array, size: tuple[int, int]) -> Array:
+        """Labels uint8 (1, h, w) -> uint8 (height, width), by the nearest pixel centre (no half-pixel shift against the frame)."""
+        if labels.shape[1:] == tuple(size):
+            return np.asarray(labels[0], np.uint8)
+        height, width = size
+        return np.asarray(cv2.resize(labels[0], (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+    def _watch(self, labels: Array, highest: int) -> None:
+        self._uniform = self._uniform + 1 if int(labels.min()) == highest else 0
+        if self._uniform == UNIFORM_FRAMES:
+            console.warn(
+                f"'{self.manifest.name}' gave nothing but {self.classes[highest]} for {UNIFORM_FRAMES} frames in a row; "
+                "if the frames aren't that plain, its numbers overflow: check it with `rdd-deploy parity`"
+            )
+
+    def close(self) -> None:
+        """Give the model, its memory and its device back; may be called twice."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.deactivate()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def check_frame(frame: object) -> None:
+    """Raise SourceError unless ``frame`` is a non-empty uint8 (H, W, 3) array."""
+    if not isinstance(frame, np.ndarray):
+        raise SourceError(
+            f"got a {type(frame).__name__} as a frame, expected a numpy array uint8 (height, width, 3) in BGR; check that reading it worked"
+        )
+    got = f"got a frame of shape {frame.shape} and type {frame.dtype}"
+    if frame.ndim == 3 and frame.shape[2] == 3 and frame.size and frame.dtype == np.uint8:
+        return
+    if not frame.size:
+        do = "skip it: the source delivered nothing"
+    elif frame.dtype != np.uint8:
+        do = "scale it to 0…255 and convert it with .astype(np.uint8)"
+    elif frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1):
+        do = "it is grey: convert it with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+    elif frame.ndim == 3 and frame.shape[2] == 4:
+        do = "it has an alpha channel: convert it with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)"
+    else:
+        do = "give one colour frame at a time"
+    raise SourceError(f"{got}, expected uint8 (height, width, 3) in BGR; {do}")

@@ -1,0 +1,101 @@
+"""OpenVINO: ``model.onnx`` or ``model.xml``, on the CPU unless told otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.errors import BundleError, DeviceError, missing_package
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_tensor, parse_device
+from rdd_deploy.runtime.manifest import Manifest
+
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
+"""Precision of what isn't quantised. INT8 layers stay INT8 under any hint; without one, their float neighbours would silently run in
+bf16 on CPUs that have it, and the accuracy would depend on the machine."""
+_NAMES = {"u8": "uint8"}
+
+
+class OpenVinoBackend:
+    """A compiled model with one infer request, tuned for latency.
+
+    Args:
+        device: auto or cpu; CUDA is another backend's.
+        provider: OpenVINO's own device name (CPU, GPU, NPU); None is CPU.
+        threads: inference threads (CPU); None leaves it to OpenVINO (the physical cores).
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise missing_package("openvino", "openvino", f"the bundle {folder}") from error
+        self._openvino: Any = openvino
+        if parse_device(device)[0] == "cuda":
+            raise DeviceError(f"{folder} runs with OpenVINO, which has no CUDA; pass --device cpu, or take a bundle of another backend")
+        self._path = folder / manifest.model
+        self._manifest = manifest
+        self._threads = threads
+        self._request: Any = None
+        self.provider = (provider or "CPU").upper()
+        self.device = self.provider.lower()
+
+    def activate(self) -> None:
+        core = self._openvino.Core()
+        if self.provider not in core.available_devices:
+            raise DeviceError(
+                f"asked OpenVINO for {self.provider}, it has {', '.join(core.available_devices)}; "
+                "install the device's driver or leave it to CPU"
+            )
+        try:
+            model = core.read_model(str(self._path))
+        except Exception as error:  # RuntimeError or its own, by version
+            raise BundleError(f"OpenVINO can't read {self._path}: {_last_line(error)}; export the bundle again") from error
+        self._check_tensors(model)
+        hint = HINTS[self._manifest.precision]
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+        if self._threads and self.provider == "CPU":
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        try:
+            compiled = core.compile_model(model, self.provider, options)
+        except Exception as error:
+            raise DeviceError(
+                f"OpenVINO can't run {self._path} on {self.provider} in {hint}: {_last_line(error)}; take another bundle"
+            ) from error
+        obtained = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if obtained != hint:
+            raise DeviceError(
+                f"asked OpenVINO for {hint}, this {self.provider} gives {obtained}; "
+                "take a bundle of another precision (openvino-fp32 runs everywhere)"
+            )
+        if obtained_devices := [name for name in compiled.get_property("EXECUTION_DEVICES") if not name.startswith(self.provider)]:
+            raise DeviceError(f"asked OpenVINO for {self.provider}, got {', '.join(obtained_devices)}; leave it to CPU")
+        self._request = compiled.create_infer_request()
+
+    def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Inputs are read in place; outputs are copied, since the next call overwrites the request's own.
+        labels: NDArray[np.uint8] = self._request.infer([blob], share_inputs=True, share_outputs=False)[0]
+        return labels
+
+    def deactivate(self) -> None:
+        self._request = None
+
+    def _check_tensors(self, model: Any) -> None:
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise BundleError(
+                f"{self._path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each; "
+                "export the bundle again"
+            )
+        for what, port in ((INPUT, model.inputs[0]), (OUTPUT, model.outputs[0])):
+            name = what if what in port.names else port.any_name  # folding leaves a tensor with several names
+            shape = ["?" if dim.is_dynamic else dim.get_length() for dim in port.partial_shape]
+            kind = port.element_type.to_string()
+            check_tensor(self._manifest, what, name, _NAMES.get(kind, kind), shape)
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO puts the source file first and the reason last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

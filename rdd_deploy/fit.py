@@ -1,0 +1,318 @@
+"""The training loop: one place for schedule, precision, devices, averaging, saving and resuming; the loss is the caller's."""
+
+from __future__ import annotations
+
+import io
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from rdd_deploy import files
+from rdd_deploy.data.base import Split
+from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.errors import DeviceError, DivergedError, RddError
+from rdd_deploy.evaluate import evaluate_split, torch_predictor
+from rdd_deploy.logbook import Logbook
+from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.surgery import depthwise_in_float32
+from rdd_deploy.models.weights import save_segmenter
+from rdd_deploy.recipe import Recipe, Train
+from rdd_deploy.run import RunFolder
+
+
+class Loss(NamedTuple):
+    """Scalar with gradient, and its named terms (detached scalars) for the log."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+Objective = Callable[[Output, Batch, float], Loss]
+"""(network's output on the batch, batch, progress in [0, 1)) -> loss."""
+
+
+class Story(NamedTuple):
+    """What differs between supervised training and distillation."""
+
+    objective: Objective
+    stage: Callable[[float], str]
+    """Name of the stage at a progress in [0, 1)."""
+    picture: Callable[[Path, Segmenter], None] | None
+    """Draws the epoch's picture, given its path and the network in eval mode."""
+
+
+class Interrupted(RddError):
+    """Ctrl-C or SIGTERM; the state is saved."""
+
+    exit_code = 130
+
+
+def make_fabric(train: Train) -> Fabric:
+    """Fabric for the recipe's device and precision; DeviceError where what was asked for isn't there."""
+    accelerator = train.device
+    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise DeviceError(f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or set train.device=cpu")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        strategy = "ddp" if train.devices * train.nodes > 1 else "auto"
+        return Fabric(
+            accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=strategy, precision=resolve_precision(train.precision, accelerator)
+        )
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DeviceError(f"can't train on {train.devices} x '{train.device}' in {train.precision}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Fabric's MisconfigurationException is of no public family
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        raise DeviceError(f"can't train on {train.devices} x '{train.device}': {str(error).splitlines()[0]}") from error
+
+
+def resolve_precision(precision: str, accelerator: str) -> Any:
+    """``auto`` is bf16 where the device computes in it (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), fp16 on older GPUs, else float32."""
+    if precision != "auto":
+        return precision
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
+
+
+def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
+    """Poly schedule with linear warm-up: (1 − progress)^power, times progress / warmup before that share is over."""
+    return (1 - progress) ** power * (min(1.0, progress / warmup) if warmup else 1.0)
+
+
+class Trainee:
+    """Everything that changes while training, so that saving and resuming it is one dictionary."""
+
+    def __init__(self, segmenter: Segmenter, train: Train, fabric: Fabric) -> None:
+        self.segmenter, self.config, self.fabric = segmenter, train, fabric
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)
+        if fabric.device.type == "cpu" and fabric._precision.precision == "bf16-mixed":
+            depthwise_in_float32(segmenter)
+        segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = _optimizer(segmenter, train)
+        self.model, self.optimizer = fabric.setup(segmenter, optimizer)
+        self.forward = torch.compile(self.model) if train.compile else self.model
+        self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
+        self.lrs = [group["lr"] for group in optimizer.param_groups]
+        self.step, self.best, self.best_epoch = 0, -1.0, 0
+        self.seconds = 0.0
+
+    @property
+    def evaluated(self) -> Segmenter:
+        """The network that is measured and saved: the average where there is one."""
+        return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
+
+    def update(self, batch: Batch, story: Story, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimiser step; returns the loss and its terms, still on the device."""
+        factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
+        for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
+            group["lr"] = lr * factor
+        loss = story.objective(self.forward(batch.images), batch, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss.total)
+        if self.config.clip:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.segmenter)
+        self.step += 1
+        return loss.total.detach(), loss.terms
+
+    def state(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
+        state = {
+            "format": 1, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "best_epoch": self.best_epoch, "seconds": self.seconds, "rng": torch.get_rng_state(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }  # fmt: skip
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state`` was taken."""
+        self.segmenter.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
+        torch.set_rng_state(state["rng"])
+        if state["rng_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state["rng_cuda"])
+
+
+def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:
+    encoder = {id(p) for p in segmenter.encoder.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in segmenter.parameters():
+        # Norms and biases have one dimension; decaying them only shrinks activations.
+        groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
+    options = [
+        {"params": params, "lr": train.lr * (1 if inside else train.head_lr_factor), "weight_decay": train.weight_decay if decays else 0.0}
+        for (inside, decays), params in groups.items()
+    ]
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(options, lr=train.lr)
+    return torch.optim.SGD(options, lr=train.lr, momentum=train.momentum)
+
+
+def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    def average(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        # Early on the average follows quickly, or it would carry the random start for a thousand steps.
+        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        if averages[0].is_floating_point():  # torch hands over one dtype at a time; BatchNorm's step counters stay as they are
+            torch._foreach_lerp_(averages, current, weight)
+
+    return average
+
+
+def fit(
+    recipe: Recipe, segmenter: Segmenter, frames: Frames, validation: Split, story: Story, folder: RunFolder, weights: Path, facts: dict[str, Any],
+    fabric: Fabric, resume: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Train ``segmenter`` in place by ``story``; the best on validation goes to ``weights``.
+
+    Args:
+        facts: written into the checkpoint's metadata beside the figures.
+        resume: go on from ``folder.state`` where there is one.
+
+    Returns:
+        Summary values: best and last mIoU, epochs, seconds.
+
+    Raises:
+        DivergedError: the loss isn't finite; names the batch's samples.
+        Interrupted: Ctrl-C or SIGTERM, after saving the state.
+    """
+    train = recipe.train
+    trainee = Trainee(segmenter, train, fabric)
+    rows, sums = _restored(trainee, folder, fabric) if resume and folder.state.is_file() else ([], None)
+    # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
+    order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
+    sampler = StepSampler(**order, start=trainee.step, rank=fabric.global_rank, ranks=fabric.world_size)
+    crops = Crops(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
+    loader = fabric.setup_dataloaders(
+        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda"), use_distributed_sampler=False
+    )
+    total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
+    measured: dict[str, Any] | None = None
+    with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, _asked_to_stop() as stop:
+        if sums is not None:
+            book.restore(sums)
+        segmenter.train()
+        since, pending = time.perf_counter(), None
+        for batch in loader:
+            progress = trainee.step / total
+            loss, terms = trainee.update(batch, story, progress)
+            # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
+            _check_finite(pending, frames.split)
+            pending = (loss, batch.index)
+            book.step(story.stage(progress), {name: float(value) for name, value in terms.items()}, len(batch.images))
+            epoch, inside = divmod(trainee.step, per_epoch)
+            if inside == 0:
+                _check_finite(pending, frames.split)
+                trainee.seconds += time.perf_counter() - since
+                last = epoch == train.epochs
+                measured = None
+                if epoch % recipe.evaluation.every == 0 or last:
+                    measured = _measure(recipe, trainee, validation, weights, facts, epoch)
+                if story.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
+                    story.picture(folder.pictures / f"epoch_{epoch:03d}.png", trainee.evaluated.eval())
+                segmenter.train()
+                book.epoch(epoch, story.stage(progress), trainee.lrs[0] * learning_rate_factor(progress, train.warmup, train.power), measured, trainee.seconds)
+                since = time.perf_counter()
+            if stop or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
+                _check_finite(pending, frames.split)
+                trainee.seconds += time.perf_counter() - since
+                since = time.perf_counter()
+                _save(trainee, folder, book, fabric)
+            if stop:
+                raise Interrupted(f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume")
+    return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _last(rows, folder), "epochs": train.epochs, "steps": total,
+            "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
+
+
+def _last(rows: list[dict[str, Any]], folder: RunFolder) -> dict[str, Any]:
+    """The last epoch's figures of a run that was finished before it was resumed."""
+    row = rows[-1]
+    return {"miou_pct": row.get("miou_pct"), "pixel_accuracy_pct": row.get("pixel_accuracy_pct"), "iou_pct": None}
+
+
+def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    try:
+        state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
+        state["rng"], state["rng_cuda"] = state["rng"].cpu(), [one.cpu() for one in state["rng_cuda"]]
+        trainee.restore(state)
+    except Exception as error:  # a damaged archive raises many kinds
+        raise RddError(f"can't resume from {folder.state}: {str(error).splitlines()[0]}; it belongs to another recipe or is damaged, run without --resume") from error
+    return state["rows"], state["sums"]
+
+
+def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) -> None:
+    if fabric.is_global_zero:
+        buffer = io.BytesIO()
+        torch.save(trainee.state() | {"rows": book.rows, "sums": book.sums}, buffer)
+        files.write_bytes(folder.state, buffer.getvalue())
+    fabric.barrier()
+
+
+def _measure(recipe: Recipe, trainee: Trainee, validation: Split, weights: Path, facts: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """mIoU on validation; the best so far is saved."""
+    network = trainee.evaluated.eval()
+    predict = torch_predictor(network, recipe.data.size, trainee.fabric.device, str(trainee.fabric._precision.precision))
+    measured = evaluate_split(predict, validation, recipe.evaluation.batch).summary()
+    miou = float(measured["miou_pct"] or 0.0)  # type: ignore[arg-type]
+    if miou > trainee.best:
+        trainee.best, trainee.best_epoch = miou, epoch
+        if trainee.fabric.is_global_zero:
+            save_segmenter(weights, network, facts | {"epoch": epoch, "miou_pct": miou})
+    return measured
+
+
+def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
+    if pending is None or math.isfinite(float(pending[0])):
+        return
+    names = [split.names[int(i)] for i in pending[1].cpu()]
+    raise DivergedError(
+        f"the loss is {float(pending[0])} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set "
+        "train.precision=32-true. The best weights so far are kept"
+    )
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that Ctrl-C or SIGTERM makes true; the loop ends at a step's end, so no state is half-done. A second Ctrl-C ends at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, e.g. embedded: no handlers there
+        before = {}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch and numpy: initial weights, dropout."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)

@@ -1,0 +1,102 @@
+"""What a run tells while it goes on: a progress bar or plain lines, metrics.csv, TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from rdd_deploy import console, files
+from rdd_deploy.run import RunFolder
+
+
+class Logbook:
+    """Rows by epoch. ``rows`` is part of the resumable state, so a resumed run's CSV has no gap and no double line.
+
+    Args:
+        folder: the run. epochs, steps: in all. rows: from an earlier part of the run. enabled: False on all ranks but the first.
+    """
+
+    def __init__(self, folder: RunFolder, epochs: int, steps: int, rows: list[dict[str, Any]], start: int, enabled: bool = True) -> None:
+        self.folder, self.epochs, self.rows, self.enabled = folder, epochs, rows, enabled
+        self._sums: dict[str, float] = {}
+        self._count = self._images = 0
+        self._since = time.perf_counter()
+        self._writer = None
+        if enabled:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
+            console=console.out, disable=not (enabled and console.out.is_terminal), transient=True,
+        )  # fmt: skip
+        self._task = self._progress.add_task("training", total=steps, completed=start, note="")
+        self._miou = ""
+
+    def __enter__(self) -> Logbook:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        if self._writer:
+            self._writer.close()  # type: ignore[no-untyped-call]
+
+    @property
+    def sums(self) -> dict[str, Any]:
+        """The unfinished epoch's sums, for the state."""
+        return {"sums": dict(self._sums), "count": self._count}
+
+    def restore(self, sums: dict[str, Any]) -> None:
+        """Go on with an unfinished epoch."""
+        self._sums, self._count = dict(sums["sums"]), int(sums["count"])
+
+    def step(self, stage: str, terms: dict[str, float], images: int) -> None:
+        """Note one training step."""
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        self._images += images
+        if not self._progress.disable:
+            rate = self._images / max(1e-9, time.perf_counter() - self._since)
+            losses = " ".join(f"{name} {value / self._count:.3f}" for name, value in self._sums.items())
+            self._progress.update(self._task, advance=1, description=f"{stage:8}", note=f"{losses} {rate:.1f} images/s {self._miou}")
+
+    def epoch(self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float) -> None:
+        """Close an epoch: one row for the CSV and TensorBoard, one line where there is no terminal."""
+        row: dict[str, Any] = {"epoch": epoch, "stage": stage, "lr": lr}
+        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._sums.items()}
+        row["seconds"] = round(seconds, 2)
+        if measured:
+            row |= {"miou_pct": measured["miou_pct"], "pixel_accuracy_pct": measured["pixel_accuracy_pct"]}
+            self._miou = f"mIoU {measured['miou_pct']:.2f} %"
+        self.rows.append(row)
+        if self.enabled:
+            self._publish(row, stage)
+        self._sums, self._count, self._images, self._since = {}, 0, 0, time.perf_counter()
+
+    def _publish(self, row: dict[str, Any], stage: str) -> None:
+        files.write_text(self.folder.metrics, table(self.rows))
+        if self._writer:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+        losses = "  ".join(f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_"))
+        miou = f"  mIoU {row['miou_pct']:.2f} %" if row.get("miou_pct") is not None else ""
+        if self._progress.disable or miou:
+            console.say(f"epoch {row['epoch']}/{self.epochs}  {stage}  {losses}  {row['seconds']:.0f} s{miou}")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """CSV text of rows whose keys may differ."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

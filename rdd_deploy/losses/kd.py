@@ -1,0 +1,49 @@
+"""Pixel-wise knowledge distillation (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rdd_deploy.data.base import IGNORE
+
+
+def pixel_kd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 1.0, ignore_index: int = IGNORE) -> Tensor:
+    """T² · mean over non-void pixels of KL(softmax(z_t / T) ‖ softmax(z_s / T)), in float32 also under autocast.
+
+    Args:
+        student_logits: float (N, C, H, W); receives the gradient.
+        teacher_logits: float (N, C, H, W); receives none.
+        target: int (N, H, W); only its void pixels matter: they don't count.
+        temperature: T > 0.
+
+    Returns:
+        float32 scalar ≥ 0; 0 with a zero gradient where every pixel is void.
+    """
+    with torch.autocast(student_logits.device.type, enabled=False):
+        student = F.log_softmax(student_logits.float() / temperature, 1)
+        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, 1)
+        return temperature**2 * kd_from_log(student, teacher, target != ignore_index)
+
+
+def kd_from_log(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid pixels of KL(teacher ‖ student) from log-probabilities (N, C, H, W) that the caller has already."""
+    divergence = (teacher.exp() * (teacher - student)).sum(1)  # (N, H, W)
+    return masked_mean(divergence, valid)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of values (any shape) where mask holds; 0 with a zero gradient where it holds nowhere, even beside NaN or inf."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+
+
+class PixelKD(nn.Module):
+    """``pixel_kd`` as a module, for the table of losses."""
+
+    def __init__(self, temperature: float = 1.0, ignore_index: int = IGNORE) -> None:
+        super().__init__()
+        self.temperature, self.ignore_index = temperature, ignore_index
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+        return pixel_kd(student_logits, teacher_logits, target, temperature=self.temperature, ignore_index=self.ignore_index)

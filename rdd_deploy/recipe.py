@@ -1,0 +1,228 @@
+"""The closed schema of a recipe: every problem is reported at once, before anything heavy loads.
+
+A recipe is one experiment in one YAML file. ``load_recipe`` reads it, applies ``key.sub=value`` overrides and checks everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rdd_deploy.data import DATASETS
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.schema import load_yaml, override, validated
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Size = Annotated[tuple[int, int], Field(description="[height, width] in pixels")]
+
+
+class Part(BaseModel):
+    """Base of all parts: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(Part):
+    """Which frames, at which size. Frames of other sizes are resized to ``size`` for evaluation and export."""
+
+    name: Literal[DATASETS] = "camvid"  # type: ignore[valid-type]
+    root: str = Field("data/camvid", description="folder of the data set; a missing CamVid is downloaded there")
+    size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
+    classes: list[str] | None = Field(None, description="folder: class names in the order of their ids")
+    palette: list[tuple[int, int, int]] | None = Field(None, description="folder: one RGB colour a class")
+    void_ids: list[Annotated[int, Field(ge=0, le=255)]] = Field([255], description="folder: mask ids that mean void")
+    count: Annotated[int, Field(ge=1)] | None = Field(None, description="streets: number of training scenes")
+    seed: int = Field(0, description="streets: seed of the scenes")
+    workers: Annotated[int, Field(ge=0)] | None = Field(None, description="loader processes; default: 0 on up to 2 cores, else up to 8")
+    memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Data:
+        if min(self.size) < 32:
+            raise ValueError(f"data.size is {list(self.size)}; expected at least [32, 32]")
+        if self.name == "folder" and not self.classes:
+            raise ValueError("data.classes is missing; a 'folder' data set needs its class names in the order of their ids")
+        if self.name != "folder" and (self.classes or self.palette):
+            raise ValueError(f"data.classes and data.palette belong to the 'folder' data set, not to '{self.name}'")
+        return self
+
+
+class Augment(Part):
+    """Random scale, crop, flip and colour jitter, on uint8 tensors."""
+
+    crop: Size = Field((360, 360), description="[height, width] of the training crops")
+    scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
+    flip: Share = 0.5
+    jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.3, description="strength of brightness, contrast and saturation; hue a tenth of it")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augment:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"augment.scale is {list(self.scale)}; expected [least, largest]")
+        if min(self.crop) < 32:
+            raise ValueError(f"augment.crop is {list(self.crop)}; expected at least [32, 32]")
+        return self
+
+
+class Network(Part):
+    """A segmenter: timm encoder, decode head, optional auxiliary FCN head on the last but one feature map."""
+
+    encoder: str = Field(..., description="any timm encoder with feature maps")
+    head: Literal["lraspp", "deeplabv3", "deeplabv3plus", "pspnet"] = "lraspp"
+    weights: str = Field("imagenet", description="'imagenet', 'none', or the path of a local file with the encoder's weights")
+    output_stride: Literal[8, 16, 32] = 16
+    channels: Annotated[int, Field(ge=8)] = Field(128, description="width of the decode head")
+    auxiliary: bool = Field(False, description="FCN head on stage-4 features; a teacher needs it for stage 1 of RDD")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    activation: Literal["keep", "relu6"] = Field("keep", description="relu6 swaps hard-swish and swish, which quantise badly")
+    squeeze_excite: bool = Field(True, description="false drops squeeze-and-excitation, which quantises badly")
+
+
+class Teacher(Part):
+    """The teacher: by recipe (trained first if its checkpoint isn't there), by checkpoint, or both."""
+
+    recipe: str | None = Field(None, description="a teacher recipe, relative to this file or by name")
+    checkpoint: str | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
+    cache: bool = Field(False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame")
+    flip: bool = Field(False, description="average the teacher over mirrored frames")
+    scales: list[Positive] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
+
+    @model_validator(mode="after")
+    def _named(self) -> Teacher:
+        if not self.recipe and not self.checkpoint:
+            raise ValueError("teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint")
+        return self
+
+
+class TeacherFull(Part):
+    """Stage 1 of RDD (TFE): the teacher's two classifiers weigh each pixel; easy ones count most (paper, Eq. 6-8)."""
+
+    divergence: Literal["main_aux", "aux_main"] = Field("main_aux", description="KL(main‖aux), the paper's, or KL(aux‖main)")
+
+
+class TeacherStudent(Part):
+    """Stage 2 of RDD (TSE): pixels that exactly one of the two networks finds hard (paper, Eq. 9)."""
+
+    rule: Literal["xor", "and", "or", "student"] = "xor"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    min_kept: Annotated[float | int, Field(ge=0)] = Field(0.05, description="share of the batch's pixels (0 to 1) or a count (integer)")
+    reduction: Literal["kept", "all"] = Field("kept", description="mean over the kept pixels, or their sum over all valid pixels")
+
+    @model_validator(mode="after")
+    def _share(self) -> TeacherStudent:
+        if isinstance(self.min_kept, float) and self.min_kept > 1:
+            raise ValueError(f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels")
+        return self
+
+
+class ExtraLoss(Part):
+    """A further distillation loss beside the plain KD term."""
+
+    name: str
+    weight: float = 1.0
+    options: dict[str, Any] = {}
+
+
+class Distillation(Part):
+    """Two-stage Relative Difficulty Distillation and the distillation losses beside it."""
+
+    method: Literal["rdd", "kd"] = Field("rdd", description="rdd weights the task loss; kd leaves it plain")
+    stage_share: Share = Field(0.1, description="share of the iterations in stage 1; 0: TSE only, 1: TFE only")
+    hand_over: Literal["switch", "linear"] = Field("switch", description="linear fades stage 1 into stage 2 over the whole run")
+    teacher_full: TeacherFull = TeacherFull()
+    teacher_student: TeacherStudent = TeacherStudent()
+    task_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")
+    kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
+    temperature: Positive = 1.0
+    losses: list[ExtraLoss] = []
+
+
+class Train(Part):
+    """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch: Annotated[int, Field(ge=1)] = Field(16, description="over all devices together")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Positive = 0.02
+    head_lr_factor: Positive = Field(1.0, description="learning rate of the heads relative to the encoder's")
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    warmup: Share = Field(0.02, description="share of the iterations with a linear warm-up")
+    power: Positive = 0.9
+    clip: Annotated[float, Field(ge=0)] = Field(10.0, description="largest gradient norm; 0 switches clipping off")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weight average that is evaluated and saved; 0: none")
+    task_loss: Literal["ce", "ohem", "balanced"] = Field("ce", description="of supervised training: plain, hard pixels only, or class-balanced")
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.4
+    seed: int = 0
+    device: str = Field("auto", description="auto, cpu, cuda, or Fabric's accelerator name; an unavailable one is an error")
+    devices: Annotated[int, Field(ge=1)] = Field(1, description="number of GPUs (or processes on a CPU)")
+    nodes: Annotated[int, Field(ge=1)] = 1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    compile: bool = False
+    save_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between resumable states")
+    pictures_every: Annotated[int, Field(ge=0)] = Field(10, description="epochs between pictures; 0: none")
+
+
+class Evaluation(Part):
+    """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""
+
+    split: Literal["train", "val", "test"] = "val"
+    every: Annotated[int, Field(ge=1)] = Field(5, description="epochs between evaluations")
+    batch: Annotated[int, Field(ge=1)] = 8
+
+
+class Recipe(Part):
+    """One experiment. ``distil`` needs student and teacher; ``train`` trains the student alone, or the network of a teacher recipe."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="run name; default: the file's name")
+    data: Data = Data()
+    augment: Augment = Augment()
+    network: Network | None = Field(None, description="a teacher recipe's network")
+    student: Network | None = None
+    teacher: Teacher | None = None
+    distillation: Distillation = Distillation()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="after")
+    def _one_story(self) -> Recipe:
+        if (self.network is None) == (self.student is None):
+            raise ValueError("a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither")
+        if self.network is not None and self.teacher is not None:
+            raise ValueError("a teacher recipe (network) can't name a teacher; a student recipe does")
+        return self
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with its overrides.
+
+    Args:
+        path: a YAML file, or the name of one in ``recipes/``.
+        overrides: ``key.sub=value`` strings; values are YAML.
+
+    Raises:
+        RecipeError: file missing or not YAML, or one or more problems, all listed with their dotted paths.
+    """
+    path = find_recipe(path)
+    tree = load_yaml(path)
+    for text in overrides:
+        override(tree, text)
+    tree.setdefault("name", path.stem)
+    return validated(Recipe, tree, path)
+
+
+def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
+    """The file that a recipe name or path means: as given, beside another recipe, or in ``recipes/``."""
+    given = Path(path)
+    names = [given] if given.suffix else [given, given.with_suffix(".yaml")]
+    folders = [Path(), *([beside.parent] if beside else []), Path("recipes")]
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    known = sorted(p.stem for p in Path("recipes").glob("*.yaml"))
+    raise RecipeError(f"no recipe '{path}'; expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))

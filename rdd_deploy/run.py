@@ -1,0 +1,105 @@
+"""The run folder: what a run leaves behind, where, and how it is found again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rdd_deploy import files
+from rdd_deploy.errors import RddError
+from rdd_deploy.recipe import Recipe, load_recipe
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths of one run: ``recipe.yaml``, weights, ``state.ckpt``, ``metrics.csv``, ``summary.json``, ``pictures/``, ``export/``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.state = path / "state.ckpt"
+        self.metrics = path / "metrics.csv"
+        self.summary = path / "summary.json"
+        self.pictures = path / "pictures"
+        self.export = path / "export"
+        self.student = path / "student.safetensors"
+        self.teacher = path / "teacher.safetensors"
+
+    def weights(self) -> Path:
+        """The checkpoint of the network that this run trained."""
+        found = [path for path in (self.student, self.teacher) if path.is_file()]
+        if not found:
+            raise RddError(f"{self.path} holds no weights (student.safetensors or teacher.safetensors); train it first: python -m rdd_deploy.distill RECIPE")
+        return found[0]
+
+    def load_recipe(self) -> Recipe:
+        """The resolved recipe that the run was started with."""
+        if not self.recipe.is_file():
+            raise RddError(f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m rdd_deploy.distill RECIPE")
+        return load_recipe(self.recipe)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Write the fully resolved recipe."""
+        tree = recipe.model_dump(mode="json", exclude_none=True)
+        files.write_text(self.recipe, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140))
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary and point ``latest`` beside the run at it."""
+        files.write_json(self.summary, summary)
+        link = self.path.parent / "latest"
+        part = link.with_name(f".latest.{os.getpid()}")
+        part.unlink(missing_ok=True)
+        if link.exists() and not link.is_symlink():
+            raise RddError(f"{link} is a folder, expected a link to the newest run; move it away")
+        part.symlink_to(self.path.name, target_is_directory=True)
+        os.replace(part, link)
+
+
+def find_run(path: Path | None) -> RunFolder:
+    """A run folder as named, or ``runs/latest``."""
+    folder = path or RUNS / "latest"
+    if not folder.is_dir():
+        what = f"no run folder {folder}" if path else "no finished run (runs/latest)"
+        raise RddError(f"{what}; train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml")
+    return RunFolder(folder.resolve() if folder.is_symlink() else folder)
+
+
+def provenance(seed: int) -> dict[str, Any]:
+    """What a figure depends on beside the recipe: commit, versions, machine."""
+    packages = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy", "opencv-python", "rdd-deploy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"git_commit": git_commit(), "seed": seed, "python": platform.python_version(), "machine": machine(), "versions": versions}
+
+
+def git_commit() -> str | None:
+    """Short hash of the source's commit, with ``-dirty`` where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def machine() -> str:
+    """CPU model and core count, e.g. ``AMD EPYC, 2 cores``."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        model = model or "unknown CPU"
+    return f"{model}, {os.cpu_count()} cores"

@@ -1,0 +1,151 @@
+"""YAML in, checked values out: safe loading, typed overrides and all problems of a file in one message."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rdd_deploy.errors import RecipeError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice (YAML would silently keep the last) and reads 1e-3 as a number."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader; RecipeError with line and column for anything else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"can't read {path}: {error}; expected a UTF-8 YAML file") from error
+    tree = parse_yaml(text, str(path))
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds a {type(tree).__name__}; expected a mapping of keys to values")
+    return tree
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML text with the safe loader."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise RecipeError(f"{where} isn't valid YAML: {problem}") from error
+
+
+def override(tree: dict[str, Any], text: str) -> None:
+    """Set ``key.sub=value`` in a tree in place; the value is YAML, so numbers, lists and null work as in the file."""
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"override '{text}' isn't of the form key.sub=value, e.g. train.seed=1")
+    node: Any = tree
+    for depth, part in enumerate(parts[:-1]):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise RecipeError(f"override '{text}': {'.'.join(parts[: depth + 1])} is a value, not a group of keys")
+    node[parts[-1]] = parse_yaml(value, f"override '{text}'")
+
+
+def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str) -> Model:
+    """Check a tree against a closed schema.
+
+    Raises:
+        RecipeError: every problem at once, each with dotted path, what was got, what is allowed and the nearest valid name.
+    """
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        lines = [_problem(model, problem) for problem in error.errors(include_url=False)]
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise RecipeError(f"{where} has {count}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _problem(model: type[BaseModel], problem: Any) -> str:
+    location = [part for part in problem["loc"] if not (isinstance(part, str) and ("[" in part or part in _UNION_ARMS))]
+    path = ".".join(str(part) for part in location)
+    kind, got, context = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        fields = _fields_at(model, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), fields, 1, 0.5)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        return f"{path}: unknown key; {hint}allowed: {', '.join(fields)}"
+    if kind == "missing":
+        return f"{path}: missing; expected a value"
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(got), [str(a) for a in _literals(model, location)], 1, 0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{path}: got {got!r}, expected {context['expected']}{hint}"
+    if kind == "value_error":
+        return f"{path}: {context['error']}" if path else str(context["error"])
+    return f"{path}: got {_short(got)}, expected: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+_UNION_ARMS = {"int", "float", "str", "bool"}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic model inside an annotation such as ``Model | None`` or ``list[Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, types.UnionType, list):
+        for arm in get_args(annotation):
+            if found := _model_of(arm):
+                return found
+    return None
+
+
+def _fields_at(model: type[BaseModel], location: list[Any]) -> list[str]:
+    node: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = node.model_fields.get(part) if node else None
+        node = _model_of(field.annotation) if field else None
+    return list(node.model_fields) if node else []
+
+
+def _literals(model: type[BaseModel], location: list[Any]) -> tuple[Any, ...]:
+    node: type[BaseModel] | None = model
+    for part in location[:-1]:
+        if not isinstance(part, int) and node and part in node.model_fields:
+            node = _model_of(node.model_fields[part].annotation)
+    field = node.model_fields.get(location[-1]) if node and isinstance(location[-1], str) else None
+    return get_args(field.annotation) if field else ()

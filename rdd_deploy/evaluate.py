@@ -9,13 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import torch
-
 from rdd_deploy.data.base import Frame, Labels, Split
-from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.metrics import Confusion
-from rdd_deploy.models.segmenter import Segmenter
 
 Predict = Callable[[list[Frame]], list[Labels]]
 """RGB frames of any size in, label maps at each frame's own size out."""
@@ -36,20 +31,6 @@ def batches(count: int, size: int) -> Iterator[range]:
     """Consecutive index ranges of at most ``size``."""
     for start in range(0, count, size):
         yield range(start, min(start + size, count))
-
-
-def torch_predictor(segmenter: Segmenter, size: tuple[int, int], device: torch.device | str = "cpu", precision: str = "32-true") -> Predict:
-    """A predictor that runs a segmenter in PyTorch at (height, width)."""
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-
-    def predict(frames: list[Frame]) -> list[Labels]:
-        stacked = torch.from_numpy(np.stack([resize_frame(frame, size) for frame in frames])).permute(0, 3, 1, 2)
-        device_type = torch.device(device).type
-        with torch.inference_mode(), torch.autocast(device_type, dtype=dtype, enabled=dtype is not None):
-            labels = segmenter(stacked.to(device)).primary.argmax(1).to(torch.uint8).cpu().numpy()
-        return [resize_labels(one, frame.shape[:2]) for one, frame in zip(labels, frames, strict=True)]
-
-    return predict
 
 
 def protocol(data: str, split: str, images: int, size: tuple[int, int], classes: int) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DeviceError, DivergedError, RddError
-from rdd_deploy.evaluate import evaluate_split, torch_predictor
+from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.logbook import Logbook
+from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.models.weights import save_segmenter

@@ -11,9 +11,10 @@ import typer
 from rdd_deploy import console, pictures
 from rdd_deploy.console import command
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.evaluate import protocol, torch_predictor
+from rdd_deploy.evaluate import protocol
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
 from rdd_deploy.losses.task import TaskLoss, class_weights
+from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.prepare import Prepared, build, open_run
 from rdd_deploy.recipe import Recipe, load_recipe
@@ -42,7 +43,7 @@ def train_recipe(recipe: Recipe, runs: Path = RUNS, resume: bool = False, name: 
     folder = open_run(recipe, folder.path.name, runs, resume)
     console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
     story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
-    facts = _facts(recipe, data, source)
+    facts = facts_of(recipe, data, source)
     weights = folder.teacher if recipe.network else folder.student
     result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
     if fabric.is_global_zero:
@@ -79,7 +80,8 @@ def _painter(recipe: Recipe, data: Prepared) -> Any:
     return paint
 
 
-def _facts(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
+def facts_of(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
+    """What a checkpoint's metadata says of its network beside its architecture."""
     task = data.validation.task
     return {
         "classes": list(task.classes), "palette": [list(colour) for colour in task.palette], "size": list(recipe.data.size),

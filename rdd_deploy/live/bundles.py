@@ -1,0 +1,33 @@
+"""Which bundles to show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rdd_deploy.errors import BundleError
+from rdd_deploy.runtime import Segmenter
+from rdd_deploy.runtime.manifest import MANIFEST
+
+EXPORTS = Path("runs/latest/export")
+MAX_BUNDLES = 9
+
+
+def newest_bundle(folder: Path = EXPORTS) -> Path:
+    """The bundle written last. Raises BundleError, naming the command that makes one."""
+    found = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise BundleError(
+            f"there is no bundle in {folder}; make one with `python -m rdd_deploy.export --onnx`, or name one with --bundle FOLDER"
+        )
+    return found[-1].parent
+
+
+@contextmanager
+def loaded(paths: Sequence[Path], *, device: str, provider: str | None, threads: int | None) -> Iterator[list[Segmenter]]:
+    """All bundles, loaded; closed at the end. Raises what ``Segmenter.load`` raises."""
+    if len(paths) > MAX_BUNDLES:
+        raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")
+    with ExitStack() as stack:
+        yield [stack.enter_context(Segmenter.load(path, device=device, provider=provider, threads=threads)) for path in paths]

@@ -1,0 +1,152 @@
+"""Sources that OpenCV reads: cameras, video files, streams."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import cv2
+
+from rdd_deploy.errors import SourceError
+from rdd_deploy.live.shot import Shot
+
+OPEN_TIMEOUT_MS = 5000
+READ_TIMEOUT_MS = 3000
+"""A stream that is silent for so long counts as lost and is opened anew."""
+
+LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+"""For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read at the first capture; its chatter says less than our sentences
+
+
+class Capture:
+    """A ``cv2.VideoCapture`` as a source.
+
+    Attributes:
+        title: as shown and recorded; holds no password.
+        live: the newest frame wins, and a loss is followed by a reconnection.
+        fps: the source's own rate, None if it doesn't say.
+    """
+
+    def __init__(self, title: str, live: bool, opener: Callable[[], Any], failure: str) -> None:
+        self.title, self.live = title, live
+        self.fps: float | None = None
+        self.frames: int | None = None
+        self._opener, self._failure = opener, failure
+        self._capture: Any = None
+        self._index = 0
+
+    def open(self) -> None:
+        """Raises SourceError if the source can't be opened."""
+        self.close()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its warnings say less than our sentence
+        capture = self._opener()
+        if not capture.isOpened():
+            capture.release()
+            raise SourceError(self._failure)
+        self._capture = capture
+        fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.fps = fps if 1 <= fps <= 1000 else None
+        self.frames = int(frames) if frames > 0 else None
+
+    def read(self) -> Shot | None:
+        """The next frame; None at the end of a file or when the connection is lost."""
+        started = time.perf_counter()
+        if self._capture is None or not self._capture.grab():
+            return None
+        grabbed = time.perf_counter()
+        good, frame = self._capture.retrieve()
+        if not good:
+            raise SourceError(f"frame {self._index} of {self.title} can't be decoded")
+        index, self._index = self._index, self._index + 1
+        return Shot(frame, index, f"{index:06d}", grabbed if self.live else started, (time.perf_counter() - started) * 1e3)
+
+    def close(self) -> None:
+        """May be called twice."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()
+
+    def short_by(self) -> int:
+        """So many frames fewer than the file promises were read; containers estimate, so a tenth is no loss."""
+        missing = (self.frames or 0) - self._index
+        return missing if not self.live and missing > (self.frames or 0) / 10 else 0
+
+
+def open_camera(index: int, size: tuple[int, int] | None) -> Capture:
+    """Camera number ``index``, asked for (width, height). Raises SourceError."""
+
+    def opener() -> Any:
+        camera = cv2.VideoCapture(index)
+        if size and camera.isOpened():
+            camera.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+            camera.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # ignored by several back ends, which is why the grabber drains
+        return camera
+
+    found = ", ".join(str(path) for path in sorted(Path("/dev").glob("video*"))) or "none"
+    capture = Capture(
+        f"camera {index}",
+        True,
+        opener,
+        f"there is no camera {index} (devices found: {found}); plug it in, close the program that uses it, or pass --source",
+    )
+    capture.open()
+    return capture
+
+
+def open_video(path: Path) -> Capture:
+    """A video file, played whole. Raises SourceError."""
+    failure = f"can't read the video {path}: it is damaged or of a format that OpenCV doesn't decode; convert it to mp4"
+    capture = Capture(path.name, False, lambda: cv2.VideoCapture(str(path)), failure)
+    capture.open()
+    return capture
+
+
+def open_stream(url: str) -> Capture:
+    """An RTSP or HTTP stream. One of known length is played whole, like a file. Raises SourceError."""
+
+    def opener() -> Any:
+        with _environment("OPENCV_FFMPEG_CAPTURE_OPTIONS", LIVE_OPTIONS):
+            return cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
+
+    title = without_password(url)
+    options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+    failure = (
+        f"can't open the stream {title}: no answer within {OPEN_TIMEOUT_MS // 1000} s, or not a video; check the address and the network"
+    )
+    capture = Capture(title, True, opener, failure)
+    capture.open()
+    if capture.frames is None:
+        return capture
+    capture.close()
+    capture = Capture(title, False, lambda: cv2.VideoCapture(url, cv2.CAP_FFMPEG, options), failure)
+    capture.open()
+    return capture
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable that the user hasn't; OpenCV reads it at every opening and has no other way in."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown: user and password replaced."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))

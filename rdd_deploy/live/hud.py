@@ -1,0 +1,97 @@
+"""Text over the picture. Panels are drawn when their text changes (a few times a second) and only pasted per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from rdd_deploy.live.shot import Array
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE = (255, 255, 255)
+_DIM = 0.35
+"""What is left of the picture behind a panel."""
+
+HELP = (
+    "h        this help",
+    "q, Esc   quit",
+    "space    pause",
+    "1-9      switch bundle",
+    "v        split view of two bundles",
+    "+ / -    opacity of the colours",
+    "s        save frame, labels, overlay",
+)
+
+
+class Panel:
+    """Lines of text, redrawn only when they or the scale change."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._image: Array = np.zeros((1, 1, 3), np.uint8)
+
+    def image(self, lines: Sequence[str], scale: float, swatches: Array | None = None) -> Array:
+        """Text on black, uint8 (h, w, 3); ``swatches`` (lines, 3) BGR adds a coloured square before each line."""
+        key = (tuple(lines), scale)
+        if key != self._key:
+            self._key, self._image = key, _text(lines, scale, swatches)
+        return self._image
+
+
+def _text(lines: Sequence[str], scale: float, swatches: Array | None) -> Array:
+    row, margin = round(36 * scale), round(14 * scale)
+    indent = 0 if swatches is None else row
+    width = max((cv2.getTextSize(line, _FONT, scale, 1)[0][0] for line in lines), default=0) + indent + 2 * margin
+    image = np.zeros((row * len(lines) + margin, width, 3), np.uint8)
+    for number, line in enumerate(lines):
+        base = margin // 2 + row * number + round(26 * scale)
+        if swatches is not None:
+            corner = (margin, base - round(20 * scale))
+            colour = tuple(int(value) for value in swatches[number])
+            cv2.rectangle(image, corner, (corner[0] + round(24 * scale), base), colour, cv2.FILLED)
+        cv2.putText(image, line, (margin + indent, base), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
+    return image
+
+
+def paste(canvas: Array, panel: Array, x: int, y: int) -> None:
+    """Darken the canvas behind the panel and add its text, in place; what doesn't fit is cut off. Negative x, y count from the far side."""
+    height, width = canvas.shape[:2]
+    x = x if x >= 0 else max(0, width + x + 1 - panel.shape[1])
+    y = y if y >= 0 else max(0, height + y + 1 - panel.shape[0])
+    region = canvas[y : y + panel.shape[0], x : x + panel.shape[1]]
+    if region.size:
+        blended = cv2.addWeighted(region, _DIM, panel[: region.shape[0], : region.shape[1]], 1.0, 0)
+        region[:] = blended
+
+
+class Hud:
+    """All panels of the app on one canvas."""
+
+    def __init__(self) -> None:
+        self._status, self._legend, self._notice, self._help = Panel(), Panel(), Panel(), Panel()
+
+    def draw(
+        self, canvas: Array, status: Sequence[str], classes: Sequence[str], palette: Array, *, notice: str = "", show_help: bool = False
+    ) -> None:
+        """Draw in place: status top left, legend bottom right, notice bottom left, help in the middle.
+
+        Args:
+            canvas: uint8 (H, W, 3) BGR.
+            status: lines of ASCII text.
+            palette: uint8 (C, 3) RGB of ``classes``.
+        """
+        scale = text_scale(canvas)
+        paste(canvas, self._status.image(status, scale), 4, 4)
+        paste(canvas, self._legend.image(classes, 0.85 * scale, palette[:, ::-1]), -4, -4)
+        if show_help:
+            panel = self._help.image(HELP, scale)
+            paste(canvas, panel, max(0, (canvas.shape[1] - panel.shape[1]) // 2), max(0, (canvas.shape[0] - panel.shape[0]) // 2))
+        if notice:
+            paste(canvas, self._notice.image([notice], scale), 4, -4)
+
+
+def text_scale(canvas: Array) -> float:
+    """Font scale for a canvas: legible at 360 rows, not huge at 1080."""
+    return float(round(min(1.0, max(0.3, canvas.shape[0] / 900)), 2))

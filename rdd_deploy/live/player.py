@@ -1,0 +1,208 @@
+"""The main thread: takes results, draws, shows, records, counts, and does what the keys say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rdd_deploy import console
+from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.grabber import Grabber
+from rdd_deploy.live.inference import Inference
+from rdd_deploy.live.overlay import disagreement, step
+from rdd_deploy.live.picture import Picture
+from rdd_deploy.live.recorder import Recorder
+from rdd_deploy.live.shot import Array, Result, Shot
+from rdd_deploy.live.signals import StopRequest
+from rdd_deploy.live.stats import Stats
+from rdd_deploy.live.window import ESCAPE, Screen
+from rdd_deploy.runtime import Segmenter
+
+POLL_S = 0.02
+"""How long the loop waits for a result before it looks at keys and signals."""
+STALL_S = 1.0
+"""A live source that is silent for so long is reported on the picture."""
+TROUBLE_S = 0.2
+
+
+class Player:
+    """Plays until the source ends, ``q``, a signal or ``max_frames``.
+
+    Args:
+        title: the source's, for saved files.
+        truth_classes: the class names behind the truth's ids, None without truth.
+    """
+
+    def __init__(
+        self,
+        segmenters: Sequence[Segmenter],
+        grabber: Grabber,
+        inference: Inference,
+        frames: Channel[Shot],
+        results: Channel[Result],
+        screen: Screen,
+        stats: Stats,
+        *,
+        title: str,
+        live: bool,
+        truth_classes: Sequence[str] | None,
+        recorder: Recorder | None,
+        save_to: Path,
+        opacity: float,
+        split: bool,
+        max_frames: int | None,
+    ) -> None:
+        self._segmenters, self._grabber, self._inference = segmenters, grabber, inference
+        self._frames, self._results, self._screen, self._stats = frames, results, screen, stats
+        self._title, self._live, self._truth_classes = title, live, truth_classes
+        self._recorder, self._save_to, self._max_frames = recorder, save_to, max_frames
+        self._picture = Picture(segmenters, stats, opacity)
+        self._last: tuple[Result, list[Array]] | None = None
+        self._last_s = self._trouble_s = time.perf_counter()
+        self._paused = self.quit = self._redraw = False
+        if split:
+            self._toggle_split()
+
+    @property
+    def drops(self) -> int:
+        """Frames that were grabbed but not shown, because a newer one was there."""
+        return self._frames.drops + self._results.drops
+
+    def play(self, stop: StopRequest) -> None:
+        """Raises whatever ended one of the threads."""
+        while not self.quit and stop.number is None and (self._max_frames is None or self._stats.frames < self._max_frames):
+            try:
+                result = self._wait()
+            except Finished:
+                break
+            if result is not None:
+                self._show(result)
+            else:
+                self._idle()
+            while (key := self._screen.key()) is not None:
+                self._press(key)
+        for error in (self._inference.error, self._grabber.error):
+            if error is not None:
+                raise error
+
+    def _wait(self) -> Result | None:
+        if not self._paused:
+            return self._results.get(POLL_S)
+        time.sleep(POLL_S)
+        return None
+
+    def _show(self, result: Result) -> None:
+        started = time.perf_counter()
+        size = (result.shot.frame.shape[0], result.shot.frame.shape[1])
+        labels = [self._segmenters[answer.bundle].restore(answer.labels, size) for answer in result.answers]
+        self._last, self._last_s = (result, labels), started
+        self._stats.answered(result, labels, self._truth_classes)
+        if len(labels) > 1:
+            self._stats.disagreement.add(disagreement(*labels))
+        drawing = time.perf_counter()
+        canvas = self._picture.draw(result, labels, self.drops) if self._screen.visible or self._recorder else None
+        drawn = time.perf_counter()
+        if canvas is not None:
+            self._deliver(canvas)
+        now = time.perf_counter()
+        self._stats.shown((drawn - drawing) * 1e3, (now - drawn) * 1e3, result.shot.grabbed_s)
+
+    def _deliver(self, canvas: Array) -> None:
+        self._screen.show(canvas)
+        if self._recorder is not None:
+            self._recorder.write(canvas, time.perf_counter())
+            if self._recorder.full:
+                console.warn(f"the disk is almost full: {self._recorder.path} ends here, at frame {self._recorder.frames}")
+                self._recorder = None
+
+    def _idle(self) -> None:
+        """No new frame: keep the picture alive, and say so if the source is silent."""
+        now = time.perf_counter()
+        trouble = self._trouble(now)
+        if self._redraw or (trouble and now - self._trouble_s > TROUBLE_S):
+            self._redraw, self._trouble_s = False, now
+            if not self._screen.visible and self._recorder is None:
+                return
+            if self._last is None:
+                self._screen.show(self._picture.blank(trouble))
+                return
+            canvas = self._picture.draw(*self._last, self.drops, trouble, self._paused)
+            if self._paused:
+                self._screen.show(canvas)
+            else:
+                self._deliver(canvas)
+
+    def _trouble(self, now: float) -> str:
+        if self._paused or not self._live:
+            return ""
+        loss = self._grabber.loss
+        if loss is not None:
+            return loss.sentence(now)
+        silent = now - self._last_s
+        return f"no frame for {silent:.0f} s" if silent > STALL_S else ""
+
+    def _press(self, key: str) -> None:
+        """1-9, v, s, h, +, -, space, q, Esc; other keys do nothing."""
+        self._redraw = True
+        if key in ("q", "Q", ESCAPE):
+            self.quit = True
+        elif key == " ":
+            self._pause()
+        elif key.isdecimal() and key != "0":
+            self._switch(int(key) - 1)
+        elif key in "vV":
+            self._toggle_split()
+        elif key in "+=-_":
+            self._picture.opacity = step(self._picture.opacity, 1 if key in "+=" else -1)
+            self._picture.notice(f"opacity {self._picture.opacity:.0%}")
+        elif key in "hH":
+            self._picture.help = not self._picture.help
+        elif key in "sS":
+            self._save()
+
+    def _pause(self) -> None:
+        self._paused = not self._paused
+        self._grabber.pause(self._paused)
+        self._last_s = time.perf_counter()
+        if self._recorder is not None:
+            self._recorder.pause()
+
+    def _switch(self, index: int) -> None:
+        if index >= len(self._segmenters):
+            self._say(f"there are {len(self._segmenters)} bundles, no number {index + 1}")
+            return
+        others = [other for other in self._inference.active if other != index][:1]
+        # In split view the chosen bundle goes left, and what was left goes right.
+        split = len(self._inference.active) > 1 and others and self._comparable(index, others[0])
+        self._inference.active = (index, *others) if split else (index,)
+        self._say(f"bundle {index + 1}: {self._segmenters[index].manifest.name}")
+
+    def _toggle_split(self) -> None:
+        active = self._inference.active
+        if len(active) > 1:
+            self._inference.active = active[:1]
+            self._say("split view off")
+            return
+        order = [(active[0] + offset) % len(self._segmenters) for offset in range(1, len(self._segmenters))]
+        second = next((index for index in order if self._comparable(active[0], index)), None)
+        if second is None:
+            self._say("split view needs a second bundle of the same classes: --bundle A B")
+            return
+        self._inference.active = (active[0], second)
+        self._say(f"left: bundle {active[0] + 1}, right: bundle {second + 1}")
+
+    def _comparable(self, first: int, second: int) -> bool:
+        return self._segmenters[first].classes == self._segmenters[second].classes
+
+    def _save(self) -> None:
+        if self._last is None:
+            self._say("no frame to save yet")
+            return
+        path = self._picture.save(self._save_to, self._title, *self._last)
+        self._say(f"saved {path}")
+
+    def _say(self, text: str) -> None:
+        self._picture.notice(text)
+        if not self._screen.visible:
+            console.say(text)

@@ -1,0 +1,51 @@
+"""What travels through the app: a grabbed frame, and the same with its labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One grabbed frame.
+
+    Attributes:
+        frame: uint8 (H, W, 3) BGR; a bad source may deliver anything else, which is reported and skipped.
+        index: number of the frame in the source, from 0.
+        name: file stem, or the index as six digits.
+        grabbed_s: ``time.perf_counter()`` when the source gave it, before it was decoded where the source tells these apart.
+        capture_ms: what reading and decoding took.
+        truth: labels uint8 (H, W) with 255 for void, where there are any.
+    """
+
+    frame: Array
+    index: int
+    name: str
+    grabbed_s: float
+    capture_ms: float
+    truth: Array | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The labels that one bundle gave, uint8 (1, h, w) at its own size."""
+
+    bundle: int
+    labels: Array
+    prepare_ms: float
+    infer_ms: float
+    flicker: float | None
+    """Share of the still pixels whose label changed since the frame before, in [0, 1]; None without a frame before."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A frame and the answers to it: one, or two in split view."""
+
+    shot: Shot
+    answers: tuple[Answer, ...]

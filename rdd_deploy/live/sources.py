@@ -1,0 +1,156 @@
+"""Where frames come from. A new kind of source is a class here or in ``captures`` and a line in ``open_source``."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+
+from rdd_deploy.errors import SourceError
+from rdd_deploy.live.captures import open_camera, open_stream, open_video
+from rdd_deploy.live.shot import Shot
+
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+STREETS_FPS = 30.0
+
+
+class Source(Protocol):
+    """``open`` (again, after a loss), ``read`` until it gives None, ``close``. Used by one thread at a time."""
+
+    title: str
+    live: bool
+    fps: float | None
+
+    def open(self) -> None:
+        """Raises SourceError."""
+
+    def read(self) -> Shot | None:
+        """The next frame, None at the end. Raises SourceError for one bad frame; the next call goes on."""
+
+    def close(self) -> None:
+        """May be called twice, and before ``open``."""
+
+
+class Folder:
+    """The images of a folder in the natural order of their names."""
+
+    live = False
+    fps: float | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.title = folder.name or str(folder)
+        self.paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file()), key=natural)
+        if not self.paths:
+            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(sorted(IMAGES))}")
+        self._index = 0
+
+    def open(self) -> None:
+        self._index = 0
+
+    def read(self) -> Shot | None:
+        if self._index >= len(self.paths):
+            return None
+        index, self._index = self._index, self._index + 1
+        started = time.perf_counter()
+        path = self.paths[index]
+        frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if frame is None:
+            raise SourceError(f"can't read the image {path}: it is empty, damaged or not an image")
+        return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        pass
+
+
+class Streets:
+    """The procedural street. With ``live`` its time is the clock's, otherwise every frame is drawn."""
+
+    fps: float | None = STREETS_FPS
+
+    def __init__(self, size: tuple[int, int], live: bool, seed: int = 0) -> None:
+        from rdd_deploy.data.streets import StreetVideo
+
+        self.title, self.live = "streets", live
+        self._video = StreetVideo(height=size[1], width=size[0], seed=seed, fps=STREETS_FPS)
+        self.classes: tuple[str, ...] = self._video.task.classes
+        self._index = -1
+        self._started = 0.0
+
+    def open(self) -> None:
+        self._started = time.perf_counter()
+
+    def read(self) -> Shot | None:
+        self._index += 1
+        if self.live:
+            self._index = max(self._index, int((time.perf_counter() - self._started) * STREETS_FPS))
+            time.sleep(max(0.0, self._started + self._index / STREETS_FPS - time.perf_counter()))
+        started = time.perf_counter()
+        frame, truth = self._video.render(self._index)
+        done = time.perf_counter()
+        # What a camera takes to expose isn't its frame's age either.
+        return Shot(frame, self._index, f"{self._index:06d}", done if self.live else started, (done - started) * 1e3, truth)
+
+    def close(self) -> None:
+        pass
+
+
+def open_source(source: str | None, camera: int | None, size: tuple[int, int] | None, *, streets_live: bool, say: object = None) -> Source:
+    """Open what was asked for, or the first camera, or the streets.
+
+    Args:
+        source: file, URL, folder or ``streets``.
+        camera: camera index; excludes ``source``.
+        size: (width, height) asked of a camera or the streets.
+        streets_live: the streets follow the clock.
+        say: called with a sentence where the choice was ours.
+
+    Raises:
+        SourceError: it can't be read.
+    """
+    if source is not None and camera is not None:
+        raise SourceError(f"got --camera {camera} and --source {source}; give one of them")
+    if camera is not None:
+        return open_camera(camera, size)
+    if source is None:
+        return _default(size, streets_live, say)
+    if source == "streets":
+        return _streets(size, streets_live)
+    if size is not None:
+        raise SourceError(f"--size is for a camera or the streets; {source} has its own size, leave the option out")
+    if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
+        return open_stream(source)
+    path = Path(source)
+    if path.is_dir():
+        return Folder(path)
+    if not path.exists():
+        hint = f"; for a camera: --camera {source}" if source.isdigit() else ""
+        raise SourceError(
+            f"there is no {path}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
+        )
+    return open_video(path)
+
+
+def _default(size: tuple[int, int] | None, streets_live: bool, say: object) -> Source:
+    if not sys.platform.startswith("linux") or list(Path("/dev").glob("video*")):
+        try:
+            return open_camera(0, size)
+        except SourceError:
+            pass
+    if callable(say):
+        say("no camera found: showing the procedural streets (choose with --camera or --source)")
+    return _streets(size, streets_live)
+
+
+def _streets(size: tuple[int, int] | None, live: bool) -> Streets:
+    streets = Streets(size or (480, 360), live)
+    streets.open()
+    return streets
+
+
+def natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key: frame2 before frame10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]

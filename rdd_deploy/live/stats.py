@@ -1,0 +1,172 @@
+"""What a run measured: per-stage times, accuracy, disagreement, flicker; for the screen and as JSON."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.live.shot import Array, Result
+from rdd_deploy.metrics import Confusion
+from rdd_deploy.runtime import Segmenter
+
+SCHEMA_VERSION = 1
+STAGES = ("capture", "prepare", "infer", "draw", "show")
+KEPT = 1 << 17
+"""Percentiles are over the last so many frames (over an hour at 30 per second)."""
+RECENT = 60
+_PACKAGES = ("rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+
+
+class Meter:
+    """Times in milliseconds, the last KEPT of them."""
+
+    def __init__(self) -> None:
+        self._values: NDArray[np.float32] = np.zeros(1024, np.float32)
+        self.count = 0
+
+    def add(self, value: float) -> None:
+        if self.count == len(self._values) < KEPT:
+            self._values = np.concatenate([self._values, np.zeros_like(self._values)])
+        self._values[self.count % len(self._values)] = value
+        self.count += 1
+
+    def recent(self, *percentiles: float) -> list[float]:
+        """Percentiles of the last RECENT values; NaN without any."""
+        where = np.arange(max(0, self.count - RECENT), self.count) % len(self._values)
+        return [float("nan")] * len(percentiles) if not self.count else [float(v) for v in np.percentile(self._values[where], percentiles)]
+
+    def summary(self) -> dict[str, float] | None:
+        """p50, p95 and p99 of all kept values; None without any."""
+        if not self.count:
+            return None
+        values = np.percentile(self._values[: min(self.count, len(self._values))], (50, 95, 99))
+        return {name: round(float(value), 3) for name, value in zip(("p50", "p95", "p99"), values, strict=True)}
+
+
+class Mean:
+    """A running mean of shares in [0, 1]."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def add(self, value: float) -> None:
+        self.total, self.count = self.total + value, self.count + 1
+        self._recent.append(value)
+
+    def percent(self) -> float | None:
+        """Over the whole run."""
+        return round(100 * self.total / self.count, 3) if self.count else None
+
+    def recent_percent(self) -> float | None:
+        """Over the last RECENT frames."""
+        return 100 * sum(self._recent) / len(self._recent) if self._recent else None
+
+
+class BundleStats:
+    """What one bundle did."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.frames = 0
+        self.confusion = Confusion(segmenter.classes)
+        self.flicker = Mean()
+
+    def record(self) -> dict[str, Any]:
+        bundle, seen = self.segmenter, bool(self.confusion.matrix.any())
+        accuracy = self.confusion.summary()
+        return {
+            "name": bundle.manifest.name,
+            "profile": bundle.manifest.profile,
+            "backend": bundle.backend,
+            "precision": bundle.precision,
+            "device": bundle.device,
+            "provider": bundle.provider,
+            "frames": self.frames,
+            "miou_pct": accuracy["miou_pct"] if seen else None,
+            "iou_pct": accuracy["iou_pct"] if seen else None,
+            "flicker_pct": self.flicker.percent(),
+        }
+
+
+class Stats:
+    """Collects per frame; the main thread's."""
+
+    def __init__(self, segmenters: Sequence[Segmenter]) -> None:
+        self.stages = {name: Meter() for name in STAGES}
+        self.age = Meter()
+        self.bundles = [BundleStats(segmenter) for segmenter in segmenters]
+        self.disagreement = Mean()
+        self.frames = 0
+        self._started = time.perf_counter()
+        self._first_s = self._last_s = 0.0
+        self._shown: deque[float] = deque(maxlen=RECENT)
+
+    def answered(self, result: Result, labels: Sequence[Array], truth_classes: Sequence[str] | None) -> None:
+        """Count one result; ``labels`` are its answers at the frame's size, ``truth_classes`` the names behind the truth's ids."""
+        self.stages["capture"].add(result.shot.capture_ms)
+        self.stages["prepare"].add(sum(answer.prepare_ms for answer in result.answers))
+        self.stages["infer"].add(sum(answer.infer_ms for answer in result.answers))
+        for answer, predicted in zip(result.answers, labels, strict=True):
+            bundle = self.bundles[answer.bundle]
+            bundle.frames += 1
+            if answer.flicker is not None:
+                bundle.flicker.add(answer.flicker)
+            if result.shot.truth is not None and truth_classes is not None and tuple(truth_classes) == bundle.segmenter.classes:
+                bundle.confusion.add(result.shot.truth, predicted)
+
+    def shown(self, draw_ms: float, show_ms: float, grabbed_s: float) -> None:
+        """The frame is out: on the screen, in the file, or, headless, done with."""
+        now = time.perf_counter()
+        self.stages["draw"].add(draw_ms)
+        self.stages["show"].add(show_ms)
+        self.age.add((now - grabbed_s) * 1e3)
+        self.frames += 1
+        self._first_s, self._last_s = self._first_s or now, now
+        self._shown.append(now)
+
+    def recent_fps(self) -> float:
+        """Over the last RECENT frames; 0 before the second."""
+        span = self._shown[-1] - self._shown[0] if len(self._shown) > 1 else 0.0
+        return (len(self._shown) - 1) / span if span else 0.0
+
+    def record(self, source: str, live: bool, drops: int, reconnects: int, bad_frames: int) -> dict[str, Any]:
+        """Everything as JSON can hold it; None where nothing was measured.
+
+        ``fps`` counts from the first shown frame to the last. ``end_to_end_ms`` is the age of a frame when it is shown: from the grab of
+        a camera or stream, from the start of reading of a file.
+        """
+        span = self._last_s - self._first_s
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": source,
+            "live": live,
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "frames": self.frames,
+            "fps": round((self.frames - 1) / span, 3) if span else None,
+            "end_to_end_ms": self.age.summary(),
+            "stages_ms": {name: meter.summary() for name, meter in self.stages.items()},
+            "drops": drops,
+            "reconnects": reconnects,
+            "bad_frames": bad_frames,
+            "disagreement_pct": self.disagreement.percent(),
+            "bundles": [bundle.record() for bundle in self.bundles],
+            "versions": versions(),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a figure may depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,129 @@
+"""Where pictures go and keys come from: a window, or the terminal alone."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+from typing import Any, Protocol
+
+import cv2
+
+from rdd_deploy.errors import DeviceError
+from rdd_deploy.live.shot import Array
+
+ESCAPE = "\x1b"
+
+
+class Screen(Protocol):
+    """``visible`` says whether pictures need drawing; ``key`` also lets the window live and is called often."""
+
+    visible: bool
+
+    def show(self, canvas: Array) -> None:
+        """Show uint8 (H, W, 3) BGR."""
+
+    def key(self) -> str | None:
+        """A pressed key, at once; 'q' too if the window was closed."""
+
+    def close(self) -> None:
+        """May be called twice."""
+
+
+class Window:
+    """An OpenCV window; belongs to the main thread. Raises DeviceError if there can be none."""
+
+    visible = True
+
+    def __init__(self, title: str) -> None:
+        check_display()
+        self._title = title
+        self._opened = self._sized = False
+        try:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        except cv2.error as error:
+            raise DeviceError(
+                "this OpenCV has no windows (opencv-python-headless?): pip uninstall opencv-python-headless && pip install opencv-python, "
+                "or pass --headless"
+            ) from error
+        self._opened = True
+
+    def show(self, canvas: Array) -> None:
+        if not self._sized:
+            self._sized = True
+            factor = max(1, 720 // canvas.shape[0])  # small networks' frames would be stamps on today's screens
+            cv2.resizeWindow(self._title, canvas.shape[1] * factor, canvas.shape[0] * factor)
+        cv2.imshow(self._title, canvas)
+
+    def key(self) -> str | None:
+        code = cv2.pollKey()
+        if code < 0:
+            closed = self._sized and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+            return "q" if closed else None
+        return chr(code & 0xFF)
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened = False
+            cv2.destroyAllWindows()
+            cv2.pollKey()
+
+
+def check_display() -> None:
+    """Qt ends the whole process where it finds no X server, so look before it does."""
+    if not sys.platform.startswith("linux"):
+        return
+    display = os.environ.get("DISPLAY", "")
+    if not display:
+        raise DeviceError("there is no display (DISPLAY isn't set); pass --headless, or run it on a desktop")
+    host, _, number = display.partition(":")
+    number = number.partition(".")[0]
+    if not number.isdigit():
+        raise DeviceError(f"DISPLAY is '{display}', expected something like :0; pass --headless, or set it")
+    addresses: list[tuple[int, Any]] = [(socket.AF_UNIX, f"\0/tmp/.X11-unix/X{number}"), (socket.AF_UNIX, f"/tmp/.X11-unix/X{number}")]
+    if host not in ("", "unix"):
+        addresses = [(socket.AF_INET, (host, 6000 + int(number)))]
+    for family, address in addresses:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(2)
+            try:
+                probe.connect(address)
+                return
+            except OSError:
+                continue
+    raise DeviceError(f"no X server answers at DISPLAY={display}; pass --headless, or run it on a desktop")
+
+
+class Headless:
+    """No pictures. At a terminal the same keys work, unbuffered, without Enter."""
+
+    visible = False
+
+    def __init__(self) -> None:
+        self._saved: Any = None
+        if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
+            return
+        import termios
+        import tty
+
+        self._fd = sys.stdin.fileno()
+        if os.tcgetpgrp(self._fd) != os.getpgrp():
+            return  # in the background reading the terminal would stop the process
+        self._saved = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+
+    def show(self, canvas: Array) -> None:
+        pass
+
+    def key(self) -> str | None:
+        if self._saved is None or not select.select([self._fd], [], [], 0)[0]:
+            return None
+        return os.read(self._fd, 1).decode(errors="ignore") or None
+
+    def close(self) -> None:
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            import termios
+
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, saved)

@@ -35,4 +35,12 @@ def batches(count: int, size: int) -> Iterator[range]:
 
 def protocol(data: str, split: str, images: int, size: tuple[int, int], classes: int) -> dict[str, Any]:
     """What is written beside every figure."""
-    return {"data": data, "split": split, "images": images, "input_height": size[0], "input_width": size[1], "labels_at": "frame", "classes": classes}
+    return {
+        "data": data,
+        "split": split,
+        "images": images,
+        "input_height": size[0],
+        "input_width": size[1],
+        "labels_at": "frame",
+        "classes": classes,
+    }

@@ -29,7 +29,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise DiskError(f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there") from error
+        raise DiskError(
+            f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -64,16 +64,24 @@ def make_fabric(train: Train) -> Fabric:
     """Fabric for the recipe's device and precision; DeviceError where what was asked for isn't there."""
     accelerator = train.device
     if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
-        raise DeviceError(f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or set train.device=cpu")
+        raise DeviceError(
+            f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or set train.device=cpu"
+        )
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         strategy = "ddp" if train.devices * train.nodes > 1 else "auto"
         return Fabric(
-            accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=strategy, precision=resolve_precision(train.precision, accelerator)
+            accelerator=accelerator,
+            devices=train.devices,
+            num_nodes=train.nodes,
+            strategy=strategy,
+            precision=resolve_precision(train.precision, accelerator),
         )
     except (ValueError, RuntimeError, TypeError) as error:
-        raise DeviceError(f"can't train on {train.devices} x '{train.device}' in {train.precision}: {str(error).splitlines()[0]}") from error
+        raise DeviceError(
+            f"can't train on {train.devices} x '{train.device}' in {train.precision}: {str(error).splitlines()[0]}"
+        ) from error
     except Exception as error:  # Fabric's MisconfigurationException is of no public family
         if type(error).__name__ != "MisconfigurationException":
             raise
@@ -135,13 +143,12 @@ class Trainee:
 
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
-        state = {
+        return {
             "format": 1, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds, "rng": torch.get_rng_state(),
             "average": self.average.state_dict() if self.average is not None else {},
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }  # fmt: skip
-        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on exactly where ``state`` was taken."""
@@ -232,7 +239,13 @@ def fit(
                 if story.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
                     story.picture(folder.pictures / f"epoch_{epoch:03d}.png", trainee.evaluated.eval())
                 segmenter.train()
-                book.epoch(epoch, story.stage(progress), trainee.lrs[0] * learning_rate_factor(progress, train.warmup, train.power), measured, trainee.seconds)
+                book.epoch(
+                    epoch,
+                    story.stage(progress),
+                    trainee.lrs[0] * learning_rate_factor(progress, train.warmup, train.power),
+                    measured,
+                    trainee.seconds,
+                )
                 since = time.perf_counter()
             if stop or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
                 _check_finite(pending, frames.split)
@@ -240,7 +253,9 @@ def fit(
                 since = time.perf_counter()
                 _save(trainee, folder, book, fabric)
             if stop:
-                raise Interrupted(f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume")
+                raise Interrupted(
+                    f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
+                )
     return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _last(rows, folder), "epochs": train.epochs, "steps": total,
             "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
 
@@ -257,7 +272,9 @@ def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list
         state["rng"], state["rng_cuda"] = state["rng"].cpu(), [one.cpu() for one in state["rng_cuda"]]
         trainee.restore(state)
     except Exception as error:  # a damaged archive raises many kinds
-        raise RddError(f"can't resume from {folder.state}: {str(error).splitlines()[0]}; it belongs to another recipe or is damaged, run without --resume") from error
+        raise RddError(
+            f"can't resume from {folder.state}: {str(error).splitlines()[0]}; it belongs to another recipe or is damaged, run without --resume"
+        ) from error
     return state["rows"], state["sums"]
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from rich.progress import Progress
 
 from rdd_deploy import console
-from rdd_deploy.data import open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
+from rdd_deploy.data.from_recipe import open_data
 from rdd_deploy.data.loader import Frames
 from rdd_deploy.errors import RddError
 from rdd_deploy.models.segmenter import Segmenter
@@ -23,22 +23,6 @@ from rdd_deploy.run import RunFolder
 
 MEMORY_LIMIT = 6e9
 """Bytes of decoded frames that are kept in memory at most."""
-
-
-def open_data(data: Data, split: str) -> Split:
-    """Open one split as a recipe's data part names it, fetching CamVid where it is missing."""
-    if data.name == "camvid":
-        from rdd_deploy.data.download import fetch_camvid
-
-        fetch_camvid(Path(data.root))
-    options: dict[str, Any] = {}
-    if data.name == "folder":
-        options = {"classes": data.classes, "palette": data.palette, "void_ids": data.void_ids}
-    elif data.name == "streets":
-        options = {"height": data.size[0], "width": data.size[1], "seed": data.seed}
-        if data.count is not None and split == "train":
-            options["count"] = data.count
-    return open_split(data.name, data.root, split, **options)
 
 
 class Prepared:
@@ -78,7 +62,9 @@ class Prepared:
 
 def _warn_absent(name: str, facts: SplitFacts, classes: tuple[str, ...]) -> None:
     if absent := facts.absent(classes):
-        console.warn(f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or measured there")
+        console.warn(
+            f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or measured there"
+        )
 
 
 class _Kept(Split):
@@ -119,7 +105,9 @@ def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
         before = folder.load_recipe()
         if before.model_dump(exclude={"name"}) != recipe.model_dump(exclude={"name"}):
             changed = _changed(before.model_dump(), recipe.model_dump())
-            raise RddError(f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume")
+            raise RddError(
+                f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
+            )
         return folder
     for old in (folder.state, folder.metrics, folder.summary, folder.student, folder.teacher):
         old.unlink(missing_ok=True)
@@ -131,5 +119,10 @@ def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
 
 def _changed(before: Any, after: Any, path: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
-        return [line for key in after if key != "name" or path for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)]
+        return [
+            line
+            for key in after
+            if key != "name" or path
+            for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)
+        ]
     return [] if before == after else [f"{path}: {before} → {after}"]

@@ -57,7 +57,9 @@ class Augment(Part):
     crop: Size = Field((360, 360), description="[height, width] of the training crops")
     scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
     flip: Share = 0.5
-    jitter: Annotated[float, Field(ge=0, le=1)] = Field(0.3, description="strength of brightness, contrast and saturation; hue a tenth of it")
+    jitter: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.3, description="strength of brightness, contrast and saturation; hue a tenth of it"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:
@@ -87,7 +89,9 @@ class Teacher(Part):
 
     recipe: str | None = Field(None, description="a teacher recipe, relative to this file or by name")
     checkpoint: str | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
-    cache: bool = Field(False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame")
+    cache: bool = Field(
+        False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
+    )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
     scales: list[Positive] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
 
@@ -135,7 +139,9 @@ class Distillation(Part):
     hand_over: Literal["switch", "linear"] = Field("switch", description="linear fades stage 1 into stage 2 over the whole run")
     teacher_full: TeacherFull = TeacherFull()
     teacher_student: TeacherStudent = TeacherStudent()
-    task_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")
+    task_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)"
+    )
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
     temperature: Positive = 1.0
     losses: list[ExtraLoss] = []
@@ -155,7 +161,9 @@ class Train(Part):
     power: Positive = 0.9
     clip: Annotated[float, Field(ge=0)] = Field(10.0, description="largest gradient norm; 0 switches clipping off")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weight average that is evaluated and saved; 0: none")
-    task_loss: Literal["ce", "ohem", "balanced"] = Field("ce", description="of supervised training: plain, hard pixels only, or class-balanced")
+    task_loss: Literal["ce", "ohem", "balanced"] = Field(
+        "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
+    )
     auxiliary_weight: Annotated[float, Field(ge=0)] = 0.4
     seed: int = 0
     device: str = Field("auto", description="auto, cpu, cuda, or Fabric's accelerator name; an unavailable one is an error")
@@ -191,7 +199,9 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _one_story(self) -> Recipe:
         if (self.network is None) == (self.student is None):
-            raise ValueError("a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither")
+            raise ValueError(
+                "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+            )
         if self.network is not None and self.teacher is not None:
             raise ValueError("a teacher recipe (network) can't name a teacher; a student recipe does")
         return self

@@ -36,13 +36,17 @@ class RunFolder:
         """The checkpoint of the network that this run trained."""
         found = [path for path in (self.student, self.teacher) if path.is_file()]
         if not found:
-            raise RddError(f"{self.path} holds no weights (student.safetensors or teacher.safetensors); train it first: python -m rdd_deploy.distill RECIPE")
+            raise RddError(
+                f"{self.path} holds no weights (student.safetensors or teacher.safetensors); train it first: python -m rdd_deploy.distill RECIPE"
+            )
         return found[0]
 
     def load_recipe(self) -> Recipe:
         """The resolved recipe that the run was started with."""
         if not self.recipe.is_file():
-            raise RddError(f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m rdd_deploy.distill RECIPE")
+            raise RddError(
+                f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m rdd_deploy.distill RECIPE"
+            )
         return load_recipe(self.recipe)
 
     def write_recipe(self, recipe: Recipe) -> None:

@@ -169,7 +169,9 @@ def cached_teacher(
         except OSError as error:
             for name in names:
                 (place / f"{name}.npy").unlink(missing_ok=True)
-            raise DiskError(f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false") from error
+            raise DiskError(
+                f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false"
+            ) from error
         files.write_json(place / "key.json", key)  # last: its presence says that the cache is whole
     stores = [np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
     return CachedTeacher(stores[0], stores[1] if len(stores) > 1 else None, np.load(place / "sizes.npy", allow_pickle=False))

@@ -21,7 +21,9 @@ from rdd_deploy.recipe import Recipe, load_recipe
 from rdd_deploy.run import RUNS, RunFolder, provenance
 
 
-def train_recipe(recipe: Recipe, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: Prepared | None = None) -> RunFolder:
+def train_recipe(
+    recipe: Recipe, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: Prepared | None = None
+) -> RunFolder:
     """Train a recipe's network (a teacher recipe) or its student alone.
 
     Args:
@@ -74,7 +76,13 @@ def _painter(recipe: Recipe, data: Prepared) -> Any:
             frame = split.frame(index)
             predicted = predict([frame])[0]
             truth = split.labels(index)
-            rows.append([("frame", frame), ("truth", pictures.coloured(truth, split.task)), ("prediction", pictures.coloured(predicted, split.task))])
+            rows.append(
+                [
+                    ("frame", frame),
+                    ("truth", pictures.coloured(truth, split.task)),
+                    ("prediction", pictures.coloured(predicted, split.task)),
+                ]
+            )
         pictures.write_rows(path, rows, size)
 
     return paint
@@ -102,7 +110,9 @@ def summary(recipe: Recipe, data: Prepared, result: dict[str, Any], kind: str, s
 @command
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.seed=1 data.root=/data/camvid")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="run name; default: the recipe's (with _alone for a student)")] = None,

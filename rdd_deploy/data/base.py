@@ -108,7 +108,9 @@ def read_mask(path: Path) -> Labels:
     if mask.ndim == 3 and mask.shape[2] == 3 and (mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all():
         mask = mask[..., 0]  # a grey image stored with three equal channels
     if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise DataError(f"{path} is a mask of shape {mask.shape} and type {mask.dtype}; expected one 8-bit channel of class ids (not colours)")
+        raise DataError(
+            f"{path} is a mask of shape {mask.shape} and type {mask.dtype}; expected one 8-bit channel of class ids (not colours)"
+        )
     return np.asarray(mask, np.uint8)
 
 

@@ -30,7 +30,9 @@ class SplitFacts:
         return [name for name, pixels in zip(classes, self.pixels, strict=True) if pixels == 0]
 
 
-def check_split(split: Split, advance: Callable[[], None] = lambda: None, pair: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None) -> SplitFacts:
+def check_split(
+    split: Split, advance: Callable[[], None] = lambda: None, pair: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
+) -> SplitFacts:
     """Read every pair of a split.
 
     Args:
@@ -46,7 +48,9 @@ def check_split(split: Split, advance: Callable[[], None] = lambda: None, pair: 
     def look(index: int) -> tuple[str, NDArray[np.int64], int]:
         frame, labels = pair(index) if pair else (split.frame(index), split.labels(index))
         if frame.shape[:2] != labels.shape:
-            raise DataError(f"{split.names[index]}: the frame is {frame.shape[0]}x{frame.shape[1]}, its mask {labels.shape[0]}x{labels.shape[1]}; {_where(split, index)}")
+            raise DataError(
+                f"{split.names[index]}: the frame is {frame.shape[0]}x{frame.shape[1]}, its mask {labels.shape[0]}x{labels.shape[1]}; {_where(split, index)}"
+            )
         counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
         advance()
         return hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).hexdigest(), counts[: len(split.task)], int(counts[IGNORE])

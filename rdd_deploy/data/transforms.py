@@ -79,7 +79,11 @@ class RandomScaleCrop:
 
 def cut(picture: Tensor, window: Window, fill: int) -> Tensor:
     """The window of a (C, H, W) picture, unmirrored and unscaled; beyond the frame it is ``fill``."""
-    return F.crop(picture, window.top, window.left, window.height, window.width) if _inside(picture, window) else _padded(picture, window, fill)
+    return (
+        F.crop(picture, window.top, window.left, window.height, window.width)
+        if _inside(picture, window)
+        else _padded(picture, window, fill)
+    )
 
 
 def _inside(picture: Tensor, window: Window) -> bool:

@@ -164,6 +164,18 @@ class DistillationTerms(NamedTuple):
     """float32 (N, H, W) in [0, 1], the weight of each pixel's task loss."""
 
 
+class WeightedMean(NamedTuple):
+    """share · Σ weight · loss / pixels; weight is float (N, H, W), 0 on void; no pixels give 0."""
+
+    weight: Tensor
+    pixels: Tensor
+    share: float
+
+    def mean(self, loss: Tensor) -> Tensor:
+        """The scalar for per-pixel losses (N, H, W) that are finite everywhere."""
+        return self.share * (self.weight * loss).sum() / self.pixels.clamp(min=1)
+
+
 class RelativeDifficultyLoss(nn.Module):
     """weight ⊙ L_task + λ · L_kd with the weight of the current stage; the log-softmaxes are shared by all terms.
 
@@ -215,13 +227,24 @@ class RelativeDifficultyLoss(nn.Module):
             return "tfe+tse"
         return "tfe" if progress < self.stage_share else "tse"
 
-    def forward(self, student: Tensor, teacher: Tensor, teacher_auxiliary: Tensor | None, target: Tensor, progress: float) -> DistillationTerms:
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        teacher_auxiliary: Tensor | None,
+        target: Tensor,
+        progress: float,
+        student_auxiliary: Tensor | None = None,
+        auxiliary_weight: float = 0.4,
+    ) -> DistillationTerms:
         with torch.autocast(student.device.type, enabled=False):
             log_s = F.log_softmax(student.float(), 1)
             log_t = F.log_softmax(teacher.detach().float(), 1)
             valid = target != self.ignore_index
             ce = -true_log_probability(log_s, target, self.ignore_index)  # (N, H, W), 0 on void
-            task, weight = self._task(ce, log_t, teacher_auxiliary, target, valid, progress)
+            parts = self._parts(ce.detach(), log_t, teacher_auxiliary, target, valid, progress)
+            task = sum((part.mean(ce) for part in parts), torch.zeros((), device=ce.device))
+            weight = sum((part.share * part.weight for part in parts), torch.zeros_like(ce))
             if self.temperature == 1:
                 kd = kd_from_log(log_s, log_t, valid)
             else:
@@ -229,30 +252,32 @@ class RelativeDifficultyLoss(nn.Module):
                 kd = self.temperature**2 * kd_from_log(warm_s, warm_t, valid)
             plain = masked_mean(ce, valid)
             total = task + self.kd_weight * kd + self.task_weight * plain
+            if student_auxiliary is not None:  # the same weights, as the reference's students have it
+                second = F.log_softmax(student_auxiliary.float(), 1)
+                total = total + auxiliary_weight * sum(
+                    part.mean(-true_log_probability(second, target, self.ignore_index)) for part in parts
+                )
             kept = weight.sum() / valid.sum().clamp(min=1)
             terms = {"task": task.detach(), "kd": kd.detach(), "ce": plain.detach(), "kept": kept}
             return DistillationTerms(total, terms, weight)
 
-    def _task(
+    def _parts(
         self, ce: Tensor, log_t: Tensor, auxiliary: Tensor | None, target: Tensor, valid: Tensor, progress: float
-    ) -> tuple[Tensor, Tensor]:
-        """The stage's weighted task loss (scalar) and weight (N, H, W)."""
+    ) -> list[WeightedMean]:
+        """The weighted means that make up the task loss at this progress: one, or two while stages are blended."""
         stage = self.stage(progress)
+        pixels = valid.sum()
         if stage == "kd":
-            return masked_mean(ce, valid), valid.float()
-        losses, weights = [], []
+            return [WeightedMean(valid.float(), pixels, 1.0)]
+        blends = stage == "tfe+tse"
+        parts = []
         if "tfe" in stage:
             if auxiliary is None:
                 raise ValueError("stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use stage_share=0")
             weight = _agreement(log_t, F.log_softmax(auxiliary.detach().float(), 1), self.divergence) * valid
-            losses.append(masked_mean(weight * ce, valid))
-            weights.append(weight)
+            parts.append(WeightedMean(weight, pixels, 1 - progress if blends else 1.0))
         if "tse" in stage:
-            with torch.no_grad():
-                p_t = true_log_probability(log_t, target, self.ignore_index).exp()
-                mask = _relative((-ce).exp(), p_t, valid, self.threshold, self.min_kept, self.rule)
-            losses.append(masked_mean(ce, mask) if self.reduction == "kept" else torch.where(mask, ce, 0).sum() / valid.sum().clamp(min=1))
-            weights.append(mask.float())
-        if len(losses) == 1:
-            return losses[0], weights[0]
-        return (1 - progress) * losses[0] + progress * losses[1], (1 - progress) * weights[0] + progress * weights[1]
+            p_t = true_log_probability(log_t, target, self.ignore_index).exp()
+            mask = _relative((-ce).exp(), p_t, valid, self.threshold, self.min_kept, self.rule)
+            parts.append(WeightedMean(mask.float(), mask.sum() if self.reduction == "kept" else pixels, progress if blends else 1.0))
+        return parts

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from rdd_deploy.data.base import IGNORE
 
 
-def pixel_kd(student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 1.0, ignore_index: int = IGNORE) -> Tensor:
+def pixel_kd(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 1.0, ignore_index: int = IGNORE
+) -> Tensor:
     """T² · mean over non-void pixels of KL(softmax(z_t / T) ‖ softmax(z_s / T)), in float32 also under autocast.
 
     Args:

@@ -73,7 +73,9 @@ def _encoder(network: Network) -> nn.Module:
     try:
         return timm.create_model(network.encoder, **options)  # type: ignore[no-any-return]
     except NotImplementedError as error:
-        raise RecipeError(f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set output_stride: 32") from error
+        raise RecipeError(
+            f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set output_stride: 32"
+        ) from error
     except (RuntimeError, AttributeError, ValueError, TypeError) as error:
         near = timm.list_models(f"*{network.encoder.split('_')[0].split('.')[0]}*")[:8]
         hint = f"; timm has e.g. {', '.join(near)}" if near else "; see timm.list_models()"

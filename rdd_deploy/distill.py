@@ -1,0 +1,233 @@
+"""Distil a student by a recipe: the paper's algorithm from data to a finished run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import typer
+from lightning_fabric import Fabric
+from rich.progress import Progress
+
+from rdd_deploy import console, files, pictures
+from rdd_deploy.console import command
+from rdd_deploy.data.loader import Batch
+from rdd_deploy.errors import RddError, RecipeError, WeightsError
+from rdd_deploy.evaluate import evaluate_split
+from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
+from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
+from rdd_deploy.models.predict import torch_predictor
+from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.prepare import Prepared, build, open_run
+from rdd_deploy.recipe import Distillation, Recipe, find_recipe, load_recipe
+from rdd_deploy.run import RUNS, RunFolder
+from rdd_deploy.teacher import CachedTeacher, LiveTeacher, TeacherOutput, Views, averaged_predictor, cached_teacher, describe
+from rdd_deploy.train import facts_of, summary, train_recipe
+
+
+class Teacher(NamedTuple):
+    """The frozen teacher, ready to teach."""
+
+    segmenter: Segmenter
+    outputs: TeacherOutput
+    views: Views
+    checkpoint: Path
+
+
+def distill_recipe(recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None) -> RunFolder:
+    """Distil ``recipe.student`` from ``recipe.teacher``.
+
+    Args:
+        source: the recipe's file; its teacher recipe is looked for beside it.
+        runs: folder of runs. name: of this run; default: the recipe's.
+
+    Returns:
+        The finished run's folder.
+    """
+    if recipe.student is None or recipe.teacher is None:
+        raise RecipeError(
+            f"{source} names no {'student' if recipe.student is None else 'teacher'}; distil needs both (train a lone network with rdd_deploy.train)"
+        )
+    loss = _loss(recipe.distillation)  # before anything heavy: an unknown name is a recipe's error
+    fabric = make_fabric(recipe.train)
+    fabric.launch()
+    data = Prepared(recipe)
+    checkpoint = _teacher_checkpoint(recipe, source, runs, resume, data)
+    teacher = _teacher(recipe, checkpoint, data, fabric)
+    seed_everything(recipe.train.seed)
+    student, weights_source = build(recipe.student, len(data.validation.task), "student")
+    folder = open_run(recipe, name or recipe.name, runs, resume)
+    console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+    measured = _measure_teacher(recipe, teacher, data, fabric)
+    story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
+    result = fit(
+        recipe, student, data.frames, data.validation, story, folder, folder.student, facts_of(recipe, data, weights_source), fabric, resume
+    )
+    if fabric.is_global_zero:
+        folder.finish(summary(recipe, data, result | {"teacher": measured}, "distill", weights_source))
+    return folder
+
+
+def _loss(config: Distillation) -> RelativeDifficultyLoss:
+    for extra in config.losses:
+        _extra(extra.name, extra.options)
+    full, relative = config.teacher_full, config.teacher_student
+    return RelativeDifficultyLoss(
+        stage_share=config.stage_share, hand_over=config.hand_over, divergence=full.divergence, threshold=relative.threshold,
+        min_kept=relative.min_kept, rule=relative.rule, reduction=relative.reduction, task_weight=config.task_weight,
+        kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
+    )  # fmt: skip
+
+
+def _extra(name: str, options: dict[str, Any]) -> torch.nn.Module:
+    if name not in EXTRA:
+        raise RecipeError(f"distillation.losses: unknown loss '{name}'; allowed: {', '.join(EXTRA)}")
+    try:
+        return EXTRA[name](**options)
+    except TypeError as error:
+        raise RecipeError(f"distillation.losses: options {options} don't fit the loss '{name}': {error}") from error
+
+
+def _teacher_checkpoint(recipe: Recipe, source: Path, runs: Path, resume: bool, data: Prepared) -> Path:
+    """The teacher's checkpoint; where it isn't there, it is trained by its recipe first."""
+    config = recipe.teacher
+    assert config is not None
+    if config.recipe is None:
+        path = Path(str(config.checkpoint))
+        if not path.is_file():
+            raise WeightsError(f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained first")
+        return path
+    teacher_path = find_recipe(config.recipe, beside=source)
+    teacher = load_recipe(teacher_path)
+    if teacher.network is None:
+        raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
+    path = Path(config.checkpoint) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
+    state, finished = runs / teacher.name / "state.ckpt", runs / teacher.name / "summary.json"
+    if path.is_file() and (config.checkpoint or finished.is_file() or not state.is_file()):
+        return path
+    if config.checkpoint and path != runs / teacher.name / "teacher.safetensors":
+        console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {runs / teacher.name}")
+    console.say(f"the teacher {runs / teacher.name} isn't there or isn't finished: training it first by {teacher_path}")
+    # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
+    same = {key: getattr(recipe.data, key) for key in ("name", "root", "classes", "palette", "void_ids", "count", "seed", "workers")}
+    device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
+    teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
+    return train_recipe(teacher, runs, resume=resume or state.is_file(), data=data if teacher.data == recipe.data else None).teacher
+
+
+def _teacher(recipe: Recipe, checkpoint: Path, data: Prepared, fabric: Fabric) -> Teacher:
+    """Load, guard and wrap the teacher."""
+    config = recipe.teacher
+    assert config is not None
+    segmenter, facts = load_segmenter(checkpoint, list(data.validation.task.classes))
+    method = recipe.distillation
+    if method.method == "rdd" and method.stage_share > 0 and segmenter.auxiliary is None:
+        raise WeightsError(
+            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.stage_share=0"
+        )
+    segmenter = segmenter.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    views = Views(tuple(facts["size"]), tuple(config.scales), config.flip)
+    if not config.cache:
+        if not views.single:
+            raise RecipeError(
+                "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them"
+            )
+        console.say(f"teacher: {checkpoint}, run on every crop")
+        return Teacher(segmenter, LiveTeacher(segmenter), Views(recipe.data.size), checkpoint)
+    return Teacher(segmenter, _cache(segmenter, checkpoint, data, views, fabric), views, checkpoint)
+
+
+def _cache(segmenter: Segmenter, checkpoint: Path, data: Prepared, views: Views, fabric: Fabric) -> CachedTeacher:
+    console.say(
+        f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
+    )
+    precision = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(fabric._precision.precision))
+    with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar, fabric.rank_zero_first():
+        task = bar.add_task("teacher cache", total=len(data.frames))
+        return cached_teacher(
+            segmenter, files.sha256(checkpoint), data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
+            lambda count: bar.advance(task, count),
+        )  # fmt: skip
+
+
+def _measure_teacher(recipe: Recipe, teacher: Teacher, data: Prepared, fabric: Fabric) -> dict[str, Any]:
+    """The teacher's own mIoU, seen as the student sees it."""
+    if isinstance(teacher.outputs, LiveTeacher):
+        predict = torch_predictor(teacher.segmenter, recipe.data.size, fabric.device)
+    else:
+        predict = averaged_predictor(teacher.segmenter, teacher.views, fabric.device)
+    measured = evaluate_split(predict, data.validation, 4).summary()
+    console.say(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
+    return {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views), **measured}
+
+
+def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -> Any:
+    extras = [(extra.name, extra.weight, _extra(extra.name, extra.options)) for extra in recipe.distillation.losses]
+    auxiliary_weight = recipe.train.auxiliary_weight
+
+    def objective(output: Output, batch: Batch, progress: float) -> Loss:
+        taught = teacher.outputs(batch, "tfe" in loss.stage(progress))
+        result = loss(output.primary, taught.primary, taught.auxiliary, batch.labels, progress, output.auxiliary, auxiliary_weight)
+        total, terms = result.total, dict(result.terms)
+        for name, weight, extra in extras:
+            value = extra(output.primary, taught.primary, batch.labels)
+            total, terms[name] = total + weight * value, value.detach()
+        return Loss(total, terms)
+
+    return objective
+
+
+def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: Prepared) -> Any:
+    """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages."""
+    split, size = data.validation, recipe.data.size
+    indices = (0, len(split) // 2)
+
+    def paint(path: Path, student: Segmenter) -> None:
+        rows = [pictures.distillation_row(split, index, size, student, teacher.segmenter, teacher.views, loss) for index in indices]
+        pictures.write_rows(path, rows, size)
+
+    return paint
+
+
+@command
+def main(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.seed=1 data.root=/data/camvid")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
+    output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
+    name: Annotated[str | None, typer.Option(help="run name; default: the recipe's")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check recipe, data and weights, print the resolved recipe, train nothing")
+    ] = False,
+) -> None:
+    """Distil a student from a teacher with two-stage Relative Difficulty Distillation.
+
+    Gets the data, trains the teacher first where its checkpoint isn't there, distils, evaluates, writes the run folder.
+
+    Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
+    """
+    loaded = load_recipe(recipe, overrides or ())
+    if dry_run:
+        _dry_run(loaded)
+        return
+    folder = distill_recipe(loaded, find_recipe(recipe), output, resume, name)
+    console.say(f"done: {folder.path}; next: python -m rdd_deploy.export {folder.path} --onnx")
+
+
+def _dry_run(recipe: Recipe) -> None:
+    import yaml
+
+    if recipe.student is None:
+        raise RddError("the recipe has no student; distil needs one")
+    console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
+    data = Prepared(recipe)
+    build(recipe.student, len(data.validation.task), "student")
+    console.say("dry run: recipe, data and weights are fine; nothing was trained")
+
+
+if __name__ == "__main__":
+    main()

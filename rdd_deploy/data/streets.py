@@ -1,7 +1,7 @@
 """Procedural streets with CamVid's classes, as a data set and as an endless video: no files, no download, no torch.
 
-A street is a seeded plan (streets_scene) seen under a seeded light (streets_look) and painted back to front (streets_canvas,
-_ground, _things, _actors) with textures that are made once per process (streets_bank).
+A street is a seeded plan (streets_scene, _traffic) seen under a seeded light (streets_look) and painted back to front (streets_canvas,
+_ground, _things, _cars, _people) with textures that are made once per process (streets_bank).
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import numpy as np
 
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.camvid_task import CAMVID_TASK
-from rdd_deploy.data.streets_actors import bike, car, cyclist, person
 from rdd_deploy.data.streets_canvas import NEAR, VOID, Canvas, View
+from rdd_deploy.data.streets_cars import car
 from rdd_deploy.data.streets_ground import paint_ground, paint_sky, paint_skyline
 from rdd_deploy.data.streets_look import Look, draw_look, sense
+from rdd_deploy.data.streets_people import bike, cyclist, person
 from rdd_deploy.data.streets_scene import FAR, Thing, World
 from rdd_deploy.data.streets_things import bollard, building, cast_shadow, clutter, fence, hedge, lamp, light, sign, tree
+from rdd_deploy.data.streets_traffic import moving
 from rdd_deploy.errors import DataError
 
 _PAINTERS: dict[str, tuple[Callable[[Canvas, Thing], None], float]] = {
@@ -71,10 +73,10 @@ class StreetSplit(Split):
         self._last: tuple[int, Frame, Labels] | None = None
 
     def frame(self, index: int) -> Frame:
-        return self._render(index)[0].copy()
+        return np.array(self._render(index)[0])
 
     def labels(self, index: int) -> Labels:
-        return self._render(index)[1].copy()
+        return np.array(self._render(index)[1])
 
     def _render(self, index: int) -> tuple[Frame, Labels]:
         if not 0 <= index < len(self):
@@ -135,15 +137,13 @@ def _still(entropy: tuple[int, ...], height: int, width: int) -> tuple[Frame, La
     rng = world.rng(7)
     street = world.street
     x = street.drive * street.lane / 2 + rng.normal(0, 0.4)
-    focal, centre, horizon = rng.uniform(0.8, 1.15), 0.5 + rng.normal(0, 0.06), rng.uniform(0.38, 0.56)
+    focal, centre, horizon = rng.uniform(0.8, 1.15), 0.5 + rng.normal(0, 0.06), rng.uniform(0.42, 0.6)
     z, seconds = rng.uniform(0, 5000), rng.uniform(0, 600)
     view = _view(world, height, width, focal, centre, horizon, x, rng.uniform(1.25, 1.9), z)
     return _paint(view, draw_look(world.rng(5)), seconds, world.rng(6))
 
 
-def _view(
-    world: World, height: int, width: int, focal: float, centre: float, horizon: float, x: float, y: float, z: float
-) -> View:
+def _view(world: World, height: int, width: int, focal: float, centre: float, horizon: float, x: float, y: float, z: float) -> View:
     """focal, centre and horizon as shares of the frame's size."""
     size = 1.15 * (height * width) ** 0.5
     return View(height, width, focal * size, centre * width, horizon * height, x, y, z, world)
@@ -155,7 +155,7 @@ def _paint(view: View, look: Look, seconds: float, rng: np.random.Generator) -> 
     canvas = Canvas(view, look)
     paint_sky(canvas, world.rng(8), seconds)
     paint_skyline(canvas, world.rng(9))
-    things = [t for t in world.things(view.z, seconds) if _in_sight(t, view)]
+    things = [t for t in world.standing(view.z) + moving(world, view.z, seconds) if _in_sight(t, view)]
     for thing in things:
         cast_shadow(canvas, thing)
     paint_ground(canvas, world, world.rng(10))
@@ -168,9 +168,16 @@ def _paint(view: View, look: Look, seconds: float, rng: np.random.Generator) -> 
 
 
 def _in_sight(thing: Thing, view: View) -> bool:
-    near, far = thing.z - view.z, thing.z + thing.length - view.z
-    nearest = 4.5 if thing.kind == "car" else NEAR + 0.6
-    return near < _PAINTERS[thing.kind][1] and far > nearest and (thing.length > 0 or near > nearest)
+    """Whether a thing is worth the painters' time: not too far for its kind, not behind the camera, not beside the frame."""
+    near = thing.z - view.z
+    if near > _PAINTERS[thing.kind][1]:
+        return False
+    if thing.length:
+        return near + thing.length > NEAR + 0.6
+    if near < (4.5 if thing.kind == "car" else NEAR + 0.6):
+        return False
+    aside = abs(view.centre + (thing.x + view.shift(near)) * view.focal / near - view.width / 2)
+    return aside < view.width / 2 + (6.0 + 0.5 * thing.height) * view.focal / near  # wide enough for its shadow, too
 
 
 def _bonnet(canvas: Canvas, rng: np.random.Generator) -> None:

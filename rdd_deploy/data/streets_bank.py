@@ -13,14 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.streets_plants import foliage, paint_tree
+from rdd_deploy.data.streets_plants import BARE, BROADLEAF, CONIFER, POPLAR, foliage, paint_tree
 
 Image = NDArray[np.uint8]
 Mips = tuple[Image, ...]
 
 FLOORS = (1, 2, 3, 4, 5, 6)
-COLUMNS = (2, 3, 4, 6)
+COLUMNS = (2, 3, 4, 5)
 STYLES = 3
+TREE_KINDS = (*(BROADLEAF,) * 8, CONIFER, CONIFER, POPLAR, BARE)
 FACADE = 256
 TILE_METRES = 8.0
 """Side of the ground tiles (512 pixels) in metres."""
@@ -28,10 +29,9 @@ TILE_METRES = 8.0
 
 @dataclass(frozen=True)
 class Bank:
-    """Textures shared by all scenes. Ground tiles are uint8 (512, 512) around 128; ``noise`` is uint8 (H, W, 3) around 128."""
+    """Textures shared by all scenes. ``ground`` is uint8 (512, 512, 2): asphalt, slabs; ``noise`` is uint8 (H, W, 3); both around 128."""
 
-    asphalt: Mips
-    slabs: Mips
+    ground: Mips
     clouds: Image
     facades: dict[tuple[int, int, int], Mips]
     trees: tuple[Mips, ...]
@@ -47,11 +47,10 @@ def bank() -> Bank:
     """The bank of this process (about 0.3 s on the first call)."""
     rng = np.random.default_rng(np.random.SeedSequence(20240703))
     return Bank(
-        asphalt=mips(_asphalt(rng), 6),
-        slabs=mips(_slabs(rng), 6),
+        ground=mips(np.dstack((_asphalt(rng), _slabs(rng))), 6),
         clouds=as_bytes(128 + 60 * fractal(rng, 512, 1024, 1.7)),
         facades={(f, c, s): mips(_facade(rng, f, c, s), 5) for f in FLOORS for c in COLUMNS for s in range(STYLES)},
-        trees=tuple(mips(paint_tree(rng, kind, fractal(rng, 256, 256, 0.7)), 5) for kind in (0, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0, 1)),
+        trees=tuple(mips(paint_tree(rng, kind, fractal(rng, 256, 256, 0.7)), 5) for kind in TREE_KINDS),
         hedge=mips(foliage(rng, fractal(rng, 256, 256, 0.8)), 5),
         fences=tuple(mips(_fence(rng, kind), 5) for kind in range(6)),
         skylines=tuple(mips(_skyline(rng), 4) for _ in range(3)),
@@ -70,7 +69,7 @@ def fractal(rng: np.random.Generator, height: int, width: int, power: float) -> 
 
 
 def as_bytes(values: NDArray[np.floating]) -> Image:
-    return np.clip(values, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
 def mips(image: Image, levels: int) -> Mips:
@@ -132,7 +131,7 @@ def _window(rng: np.random.Generator, wall: NDArray[np.float32], box: tuple[int,
     wall[top:bottom, left:right] = glass * np.array([1.08, 1.0, 0.94], np.float32)
     if rng.random() < 0.3:  # curtain or blind
         share = rng.uniform(0.25, 1.0)
-        wall[top : top + int((bottom - top) * share), left:right] = wall[top, left] * 0.4 + rng.uniform(90, 150, 3)
+        wall[top : top + int((bottom - top) * share), left:right] = wall[top, left] * 0.4 + rng.uniform(80, 150) + rng.uniform(-15, 15, 3)
     if rng.random() < 0.5:  # the sky in the glass
         corner = np.array([[left, bottom], [left, top], [right, top]], np.int32)
         tint = (wall[top, left] * 0.7 + 55).tolist()
@@ -147,6 +146,7 @@ def _window(rng: np.random.Generator, wall: NDArray[np.float32], box: tuple[int,
 def _shop(rng: np.random.Generator, wall: NDArray[np.float32], top: int) -> None:
     """A shop front over the ground floor: sign band, panes, door, perhaps an awning."""
     band = rng.uniform(30, 200, 3)
+    band = band * 0.55 + band.mean() * 0.45
     wall[top:] = band * 0.5
     cv2.rectangle(wall, (0, top), (FACADE, top + 10), band.tolist(), -1)
     for left in range(8, FACADE - 20, 12):  # letters
@@ -158,7 +158,9 @@ def _shop(rng: np.random.Generator, wall: NDArray[np.float32], top: int) -> None
         wall[top + 13 : FACADE - 8, left:right] = np.array([95, 90, 80], np.float32) * rng.uniform(0.4, 1.5)
         for _ in range(6):
             x, y = int(rng.integers(left, right - 8)), int(rng.integers(top + 16, FACADE - 12))
-            cv2.rectangle(wall, (x, y), (min(x + 14, right), min(y + 9, FACADE - 8)), rng.uniform(30, 220, 3).tolist(), -1)
+            cv2.rectangle(
+                wall, (x, y), (min(x + 14, right), min(y + 9, FACADE - 8)), (rng.uniform(30, 190) + rng.uniform(-30, 30, 3)).tolist(), -1
+            )
     if rng.random() < 0.4:
         for left in range(0, FACADE, 16):
             stripe = (band * (1.3 if left % 32 else 0.8) + 20).tolist()
@@ -169,7 +171,7 @@ def _facade(rng: np.random.Generator, floors: int, columns: int, style: int) -> 
     """One front of a building with its windows, door or shop, and cornice."""
     wall = _wall(rng, style)
     storey, bay = FACADE // floors, FACADE // columns
-    width, height = int(bay * rng.uniform(0.32, 0.6)), int(storey * rng.uniform(0.42, 0.62))
+    width, height = int(min(bay, 90) * rng.uniform(0.36, 0.6)), int(min(storey, 130) * rng.uniform(0.42, 0.62))
     for floor in range(floors):
         for column in range(columns):
             left = column * bay + (bay - width) // 2
@@ -181,8 +183,8 @@ def _facade(rng: np.random.Generator, floors: int, columns: int, style: int) -> 
         _shop(rng, wall, FACADE - storey + storey // 8)
     else:
         left = int(rng.integers(0, columns)) * bay + bay // 3
-        colour = rng.uniform(20, 170, 3).tolist()
-        cv2.rectangle(wall, (left, FACADE - int(storey * 0.75)), (left + max(8, bay // 3), FACADE), colour, -1)
+        colour = (rng.uniform(30, 170) + rng.uniform(-30, 30, 3)).tolist()
+        cv2.rectangle(wall, (left, FACADE - int(min(storey, 110) * 0.75)), (left + max(8, bay // 3), FACADE), colour, -1)
     wall[:6] = wall[:6] * 0.4 + 110
     wall[6:9] *= 0.6  # the cornice's shadow
     wall[FACADE - 4 :] *= 0.7
@@ -232,7 +234,9 @@ def _skyline(rng: np.random.Generator) -> Image:
             for x in range(left + 2, left + width - 2, 5):
                 if rng.random() < 0.7:
                     cv2.rectangle(image, (x, y), (x + 1, y + 2), (*(colour * 0.6).tolist(), 255), -1)
-        left += width + (int(rng.integers(0, 12)) if rng.random() < 0.4 else 0)
+        left += width
+    image[54:] = np.where(image[54:, :, 3:] > 0, image[54:], 110)
+    image[54:, :, 3] = 255
     return image
 
 

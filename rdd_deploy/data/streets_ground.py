@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.data.streets_bank import TILE_METRES, bank
-from rdd_deploy.data.streets_canvas import BUILDING, NEAR, PAVEMENT, ROAD, SKY, TREE, Canvas, mix, tint
-from rdd_deploy.data.streets_look import Colour
+from rdd_deploy.data.streets_canvas import BUILDING, NEAR, PAVEMENT, ROAD, SKY, TREE, Canvas, tint
+from rdd_deploy.data.streets_look import Colour, mix
 from rdd_deploy.data.streets_scene import CELL, FAR, Cell, World
 
 _AHEAD = np.array([NEAR, 2.2, 3, 4.2, 6, 8.5, 12, 16, 22, 30, 40, 52, 68, 88, 115, 150, 220], np.float64)
@@ -51,7 +51,7 @@ def paint_skyline(canvas: Canvas, rng: np.random.Generator) -> None:
         bottom = view.horizon + 1.5 * view.focal / 190
         quad = np.array([[-1.0, top], [view.width + 1, top], [view.width + 1, bottom], [-1.0, bottom]])
         light = tint(canvas.look.light(0, 0.3, -1), colour)
-        canvas.blit(sprites[int(rng.integers(0, 3))], quad, canvas.lut(light, 120, label), (offset, offset + 1.2))
+        canvas.blit(sprites[int(rng.integers(0, 3))], quad, (light, 120, label), (offset, offset + 1.2))
 
 
 def paint_ground(canvas: Canvas, world: World, rng: np.random.Generator) -> None:
@@ -73,11 +73,11 @@ def paint_ground(canvas: Canvas, world: World, rng: np.random.Generator) -> None
         ((-street.kerb[0] + 0.25), street.kerb[1] - 0.25, road, ROAD),
     ):
         canvas.polygon(_strip(canvas, outer, inner, _AHEAD), colour, label, convex=False)
-    for k, cell in cells:
+    for _, cell in cells:
         if cell.crossing:
             ahead = np.array(cell.crossing) - view.z
             _rectangle(canvas, -60, 60, ahead[0], ahead[1], road, ROAD)
-        _decals(canvas, world, k, cell, road)
+    _marks(canvas, world, cells, road)
     _texture(canvas, top)
 
 
@@ -106,52 +106,31 @@ def _grass(canvas: Canvas, k: int, cell: Cell) -> None:
             _rectangle(canvas, min(inner, inner + sign * 60), max(inner, inner + sign * 60), near, near + CELL, colour, TREE)
 
 
-def _decals(canvas: Canvas, world: World, k: int, cell: Cell, road: Colour) -> None:
-    """Lane markings, repairs, manholes, cracks and puddles of one cell."""
-    view, street, near = canvas.view, world.street, k * CELL - canvas.view.z
-    if near > 110:
-        return
-    rng = world.rng(3, k)
-    for _ in range(int(rng.integers(0, 4))):  # repairs
-        x, z, tone = rng.uniform(-street.kerb[0], street.kerb[1] - 1.5), near + rng.uniform(0, CELL), rng.uniform(0.7, 1.2)
-        right = min(x + rng.uniform(0.6, 2.5), street.kerb[1])
-        _rectangle(canvas, x, right, z, z + rng.uniform(0.6, 6), tint(road, (tone, tone, tone)), ROAD)
-    if canvas.look.wet:
-        for _ in range(3):
-            x, z = rng.uniform(-street.kerb[0], street.kerb[1] - 1.2), near + rng.uniform(0, CELL)
-            wet = mix(road, canvas.look.horizon, 0.5 * canvas.look.wet)
-            _rectangle(canvas, x, x + rng.uniform(0.4, 1.2), z, z + rng.uniform(1, 7), wet, ROAD)
+def _marks(canvas: Canvas, world: World, cells: list[tuple[int, Cell]], road: Colour) -> None:
+    """Repairs, puddles, paint and cracks. All rectangles are projected together: there are a hundred of them."""
+    view, look = canvas.view, canvas.look
+    patches = np.concatenate([cell.patches for k, cell in cells if k * CELL - view.z < 100])
+    near, far = patches[:, 2] - view.z, patches[:, 3] - view.z
+    seen = (far > NEAR) & ((patches[:, 4] != 3) | (look.wet > 0))
+    patches, near, far = patches[seen], np.maximum(near[seen], NEAR), far[seen]
+    corners = np.zeros((len(patches), 4, 3))
+    corners[:, 0, 0] = corners[:, 3, 0] = patches[:, 0]
+    corners[:, 1, 0] = corners[:, 2, 0] = patches[:, 1]
+    corners[:, 0, 2] = corners[:, 1, 2] = near
+    corners[:, 2, 2] = corners[:, 3, 2] = far
+    flat = corners.reshape(-1, 3)
+    fixed = (view.project(flat, view.shifts(flat[:, 2])) * 8).astype(np.int32).reshape(-1, 4, 2)
     paint = mix(road, (235, 240, 240), world.rng(4).uniform(0.35, 0.95))
-    if cell.crossing is None:
-        for n in range(4):
-            _rectangle(canvas, -0.07, 0.07, near + 7 * n, near + 7 * n + 3.5, paint, ROAD)
-            for lane in range(1, street.lanes):
-                for x in (-street.lane * lane, street.lane * lane):
-                    _rectangle(canvas, x - 0.06, x + 0.06, near + 7 * n, near + 7 * n + 2, paint, ROAD)
-        for side, sign in ((0, -1), (1, 1)):
-            x = sign * (street.kerb[side] - (2.1 if street.parking[side] else 0.35))
-            _rectangle(canvas, x - 0.06, x + 0.06, near, near + CELL, paint, ROAD)
-    if cell.zebra is not None:
-        z = cell.zebra - view.z
-        for x in np.arange(-street.kerb[0] + 0.4, street.kerb[1] - 0.5, 1.1):
-            _rectangle(canvas, x, x + 0.55, z, z + 2.6, paint, ROAD)
-        _rectangle(canvas, *sorted((0.1, street.drive * street.kerb[street.drive > 0])), z - 1.6, z - 1.2, paint, ROAD)
-    _cracks(canvas, near, rng, tint(road, (0.6, 0.6, 0.6)))
-
-
-def _cracks(canvas: Canvas, near: float, rng: np.random.Generator, colour: Colour) -> None:
-    street = canvas.view.world.street
-    for _ in range(2):
-        z = near + rng.uniform(0, CELL)
-        x = rng.uniform(-street.kerb[0] + 0.5, street.kerb[1] - 0.5) + np.cumsum(rng.normal(0, 0.15, 6))
-        points = np.stack((np.clip(x, -street.kerb[0], street.kerb[1]), np.zeros(6), z + np.cumsum(rng.uniform(0.1, 0.9, 6))), 1)
-        if NEAR < z < 30:
-            canvas.polyline(canvas.view.project(points, canvas.view.shift(z)), colour, ROAD, 0.02 * canvas.view.focal / z)
-    z, x = near + rng.uniform(0, CELL), rng.uniform(-street.kerb[0] + 1, street.kerb[1] - 1)
-    if NEAR + 1 < z < 40:  # a manhole
-        angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-        points = np.stack((x + 0.33 * np.cos(angle), np.zeros(12), z + 0.33 * np.sin(angle)), 1)
-        canvas.polygon(canvas.view.project(points, canvas.view.shift(z)), colour, ROAD)
+    wet = mix(road, look.horizon, 0.5 * look.wet)
+    for quad, tone in zip(fixed, patches[:, 4].tolist(), strict=True):
+        colour = paint if tone == 2 else wet if tone == 3 else (road[0] * tone, road[1] * tone, road[2] * tone)
+        cv2.fillConvexPoly(canvas.image, quad, (*colour, ROAD), cv2.LINE_8, 3)
+    for crack in (crack for k, cell in cells[:2] for crack in cell.cracks):
+        distance = crack[0, 1] - view.z
+        if NEAR < distance < 28:
+            points = np.column_stack((crack[:, 0], np.zeros(len(crack)), crack[:, 1] - view.z))
+            thick = min(0.011 * view.focal / distance, 3.0)
+            canvas.polyline(view.project(points, view.shift(distance)), tint(road, (0.6, 0.6, 0.6)), ROAD, thick)
 
 
 def _texture(canvas: Canvas, top: int) -> None:
@@ -194,7 +173,7 @@ def _grain(canvas: Canvas, rows: NDArray[np.float32], ahead: NDArray[np.float32]
         start, end = int(chosen[0]), int(chosen[-1]) + 1
         scale = 512 / TILE_METRES / 2**mip
         maps = across[start:end] * scale, along[start:end] * scale
-        slabs = cv2.remap(bank().slabs[mip], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        asphalt = cv2.remap(bank().asphalt[mip], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        grain[start:end] = cv2.copyTo(asphalt, smooth[start:end], slabs)
+        both = cv2.remap(bank().ground[mip], *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        slabs = cv2.extractChannel(both, 1)
+        grain[start:end] = cv2.copyTo(cv2.extractChannel(both, 0), smooth[start:end], slabs)
     return grain

@@ -66,13 +66,9 @@ def draw_look(rng: np.random.Generator) -> Look:
     strength = rng.uniform(0.0, 0.12) if overcast else rng.uniform(0.55, 0.95)
     warm = rng.uniform(0.25, 0.5) if dusk else rng.uniform(0.0, 0.15)
     grey = rng.uniform(150, 240)
-    if overcast:
-        zenith, horizon = (grey, grey * 0.985, grey * 0.96), (grey * 1.04, grey * 1.03, grey * 1.02)
-    elif dusk:
-        zenith, horizon = (rng.uniform(120, 190), rng.uniform(95, 140), rng.uniform(70, 130)), (150, rng.uniform(160, 200), rng.uniform(200, 250))
-    else:
-        zenith, horizon = (rng.uniform(200, 245), rng.uniform(140, 185), rng.uniform(70, 140)), (245, 232, rng.uniform(195, 228))
-    level = rng.uniform(0.62, 0.8) if overcast else rng.uniform(0.38, 0.55)
+    zenith, horizon = _sky(rng, overcast, dusk, grey)
+    level = rng.uniform(0.75, 0.98) if overcast else rng.uniform(0.45, 0.65)
+    metered = level + strength * sin(elevation)  # the camera opens its iris, though not all the way
     cast = 1 + rng.normal(0, 0.035, 3)
     autumn = rng.random() < 0.25
     leaves = (0.5, rng.uniform(0.75, 1.05), rng.uniform(1.5, 2.4)) if autumn else tuple(rng.uniform((0.6, 0.75, 0.6), (1.2, 1.15, 1.2)))
@@ -86,16 +82,26 @@ def draw_look(rng: np.random.Generator) -> Look:
         cover=rng.uniform(-0.4, 1.4),
         haze=rng.uniform(0.012, 0.03) if rng.random() < 0.15 else rng.uniform(0.002, 0.008),
         wet=rng.random() if overcast and rng.random() < 0.5 else 0.0,
-        exposure=rng.uniform(0.78, 1.2),
+        exposure=rng.uniform(0.8, 1.2) / metered**0.7,
         gamma=rng.uniform(0.8, 1.2),
         cast=(float(cast[0]), float(cast[1]), float(cast[2])),
-        noise=rng.uniform(0.03, 0.1) if rng.random() < 0.7 else rng.uniform(0.1, 0.3),
-        blur=rng.uniform(0.45, 0.7) if rng.random() < 0.8 else rng.uniform(0.7, 1.1),
+        noise=rng.uniform(0.02, 0.08) if rng.random() < 0.8 else rng.uniform(0.08, 0.2),
+        blur=rng.uniform(0.4, 0.6) if rng.random() < 0.8 else rng.uniform(0.6, 1.0),
         vignette=rng.uniform(0.0, 0.35),
         jpeg=int(rng.integers(35, 90)) if rng.random() < 0.3 else 0,
         leaves=(float(leaves[0]), float(leaves[1]), float(leaves[2])),
         bonnet=rng.uniform(0.04, 0.1) if rng.random() < 0.3 else 0.0,
     )
+
+
+def _sky(rng: np.random.Generator, overcast: bool, dusk: bool, grey: float) -> tuple[Colour, Colour]:
+    """The sky overhead and at the horizon."""
+    if overcast:
+        return (grey, grey * 0.985, grey * 0.96), (grey * 1.04, grey * 1.03, grey * 1.02)
+    if dusk:
+        overhead = (rng.uniform(120, 190), rng.uniform(95, 140), rng.uniform(70, 130))
+        return overhead, (150, rng.uniform(160, 200), rng.uniform(200, 250))
+    return (rng.uniform(200, 245), rng.uniform(140, 185), rng.uniform(70, 140)), (245, 232, rng.uniform(195, 228))
 
 
 def sense(frame: Image, look: Look, rng: np.random.Generator) -> Image:
@@ -108,13 +114,14 @@ def sense(frame: Image, look: Look, rng: np.random.Generator) -> Image:
     frame = cv2.LUT(frame, _tone(look))
     frame = cv2.addWeighted(frame, 1.0, _noise(height, width, rng), look.noise, -128 * look.noise)
     if look.jpeg:
-        frame = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg])[1], cv2.IMREAD_COLOR)
+        packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, look.jpeg])[1]
+        return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
     return np.asarray(frame, np.uint8)
 
 
 def _tone(look: Look) -> Image:
     ramp = np.linspace(0, 1, 256)[:, None] ** look.gamma
-    return np.clip(255 * ramp * np.array(look.cast) * look.exposure, 0, 255).astype(np.uint8)[None]
+    return np.asarray(np.clip(255 * ramp * np.array(look.cast) * look.exposure, 0, 255), np.uint8)[None]
 
 
 def _vignette(height: int, width: int, strength: float) -> Image:

@@ -1,19 +1,49 @@
-"""Where things stand and how they move in a procedural street. No pixels here.
+"""Where things stand in a procedural street. No pixels here.
 
 The world is endless along the road (z, metres) and cut into cells of CELL metres, each laid out from its own seed, so that any
-stretch can be built in any order. Whatever moves belongs to a stream: a row of slots that slides along the road.
+stretch can be built in any order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, floor, pi, sin
 
 import numpy as np
+from numpy.typing import NDArray
 
 CELL = 28.0
-FAR = 170.0
+FAR = 140.0
 """Nothing is drawn beyond this many metres but the skyline."""
+
+
+class Dice:
+    """Uniform numbers drawn from a Generator in bulk: one at a time they would cost more than what they decide."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._pool: list[float] = []
+
+    def random(self) -> float:
+        if not self._pool:
+            self._pool = self._rng.random(256).tolist()
+        return self._pool.pop()
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.random()
+
+    def integers(self, low: int, high: int) -> int:
+        """low to high - 1."""
+        return low + int((high - low) * self.random())
+
+    def many(self) -> tuple[float, ...]:
+        """The 12 numbers of a Thing."""
+        if len(self._pool) < 12:
+            self._pool = self._rng.random(256).tolist()
+        drawn = tuple(self._pool[-12:])
+        del self._pool[-12:]
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -38,12 +68,17 @@ class Thing:
 
 @dataclass(frozen=True)
 class Cell:
-    """A stretch of the street: its things, the z range of a crossing road (None without), grass per side, zebra z (None without)."""
+    """A stretch of the street: its things, the z range of a crossing road (None without), grass per side, what is on the road.
+
+    patches are rectangles on the road: left, right, near, far (metres, z of the world) and a tone: below 2 a factor on the road's
+    own colour, 2 for paint, 3 for a puddle. cracks are polylines (N, 2) of x and z.
+    """
 
     things: tuple[Thing, ...]
     crossing: tuple[float, float] | None
     grass: tuple[bool, bool]
-    zebra: float | None
+    patches: NDArray[np.float64]
+    cracks: tuple[NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True)
@@ -74,7 +109,7 @@ def draw_street(rng: np.random.Generator) -> Street:
         lanes=lanes,
         parking=parking,
         kerb=kerb,
-        front=(kerb[0] + rng.uniform(2.0, 5.0), kerb[1] + rng.uniform(2.0, 5.0)),
+        front=(kerb[0] + rng.uniform(2.2, 5.5), kerb[1] + rng.uniform(2.2, 5.5)),
         bend=rng.normal(0, 9),
         bend_length=rng.uniform(45, 90),
         urban=rng.random(),
@@ -110,204 +145,173 @@ class World:
             del self._cells[gone]
         for k in range(first, last + 1):
             if k not in self._cells:
-                self._cells[k] = lay_out(self.street, k, self.rng(1, k))
+                self._cells[k] = lay_out(self.street, k, Dice(self.rng(1, k)))
         return [(k, self._cells[k]) for k in range(first, last + 1)]
 
-    def things(self, camera_z: float, seconds: float) -> list[Thing]:
-        """All things in sight at this time, standing and moving, in no order."""
-        standing = [thing for _, cell in self.cells(camera_z) for thing in cell.things]
-        return standing + moving(self, camera_z, seconds)
-
-
-def _u(rng: np.random.Generator) -> tuple[float, ...]:
-    return tuple(rng.random(12).tolist())
+    def standing(self, camera_z: float) -> list[Thing]:
+        """The things in sight that do not move, in no order."""
+        return [thing for _, cell in self.cells(camera_z) for thing in cell.things]
 
 
 def _has_crossing(k: int) -> bool:
     return k % 5 == 3
 
 
-def lay_out(street: Street, k: int, rng: np.random.Generator) -> Cell:
+def lay_out(street: Street, k: int, dice: Dice) -> Cell:
     """Cell number k: a crossing every fifth, else lots, furniture and parked cars on both sides."""
     z0 = k * CELL
     things: list[Thing] = []
     if _has_crossing(k):
-        crossing = (z0 + 9.0, z0 + 9.0 + rng.uniform(6, 9))
-        _crossing(street, crossing, rng, things)
-        return Cell(tuple(things), crossing, (False, False), crossing[0] - 3.5 if rng.random() < 0.7 else None)
+        crossing = (z0 + 9.0, z0 + 9.0 + dice.uniform(6, 9))
+        _crossing(street, crossing, dice, things)
+        zebra = crossing[0] - 3.5 if dice.random() < 0.7 else None
+        return Cell(tuple(things), crossing, (False, False), *_marks(street, z0, dice, zebra, lines=False))
     grass = []
     for side in (0, 1):
-        grass.append(_lot(street, z0, side, rng, things))
-        _furniture(street, z0, side, rng, things)
+        grass.append(_lot(street, z0, side, dice, things))
+        _furniture(street, z0, side, dice, things)
         if street.parking[side]:
-            _parked(street, z0, side, rng, things)
-    return Cell(tuple(things), None, (grass[0], grass[1]), z0 + 12.0 if rng.random() < 0.15 else None)
+            _parked(street, z0, side, dice, things)
+    zebra = z0 + 12.0 if dice.random() < 0.15 else None
+    return Cell(tuple(things), None, (grass[0], grass[1]), *_marks(street, z0, dice, zebra, lines=True))
 
 
-def _lot(street: Street, z0: float, side: int, rng: np.random.Generator, things: list[Thing]) -> bool:
+def _marks(
+    street: Street, z0: float, dice: Dice, zebra: float | None, lines: bool
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], ...]]:
+    """Repairs, puddles, paint and cracks of one cell's road."""
+    left, right = -street.kerb[0], street.kerb[1]
+    patches = []
+    for n in range(dice.integers(2, 7)):
+        x, z = dice.uniform(left, right - 1.2), z0 + dice.uniform(0, CELL)
+        tone = 3.0 if n % 2 else dice.uniform(0.72, 1.18)
+        patches.append((x, min(x + dice.uniform(0.5, 2.2), right), z, z + dice.uniform(0.6, 6), tone))
+    if lines:
+        dividers = [street.lane * n for n in range(1 - street.lanes, street.lanes)]
+        patches += [(x - 0.07, x + 0.07, z0 + 7 * n, z0 + 7 * n + 3.5, 2.0) for x in dividers for n in range(4)]
+        for side, sign in ((0, -1), (1, 1)):
+            x = sign * (street.kerb[side] - (2.1 if street.parking[side] else 0.35))
+            patches.append((x - 0.06, x + 0.06, z0, z0 + CELL, 2.0))
+    if zebra is not None:
+        patches += [(x, x + 0.55, zebra, zebra + 2.6, 2.0) for x in np.arange(left + 0.4, right - 0.5, 1.1).tolist()]
+        own = sorted((0.1 * street.drive, street.drive * street.kerb[street.drive > 0]))
+        patches.append((own[0], own[1], zebra - 1.6, zebra - 1.2, 2.0))
+    cracks = []
+    for _ in range(3):
+        x, z, points = dice.uniform(left + 0.5, right - 0.5), z0 + dice.uniform(0, CELL), []
+        for _ in range(6):
+            x, z = x + dice.uniform(-0.25, 0.25), z + dice.uniform(0.1, 0.9)
+            points.append((min(max(x, left), right), z))
+        cracks.append(np.array(points))
+    return np.array(patches), tuple(cracks)
+
+
+def _lot(street: Street, z0: float, side: int, dice: Dice, things: list[Thing]) -> bool:
     """What lies behind one pavement; returns whether the ground there is grass."""
     sign, front = (-1, 1)[side], street.front[side]
-    style = rng.random()
+    style = dice.random()
     if style < 0.35 + 0.45 * street.urban:
-        _row(sign, front, z0, rng, things)
+        _row(sign, front, z0, dice, things)
         return False
     park = style > 0.93 - 0.1 * street.leafy
     if not park:
-        length, setback = rng.uniform(10, 18), rng.uniform(2.5, 7)
-        start = z0 + rng.uniform(2, CELL - length - 1)
-        things.append(_building(rng, sign * (front + setback), start, length, rng.uniform(3.2, 8.5), gable=True))
+        length, setback = dice.uniform(10, 18), dice.uniform(2.5, 7)
+        start = z0 + dice.uniform(2, CELL - length - 1)
+        things.append(_building(dice, sign * (front + setback), start, length, dice.uniform(3.2, 8.5), gable=True))
     for _ in range(5 if park else 2):
-        offset = rng.uniform(2, 14) if park else rng.uniform(1.2, 3.0)
-        if rng.random() < 0.75:
-            things.append(Thing("tree", sign * (front + offset), z0 + rng.uniform(0, CELL), _u(rng), height=rng.uniform(5, 12)))
-    kind = rng.random()
+        offset = dice.uniform(2, 14) if park else dice.uniform(1.2, 3.0)
+        if dice.random() < 0.75:
+            things.append(Thing("tree", sign * (front + offset), z0 + dice.uniform(0, CELL), dice.many(), height=dice.uniform(5, 12)))
+    kind = dice.random()
     if kind < 0.72:
-        height, variant = rng.uniform(0.8, 1.9), int(rng.integers(0, 6))
-        u = _u(rng)
+        height, variant = dice.uniform(0.8, 1.9), dice.integers(0, 6)
+        u = dice.many()
         things.extend(Thing("fence", sign * (front + 0.2), z0 + i * 7.0, u, length=7.0, height=height, variant=variant) for i in range(4))
     elif kind < 0.9:
-        things.append(Thing("hedge", sign * (front + 0.4), z0, _u(rng), length=CELL, height=rng.uniform(0.9, 2.4)))
-    return bool(rng.random() < 0.8)
+        things.append(Thing("hedge", sign * (front + 0.4), z0, dice.many(), length=CELL, height=dice.uniform(0.9, 2.4)))
+    return dice.random() < 0.8
 
 
-def _building(rng: np.random.Generator, x: float, z: float, length: float, height: float, gable: bool) -> Thing:
-    return Thing("building", x, z, _u(rng), length=length, width=rng.uniform(7, 12), height=height, variant=int(gable))
+def _building(dice: Dice, x: float, z: float, length: float, height: float, gable: bool) -> Thing:
+    return Thing("building", x, z, dice.many(), length=length, width=dice.uniform(7, 12), height=height, variant=int(gable))
 
 
-def _row(sign: int, front: float, z0: float, rng: np.random.Generator, things: list[Thing]) -> None:
+def _row(sign: int, front: float, z0: float, dice: Dice, things: list[Thing]) -> None:
     """Two or three fronts without a gap."""
-    cuts = np.array([0.0, *np.sort(rng.uniform(0.25, 0.75, int(rng.integers(1, 3)))), 1.0]) * CELL
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    cuts = [0.0, *sorted(dice.uniform(0.25, 0.75) for _ in range(dice.integers(1, 3))), 1.0]
+    hidden_below = 0.0  # a gable shows only above the roof of the house before it
+    for start, end in pairwise(CELL * cut for cut in cuts):
         if end - start > 3:
-            height = rng.uniform(6, 14) if rng.random() < 0.85 else rng.uniform(14, 22)
-            things.append(_building(rng, sign * (front + rng.uniform(0, 0.6)), z0 + start, end - start, height, gable=True))
+            height = dice.uniform(6, 14) if dice.random() < 0.85 else dice.uniform(14, 22)
+            x = sign * (front + dice.uniform(0, 0.6))
+            things.append(_building(dice, x, z0 + start, end - start, height, gable=height > hidden_below - 2))
+            hidden_below = height
 
 
-def _furniture(street: Street, z0: float, side: int, rng: np.random.Generator, things: list[Thing]) -> None:
+def _furniture(street: Street, z0: float, side: int, dice: Dice, things: list[Thing]) -> None:
     """Lamps, trees, signs, bollards and litter bins along the kerb, and people who stand about."""
     sign, kerb, front = (-1, 1)[side], street.kerb[side], street.front[side]
-    if (k := round(z0 / CELL)) % 2 == side or rng.random() < 0.35:
-        variant = int(rng.integers(0, 3)) if rng.random() < 0.3 else 0
-        things.append(Thing("lamp", sign * (kerb + 0.5), z0 + 5 + rng.uniform(0, 3), _u(rng), height=rng.uniform(5, 9), variant=variant))
-    if rng.random() < 0.15 + 0.5 * street.leafy:
+    if (k := round(z0 / CELL)) % 2 == side or dice.random() < 0.35:
+        variant = dice.integers(0, 3) if dice.random() < 0.3 else 0
+        things.append(
+            Thing("lamp", sign * (kerb + 0.5), z0 + 5 + dice.uniform(0, 3), dice.many(), height=dice.uniform(5, 9), variant=variant)
+        )
+    if dice.random() < 0.15 + 0.5 * street.leafy:
         for i in range(2 + k % 2):
-            things.append(Thing("tree", sign * (kerb + 0.9), z0 + 3 + 10 * i + rng.uniform(0, 3), _u(rng), height=rng.uniform(4.5, 10)))
+            things.append(
+                Thing("tree", sign * (kerb + 0.9), z0 + 3 + 10 * i + dice.uniform(0, 3), dice.many(), height=dice.uniform(4.5, 10))
+            )
     for _ in range(2):
-        if rng.random() < 0.55:
-            u, height = _u(rng), rng.uniform(2.3, 3.2)
-            things.append(Thing("sign", sign * (kerb + rng.uniform(0.3, 0.8)), z0 + rng.uniform(0, CELL), u, height=height))
-    if rng.random() < 0.2:
-        start = z0 + rng.uniform(0, 12)
-        things.extend(Thing("bollard", sign * (kerb + 0.35), start + 1.8 * i, _u(rng), height=0.95) for i in range(6))
-    if rng.random() < 0.7:
-        u, z = _u(rng), z0 + rng.uniform(0, CELL)
-        things.append(Thing("clutter", sign * rng.uniform(front - 0.9, front - 0.4), z, u, height=rng.uniform(0.8, 1.9)))
+        if dice.random() < 0.55:
+            u, height = dice.many(), dice.uniform(2.3, 3.2)
+            things.append(Thing("sign", sign * (kerb + dice.uniform(0.3, 0.8)), z0 + dice.uniform(0, CELL), u, height=height))
+    if dice.random() < 0.2:
+        start = z0 + dice.uniform(0, 12)
+        things.extend(Thing("bollard", sign * (kerb + 0.35), start + 1.8 * i, dice.many(), height=0.95) for i in range(6))
+    if dice.random() < 0.7:
+        u, z = dice.many(), z0 + dice.uniform(0, CELL)
+        things.append(Thing("clutter", sign * dice.uniform(front - 0.9, front - 0.4), z, u, height=dice.uniform(0.8, 1.9)))
     for _ in range(3):
-        if rng.random() < 0.25 * street.crowd:
-            x, z = sign * rng.uniform(kerb + 0.5, front - 0.4), z0 + rng.uniform(0, CELL)
-            things.append(Thing("person", x, z, _u(rng), height=rng.uniform(1.5, 1.9), heading=rng.uniform(-pi, pi), phase=pi / 2))
-    if rng.random() < 0.12:
-        z = z0 + rng.uniform(2, CELL)
-        things.append(Thing("bike", sign * (kerb + 0.8), z, _u(rng), height=1.0, heading=rng.uniform(-0.3, 0.3)))
+        if dice.random() < 0.25 * street.crowd:
+            x, z = sign * dice.uniform(kerb + 0.5, front - 0.4), z0 + dice.uniform(0, CELL)
+            things.append(Thing("person", x, z, dice.many(), height=dice.uniform(1.5, 1.9), heading=dice.uniform(-pi, pi), phase=pi / 2))
+    if dice.random() < 0.12:
+        z = z0 + dice.uniform(2, CELL)
+        things.append(Thing("bike", sign * (kerb + 0.8), z, dice.many(), height=1.0, heading=dice.uniform(-0.3, 0.3)))
 
 
-def _parked(street: Street, z0: float, side: int, rng: np.random.Generator, things: list[Thing]) -> None:
+def _parked(street: Street, z0: float, side: int, dice: Dice, things: list[Thing]) -> None:
     sign = (-1, 1)[side]
     heading = 0.0 if sign == street.drive else pi
     for i in range(4):
-        if rng.random() < 0.3 + 0.35 * street.traffic:
-            z = z0 + 7.0 * i + rng.uniform(1.8, 2.4)
-            things.append(Thing("car", sign * (street.kerb[side] - 1.05), z, _u(rng), heading=heading + rng.normal(0, 0.02), variant=1))
+        if dice.random() < 0.3 + 0.35 * street.traffic:
+            z = z0 + 7.0 * i + dice.uniform(1.8, 2.4)
+            things.append(
+                Thing("car", sign * (street.kerb[side] - 1.05), z, dice.many(), heading=heading + dice.uniform(-0.04, 0.04), variant=1)
+            )
 
 
-def _crossing(street: Street, crossing: tuple[float, float], rng: np.random.Generator, things: list[Thing]) -> None:
+def _crossing(street: Street, crossing: tuple[float, float], dice: Dice, things: list[Thing]) -> None:
     """Traffic lights, signs, a waiting car and the corner houses across a side road."""
     near, far = crossing
-    lights = rng.random() < 0.6
+    lights = dice.random() < 0.6
     for side in (0, 1):
         sign, kerb, front = (-1, 1)[side], street.kerb[side], street.front[side]
         if lights:
-            u = _u(rng)
-            things.append(Thing("light", sign * (kerb + 0.5), near - 1.0, u, height=rng.uniform(2.9, 3.6)))
-            things.append(Thing("light", sign * (kerb + 0.5), far + 1.0, u, height=rng.uniform(2.9, 3.6)))
+            u = dice.many()
+            things.append(Thing("light", sign * (kerb + 0.5), near - 1.0, u, height=dice.uniform(2.9, 3.6)))
+            things.append(Thing("light", sign * (kerb + 0.5), far + 1.0, u, height=dice.uniform(2.9, 3.6)))
         else:
-            things.append(Thing("sign", sign * (kerb + 0.5), near - 1.0, _u(rng), height=rng.uniform(2.3, 3.0)))
-        if rng.random() < 0.6:
+            things.append(Thing("sign", sign * (kerb + 0.5), near - 1.0, dice.many(), height=dice.uniform(2.3, 3.0)))
+        if dice.random() < 0.6:
             heading = -pi / 2 if sign > 0 else pi / 2
             z = (near + far) / 2 + sign * street.drive * 1.6
-            things.append(Thing("car", sign * (kerb + rng.uniform(4.5, 14)), z, _u(rng), heading=heading))
+            things.append(Thing("car", sign * (kerb + dice.uniform(4.5, 14)), z, dice.many(), heading=heading))
         for z, length in ((near - 9, 7.0), (far + 2.0, near + 19 - far - 2.0)):
-            x = sign * (front + rng.uniform(0.0, 1.0))
-            if rng.random() < 0.5 + 0.4 * street.urban:
-                things.append(_building(rng, x, z, length, rng.uniform(5, 14), gable=True))
+            x = sign * (front + dice.uniform(0.0, 1.0))
+            if dice.random() < 0.5 + 0.4 * street.urban:
+                things.append(_building(dice, x, z, length, dice.uniform(5, 14), gable=True))
             else:
-                things.append(Thing("tree", sign * (front + 2), z + 2, _u(rng), height=rng.uniform(5, 10)))
+                things.append(Thing("tree", sign * (front + 2), z + 2, dice.many(), height=dice.uniform(5, 10)))
         x = sign * (front + 16)
-        things.append(_building(rng, x + sign * 6, far + 1.0, 9.0, rng.uniform(5, 10), gable=True))
-
-
-def moving(world: World, camera_z: float, seconds: float) -> list[Thing]:
-    """Traffic, cyclists and walkers at this time."""
-    street, things = world.street, []
-    own, lane = street.drive, street.lane
-    for n in range(street.lanes):
-        x = lane * (n + 0.5)
-        things += _stream(world, 10 + n, "car", -own * x, pi, -8.5 - n, 19.0, 0.75 * street.traffic, camera_z, seconds, FAR)
-        if n:
-            things += _stream(world, 14 + n, "car", own * x, 0.0, 9.5, 23.0, 0.6 * street.traffic, camera_z, seconds, FAR)
-    things += _leaders(world, camera_z, seconds)
-    for side in (0, 1):
-        sign, kerb, front = (-1, 1)[side], street.kerb[side], street.front[side]
-        edge = kerb - (2.1 if street.parking[side] else 0.0) - 0.45
-        riding = 1 if sign == own else -1
-        heading = 0.0 if riding > 0 else pi
-        things += _stream(world, 20 + side, "cyclist", sign * edge, heading, riding * 4.8, 15.0, 0.45, camera_z, seconds, 70)
-        for n, walk in enumerate((1.35, -1.2)):
-            x = sign * (kerb + (front - kerb) * (0.35 + 0.35 * n))
-            heading = 0.0 if walk > 0 else pi
-            chance = 0.6 * street.crowd
-            things += _stream(world, 30 + 2 * side + n, "person", x, heading, walk, 8.0, chance, camera_z, seconds, 80)
-    return things
-
-
-def _leaders(world: World, camera_z: float, seconds: float) -> list[Thing]:
-    """Traffic in the camera's own lane: it draws near and away again but never within reach of the bonnet."""
-    street = world.street
-    things = []
-    for n in range(4):
-        rng = world.rng(2, n)
-        u, start, tempo = _u(rng), rng.uniform(0, 2 * pi), rng.uniform(0.1, 0.25)
-        if rng.random() < 0.75 * street.traffic:
-            gap = 17.0 + 26.0 * n + 8.0 * sin(start + tempo * seconds)
-            z = camera_z + gap
-            things.append(Thing("car", street.drive * street.lane / 2, z, u, phase=z / 0.33))
-    return things
-
-
-def _stream(
-    world: World,
-    number: int,
-    kind: str,
-    x: float,
-    heading: float,
-    speed: float,
-    spacing: float,
-    chance: float,
-    camera_z: float,
-    seconds: float,
-    reach: float,
-) -> list[Thing]:
-    """A row of slots ``spacing`` metres apart that slides at ``speed`` m/s, each taken with probability ``chance``."""
-    shift = speed * seconds
-    things = []
-    for slot in range(floor((camera_z - shift) / spacing), floor((camera_z + reach - shift) / spacing) + 1):
-        rng = world.rng(number, slot)
-        u = _u(rng)
-        if u[11] >= chance:
-            continue
-        z = (slot + 0.6 * u[10]) * spacing + shift
-        spread = 0.15 if kind == "car" else 0.3
-        phase = 2 * pi * u[9] + seconds * (abs(speed) / 0.22 if kind == "person" else abs(speed) / 0.55)
-        height = (1.05 if u[8] < 0.08 else 1.5) + 0.38 * u[7]
-        things.append(Thing(kind, x + spread * (2 * u[6] - 1), z, u[:9] + u[:3], height=height, heading=heading, phase=phase))
-    return things
+        things.append(_building(dice, x + sign * 6, far + 1.0, 9.0, dice.uniform(5, 10), gable=True))

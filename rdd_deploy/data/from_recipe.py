@@ -1,0 +1,78 @@
+"""Open a split as a recipe's data part, or a bundle's provenance, names it. No torch here: the edge evaluates too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rdd_deploy.data import open_split
+from rdd_deploy.data.base import Split
+from rdd_deploy.errors import DataError
+
+if TYPE_CHECKING:
+    from rdd_deploy.recipe import Data
+    from rdd_deploy.runtime import Manifest
+
+
+def open_data(data: Data, split: str) -> Split:
+    """Open one split as a recipe's data part names it, fetching CamVid where it is missing."""
+    if data.name == "camvid":
+        from rdd_deploy.data.download import fetch_camvid
+
+        fetch_camvid(Path(data.root))
+    options: dict[str, Any] = {}
+    if data.name == "folder":
+        options = {"classes": data.classes, "palette": data.palette, "void_ids": data.void_ids}
+    elif data.name == "streets":
+        options = {"height": data.size[0], "width": data.size[1], "seed": data.seed}
+        if data.count is not None and split == "train":
+            options["count"] = data.count
+    return open_split(data.name, data.root, split, **options)
+
+
+def data_provenance(data: Data) -> dict[str, str | int | None]:
+    """What a bundle's manifest must say for ``open_recorded`` to find the data again; plain values only."""
+    return {
+        "data": data.name,
+        "data_root": data.root if data.name != "streets" else None,
+        "data_height": data.size[0],
+        "data_width": data.size[1],
+        "data_seed": data.seed,
+        "data_count": data.count,
+        "data_void_ids": " ".join(map(str, data.void_ids)),
+    }
+
+
+def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> Split:
+    """Open the data set that a bundle was made from.
+
+    Args:
+        root: where it lies here; default: where it lay when the bundle was made.
+
+    Raises:
+        DataError: the manifest names no data set, or it isn't there, or its classes aren't the bundle's.
+    """
+    from rdd_deploy.recipe import Data
+
+    recorded: Mapping[str, Any] = manifest.provenance
+    if not recorded.get("data"):
+        raise DataError(f"the manifest of '{manifest.name}' names no data set to measure on; export the bundle again from its run folder")
+    own = recorded["data"] == "folder"
+    data = Data(
+        name=recorded["data"],
+        root=str(root or recorded.get("data_root") or "data"),
+        size=(int(recorded["data_height"]), int(recorded["data_width"])),
+        seed=int(recorded.get("data_seed") or 0),
+        count=recorded.get("data_count"),
+        classes=list(manifest.classes) if own else None,
+        palette=list(manifest.palette) if own else None,
+        void_ids=[int(value) for value in str(recorded.get("data_void_ids") or "").split()],
+    )
+    opened = open_data(data, split)
+    if tuple(opened.task.classes) != tuple(manifest.classes):
+        raise DataError(
+            f"the bundle '{manifest.name}' knows the classes {', '.join(manifest.classes)}, the {data.name} data has "
+            f"{', '.join(opened.task.classes)}; give the data that it was trained for with --data"
+        )
+    return opened

@@ -26,17 +26,17 @@ from rdd_deploy.errors import DataError
 
 _PAINTERS: dict[str, tuple[Callable[[Canvas, Thing], None], float]] = {
     "building": (building, FAR),
-    "tree": (tree, FAR),
+    "tree": (tree, 130.0),
     "fence": (fence, 110.0),
     "hedge": (hedge, 110.0),
     "lamp": (lamp, 90.0),
     "bollard": (bollard, 40.0),
-    "sign": (sign, 70.0),
+    "sign": (sign, 65.0),
     "light": (light, 90.0),
     "clutter": (clutter, 60.0),
     "car": (car, 130.0),
-    "person": (person, 75.0),
-    "cyclist": (cyclist, 75.0),
+    "person": (person, 70.0),
+    "cyclist": (cyclist, 70.0),
     "bike": (bike, 40.0),
 }
 _COUNTS = {"train": 400, "val": 80, "test": 80}
@@ -170,13 +170,20 @@ def _paint(view: View, look: Look, seconds: float, rng: np.random.Generator) -> 
 def _in_sight(thing: Thing, view: View) -> bool:
     """Whether a thing is worth the painters' time: not too far for its kind, not behind the camera, not beside the frame."""
     near = thing.z - view.z
-    if near > _PAINTERS[thing.kind][1]:
+    reach = _PAINTERS[thing.kind][1] * min(1.0, 0.5 + view.focal / 1200)  # in a small frame far things are but a pixel or two
+    if near > (FAR if thing.kind == "building" else reach):
         return False
     if thing.length:
         return near + thing.length > NEAR + 0.6
+    x = thing.x + view.shift(near)
+    if thing.kind == "car" and abs(x) > 1.8:
+        # It passes by, its far end in sight for longer than its near end; what is nearer than NEAR must be beside the frame,
+        # for it cannot be projected truly.
+        beside = (abs(x) - 1.0) * view.focal / NEAR > view.width / 2 + abs(view.centre - view.width / 2)
+        return near > NEAR or (near > -3.0 and beside)
     if near < (4.5 if thing.kind == "car" else NEAR + 0.6):
         return False
-    aside = abs(view.centre + (thing.x + view.shift(near)) * view.focal / near - view.width / 2)
+    aside = abs(view.centre + x * view.focal / near - view.width / 2)
     return aside < view.width / 2 + (6.0 + 0.5 * thing.height) * view.focal / near  # wide enough for its shadow, too
 
 

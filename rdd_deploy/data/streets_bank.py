@@ -21,7 +21,7 @@ Mips = tuple[Image, ...]
 FLOORS = (1, 2, 3, 4, 5, 6)
 COLUMNS = (2, 3, 4, 5)
 STYLES = 3
-TREE_KINDS = (*(BROADLEAF,) * 8, CONIFER, CONIFER, POPLAR, BARE)
+TREE_KINDS = (*(BROADLEAF,) * 8, POPLAR, BARE, CONIFER, CONIFER)
 FACADE = 256
 TILE_METRES = 8.0
 """Side of the ground tiles (512 pixels) in metres."""

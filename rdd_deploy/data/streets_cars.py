@@ -150,7 +150,7 @@ def car(canvas: Canvas, thing: Thing) -> None:
         points[:, 2] -= mesh.points[: len(mesh.faces) + 1, 2].max() * scale / 2
     fixed = (body(points) * 8).astype(np.int32)
     paint = mix(_PAINTS[int(u[3] * len(_PAINTS))], (u[4] * 255, u[5] * 255, u[6] * 255), 0.18)
-    image, detailed = canvas.image, canvas.view.focal / distance > 8
+    image, detailed = canvas.image, canvas.view.focal / max(distance, 1.0) > 8
 
     def fill(part: NDArray[np.int32], colour: Colour) -> None:
         cv2.fillConvexPoly(image, part, (*colour, CAR), cv2.LINE_8, 3)

@@ -55,7 +55,7 @@ class Look:
         )
 
     def fog(self, distance: float) -> float:
-        return 1.0 - exp(-self.haze * distance)
+        return 1.0 - exp(-self.haze * max(distance, 0.0))
 
 
 def draw_look(rng: np.random.Generator) -> Look:

@@ -259,7 +259,9 @@ def _furniture(street: Street, z0: float, side: int, dice: Dice, things: list[Th
     if dice.random() < 0.15 + 0.5 * street.leafy:
         for i in range(2 + k % 2):
             things.append(
-                Thing("tree", sign * (kerb + 0.9), z0 + 3 + 10 * i + dice.uniform(0, 3), dice.many(), height=dice.uniform(4.5, 10))
+                Thing(
+                    "tree", sign * (kerb + 0.9), z0 + 3 + 10 * i + dice.uniform(0, 3), dice.many(), variant=1, height=dice.uniform(4.5, 10)
+                )
             )
     for _ in range(2):
         if dice.random() < 0.55:
@@ -271,6 +273,10 @@ def _furniture(street: Street, z0: float, side: int, dice: Dice, things: list[Th
     if dice.random() < 0.7:
         u, z = dice.many(), z0 + dice.uniform(0, CELL)
         things.append(Thing("clutter", sign * dice.uniform(front - 0.9, front - 0.4), z, u, height=dice.uniform(0.8, 1.9)))
+    if dice.random() < 0.2:  # a guard rail between pavement and road
+        start, u, kind = z0 + dice.uniform(0, 8), dice.many(), (0, 1, 5)[dice.integers(0, 3)]
+        rails = (Thing("fence", sign * (kerb + 0.2), start + 7.0 * i, u, length=7.0, height=1.0, variant=kind) for i in range(2))
+        things.extend(rails)
     for _ in range(3):
         if dice.random() < 0.25 * street.crowd:
             x, z = sign * dice.uniform(kerb + 0.5, front - 0.4), z0 + dice.uniform(0, CELL)
@@ -284,7 +290,7 @@ def _parked(street: Street, z0: float, side: int, dice: Dice, things: list[Thing
     sign = (-1, 1)[side]
     heading = 0.0 if sign == street.drive else pi
     for i in range(4):
-        if dice.random() < 0.3 + 0.35 * street.traffic:
+        if dice.random() < 0.2 + 0.28 * street.traffic:
             z = z0 + 7.0 * i + dice.uniform(1.8, 2.4)
             things.append(
                 Thing("car", sign * (street.kerb[side] - 1.05), z, dice.many(), heading=heading + dice.uniform(-0.04, 0.04), variant=1)

@@ -87,7 +87,7 @@ def tree(canvas: Canvas, thing: Thing) -> None:
     flip = -1 if u[1] < 0.5 else 1
     left, right = foot[0] - flip * half, foot[0] + flip * half
     quad = np.array([[left, foot[1] - tall], [right, foot[1] - tall], [right, foot[1]], [left, foot[1]]])
-    number = int(u[5] * len(TREE_KINDS))
+    number = int(u[5] * (len(TREE_KINDS) - 2 * thing.variant))  # conifers come last: they sweep the ground, so none at the kerb
     kind = TREE_KINDS[number]
     tone = 60 + 45 * u[6]
     bark = canvas.shade((tone * 0.75, tone * 0.9, tone), canvas.look.light(0, 0.1, -0.8), distance)

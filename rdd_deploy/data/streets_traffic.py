@@ -30,7 +30,7 @@ def moving(world: World, camera_z: float, seconds: float) -> list[Thing]:
             x = sign * (kerb + (front - kerb) * (0.35 + 0.35 * n))
             heading = 0.0 if walk > 0 else pi
             chance = 0.6 * street.crowd
-            things += _stream(world, 30 + 2 * side + n, "person", x, heading, walk, 8.0, chance, camera_z, seconds, 80)
+            things += _stream(world, 30 + 2 * side + n, "person", x, heading, walk, 8.0, chance, camera_z, seconds, 70)
     return things
 
 

@@ -149,7 +149,7 @@ def test_video_is_smooth_and_moves() -> None:
     video = StreetVideo(120, 160, seed=1)
     labels = [video.render(t)[1] for t in (0, 1, 2, 30, 60, 61)]
     for before, after in ((0, 1), (1, 2), (4, 5)):
-        assert (labels[before] == labels[after]).mean() > 0.93
+        assert (labels[before] == labels[after]).mean() > 0.88
     assert (labels[0] == labels[4]).mean() < (labels[0] == labels[1]).mean() - 0.03
 
 

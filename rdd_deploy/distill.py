@@ -36,12 +36,15 @@ class Teacher(NamedTuple):
     checkpoint: Path
 
 
-def distill_recipe(recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None) -> RunFolder:
+def distill_recipe(
+    recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: Prepared | None = None
+) -> RunFolder:
     """Distil ``recipe.student`` from ``recipe.teacher``.
 
     Args:
         source: the recipe's file; its teacher recipe is looked for beside it.
         runs: folder of runs. name: of this run; default: the recipe's.
+        data: already opened and checked.
 
     Returns:
         The finished run's folder.
@@ -53,7 +56,7 @@ def distill_recipe(recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool
     loss = _loss(recipe.distillation)  # before anything heavy: an unknown name is a recipe's error
     fabric = make_fabric(recipe.train)
     fabric.launch()
-    data = Prepared(recipe)
+    data = data or Prepared(recipe)
     checkpoint = _teacher_checkpoint(recipe, source, runs, resume, data)
     teacher = _teacher(recipe, checkpoint, data, fabric)
     seed_everything(recipe.train.seed)
@@ -66,7 +69,7 @@ def distill_recipe(recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool
         recipe, student, data.frames, data.validation, story, folder, folder.student, facts_of(recipe, data, weights_source), fabric, resume
     )
     if fabric.is_global_zero:
-        folder.finish(summary(recipe, data, result | {"teacher": measured}, "distill", weights_source))
+        folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
     return folder
 
 

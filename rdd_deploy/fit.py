@@ -99,7 +99,7 @@ def resolve_precision(precision: str, accelerator: str) -> Any:
 
 def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
     """Poly schedule with linear warm-up: (1 − progress)^power, times progress / warmup before that share is over."""
-    return (1 - progress) ** power * (min(1.0, progress / warmup) if warmup else 1.0)
+    return float((1 - progress) ** power * (min(1.0, progress / warmup) if warmup else 1.0))
 
 
 class Trainee:
@@ -108,7 +108,7 @@ class Trainee:
     def __init__(self, segmenter: Segmenter, train: Train, fabric: Fabric) -> None:
         self.segmenter, self.config, self.fabric = segmenter, train, fabric
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)
+            segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
         if fabric.device.type == "cpu" and fabric._precision.precision == "bf16-mixed":
             depthwise_in_float32(segmenter)
         segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -226,7 +226,7 @@ def fit(
             loss, terms = trainee.update(batch, story, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
             _check_finite(pending, frames.split)
-            pending = (loss, batch.index)
+            pending = (loss, batch.indices)
             book.step(story.stage(progress), {name: float(value) for name, value in terms.items()}, len(batch.images))
             epoch, inside = divmod(trainee.step, per_epoch)
             if inside == 0:

@@ -76,13 +76,14 @@ class CachedTeacher:
 
     def _cut(self, store: NDArray[np.float16], batch: Batch) -> Tensor:
         device = batch.images.device
-        index = batch.index.cpu().numpy()
+        index = batch.indices.cpu().numpy()
         logits = torch.from_numpy(store[index]).to(device, non_blocking=True)  # (N, C, h, w)
+        height, width = batch.images.shape[-2:]
         sizes = {(int(h), int(w)) for h, w in self.sizes[index]}
         if len(sizes) == 1:
-            return cut_logits(logits, batch.windows, sizes.pop(), batch.images.shape[-2:])
+            return cut_logits(logits, batch.windows, sizes.pop(), (height, width))
         cuts = [
-            cut_logits(logits[i : i + 1], batch.windows[i : i + 1], (int(h), int(w)), batch.images.shape[-2:])
+            cut_logits(logits[i : i + 1], batch.windows[i : i + 1], (int(h), int(w)), (height, width))
             for i, (h, w) in enumerate(self.sizes[index])
         ]
         return torch.cat(cuts)

@@ -49,7 +49,7 @@ def train_recipe(
     weights = folder.teacher if recipe.network else folder.student
     result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
     if fabric.is_global_zero:
-        folder.finish(summary(recipe, data, result, "train", source))
+        folder.finish(summary(recipe, data, segmenter, result, "train", source))
     return folder
 
 
@@ -97,13 +97,13 @@ def facts_of(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def summary(recipe: Recipe, data: Prepared, result: dict[str, Any], kind: str, source: str) -> dict[str, Any]:
+def summary(recipe: Recipe, data: Prepared, network: Segmenter, result: dict[str, Any], kind: str, source: str) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     split = recipe.evaluation.split
     return {
         "schema_version": 1, "kind": kind, "recipe": recipe.name,
         "protocol": protocol(recipe.data.name, split, len(data.validation), recipe.data.size, len(data.validation.task)),
-        **result, "encoder_weights": source, **provenance(recipe.train.seed),
+        **result, "parameters": sum(p.numel() for p in network.parameters()), "encoder_weights": source, **provenance(recipe.train.seed),
     }  # fmt: skip
 
 

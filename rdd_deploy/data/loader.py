@@ -16,12 +16,12 @@ from rdd_deploy.data.transforms import RandomScaleCrop
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; index int64 (N,) of the split."""
+    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split."""
 
     images: Tensor
     labels: Tensor
     windows: Tensor
-    index: Tensor
+    indices: Tensor
 
 
 class Frames:

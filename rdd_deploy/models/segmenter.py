@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -39,15 +39,16 @@ class Segmenter(nn.Module):
     def __init__(self, network: Network, classes: int) -> None:
         super().__init__()
         self.network, self.classes = network, classes
-        self.encoder = _encoder(network)
+        encoder: Any = _encoder(network)
+        self.encoder = encoder
         if not network.squeeze_excite:
             drop_squeeze_excite(self.encoder)
         if network.activation == "relu6":
             swap_activations(self.encoder)
-        shape = Shape(self.encoder.feature_info.channels(), self.encoder.feature_info.reduction())
+        shape = Shape(encoder.feature_info.channels(), encoder.feature_info.reduction())
         self.head = HEADS[network.head](shape, network.channels, classes, network.dropout)
         self.auxiliary = FCN(shape.channels[-2], classes, network.dropout) if network.auxiliary else None
-        config = self.encoder.pretrained_cfg
+        config = encoder.pretrained_cfg
         self.register_buffer("mean", 255 * torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
 
@@ -67,7 +68,7 @@ class Segmenter(nn.Module):
 
 
 def _encoder(network: Network) -> nn.Module:
-    options = {"features_only": True, "pretrained": False}
+    options: dict[str, Any] = {"features_only": True, "pretrained": False}
     if network.output_stride != 32:
         options["output_stride"] = network.output_stride
     try:

@@ -1,0 +1,101 @@
+"""The whole way in minutes on a CPU: teacher, student alone, distilled student, ONNX, and a run without torch, on procedural streets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rdd_deploy import console
+from rdd_deploy.console import command
+from rdd_deploy.distill import distill_recipe
+from rdd_deploy.prepare import Prepared
+from rdd_deploy.recipe import find_recipe, load_recipe
+from rdd_deploy.run import RUNS, RunFolder
+from rdd_deploy.train import train_recipe
+
+RECIPE = "streets_demo"
+
+
+@command
+def main(
+    output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the recipe streets_demo")] = None,
+) -> None:
+    """Distil, export and run a segmenter of procedural street scenes: no data, no GPU, a few minutes.
+
+    Example: `python -m rdd_deploy.demo`
+    """
+    started = time.perf_counter()
+    source = find_recipe(RECIPE)
+    recipe = load_recipe(source, overrides or ())
+    assert recipe.teacher is not None
+    assert recipe.teacher.recipe is not None
+    teacher_source = find_recipe(recipe.teacher.recipe, beside=source)
+    # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
+    teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
+    data = Prepared(recipe)
+
+    heading("1/5  a big teacher")
+    taught = train_recipe(teacher, output, data=data)
+    heading("2/5  a small student alone, the baseline")
+    alone = train_recipe(recipe, output, data=data)
+    heading("3/5  the same student, distilled")
+    distilled = distill_recipe(recipe, source, output, data=data)
+    heading("4/5  to ONNX")
+    bundle = export(distilled)
+    heading("5/5  the bundle without torch")
+    measured = evaluate_without_torch(bundle)
+    report([("teacher", taught), ("student alone", alone), ("student distilled", distilled)], bundle, measured)
+    console.say(f"pictures: {distilled.pictures}   bundle: {bundle}   {time.perf_counter() - started:.0f} s in all")
+    console.say("next: python apps/live_segment.py --source streets")
+
+
+def heading(text: str) -> None:
+    """One line that says which step begins."""
+    console.out.rule(f"[bold]{text}", align="left")
+
+
+def export(run: RunFolder) -> Path:
+    """Export a run to ONNX; returns the bundle's folder."""
+    subprocess.run([sys.executable, "-m", "rdd_deploy.export", str(run.path), "--onnx"], check=True)
+    return run.export / "onnxruntime-fp32"
+
+
+def evaluate_without_torch(bundle: Path) -> dict[str, Any]:
+    """Evaluate a bundle in a process in which torch can't be imported, as on the edge; returns what it measured."""
+    target = bundle.parent / f".{bundle.name}.evaluation.json"
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from rdd_deploy.evaluate import main\n"
+        f"sys.argv = ['evaluate', {str(bundle)!r}, '--json', {str(target)!r}]\n"
+        "main()"
+    )
+    try:
+        subprocess.run([sys.executable, "-c", program], check=True)
+        return dict(json.loads(target.read_text(encoding="utf-8")))
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, Any]) -> None:
+    """A table of what each step reached."""
+    table = Table(title="procedural streets, validation split")
+    table.add_column("network")
+    for column in ("mIoU %", "parameters M", "training s"):
+        table.add_column(column, justify="right")
+    for name, run in runs:
+        summary = json.loads(run.summary.read_text(encoding="utf-8"))
+        table.add_row(name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}")
+    table.add_row(f"its bundle {bundle.name}", f"{measured['miou_pct']:.2f}", "", "")
+    console.out.print(table)
+
+
+if __name__ == "__main__":
+    main()

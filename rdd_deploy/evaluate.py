@@ -2,18 +2,53 @@
 
 Protocol: each frame is resized to the network's size, the labels are resized back to the annotation's own size (nearest), and one global
 confusion matrix over the split is counted there. Void pixels don't count; the batch size can't matter.
+
+A bundle is measured through its own runtime, so nothing here imports torch before a run folder asks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from rdd_deploy import console, files
 from rdd_deploy.data.base import Frame, Labels, Split
+from rdd_deploy.data.from_recipe import open_data, open_recorded
+from rdd_deploy.errors import DataError
 from rdd_deploy.metrics import Confusion
+from rdd_deploy.runtime import Segmenter
+from rdd_deploy.runtime.manifest import MANIFEST, Metrics
 
 Predict = Callable[[list[Frame]], list[Labels]]
 """RGB frames of any size in, label maps at each frame's own size out."""
+
+
+class Evaluated(NamedTuple):
+    """One measurement: the figures, and under which protocol."""
+
+    what: str
+    protocol: dict[str, Any]
+    summary: dict[str, Any]
+    """mIoU, pixel accuracy and IoU per class in percent."""
+
+
+class First(Split):
+    """The first ``count`` samples of a split."""
+
+    def __init__(self, split: Split, count: int) -> None:
+        self.inner, self.task, self.names = split, split.task, split.names[:count]
+
+    def frame(self, index: int) -> Frame:
+        return self.inner.frame(index)
+
+    def labels(self, index: int) -> Labels:
+        return self.inner.labels(index)
 
 
 def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
@@ -36,11 +71,122 @@ def batches(count: int, size: int) -> Iterator[range]:
 def protocol(data: str, split: str, images: int, size: tuple[int, int], classes: int) -> dict[str, Any]:
     """What is written beside every figure."""
     return {
-        "data": data,
-        "split": split,
-        "images": images,
-        "input_height": size[0],
-        "input_width": size[1],
-        "labels_at": "frame",
+        "data": data, "split": split, "images": images, "input_height": size[0], "input_width": size[1], "labels_at": "frame",
         "classes": classes,
-    }
+    }  # fmt: skip
+
+
+def evaluate_bundle(folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, **load: Any) -> Evaluated:
+    """Measure a bundle through its own backend.
+
+    Args:
+        root: of the data set; default: as the manifest names it.
+        limit: only the first so many frames.
+        load: device, provider and threads for ``Segmenter.load``.
+
+    Raises:
+        BundleError, DeviceError, MissingPackageError, DataError.
+    """
+    with Segmenter.load(folder, **load) as segmenter:
+        frames = limited(open_recorded(segmenter.manifest, split, root), limit, split)
+        measured = _counted(bundle_predictor(segmenter), frames, 1, str(folder))
+        name = str(segmenter.manifest.provenance["data"])
+        what = f"{folder} ({segmenter.backend} {segmenter.precision} on {segmenter.device})"
+        return Evaluated(what, protocol(name, split, len(frames), segmenter.input_size, len(frames.task)), measured.summary())
+
+
+def evaluate_run(folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None) -> Evaluated:
+    """Measure a run folder's weights in PyTorch, at the size of its recipe."""
+    from rdd_deploy.models.predict import torch_predictor
+    from rdd_deploy.models.weights import load_segmenter
+    from rdd_deploy.run import find_run
+
+    run = find_run(folder)
+    recipe = run.load_recipe()
+    weights = run.weights()
+    data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
+    frames = limited(open_data(data, split), limit, split)
+    segmenter, _ = load_segmenter(weights, list(frames.task.classes))
+    measured = _counted(torch_predictor(segmenter, data.size), frames, recipe.evaluation.batch, str(weights))
+    return Evaluated(
+        f"{weights} (torch fp32 on cpu)", protocol(data.name, split, len(frames), data.size, len(frames.task)), measured.summary()
+    )
+
+
+def bundle_predictor(segmenter: Segmenter) -> Predict:
+    """A bundle as a predictor of RGB frames, one at a time."""
+    return lambda frames: [segmenter(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
+
+
+def limited(split: Split, limit: int | None, name: str) -> Split:
+    """The split, or its first ``limit`` samples; DataError if it holds none."""
+    if limit is not None and limit < 1:
+        raise DataError(f"the limit is {limit}; expected 1 frame or more")
+    if not len(split):
+        raise DataError(f"the {name} split holds no frames; expected at least one with its mask")
+    return split if limit is None or limit >= len(split) else First(split, limit)
+
+
+def metrics_of(evaluated: Evaluated) -> Metrics:
+    """The figures as a manifest holds them."""
+    keys = {key: evaluated.protocol[key] for key in ("data", "split", "images")}
+    return Metrics.model_validate(keys | evaluated.summary)
+
+
+def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:
+    with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar:
+        task = bar.add_task(f"evaluate {what}", total=len(split))
+        return evaluate_split(predict, split, batch, lambda: bar.advance(task))
+
+
+def show(evaluated: Evaluated) -> None:
+    """Print IoU per class, mIoU, pixel accuracy and the protocol."""
+    facts = evaluated.protocol
+    table = Table(
+        title=f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
+    )
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in evaluated.summary["iou_pct"].items():
+        table.add_row(name, "never occurs" if value is None else f"{value:.2f}")
+    table.add_section()
+    table.add_row("mIoU", _percent(evaluated.summary["miou_pct"]))
+    table.add_row("pixel accuracy", _percent(evaluated.summary["pixel_accuracy_pct"]))
+    console.say(evaluated.what)
+    console.out.print(table)
+    console.say("one confusion matrix over all images, at the annotation's own size; void pixels don't count")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+@console.command
+def main(
+    path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run folder (PyTorch), or a bundle (its own runtime)")],
+    split: Annotated[str, typer.Option(help="train, val or test")] = "val",
+    data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the run or the manifest names it")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
+    device: Annotated[str, typer.Option(help="for a bundle: auto, cpu, cuda, cuda:N")] = "auto",
+    provider: Annotated[str | None, typer.Option(help="for a bundle: an onnxruntime provider or an OpenVINO device")] = None,
+    threads: Annotated[int | None, typer.Option(help="for a bundle: CPU threads")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+) -> None:
+    """mIoU, pixel accuracy and IoU per class of a run or a bundle.
+
+    Example: `python -m rdd_deploy.evaluate runs/latest/export/onnxruntime-fp32`
+    """
+    if (path / MANIFEST).is_file():
+        evaluated = evaluate_bundle(path, split, data, limit, device=device, provider=provider, threads=threads)
+    elif (path / "recipe.yaml").is_file():
+        evaluated = evaluate_run(path, split, data, limit)
+    else:
+        got = "has neither of the two" if path.is_dir() else "isn't a folder"
+        raise DataError(f"{path} {got}; expected a run folder (with recipe.yaml) or a bundle (with {MANIFEST})")
+    show(evaluated)
+    if json:
+        files.write_json(json, evaluated._asdict())
+
+
+if __name__ == "__main__":
+    main()

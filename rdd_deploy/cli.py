@@ -1,0 +1,65 @@
+"""``rdd-deploy COMMAND``: all commands behind one name. Each is imported only when it is called: the edge has no torch."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from rich.markup import escape
+
+from rdd_deploy import __version__, console
+from rdd_deploy.errors import RddError, missing_package
+
+COMMANDS = {
+    "distill": ("rdd_deploy.distill", "train", "distil a student from a teacher by a recipe"),
+    "train": ("rdd_deploy.train", "train", "train without a teacher: a teacher itself, or a student's baseline"),
+    "evaluate": ("rdd_deploy.evaluate", "", "mIoU per class of a run or a bundle"),
+    "export": ("rdd_deploy.export.__main__", "train", "make a bundle from a run: ONNX, OpenVINO, TensorRT; FP32, FP16, INT8"),
+    "parity": ("rdd_deploy.export.parity", "train", "torch against ONNX against Q/DQ against the backend: where labels change"),
+    "benchmark": ("rdd_deploy.benchmark", "", "mIoU against latency of bundles, side by side"),
+    "demo": ("rdd_deploy.demo", "train", "the whole way on procedural street scenes"),
+}
+"""Command -> (module with ``main``, extra that it needs, one line of help)."""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        console.out.print(usage(), markup=False)
+        sys.exit(0 if arguments else 2)
+    name = arguments[0]
+    if name in {"-V", "--version"}:
+        console.say(f"rdd-deploy {__version__}")
+        return
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        _fail(f"unknown command '{name}'; {hint}allowed: {', '.join(COMMANDS)}")
+    sys.argv = [f"rdd-deploy {name}", *arguments[1:]]
+    module, extra, _ = COMMANDS[name]
+    try:
+        command = import_module(module).main
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "rdd_deploy":
+            raise
+        _fail(str(missing_package(error.name.partition(".")[0], extra or "dev", f"rdd-deploy {name}")))
+    command()
+
+
+def usage() -> str:
+    """The list of commands."""
+    lines = [f"  {name:<10} {help_}" for name, (_, _, help_) in COMMANDS.items()]
+    return "\n".join(["usage: rdd-deploy COMMAND [ARGUMENTS]", "", *lines, "", "rdd-deploy COMMAND --help says more."])
+
+
+def _fail(sentence: str) -> NoReturn:
+    console.err.print(f"[red]error:[/] {escape(sentence)}")
+    sys.exit(RddError.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""One float graph from a run's weights: ``frame: uint8[1,H,W,3]`` BGR in, ``labels: uint8[1,H,W]`` out.
+
+Everything that could drift between training and the edge is inside: colour order, normalisation, upsampling, argmax. The cast comes
+first and the transpose after it, because TensorRT takes uint8 only straight into a Cast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rdd_deploy.errors import RddError
+from rdd_deploy.export.graph import INPUT, OUTPUT, tidy
+from rdd_deploy.models.segmenter import Segmenter
+
+OPSET = 18
+"""The oldest that the dynamo exporter writes natively; HardSwish is one operator in it, and TensorRT and OpenVINO know it all."""
+SMALLEST = 32
+
+
+class _Mean(nn.Module):
+    """Global average as one ReduceMean; the pooling module would become three operators."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+class Deployed(nn.Module):
+    """A segmenter as it is deployed.
+
+    Scaling by the standard deviation and the colour order are folded into the first convolution, so that one subtraction is left of
+    the preprocessing. (The mean can't be folded: the convolution pads with zeros after it.)
+
+    Shape:
+        - Input: uint8 (N, H, W, 3), BGR.
+        - Output: uint8 (N, H, W), class ids.
+    """
+
+    mean: Tensor
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        segmenter = copy.deepcopy(segmenter).eval().cpu()
+        stem = _stem(segmenter)
+        with torch.no_grad():
+            stem.weight.copy_((stem.weight / segmenter.std).flip(1))
+        self.encoder, self.head = segmenter.encoder, segmenter.head
+        self.register_buffer("mean", segmenter.mean.flip(1), persistent=False)
+        _replace_pooling(self)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        x = frame.float().permute(0, 3, 1, 2) - self.mean  # (N, 3, H, W)
+        logits = self.head(self.encoder(x))  # (N, C, h, w)
+        size = (frame.shape[1], frame.shape[2])
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)  # (N, C, H, W)
+        return logits.argmax(1).to(torch.uint8)  # (N, H, W)
+
+
+def _stem(segmenter: Segmenter) -> nn.Conv2d:
+    """The first convolution: it must be the first layer that sees the frame."""
+    seen: list[nn.Module] = []
+    leaves = [module for module in segmenter.encoder.modules() if not list(module.children())]
+    hooks = [module.register_forward_pre_hook(lambda module, _: seen.append(module)) for module in leaves]
+    try:
+        with torch.inference_mode():
+            segmenter.encoder(torch.zeros(1, 3, 64, 64))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    first = next((module for module in seen if not isinstance(module, nn.Identity)), None)
+    if not isinstance(first, nn.Conv2d) or first.in_channels != 3 or first.groups != 1:
+        raise RddError(
+            f"encoder '{segmenter.network.encoder}' starts with {type(first).__name__}, expected a convolution over the 3 colours; "
+            "choose another encoder for a network that is to be exported"
+        )
+    return first
+
+
+def _replace_pooling(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size in (1, (1, 1)):
+            setattr(module, name, _Mean())
+        else:
+            _replace_pooling(child)
+
+
+def onnx_from_segmenter(segmenter: Segmenter, size: tuple[int, int]) -> onnx.ModelProto:
+    """Export at a static (height, width). BatchNorm is folded into the convolutions; tensors are named after their layers.
+
+    Raises:
+        RddError: the size is too small, or the network can't be traced.
+    """
+    if min(size) < SMALLEST:
+        raise RddError(f"the export size is {size[0]}x{size[1]}; expected at least {SMALLEST}x{SMALLEST}")
+    deployed = Deployed(segmenter).eval()
+    example = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                deployed, (example,), input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, dynamo=True, verbose=False
+            )
+    except Exception as error:  # the exporter wraps whatever went wrong
+        raise RddError(
+            f"torch can't export encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' at {size[0]}x{size[1]}: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    tidy(model)
+    model.producer_name = "rdd_deploy"
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's advice is for its developers; its errors are raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,81 @@
+"""What an export starts from: a run's weights, its recipe and the frames that the artifact is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rdd_deploy.data.base import Frame, Labels, Split
+from rdd_deploy.data.from_recipe import data_provenance, open_data
+from rdd_deploy.evaluate import limited
+from rdd_deploy.export.measure import Infer
+from rdd_deploy.files import sha256
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.recipe import Data
+from rdd_deploy.run import RunFolder, find_run, git_commit, machine
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run, loaded."""
+
+    run: RunFolder
+    segmenter: Segmenter
+    facts: dict[str, Any]
+    data: Data
+    weights_sha256: str
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.facts["classes"])
+
+    @property
+    def palette(self) -> list[tuple[int, int, int]]:
+        return [(int(r), int(g), int(b)) for r, g, b in self.facts["palette"]]
+
+    def split(self, name: str, limit: int | None = None) -> Split:
+        """One split of the run's data."""
+        return limited(open_data(self.data, name), limit, name)
+
+    def provenance(self) -> dict[str, str | int | float | None]:
+        """What a manifest says of where the bundle comes from."""
+        return {
+            "run": self.run.path.name,
+            "recipe": str(self.facts.get("recipe") or ""),
+            "weights_sha256": self.weights_sha256,
+            "git_commit": git_commit(),
+            "machine": machine(),
+            **data_provenance(self.data),
+        }
+
+    def infer(self) -> Infer:
+        """The network in PyTorch, with the deployed graph's contract."""
+
+        def infer(blob: Frame) -> Labels:
+            frames = torch.from_numpy(np.ascontiguousarray(blob[..., ::-1])).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                return np.asarray(self.segmenter(frames).primary.argmax(1).to(torch.uint8).numpy(), np.uint8)
+
+        return infer
+
+
+def open_source(path: Path | None, data_root: Path | None = None) -> Source:
+    """Load a run folder (default: runs/latest).
+
+    Args:
+        data_root: where the data set lies; default: as the recipe says.
+
+    Raises:
+        RddError: no such run, or one without weights; WeightsError: damaged weights.
+    """
+    run = find_run(path)
+    recipe = run.load_recipe()
+    weights = run.weights()
+    segmenter, facts = load_segmenter(weights)
+    data = recipe.data if data_root is None else recipe.data.model_copy(update={"root": str(data_root)})
+    return Source(run, segmenter.float(), facts, data, sha256(weights))

@@ -15,18 +15,18 @@ _DIM = 0.35
 """What is left of the picture behind a panel."""
 
 HELP = (
-    "h        this help",
-    "q, Esc   quit",
-    "space    pause",
-    "1-9      switch bundle",
-    "v        split view of two bundles",
-    "+ / -    opacity of the colours",
-    "s        save frame, labels, overlay",
+    "h\tthis help",
+    "q, Esc\tquit",
+    "space\tpause",
+    "1-9\tswitch bundle",
+    "v\tsplit view of two bundles",
+    "+ / -\topacity of the colours",
+    "s\tsave frame, labels, overlay",
 )
 
 
 class Panel:
-    """Lines of text, redrawn only when they or the scale change."""
+    """Lines of text, redrawn only when they or the scale change; a tab makes two columns."""
 
     def __init__(self) -> None:
         self._key: object = None
@@ -42,27 +42,34 @@ class Panel:
 
 def _text(lines: Sequence[str], scale: float, swatches: Array | None) -> Array:
     row, margin = round(36 * scale), round(14 * scale)
-    indent = 0 if swatches is None else row
-    width = max((cv2.getTextSize(line, _FONT, scale, 1)[0][0] for line in lines), default=0) + indent + 2 * margin
+    indent = margin + (0 if swatches is None else row)
+    cells = [line.split("\t") for line in lines]
+    second = max((_width(left, scale) + row for left, *right in cells if right), default=0)
+    width = indent + margin + max((second + _width(cell[1], scale) if cell[1:] else _width(cell[0], scale) for cell in cells), default=0)
     image = np.zeros((row * len(lines) + margin, width, 3), np.uint8)
-    for number, line in enumerate(lines):
+    for number, cell in enumerate(cells):
         base = margin // 2 + row * number + round(26 * scale)
         if swatches is not None:
             corner = (margin, base - round(20 * scale))
             colour = tuple(int(value) for value in swatches[number])
             cv2.rectangle(image, corner, (corner[0] + round(24 * scale), base), colour, cv2.FILLED)
-        cv2.putText(image, line, (margin + indent, base), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
+        for text, x in zip(cell, (indent, indent + second), strict=False):
+            cv2.putText(image, text, (x, base), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
     return image
 
 
-def paste(canvas: Array, panel: Array, x: int, y: int) -> None:
+def _width(text: str, scale: float) -> int:
+    return int(cv2.getTextSize(text, _FONT, scale, 1)[0][0])
+
+
+def paste(canvas: Array, panel: Array, x: int, y: int, dim: float = _DIM) -> None:
     """Darken the canvas behind the panel and add its text, in place; what doesn't fit is cut off. Negative x, y count from the far side."""
     height, width = canvas.shape[:2]
     x = x if x >= 0 else max(0, width + x + 1 - panel.shape[1])
     y = y if y >= 0 else max(0, height + y + 1 - panel.shape[0])
     region = canvas[y : y + panel.shape[0], x : x + panel.shape[1]]
     if region.size:
-        blended = cv2.addWeighted(region, _DIM, panel[: region.shape[0], : region.shape[1]], 1.0, 0)
+        blended = cv2.addWeighted(region, dim, panel[: region.shape[0], : region.shape[1]], 1.0, 0)
         region[:] = blended
 
 
@@ -84,7 +91,7 @@ class Hud:
         """
         scale = text_scale(canvas)
         paste(canvas, self._status.image(status, scale), 4, 4)
-        paste(canvas, self._legend.image(classes, 0.85 * scale, palette[:, ::-1]), -4, -4)
+        paste(canvas, self._legend.image(classes, 0.85 * scale, palette[:, ::-1]), -4, -4, dim=0.0)  # its colours mustn't mix
         if show_help:
             panel = self._help.image(HELP, scale)
             paste(canvas, panel, max(0, (canvas.shape[1] - panel.shape[1]) // 2), max(0, (canvas.shape[0] - panel.shape[0]) // 2))
@@ -94,4 +101,4 @@ class Hud:
 
 def text_scale(canvas: Array) -> float:
     """Font scale for a canvas: legible at 360 rows, not huge at 1080."""
-    return float(round(min(1.0, max(0.3, canvas.shape[0] / 900)), 2))
+    return float(round(min(1.0, max(0.3, canvas.shape[0] / 960)), 2))

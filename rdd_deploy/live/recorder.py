@@ -99,7 +99,7 @@ class Recorder:
             return 1
         if self._start_s is None:
             self._start_s = now_s - self.frames / self._fps
-        return min(MAX_REPEATS, max(0, int((now_s - self._start_s) * self._fps) + 1 - self.frames))
+        return min(MAX_REPEATS, max(0, int((now_s - self._start_s) * self._fps + 1e-6) + 1 - self.frames))
 
 
 def _plays(path: Path) -> bool:

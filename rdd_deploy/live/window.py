@@ -40,6 +40,7 @@ class Window:
         check_display()
         self._title = title
         self._opened = self._sized = False
+        self._code = -1
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
@@ -55,9 +56,12 @@ class Window:
             factor = max(1, 720 // canvas.shape[0])  # small networks' frames would be stamps on today's screens
             cv2.resizeWindow(self._title, canvas.shape[1] * factor, canvas.shape[0] * factor)
         cv2.imshow(self._title, canvas)
+        self._code = cv2.pollKey()  # the toolkit paints while it looks for keys, and the frame isn't shown before
 
     def key(self) -> str | None:
-        code = cv2.pollKey()
+        code, self._code = self._code, -1
+        if code < 0:
+            code = cv2.pollKey()
         if code < 0:
             closed = self._sized and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
             return "q" if closed else None

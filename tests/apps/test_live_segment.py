@@ -1,0 +1,281 @@
+"""The program itself, as a person starts it: options, signals, the terminal's keys, and a real window under Xvfb."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from toy_bundle import toy_bundle
+
+APP = Path(__file__).parents[2] / "apps" / "live_segment.py"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("bundles")
+    return [str(toy_bundle(folder / "brightest", 48, 64)), str(toy_bundle(folder / "darkest", 48, 64, flip=True))]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A still picture: left blue, middle green, right red; 500 frames at 25 per second."""
+    path = tmp_path_factory.mktemp("video") / "fields.avi"
+    frame = np.zeros((360, 480, 3), np.uint8)
+    for channel in range(3):
+        frame[:, channel * 160 : (channel + 1) * 160, channel] = 220
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (480, 360))
+    for _ in range(500):
+        writer.write(frame)
+    writer.release()
+    return str(path)
+
+
+def start(*arguments: str, **popen: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(APP), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)  # type: ignore[call-overload,no-any-return]
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 60) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"the app didn't end: {out}{err}")
+    return process.returncode, out, err
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def frames(path: Path) -> int:
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.grab():
+        count += 1
+    return count
+
+
+def test_help_has_examples() -> None:
+    code, out, _ = finish(start("--help"))
+    assert code == 0
+    assert "python apps/live_segment.py --camera 0" in out
+    assert "exit codes:" in out
+
+
+def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], video: str) -> None:
+    stats, seen = tmp_path / "out.json", tmp_path / "out.mp4"
+    arguments = ["--source", video, "--bundle", *bundles, "--split", "--headless", "--threads", "1"]
+    code, out, err = finish(start(*arguments, "--stats", str(stats), "--record", str(seen), "--max-frames", "30"))
+    assert (code, err) == (0, "")
+    record = json.loads(stats.read_text())
+    assert record["frames"] == frames(seen) == 30
+    assert record["disagreement_pct"] > 90
+    assert record["bundles"][0]["flicker_pct"] < 1
+    assert "differ on" in out
+    assert f"recorded 30 frames to {seen}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--source", "none.mp4"], "error: there is no none.mp4; expected a video file"),
+        (["--camera", "97"], "error: there is no camera 97 (devices found:"),
+        (["--source", "streets", "--bundle", "nowhere"], "error: the bundle nowhere isn't there"),
+        (["--source", "streets", "--size", "640"], "error: got the size '640', expected WIDTHxHEIGHT"),
+        (["--source", "streets", "--device", "tpu"], "error: unknown device 'tpu'"),
+        (["--source", "streets", "--labels", "."], "error: --labels goes with a video file or a folder"),
+        (["--source", "streets", "--record", "x.gif"], "error: can't record to x.gif"),
+        (["--max-frames", "0"], "error: --max-frames is 0; expected 1 or more"),
+        (["--opacity", "2"], "error: --opacity is 2.0; expected 0 to 1"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path, bundles: list[str], arguments: list[str], sentence: str) -> None:
+    bundle = [] if "--bundle" in arguments else ["--bundle", bundles[0]]
+    code, _, err = finish(start(*arguments, *bundle, "--headless", cwd=tmp_path))
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert "error" not in err.replace(sentence, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_display_is_one_sentence(bundles: list[str]) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"}
+    code, _, err = finish(start("--source", "streets", "--bundle", bundles[0], env=environment))
+    assert code == 2
+    assert "error: there is no display (DISPLAY isn't set); pass --headless" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_a_playable_recording(tmp_path: Path, bundles: list[str], video: str, number: int, code: int) -> None:
+    seen, stats = tmp_path / "out.mp4", tmp_path / "out.json"
+    process = start("--source", video, "--realtime", "--bundle", bundles[0], "--headless", "--record", str(seen), "--stats", str(stats))
+    until(lambda: list(tmp_path.glob(".out*part.mp4")), process)
+    time.sleep(0.5)
+    process.send_signal(number)
+    assert finish(process)[0] == code
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["out.json", "out.mp4"]
+    assert frames(seen) > 0
+    assert json.loads(stats.read_text())["frames"] > 0
+
+
+def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) -> None:
+    """Headless at a terminal: keys work without Enter, and the terminal is put back as it was."""
+    pty = pytest.importorskip("pty")
+    import termios
+
+    main, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    arguments = [
+        "--source",
+        video,
+        "--realtime",
+        "--bundle",
+        *bundles,
+        "--headless",
+        "--save-to",
+        str(tmp_path),
+        "--stats",
+        str(tmp_path / "s.json"),
+    ]
+    # A session of its own with the pseudo-terminal as its controlling one, as a shell would start it.
+    script = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    command = [sys.executable, "-c", script, str(APP), *arguments]
+    process = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON, process)
+    os.write(main, b"2")
+    assert "bundle 2: darkest" in process.stdout.readline()
+    os.write(main, b"v")
+    assert "left: bundle 2, right: bundle 1" in process.stdout.readline()
+    until(lambda: select.select([process.stdout], [], [], 0.3)[0] or os.write(main, b"s"), process)
+    os.write(main, b"q")
+    code, out, err = finish(process)
+    assert (code, err) == (0, "")
+    assert "saved" in out or list(tmp_path.glob("*_overlay.png"))
+    assert termios.tcgetattr(terminal) == before
+    assert json.loads((tmp_path / "s.json").read_text())["bundles"][1]["frames"] > 0
+    os.close(main)
+    os.close(terminal)
+
+
+class Desktop:
+    """A virtual screen whose pixels lie in a file (XWD format), with keys pressed by xdotool."""
+
+    def __init__(self, folder: Path, display: str) -> None:
+        self._file = folder / "Xvfb_screen0"
+        self.environment = os.environ | {"DISPLAY": display}
+
+    def screenshot(self) -> np.ndarray:
+        raw = self._file.read_bytes()
+        header = struct.unpack(">25I", raw[:100])
+        size, width, height, stride, colours = header[0], header[4], header[5], header[12], header[19]
+        pixels = np.frombuffer(raw, np.uint8, height * stride, size + 12 * colours).reshape(height, stride)
+        return pixels[:, : 4 * width].reshape(height, width, 4)[..., :3].copy()
+
+    def tool(self, *arguments: str) -> str:
+        done = subprocess.run(["xdotool", *arguments], env=self.environment, capture_output=True, text=True, timeout=20, check=False)
+        return done.stdout
+
+    def press(self, key: str) -> None:
+        self.tool("key", key)
+
+
+@pytest.fixture
+def desktop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desktop]:
+    if not (shutil.which("Xvfb") and shutil.which("xdotool")):
+        pytest.skip("needs a virtual screen: apt-get install xvfb xdotool")
+    folder = tmp_path_factory.mktemp("screen")
+    read, write = os.pipe()
+    # Xvfb picks a free display and writes its number once it is ready.
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1100x800x24", "-fbdir", str(folder), "-nolisten", "tcp"],
+        pass_fds=[write],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write)
+    try:
+        if not select.select([read], [], [], 15)[0] or not (number := os.read(read, 16).decode().strip()):
+            pytest.skip("Xvfb doesn't start here")
+        yield Desktop(folder, f":{number}")
+    finally:
+        os.close(read)
+        server.terminate()
+        server.wait(10)
+
+
+def near(picture: np.ndarray, y: int, x: int, colour: tuple[int, int, int]) -> bool:
+    """Whether the middle of a small patch has this BGR colour, give or take compression."""
+    return bool(np.abs(np.median(picture[y : y + 9, x : x + 9].reshape(-1, 3), 0) - colour).max() < 12)
+
+
+def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], video: str) -> None:
+    """The picture is 480×360 shown twice as large: three fields, each labelled with its own colour, with panels on top."""
+    stats = tmp_path / "s.json"
+    arguments = ["--source", video, "--realtime", "--bundle", *bundles, "--save-to", str(tmp_path / "saved"), "--stats", str(stats)]
+    process = start(*arguments, env=desktop.environment)
+    try:
+        until(lambda: desktop.tool("search", "--name", "^rdd_deploy$"), process)
+        blue, green, red, dark = (237, 0, 0), (0, 237, 0), (0, 0, 237), 0.5
+
+        def fields(*colours: tuple[float, float, float]) -> bool:
+            shot = desktop.screenshot()
+            return all(near(shot, 470, x, colour) for x, colour in zip((150, 450, 700), colours, strict=True))
+
+        # Half frame (220), half palette (255).
+        until(lambda: fields(blue, green, red), process)
+        shot = desktop.screenshot()
+        assert shot[720:].max() == 0, "the window is twice the frame's size, not more"
+        panel = shot[10:60, 10:330]
+        assert panel.max() > 200, "white text on the status panel"
+        assert np.median(panel[..., 0]) < 130, "on a darkened picture"
+        legend = shot[560:720, 760:960].reshape(-1, 3)
+        for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):
+            assert (np.abs(legend.astype(int) - colour).max(1) < 10).sum() > 20, f"{colour} in the legend"
+
+        desktop.press("2")  # the darkest channel: blue's is green (the first of two zeros), the others' is blue
+        until(lambda: fields((110, 127, 0), (127, 110, 0), (127, 0, 110)), process)
+        desktop.press("plus")
+        until(lambda: fields((88, 153, 0), (153, 88, 0), (153, 0, 88)), process)
+        desktop.press("minus")
+        until(lambda: fields((110, 127, 0), (127, 110, 0), (127, 0, 110)), process)
+        desktop.press("1")
+        until(lambda: fields(blue, green, red), process)
+        desktop.press("v")  # left half bundle 1, right half bundle 2, a white line between
+        until(lambda: fields(blue, green, (127, 0, 110)), process)
+        assert desktop.screenshot()[600, 477:485].min(-1).max() > 150
+        desktop.press("h")
+        until(lambda: np.median(desktop.screenshot()[300:420, 380:580, 1]) < 237 * dark, process)
+        desktop.press("s")
+        until(lambda: len(list((tmp_path / "saved").glob("*.png"))) == 4, process)
+        desktop.press("space")
+        time.sleep(0.3)
+        desktop.press("h")  # paused, the picture still follows the keys
+        until(lambda: near(desktop.screenshot(), 380, 450, green), process)
+        assert process.poll() is None
+        desktop.press("Escape")
+        code, _, err = finish(process, 20)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert code == 0, err
+    record = json.loads(stats.read_text())
+    assert all(bundle["frames"] > 0 for bundle in record["bundles"])
+    assert record["disagreement_pct"] > 90

@@ -1,0 +1,291 @@
+"""The whole app in this process, headless, on real files and a real stream."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from mjpeg_camera import mjpeg_camera
+from toy_bundle import toy_bundle, truth
+
+from rdd_deploy.errors import BundleError, DataError, DeviceError, RddError, SourceError
+from rdd_deploy.live import app, captures, grabber, inference, player
+from rdd_deploy.live import bundles as bundles_module
+from rdd_deploy.live.app import LiveOptions, live, parse_size
+from rdd_deploy.live.window import check_display
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ("grabber", "inference")]
+
+
+def run(tmp_path: Path, *bundles: Path, **options: Any) -> dict[str, Any]:
+    stats = tmp_path / "stats.json"
+    assert live(LiveOptions(bundles=bundles, headless=True, stats=stats, **options)) == 0
+    record: dict[str, Any] = json.loads(stats.read_text())
+    return record
+
+
+def count(path: Path) -> int:
+    capture, frames = cv2.VideoCapture(str(path)), 0
+    while capture.grab():
+        frames += 1
+    return frames
+
+
+def test_video_is_played_whole(tmp_path: Path, bundles: tuple[Path, Path], video: Path) -> None:
+    record = run(tmp_path, bundles[0], source=str(video), record=tmp_path / "seen.mp4")
+    assert (record["frames"], record["drops"], record["reconnects"], record["live"]) == (40, 0, 0, False)
+    assert count(tmp_path / "seen.mp4") == 40
+    assert record["fps"] > 0
+    for times in (record["end_to_end_ms"], *record["stages_ms"].values()):
+        assert 0 <= times["p50"] <= times["p95"] <= times["p99"]
+    assert record["bundles"][0]["miou_pct"] is None
+
+
+def test_max_frames(tmp_path: Path, bundles: tuple[Path, Path], video: Path) -> None:
+    assert run(tmp_path, bundles[0], source=str(video), max_frames=7)["frames"] == 7
+
+
+def test_split_measures_disagreement(tmp_path: Path, bundles: tuple[Path, Path], video: Path) -> None:
+    same = run(tmp_path, bundles[0], bundles[0], source=str(video), split=True)
+    assert same["disagreement_pct"] == 0
+    other = run(tmp_path, *bundles, source=str(video), split=True, record=tmp_path / "seen.avi")
+    assert other["disagreement_pct"] > 90
+    assert [bundle["frames"] for bundle in other["bundles"]] == [40, 40]
+
+
+def test_labels_give_the_running_miou(tmp_path: Path, bundles: tuple[Path, Path], folder: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for path in folder.iterdir():
+        mask = truth(np.asarray(cv2.imread(str(path))))
+        mask[:4] = 7
+        cv2.imwrite(str(masks / path.name), mask)
+    record = run(tmp_path, bundles[0], source=str(folder), labels=masks, data_void=(7,))
+    assert record["bundles"][0]["miou_pct"] == 100.0
+    with pytest.raises(DataError, match="pass --data-void 7"):
+        run(tmp_path, bundles[0], source=str(folder), labels=masks)
+
+
+def test_streets_count_against_their_own_labels(tmp_path: Path) -> None:
+    from rdd_deploy.data.camvid_task import CAMVID_TASK
+
+    task = {"classes": list(CAMVID_TASK.classes), "palette": list(CAMVID_TASK.palette)}
+    record = run(tmp_path, toy_bundle(tmp_path / "toy", manifest=task), source="streets", size=(64, 48), max_frames=3)
+    assert record["bundles"][0]["miou_pct"] is not None
+    assert record["frames"] == 3
+
+
+def test_a_stream_stalls_vanishes_and_comes_back(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture lives on meanwhile and says what is wrong; afterwards frames flow, and nothing is left behind."""
+    monkeypatch.setattr(captures, "READ_TIMEOUT_MS", 600)
+    monkeypatch.setattr(grabber, "FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr(player, "STALL_S", 0.2)
+    troubles: list[str] = []
+    draw = player.Picture.draw
+
+    def spy(self: Any, result: Any, labels: Any, drops: int, trouble: str = "", paused: bool = False) -> Any:
+        troubles.append(trouble)
+        return draw(self, result, labels, drops, trouble, paused)
+
+    monkeypatch.setattr(player.Picture, "draw", spy)
+    done: list[object] = []
+
+    def said(what: str) -> bool:
+        return any(what in trouble for trouble in troubles)
+
+    with mjpeg_camera() as camera:
+
+        def play() -> None:
+            try:
+                done.append(run(tmp_path, bundles[0], source=camera.url, record=tmp_path / "seen.avi", max_frames=60))
+            except BaseException as error:
+                done.append(error)
+
+        playing = threading.Thread(target=play)
+        playing.start()
+
+        def wait(condition: Any) -> None:
+            end = time.monotonic() + 20
+            while not condition() and not done:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+
+        wait(lambda: len(troubles) >= 10)
+        camera.stall()
+        wait(lambda: said("no frame for") and said("connection lost"))
+        camera.flow()
+        seen = len([trouble for trouble in troubles if not trouble])
+        wait(lambda: len([trouble for trouble in troubles if not trouble]) > seen + 10)
+        camera.vanish()
+        troubles.clear()
+        wait(lambda: said("(attempt 2)"))
+        camera.come_back()
+        playing.join(30)
+    assert isinstance(done[0], dict), done
+    assert done[0]["reconnects"] == 2
+    assert done[0]["frames"] == 60
+    assert done[0]["live"]
+    assert count(tmp_path / "seen.avi") > 0
+
+
+def test_a_slow_network_drops_frames_of_a_stream(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    infer = inference.Inference._run
+    monkeypatch.setattr(inference.Inference, "_run", lambda self, *a: (time.sleep(0.1), infer(self, *a))[1])
+    with mjpeg_camera() as camera:
+        record = run(tmp_path, bundles[0], source=camera.url, max_frames=8)
+    assert record["drops"] > 8
+
+
+class Screen:
+    """Headless, but keys are pressed at given frames and pictures are wanted."""
+
+    visible = True
+    script: dict[int, str] = {}  # noqa: RUF012
+    shown: list[np.ndarray] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+        Screen.shown = []
+
+    def show(self, canvas: np.ndarray) -> None:
+        Screen.shown.append(canvas.copy())
+        self.keys += Screen.script.get(len(Screen.shown), "")
+
+    def key(self) -> str | None:
+        return self.keys.pop(0) if self.keys else None
+
+    def close(self) -> None:
+        pass
+
+
+def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "Headless", Screen)
+    Screen.script = {
+        2: "+++++",
+        4: "2",
+        8: "9",
+        9: "v",
+        19: "s",
+        20: "h",
+        21: "  ",
+        22: "v",
+        30: "q",
+    }  # a key takes effect behind the frames in flight
+    record = run(tmp_path, *bundles, source=str(video), save_to=tmp_path / "saved")
+    assert 29 <= record["frames"] <= 31
+    assert all(bundle["frames"] > 5 for bundle in record["bundles"])
+    assert record["disagreement_pct"] > 90
+    names = {path.name.partition("_")[2] for path in (tmp_path / "saved").iterdir()}
+    assert names == {"", "overlay.png", "labels_1.png", "labels_2.png"}
+    (labels,) = (tmp_path / "saved").glob("*labels_1.png")
+    assert np.asarray(cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)).max() <= 2
+
+
+def test_pause_shows_the_keys_work(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paused, a key still redraws the picture; space goes on to the end."""
+    monkeypatch.setattr(app, "Headless", Screen)
+    Screen.script = {3: " ", 4: "-", 5: "h", 6: " "}
+    record = run(tmp_path, bundles[0], source=str(video))
+    assert record["frames"] == 40
+    assert len(Screen.shown) >= 43
+
+
+def test_split_needs_a_second_bundle(tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, bundles[0], source=str(video), split=True, max_frames=2)["disagreement_pct"] is None
+    assert "split view needs a second bundle of the same classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((48, 64), np.uint8), np.zeros((48, 64, 4), np.uint8), np.zeros((0, 64, 3), np.uint8), np.zeros((48, 64, 3), np.uint16)]
+)
+def test_a_bad_frame_is_skipped(
+    tmp_path: Path,
+    bundles: tuple[Path, Path],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bad: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read = cv2.imread
+    monkeypatch.setattr(cv2, "imread", lambda path, *flags: bad if path.endswith("frame3.png") else read(path, *flags))
+    record = run(tmp_path, bundles[0], source=str(folder))
+    assert (record["frames"], record["bad_frames"]) == (11, 1)
+    assert "warning: frame frame3: got a frame of shape" in capsys.readouterr().err
+
+
+def test_nothing_but_bad_frames(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "i").mkdir()
+    for index in range(3):
+        (tmp_path / "i" / f"{index}.png").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"i gave no usable frame \(3 were skipped\); check the source"):
+        run(tmp_path, bundles[0], source=str(tmp_path / "i"))
+    monkeypatch.setattr(inference.Segmenter, "prepare", lambda *_: (_ for _ in ()).throw(SourceError("grey")))
+    with pytest.raises(SourceError, match="30 frames in a row can't be used, the last one: grey"):
+        run(tmp_path, bundles[0], source=str(video))
+
+
+def test_a_truncated_video_is_reported(tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    try:
+        frames = run(tmp_path, bundles[0], source=str(cut))["frames"]
+    except SourceError:
+        return
+    assert 0 < frames < 40
+    assert "frames early; the file is damaged or cut off" in capsys.readouterr().err
+
+
+def test_bundle_errors(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"there is no bundle in runs/latest/export; make one with `python -m rdd_deploy.export --onnx`"):
+        run(tmp_path, source=str(video))
+    with pytest.raises(BundleError, match="got 10 bundles, expected at most 9"):
+        run(tmp_path, *[bundles[0]] * 10, source=str(video))
+    broken = toy_bundle(tmp_path / "broken")
+    (broken / "model.onnx").write_bytes(b"edited")
+    with pytest.raises(BundleError, match="isn't the file that was exported"):
+        run(tmp_path, broken, source=str(video))
+
+
+def test_the_newest_bundle_is_the_default(tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.chdir(tmp_path)
+    for age, name in ((100, "b"), (50, "c"), (200, "a")):
+        folder = toy_bundle(tmp_path / bundles_module.EXPORTS / name)
+        os.utime(folder / "manifest.json", (time.time() - age,) * 2)
+    assert run(tmp_path, source=str(video), max_frames=1)["bundles"][0]["name"] == "c"
+
+
+def test_a_model_that_misbehaves_ends_the_run(tmp_path: Path, video: Path) -> None:
+    with pytest.raises(BundleError, match="gave the class id"):
+        run(tmp_path, toy_bundle(tmp_path / "toy", offset=9), source=str(video), record=tmp_path / "seen.mp4")
+    assert not (tmp_path / "seen.mp4").exists()
+
+
+def test_size_is_checked() -> None:
+    assert parse_size("640x480") == (640, 480)
+    for text in ("640", "x", "640x", "0x0", "-1x5", "99999x99999"):
+        with pytest.raises(RddError, match="expected WIDTHxHEIGHT"):
+            parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("display", "sentence"),
+    [("", "DISPLAY isn't set"), (":987", "no X server answers at DISPLAY=:987"), ("nonsense", "expected something like :0")],
+)
+def test_without_a_display(monkeypatch: pytest.MonkeyPatch, display: str, sentence: str) -> None:
+    """Qt would end the process; we say what to do instead."""
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(DeviceError, match=f"{sentence}.*--headless"):
+        check_display()

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdd_deploy.live.hud import Hud, Panel, paste
+from rdd_deploy.live.overlay import Overlay, disagreement, step
+
+PALETTE = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
+RNG = np.random.default_rng(0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), opacity=st.floats(0, 1))
+def test_overlay_is_the_blend(height: int, width: int, opacity: float) -> None:
+    frame = RNG.integers(0, 256, (height, width, 3), np.uint8)
+    labels = RNG.integers(0, 3, (height, width), np.uint8)
+    kept = frame.copy()
+    drawn = Overlay(PALETTE, opacity).draw(frame, labels)
+    expected = frame * (1 - opacity) + PALETTE[labels][..., ::-1] * opacity
+    assert np.abs(drawn - expected).max() <= 1
+    assert np.array_equal(frame, kept)
+
+
+def test_overlay_reuses_its_canvas() -> None:
+    frame, labels = np.zeros((4, 5, 3), np.uint8), np.ones((4, 5), np.uint8)
+    canvas = np.empty_like(frame)
+    assert np.shares_memory(Overlay(PALETTE, 1.0).draw(frame, labels, canvas), canvas)
+    assert (canvas == (0, 255, 0)).all()
+
+
+def test_opacity_steps_stay_in_range() -> None:
+    assert step(0.5, 1) == 0.6
+    assert step(0.95, 1) == 1.0
+    assert step(0.05, -1) == 0.0
+
+
+def test_disagreement_is_a_share() -> None:
+    first, second = np.zeros((4, 10), np.uint8), np.zeros((4, 10), np.uint8)
+    second[0] = 7
+    assert disagreement(first, second) == 0.25
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 30), (360, 480), (1080, 1920)])
+def test_hud_fits_any_frame(size: tuple[int, int]) -> None:
+    canvas = np.full((*size, 3), 100, np.uint8)
+    Hud().draw(canvas, ["12.3 fps"], ["road", "car", "sky"], PALETTE, notice="opacity 60%", show_help=True)
+    assert canvas.shape == (*size, 3)
+
+
+def test_legend_shows_the_classes_colours() -> None:
+    canvas = np.zeros((360, 480, 3), np.uint8)
+    Hud().draw(canvas, [], ["road", "car", "sky"], PALETTE)
+    assert {(0, 0, 255), (0, 255, 0), (30, 20, 10)} <= {tuple(map(int, pixel)) for pixel in canvas[300:, 400:].reshape(-1, 3)}
+
+
+def test_panel_is_drawn_once_per_text() -> None:
+    panel = Panel()
+    first = panel.image(["a"], 0.5)
+    assert panel.image(["a"], 0.5) is first
+    assert panel.image(["b"], 0.5) is not first
+
+
+def test_paste_from_the_far_side() -> None:
+    canvas = np.zeros((10, 10, 3), np.uint8)
+    paste(canvas, np.full((2, 3, 3), 200, np.uint8), -1, -1)
+    assert (canvas[8:, 7:] == 200).all()
+    assert canvas.sum() == 200 * 18

@@ -1,0 +1,155 @@
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rdd_deploy.errors import DataError, SourceError
+from rdd_deploy.live import sources
+from rdd_deploy.live.captures import Capture, without_password
+from rdd_deploy.live.labels import LabelFolder
+from rdd_deploy.live.sources import Folder, Source, Streets, open_source
+
+
+def open_(source: str | None, camera: int | None = None, size: tuple[int, int] | None = None) -> Source:
+    return open_source(source, camera, size, streets_live=False)
+
+
+def read_all(source: Source) -> list[str]:
+    names = []
+    while (shot := source.read()) is not None:
+        assert shot.frame.shape == (48, 64, 3)
+        names.append(shot.name)
+    source.close()
+    return names
+
+
+def test_video_is_read_whole(video: Path) -> None:
+    source = open_(str(video))
+    assert (source.title, source.live, source.fps) == ("drive.avi", False, 25.0)
+    assert read_all(source) == [f"{index:06d}" for index in range(40)]
+
+
+def test_folder_in_natural_order(folder: Path) -> None:
+    assert read_all(open_(str(folder))) == [f"frame{index}" for index in range(12)]
+
+
+def test_streets_bring_their_labels() -> None:
+    source = open_("streets", size=(64, 48))
+    assert isinstance(source, Streets)
+    first, second = source.read(), source.read()
+    assert first is not None
+    assert second is not None
+    assert (first.index, second.index) == (0, 1)
+    assert first.frame.shape == (48, 64, 3)
+    assert first.truth is not None
+    assert first.truth.shape == (48, 64)
+    assert len(source.classes) == 11
+
+
+def test_bad_image_is_skipped(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "f")
+    (tmp_path / "f" / "frame1.png").write_bytes(b"")
+    source = open_(str(tmp_path / "f"))
+    assert source.read() is not None
+    with pytest.raises(SourceError, match=r"can't read the image .*frame1.png: it is empty, damaged or not an image"):
+        source.read()
+    assert len(read_all(source)) == 10
+
+
+def test_sentences(tmp_path: Path, video: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "x.mp4").write_bytes(b"no video" * 100)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("streets", 0), "got --camera 0 and --source streets; give one of them"),
+        ((str(tmp_path / "none.mp4"),), "none.mp4; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'"),
+        (("0",), "for a camera: --camera 0"),
+        ((str(tmp_path / "empty"),), "holds no images; expected files that end in .bmp, .jpeg"),
+        ((str(tmp_path / "x.mp4"),), "can't read the video"),
+        ((None, 97), "there is no camera 97 (devices found: "),
+        ((str(video), None, (64, 48)), "--size is for a camera or the streets"),
+    ]
+    for arguments, sentence in cases:
+        with pytest.raises(SourceError) as caught:
+            open_(*arguments)  # type: ignore[arg-type]
+        assert sentence in str(caught.value)
+
+
+def test_unreachable_stream_hides_its_password() -> None:
+    with pytest.raises(SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"):
+        open_("http://me:secret@127.0.0.1:9/x")
+    assert without_password("rtsp://h/x") == "rtsp://h/x"
+
+
+def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> Capture:
+        raise SourceError("no camera")
+
+    monkeypatch.setattr(sources, "open_camera", none)
+    said: list[str] = []
+    source = open_source(None, None, None, streets_live=True, say=said.append)
+    assert isinstance(source, Streets)
+    assert source.live
+    assert said == ["no camera found: showing the procedural streets (choose with --camera or --source)"]
+
+
+def masks(folder: Path, names: list[str], value: int = 1, size: tuple[int, int] = (48, 64)) -> Path:
+    folder.mkdir()
+    for name in names:
+        cv2.imwrite(str(folder / f"{name}.png"), np.full(size, value, np.uint8))
+    return folder
+
+
+def test_labels_by_stem_and_by_number(folder: Path, video: Path, tmp_path: Path) -> None:
+    images = open_(str(folder))
+    labels = LabelFolder(masks(tmp_path / "a", [f"frame{index}" for index in range(12)]), images, 3, ())
+    shot = images.read()
+    assert shot is not None
+    truth = labels.truth(shot)
+    assert truth is not None
+    assert (truth == 1).all()
+    drive = open_(str(video))
+    sparse = LabelFolder(masks(tmp_path / "b", ["1", "000007"], 11), drive, 3, (11,))
+    found = []
+    while (shot := drive.read()) is not None:
+        truth = sparse.truth(shot)
+        if truth is not None:
+            assert (truth == 255).all()
+            found.append(shot.index)
+    assert found == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["frame0"], r"11 of 12 images have no mask of the same name in .*, the first is frame1.png; give the folder whose names match"),
+        ([], r"12 of 12 images have no mask of the same name"),
+    ],
+)
+def test_label_names_must_match_the_images(folder: Path, tmp_path: Path, names: list[str], sentence: str) -> None:
+    with pytest.raises(SourceError, match=sentence):
+        LabelFolder(masks(tmp_path / "m", names), Folder(folder), 3, ())
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [(["a"], "a.png isn't a number"), ([], "it holds no PNG"), (["40"], "go up to frame 40, drive.avi has 40 frames")],
+)
+def test_label_names_must_match_the_video(video: Path, tmp_path: Path, names: list[str], sentence: str) -> None:
+    with pytest.raises(SourceError, match=sentence):
+        LabelFolder(masks(tmp_path / "m", names), open_(str(video)), 3, ())
+
+
+def test_labels_that_cant_be_used(folder: Path, tmp_path: Path) -> None:
+    names = [f"frame{index}" for index in range(12)]
+    shot = Folder(folder).read()
+    assert shot is not None
+    with pytest.raises(DataError, match=r"holds the ids \[11\], expected 0 to 2 or 255; if they mean void, pass --data-void 11"):
+        LabelFolder(masks(tmp_path / "a", names, 11), Folder(folder), 3, ()).truth(shot)
+    with pytest.raises(DataError, match="is of size 8x4, its frame 64x48"):
+        LabelFolder(masks(tmp_path / "b", names, 1, (4, 8)), Folder(folder), 3, ()).truth(shot)
+    with pytest.raises(SourceError, match="there is no label folder"):
+        LabelFolder(tmp_path / "none", Folder(folder), 3, ())
+    with pytest.raises(SourceError, match="--labels goes with a video file or a folder of images; streets has no labels in a folder"):
+        LabelFolder(tmp_path / "a", open_("streets", size=(64, 48)), 3, ())

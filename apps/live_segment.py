@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rdd_deploy import console
-from rdd_deploy.live.app import LiveOptions, live, parse_size
+from rdd_deploy.live.app import live
+from rdd_deploy.live.options import LiveOptions, parse_size
 
 EXAMPLES = """
 examples:

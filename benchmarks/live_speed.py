@@ -23,8 +23,9 @@ import numpy as np
 
 from rdd_deploy.data.streets import StreetVideo
 from rdd_deploy.files import write_json
-from rdd_deploy.live.app import LiveOptions, live
+from rdd_deploy.live.app import live
 from rdd_deploy.live.bundles import newest_bundle
+from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.shot import Answer, Result, Shot
 from rdd_deploy.live.stats import Stats, versions

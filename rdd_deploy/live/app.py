@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rdd_deploy import console
-from rdd_deploy.errors import RddError, SourceError
+from rdd_deploy.errors import SourceError
 from rdd_deploy.files import write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
+from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.labels import LabelFolder
+from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.shot import Result, Shot
@@ -27,29 +27,6 @@ from rdd_deploy.runtime import Segmenter
 
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0
-
-
-@dataclass(frozen=True)
-class LiveOptions:
-    """What the command line says; see ``python apps/live_segment.py --help``."""
-
-    bundles: tuple[Path, ...] = ()
-    source: str | None = None
-    camera: int | None = None
-    size: tuple[int, int] | None = None
-    labels: Path | None = None
-    data_void: tuple[int, ...] = ()
-    headless: bool = False
-    realtime: bool = False
-    split: bool = False
-    opacity: float = 0.5
-    stats: Path | None = None
-    record: Path | None = None
-    save_to: Path = Path("saved")
-    max_frames: int | None = None
-    device: str = "auto"
-    provider: str | None = None
-    threads: int | None = None
 
 
 def live(options: LiveOptions) -> int:
@@ -104,41 +81,35 @@ def _play(
     grabber = Grabber(source, frames, realtime=options.realtime, labels=labels, warn=warn)
     inference = Inference(segmenters, frames, results, warn)
     stats = Stats(segmenters)
-    player = Player(
-        segmenters,
-        grabber,
-        inference,
-        frames,
-        results,
-        screen,
-        stats,
-        title=source.title,
-        live=source.live,
-        truth_classes=truth_classes,
-        recorder=recorder,
-        save_to=options.save_to,
-        opacity=options.opacity,
-        split=options.split,
-        max_frames=options.max_frames,
-    )
-    try:
+    player = Player(segmenters, grabber, inference, frames, results, screen, stats, source, options, truth_classes, recorder)
+    with ExitStack() as ending:  # runs backwards: the recording first, a silent stream can hold the grabber for seconds
+        ending.callback(warn.sum_up)
+        ending.callback(_end, grabber, source)
+        ending.callback(inference.stop)
+        ending.callback(screen.close)
+        if recorder is not None:
+            ending.callback(recorder.close)
         grabber.start()
         inference.start()
         player.play(stop)
-    finally:
-        inference.stop()
-        if not grabber.stop():
-            console.warn(f"{source.title} doesn't answer; its driver is left to itself")
-        warn.sum_up()
-        if recorder is not None:
-            recorder.close()
     bad = grabber.bad + inference.bad
-    if not stats.frames and stop.number is None and (bad or not source.live):
+    if stop.number is None and not player.quit:
+        _check_end(options, source, stats.frames, bad)
+    return stats.record(source.title, source.live, player.drops, grabber.reconnects, bad)
+
+
+def _end(grabber: Grabber, source: Source) -> None:
+    if not grabber.stop():
+        console.warn(f"{source.title} doesn't answer; its driver is left to itself")
+
+
+def _check_end(options: LiveOptions, source: Source, frames: int, bad: int) -> None:
+    """A source that ended by itself must have given something, and all of it."""
+    if not frames:
         raise SourceError(f"{source.title} gave no usable frame ({bad} were skipped); check the source")
-    missing = getattr(source, "short_by", lambda: 0)() if options.max_frames is None and stop.number is None and not player.quit else 0
+    missing = source.short_by() if isinstance(source, Capture) and options.max_frames is None else 0
     if missing:
         console.warn(f"{source.title} ended {missing} frames early; the file is damaged or cut off")
-    return stats.record(source.title, source.live, player.drops, grabber.reconnects, bad)
 
 
 class Warnings:
@@ -174,11 +145,3 @@ def _sum_up(options: LiveOptions, record: dict[str, Any], recorder: Recorder | N
         console.say(f"the bundles of the split view differ on {record['disagreement_pct']:.2f} % of the pixels")
     if recorder is not None and recorder.frames:
         console.say(f"recorded {recorder.frames} frames to {recorder.path}")
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """'640x480' -> (640, 480), width first. Raises RddError."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 32 <= int(width) <= 8192 and 32 <= int(height) <= 8192):
-        raise RddError(f"got the size '{text}', expected WIDTHxHEIGHT from 32x32 to 8192x8192, like 640x480")
-    return int(width), int(height)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import cv2
 
+from rdd_deploy import console
 from rdd_deploy.errors import SourceError
 from rdd_deploy.live.shot import Shot
 
@@ -73,6 +74,11 @@ class Capture:
         if capture is not None:
             capture.release()
 
+    def size(self) -> tuple[int, int]:
+        """Width and height as the source says; (0, 0) while it is closed."""
+        capture = self._capture
+        return (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))) if capture is not None else (0, 0)
+
     def short_by(self) -> int:
         """So many frames fewer than the file promises were read; containers estimate, so a tenth is no loss."""
         missing = (self.frames or 0) - self._index
@@ -98,6 +104,9 @@ def open_camera(index: int, size: tuple[int, int] | None) -> Capture:
         f"there is no camera {index} (devices found: {found}); plug it in, close the program that uses it, or pass --source",
     )
     capture.open()
+    obtained = capture.size()
+    if size is not None and obtained != size:
+        console.warn(f"asked camera {index} for {size[0]}x{size[1]}, it gives {obtained[0]}x{obtained[1]}")
     return capture
 
 

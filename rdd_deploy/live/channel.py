@@ -27,14 +27,16 @@ class Channel(Generic[T]):
         self._changed = threading.Condition()
         self._finished = self._abandoned = False
         self.drops = 0
-        """Items that no consumer saw."""
+        """Items that no consumer saw, because a newer one came."""
+        self.counting = True
+        """False while the consumer pauses on purpose."""
 
     def put(self, item: T) -> bool:
         """Hand an item over; False if the consumer is gone and the producer should end."""
         with self._changed:
             if self._lossy and len(self._items) >= self._depth:
                 self._items.popleft()
-                self.drops += 1
+                self.drops += self.counting
             self._changed.wait_for(lambda: self._abandoned or len(self._items) < self._depth)
             if self._abandoned:
                 return False

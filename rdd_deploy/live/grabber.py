@@ -70,6 +70,7 @@ class Grabber(threading.Thread):
 
     def pause(self, paused: bool) -> None:
         """Hold a file where it is. A live source goes on being drained, so that its newest frame is new afterwards."""
+        self._channel.counting = not paused
         if not self._source.live:
             self._running.clear() if paused else self._running.set()
 

@@ -39,18 +39,26 @@ class Inference(threading.Thread):
         self.active: tuple[int, ...] = (0,)
         self.bad = 0
         self._bad_in_a_row = 0
+        self._running = threading.Event()
+        self._running.set()
         self.error: BaseException | None = None
+
+    def pause(self, paused: bool) -> None:
+        """Rest, or go on."""
+        self._running.clear() if paused else self._running.set()
 
     def stop(self) -> None:
         """End the thread; a running inference is waited for."""
         self._frames.abandon()
         self._results.abandon()
+        self._running.set()
         if self.ident is not None:
             self.join()
 
     def run(self) -> None:
         try:
             while True:
+                self._running.wait()
                 shot = self._frames.get()
                 result = self._answer(shot) if shot is not None else None
                 if result is not None and not self._results.put(result):

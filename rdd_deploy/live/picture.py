@@ -103,12 +103,9 @@ class Picture:
         median, high = stats.age.recent(50, 95)
         stages = " ".join(f"{name} {meter.recent(50)[0]:.1f}" for name, meter in stats.stages.items() if meter.count)
         first, _, second = stages.partition(" infer")
-        lines += [
-            f"{stats.recent_fps():.1f} fps  drops {drops}",
-            f"age p50 {median:.0f} p95 {high:.0f} ms",
-            f"{first} ms",
-            f"infer{second} ms",
-        ]
+        if stats.age.count:
+            lines += [f"{stats.recent_fps():.1f} fps  drops {drops}", f"age p50 {median:.0f} p95 {high:.0f} ms"]
+        lines += [f"{first} ms", f"infer{second} ms"]
         for answer in result.answers:
             bundle = stats.bundles[answer.bundle]
             if bundle.confusion.matrix.any():

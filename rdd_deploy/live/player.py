@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rdd_deploy import console
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import Inference
+from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.overlay import disagreement, step
 from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.shot import Array, Result, Shot
 from rdd_deploy.live.signals import StopRequest
+from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.window import ESCAPE, Screen
 from rdd_deploy.runtime import Segmenter
@@ -30,7 +31,6 @@ class Player:
     """Plays until the source ends, ``q``, a signal or ``max_frames``.
 
     Args:
-        title: the source's, for saved files.
         truth_classes: the class names behind the truth's ids, None without truth.
     """
 
@@ -43,25 +43,19 @@ class Player:
         results: Channel[Result],
         screen: Screen,
         stats: Stats,
-        *,
-        title: str,
-        live: bool,
+        source: Source,
+        options: LiveOptions,
         truth_classes: Sequence[str] | None,
         recorder: Recorder | None,
-        save_to: Path,
-        opacity: float,
-        split: bool,
-        max_frames: int | None,
     ) -> None:
         self._segmenters, self._grabber, self._inference = segmenters, grabber, inference
         self._frames, self._results, self._screen, self._stats = frames, results, screen, stats
-        self._title, self._live, self._truth_classes = title, live, truth_classes
-        self._recorder, self._save_to, self._max_frames = recorder, save_to, max_frames
-        self._picture = Picture(segmenters, stats, opacity)
+        self._source, self._options, self._truth_classes, self._recorder = source, options, truth_classes, recorder
+        self._picture = Picture(segmenters, stats, options.opacity)
         self._last: tuple[Result, list[Array]] | None = None
-        self._last_s = self._trouble_s = time.perf_counter()
+        self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
         self._paused = self.quit = self._redraw = False
-        if split:
+        if options.split:
             self._toggle_split()
 
     @property
@@ -71,7 +65,8 @@ class Player:
 
     def play(self, stop: StopRequest) -> None:
         """Raises whatever ended one of the threads."""
-        while not self.quit and stop.number is None and (self._max_frames is None or self._stats.frames < self._max_frames):
+        limit = self._options.max_frames
+        while not self.quit and stop.number is None and (limit is None or self._stats.frames < limit):
             try:
                 result = self._wait()
             except Finished:
@@ -134,7 +129,7 @@ class Player:
                 self._deliver(canvas)
 
     def _trouble(self, now: float) -> str:
-        if self._paused or not self._live:
+        if self._paused or not self._source.live:
             return ""
         loss = self._grabber.loss
         if loss is not None:
@@ -164,7 +159,11 @@ class Player:
     def _pause(self) -> None:
         self._paused = not self._paused
         self._grabber.pause(self._paused)
-        self._last_s = time.perf_counter()
+        self._inference.pause(self._paused)
+        now = time.perf_counter()
+        if not self._paused:
+            self._stats.paused(now - self._paused_s)
+        self._paused_s = self._last_s = now
         if self._recorder is not None:
             self._recorder.pause()
 
@@ -199,7 +198,7 @@ class Player:
         if self._last is None:
             self._say("no frame to save yet")
             return
-        path = self._picture.save(self._save_to, self._title, *self._last)
+        path = self._picture.save(self._options.save_to, self._source.title, *self._last)
         self._say(f"saved {path}")
 
     def _say(self, text: str) -> None:

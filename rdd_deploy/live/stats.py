@@ -105,7 +105,7 @@ class Stats:
         self.disagreement = Mean()
         self.frames = 0
         self._started = time.perf_counter()
-        self._first_s = self._last_s = 0.0
+        self._first_s = self._last_s = self._resumed_s = 0.0
         self._shown: deque[float] = deque(maxlen=RECENT)
 
     def answered(self, result: Result, labels: Sequence[Array], truth_classes: Sequence[str] | None) -> None:
@@ -126,10 +126,17 @@ class Stats:
         now = time.perf_counter()
         self.stages["draw"].add(draw_ms)
         self.stages["show"].add(show_ms)
-        self.age.add((now - grabbed_s) * 1e3)
+        if grabbed_s >= self._resumed_s:  # a frame that waited for a key isn't late
+            self.age.add((now - grabbed_s) * 1e3)
         self.frames += 1
         self._first_s, self._last_s = self._first_s or now, now
         self._shown.append(now)
+
+    def paused(self, seconds: float) -> None:
+        """The user paused until now; that time counts for no rate and no age."""
+        self._resumed_s = time.perf_counter()
+        self._first_s += seconds * bool(self._first_s)
+        self._shown.clear()
 
     def recent_fps(self) -> float:
         """Over the last RECENT frames; 0 before the second."""

@@ -175,6 +175,34 @@ def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) 
     os.close(terminal)
 
 
+WITHOUT_TORCH = """
+import runpy, sys
+
+BLOCKED = {"torch", "torchvision", "timm", "lightning_fabric", "torchmetrics", "safetensors", "onnx", "onnxscript", "matplotlib", "PIL", "scipy"}
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ImportError(f"{name} is blocked")
+
+
+sys.meta_path.insert(0, Blocker())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_runs_on_the_edge_install(tmp_path: Path, bundles: list[str]) -> None:
+    """Nothing of the training stack is there, and the streets, a recording and stats still work."""
+    seen = tmp_path / "seen.avi"
+    arguments = ["--source", "streets", "--size", "64x48", "--bundle", bundles[0], "--headless", "--max-frames", "2", "--record", str(seen)]
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(APP), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert frames(seen) == 2
+
+
 class Desktop:
     """A virtual screen whose pixels lie in a file (XWD format), with keys pressed by xdotool."""
 

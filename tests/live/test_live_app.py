@@ -16,7 +16,8 @@ from toy_bundle import toy_bundle, truth
 from rdd_deploy.errors import BundleError, DataError, DeviceError, RddError, SourceError
 from rdd_deploy.live import app, captures, grabber, inference, player
 from rdd_deploy.live import bundles as bundles_module
-from rdd_deploy.live.app import LiveOptions, live, parse_size
+from rdd_deploy.live.app import live
+from rdd_deploy.live.options import LiveOptions, parse_size
 from rdd_deploy.live.window import check_display
 
 
@@ -197,6 +198,26 @@ def test_pause_shows_the_keys_work(tmp_path: Path, bundles: tuple[Path, Path], v
     record = run(tmp_path, bundles[0], source=str(video))
     assert record["frames"] == 40
     assert len(Screen.shown) >= 43
+
+
+def test_a_stream_can_be_paused(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second of pause on a stream, then it goes on."""
+    monkeypatch.setattr(app, "Headless", Screen)
+    Screen.script = {5: " "}
+    with mjpeg_camera() as camera:
+        waited: list[float] = []
+
+        def sleep(self: Any) -> None:
+            waited.append(time.monotonic())
+            if waited[-1] - waited[0] > 0.5:
+                self._pause()
+            time.sleep(0.02)
+
+        wait = player.Player._wait
+        monkeypatch.setattr(player.Player, "_wait", lambda self: sleep(self) if self._paused else wait(self))
+        record = run(tmp_path, bundles[0], source=camera.url, max_frames=10)
+    assert record["frames"] == 10
+    assert waited[-1] - waited[0] > 0.5
 
 
 def test_split_needs_a_second_bundle(tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]) -> None:

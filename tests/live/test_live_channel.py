@@ -32,6 +32,10 @@ def test_lossy_keeps_the_newest() -> None:
     assert channel.get() == 9
     assert channel.drops == 9
     assert channel.get(timeout=0.01) is None
+    channel.counting = False
+    for number in range(10):
+        channel.put(number)
+    assert channel.drops == 9
 
 
 def test_finish_delivers_what_is_inside() -> None:

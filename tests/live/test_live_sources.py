@@ -76,6 +76,42 @@ def test_sentences(tmp_path: Path, video: Path) -> None:
         assert sentence in str(caught.value)
 
 
+class FakeCamera:
+    """Delivers what it likes, whatever it is asked for."""
+
+    def __init__(self, index: int) -> None:
+        self.asked: dict[int, float] = {}
+
+    def isOpened(self) -> bool:
+        return True
+
+    def set(self, name: int, value: float) -> None:
+        self.asked[name] = value
+
+    def get(self, name: int) -> float:
+        return {cv2.CAP_PROP_FRAME_WIDTH: 320.0, cv2.CAP_PROP_FRAME_HEIGHT: 240.0, cv2.CAP_PROP_FPS: 30.0}.get(name, -1.0)
+
+    def grab(self) -> bool:
+        return True
+
+    def retrieve(self) -> tuple[bool, np.ndarray]:
+        return True, np.zeros((240, 320, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    source = open_(None, 0, (640, 480))
+    assert capsys.readouterr().err == "warning: asked camera 0 for 640x480, it gives 320x240\n"
+    shot = source.read()
+    assert shot is not None
+    assert (source.live, source.fps, shot.index) == (True, 30.0, 0)
+    assert isinstance(source, Capture)
+    assert source._capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 640
+
+
 def test_unreachable_stream_hides_its_password() -> None:
     with pytest.raises(SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"):
         open_("http://me:secret@127.0.0.1:9/x")

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,19 @@ def test_flicker_counts_changes_where_the_image_is_still() -> None:
     moved[:5] = 200  # the image changes with the labels: no flicker
     assert flicker.add(moved, labels) == 0
     assert flicker.add(255 - moved, 1 - labels) is None
+
+
+def test_a_pause_is_neither_latency_nor_a_slow_rate(bundles: tuple[Path, Path]) -> None:
+    with Segmenter.load(bundles[0]) as segmenter:
+        stats = Stats([segmenter])
+        stats.shown(0.0, 0.0, time.perf_counter())
+        grabbed = time.perf_counter()
+        stats.paused(1000.0)
+        stats.shown(0.0, 0.0, grabbed)
+        assert stats.age.count == 1, "a frame that waited for the pause to end isn't late"
+        stats.shown(0.0, 0.0, time.perf_counter())
+        assert stats.age.count == 2
+        assert stats._last_s - stats._first_s < 0, "the pause doesn't count"
 
 
 def test_record_is_json_with_known_figures(bundles: tuple[Path, Path]) -> None:

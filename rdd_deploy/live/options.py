@@ -1,0 +1,39 @@
+"""What the command line can say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rdd_deploy.errors import RddError
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What the command line says; see ``python apps/live_segment.py --help``."""
+
+    bundles: tuple[Path, ...] = ()
+    source: str | None = None
+    camera: int | None = None
+    size: tuple[int, int] | None = None
+    labels: Path | None = None
+    data_void: tuple[int, ...] = ()
+    headless: bool = False
+    realtime: bool = False
+    split: bool = False
+    opacity: float = 0.5
+    stats: Path | None = None
+    record: Path | None = None
+    save_to: Path = Path("saved")
+    max_frames: int | None = None
+    device: str = "auto"
+    provider: str | None = None
+    threads: int | None = None
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'640x480' -> (640, 480), width first. Raises RddError."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 32 <= int(width) <= 8192 and 32 <= int(height) <= 8192):
+        raise RddError(f"got the size '{text}', expected WIDTHxHEIGHT from 32x32 to 8192x8192, like 640x480")
+    return int(width), int(height)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from rdd_deploy import console
-from rdd_deploy.errors import SourceError
+from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.files import write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
@@ -38,6 +40,8 @@ def live(options: LiveOptions) -> int:
     paths = options.bundles or (newest_bundle(),)
     if not options.headless:
         check_display()
+    if options.stats is not None:
+        _check_place(options.stats)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         segmenters = stack.enter_context(loaded(paths, device=options.device, provider=options.provider, threads=options.threads))
@@ -53,6 +57,13 @@ def live(options: LiveOptions) -> int:
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
     _sum_up(options, record, recorder)
     return stop.exit_code
+
+
+def _check_place(path: Path) -> None:
+    """Better now than after an hour. Raises DiskError."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise DiskError(f"can't write {path}: it is a folder, or lies where nothing can be written; choose another name")
 
 
 def _truth(options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]) -> tuple[LabelFolder | None, tuple[str, ...] | None]:

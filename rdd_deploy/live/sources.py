@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -98,7 +99,9 @@ class Streets:
         pass
 
 
-def open_source(source: str | None, camera: int | None, size: tuple[int, int] | None, *, streets_live: bool, say: object = None) -> Source:
+def open_source(
+    source: str | None, camera: int | None, size: tuple[int, int] | None, *, streets_live: bool, say: Callable[[str], None]
+) -> Source:
     """Open what was asked for, or the first camera, or the streets.
 
     Args:
@@ -134,14 +137,13 @@ def open_source(source: str | None, camera: int | None, size: tuple[int, int] | 
     return open_video(path)
 
 
-def _default(size: tuple[int, int] | None, streets_live: bool, say: object) -> Source:
+def _default(size: tuple[int, int] | None, streets_live: bool, say: Callable[[str], None]) -> Source:
     if not sys.platform.startswith("linux") or list(Path("/dev").glob("video*")):
         try:
             return open_camera(0, size)
         except SourceError:
             pass
-    if callable(say):
-        say("no camera found: showing the procedural streets (choose with --camera or --source)")
+    say("no camera found: showing the procedural streets (choose with --camera or --source)")
     return _streets(size, streets_live)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.errors import BundleError, SourceError
+from rdd_deploy.errors import BundleError, DeviceError, SourceError
 from rdd_deploy.runtime.backends import Backend, open_backend
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
@@ -55,7 +55,7 @@ class Segmenter:
             MissingPackageError: the backend's package isn't installed.
         """
         if threads is not None and threads < 1:
-            raise BundleError(f"threads is {threads}; expected 1 or more")
+            raise DeviceError(f"asked for {threads} threads; expected 1 or more, or none to let the backend choose")
         folder = Path(path)
         manifest = read_manifest(folder, verify=verify)
         backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads)

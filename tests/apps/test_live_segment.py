@@ -28,13 +28,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A still picture: left blue, middle green, right red; 500 frames at 25 per second."""
+    """A still picture: left blue, middle green, right red; a minute at 25 per second."""
     path = tmp_path_factory.mktemp("video") / "fields.avi"
     frame = np.zeros((360, 480, 3), np.uint8)
     for channel in range(3):
         frame[:, channel * 160 : (channel + 1) * 160, channel] = 220
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (480, 360))
-    for _ in range(500):
+    for _ in range(1500):
         writer.write(frame)
     writer.release()
     return str(path)

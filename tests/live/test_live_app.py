@@ -13,7 +13,7 @@ import pytest
 from mjpeg_camera import mjpeg_camera
 from toy_bundle import toy_bundle, truth
 
-from rdd_deploy.errors import BundleError, DataError, DeviceError, RddError, SourceError
+from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, RddError, SourceError
 from rdd_deploy.live import app, captures, grabber, inference, player
 from rdd_deploy.live import bundles as bundles_module
 from rdd_deploy.live.app import live
@@ -298,6 +298,13 @@ def test_size_is_checked() -> None:
     for text in ("640", "x", "640x", "0x0", "-1x5", "99999x99999"):
         with pytest.raises(RddError, match="expected WIDTHxHEIGHT"):
             parse_size(text)
+
+
+def test_stats_that_cant_be_written_are_found_before_the_run(tmp_path: Path, bundles: tuple[Path, Path]) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "out.json"):
+        with pytest.raises(DiskError, match=r"can't write .*; choose another name"):
+            live(LiveOptions(bundles=(bundles[0],), source="streets", headless=True, stats=path))
 
 
 @pytest.mark.parametrize(

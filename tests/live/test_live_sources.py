@@ -13,7 +13,7 @@ from rdd_deploy.live.sources import Folder, Source, Streets, open_source
 
 
 def open_(source: str | None, camera: int | None = None, size: tuple[int, int] | None = None) -> Source:
-    return open_source(source, camera, size, streets_live=False)
+    return open_source(source, camera, size, streets_live=False, say=print)
 
 
 def read_all(source: Source) -> list[str]:

@@ -131,7 +131,7 @@ def test_closed(tmp_path: Path) -> None:
 
 
 def test_threads_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(RddError, match="threads is 0; expected 1 or more"):
+    with pytest.raises(RddError, match="asked for 0 threads; expected 1 or more"):
         Segmenter.load(toy_bundle(tmp_path / "toy"), threads=0)
 
 

@@ -1,0 +1,45 @@
+"""Rows of an earlier ``benchmark.json`` beside the new ones: in the same table only if machine and protocol are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rdd_deploy.benchmarking.records import Apart, Benchmark, Machine, Protocol, Row
+
+_MACHINE = ("cpu_model", "architecture", "cores", "governor", "gpu")
+"""Library versions aren't among them: comparing two is what people do, and every row names its own."""
+
+
+def differences(new: tuple[Machine, Protocol], old: tuple[Machine, Protocol]) -> list[str]:
+    """Every fact that keeps two measurements out of one table, as ``name: old against new``; empty if there is none."""
+    pairs = [(name, getattr(old[0], name), getattr(new[0], name)) for name in _MACHINE]
+    pairs += [(name, getattr(old[1], name), getattr(new[1], name)) for name in Protocol.model_fields]
+    return [f"{name}: {_short(before)} against {_short(after)}" for name, before, after in pairs if before != after]
+
+
+def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> Benchmark:
+    """The benchmark with the earlier rows: joined where comparable (renamed if the name is taken), else set apart with the reasons."""
+    rows, apart, warnings = list(benchmark.rows), list(benchmark.apart), list(benchmark.warnings)
+    for path, old in earlier:
+        differing = differences((benchmark.machine, benchmark.protocol), (old.machine, old.protocol))
+        differing += ["classes: others"] if not differing and old.classes != benchmark.classes else []
+        taken = {row.name for row in rows}
+        marked = [_marked(row, path, taken if not differing else set()) for row in old.rows]
+        if differing:
+            apart.append(Apart(source=str(path), differences=differing, machine=old.machine, protocol=old.protocol, rows=marked))
+            warnings.append(f"{path} was measured otherwise ({'; '.join(differing)}); its rows stand in a table of their own")
+        else:
+            rows += marked
+    return benchmark.model_copy(update={"rows": rows, "apart": apart, "warnings": warnings})
+
+
+def _marked(row: Row, path: Path, taken: set[str]) -> Row:
+    suffix = f" ({row.measured_utc[:16].replace('T', ' ')})"
+    renamed = {"name": row.name + suffix} if row.name in taken else {}
+    return row.model_copy(update={"source": row.source or str(path), **renamed})
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] + "…" if len(text) == 64 else text

@@ -1,0 +1,96 @@
+"""The images of a benchmark: decoded from their files inside the timer, checked and hashed once outside it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy import console
+from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
+from rdd_deploy.errors import DataError
+
+
+class Images:
+    """The readable images of a split, evenly thinned to ``limit``.
+
+    A split that makes its frames (streets) is encoded to PNG here, so that its decoding costs what a file's does and its rendering
+    costs nothing.
+
+    Attributes:
+        names: of the images that are used.
+        skipped: names of those that couldn't be read, each reported once.
+        sha256: over all frames and labels, in order.
+
+    Raises:
+        DataError: no image is readable.
+    """
+
+    def __init__(self, split: Split, limit: int | None = None) -> None:
+        self._split = split
+        self.task = split.task
+        wanted = range(len(split)) if limit is None or limit >= len(split) else np.linspace(0, len(split) - 1, limit).round().astype(int)
+        self._encoded: dict[int, tuple[Frame, Frame]] = {}
+        self._indices: list[int] = []
+        self.skipped: list[str] = []
+        digest = hashlib.sha256()
+        for index in map(int, wanted):
+            try:
+                frame, labels = split.frame(index), split.labels(index)
+                if frame.shape[:2] != labels.shape:
+                    raise DataError(
+                        f"the frame {split.names[index]} is {frame.shape[:2]}, its labels are {labels.shape}; make them one size"
+                    )
+            except DataError as error:
+                console.warn(f"{error}; left out")
+                self.skipped.append(split.names[index])
+                continue
+            digest.update(f"{frame.shape}".encode() + frame.tobytes() + labels.tobytes())
+            self._keep(index, frame, labels)
+        if not self._indices:
+            raise DataError(f"none of the {len(self.skipped)} images can be used; the first: {self.skipped[0] if self.skipped else 'none'}")
+        self.sha256 = digest.hexdigest()
+        self.names = [split.names[index] for index in self._indices]
+
+    def _keep(self, index: int, frame: Frame, labels: Labels) -> None:
+        self._indices.append(index)
+        if not isinstance(self._split, FileSplit):
+            self._encoded[index] = (encode_png(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8)), encode_png(labels))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def decode(self, number: int) -> Frame:
+        """Read one image as the live app would: file to uint8 (H, W, 3) BGR."""
+        index = self._indices[number]
+        if isinstance(self._split, FileSplit):
+            frame = cv2.imread(str(self._split.pairs[index][0]), cv2.IMREAD_COLOR)
+        else:
+            frame = cv2.imdecode(self._encoded[index][0], cv2.IMREAD_COLOR)
+        if frame is None:
+            raise DataError(f"the image {self.names[number]} was readable and no longer is; leave the data alone during a benchmark")
+        return np.asarray(frame, np.uint8)
+
+    def truth(self, number: int) -> Labels:
+        """Label map uint8 (H, W) with IGNORE for void."""
+        index = self._indices[number]
+        return self._split.labels(index) if isinstance(self._split, FileSplit) else decode_labels(self._encoded[index][1])
+
+    def known(self, number: int) -> NDArray[np.bool_]:
+        """Where the truth isn't void, bool (H, W)."""
+        return np.asarray(self.truth(number) != IGNORE)
+
+
+def encode_png(image: Frame | Labels) -> Frame:
+    """Image or label map -> PNG bytes, uint8 (n,), quickly."""
+    done, encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise RuntimeError("OpenCV can't encode PNG")
+    return np.asarray(encoded, np.uint8)
+
+
+def decode_labels(encoded: Frame) -> Labels:
+    """The label map of ``encode_png``."""
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), np.uint8)

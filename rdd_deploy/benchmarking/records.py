@@ -1,0 +1,229 @@
+"""``benchmark.json``: typed, closed, with a schema version and the unit in every name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rdd_deploy.errors import BundleError
+from rdd_deploy.files import write_json
+
+SCHEMA_VERSION = 1
+Percent = Annotated[float, Field(ge=0, le=100)]
+Judge = Literal["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]
+"""The latency that the Pareto front, the greyed rows and the budget go by."""
+STAGES = ("decode", "resize", "infer", "resize back", "draw")
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Protocol(_Closed):
+    """What was measured and how. Rows share a table only where all of this is equal."""
+
+    data: str
+    split: str
+    images: Annotated[int, Field(ge=1)]
+    images_sha256: str
+    """Of the decoded frames and labels, in order."""
+    images_skipped: int = 0
+    labels_at: Literal["frame"] = "frame"
+    device_asked: str
+    threads: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=1)]
+    timed_frames: Annotated[int, Field(ge=1)]
+    """Of each row, over all rounds."""
+    warmup_frames_per_turn: Annotated[int, Field(ge=0)]
+    bootstrap_resamples: int
+    confidence_pct: float
+    seed: int
+
+
+class Machine(_Closed):
+    """Where it ran. The first five fields decide whether rows are comparable, the rest explains them."""
+
+    cpu_model: str
+    architecture: str
+    cores: int
+    governor: str | None
+    """None where the system tells none (virtual machines, containers)."""
+    gpu: str | None
+    memory_gib: float | None
+    system: str
+    python: str
+    versions: dict[str, str]
+    load_average_before: float | None
+    load_average_after: float | None = None
+
+
+class Quantiles(_Closed):
+    """Of wall-clock times in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_ms: float
+
+
+class Latency(_Closed):
+    """``model`` is frame-sized bytes in, label bytes out, with all copies to and from a device. ``end_to_end`` adds the other stages."""
+
+    frames: int
+    model: Quantiles
+    end_to_end: Quantiles
+    stages_p50_ms: dict[str, float]
+    model_p50_per_round_ms: list[float]
+    model_throughput_fps: float
+    end_to_end_throughput_fps: float
+
+    def judged_ms(self, judge: Judge) -> float:
+        """The figure that ``judge`` names."""
+        part = self.model if judge.startswith("model") else self.end_to_end
+        return part.p95_ms if judge.endswith("p95") else part.p50_ms
+
+
+class ColdStart(_Closed):
+    """In a fresh process: the backend's import, load and first label. Interpreter start, numpy and OpenCV stay outside."""
+
+    load_ms: float
+    first_label_ms: float
+    """From the start of the load."""
+    peak_memory_mib: float
+    memory_before_load_mib: float
+    runs: int
+
+
+class Accuracy(_Closed):
+    """In percent; the interval is a bootstrap over images. A class that never occurs has None."""
+
+    miou_pct: Percent
+    miou_low_pct: Percent
+    miou_high_pct: Percent
+    pixel_accuracy_pct: Percent
+    iou_pct: dict[str, Percent | None]
+
+
+class Change(_Closed):
+    """Against the float bundle, in percentage points; negative is worse. The interval resamples the same images for both."""
+
+    reference: str
+    miou_change_pct: float
+    miou_change_low_pct: float
+    miou_change_high_pct: float
+    iou_change_pct: dict[str, float | None]
+    worst_class: str | None
+    worst_class_change_pct: float | None
+    label_agreement_pct: Percent
+
+
+class Row(_Closed):
+    """One bundle or network. ``failure`` says why there are no figures, or why some are missing."""
+
+    name: str
+    path: str
+    backend: str
+    precision: str
+    device: str | None = None
+    provider: str | None = None
+    runtime: str | None = None
+    """Package and version, e.g. ``onnxruntime 1.22.0``."""
+    run: str | None = None
+    """The training run that it comes from: bundles of one run share a float reference."""
+    input_height: int | None = None
+    input_width: int | None = None
+    model_sha256: str | None = None
+    file_size_bytes: int | None = None
+    measured_utc: str
+    source: str | None = None
+    """The file that it was merged from; None if it was measured in this run."""
+    failure: str | None = None
+    accuracy: Accuracy | None = None
+    change: Change | None = None
+    latency: Latency | None = None
+    cold_start: ColdStart | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has both figures, from one artifact."""
+        return self.failure is None and self.accuracy is not None and self.latency is not None
+
+
+class Decision(_Closed):
+    """The answer to ``--latency-budget-ms`` and ``--max-drop`` for the rows of one device."""
+
+    device: str
+    latency_budget_ms: float | None
+    max_drop_pct: float | None
+    judge: Judge
+    chosen: str | None
+    nearest: str | None
+    sentence: str
+
+
+class Apart(_Closed):
+    """Rows of another file that can't join, with what differs."""
+
+    source: str
+    differences: list[str]
+    machine: Machine
+    protocol: Protocol
+    rows: list[Row]
+
+
+class Benchmark(_Closed):
+    """The whole file."""
+
+    schema_version: Literal[1] = 1
+    created_utc: str
+    seconds: float
+    judge: Judge
+    classes: list[str]
+    protocol: Protocol
+    machine: Machine
+    rows: list[Row]
+    dominated: list[str] = []
+    """Names of rows that another row of the same table beats in mIoU and latency."""
+    decisions: list[Decision] = []
+    apart: list[Apart] = []
+    warnings: list[str] = []
+
+    def tables(self) -> dict[str, list[Row]]:
+        """Rows by the device that they really ran on; failed rows stand in the first table."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.measured:
+                found.setdefault(row.device or "?", []).append(row)
+        first = next(iter(found), "none")
+        for row in self.rows:
+            if not row.measured:
+                found.setdefault(first, []).append(row)
+        return found
+
+
+def write_benchmark(path: Path, benchmark: Benchmark) -> None:
+    """Write ``benchmark.json``, whole or not at all."""
+    write_json(path, benchmark.model_dump(mode="json"))
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """Read and check a ``benchmark.json``. Raises BundleError with what is wrong with it."""
+    again = "give a benchmark.json that `python -m rdd_deploy.benchmark` wrote"
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"can't read {path}: {error.strerror or error}; {again}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} isn't JSON ({error}); {again}") from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(f"{path} has schema version {version!r}, expected {SCHEMA_VERSION}; {again}")
+    try:
+        return Benchmark.model_validate(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise BundleError(f"{path} isn't a benchmark ({where}: {problem['msg']}); {again}") from error

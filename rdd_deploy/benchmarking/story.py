@@ -1,0 +1,160 @@
+"""A benchmark from bundles and images to records: cold starts, rounds, accuracy, front, decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import cv2
+
+from rdd_deploy.benchmarking import machine as facts
+from rdd_deploy.benchmarking.accuracy import accuracy_of, change_of, reference_of, stacked
+from rdd_deploy.benchmarking.bootstrap import CONFIDENCE_PCT, RESAMPLES, draw
+from rdd_deploy.benchmarking.cold import ColdFailure, cold_start
+from rdd_deploy.benchmarking.images import Images
+from rdd_deploy.benchmarking.measure import WARMUP, Measured, latency_of, measure, turn_plan
+from rdd_deploy.benchmarking.pareto import decide, dominated_names
+from rdd_deploy.benchmarking.records import Benchmark, ColdStart, Judge, Machine, Protocol, Row
+from rdd_deploy.benchmarking.runners import Candidate
+from rdd_deploy.files import sha256
+
+_DRIFT = 1.2
+"""Ratio of a row's slowest to its fastest round from which the machine is called unsteady."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command was asked for."""
+
+    data: str
+    split: str
+    device: str
+    threads: int
+    rounds: int
+    judge: Judge
+    cold: bool = True
+    seed: int = 0
+
+
+def run_benchmark(
+    candidates: Sequence[Candidate], images: Images, settings: Settings, advance: Callable[[str, int], None] = lambda name, frames: None
+) -> tuple[Benchmark, list[tuple[str, Measured]]]:
+    """Measure all candidates; a failure costs its row the figures, never the others.
+
+    Returns:
+        The records, and (name, raw result) of the rows that were measured, for the gallery.
+    """
+    began = time.monotonic()
+    machine = facts.describe()
+    cv2.setNumThreads(settings.threads)
+    cold: dict[str, ColdStart] = {}
+    failures = {candidate.name: candidate.failure for candidate in candidates if candidate.failure}
+    for candidate in candidates:
+        if settings.cold and candidate.name not in failures:
+            try:
+                cold[candidate.name] = cold_start(candidate)
+            except ColdFailure as error:
+                failures[candidate.name] = str(error)
+        advance(candidate.name, 0)
+    able = [candidate for candidate in candidates if candidate.name not in failures]
+    results = dict(zip((candidate.name for candidate in able), measure(able, images, settings.rounds, advance), strict=True))
+    rows = _rows(candidates, results, failures, cold, images, settings.seed)
+    machine = machine.model_copy(update={"load_average_after": facts.load_average()})
+    benchmark = Benchmark(
+        created_utc=now(), seconds=round(time.monotonic() - began, 1), judge=settings.judge, classes=list(images.task.classes),
+        protocol=_protocol(images, settings), machine=machine, rows=rows, warnings=_warnings(machine, rows, images),
+    )  # fmt: skip
+    return benchmark, [(row.name, results[row.name]) for row in rows if row.measured]
+
+
+def judged(benchmark: Benchmark, budget_ms: float | None, max_drop: float | None) -> Benchmark:
+    """The benchmark with its dominated rows and, where asked for, a decision per device."""
+    tables = benchmark.tables()
+    beaten = [name for rows in tables.values() for name in dominated_names(rows, benchmark.judge)]
+    asked = budget_ms is not None or max_drop is not None
+    decisions = [decide(rows, device, budget_ms, max_drop, benchmark.judge) for device, rows in tables.items()] if asked else []
+    return benchmark.model_copy(update={"dominated": beaten, "decisions": decisions})
+
+
+def now() -> str:
+    """ISO 8601 in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _rows(
+    candidates: Sequence[Candidate],
+    results: dict[str, Measured],
+    failures: dict[str, str],
+    cold: dict[str, ColdStart],
+    images: Images,
+    seed: int,
+) -> list[Row]:
+    classes, drawn = images.task.classes, draw(len(images), RESAMPLES, seed)
+    rows = []
+    for candidate in candidates:
+        result = results.get(candidate.name)
+        row = _facts(candidate, result).model_copy(update={"cold_start": cold.get(candidate.name)})
+        if result is None or result.failure:
+            row = row.model_copy(update={"failure": failures.get(candidate.name) or (result.failure if result else "wasn't measured")})
+        else:
+            row = row.model_copy(update={"accuracy": accuracy_of(stacked(result), drawn, classes), "latency": latency_of(result)})
+        rows.append(row)
+    done = []
+    for row in rows:
+        reference = reference_of(row, rows) if row.measured else None
+        if reference is not None:
+            change = change_of(results[row.name], results[reference.name], reference.name, drawn, classes, images)
+            row = row.model_copy(update={"change": change})
+        done.append(row)
+    return done
+
+
+def _facts(candidate: Candidate, result: Measured | None) -> Row:
+    manifest, is_bundle = candidate.manifest, candidate.kind == "bundle"
+    size = (result.input_size if result else None) or candidate.size
+    if size is None and manifest:
+        size = (manifest.input.height, manifest.input.width)
+    files = [candidate.path / name for name in manifest.files] if manifest and is_bundle else [candidate.path]
+    known = manifest is not None and candidate.failure is None
+    return Row(
+        name=candidate.name, path=str(candidate.path), backend=manifest.backend if manifest and is_bundle else "torch" if not is_bundle else "unknown",
+        precision=manifest.precision if manifest and is_bundle else "fp32" if not is_bundle else "unknown",
+        device=result.device if result else None, provider=result.provider if result else None, runtime=candidate.runtime, run=candidate.run,
+        input_height=size[0] if size else None, input_width=size[1] if size else None,
+        model_sha256=(manifest.files[manifest.model] if manifest and is_bundle else sha256(candidate.path)) if known else None,
+        file_size_bytes=sum(file.stat().st_size for file in files) if known else None, measured_utc=now(),
+    )  # fmt: skip
+
+
+def _protocol(images: Images, settings: Settings) -> Protocol:
+    return Protocol(
+        data=settings.data, split=settings.split, images=len(images), images_sha256=images.sha256, images_skipped=len(images.skipped),
+        device_asked=settings.device, threads=settings.threads, rounds=settings.rounds,
+        timed_frames=sum(len(turn) for turn in turn_plan(len(images), settings.rounds)), warmup_frames_per_turn=WARMUP,
+        bootstrap_resamples=RESAMPLES, confidence_pct=CONFIDENCE_PCT, seed=settings.seed,
+    )  # fmt: skip
+
+
+def _warnings(machine: Machine, rows: Sequence[Row], images: Images) -> list[str]:
+    found = []
+    load = machine.load_average_before
+    if load is not None and load > facts.BUSY * machine.cores:
+        found.append(
+            f"the machine was busy before the benchmark began (load average {load:g} on {machine.cores} cores): latencies are too high and unsteady"
+        )
+    unsteady: dict[str, float] = {}
+    for row in rows:
+        rounds = row.latency.model_p50_per_round_ms if row.latency else []
+        if len(rounds) > 1 and max(rounds) > _DRIFT * min(rounds):
+            unsteady[row.name] = max(rounds) / min(rounds)
+    if unsteady:
+        worst = max(unsteady, key=lambda name: unsteady[name])
+        found.append(
+            f"the machine was unsteady: {len(unsteady)} of {len(rows)} rows changed by more than {_DRIFT:g}x between rounds "
+            f"({worst}: {unsteady[worst]:.1f}x); measure again on a quiet machine"
+        )
+    if images.skipped:
+        found.append(f"{len(images.skipped)} unreadable images were left out, the first: {images.skipped[0]}")
+    return found

@@ -9,6 +9,7 @@ Everything is computed in float32, also under autocast, and no step sorts all pi
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.losses.kd import kd_from_log, masked_mean
+from rdd_deploy.losses.kd import kd_from_log, masked_mean, void_inert
 
 Rule = Literal["xor", "and", "or", "student"]
 Divergence = Literal["main_aux", "aux_main"]
@@ -75,7 +76,7 @@ def teacher_student_evaluated(
     Raises:
         ValueError: sizes differ, or the rule or min_kept isn't one of those above.
     """
-    if student_logits.shape != teacher_logits.shape or student_logits.shape[-2:] != target.shape[-2:]:
+    if student_logits.shape != teacher_logits.shape or (len(student_logits), *student_logits.shape[-2:]) != tuple(target.shape):
         raise ValueError(
             f"student logits {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)} and target {tuple(target.shape)} "
             "must be (N, C, H, W), (N, C, H, W) and (N, H, W) of one size; resize the logits to the target first"
@@ -142,9 +143,10 @@ def kept_count(min_kept: float, pixels: int) -> int:
     Raises:
         ValueError: negative, or a share above 1.
     """
-    if min_kept < 0 or (isinstance(min_kept, float) and min_kept > 1):
+    share = not isinstance(min_kept, Integral)  # NumPy's numbers too: int() would make a float32 share a count of 0
+    if not min_kept >= 0 or (share and min_kept > 1):
         raise ValueError(f"min_kept is {min_kept}; expected a share from 0.0 to 1.0, or a whole number of pixels")
-    return math.ceil(min_kept * pixels - 1e-6) if isinstance(min_kept, float) else int(min_kept)
+    return math.ceil(min_kept * pixels - 1e-6) if share else int(min_kept)
 
 
 def true_log_probability(log_p: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
@@ -238,9 +240,10 @@ class RelativeDifficultyLoss(nn.Module):
         auxiliary_weight: float = 0.4,
     ) -> DistillationTerms:
         with torch.autocast(student.device.type, enabled=False):
+            valid = target != self.ignore_index
+            student = void_inert(student, valid)
             log_s = F.log_softmax(student.float(), 1)
             log_t = F.log_softmax(teacher.detach().float(), 1)
-            valid = target != self.ignore_index
             ce = -true_log_probability(log_s, target, self.ignore_index)  # (N, H, W), 0 on void
             parts = self._parts(ce.detach(), log_t, teacher_auxiliary, target, valid, progress)
             task = sum((part.mean(ce) for part in parts), torch.zeros((), device=ce.device))
@@ -253,7 +256,7 @@ class RelativeDifficultyLoss(nn.Module):
             plain = masked_mean(ce, valid)
             total = task + self.kd_weight * kd + self.task_weight * plain
             if student_auxiliary is not None:  # the same weights, as the reference's students have it
-                second = F.log_softmax(student_auxiliary.float(), 1)
+                second = F.log_softmax(void_inert(student_auxiliary, valid).float(), 1)
                 total = total + auxiliary_weight * sum(
                     part.mean(-true_log_probability(second, target, self.ignore_index)) for part in parts
                 )
@@ -274,7 +277,8 @@ class RelativeDifficultyLoss(nn.Module):
         if "tfe" in stage:
             if auxiliary is None:
                 raise ValueError("stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use stage_share=0")
-            weight = _agreement(log_t, F.log_softmax(auxiliary.detach().float(), 1), self.divergence) * valid
+            agreement = _agreement(log_t, F.log_softmax(auxiliary.detach().float(), 1), self.divergence)
+            weight = torch.where(valid, agreement, 0)
             parts.append(WeightedMean(weight, pixels, 1 - progress if blends else 1.0))
         if "tse" in stage:
             p_t = true_log_probability(log_t, target, self.ignore_index).exp()

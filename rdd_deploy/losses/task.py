@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.difficulty import hard_pixels, true_log_probability
-from rdd_deploy.losses.kd import masked_mean
+from rdd_deploy.losses.kd import masked_mean, void_inert
 
 
 class TaskLoss(nn.Module):
@@ -33,14 +33,14 @@ class TaskLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
+            kept = target != self.ignore_index
+            logits = void_inert(logits, kept)
             if self.kind == "balanced":
                 weights = self.class_weight
                 loss = F.cross_entropy(logits.float(), target, weights, ignore_index=self.ignore_index, reduction="sum")
                 assert weights is not None
-                valid = target != self.ignore_index
-                return loss / torch.where(valid, weights[torch.where(valid, target, 0)], 0).sum().clamp(min=1e-6)
+                return loss / torch.where(kept, weights[torch.where(kept, target, 0)], 0).sum().clamp(min=1e-6)
             log_p = true_log_probability(F.log_softmax(logits.float(), 1), target, self.ignore_index)
-            kept = target != self.ignore_index
             if self.kind == "ohem":
                 kept = hard_pixels(log_p.detach().exp(), kept, threshold=0.7, min_kept=0.05)
             return masked_mean(-log_p, kept)

@@ -1,0 +1,21 @@
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy networks: threads cost more than they give, here and in the processes that tests start
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # toys
+
+CAMVID = (os.environ.get("RDD_CAMVID"), "data/camvid", "../shared/data/camvid")
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """The real CamVid; tests that need it carry the marker ``camvid``."""
+    found = [Path(place) for place in CAMVID if place and (Path(place) / "train").is_dir()]
+    if not found:
+        pytest.skip("no CamVid: set RDD_CAMVID or put it into data/camvid")
+    return found[0].resolve()

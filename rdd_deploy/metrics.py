@@ -30,11 +30,10 @@ class Confusion:
             raise ValueError(f"truth is {truth.shape}, prediction is {predicted.shape}; they must be of one size")
         n = len(self.classes)
         known = truth != IGNORE
-        pairs = truth[known].astype(np.int64) * n + predicted[known]
-        added = np.bincount(pairs, minlength=n * n)
-        if len(added) > n * n:
+        true, guess = truth[known].astype(np.int64), predicted[known]
+        if true.size and max(int(true.max()), int(guess.max())) >= n:
             raise ValueError(f"label maps hold ids above {n - 1}, the last of {n} classes")
-        added = added.reshape(n, n)
+        added = np.bincount(true * n + guess, minlength=n * n).reshape(n, n)
         self.matrix += added
         return added
 

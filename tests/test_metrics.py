@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
+
+from rdd_deploy.metrics import Confusion, iou_from
+
+VOID = 255
+
+
+def drawn(seed: int, classes: int, images: int = 3, used: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, used or classes, (images, 6, 7), dtype=np.uint8)
+    guess = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, used or classes, truth.shape)).astype(np.uint8)
+    truth[rng.random(truth.shape) < 0.2] = VOID
+    return truth, guess
+
+
+def counted(truth: np.ndarray, guess: np.ndarray, classes: int) -> Confusion:
+    confusion = Confusion([f"class {i}" for i in range(classes)])
+    confusion.add(truth, guess)
+    return confusion
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10_000), classes=st.integers(2, 12), unused=st.integers(0, 3))
+def test_equals_torchmetrics(seed: int, classes: int, unused: int) -> None:
+    truth, guess = drawn(seed, classes, used=max(1, classes - unused))
+    confusion = counted(truth, guess, classes)
+    a, b = torch.from_numpy(guess).long(), torch.from_numpy(truth).long()
+    matrix = multiclass_confusion_matrix(a, b, classes, ignore_index=VOID).numpy()
+    assert (confusion.matrix == matrix).all()
+    expected = multiclass_jaccard_index(a, b, classes, average="none", ignore_index=VOID).numpy()
+    occurs = (matrix.sum(0) + matrix.sum(1)) > 0
+    assert np.allclose(confusion.iou[occurs], expected[occurs], atol=1e-6)
+    assert np.isnan(confusion.iou[~occurs]).all()
+    assert confusion.miou == pytest.approx(expected[occurs].mean(), abs=1e-6)
+    assert confusion.pixel_accuracy == pytest.approx((truth == guess)[truth != VOID].mean())
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000))
+def test_void_is_inert(seed: int) -> None:
+    truth, guess = drawn(seed, 5)
+    before = counted(truth, guess, 5)
+    guess[truth == VOID] = 4
+    assert (counted(truth, guess, 5).matrix == before.matrix).all()
+    guess[truth == VOID] = VOID
+    assert (counted(truth, guess, 5).matrix == before.matrix).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), batch=st.integers(1, 5))
+def test_batch_size_and_order_are_irrelevant(seed: int, batch: int) -> None:
+    truth, guess = drawn(seed, 5, images=5)
+    whole = counted(truth, guess, 5)
+    parts = Confusion(whole.classes)
+    for start in reversed(range(0, 5, batch)):
+        added = parts.add(truth[start : start + batch], guess[start : start + batch])
+        assert added.sum() == (truth[start : start + batch] != VOID).sum()
+    assert (parts.matrix == whole.matrix).all()
+    assert parts.summary() == whole.summary()
+
+
+def test_by_hand() -> None:
+    confusion = counted(np.array([[0, 0, 1, VOID]], np.uint8), np.array([[0, 1, 1, 0]], np.uint8), 3)
+    assert confusion.matrix.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert confusion.summary() == {
+        "miou_pct": 50.0,
+        "pixel_accuracy_pct": 66.667,
+        "iou_pct": {"class 0": 50.0, "class 1": 50.0, "class 2": None},
+    }
+
+
+def test_nothing_counted_has_no_figures() -> None:
+    assert Confusion(["a", "b"]).summary() == {"miou_pct": None, "pixel_accuracy_pct": None, "iou_pct": {"a": None, "b": None}}
+
+
+def test_many_matrices_at_once() -> None:
+    matrices = np.stack([counted(*drawn(seed, 4), 4).matrix for seed in range(6)])
+    assert np.allclose(iou_from(matrices), np.stack([iou_from(one) for one in matrices]), equal_nan=True)
+
+
+@pytest.mark.parametrize(("truth", "guess"), [(3, 0), (0, 3), (0, VOID), (2, 200), (200, 0)])
+def test_ids_out_of_range_are_refused(truth: int, guess: int) -> None:
+    # A predicted id of 3 where the truth is 0 would be counted as truth 1, prediction 0.
+    with pytest.raises(ValueError, match="ids above 2, the last of 3 classes"):
+        counted(np.full((2, 2), truth, np.uint8), np.full((2, 2), guess, np.uint8), 3)
+
+
+def test_sizes_must_agree() -> None:
+    with pytest.raises(ValueError, match="must be of one size"):
+        counted(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)

@@ -1,0 +1,152 @@
+"""Which frames calibrate: from the train split, chosen to cover classes and brightness, or a folder of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rdd_deploy.data.base import Frame, Split, read_frame
+from rdd_deploy.errors import DataError
+from rdd_deploy.export.measure import progress
+from rdd_deploy.frames import resize_frame
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+BRIGHTNESS_BINS = 8
+LEAST_CORRELATION = 0.3
+"""Of horizontally adjacent pixels. Photographs and renderings lie above 0.8, noise near 0."""
+
+
+@dataclass(frozen=True)
+class CalibrationFrames:
+    """Frames at the network's size, uint8 (1, H, W, 3) BGR, read one at a time.
+
+    Attributes: ``digest`` identifies the frames' pixels and the size.
+    """
+
+    names: list[str]
+    paths_or_indices: list[Path] | list[int]
+    split: Split | None
+    size: tuple[int, int]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def blob(self, position: int) -> Frame:
+        """Frame ``position`` through the same path as every deployed frame."""
+        place = self.paths_or_indices[position]
+        frame = read_frame(place) if isinstance(place, Path) else self.split.frame(place)  # type: ignore[union-attr]
+        return np.ascontiguousarray(resize_frame(frame, self.size)[np.newaxis, ..., ::-1])
+
+
+def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[int, int]) -> CalibrationFrames:
+    """Choose ``count`` frames of the train split.
+
+    Args:
+        others: splits that accuracy is measured on; no image of theirs may calibrate.
+
+    Raises:
+        DataError: an image is in both, or is noise.
+    """
+    facts, digests = [], []
+    with progress("look at train frames", len(train)) as advance:
+        for index in range(len(train)):
+            frame, labels = train.frame(index), train.labels(index)
+            digests.append(_digest(frame))
+            facts.append(_Facts.of(frame, labels, len(train.task)))
+            advance()
+    _refuse_shared(digests, [str(name) for name in train.names], others)
+    chosen = _cover(facts, min(count, len(train)))
+    for index in chosen:
+        _refuse_noise(train.frame(index), train.names[index])
+    key = hashlib.sha256("".join(digests[i] for i in chosen).encode() + str(size).encode()).hexdigest()
+    return CalibrationFrames([train.names[i] for i in chosen], chosen, train, size, key)
+
+
+def from_folder(folder: Path, others: Sequence[Split], count: int, size: tuple[int, int], frame_size: tuple[int, int]) -> CalibrationFrames:
+    """Take up to ``count`` images of a folder, evenly over their names.
+
+    Args:
+        frame_size: (height, width) of the data set's frames; the images must have this size or the network's.
+
+    Raises:
+        DataError: no folder, no images, images of another size, noise, or images that are also in ``others``.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no calibration folder {folder}; put images of the target's camera there, or leave calibration.folder out")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"the calibration folder {folder} holds no images ({', '.join(sorted(SUFFIXES))}); put some there, or leave it out")
+    paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
+    digests = []
+    for path in paths:
+        frame = read_frame(path)
+        if frame.shape[:2] not in (tuple(size), tuple(frame_size)):
+            raise DataError(
+                f"{path} is {frame.shape[0]}x{frame.shape[1]}; expected frames of {frame_size[0]}x{frame_size[1]} (the data set's) or "
+                f"{size[0]}x{size[1]} (the network's), because another size or shape gives other activations"
+            )
+        _refuse_noise(frame, str(path))
+        digests.append(_digest(frame))
+    _refuse_shared(digests, [str(path) for path in paths], others)
+    key = hashlib.sha256("".join(digests).encode() + str(size).encode()).hexdigest()
+    return CalibrationFrames([path.stem for path in paths], paths, None, size, key)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    classes: NDArray[np.float64]
+    """Share of the frame per class."""
+    brightness: int
+    """Bin of the mean grey value."""
+
+    @classmethod
+    def of(cls, frame: Frame, labels: NDArray[np.uint8], classes: int) -> _Facts:
+        counts = np.bincount(labels.ravel(), minlength=256)[:classes]
+        return cls(counts / labels.size, min(BRIGHTNESS_BINS - 1, int(frame.mean() * BRIGHTNESS_BINS / 256)))
+
+
+def _cover(facts: Sequence[_Facts], count: int) -> list[int]:
+    """Greedy cover: each step takes the frame that adds most to what has been seen least, by square roots of the sums."""
+    shares = np.stack([fact.classes for fact in facts])
+    shares = shares / np.maximum(shares.sum(0), 1e-12)  # a rare class weighs as much as a common one
+    bins = np.eye(BRIGHTNESS_BINS)[[fact.brightness for fact in facts]]
+    features = np.concatenate([shares, bins / np.maximum(bins.sum(0), 1)], 1)
+    seen = np.zeros(features.shape[1])
+    free = list(range(len(facts)))
+    chosen: list[int] = []
+    while len(chosen) < count:
+        gains = (np.sqrt(seen + features[free]) - np.sqrt(seen)).sum(1)
+        best = free.pop(int(gains.argmax()))
+        seen += features[best]
+        chosen.append(best)
+    return sorted(chosen)
+
+
+def _digest(frame: Frame) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).hexdigest()
+
+
+def _refuse_shared(digests: Sequence[str], names: Sequence[str], others: Sequence[Split]) -> None:
+    known = dict(zip(digests, names, strict=True))
+    for other in others:
+        for index in range(len(other)):
+            if (name := known.get(_digest(other.frame(index)))) is not None:
+                raise DataError(
+                    f"the calibration image {name} is also {other.names[index]} of the split that accuracy is measured on; "
+                    "take it out of one, or the measured drop is too good to be true"
+                )
+
+
+def _refuse_noise(frame: Frame, name: str) -> None:
+    grey = frame.mean(2)
+    left, right = grey[:, :-1].ravel(), grey[:, 1:].ravel()
+    if left.std() < 1e-6 or right.std() < 1e-6:
+        return  # a black frame is poor, but real cameras give them
+    if float(np.corrcoef(left, right)[0, 1]) < LEAST_CORRELATION:
+        raise DataError(f"the calibration image {name} is noise (neighbouring pixels don't resemble each other); expected real frames")

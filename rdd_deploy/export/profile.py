@@ -1,0 +1,129 @@
+"""The closed schema of an export profile: one target in one YAML file, readable without the code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.recipe import Part, Size
+from rdd_deploy.runtime.manifest import BackendName, Precision
+from rdd_deploy.schema import load_yaml, override, validated
+
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers"]
+Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
+SHIPPED = Path(__file__).resolve().parents[2] / "export"
+PRECISIONS: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("fp32", "int8"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+}
+
+
+class Placement(Part):
+    """What stays in float in an INT8 graph, beside activations that never gain from it."""
+
+    classifier: Literal["float", "int8"] = Field("float", description="the last 1x1 convolutions, whose outputs are the logits")
+    gate: Literal["float", "int8"] = Field("float", description="the LR-ASPP gate's convolution on the pooled features")
+    float_layers: list[str] = Field([], description="further convolutions by name, e.g. encoder.conv_stem")
+
+
+class Calibration(Part):
+    """How the range of each activation is found. Frames come from the train split, or from a folder; never random data."""
+
+    images: Annotated[int, Field(ge=1, le=4096)] = 128
+    method: Method = "minmax"
+    percentile: Annotated[float, Field(gt=50, le=100)] = Field(99.99, description="share of the values inside the range, in percent")
+    bins: Annotated[int, Field(ge=512)] = Field(2048, description="histogram bins over [-max, max]")
+    folder: str | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
+
+
+class Gate(Part):
+    """How much accuracy the artifact may lose, and what is tried before it fails."""
+
+    max_drop: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="points of mIoU below the float network")
+    remedies: list[Remedy] = Field(["percentile", "mse", "bias_correction", "float_layers"], description="in the order they are tried")
+    float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
+    ranking_frames: Annotated[int, Field(ge=1)] = Field(16, description="train frames on which layers are ranked")
+
+
+class Engine(Part):
+    """TensorRT only."""
+
+    compute_capabilities: list[Capability] = Field([], description="tensorrt-rtx: GPUs to build for, e.g. 8.6; tensorrt builds for its own")
+    workspace_mib: Annotated[int, Field(ge=16)] | None = None
+
+
+class Profile(Part):
+    """One target: what runs the bundle, in which precision, from which form of the graph."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="bundle name; default: the file's name")
+    backend: BackendName
+    precision: Precision
+    form: Literal["trt", "x86"] | None = Field(None, description="int8: trt = symmetric S8 (TensorRT, OpenVINO); x86 = U8 (onnxruntime)")
+    tail: Literal["nchw", "nhwc"] = Field("nchw", description="layout of the last upsampling and argmax; nhwc is onnxruntime's fast one")
+    size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")
+    placement: Placement = Placement()
+    calibration: Calibration | None = None
+    gate: Gate = Gate()
+    engine: Engine | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Profile:
+        allowed = PRECISIONS[self.backend]
+        if self.precision not in allowed:
+            raise ValueError(f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of {', '.join(allowed)}")
+        int8 = self.precision == "int8"
+        if int8 and (self.form is None or self.calibration is None):
+            raise ValueError("precision int8 needs the keys 'form' (trt or x86) and 'calibration' (may be empty: {})")
+        if not int8 and (self.form or self.calibration):
+            raise ValueError(f"'form' and 'calibration' belong to precision int8, not to {self.precision}")
+        if self.backend.startswith("tensorrt"):
+            self._fits_tensorrt()
+        elif self.engine is not None:
+            raise ValueError(f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}")
+        if self.size is not None and min(self.size) < 32:
+            raise ValueError(f"size is {list(self.size)}; expected at least [32, 32]")
+        return self
+
+    def _fits_tensorrt(self) -> None:
+        if self.form == "x86":
+            raise ValueError("form is x86, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt")
+        if self.tail == "nhwc":
+            raise ValueError("tail is nhwc, which TensorRT would transpose back; expected tail: nchw")
+        if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
+            raise ValueError("tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']")
+
+
+def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
+    """Read a profile: a YAML file, or the name of a shipped one.
+
+    Raises:
+        RecipeError: missing, not YAML, or invalid; every problem is listed with its dotted path.
+    """
+    path = find_profile(path)
+    tree = load_yaml(path)
+    for text in overrides:
+        override(tree, text)
+    tree.setdefault("name", path.stem)
+    return validated(Profile, tree, path)
+
+
+def find_profile(path: str | Path) -> Path:
+    """The file that a profile's name or path means."""
+    given = Path(path)
+    for candidate in (given, Path("export") / f"{given}.yaml", SHIPPED / f"{given}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+    raise RecipeError(f"no profile '{path}'; expected a YAML file" + (f", or one of {', '.join(known)}" if known else ""))
+
+
+def changed(profile: Profile, **updates: Any) -> Profile:
+    """The profile with other values, checked again."""
+    return validated(Profile, profile.model_dump(exclude_unset=True) | updates, f"profile {profile.name}")

@@ -47,8 +47,11 @@ class By(str, Enum):
 def open_images(candidates: Sequence[Candidate], data: Path | None, name: str | None, split: str, limit: int | None) -> tuple[str, Images]:
     """The images to measure on, and their data set's name: as asked for, else what the first readable bundle was made from."""
     manifest = next((candidate.manifest for candidate in candidates if candidate.manifest), None)
-    if name is None and manifest is not None and manifest.provenance.get("data"):
-        return str(manifest.provenance["data"]), Images(open_recorded(manifest, split, data), limit)
+    recorded = manifest.provenance.get("data") if manifest else None
+    if name is None and manifest is not None and recorded:
+        if recorded == "streets" and data is not None:
+            raise DataError(f"'{manifest.name}' was made from streets, which lie in no folder; say what {data} is: --data-name camvid or folder")
+        return str(recorded), Images(open_recorded(manifest, split, data), limit)
     name = name or "camvid"
     options: dict[str, object] = {}
     if name == "folder":
@@ -88,7 +91,7 @@ def finish(benchmark: Benchmark) -> None:
 
 @command
 def main(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="bundle folders, e.g. runs/latest/export/*")],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="bundle folders, e.g. runs/latest/export/*")],
     data: Annotated[Path | None, typer.Option(help="where the data set lies; default: where the bundles were made from")] = None,
     data_name: Annotated[str | None, typer.Option(help=f"{', '.join(DATASETS)}; default: what the bundles were made from")] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",

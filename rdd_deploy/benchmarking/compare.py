@@ -8,13 +8,14 @@ from pathlib import Path
 from rdd_deploy.benchmarking.records import Apart, Benchmark, Machine, Protocol, Row
 
 _MACHINE = ("cpu_model", "architecture", "cores", "governor", "gpu")
-"""Library versions aren't among them: comparing two is what people do, and every row names its own."""
+"""Library versions aren't among them: comparing two is what people do, and every row names its own.
+Nor is the device that was asked for: tables go by the one that a row really ran on."""
 
 
 def differences(new: tuple[Machine, Protocol], old: tuple[Machine, Protocol]) -> list[str]:
     """Every fact that keeps two measurements out of one table, as ``name: old against new``; empty if there is none."""
     pairs = [(name, getattr(old[0], name), getattr(new[0], name)) for name in _MACHINE]
-    pairs += [(name, getattr(old[1], name), getattr(new[1], name)) for name in Protocol.model_fields]
+    pairs += [(name, getattr(old[1], name), getattr(new[1], name)) for name in Protocol.model_fields if name != "device_asked"]
     return [f"{name}: {_short(before)} against {_short(after)}" for name, before, after in pairs if before != after]
 
 
@@ -24,8 +25,8 @@ def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> B
     for path, old in earlier:
         differing = differences((benchmark.machine, benchmark.protocol), (old.machine, old.protocol))
         differing += ["classes: others"] if not differing and old.classes != benchmark.classes else []
-        taken = {row.name for row in rows}
-        marked = [_marked(row, path, taken if not differing else set()) for row in old.rows]
+        taken = set() if differing else {row.name for row in rows}
+        marked = [_marked(row, path, taken) for row in old.rows]
         if differing:
             apart.append(Apart(source=str(path), differences=differing, machine=old.machine, protocol=old.protocol, rows=marked))
             warnings.append(f"{path} was measured otherwise ({'; '.join(differing)}); its rows stand in a table of their own")
@@ -35,9 +36,12 @@ def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> B
 
 
 def _marked(row: Row, path: Path, taken: set[str]) -> Row:
-    suffix = f" ({row.measured_utc[:16].replace('T', ' ')})"
-    renamed = {"name": row.name + suffix} if row.name in taken else {}
-    return row.model_copy(update={"source": row.source or str(path), **renamed})
+    name, number = row.name, 1
+    while name in taken:
+        name = f"{row.name} ({row.measured_utc[:16].replace('T', ' ')}{f', {number}' if number > 1 else ''})"
+        number += 1
+    taken.add(name)
+    return row.model_copy(update={"source": row.source or str(path), "name": name})
 
 
 def _short(value: object) -> str:

@@ -52,7 +52,7 @@ def _tails(part: Quantiles) -> str:
 
 def _change(change: Change | None) -> list[str]:
     if change is None:
-        return ["float", "–"]
+        return ["reference", "–"]
     unchanged = change.worst_class is None or (change.worst_class_change_pct or 0) > -0.005
     worst = "none worse" if unchanged else f"{escape(str(change.worst_class))}<small>{_signed(change.worst_class_change_pct)}</small>"
     span = f"{_minus(change.miou_change_low_pct)} to {_minus(change.miou_change_high_pct)}"
@@ -117,7 +117,7 @@ def _class_cell(row: Row, name: str) -> str:
     value = row.accuracy.iou_pct.get(name) if row.accuracy else None
     if value is None:
         return '<td class="none">never occurs</td>'
-    change = _signed(row.change.iou_change_pct.get(name)) if row.change else "float"
+    change = _signed(row.change.iou_change_pct.get(name)) if row.change else "reference"
     return f'<td style="--share:{value:.1f}"><small>{change}</small>{value:.1f}</td>'
 
 

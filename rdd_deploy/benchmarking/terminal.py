@@ -77,7 +77,7 @@ def _cells(row: Row) -> list[str]:
 
 def _change(change: Change | None) -> tuple[str, str]:
     if change is None:
-        return "float", ""
+        return "reference", ""
     unchanged = change.worst_class is None or (change.worst_class_change_pct or 0) > -0.005
     worst = "none worse" if unchanged else f"{change.worst_class}\n{change.worst_class_change_pct:+.2f}"
     return f"{change.miou_change_pct:+.2f}\n{change.miou_change_low_pct:+.2f} to {change.miou_change_high_pct:+.2f}", worst

@@ -92,4 +92,7 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
     count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))
-    return DataLoader(crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin)
+    # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after a resume and
+    # shift every dropout mask behind it; the samples seed themselves.
+    own = torch.Generator()
+    return DataLoader(crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own)

@@ -69,7 +69,8 @@ class RandomScaleCrop:
         mask = tv_tensors.Mask(cut(labels[None], window, fill=IGNORE))
         size = list(self.augment.crop)
         picture = F.resize(picture, size, v2.InterpolationMode.BILINEAR, antialias=True)
-        mask = F.resize(mask, size, v2.InterpolationMode.NEAREST)
+        # Plain NEAREST takes the corner of each output pixel, not its centre: labels would slide against the picture when it shrinks.
+        mask = F.resize(mask, size, v2.InterpolationMode.NEAREST_EXACT)
         if window.flip:
             picture, mask = F.horizontal_flip(picture), F.horizontal_flip(mask)
         if self.jitter is not None:

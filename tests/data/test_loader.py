@@ -1,0 +1,112 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rdd_deploy.data import open_split
+from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.recipe import Augment
+from toys import CLASSES, write_data
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Frames:
+    root = write_data(tmp_path_factory.mktemp("data"), train=7, val=1)
+    return Frames(open_split("folder", root, "train", classes=CLASSES), keep=True)
+
+
+def batches(frames: Frames, workers: int, start: int = 0, seed: int = 3) -> list[Batch]:
+    crops = Crops(frames, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), seed)
+    return list(training_loader(crops, StepSampler(len(frames), 3, 2, seed, start=start), workers, pin=False))
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
+
+
+def test_batches_depend_on_seed_and_epoch_not_on_workers_or_the_generator(frames: Frames) -> None:
+    torch.manual_seed(1)
+    alone = batches(frames, 0)
+    torch.manual_seed(2)
+    assert same(alone, batches(frames, 0))
+    assert same(alone, batches(frames, 2))
+    assert not same(alone, batches(frames, 0, seed=4))
+
+
+def test_a_restart_in_the_middle_gives_the_rest(frames: Frames) -> None:
+    whole = batches(frames, 0)
+    assert len(whole) == 4
+    for start in range(5):
+        assert same(whole[start:], batches(frames, 0, start=start))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_leaves_the_global_generator_alone(frames: Frames, workers: int) -> None:
+    """Dropout draws from it: a resumed run opens one more loader than an uninterrupted one and must still draw the same."""
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    batches(frames, workers)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_types_and_shapes(frames: Frames) -> None:
+    batch = batches(frames, 0)[0]
+    assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (3, 3, 48, 40))
+    assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.int64, (3, 48, 40))
+    assert (batch.windows.dtype, tuple(batch.windows.shape)) == (torch.int64, (3, 5))
+    assert (batch.indices.dtype, tuple(batch.indices.shape)) == (torch.int64, (3,))
+
+
+@given(count=st.integers(1, 40), batch=st.integers(1, 12), epochs=st.integers(1, 3), seed=st.integers(0, 99))
+def test_every_epoch_is_a_permutation_without_its_incomplete_batch(count: int, batch: int, epochs: int, seed: int) -> None:
+    sampler = StepSampler(count, batch, epochs, seed)
+    steps = list(sampler)
+    assert len(steps) == len(sampler) == epochs * (count // min(batch, count))
+    assert {len(step) for step in steps} == {min(batch, count)}
+    for epoch in range(epochs):
+        seen = [index for step in steps for at, index in step if at == epoch]
+        assert len(seen) == len(set(seen)) == count - count % min(batch, count)
+
+
+@given(count=st.integers(4, 40), batch=st.sampled_from([2, 4]), start=st.integers(0, 2), seed=st.integers(0, 99))
+def test_ranks_share_each_batch(count: int, batch: int, start: int, seed: int) -> None:
+    whole = list(StepSampler(count, batch, 2, seed, start=start))
+    parts = [list(StepSampler(count, batch, 2, seed, start=start, rank=rank, ranks=2)) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(step) for step in whole]
+
+
+def test_epochs_differ(frames: Frames) -> None:
+    steps = list(StepSampler(20, 20, 2, 0))
+    assert [i for _, i in steps[0]] != [i for _, i in steps[1]]
+
+
+def test_frames_are_read_once_where_they_are_kept(frames: Frames) -> None:
+    reads = []
+
+    class Counting(type(frames.split)):  # type: ignore[misc]
+        def frame(self, index: int) -> np.ndarray:
+            reads.append(index)
+            return super().frame(index)
+
+    split = Counting(frames.split.task, frames.split.pairs, [255])  # type: ignore[attr-defined]
+    for keep, expected in ((True, 1), (False, 3)):
+        reads.clear()
+        kept = Frames(split, keep)
+        for _ in range(3):
+            image, labels = kept[2]
+        assert len(reads) == expected
+        assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 64, 64))
+        assert tuple(labels.shape) == (64, 64)
+
+
+def test_no_worker_processes_where_no_cores_are_left(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = Crops(frames, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), 0)
+    counts = []
+    for cores in (1, 2, 4, 64):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        counts.append(training_loader(crops, StepSampler(7, 3, 1, 0), None, pin=False).num_workers)
+    assert counts == [0, 0, 2, 8]

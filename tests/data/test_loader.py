@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import CLASSES, write_data
 
 from rdd_deploy.data import open_split
 from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.recipe import Augment
-from toys import CLASSES, write_data
 
 
 @pytest.fixture(scope="module")

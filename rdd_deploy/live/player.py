@@ -75,7 +75,7 @@ class Player:
                 self._show(result)
             else:
                 self._idle()
-            while (key := self._screen.key()) is not None:
+            while not self.quit and (key := self._screen.key()) is not None:
                 self._press(key)
         for error in (self._inference.error, self._grabber.error):
             if error is not None:

@@ -63,9 +63,14 @@ class Window:
         if code < 0:
             code = cv2.pollKey()
         if code < 0:
-            closed = self._sized and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
-            return "q" if closed else None
+            return "q" if self._sized and self._closed() else None
         return chr(code & 0xFF)
+
+    def _closed(self) -> bool:
+        try:
+            return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1)
+        except cv2.error:  # Qt, once its last window is gone
+            return True
 
     def close(self) -> None:
         if self._opened:

@@ -203,6 +203,31 @@ def test_runs_on_the_edge_install(tmp_path: Path, bundles: list[str]) -> None:
     assert frames(seen) == 2
 
 
+CLOSE_WINDOW = """
+import ctypes, sys
+from ctypes import c_char_p, c_int, c_long, c_ulong, c_void_p
+
+x11 = ctypes.CDLL("libX11.so.6")
+x11.XOpenDisplay.argtypes, x11.XOpenDisplay.restype = [c_char_p], c_void_p
+x11.XInternAtom.argtypes, x11.XInternAtom.restype = [c_void_p, c_char_p, c_int], c_ulong
+x11.XSendEvent.argtypes = [c_void_p, c_ulong, c_int, c_long, c_void_p]
+x11.XSync.argtypes = [c_void_p, c_int]
+
+
+class ClientMessage(ctypes.Structure):
+    _fields_ = [("type", c_int), ("serial", c_ulong), ("send_event", c_int), ("display", c_void_p), ("window", c_ulong),
+                ("message_type", c_ulong), ("format", c_int), ("data", c_long * 5), ("pad", c_long * 24)]
+
+
+display, window = x11.XOpenDisplay(None), int(sys.argv[1])
+protocols, delete = (x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW"))
+event = ClientMessage(type=33, window=window, message_type=protocols, format=32)
+event.data[0] = delete
+x11.XSendEvent(display, window, 0, 0, ctypes.byref(event))
+x11.XSync(display, 0)
+"""
+
+
 class Desktop:
     """A virtual screen whose pixels lie in a file (XWD format), with keys pressed by xdotool."""
 
@@ -223,6 +248,11 @@ class Desktop:
 
     def press(self, key: str) -> None:
         self.tool("key", key)
+
+    def close_window(self, title: str) -> None:
+        """What a window manager sends when the cross is clicked; xdotool can only destroy windows."""
+        number = self.tool("search", "--name", title).split()[0]
+        subprocess.run([sys.executable, "-c", CLOSE_WINDOW, number], env=self.environment, timeout=20, check=True)
 
 
 @pytest.fixture
@@ -254,6 +284,14 @@ def near(picture: np.ndarray, y: int, x: int, colour: tuple[int, int, int]) -> b
     return bool(np.abs(np.median(picture[y : y + 9, x : x + 9].reshape(-1, 3), 0) - colour).max() < 12)
 
 
+def has_panels(shot: np.ndarray) -> bool:
+    """White text on a darkened picture at the top left, every class's colour at the bottom right, nothing beyond the doubled frame."""
+    status, legend = shot[10:60, 10:330], shot[560:720, 760:960].reshape(-1, 3).astype(int)
+    written = status.max() > 200 and np.median(status[..., 0]) < 130
+    coloured = all((np.abs(legend - colour).max(1) < 10).sum() > 20 for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    return bool(written and coloured and shot[720:].max() == 0)
+
+
 def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], video: str) -> None:
     """The picture is 480×360 shown twice as large: three fields, each labelled with its own colour, with panels on top."""
     stats = tmp_path / "s.json"
@@ -269,14 +307,7 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
 
         # Half frame (220), half palette (255).
         until(lambda: fields(blue, green, red), process)
-        shot = desktop.screenshot()
-        assert shot[720:].max() == 0, "the window is twice the frame's size, not more"
-        panel = shot[10:60, 10:330]
-        assert panel.max() > 200, "white text on the status panel"
-        assert np.median(panel[..., 0]) < 130, "on a darkened picture"
-        legend = shot[560:720, 760:960].reshape(-1, 3)
-        for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)):
-            assert (np.abs(legend.astype(int) - colour).max(1) < 10).sum() > 20, f"{colour} in the legend"
+        until(lambda: has_panels(desktop.screenshot()), process)
 
         desktop.press("2")  # the darkest channel: blue's is green (the first of two zeros), the others' is blue
         until(lambda: fields((110, 127, 0), (127, 110, 0), (127, 0, 110)), process)
@@ -287,8 +318,7 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
         desktop.press("1")
         until(lambda: fields(blue, green, red), process)
         desktop.press("v")  # left half bundle 1, right half bundle 2, a white line between
-        until(lambda: fields(blue, green, (127, 0, 110)), process)
-        assert desktop.screenshot()[600, 477:485].min(-1).max() > 150
+        until(lambda: fields(blue, green, (127, 0, 110)) and desktop.screenshot()[600, 477:485].min(-1).max() > 150, process)
         desktop.press("h")
         until(lambda: np.median(desktop.screenshot()[300:420, 380:580, 1]) < 237 * dark, process)
         desktop.press("s")
@@ -307,3 +337,17 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
     record = json.loads(stats.read_text())
     assert all(bundle["frames"] > 0 for bundle in record["bundles"])
     assert record["disagreement_pct"] > 90
+
+
+def test_closing_the_window_ends_the_app(tmp_path: Path, desktop: Desktop, bundles: list[str], video: str) -> None:
+    seen = tmp_path / "seen.mp4"
+    process = start("--source", video, "--realtime", "--bundle", bundles[0], "--record", str(seen), env=desktop.environment)
+    try:
+        until(lambda: list(tmp_path.glob(".seen*")) and desktop.tool("search", "--name", "^rdd_deploy$"), process)
+        desktop.close_window("^rdd_deploy$")
+        code, _, err = finish(process, 20)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert (code, err) == (0, "")
+    assert frames(seen) > 0

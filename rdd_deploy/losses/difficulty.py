@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.losses.kd import kd_from_log, masked_mean, void_inert
+from rdd_deploy.losses.kd import masked_mean, void_inert
+from rdd_deploy.losses.pixels import blocks, pixel_terms
 
 Rule = Literal["xor", "and", "or", "student"]
 Divergence = Literal["main_aux", "aux_main"]
@@ -34,17 +35,15 @@ def teacher_full_evaluated(primary_logits: Tensor, auxiliary_logits: Tensor, *, 
     Returns:
         float32 weight (N, H, W) in (0, 1]; 1 where the two agree (easy).
     """
-    with torch.autocast(primary_logits.device.type, enabled=False):
-        main = F.log_softmax(primary_logits.detach().float(), 1)
-        aux = F.log_softmax(auxiliary_logits.detach().float(), 1)
-        return _agreement(main, aux, divergence)
-
-
-def _agreement(main: Tensor, aux: Tensor, divergence: Divergence) -> Tensor:
-    first, second = (main, aux) if divergence == "main_aux" else (aux, main)
-    kl = (first.exp() * (first - second)).sum(1)  # (N, H, W)
-    # Rounding can take KL a hair below 0, and exp underflows to 0 beyond 87; the weight is in (0, 1] by definition.
-    return torch.exp(-kl.clamp(min=0, max=80))
+    first, second = (primary_logits, auxiliary_logits) if divergence == "main_aux" else (auxiliary_logits, primary_logits)
+    with torch.no_grad(), torch.autocast(primary_logits.device.type, enabled=False):
+        weight = primary_logits.new_empty(primary_logits[:, 0].shape, dtype=torch.float32)
+        for part in blocks(primary_logits):
+            log_p, log_q = F.log_softmax(first[part].float(), 1), F.log_softmax(second[part].float(), 1)
+            kl = (log_p.exp() * (log_p - log_q)).sum(1)  # (n, h, W)
+            # Rounding can take KL a hair below 0, and exp underflows to 0 beyond 87; the weight is in (0, 1] by definition.
+            weight[part[0], part[2]] = torch.exp(-kl.clamp(min=0, max=80))
+        return weight
 
 
 def teacher_student_evaluated(
@@ -179,7 +178,7 @@ class WeightedMean(NamedTuple):
 
 
 class RelativeDifficultyLoss(nn.Module):
-    """weight ⊙ L_task + λ · L_kd with the weight of the current stage; the log-softmaxes are shared by all terms.
+    """weight ⊙ L_task + λ · L_kd with the weight of the current stage; all terms come from one pass over the logits.
 
     Stage 1 (TFE) weighs with ``teacher_full_evaluated`` and averages over valid pixels (Eq. 8); stage 2 (TSE) averages over the pixels
     that ``teacher_student_evaluated`` keeps. ``hand_over='linear'`` blends both losses by progress instead of switching.
@@ -241,19 +240,12 @@ class RelativeDifficultyLoss(nn.Module):
     ) -> DistillationTerms:
         with torch.autocast(student.device.type, enabled=False):
             valid = target != self.ignore_index
-            student = void_inert(student, valid)
-            log_s = F.log_softmax(student.float(), 1)
-            log_t = F.log_softmax(teacher.detach().float(), 1)
-            ce = -true_log_probability(log_s, target, self.ignore_index)  # (N, H, W), 0 on void
-            parts = self._parts(ce.detach(), log_t, teacher_auxiliary, target, valid, progress)
-            task = sum((part.mean(ce) for part in parts), torch.zeros((), device=ce.device))
-            weight = sum((part.share * part.weight for part in parts), torch.zeros_like(ce))
-            if self.temperature == 1:
-                kd = kd_from_log(log_s, log_t, valid)
-            else:
-                warm_s, warm_t = (F.log_softmax(x / self.temperature, 1) for x in (log_s, log_t))
-                kd = self.temperature**2 * kd_from_log(warm_s, warm_t, valid)
-            plain = masked_mean(ce, valid)
+            pixel = pixel_terms(student.float(), teacher.detach().float(), target, valid, self.temperature)
+            parts = self._parts(pixel.ce.detach(), pixel.teacher_true, teacher, teacher_auxiliary, valid, progress)
+            task = sum((part.mean(pixel.ce) for part in parts), torch.zeros((), device=target.device))
+            weight = sum((part.share * part.weight for part in parts), torch.zeros_like(pixel.teacher_true))
+            kd = self.temperature**2 * masked_mean(pixel.kl, valid)
+            plain = masked_mean(pixel.ce, valid)
             total = task + self.kd_weight * kd + self.task_weight * plain
             if student_auxiliary is not None:  # the same weights, as the reference's students have it
                 second = F.log_softmax(void_inert(student_auxiliary, valid).float(), 1)
@@ -265,7 +257,7 @@ class RelativeDifficultyLoss(nn.Module):
             return DistillationTerms(total, terms, weight)
 
     def _parts(
-        self, ce: Tensor, log_t: Tensor, auxiliary: Tensor | None, target: Tensor, valid: Tensor, progress: float
+        self, ce: Tensor, teacher_true: Tensor, teacher: Tensor, auxiliary: Tensor | None, valid: Tensor, progress: float
     ) -> list[WeightedMean]:
         """The weighted means that make up the task loss at this progress: one, or two while stages are blended."""
         stage = self.stage(progress)
@@ -277,11 +269,10 @@ class RelativeDifficultyLoss(nn.Module):
         if "tfe" in stage:
             if auxiliary is None:
                 raise ValueError("stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use stage_share=0")
-            agreement = _agreement(log_t, F.log_softmax(auxiliary.detach().float(), 1), self.divergence)
+            agreement = teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
             weight = torch.where(valid, agreement, 0)
             parts.append(WeightedMean(weight, pixels, 1 - progress if blends else 1.0))
         if "tse" in stage:
-            p_t = true_log_probability(log_t, target, self.ignore_index).exp()
-            mask = _relative((-ce).exp(), p_t, valid, self.threshold, self.min_kept, self.rule)
+            mask = _relative((-ce).exp(), teacher_true, valid, self.threshold, self.min_kept, self.rule)
             parts.append(WeightedMean(mask.float(), mask.sum() if self.reduction == "kept" else pixels, progress if blends else 1.0))
         return parts

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
+from rdd_deploy.losses.pixels import pixel_terms
 
 
 def pixel_kd(
@@ -27,9 +27,8 @@ def pixel_kd(
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         valid = target != ignore_index
-        student = F.log_softmax(void_inert(student_logits, valid).float() / temperature, 1)
-        teacher = F.log_softmax(teacher_logits.detach().float() / temperature, 1)
-        return temperature**2 * kd_from_log(student, teacher, valid)
+        terms = pixel_terms(student_logits.float(), teacher_logits.detach().float(), target, valid, temperature)
+        return temperature**2 * masked_mean(terms.kl, valid)
 
 
 class _VoidInert(torch.autograd.Function):
@@ -52,12 +51,6 @@ def void_inert(logits: Tensor, valid: Tensor) -> Tensor:
     Leaving void pixels out of a mean isn't enough: where a network says inf or NaN there, the softmax's backward computes 0 · NaN.
     """
     return _VoidInert.apply(logits, valid)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def kd_from_log(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid pixels of KL(teacher ‖ student) from log-probabilities (N, C, H, W) that the caller has already."""
-    divergence = (teacher.exp() * (teacher - student)).sum(1)  # (N, H, W)
-    return masked_mean(divergence, valid)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from hypothesis.extra.numpy import arrays
 from rdd_deploy.benchmarking.bootstrap import draw, interval, resampled_miou
 from rdd_deploy.metrics import Confusion
 
-matrices = st.integers(1, 8).flatmap(lambda n: st.integers(2, 4).flatmap(lambda c: arrays(np.int64, (n, c, c), elements=st.integers(0, 500))))
+matrices = st.integers(1, 8).flatmap(
+    lambda n: st.integers(2, 4).flatmap(lambda c: arrays(np.int64, (n, c, c), elements=st.integers(0, 500)))
+)
 
 
 @given(st.integers(1, 50), st.integers(0, 1000))

@@ -60,7 +60,9 @@ def test_rounds_are_interleaved_a_b_c_a_b_c(toy_split) -> None:
     log: list[str] = []
     runners = [Fake(name, log) for name in "ABC"]
     turns: list[tuple[str, int]] = []
-    results = measure([FakeCandidate(runner) for runner in runners], Images(toy_split), 3, lambda name, frames: turns.append((name, frames)))
+    results = measure(
+        [FakeCandidate(runner) for runner in runners], Images(toy_split), 3, lambda name, frames: turns.append((name, frames))
+    )
     first = "".join(log)[3:]  # after one inference each that compiles
     run = WARMUP + MIN_TURN
     assert first == ("A" * run + "B" * run + "C" * run) * 3

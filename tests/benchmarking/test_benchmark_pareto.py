@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import made_up
 import pytest
 from hypothesis import given
@@ -23,7 +25,7 @@ def test_the_front_is_never_empty_and_beats_all_others(given_points: list[tuple[
 @given(points)
 def test_along_the_front_slower_is_better(given_points: list[tuple[float, float]]) -> None:
     best = sorted({one for one, is_beaten in zip(given_points, dominated(given_points), strict=True) if not is_beaten})
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(best, best[1:], strict=False))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(best))
 
 
 def test_equal_rows_stay_both() -> None:

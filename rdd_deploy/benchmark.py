@@ -7,6 +7,7 @@ edge install; only ``--include torch`` needs more.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -29,7 +30,7 @@ from rdd_deploy.console import command
 from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.from_recipe import open_recorded
-from rdd_deploy.errors import BudgetError, BundleError, DataError, missing_package
+from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, missing_package
 from rdd_deploy.report import write_report
 
 OUTPUT = Path("runs/benchmark")
@@ -50,7 +51,9 @@ def open_images(candidates: Sequence[Candidate], data: Path | None, name: str | 
     recorded = manifest.provenance.get("data") if manifest else None
     if name is None and manifest is not None and recorded:
         if recorded == "streets" and data is not None:
-            raise DataError(f"'{manifest.name}' was made from streets, which lie in no folder; say what {data} is: --data-name camvid or folder")
+            raise DataError(
+                f"'{manifest.name}' was made from streets, which lie in no folder; say what {data} is: --data-name camvid or folder"
+            )
         return str(recorded), Images(open_recorded(manifest, split, data), limit)
     name = name or "camvid"
     options: dict[str, object] = {}
@@ -77,6 +80,16 @@ def measure_with_progress(
             progress.update(task, advance=frames, description=name if frames else f"cold start: {name}")
 
         return run_benchmark(candidates, images, settings, advance)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the output folder and find out before the measuring, not after it, whether it can be written. Raises DiskError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"can't make the folder {folder}: {error.strerror or error}; choose another one with --output") from error
+    if not os.access(folder, os.W_OK):
+        raise DiskError(f"the folder {folder} isn't writable; choose another one with --output")
 
 
 def finish(benchmark: Benchmark) -> None:
@@ -126,15 +139,16 @@ def main(
     if all(candidate.failure for candidate in candidates):
         raise BundleError(f"none of the {len(candidates)} bundles can be read; the first: {candidates[0].failure}")
     candidates += torch_candidates(candidates) if include else []
+    prepare_folder(output)
     name, images = open_images(candidates, data, data_name, split, limit)
     judge: Judge = by.value
     benchmark, results = measure_with_progress(candidates, images, Settings(name, split, device, threads, rounds, judge))
     benchmark = judged(merged(benchmark, earlier), latency_budget_ms, max_drop)
-    write_benchmark(output / "benchmark.json", benchmark)
-    write_report(output, benchmark, gallery(results, images), images.task.palette)
-    show(benchmark)
+    show(benchmark)  # first of all: a full disk must not cost the figures
     for warning in benchmark.warnings:
         console.warn(warning)
+    write_benchmark(output / "benchmark.json", benchmark)
+    write_report(output, benchmark, gallery(results, images), images.task.palette)
     console.say(f"{benchmark.seconds:.0f} s -> {output / 'report.html'}, pareto.png, benchmark.json")
     finish(benchmark)
 

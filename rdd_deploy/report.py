@@ -48,6 +48,7 @@ def render(benchmark: Benchmark, exhibits: Sequence[Exhibit], palette: Sequence[
     protocol, machine = benchmark.protocol, benchmark.machine
     tables = benchmark.tables()
     measured = [row for rows in tables.values() for row in rows]
+    own = [row for row in measured if row.measured and not row.source]
     where = f"{machine.gpu}, {machine.cpu_model}" if machine.gpu else machine.cpu_model
     lead = (
         f"{len(benchmark.rows)} {'row' if len(benchmark.rows) == 1 else 'rows'} on {protocol.images} images of {protocol.data} {protocol.split}; "
@@ -58,7 +59,7 @@ def render(benchmark: Benchmark, exhibits: Sequence[Exhibit], palette: Sequence[
         title="mIoU against latency", lead=escape(lead), verdict=html.verdict(benchmark),
         tables="".join(_table_section(benchmark, device, rows, number) for number, (device, rows) in enumerate(tables.items())),
         stages=html.stage_bars(measured), classes=html.class_table(measured, benchmark.classes),
-        gallery=html.gallery_section(exhibits, benchmark.classes, palette, len([row for row in benchmark.rows if row.measured and not row.source]) == 1),
+        gallery=html.gallery_section(exhibits, benchmark.classes, palette, len(own) == 1) if own else "",
         apart=_apart_section(benchmark),
         method="".join(f"<p>{escape(text)}</p>" for text in METHOD) + html.protocol_facts(protocol) + html.machine_facts(machine),
         footer=escape(f"Written by rdd-deploy benchmark in {benchmark.seconds:.0f} s; the same figures are in benchmark.json (schema {benchmark.schema_version})."),

@@ -147,6 +147,25 @@ def test_earlier_rows_join_by_flag(monkeypatch, written, bundles, data, tmp_path
     assert any(difference.startswith("images: 12 against 3") for difference in apart.apart[0].differences)
 
 
+def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monkeypatch, data, tmp_path) -> None:
+    from rdd_deploy.evaluate import evaluate_bundle
+
+    recorded = {"run": "toy", "data": "folder", "data_root": str(data), "data_height": 60, "data_width": 80, "data_void_ids": "255"}
+    bundle = toy_bundle(tmp_path / "toy", 30, 40, manifest={"provenance": recorded})
+    assert call(monkeypatch, bundle, "--device", "cpu", "--threads", 1, "--rounds", 1, "--output", tmp_path / "out") == 0
+    (row,) = read_benchmark(tmp_path / "out" / "benchmark.json").rows
+    assert row.accuracy is not None
+    summary = evaluate_bundle(bundle, device="cpu", threads=1).summary
+    assert row.accuracy.miou_pct == summary["miou_pct"]
+    assert row.accuracy.iou_pct == summary["iou_pct"]
+
+
+def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, data, tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert call(monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--output", tmp_path / "file") == 2
+    assert f"can't make the folder {tmp_path / 'file'}: File exists; choose another one with --output" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -126,3 +126,9 @@ def test_no_bundle_fits() -> None:
     text = " ".join(Page(render(judged(made_up.benchmark(made_up.row("float", 30, 70)), 15, None), [], PALETTE)).texts)
     assert "No bundle fits" in text
     assert "the nearest is float with 30.00 ms" in text
+
+
+@pytest.mark.parametrize(("rows", "words"), [(2, "all that was measured agrees on every pixel"), (1, "No pixel of any frame is wrong")])
+def test_nothing_to_show_is_said(rows: int, words: str) -> None:
+    same = [made_up.row(f"row{number}", 1 + number, 50) for number in range(rows)]
+    assert words in " ".join(Page(render(made_up.benchmark(*same), [], PALETTE)).texts)

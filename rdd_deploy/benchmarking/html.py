@@ -38,12 +38,16 @@ def _row(row: Row, is_beaten: bool, is_chosen: bool) -> str:
         f"{accuracy.miou_pct:.2f}<small>{accuracy.miou_low_pct:.1f} to {accuracy.miou_high_pct:.1f}</small>",
         *_change(row.change),
         *(f"{part.p50_ms:.2f}<small>{_tails(part)}</small>" for part in (latency.model, latency.end_to_end)),
-        f"{latency.model_throughput_fps:.0f} · {latency.end_to_end_throughput_fps:.0f}",
+        f"{_fps(latency.model_throughput_fps)} · {_fps(latency.end_to_end_throughput_fps)}",
         f"{cold.first_label_ms:.0f}<small>{cold.load_ms:.0f}</small>" if cold else "–",
         (f"{cold.peak_memory_mib:.0f}" if cold else "–")
         + (f"<small>{row.file_size_bytes / 2**20:.1f}</small>" if row.file_size_bytes is not None else ""),
     ]
     return f'<tr class="{kind}">{name}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _fps(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _tails(part: Quantiles) -> str:
@@ -123,9 +127,12 @@ def _class_cell(row: Row, name: str) -> str:
 
 def gallery_section(exhibits: Sequence[Exhibit], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], single: bool) -> str:
     """Frames with overlays as embedded JPEG, and the colours' legend."""
-    if not exhibits:
-        return ""
     title = "Frames it gets most wrong" if single else "Frames on which the bundles disagree most"
+    if not exhibits:
+        none = (
+            "No pixel of any frame is wrong." if single else "There are none: all that was measured agrees on every pixel of every frame."
+        )
+        return f'<section aria-labelledby="gallery"><h2 id="gallery">{title}</h2><p>{none}</p></section>'
     legend = "".join(
         f'<li><i style="background:rgb{tuple(colour)}"></i>{escape(name)}</li>' for name, colour in zip(classes, palette, strict=True)
     )

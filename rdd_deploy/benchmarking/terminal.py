@@ -71,8 +71,12 @@ def _cells(row: Row) -> list[str]:
     return [
         row.name, f"{accuracy.miou_pct:.2f}\n{accuracy.miou_low_pct:.1f} to {accuracy.miou_high_pct:.1f}", change,
         f"{model.p50_ms:.2f}/{model.p95_ms:.2f}/{model.p99_ms:.2f}", f"{whole.p50_ms:.2f}/{whole.p95_ms:.2f}/{whole.p99_ms:.2f}", worst,
-        f"{latency.model_throughput_fps:.0f}\n{latency.end_to_end_throughput_fps:.0f}", cold, size,
+        f"{_fps(latency.model_throughput_fps)}\n{_fps(latency.end_to_end_throughput_fps)}", cold, size,
     ]  # fmt: skip
+
+
+def _fps(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _change(change: Change | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""``python -m rdd_deploy.export [RUN] --onnx``: a finished run becomes a bundle that its target runs."""
+"""``python -m rdd_deploy.export [RUN] --onnx --int8``: a finished run becomes a bundle that its target runs."""
 
 from __future__ import annotations
 
@@ -8,48 +8,86 @@ from typing import Annotated
 import typer
 
 from rdd_deploy import console
-from rdd_deploy.errors import MissingPackageError, RddError, missing_package
-from rdd_deploy.evaluate import Evaluated, show
+from rdd_deploy.errors import RddError, RecipeError, missing_package
+from rdd_deploy.evaluate import Evaluated, protocol, show
+from rdd_deploy.export.profile import Profile, changed, load_profile
+
+TARGETS = {"onnx": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
 
 
 @console.command
 def main(
     run: Annotated[Path | None, typer.Argument(help="run folder; default: runs/latest")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="for onnxruntime")] = False,
-    size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="input size; default: the recipe's data.size")] = None,
+    openvino: Annotated[bool, typer.Option("--openvino", help="for OpenVINO")] = False,
+    trt: Annotated[bool, typer.Option("--trt", help="a TensorRT engine")] = False,
+    int8: Annotated[bool, typer.Option("--int8")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16")] = False,
+    profile: Annotated[list[str] | None, typer.Option(help="a profile's file or name in export/; may be given more than once")] = None,
+    compute_capability: Annotated[str | None, typer.Option(help="build for these GPUs with tensorrt-rtx, e.g. 8.6,8.9")] = None,
+    size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="input size; default: the profile's, or the recipe's")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="points of mIoU that the artifact may lose")] = None,
+    plan: Annotated[Path | None, typer.Option(help="replay an INT8 plan (…plan.yaml) instead of searching one")] = None,
+    force: Annotated[bool, typer.Option("--force", help="write a bundle that fails the gate, marked as forced")] = False,
     output: Annotated[Path | None, typer.Option(help="folder of bundles; default: RUN/export")] = None,
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split that the artifact is measured on")] = "val",
     limit: Annotated[int | None, typer.Option(help="measure on the first so many frames only")] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="measure the artifact's mIoU")] = True,
 ) -> None:
-    """Export a run as a bundle: graph, manifest, and its own measured accuracy.
+    """Export a run as bundles: graph or engine, manifest, and each artifact's own measured accuracy.
 
-    Example: `python -m rdd_deploy.export runs/latest --onnx`
+    Examples: `python -m rdd_deploy.export --onnx`, `python -m rdd_deploy.export runs/camvid_mbv3 --openvino --int8`
     """
-    if not onnx:
-        raise RddError("name a target: --onnx")
+    targets = {"onnx": onnx, "openvino": openvino, "trt": trt}
+    profiles = [load_profile(name) for name in [*(profile or []), *_shipped(targets, int8=int8, fp16=fp16, bf16=bf16)]]
+    if not profiles:
+        raise RddError("no target named; expected --onnx, --openvino, --trt or --profile FILE")
+    if plan is not None and len(profiles) > 1:
+        raise RecipeError(f"--plan replays one profile's plan, got {len(profiles)} profiles; name one")
     _check_packages()
-    from rdd_deploy.export.float_bundle import float_graph, float_reference, write_float_bundle
+    capabilities = [part.strip() for part in compute_capability.split(",") if part.strip()] if compute_capability else None
+    profiles = [_adjusted(one, capabilities, size, max_drop) for one in profiles]
+    from rdd_deploy.export.build import Options, check_backend, export_profile
     from rdd_deploy.export.source import open_source
 
+    for one in profiles:
+        check_backend(one)
     source = open_source(run, data)
-    wanted = size or source.data.size
-    target = (output or source.run.export) / "onnxruntime-fp32"
-    console.say(f"{source.run.path} -> {target}, {wanted[0]}x{wanted[1]}")
-    model = float_graph(source, wanted)
-    reference = float_reference(source, wanted, split, limit, evaluate)
-    comparison = write_float_bundle(source, model, reference, target, evaluate)
-    if evaluate:
-        facts = {
-            "data": source.data.name,
-            "split": split,
-            "images": len(reference.labels),
-            "input_height": wanted[0],
-            "input_width": wanted[1],
-        }
-        show(Evaluated(f"{target} (onnxruntime fp32)", facts, comparison.confusion.summary()))
-    console.say(f"done: {target}")
+    options = Options(split, limit, evaluate, force, plan)
+    for one in profiles:
+        target, comparison = export_profile(source, one, output or source.run.export, options)
+        if evaluate:
+            facts = protocol(source.data.name, split, len(comparison.reference.labels), comparison.reference.size, len(source.classes))
+            show(Evaluated(f"{target} ({one.backend} {one.precision})", facts, comparison.confusion.summary()))
+        console.say(f"done: {target}")
+
+
+def _shipped(targets: dict[str, bool], *, int8: bool, fp16: bool, bf16: bool) -> list[str]:
+    """The shipped profiles that the short flags mean."""
+    precisions = [name for name, wanted in (("int8", int8), ("fp16", fp16), ("bf16", bf16)) if wanted]
+    if precisions and not any(targets.values()):
+        raise RecipeError(f"--{precisions[0]} names a precision but no target; add --onnx, --openvino or --trt")
+    names = []
+    for flag, backend in TARGETS.items():
+        if targets[flag]:
+            names += [f"{backend}-{precision}" for precision in precisions or ["fp16" if flag == "trt" else "fp32"]]
+    return names
+
+
+def _adjusted(profile: Profile, capabilities: list[str] | None, size: tuple[int, int] | None, max_drop: float | None) -> Profile:
+    if size is not None:
+        profile = changed(profile, size=size)
+    if max_drop is not None:
+        profile = changed(profile, gate=profile.gate.model_dump(exclude_unset=True) | {"max_drop": max_drop})
+    if profile.backend.startswith("tensorrt"):
+        from rdd_deploy.export.engine_from_onnx import retargeted
+
+        return retargeted(profile, capabilities)
+    if capabilities:
+        raise RecipeError(f"--compute-capability names GPUs for TensorRT; profile '{profile.name}' is for {profile.backend}")
+    return profile
 
 
 def _check_packages() -> None:
@@ -58,8 +96,7 @@ def _check_packages() -> None:
 
     for package in ("torch", "timm", "onnx", "onnxscript"):
         if find_spec(package) is None:
-            error: MissingPackageError = missing_package(package, "train", "exporting")
-            raise error
+            raise missing_package(package, "train", "exporting")
 
 
 if __name__ == "__main__":

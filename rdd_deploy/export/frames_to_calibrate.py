@@ -129,7 +129,7 @@ def _cover(facts: Sequence[_Facts], count: int) -> list[int]:
 
 
 def _digest(frame: Frame) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(frame).tobytes(), digest_size=16).hexdigest()
 
 
 def _refuse_shared(digests: Sequence[str], names: Sequence[str], others: Sequence[Split]) -> None:

@@ -113,6 +113,13 @@ def tidy(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
 
 
+def tidy_names(model: onnx.ModelProto) -> None:
+    """Drop stale shape annotations and name nodes that a converter left nameless, in place."""
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
+
+
 def _layer(node: onnx.NodeProto, names: dict[str, str], before: str) -> str:
     """Layer of the latest of a node's inputs: the part before the slash."""
     known = [names[name].split("/")[0] for name in node.input if name in names]

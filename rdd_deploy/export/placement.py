@@ -32,7 +32,7 @@ class Plan:
 
 def layer_of(node: onnx.NodeProto) -> str:
     """A convolution's name: its weight's, without ``.weight``."""
-    return node.input[1].removesuffix(".weight")
+    return str(node.input[1]).removesuffix(".weight")
 
 
 def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layers: Sequence[str] = ()) -> Plan:
@@ -153,7 +153,7 @@ def _is_gate(name: str, makers: dict[str, onnx.NodeProto], inside: set[int]) -> 
 def after_activation(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> str:
     """The tensor that a convolution really delivers: behind its Relu or Clip, if nothing else reads what is before it."""
     after = readers.get(node.output[0], [])
-    return after[0].output[0] if len(after) == 1 and after[0].op_type in ACTIVATIONS else node.output[0]
+    return str(after[0].output[0] if len(after) == 1 and after[0].op_type in ACTIVATIONS else node.output[0])
 
 
 def multiply_adds(model: onnx.ModelProto) -> dict[str, int]:

@@ -1,0 +1,86 @@
+"""Which layers cost accuracy in INT8: each is quantised alone and the network's mIoU is measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+
+from rdd_deploy.data.base import Labels, Split
+from rdd_deploy.evaluate import First
+from rdd_deploy.export.graph import INPUT, OUTPUT
+from rdd_deploy.export.measure import Infer, compare, progress, reference_from
+from rdd_deploy.export.placement import multiply_adds, plan_of
+from rdd_deploy.export.profile import Placement
+from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
+from rdd_deploy.export.ranges import RangeTable
+
+
+class Sensitivity(NamedTuple):
+    """One layer quantised alone; points of mIoU it costs, share of equal labels, share of the multiply-adds."""
+
+    layer: str
+    drop_pct: float
+    agreement_pct: float
+    macs_share: float
+
+
+def rank_layers(
+    model: onnx.ModelProto, table: RangeTable, form: str, placement: Placement, train: Split, size: tuple[int, int], count: int
+) -> list[Sensitivity]:
+    """Worst layer first, on ``count`` frames spread over the train split (val stays unseen: the choice must not be fitted to it)."""
+    layers = list(plan_of(model, form, placement).convolutions)
+    macs = multiply_adds(model)
+    total = sum(macs.values())
+    frames = _Spread(train, min(count, len(train)))
+    reference = reference_from(infer_onnx(model), frames, size, "train frames", "train")
+    found = []
+    with progress("rank layers", len(layers)) as advance:
+        for layer in layers:
+            others = [other for other in layers if other != layer]
+            alone = qdq_from_onnx(model, table, form, placement, others)
+            measured = compare(infer_onnx(alone), reference, layer)
+            found.append(Sensitivity(layer, measured.drop_pct, measured.agreement_pct, macs[layer] / total))
+            advance()
+    return sorted(found, key=lambda one: (-round(one.drop_pct, 2), one.agreement_pct))
+
+
+def within_budget(ranked: list[Sensitivity], share: float) -> list[str]:
+    """Layers from the worst on, as long as they hold at most ``share`` of the multiply-adds; one that is too big is passed over."""
+    taken: list[str] = []
+    used = 0.0
+    for one in ranked:
+        if used + one.macs_share <= share:
+            taken.append(one.layer)
+            used += one.macs_share
+    return taken
+
+
+def infer_onnx(model: onnx.ModelProto) -> Infer:
+    """A graph in onnxruntime on the CPU, with the deployed contract."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+    def infer(blob: Labels) -> Labels:
+        return np.asarray(session.run([OUTPUT], {INPUT: blob})[0], np.uint8)
+
+    return infer
+
+
+class _Spread(First):
+    """``count`` samples spread evenly over a split."""
+
+    def __init__(self, split: Split, count: int) -> None:
+        super().__init__(split, count)
+        self._at = np.linspace(0, len(split) - 1, count).round().astype(int)
+        self.names = [split.names[i] for i in self._at]
+
+    def frame(self, index: int) -> Labels:
+        return self.inner.frame(int(self._at[index]))
+
+    def labels(self, index: int) -> Labels:
+        return self.inner.labels(int(self._at[index]))

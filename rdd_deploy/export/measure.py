@@ -47,6 +47,7 @@ class Comparison:
     confusion: Confusion
     agreement_pct: float
     reference: Reference = field(repr=False)
+    labels: list[Labels] = field(default_factory=list, repr=False)
 
     @property
     def miou_pct(self) -> float:
@@ -90,15 +91,17 @@ def compare(infer: Infer, reference: Reference, what: str = "artifact") -> Compa
     """Run a candidate over the reference's frames."""
     confusion = Confusion(reference.split.task.classes)
     same = total = 0
+    kept: list[Labels] = []
     with progress(what, len(reference.labels)) as advance:
         for index, expected in enumerate(reference.labels):
             labels = infer(reference.blob(index))[0]
             truth = reference.split.labels(index)
             confusion.add(truth, resize_labels(labels, truth.shape))  # type: ignore[arg-type]
+            kept.append(labels)
             same += int((labels == expected).sum())
             total += labels.size
             advance()
-    return Comparison(confusion, 100 * same / total, reference)
+    return Comparison(confusion, 100 * same / total, reference, kept)
 
 
 def compare_bundle(folder: Path, reference: Reference, **load: Any) -> Comparison:

@@ -1,0 +1,246 @@
+"""The parity ladder: torch → ONNX → Q/DQ → backend over real frames, rung by rung, so that a lost point of mIoU has an address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import onnx
+import typer
+from rich.table import Table
+
+from rdd_deploy import console, files
+from rdd_deploy.data.base import Split
+from rdd_deploy.errors import BundleError, DeviceError, GateError, MissingPackageError, missing_package
+from rdd_deploy.export.graph import INPUT, initializers, load_graph
+from rdd_deploy.runtime.manifest import Manifest, read_manifest
+
+FLOAT_AGREEMENT_PCT = 99.99
+"""Rungs that only move the same numbers elsewhere must keep this share of the labels."""
+HALF_AGREEMENT_PCT = 99.0
+"""A 16-bit backend may flip near-ties."""
+MAX_DROP_PCT = 1.0
+NODES = 8
+NODE_FRAMES = 4
+
+
+class Rung(NamedTuple):
+    """One step of the ladder, compared with the rung before and with torch; percentages."""
+
+    name: str
+    agreement_before_pct: float
+    agreement_torch_pct: float
+    miou_pct: float
+    change_pct: float
+    """Points of mIoU against the rung before."""
+    worst_class: str
+    worst_change_pct: float
+    finding: str
+    """Empty if the rung holds; otherwise what breaks."""
+
+
+class NodeError(NamedTuple):
+    """Error of one tensor in the Q/DQ graph against the float one."""
+
+    tensor: str
+    signal_to_noise_db: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The whole result."""
+
+    bundle: str
+    images: int
+    rungs: list[Rung]
+    not_finite: list[str]
+    """Tensors of the float graph that hold NaN or infinity."""
+    worst: list[NodeError]
+    skipped: str
+
+    @property
+    def broken(self) -> str | None:
+        """The first rung that breaks."""
+        return next((rung.name for rung in self.rungs if rung.finding), None)
+
+
+def climb(bundle: Path, run: Path | None = None, data: Path | None = None, split: str = "val", limit: int | None = None) -> Ladder:
+    """Compare every rung of a bundle.
+
+    Args:
+        run: its run folder; default: the one that the bundle lies in (RUN/export/PROFILE).
+
+    Raises:
+        BundleError: the bundle is invalid or belongs to other weights.
+    """
+    from rdd_deploy.export.measure import Comparison, compare, compare_bundle, reference_from
+    from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
+    from rdd_deploy.export.sensitivity import infer_onnx
+    from rdd_deploy.export.source import open_source
+
+    manifest = read_manifest(bundle)
+    source = open_source(run or bundle.resolve().parents[1], data)
+    if (made_from := manifest.provenance.get("weights_sha256")) not in (None, source.weights_sha256):
+        raise BundleError(
+            f"{bundle} was exported from other weights ({str(made_from)[:12]}…) than {source.run.path} holds "
+            f"({source.weights_sha256[:12]}…); name its run with --run, or export it again"
+        )
+    size = (manifest.input.height, manifest.input.width)
+    frames = source.split(split, limit)
+    base = reference_from(source.infer(), frames, size, source.data.name, split)
+    plain = onnx_from_segmenter(source.segmenter, size)
+    steps: list[tuple[str, Any, float]] = [("onnx", lambda ref: compare(infer_onnx(plain), ref, "onnx"), FLOAT_AGREEMENT_PCT)]
+    graph = _graph_of(bundle, manifest)
+    if manifest.precision == "int8" and graph is not None:
+        steps.append(("q/dq", lambda ref: compare(infer_onnx(graph), ref, "q/dq"), 0.0))
+    least = {"fp32": FLOAT_AGREEMENT_PCT}.get(manifest.precision, HALF_AGREEMENT_PCT)
+    steps.append((f"{manifest.backend} {manifest.precision}", lambda ref: compare_bundle(bundle, ref), least))
+    rungs: list[Rung] = []
+    before: Comparison | None = None
+    skipped = ""
+    for name, step, floor in steps:
+        try:
+            now: Comparison = step(base)
+        except (DeviceError, MissingPackageError) as error:
+            skipped = f"{name}: {error}"
+            break
+        rungs.append(_rung(name, base, before, now, floor))
+        before = now
+    worst = node_errors(plain, graph, frames, size) if manifest.precision == "int8" and graph is not None else []
+    return Ladder(str(bundle), len(frames), rungs, not_finite(plain, frames, size), worst, skipped)
+
+
+def _graph_of(bundle: Path, manifest: Manifest) -> onnx.ModelProto | None:
+    """The bundle's ONNX graph: its model, or what its engine was built from."""
+    for name in (manifest.model, "graph.onnx"):
+        if name.endswith(".onnx") and name in manifest.files:
+            return load_graph(bundle / name)
+    return None
+
+
+def _rung(name: str, base: Any, before: Any, now: Any, floor: float) -> Rung:
+    """Judge a rung against the one below it (torch for the first)."""
+    earlier = base.confusion if before is None else before.confusion
+    agreement = now.agreement_pct if before is None else 100 * _same(before.labels, now.labels)
+    change = 100 * (now.confusion.miou - earlier.miou)
+    per_class = 100 * (now.confusion.iou - earlier.iou)
+    worst = int(np.nanargmin(np.where(np.isfinite(per_class), per_class, 0)))
+    finding = ""
+    if agreement < floor:
+        finding = f"labels agree on {agreement:.3f} % only, expected {floor:g} %"
+    elif change < -MAX_DROP_PCT:
+        finding = f"mIoU falls by {-change:.2f} points"
+    return Rung(
+        name, round(agreement, 4), round(now.agreement_pct, 4), round(now.miou_pct, 3), round(change, 3), now.confusion.classes[worst],
+        round(float(per_class[worst]), 3), finding,
+    )  # fmt: skip
+
+
+def _same(before: list[Any], now: list[Any]) -> float:
+    return float(np.mean([(a == b).mean() for a, b in zip(before, now, strict=True)]))
+
+
+def not_finite(model: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> list[str]:
+    """Float tensors of a graph that hold NaN or infinity on some frame, in the graph's order."""
+    found: list[str] = []
+    names, values = _tensors(model)
+    for blob in _blobs(frames, size):
+        for name, value in zip(names, values(blob), strict=True):
+            if name not in found and not np.isfinite(value).all():
+                found.append(name)
+    return [name for name in names if name in found]
+
+
+def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> list[NodeError]:
+    """Tensors with the lowest signal-to-noise ratio between the float and the Q/DQ graph, worst first, over a few frames."""
+    own, other = _tensors(plain), _tensors(quantised)
+    shared = [name for name in own[0] if name in set(other[0])]
+    signal = dict.fromkeys(shared, 0.0)
+    noise = dict.fromkeys(shared, 0.0)
+    for blob in _blobs(frames, size):
+        first, second = dict(zip(own[0], own[1](blob), strict=True)), dict(zip(other[0], other[1](blob), strict=True))
+        for name in shared:
+            if first[name].shape == second[name].shape:
+                signal[name] += float(np.square(first[name], dtype=np.float64).sum())
+                noise[name] += float(np.square(first[name] - second[name], dtype=np.float64).sum())
+    ratios = [NodeError(name, round(10 * np.log10(signal[name] / noise[name]), 2)) for name in shared if noise[name] > 0 < signal[name]]
+    return sorted(ratios, key=lambda one: one.signal_to_noise_db)[:NODES]
+
+
+def _blobs(frames: Split, size: tuple[int, int]) -> Any:
+    from rdd_deploy.frames import resize_frame
+
+    for index in np.linspace(0, len(frames) - 1, min(NODE_FRAMES, len(frames))).round().astype(int):
+        yield np.ascontiguousarray(resize_frame(frames.frame(int(index)), size)[np.newaxis, ..., ::-1])
+
+
+def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
+    """Names of a graph's layer outputs (convolutions and what computes between them), and a function from blob to their values."""
+    import onnxruntime
+
+    constants = initializers(model)
+    kinds = {"Conv", "Add", "Mul", "HardSwish", "Relu", "Clip", "Resize", "ReduceMean", "GlobalAveragePool", "Sigmoid", "HardSigmoid"}
+    names = [node.output[0] for node in model.graph.node if node.op_type in kinds and node.output[0] not in constants]
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 3
+    session = onnxruntime.InferenceSession(shown.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return names, lambda blob: session.run(names, {INPUT: blob})
+
+
+def show(ladder: Ladder) -> None:
+    """Print the ladder and its verdict."""
+    table = Table(title=f"{ladder.bundle}: {ladder.images} images")
+    for column in ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", ""):
+        table.add_column(column, justify="left" if column in {"rung", "worst class", ""} else "right")
+    for rung in ladder.rungs:
+        table.add_row(
+            rung.name, f"{rung.agreement_before_pct:.3f}", f"{rung.agreement_torch_pct:.3f}", f"{rung.miou_pct:.2f}", f"{rung.change_pct:+.2f}",
+            f"{rung.worst_class} {rung.worst_change_pct:+.2f}", rung.finding or "holds",
+        )  # fmt: skip
+    console.out.print(table)
+    for one in ladder.worst:
+        console.say(f"  {one.signal_to_noise_db:6.2f} dB  {one.tensor}")
+    if ladder.worst:
+        console.say("^ tensors with the largest error between float and Q/DQ, in decibels of signal over noise")
+    if ladder.not_finite:
+        console.say(f"NaN or infinity in the float network: {', '.join(ladder.not_finite[:5])}")
+    if ladder.skipped:
+        console.warn(f"not compared: {ladder.skipped}")
+    console.say(f"first rung that breaks: {ladder.broken}" if ladder.broken else "every rung compared holds")
+
+
+@console.command
+def main(
+    bundle: Annotated[Path, typer.Argument(help="the bundle's folder")],
+    run: Annotated[Path | None, typer.Option(help="its run folder; default: the one it lies in")] = None,
+    data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
+    split: Annotated[str, typer.Option(help="split to compare on")] = "val",
+    limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
+) -> None:
+    """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a rung breaks.
+
+    Example: `rdd-deploy parity runs/latest/export/onnxruntime-int8`
+    """
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise missing_package("torch", "train", "parity")
+    ladder = climb(bundle, run, data, split, limit)
+    show(ladder)
+    if json:
+        rungs = [rung._asdict() for rung in ladder.rungs]
+        worst = [one._asdict() for one in ladder.worst]
+        values = {"bundle": ladder.bundle, "images": ladder.images, "rungs": rungs, "worst": worst}
+        files.write_json(json, values | {"not_finite": ladder.not_finite, "skipped": ladder.skipped, "broken": ladder.broken})
+    if ladder.broken or ladder.not_finite:
+        raise GateError(f"{bundle} doesn't say what torch says; see the table above")
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from rdd_deploy import console
 from rdd_deploy.benchmarking.machine import runtime_version
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.errors import RddError
+from rdd_deploy.files import sha256
 from rdd_deploy.runtime import Manifest, Segmenter, read_manifest
 
 Kind = Literal["bundle", "torch-eager", "torch-compile", "torch-channels-last"]
@@ -61,11 +62,11 @@ class Candidate:
 
     @property
     def run(self) -> str | None:
-        """The training run that it comes from: as its manifest says, else the bundle's own name."""
+        """The training run that it comes from, with the hash of its weights: a run trained anew has a float bundle of its own."""
         if self.manifest is None:
             return None
-        named = self.manifest.provenance.get("run")
-        return str(named) if named else self.manifest.name
+        named, weights = (self.manifest.provenance.get(key) for key in ("run", "weights_sha256"))
+        return " ".join([str(named or self.manifest.name), *([str(weights)[:12]] if weights else [])])
 
     def open(self) -> Runner:
         """Load it. Raises RddError, or whatever its backend raises."""
@@ -98,30 +99,30 @@ def bundle_candidates(paths: Sequence[Path], device: str, threads: int | None) -
 
 def torch_candidates(bundles: Sequence[Candidate]) -> list[Candidate]:
     """Three PyTorch rows for every run folder that the bundles lie in (``<run>/export/<profile>``), at its first bundle's size."""
-    made: dict[Path, list[Candidate]] = {}
+    firsts: dict[Path, Candidate] = {}
     for bundle in bundles:
-        if bundle.manifest is None:
-            continue
-        run = bundle.path.resolve().parent.parent
+        if bundle.manifest is not None:
+            firsts.setdefault(bundle.path.resolve().parent.parent, bundle)
+    made = []
+    for run, bundle in firsts.items():
+        assert bundle.manifest is not None
         weights = next((file for name in ("student", "teacher") if (file := run / f"{name}.safetensors").is_file()), None)
-        failure = (
-            None if weights else f"{run} holds no student.safetensors: PyTorch rows need the run folder that the bundle was exported from"
-        )
+        failure = _unfit(run, weights, bundle)
         size = (bundle.manifest.input.height, bundle.manifest.input.width)
-        made.setdefault(
-            run,
-            [
-                Candidate(kind, kind, weights or run, bundle.device, bundle.threads, size, bundle.manifest, failure)
-                for kind in TORCH_KINDS
-            ],
-        )  # fmt: skip
-    if len(made) < 2:
-        return [candidate for group in made.values() for candidate in group]
-    return [
-        Candidate(f"{run.name}/{one.kind}", one.kind, one.path, one.device, one.threads, one.size, one.manifest, one.failure)
-        for run, group in made.items()
-        for one in group
-    ]
+        for kind in TORCH_KINDS:
+            name = kind if len(firsts) == 1 else f"{run.name}/{kind}"
+            made.append(Candidate(name, kind, weights or run, bundle.device, bundle.threads, size, bundle.manifest, failure))
+    return made
+
+
+def _unfit(run: Path, weights: Path | None, bundle: Candidate) -> str | None:
+    """Why a run's weights can't stand beside a bundle, None if they can."""
+    if weights is None:
+        return f"{run} holds no student.safetensors: PyTorch rows need the run folder that the bundle was exported from"
+    exported = bundle.manifest.provenance.get("weights_sha256") if bundle.manifest else None
+    if exported and exported != sha256(weights):
+        return f"{weights} was trained further since the bundle {bundle.name} was exported; export it again"
+    return None
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

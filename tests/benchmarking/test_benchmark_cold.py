@@ -75,6 +75,17 @@ def test_torch_rows_need_the_run_folder(tmp_path: Path) -> None:
     assert [(row.path.name, row.size, row.failure) for row in rows] == [("student.safetensors", (48, 64), None)] * 3
 
 
+def test_torch_rows_need_the_weights_that_were_exported(tmp_path: Path) -> None:
+    provenance = {"run": "toy", "weights_sha256": "0123456789abcdef"}
+    bundle = toy_bundle(tmp_path / "run" / "export" / "fp32", manifest={"provenance": provenance})
+    (tmp_path / "run" / "student.safetensors").write_bytes(b"other")
+    candidates = bundle_candidates([bundle], "cpu", 1)
+    assert candidates[0].run == "toy 0123456789ab"
+    failures = {row.failure for row in torch_candidates(candidates)}
+    weights = tmp_path / "run" / "student.safetensors"
+    assert failures == {f"{weights} was trained further since the bundle fp32 was exported; export it again"}
+
+
 def test_facts_of_this_machine() -> None:
     facts = machine.describe()
     assert facts.cpu_model

@@ -24,7 +24,7 @@ METHOD = (
     "End to end: decode the file, resize, infer, resize the labels back, draw the overlay, one after the other.",
     "Every round gives each bundle a turn on the same images in the same order (A B C, A B C, …), so a machine that slows down does so for all.",
     "Cold start and peak memory come from fresh processes: from the start of the load, with the backend's import and the check of the "
-    "file's hash, to the first label. Peak memory is the process's whole resident memory on the host.",
+    "file's hash, to the first label; the file lies in the system's cache already. Peak memory is the process's whole resident memory on the host.",
     "The mIoU is of one confusion matrix over all images, at the size of the annotation, without void pixels. Its interval draws the images "
     "again with replacement; the interval of a change draws the same images for both bundles. Frames of one video resemble each other, so "
     "the interval for unseen streets is wider than the one shown.",

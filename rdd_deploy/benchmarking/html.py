@@ -30,7 +30,7 @@ def _row(row: Row, is_beaten: bool, is_chosen: bool) -> str:
         filter(None, [row.precision if row.precision != "unknown" else "", size, state and f'<span class="tag">{state}</span>'])
     )
     more = escape(" · ".join(filter(None, [row.runtime or row.backend, row.source and f"from {row.source}"])))
-    name = f'<th scope="row">{escape(row.name)}<small>{facts}</small><small>{more}</small></th>'
+    name = f'<th scope="row">{_breakable(row.name)}<small>{facts}</small><small>{more}</small></th>'
     if row.accuracy is None or row.latency is None or row.failure:
         return f'<tr class="failed">{name}<td class="why" colspan="{len(_HEADINGS) - 1}">failed: {escape(row.failure or "no figures")}</td></tr>'
     accuracy, latency, cold = row.accuracy, row.latency, row.cold_start
@@ -44,6 +44,11 @@ def _row(row: Row, is_beaten: bool, is_chosen: bool) -> str:
         + (f"<small>{row.file_size_bytes / 2**20:.1f}</small>" if row.file_size_bytes is not None else ""),
     ]
     return f'<tr class="{kind}">{name}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _breakable(name: str) -> str:
+    """Escaped, with places where a long name may be broken."""
+    return escape(name).replace("/", "/<wbr>").replace("_", "_<wbr>")
 
 
 def _fps(value: float) -> str:
@@ -105,7 +110,7 @@ def class_table(rows: Sequence[Row], classes: Sequence[str]) -> str:
     def hurt(name: str) -> float:
         return min((change for row in measured if row.change and (change := row.change.iou_change_pct.get(name)) is not None), default=0.0)
 
-    head = "".join(f'<th scope="col">{escape(row.name)}</th>' for row in measured)
+    head = "".join(f'<th scope="col">{_breakable(row.name)}</th>' for row in measured)
     body = []
     for name in sorted(classes, key=hurt):
         cells = "".join(_class_cell(row, name) for row in measured)

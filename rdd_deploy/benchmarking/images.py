@@ -12,6 +12,9 @@ from rdd_deploy import console
 from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
 from rdd_deploy.errors import DataError
 
+_NAMED = 3
+"""So many unreadable images are named; a wrong folder of labels would name them all."""
+
 
 class Images:
     """The readable images of a split, evenly thinned to ``limit``.
@@ -21,7 +24,7 @@ class Images:
 
     Attributes:
         names: of the images that are used.
-        skipped: names of those that couldn't be read, each reported once.
+        skipped: names of those that couldn't be read; the first few are reported.
         sha256: over all frames and labels, in order.
 
     Raises:
@@ -44,8 +47,9 @@ class Images:
                         f"the frame {split.names[index]} is {frame.shape[:2]}, its labels are {labels.shape}; make them one size"
                     )
             except DataError as error:
-                console.warn(f"{error}; left out")
                 self.skipped.append(split.names[index])
+                if len(self.skipped) <= _NAMED:
+                    console.warn(f"{error}; left out")
                 continue
             digest.update(f"{frame.shape}".encode() + frame.tobytes() + labels.tobytes())
             self._keep(index, frame, labels)

@@ -84,7 +84,7 @@ def _asked(budget_ms: float | None, max_drop: float | None, judge: Judge) -> str
 
 def _figures(row: Row, judge: Judge) -> str:
     latency, miou = point(row, judge)
-    lost = f", {-drop(row):+.2f} points against {row.change.reference}" if row.change else ""
+    lost = f", {0.0 - round(drop(row), 2):+.2f} points against {row.change.reference}" if row.change else ""
     return f"{latency:.2f} ms, mIoU {miou:.2f} %{lost}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Literal
 
@@ -77,22 +77,27 @@ class Style:
     rgb: tuple[int, int, int]
     width: float = 1.0
     hollow: bool = False
+    halo: bool = False
+    """Text gets a white rim, to be read across lines."""
 
 
 STYLES = {
     "axis": Style((110, 110, 120)),
     "grid": Style((228, 230, 235)),
     "label": Style((60, 62, 72)),
-    "front": Style((29, 91, 216), 2.0),
+    "front": Style((29, 91, 216), 2.0, halo=True),
     "whisker": Style((150, 178, 235), 1.5),
     "tail": Style((214, 226, 250), 7),
-    "beaten": Style((140, 144, 152), 1.5, hollow=True),
+    "beaten": Style((125, 129, 138), 1.5, hollow=True, halo=True),
     "beaten-whisker": Style((200, 203, 210), 1.5),
     "beaten-tail": Style((236, 237, 240), 7),
     "chosen": Style((14, 131, 74), 2.5, hollow=True),
     "budget": Style((190, 70, 20), 1.5),
     "over": Style((253, 243, 236)),
 }
+
+
+_RIM = tuple((1.5 * dx, 1.5 * dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if dx or dy)
 
 
 def svg(shapes: Sequence[Shape], width: int, height: int, title: str, description: str, identifier: str = "plot") -> str:
@@ -150,6 +155,8 @@ def png(shapes: Sequence[Shape], width: int, height: int, scale: int = 2) -> Fra
             else:
                 cv2.circle(canvas, centre, radius, colour, cv2.FILLED, cv2.LINE_AA, 4)
         else:
+            for dx, dy in _RIM if style.halo else ():
+                _write(canvas, replace(shape, x=shape.x + dx, y=shape.y + dy), (255, 255, 255), scale)
             _write(canvas, shape, colour, scale)
     return canvas
 

@@ -17,7 +17,7 @@ from rdd_deploy.benchmarking.story import judged
 from rdd_deploy.report import render, write_report
 
 PALETTE = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
-VOID = {"meta", "img", "br", "link", "input", "hr"}
+VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 EXHIBITS = [Exhibit("frame_07", 12.5, (Picture("frame", "", b"\xff\xd8x"), Picture("int8", "90.0 % of its pixels right", b"\xff\xd8y")))]
 
 

@@ -156,15 +156,18 @@ def not_finite(model: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> 
 def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> list[NodeError]:
     """Tensors with the lowest signal-to-noise ratio between the float and the Q/DQ graph, worst first, over a few frames."""
     own, other = _tensors(plain), _tensors(quantised)
-    shared = [name for name in own[0] if name in set(other[0])]
+    there = set(other[0])
+    # Where a tensor is quantised, its quantised values count: those are what the next layer reads.
+    twins = {name: back if (back := f"{name}/DequantizeLinear") in there else name for name in own[0]}
+    shared = [name for name in own[0] if twins[name] in there]
     signal = dict.fromkeys(shared, 0.0)
     noise = dict.fromkeys(shared, 0.0)
     for blob in _blobs(frames, size):
         first, second = dict(zip(own[0], own[1](blob), strict=True)), dict(zip(other[0], other[1](blob), strict=True))
         for name in shared:
-            if first[name].shape == second[name].shape:
+            if first[name].shape == second[twins[name]].shape:
                 signal[name] += float(np.square(first[name], dtype=np.float64).sum())
-                noise[name] += float(np.square(first[name] - second[name], dtype=np.float64).sum())
+                noise[name] += float(np.square(first[name] - second[twins[name]], dtype=np.float64).sum())
     ratios = [NodeError(name, round(10 * np.log10(signal[name] / noise[name]), 2)) for name in shared if noise[name] > 0 < signal[name]]
     return sorted(ratios, key=lambda one: one.signal_to_noise_db)[:NODES]
 
@@ -182,7 +185,8 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
 
     constants = initializers(model)
     kinds = {"Conv", "Add", "Mul", "HardSwish", "Relu", "Clip", "Resize", "ReduceMean", "GlobalAveragePool", "Sigmoid", "HardSigmoid"}
-    names = [node.output[0] for node in model.graph.node if node.op_type in kinds and node.output[0] not in constants]
+    computed = [node for node in model.graph.node if node.input[0] not in constants]
+    names = [node.output[0] for node in computed if node.op_type in kinds or node.op_type == "DequantizeLinear"]
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)

@@ -92,7 +92,7 @@ class FileSplit(Split):
 
 def read_frame(path: Path) -> Frame:
     """Read a colour image as RGB uint8 (H, W, 3); raises DataError with the path if it can't be decoded."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = None if _cut_short(path) else cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"can't read the image {path}: {_why(path)}")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -102,7 +102,7 @@ def read_mask(path: Path) -> Labels:
     """Read an index mask as uint8 (H, W). Palette PNGs give their indices, colour masks are refused."""
     mask = _palette_indices(path) if path.suffix.lower() == ".png" else None
     if mask is None:
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if mask is None:
         raise DataError(f"can't read the mask {path}: {_why(path)}")
     if mask.ndim == 3 and mask.shape[2] == 3 and (mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all():
@@ -130,6 +130,18 @@ def _palette_indices(path: Path) -> Labels | None:
             return np.array(image, np.uint8)
     except (OSError, SyntaxError):
         return None
+
+
+def _cut_short(path: Path) -> bool:
+    """Whether a file is missing, or a JPEG without its end marker: OpenCV would fill the rest with grey and say so to nobody."""
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != b"\xff\xd8":
+                return False
+            file.seek(max(0, path.stat().st_size - 65536))  # some cameras append to the picture
+            return b"\xff\xd9" not in file.read()
+    except OSError:
+        return True
 
 
 def _why(path: Path) -> str:

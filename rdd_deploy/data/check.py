@@ -24,6 +24,8 @@ class SplitFacts:
     void_share: float
     digests: dict[str, str]
     """Digest of the frame's pixels -> sample name."""
+    digest: str
+    """Digest of all frames in their order, repeated ones too: what is kept per index belongs to exactly this."""
 
     def absent(self, classes: tuple[str, ...]) -> list[str]:
         """Classes without a single pixel."""
@@ -52,8 +54,11 @@ def check_split(
                 f"{split.names[index]}: the frame is {frame.shape[0]}x{frame.shape[1]}, its mask {labels.shape[0]}x{labels.shape[1]}; {_where(split, index)}"
             )
         counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+        if counts[len(split.task) : IGNORE].any():
+            ids = [len(split.task) + int(i) for i in np.flatnonzero(counts[len(split.task) : IGNORE])]
+            raise DataError(f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.task) - 1} or void")
         advance()
-        return hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).hexdigest(), counts[: len(split.task)], int(counts[IGNORE])
+        return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).hexdigest(), counts[: len(split.task)], int(counts[IGNORE])
 
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(look, range(len(split))))
@@ -62,7 +67,8 @@ def check_split(
     if not pixels.sum():
         raise DataError("every pixel of the split is void; expected class ids, see data.void_ids")
     digests = {digest: name for (digest, _, _), name in zip(seen, split.names, strict=True)}
-    return SplitFacts(len(split), pixels, void / (void + int(pixels.sum())), digests)
+    whole = hashlib.sha256("".join(digest for digest, _, _ in seen).encode()).hexdigest()
+    return SplitFacts(len(split), pixels, void / (void + int(pixels.sum())), digests, whole)
 
 
 def check_apart(train: SplitFacts, other: SplitFacts, name: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,26 @@ def replacing(path: Path) -> Iterator[Path]:
             f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself couldn't be made there is nothing to remove, and the error above says more
+            part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; a part whose process still runs is left alone."""
+    for part in folder.glob(".*.part"):
+        process = part.suffixes[-2][1:] if len(part.suffixes) > 1 else ""
+        if process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is someone else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,29 +155,48 @@ def cached_teacher(
     """Open the dense cache for a teacher and a split, filling it first where it isn't there.
 
     Args:
-        checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames, and to the views.
+        checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames (in this order), views and precision.
         folder: where caches lie; one sub-folder each.
         advance: called with the number of frames done.
 
     Raises:
         DiskError: no space; nothing half-written is left behind.
     """
-    key = {"format": 1, "checkpoint": checkpoint_sha256, "frames": frames_digest, "views": [views.size, views.scales, views.flip]}
+    key = {
+        "format": 2, "checkpoint": checkpoint_sha256, "frames": frames_digest, "views": [views.size, views.scales, views.flip],
+        "precision": str(precision or torch.float32),
+    }  # fmt: skip
     place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     names = ["primary", "auxiliary"] if segmenter.auxiliary is not None else ["primary"]
-    if not (place / "key.json").is_file():
+    if not place.is_dir():
+        # Filled elsewhere and renamed: the folder is there whole or not at all, also where two runs fill it at the same time.
+        part = folder / f".{place.name}.{os.getpid()}.part"
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            _fill(segmenter, split, views, place, names, device, precision, advance)
+            files.remove_parts(folder)
+            part.mkdir(parents=True, exist_ok=True)
+            _fill(segmenter, split, views, part, names, device, precision, advance)
+            files.write_json(part / "key.json", key)
+            _rename(part, place)
         except OSError as error:
-            for name in names:
-                (place / f"{name}.npy").unlink(missing_ok=True)
             raise DiskError(
                 f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false"
             ) from error
-        files.write_json(place / "key.json", key)  # last: its presence says that the cache is whole
-    stores = [np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
-    return CachedTeacher(stores[0], stores[1] if len(stores) > 1 else None, np.load(place / "sizes.npy", allow_pickle=False))
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    try:
+        stores = [np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
+        sizes = np.load(place / "sizes.npy", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DiskError(f"the teacher cache {place} is damaged ({error}); delete that folder, it is filled again") from error
+    return CachedTeacher(stores[0], stores[1] if len(stores) > 1 else None, sizes)
+
+
+def _rename(part: Path, place: Path) -> None:
+    try:
+        os.rename(part, place)
+    except OSError:
+        if not (place / "key.json").is_file():  # else another run was faster, and its cache is the same
+            raise
 
 
 def _fill(
@@ -193,6 +214,8 @@ def _fill(
     needed = 2 * math.prod(shape) * len(names)
     _check_space(place, needed)
     stores = [np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape) for name in names]
+    for name in names:
+        _reserve(place / f"{name}.npy")
     sizes = np.zeros((len(split), 2), np.int64)
     segmenter = segmenter.eval().to(device)
     for indices in batches(len(split), 4):
@@ -209,10 +232,15 @@ def _fill(
     np.save(place / "sizes.npy", sizes, allow_pickle=False)
 
 
-def _check_space(place: Path, needed: int) -> None:
-    """A memory map on a full disk ends in SIGBUS, not in an exception: look first."""
-    import shutil
+def _reserve(path: Path) -> None:
+    """Take a sparse file's space now: a memory map on a full disk ends in SIGBUS, not in an exception."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
+
+def _check_space(place: Path, needed: int) -> None:
+    """Look first, so that the error can say how much is needed."""
     free = shutil.disk_usage(place).free
     if free < needed * 1.05:
         raise DiskError(

@@ -52,7 +52,7 @@ class LRASPP(nn.Module):
         low, high = features[self.low], features[-1]
         x = self.dropout(self.project(high) * self.gate(high))
         # A 1x1 convolution and a bilinear resize commute: classify first, resize C instead of `channels` maps.
-        return resized(self.classify_high(x), low.shape[-2:]) + self.classify_low(low)
+        return resized(self.classify_high(x), low.shape[-2:]) + self.classify_low(low)  # type: ignore[no-any-return]
 
 
 class DeepLabV3(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, NamedTuple
 
 import timm
@@ -67,7 +68,16 @@ class Segmenter(nn.Module):
         return Output(self.head(features), self.auxiliary(features[-2]) if wanted and self.auxiliary else None)
 
 
+def check_encoder(name: str) -> None:
+    """Raise RecipeError where timm has no such encoder, before data or weights are touched."""
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise RecipeError(f"unknown encoder '{name}'; {hint}")
+
+
 def _encoder(network: Network) -> nn.Module:
+    check_encoder(network.encoder)
     options: dict[str, Any] = {"features_only": True, "pretrained": False}
     if network.output_stride != 32:
         options["output_stride"] = network.output_stride
@@ -78,6 +88,6 @@ def _encoder(network: Network) -> nn.Module:
             f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set output_stride: 32"
         ) from error
     except (RuntimeError, AttributeError, ValueError, TypeError) as error:
-        near = timm.list_models(f"*{network.encoder.split('_')[0].split('.')[0]}*")[:8]
-        hint = f"; timm has e.g. {', '.join(near)}" if near else "; see timm.list_models()"
-        raise RecipeError(f"timm gives no feature maps for encoder '{network.encoder}': {str(error).splitlines()[0]}{hint}") from error
+        raise RecipeError(
+            f"timm gives no feature maps for encoder '{network.encoder}': {str(error).splitlines()[0]}; choose another"
+        ) from error

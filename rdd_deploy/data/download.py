@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -45,21 +47,25 @@ def fetch_camvid(root: Path, url: str | None = None, digests: Mapping[str, str] 
     console.say(f"CamVid isn't in {root}: fetching it from {url}")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
+        if root.is_dir() and any(root.iterdir()):
+            raise DataError(f"{root} holds files but none of CamVid's folders; set data.root to where they are, or to a new folder")
         with tempfile.TemporaryDirectory(prefix=".camvid-", dir=root.parent) as work:
             archive, unpacked = Path(work) / "archive.zip", Path(work) / "camvid"
             _download(url, archive)
             _unpack(archive, unpacked, url)
             _verify(unpacked, url, digests)
-            if root.is_dir() and not any(root.iterdir()):
+            if root.is_dir():
                 root.rmdir()
             os.replace(unpacked, root)
-    except OSError as error:
-        if isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
+        if not isinstance(error, OSError) or isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
             raise DataError(
                 f"CamVid isn't in {root} and can't be fetched from {url} ({getattr(error, 'reason', error)}); put the folders train/, "
                 f"trainannot/, val/, valannot/ (and test/, testannot/) of that archive's CamVid folder into {root}, or set data.root to where they are"
             ) from error
-        raise DiskError(f"can't write CamVid to {root}: {error.strerror or error}; free some space or set data.root to another folder") from error
+        raise DiskError(
+            f"can't write CamVid to {root}: {error.strerror or error}; free some space or set data.root to another folder"
+        ) from error
 
 
 def _download(url: str, path: Path) -> None:
@@ -84,7 +90,7 @@ def _unpack(archive: Path, folder: Path, url: str) -> None:
                 (folder / parts[-2]).mkdir(parents=True, exist_ok=True)
                 with file.open(member) as source, (folder / parts[-2] / PurePosixPath(parts[-1]).name).open("wb") as target:
                     shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{url} gave no whole zip file ({error}); try again, or put CamVid's folders in place by hand") from error
 
 

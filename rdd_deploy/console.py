@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,15 +34,21 @@ def run(app: Callable[..., Any]) -> None:
     except RddError as error:
         err.print(f"[red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:
     """Make ``main()`` of a module from its one command function."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
-    app.command()(function)
+
+    @functools.wraps(function)
+    def interruptible(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt:  # before the command line's library sees it: its versions differ in the exit code
+            err.print("interrupted")
+            sys.exit(130)
+
+    app.command()(interruptible)
 
     def main() -> None:
         run(app)

@@ -20,8 +20,9 @@ from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter
-from rdd_deploy.prepare import Prepared, build, open_run
+from rdd_deploy.prepare import Prepared, build, check_early, open_run
 from rdd_deploy.recipe import Distillation, Recipe, find_recipe, load_recipe
+from rdd_deploy.recipe import Teacher as TeacherPart
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.teacher import CachedTeacher, LiveTeacher, TeacherOutput, Views, averaged_predictor, cached_teacher, describe
 from rdd_deploy.train import facts_of, summary, train_recipe
@@ -34,6 +35,14 @@ class Teacher(NamedTuple):
     outputs: TeacherOutput
     views: Views
     checkpoint: Path
+
+
+class NamedTeacher(NamedTuple):
+    """A recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file) where one is named."""
+
+    checkpoint: Path
+    recipe: Recipe | None
+    source: Path | None
 
 
 def distill_recipe(
@@ -54,13 +63,17 @@ def distill_recipe(
             f"{source} names no {'student' if recipe.student is None else 'teacher'}; distil needs both (train a lone network with rdd_deploy.train)"
         )
     loss = _loss(recipe.distillation)  # before anything heavy: an unknown name is a recipe's error
+    check_early(recipe, RunFolder(runs / (name or recipe.name)), resume)
+    named = _named_teacher(recipe.teacher, source, runs)
     fabric = make_fabric(recipe.train)
     fabric.launch()
     data = data or Prepared(recipe)
-    checkpoint = _teacher_checkpoint(recipe, source, runs, resume, data)
-    teacher = _teacher(recipe, checkpoint, data, fabric)
     seed_everything(recipe.train.seed)
+    # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.task), "student")
+    with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
+        checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data)
+        teacher = _teacher(recipe, checkpoint, data, fabric)
     folder = open_run(recipe, name or recipe.name, runs, resume)
     console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
     measured = _measure_teacher(recipe, teacher, data, fabric)
@@ -93,20 +106,27 @@ def _extra(name: str, options: dict[str, Any]) -> torch.nn.Module:
         raise RecipeError(f"distillation.losses: options {options} don't fit the loss '{name}': {error}") from error
 
 
-def _teacher_checkpoint(recipe: Recipe, source: Path, runs: Path, resume: bool, data: Prepared) -> Path:
-    """The teacher's checkpoint; where it isn't there, it is trained by its recipe first."""
-    config = recipe.teacher
-    assert config is not None
+def _named_teacher(config: TeacherPart, source: Path, runs: Path) -> NamedTeacher:
+    """What the recipe says of its teacher, checked before anything heavy is done."""
     if config.recipe is None:
         path = Path(str(config.checkpoint))
         if not path.is_file():
             raise WeightsError(f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained first")
-        return path
+        return NamedTeacher(path, None, None)
     teacher_path = find_recipe(config.recipe, beside=source)
     teacher = load_recipe(teacher_path)
     if teacher.network is None:
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
     path = Path(config.checkpoint) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
+    return NamedTeacher(path, teacher, teacher_path)
+
+
+def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: Prepared) -> Path:
+    """The teacher's checkpoint; where it isn't there, it is trained by its recipe first."""
+    config, path, teacher, teacher_path = recipe.teacher, *named
+    if teacher is None:
+        return path
+    assert config is not None
     state, finished = runs / teacher.name / "state.ckpt", runs / teacher.name / "summary.json"
     if path.is_file() and (config.checkpoint or finished.is_file() or not state.is_file()):
         return path

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from rdd_deploy import files
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.errors import DeviceError, DivergedError, RddError
+from rdd_deploy.errors import DeviceError, DivergedError, RddError, RecipeError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.logbook import Logbook
 from rdd_deploy.models.predict import torch_predictor
@@ -54,6 +56,9 @@ class Story(NamedTuple):
     """Draws the epoch's picture, given its path and the network in eval mode."""
 
 
+KEPT = "The best weights so far are kept"
+
+
 class Interrupted(RddError):
     """Ctrl-C or SIGTERM; the state is saved."""
 
@@ -69,15 +74,14 @@ def make_fabric(train: Train) -> Fabric:
         )
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = resolve_precision(train.precision, accelerator)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         strategy = "ddp" if train.devices * train.nodes > 1 else "auto"
-        return Fabric(
-            accelerator=accelerator,
-            devices=train.devices,
-            num_nodes=train.nodes,
-            strategy=strategy,
-            precision=resolve_precision(train.precision, accelerator),
-        )
+        with warnings.catch_warnings():  # Fabric warns where it takes another precision than asked for; here that is an error
+            warnings.simplefilter("ignore")
+            fabric = Fabric(accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=strategy, precision=precision)
     except (ValueError, RuntimeError, TypeError) as error:
         raise DeviceError(
             f"can't train on {train.devices} x '{train.device}' in {train.precision}: {str(error).splitlines()[0]}"
@@ -86,6 +90,9 @@ def make_fabric(train: Train) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise DeviceError(f"can't train on {train.devices} x '{train.device}': {str(error).splitlines()[0]}") from error
+    if fabric._precision.precision != precision:
+        raise DeviceError(f"train.precision is {precision}, which '{accelerator}' can't compute in; set train.precision=auto")
+    return fabric
 
 
 def resolve_precision(precision: str, accelerator: str) -> Any:
@@ -130,7 +137,7 @@ class Trainee:
         factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * factor
-        loss = story.objective(self.forward(batch.images), batch, progress)
+        loss = story.objective(self._outputs(batch.images), batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss.total)
         if self.config.clip:
@@ -141,13 +148,25 @@ class Trainee:
         self.step += 1
         return loss.total.detach(), loss.terms
 
+    def _outputs(self, images: Tensor) -> Output:
+        try:
+            return self.forward(images)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RecipeError(
+                f"a batch of {len(images)} crop of {images.shape[-2]}x{images.shape[-1]} leaves BatchNorm a single value per channel; "
+                "set train.batch to 2 or more (with as many frames), or choose the head lraspp or pspnet and a larger augment.crop"
+            ) from error
+
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
         return {
-            "format": 1, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "format": 2, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds, "rng": torch.get_rng_state(),
             "average": self.average.state_dict() if self.average is not None else {},
             "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "precision": self.fabric._precision.state_dict(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -157,6 +176,7 @@ class Trainee:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
+        self.fabric._precision.load_state_dict(state["precision"])  # the loss scale of 16-mixed
         torch.set_rng_state(state["rng"])
         if state["rng_cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["rng_cuda"])
@@ -235,7 +255,8 @@ def fit(
                 last = epoch == train.epochs
                 measured = None
                 if epoch % recipe.evaluation.every == 0 or last:
-                    measured = _measure(recipe, trainee, validation, weights, facts, epoch)
+                    measured = _measure(recipe, trainee, validation)
+                    _keep_best(trainee, measured, weights, facts, epoch)
                 if story.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
                     story.picture(folder.pictures / f"epoch_{epoch:03d}.png", trainee.evaluated.eval())
                 segmenter.train()
@@ -256,14 +277,8 @@ def fit(
                 raise Interrupted(
                     f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
                 )
-    return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _last(rows, folder), "epochs": train.epochs, "steps": total,
+    return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _measure(recipe, trainee, validation), "epochs": train.epochs, "steps": total,
             "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
-
-
-def _last(rows: list[dict[str, Any]], folder: RunFolder) -> dict[str, Any]:
-    """The last epoch's figures of a run that was finished before it was resumed."""
-    row = rows[-1]
-    return {"miou_pct": row.get("miou_pct"), "pixel_accuracy_pct": row.get("pixel_accuracy_pct"), "iou_pct": None}
 
 
 def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -286,17 +301,26 @@ def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) ->
     fabric.barrier()
 
 
-def _measure(recipe: Recipe, trainee: Trainee, validation: Split, weights: Path, facts: dict[str, Any], epoch: int) -> dict[str, Any]:
-    """mIoU on validation; the best so far is saved."""
+def _measure(recipe: Recipe, trainee: Trainee, validation: Split) -> dict[str, Any]:
+    """mIoU on validation.
+
+    Raises:
+        DivergedError: the last step left weights that aren't finite; its loss, computed before it, can't tell.
+    """
     network = trainee.evaluated.eval()
+    if broken := [name for name, value in network.named_parameters() if not value.isfinite().all()]:
+        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup. {KEPT}")
     predict = torch_predictor(network, recipe.data.size, trainee.fabric.device, str(trainee.fabric._precision.precision))
-    measured = evaluate_split(predict, validation, recipe.evaluation.batch).summary()
-    miou = float(measured["miou_pct"] or 0.0)  # type: ignore[arg-type]
+    return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
+
+
+def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts: dict[str, Any], epoch: int) -> None:
+    """Save the network where it is the best so far."""
+    miou = float(measured["miou_pct"] or 0.0)
     if miou > trainee.best:
         trainee.best, trainee.best_epoch = miou, epoch
         if trainee.fabric.is_global_zero:
-            save_segmenter(weights, network, facts | {"epoch": epoch, "miou_pct": miou})
-    return measured
+            save_segmenter(weights, trainee.evaluated, facts | {"epoch": epoch, "miou_pct": miou})
 
 
 def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
@@ -305,7 +329,7 @@ def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
     names = [split.names[int(i)] for i in pending[1].cpu()]
     raise DivergedError(
         f"the loss is {float(pending[0])} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set "
-        "train.precision=32-true. The best weights so far are kept"
+        f"train.precision=32-true. {KEPT}"
     )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from rdd_deploy import console, files
+from rdd_deploy.errors import DiskError
 from rdd_deploy.run import RunFolder
 
 
@@ -30,7 +33,8 @@ class Logbook:
         if enabled:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
+            with _disk_errors(folder):
+                self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
         self._progress = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
             console=console.out, disable=not (enabled and console.out.is_terminal), transient=True,
@@ -45,7 +49,8 @@ class Logbook:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
         if self._writer:
-            self._writer.close()  # type: ignore[no-untyped-call]
+            with _disk_errors(self.folder):
+                self._writer.close()  # type: ignore[no-untyped-call]
 
     @property
     def sums(self) -> dict[str, Any]:
@@ -83,13 +88,24 @@ class Logbook:
     def _publish(self, row: dict[str, Any], stage: str) -> None:
         files.write_text(self.folder.metrics, table(self.rows))
         if self._writer:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+            with _disk_errors(self.folder):
+                for name, value in row.items():
+                    if isinstance(value, float):
+                        self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
         losses = "  ".join(f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_"))
         miou = f"  mIoU {row['miou_pct']:.2f} %" if row.get("miou_pct") is not None else ""
         if self._progress.disable or miou:
             console.say(f"epoch {row['epoch']}/{self.epochs}  {stage}  {losses}  {row['seconds']:.0f} s{miou}")
+
+
+@contextmanager
+def _disk_errors(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"can't write {folder.path / 'tensorboard'}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from rdd_deploy import console
+from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
 from rdd_deploy.data.loader import Frames
-from rdd_deploy.errors import RddError
-from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.errors import DiskError, RddError
+from rdd_deploy.models.segmenter import Segmenter, check_encoder
 from rdd_deploy.models.weights import initialise
 from rdd_deploy.recipe import Data, Network, Recipe
 from rdd_deploy.run import RunFolder
@@ -43,7 +42,7 @@ class Prepared:
             self.train_facts = check_split(train, advance, pair=self._pair)
             self.val_facts = check_split(self.validation, advance)
         check_apart(self.train_facts, self.val_facts, recipe.evaluation.split)
-        self.digest = hashlib.sha256("".join(sorted(self.train_facts.digests)).encode()).hexdigest()
+        self.digest = self.train_facts.digest
         self._tell(recipe)
 
     def _pair(self, index: int) -> tuple[Any, Any]:
@@ -94,23 +93,39 @@ def build(network: Network, classes: int, role: str) -> tuple[Segmenter, str]:
     return segmenter, source
 
 
-def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
-    """The run's folder. A folder with a run in it is continued with --resume, else its old content is replaced once the new run starts.
+def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
+    """Refuse what can be refused before data and weights are touched.
 
     Raises:
+        RecipeError: an unknown encoder.
         RddError: resuming with a recipe that differs from the run's.
     """
-    folder = RunFolder(runs / name)
+    for network in (recipe.network, recipe.student):
+        if network is not None:
+            check_encoder(network.encoder)
     if resume and folder.state.is_file():
         before = folder.load_recipe()
-        if before.model_dump(exclude={"name"}) != recipe.model_dump(exclude={"name"}):
-            changed = _changed(before.model_dump(), recipe.model_dump())
+        if changed := _changed(before.model_dump(exclude={"name"}), recipe.model_dump(exclude={"name"})):
             raise RddError(
                 f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
             )
+
+
+def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
+    """The run's folder. A folder with a run in it is continued with --resume, else its old content is replaced once the new run starts."""
+    folder = RunFolder(runs / name)
+    files.remove_parts(folder.path)
+    if resume and folder.state.is_file():
         return folder
-    for old in (folder.state, folder.metrics, folder.summary, folder.student, folder.teacher):
-        old.unlink(missing_ok=True)
+    if resume:
+        console.say(f"nothing to resume: {folder.path} holds no state; starting anew")
+    try:
+        for old in (folder.state, folder.metrics, folder.summary, folder.student, folder.teacher):
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(
+            f"can't write to {folder.path}: {error.strerror or error}; choose another folder with --output or --name"
+        ) from error
     for old in (folder.path / "tensorboard", folder.pictures, folder.export):
         shutil.rmtree(old, ignore_errors=True)
     folder.write_recipe(recipe.model_copy(update={"name": name}))
@@ -119,10 +134,5 @@ def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
 
 def _changed(before: Any, after: Any, path: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
-        return [
-            line
-            for key in after
-            if key != "name" or path
-            for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)
-        ]
+        return [line for key in after for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)]
     return [] if before == after else [f"{path}: {before} → {after}"]

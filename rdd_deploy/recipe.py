@@ -174,6 +174,14 @@ class Train(Part):
     save_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between resumable states")
     pictures_every: Annotated[int, Field(ge=0)] = Field(10, description="epochs between pictures; 0: none")
 
+    @model_validator(mode="after")
+    def _shared(self) -> Train:
+        if self.batch % (self.devices * self.nodes):
+            raise ValueError(
+                f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly; expected a multiple"
+            )
+        return self
+
 
 class Evaluation(Part):
     """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""

@@ -16,7 +16,7 @@ from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
 from rdd_deploy.losses.task import TaskLoss, class_weights
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.prepare import Prepared, build, open_run
+from rdd_deploy.prepare import Prepared, build, check_early, open_run
 from rdd_deploy.recipe import Recipe, load_recipe
 from rdd_deploy.run import RUNS, RunFolder, provenance
 
@@ -37,6 +37,7 @@ def train_recipe(
     assert network is not None
     role = "teacher" if recipe.network else "student"
     folder = RunFolder(runs / (name or (recipe.name if recipe.network else f"{recipe.name}_alone")))
+    check_early(recipe, folder, resume)
     fabric = make_fabric(recipe.train)
     fabric.launch()
     seed_everything(recipe.train.seed)

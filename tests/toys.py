@@ -1,9 +1,13 @@
 """Small data and recipes that many tests share: striped pictures a network can learn in seconds, as a folder data set."""
 
 import json
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +80,51 @@ def write_story(folder: Path, student: dict[str, Any] | None = None, teacher: di
     return write_recipe(folder / "student.yaml", tree(root) | {"teacher": {"recipe": "teacher.yaml"}} | (student or {}))
 
 
-def command(module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> tuple[list[str], dict[str, Any]]:
-    """Arguments of Popen for ``python -m rdd_deploy.<module>`` as a user's shell would start it."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "400"} | (env or {})
-    return [sys.executable, "-m", f"rdd_deploy.{module}", *map(str, arguments)], {
-        "cwd": cwd, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True,
-    }  # fmt: skip
+def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], output: str) -> None:
+    os.chdir(cwd)
+    os.environ.update(env)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        with open(f"{output}.{name}", "wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.argv = [module, *arguments]
+    import_module(f"rdd_deploy.{module}").main()
+
+
+class Started:
+    """``python -m rdd_deploy.<module>`` in a process of its own. It is forked from one that has torch imported already: an import takes
+    longer than all that a test does, and everything else is as in a process that a user starts.
+    """
+
+    _context = multiprocessing.get_context("forkserver")
+    _context.set_forkserver_preload(["rdd_deploy.distill", "torch.utils.tensorboard", "PIL.Image"])
+
+    def __init__(self, module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> None:
+        self._output = tempfile.mkdtemp(prefix="rdd-") + "/out"
+        words = [str(word) for word in arguments]
+        self._process = self._context.Process(target=_main, args=(module, words, str(cwd), {"COLUMNS": "400"} | (env or {}), self._output))
+        self._process.start()
+
+    @property
+    def stderr(self) -> str:
+        return Path(f"{self._output}.stderr").read_text()
+
+    @property
+    def running(self) -> bool:
+        return self._process.is_alive()
+
+    def signal(self, number: int) -> None:
+        os.kill(self._process.pid or 0, number)
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        self._process.join(200)
+        assert not self.running, "took too long"
+        stdout, stderr = (Path(f"{self._output}.{name}").read_text() for name in ("stdout", "stderr"))
+        shutil.rmtree(Path(self._output).parent)
+        return subprocess.CompletedProcess([], self._process.exitcode or 0, stdout, stderr)
 
 
 def call(module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    words, options = command(module, *arguments, cwd=cwd, env=env)
-    return subprocess.run(words, timeout=120, check=False, **options)
+    return Started(module, *arguments, cwd=cwd, env=env).wait()
 
 
 def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:

@@ -1,0 +1,196 @@
+"""The loop, through real processes: killed and resumed, interrupted, diverged."""
+
+import csv
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from toys import Started, call, errors_of, leftovers, network, read_json, teacher_tree, tree, write_data, write_recipe, write_story
+
+from rdd_deploy.errors import DeviceError
+from rdd_deploy.fit import learning_rate_factor, make_fabric, resolve_precision
+from rdd_deploy.recipe import Train
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, recipes and an uninterrupted run of them: a teacher with its cache, and ``whole``, a student."""
+    folder = tmp_path_factory.mktemp("fit")
+    write_data(folder / "data")
+    # Dropout, EMA and Adam's moments must all survive; 12 steps, the stage switches in the second epoch.
+    student: dict[str, Any] = {
+        "student": network(dropout=0.3),
+        "teacher": {"recipe": "teacher.yaml", "cache": True, "flip": True},
+        "distillation": {"stage_share": 0.4},
+        "train": {
+            "epochs": 4,
+            "batch": 2,
+            "lr": 0.003,
+            "optimizer": "adamw",
+            "ema": 0.9,
+            "device": "cpu",
+            "precision": "32-true",
+            "pictures_every": 2,
+        },
+    }
+    write_story(folder, student)
+    done = call("distill", "student.yaml", "--name", "whole", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def result(run: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, str]]]:
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    return safetensors.torch.load_file(run / "student.safetensors"), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    (tensors, rows), (expected, wanted) = result(one), result(other)
+    assert rows == wanted
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    first, second = read_json(one / "summary.json"), read_json(other / "summary.json")
+    for key in ("best", "last", "steps", "teacher", "encoder_weights", "protocol"):
+        assert first[key] == second[key]
+    assert leftovers(one) == []
+
+
+def wait_for(path: Path, process: Started) -> None:
+    while not path.is_file():
+        assert process.running, process.stderr
+        time.sleep(0.02)
+
+
+def test_killed_at_any_moment_and_resumed_is_the_same_run(place: Path) -> None:
+    process = Started("distill", "student.yaml", "--name", "killed", cwd=place)
+    run = place / "runs" / "killed"
+    wait_for(run / "state.ckpt", process)
+    time.sleep(random.Random(os.getpid()).uniform(0, 0.6))
+    process.signal(signal.SIGKILL)
+    assert process.wait().returncode in (-signal.SIGKILL, 0)  # 0: it was finished before
+    resumed = call("distill", "student.yaml", "--name", "killed", "--resume", cwd=place)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(run, place / "runs" / "whole")
+
+
+def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
+    process = Started("distill", "student.yaml", "--name", "stopped", "--resume", "train.save_every=100", cwd=place)
+    run = place / "runs" / "stopped"
+    wait_for(run / "metrics.csv", process)
+    process.signal(signal.SIGINT)
+    stopped = process.wait()
+    assert "nothing to resume: runs/stopped holds no state; starting anew" in stopped.stdout
+    assert stopped.returncode == 130, stopped.stderr
+    (line,) = errors_of(stopped)
+    assert line.endswith("of 12; the state is saved, go on with the same command and --resume")
+    assert leftovers(run) == []
+    assert torch.load(run / "state.ckpt", weights_only=True)["step"] % 3, "stopped at an epoch's end: this test means to stop inside"
+    refused = call("distill", "student.yaml", "--name", "stopped", "--resume", cwd=place)
+    assert (refused.returncode, errors_of(refused)) == (
+        2,
+        [
+            "error: can't resume runs/stopped: the recipe changed (train.save_every: 100 → 1); use the same recipe and overrides, or start "
+            "anew without --resume"
+        ],
+    )
+    resumed = call("distill", "student.yaml", "--name", "stopped", "--resume", "train.save_every=100", cwd=place)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(run, place / "runs" / "whole")
+
+
+def test_resuming_a_finished_run_changes_nothing(place: Path) -> None:
+    again = call("distill", "student.yaml", "--name", "whole", "--resume", cwd=place)
+    assert again.returncode == 0, again.stderr
+    assert read_json(place / "runs" / "whole" / "summary.json")["last"]["iou_pct"]
+
+
+def test_what_a_run_leaves_behind(place: Path) -> None:
+    run = place / "runs" / "whole"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"recipe.yaml", "state.ckpt", "student.safetensors", "metrics.csv", "summary.json", "tensorboard", "pictures"}
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == ["epoch_002.png", "epoch_004.png"]
+    assert (place / "runs" / "latest").is_symlink()
+    _, rows = result(run)
+    assert [row["stage"] for row in rows] == ["tfe", "tse", "tse", "tse"]  # 12 steps, 40 % of them are 4.8: steps 0 to 4
+    assert all(float(row["miou_pct"]) > 0 for row in rows)
+    summary = read_json(run / "summary.json")
+    assert summary["steps"] == 12
+    assert summary["best"]["miou_pct"] == max(float(row["miou_pct"]) for row in rows)
+    assert summary["protocol"]["images"] == 3
+
+
+def test_no_teacher_tensor_in_the_students_files(place: Path) -> None:
+    run, teacher = place / "runs" / "whole", place / "runs" / "teacher"
+    student_names = set(result(run)[0])
+    state = torch.load(run / "state.ckpt", weights_only=True)
+    assert set(state["model"]) == student_names
+    assert not any(name.startswith("auxiliary") for name in student_names)
+    taught = safetensors.torch.load_file(teacher / "teacher.safetensors")
+    assert any(name.startswith("auxiliary") for name in taught)
+    shapes = {tuple(value.shape) for name, value in taught.items() if name.startswith("auxiliary")}
+    assert not shapes & {tuple(value.shape) for value in state["average"].values()} - {tuple(v.shape) for v in state["model"].values()}
+
+
+def test_diverging_ends_with_the_batchs_names(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data")
+    write_recipe(tmp_path / "student.yaml", tree(root))
+    done = call("train", "student.yaml", "train.lr=1e30", "train.warmup=0", "train.clip=0", cwd=tmp_path)
+    assert done.returncode == 5
+    (line,) = errors_of(done)
+    assert line.startswith("error: the loss is nan on the batch of train000")
+    assert line.count("train000") == 2
+    assert line.endswith("set train.precision=32-true. The best weights so far are kept")
+    assert leftovers(tmp_path / "runs" / "student_alone") == []
+    assert not (tmp_path / "runs" / "student_alone" / "summary.json").exists()
+
+
+def test_weights_that_the_last_step_broke_are_not_saved(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", train=2)  # one step: its loss is finite, what it leaves behind isn't
+    write_recipe(tmp_path / "teacher.yaml", teacher_tree(root))
+    done = call(
+        "train", "teacher.yaml", "train.lr=3e38", "train.momentum=0", "train.weight_decay=1", "train.warmup=0", "train.clip=0", cwd=tmp_path
+    )
+    assert done.returncode == 5, done.stderr
+    (line,) = errors_of(done)
+    assert line.startswith("error: the weights are no longer finite (e.g. ")
+    assert not (tmp_path / "runs" / "teacher" / "teacher.safetensors").exists()
+
+
+def test_poly_schedule_with_warm_up() -> None:
+    assert learning_rate_factor(0.0, 0.0, 0.9) == 1
+    assert learning_rate_factor(0.5, 0.0, 0.9) == pytest.approx(0.5**0.9)
+    assert learning_rate_factor(0.99, 0.02, 0.9) == pytest.approx(0.01**0.9)
+    assert learning_rate_factor(0.01, 0.02, 0.9) == pytest.approx(0.99**0.9 / 2)
+    assert learning_rate_factor(0.02, 0.02, 0.9) == pytest.approx(0.98**0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"device": "banana"}, "can't train on 1 x 'banana'"),
+        ({"device": "cpu", "precision": "16-mixed"}, "train.precision is 16-mixed, which 'cpu' can't compute in; set train.precision=auto"),
+    ],
+)
+def test_devices_and_precisions_that_are_not_there(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(DeviceError, match=sentence):
+        make_fabric(Train(**changes))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu() -> None:
+    with pytest.raises(
+        DeviceError, match="train.device is 'cuda' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
+    ):
+        make_fabric(Train(device="cuda"))
+
+
+def test_precision_that_was_named_is_kept() -> None:
+    assert resolve_precision("32-true", "cpu") == "32-true"
+    assert resolve_precision("auto", "cpu") in ("bf16-mixed", "32-true")
+    assert make_fabric(Train(device="cpu", precision="bf16-mixed"))._precision.precision == "bf16-mixed"

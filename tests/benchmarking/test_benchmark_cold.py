@@ -1,5 +1,6 @@
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,12 @@ def test_the_governor_and_hyper_threads(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert machine.governor() == "performance, powersave"
     assert machine.available_cores() <= 2  # four threads of two cores
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="tensorrt is installed")
+def test_a_backend_that_is_not_installed_names_the_extra(tmp_path: Path) -> None:
+    engine = {"package": "tensorrt", "version": "10.0"}
+    bundle = toy_bundle(tmp_path / "toy", manifest={"backend": "tensorrt", "engine": engine})
+    with pytest.raises(ColdFailure) as error:
+        cold_start(Candidate("toy", "bundle", bundle))
+    assert "needs the package 'tensorrt', which isn't installed: pip install 'rdd-deploy[gpu]'" in str(error.value)

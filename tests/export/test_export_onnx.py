@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 import toys
-from conftest import SIZE, taught
+from toy_export import SIZE, taught
 
 from rdd_deploy.errors import GateError, RddError
 from rdd_deploy.export.build import Options, check_agreement, export_profile
@@ -129,7 +129,7 @@ def test_too_small_a_size(segmenter: Segmenter) -> None:
 def test_disagreement_is_an_error(source: Source) -> None:
     reference = reference_from(source.infer(), source.split("val"), SIZE, "toy", "val")
     wrong = Reference("toy", "val", reference.split, SIZE, [1 - labels.clip(0, 1) for labels in reference.labels], reference.confusion)
-    with pytest.raises(GateError, match="agree on .* % of the pixels of 3 toy frames, expected 99.99 %"):
+    with pytest.raises(GateError, match=r"agree on .* % of the pixels of 3 toy frames, expected 99.99 %"):
         check_agreement(compare(source.infer(), wrong), "the graph")
 
 

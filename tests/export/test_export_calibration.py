@@ -1,0 +1,175 @@
+"""Which frames calibrate, which are refused, and that a stale range table is never reused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import toys
+from toy_export import SIZE
+
+from rdd_deploy.data.base import Frame, Labels, Split, Task
+from rdd_deploy.errors import DataError
+from rdd_deploy.export.calibrate import calibrated, least_error_range
+from rdd_deploy.export.frames_to_calibrate import from_folder, from_train
+from rdd_deploy.export.profile import Calibration
+from rdd_deploy.export.ranges import check_ranges, load_table, table_path, tensors_to_calibrate
+from rdd_deploy.export.source import Source
+
+
+class Listed(Split):
+    """A split of given pairs."""
+
+    def __init__(self, pairs: list[tuple[Frame, Labels]]) -> None:
+        self.pairs = pairs
+        self.task = Task(tuple(toys.CLASSES), toys.COLOURS)
+        self.names = [f"frame{i}" for i in range(len(pairs))]
+
+    def frame(self, index: int) -> Frame:
+        return self.pairs[index][0]
+
+    def labels(self, index: int) -> Labels:
+        return self.pairs[index][1]
+
+
+def smooth(value: int, label: int) -> tuple[Frame, Labels]:
+    frame = np.full((32, 32, 3), value, np.uint8)
+    frame[:, 16:] = value // 2
+    return frame, np.full((32, 32), label, np.uint8)
+
+
+def test_chosen_frames_cover_classes_and_brightness() -> None:
+    pairs = [smooth(100 + i % 3, 0) for i in range(20)] + [smooth(100, 1), smooth(100, 2), smooth(250, 0), smooth(10, 0)]
+    chosen = from_train(Listed(pairs), [], 5, (32, 32))
+    assert {"frame20", "frame21", "frame22", "frame23"} <= set(chosen.names)
+    assert len(chosen) == 5
+    assert chosen.blob(0).shape == (1, 32, 32, 3)
+
+
+def test_frames_are_bgr_like_every_deployed_one() -> None:
+    frame, labels = smooth(100, 0)
+    frame = frame.copy()
+    frame[..., 0] += 7
+    blob = from_train(Listed([(frame, labels)]), [], 1, (32, 32)).blob(0)
+    assert (blob[0, ..., 2] == frame[..., 0]).all()
+
+
+def test_image_of_val_is_refused() -> None:
+    pairs = [smooth(10 * i + 20, 0) for i in range(4)]
+    with pytest.raises(DataError, match="the calibration image frame2 is also frame0 of the split that accuracy is measured on"):
+        from_train(Listed(pairs), [Listed([pairs[2]])], 2, (32, 32))
+
+
+def test_noise_is_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    with pytest.raises(DataError, match="the calibration image frame0 is noise"):
+        from_train(Listed([(noise, np.zeros((32, 32), np.uint8))]), [], 1, (32, 32))
+
+
+def test_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"no calibration folder {tmp_path / 'none'}; put images of the target's camera there"):
+        from_folder(tmp_path / "none", [], 4, SIZE, SIZE)
+    with pytest.raises(DataError, match=f"the calibration folder {tmp_path} holds no images"):
+        from_folder(tmp_path, [], 4, SIZE, SIZE)
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), toys.picture(index, *SIZE)[0])
+    frames = from_folder(tmp_path, [], 2, SIZE, SIZE)
+    assert frames.names == ["0", "2"]
+    cv2.imwrite(str(tmp_path / "0.png"), toys.picture(0, 50, 50)[0])
+    with pytest.raises(DataError, match=r"0\.png is 50x50; expected frames of 64x96"):
+        from_folder(tmp_path, [], 3, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy"])
+def test_methods(graph: onnx.ModelProto, source: Source, tmp_path: Path, method: str) -> None:
+    frames = from_train(source.split("train"), [source.split("val")], 2, SIZE)
+    config = Calibration.model_validate({"images": 2, "method": method, "bins": 512, "percentile": 99.0})
+    few = onnx.ModelProto()
+    few.CopyFrom(graph)
+    if method == "entropy":  # onnxruntime's search takes a second a tensor: look at the stem only
+        few = onnx.utils.Extractor(few).extract_model(["frame"], ["encoder.conv_stem/HardSwish"])
+    table = calibrated(few, frames, config, tmp_path)
+    full = calibrated(few, frames, Calibration(images=2, method="minmax"), tmp_path)
+    assert set(table.ranges) == set(full.ranges) == set(tensors_to_calibrate(few))
+    for name, (low, high) in table.ranges.items():
+        assert full.ranges[name][0] - 1e-4 <= low <= high <= full.ranges[name][1] + 1e-4 + 0.02 * abs(full.ranges[name][1])
+    if method in ("percentile", "mse"):
+        assert any(high < 0.99 * full.ranges[name][1] for name, (_, high) in table.ranges.items())
+
+
+def test_stale_table_is_never_reused(graph: onnx.ModelProto, source: Source, tmp_path: Path) -> None:
+    train, config = source.split("train"), Calibration(images=2)
+    frames = from_train(train, [], 2, SIZE)
+    first = calibrated(graph, frames, config, tmp_path)
+    assert load_table(tmp_path, first.key) is not None
+    assert calibrated(graph, frames, config, tmp_path).ranges == first.ranges
+    other_weights = onnx.ModelProto()
+    other_weights.CopyFrom(graph)
+    content = bytearray(other_weights.graph.initializer[0].raw_data)
+    content[0] ^= 1
+    other_weights.graph.initializer[0].raw_data = bytes(content)
+    others = [
+        calibrated(other_weights, frames, config, tmp_path),
+        calibrated(graph, from_train(train, [], 3, SIZE), config, tmp_path),
+        calibrated(graph, frames, Calibration(images=2, method="percentile", bins=512), tmp_path),
+    ]
+    assert len({str(table_path(tmp_path, table.key)) for table in (first, *others)}) == 4
+    path = table_path(tmp_path, first.key)
+    path.write_text(path.read_text().replace('"method": "minmax"', '"method": "mse"'))
+    assert load_table(tmp_path, first.key) is None  # edited: its key isn't its own any more
+    path.write_text("{")
+    assert load_table(tmp_path, first.key) is None
+
+
+def test_overflow_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"activation 'a' is .*inf.* on the calibration images; the float network overflows"):
+        check_ranges({"a": (0.0, float("inf"))})
+
+
+def test_least_error_range_cuts_a_lone_outlier() -> None:
+    edges = np.linspace(-100, 100, 2049, dtype=np.float32)
+    counts = np.zeros(2048, np.int64)
+    counts[1024:1100] = 10_000
+    counts[-1] = 1
+    low, high = least_error_range((counts, edges, 0.0, 100.0))
+    assert low == 0
+    assert 7 < high < 40
+
+
+MEMORY = """
+import resource, sys, tempfile
+from pathlib import Path
+import numpy as np, onnx
+sys.path.insert(0, sys.argv[2])
+import toys
+from rdd_deploy.export import calibrate, frames_to_calibrate as f
+from rdd_deploy.export.profile import Calibration
+
+def blob(self, position):
+    return toys.picture(position, 360, 480)[0][None]
+
+f.CalibrationFrames.blob = blob
+frames = f.CalibrationFrames([str(i) for i in range(int(sys.argv[3]))], [], None, (360, 480), "0")
+with tempfile.TemporaryDirectory() as folder:
+    calibrate.calibrated(onnx.load(sys.argv[1]), frames, Calibration(method=sys.argv[4]), Path(folder))
+assert "torch" not in sys.modules
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "images"), [("minmax", 512), ("mse", 24)])
+def test_memory_stays_under_a_gigabyte(tmp_path: Path, method: str, images: int) -> None:
+    from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
+    from rdd_deploy.models.segmenter import Segmenter
+    from rdd_deploy.recipe import Network
+
+    network = Network.model_validate(toys.network(encoder="mobilenetv3_large_100", channels=128))
+    onnx.save(onnx_from_segmenter(Segmenter(network, 11), (360, 480)), tmp_path / "model.onnx")
+    words = [sys.executable, "-c", MEMORY, str(tmp_path / "model.onnx"), str(Path(toys.__file__).parent), str(images), method]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 1000

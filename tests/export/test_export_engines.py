@@ -1,0 +1,169 @@
+"""TensorRT: every shipped student's float, FP16 and INT8 graph is parsed and built, ahead of time, on this machine without a GPU."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+
+from rdd_deploy.errors import DeviceError, MissingPackageError, RddError
+from rdd_deploy.export import engine_from_onnx as engines
+from rdd_deploy.export.half_from_onnx import half_from_onnx
+from rdd_deploy.export.lint import lint
+from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
+from rdd_deploy.export.placement import plan_of
+from rdd_deploy.export.profile import Placement, Profile, changed, load_profile
+from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
+from rdd_deploy.export.ranges import RangeTable, tensors_to_calibrate
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.recipe import Network, load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+RTX = find_spec("tensorrt_rtx") is not None
+needs_rtx = pytest.mark.skipif(not RTX, reason="tensorrt-rtx has no wheel for this machine")
+
+
+def students() -> dict[str, Network]:
+    """The networks of all shipped student recipes, each once."""
+    found: dict[str, Network] = {}
+    for path in sorted(RECIPES.rglob("*.yaml")):
+        if network := load_recipe(path).student:
+            found.setdefault(
+                f"{network.encoder}-{network.head}-{network.output_stride}-{network.activation}-{network.squeeze_excite}", network
+            )
+    return found
+
+
+STUDENTS = students()
+
+
+def rtx_profile(precision: str = "int8", capability: str = "8.6") -> Profile:
+    base = load_profile("tensorrt-rtx-int8")
+    if precision == "int8":
+        return changed(base, engine={"compute_capabilities": [capability]})
+    return Profile.model_validate(
+        {"name": "t", "backend": "tensorrt-rtx", "precision": precision, "engine": {"compute_capabilities": [capability]}}
+    )
+
+
+@pytest.mark.trt
+@needs_rtx
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_student_builds(name: str) -> None:
+    model = onnx_from_segmenter(Segmenter(STUDENTS[name].model_copy(update={"weights": "none"}), 11).eval(), (90, 120))
+    lint(model, None)
+    table = RangeTable({"method": "made up"}, dict.fromkeys(tensors_to_calibrate(model), (-4.0, 4.0)))
+    rendered = qdq_from_onnx(model, table, "trt", Placement())
+    lint(rendered, "trt")
+    for precision, graph in (("fp32", model), ("fp16", half_from_onnx(model)), ("int8", rendered)):
+        built = engines.engine_from_onnx(graph, rtx_profile(precision))
+        assert len(built.engine) > 10_000
+        assert (built.info.package, built.info.compute_capabilities, built.info.gpu) == ("tensorrt-rtx", ["8.6"], None)
+
+
+def test_quantisation_friendly_students_are_shipped() -> None:
+    encoders = {network.encoder for network in STUDENTS.values()}
+    assert {"tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small"} <= encoders
+    assert "tf_efficientnet_lite0" in encoders
+
+
+@pytest.mark.trt
+@needs_rtx
+def test_refused_graph_says_why(graph: onnx.ModelProto) -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(graph)
+    broken.graph.node[2].op_type = "NoSuchOperator"
+    with pytest.raises(RddError, match=r"tensorrt-rtx .* can't build 'tensorrt-rtx-int8': "):
+        engines.engine_from_onnx(broken, rtx_profile())
+
+
+@needs_rtx
+def test_unsupported_capability() -> None:
+    with pytest.raises(
+        DeviceError, match=r"can't build for compute capability 8.7; expected one of 7.5, 8.0, 8.6, .*a Jetson builds its own"
+    ):
+        engines.retargeted(load_profile("tensorrt-int8"), ["8.7"])
+
+
+@needs_rtx
+def test_named_capabilities_mean_tensorrt_rtx() -> None:
+    profile = engines.retargeted(load_profile("tensorrt-fp16"), ["8.6", "8.9"])
+    assert (profile.backend, profile.name, profile.precision) == ("tensorrt-rtx", "tensorrt-rtx-fp16", "fp16")
+    assert profile.engine is not None
+    assert profile.engine.compute_capabilities == ["8.6", "8.9"]
+
+
+def no_package(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name in names else object())
+
+
+def test_neither_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_package(monkeypatch, "tensorrt", "tensorrt_rtx")
+    with pytest.raises(MissingPackageError) as caught:
+        engines.retargeted(load_profile("tensorrt-int8"), None)
+    assert str(caught.value) == (
+        "building 'tensorrt-int8' needs the package 'tensorrt', which isn't installed: "
+        "pip install 'rdd-deploy[gpu]' (from a clone: pip install '.[gpu]')"
+    )
+    with pytest.raises(
+        MissingPackageError, match=r"needs the package 'tensorrt-rtx', which isn't installed: pip install 'rdd-deploy\[rtx\]'"
+    ):
+        engines.retargeted(load_profile("tensorrt-rtx-int8"), None)
+
+
+def test_only_rtx_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_package(monkeypatch, "tensorrt")
+    with pytest.raises(MissingPackageError, match=r"or build ahead of time with the tensorrt-rtx that is here: --compute-capability 8.6"):
+        engines.retargeted(load_profile("tensorrt-int8"), None)
+
+
+def test_polygraphy_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_package(monkeypatch, "polygraphy")
+    with pytest.raises(MissingPackageError, match="needs the package 'polygraphy'"):
+        engines.check_builder(load_profile("tensorrt-int8"))
+
+
+class _Config:
+    """Stands for polygraphy's CreateConfig: remembers its arguments."""
+
+    @staticmethod
+    def CreateConfig(**options: Any) -> dict[str, Any]:
+        return options
+
+
+@pytest.mark.parametrize(
+    ("version", "precision", "expected"),
+    [
+        ("10.3.0", "int8", {"int8": True, "fp16": True}),
+        ("10.3.0", "fp16", {"int8": False, "fp16": True}),
+        ("10.12.0.36", "int8", {}),
+        ("11.0.0", "fp16", {}),
+    ],
+)
+def test_precision_flags_only_before_strong_typing(version: str, precision: str, expected: dict[str, Any]) -> None:
+    trt = SimpleNamespace(__version__=version)
+    assert engines._config(trt, _Config, load_profile(f"tensorrt-{precision}")) == expected
+    assert engines._strongly_typed(trt, rtx=False) is (expected == {})
+
+
+def test_workspace_limit_reaches_the_builder() -> None:
+    trt = SimpleNamespace(__version__="10.3.0", MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"))
+    options = engines._config(trt, _Config, load_profile("jetson-orin-int8"))
+    assert options["memory_pool_limits"] == {"workspace": 1024 << 20}
+
+
+def test_no_gpu_for_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(cudaGetDeviceCount=lambda: (35, 0))
+    monkeypatch.setattr(engines.importlib, "import_module", lambda name: fake)
+    with pytest.raises(DeviceError, match="tensorrt builds on the GPU that the engine will run on, and this machine has none"):
+        engines._gpu()
+
+
+def test_placement_covers_squeeze_and_excitation(graph: onnx.ModelProto) -> None:
+    plan = plan_of(graph, "trt", Placement())
+    assert any(name.endswith("conv_reduce") for name in plan.convolutions)
+    gates = [node for node in graph.graph.node if node.op_type == "HardSigmoid"]
+    assert gates
+    assert all(node.output[0] in plan.tensors for node in gates)

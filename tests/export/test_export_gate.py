@@ -1,0 +1,89 @@
+"""The gate: fails with a table and without a bundle, finds a remedy, writes a plan that can be edited and replayed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from toy_export import SIZE
+
+from rdd_deploy.errors import GateError, RecipeError
+from rdd_deploy.export.build import Options, export_profile
+from rdd_deploy.export.graph import load_graph
+from rdd_deploy.export.profile import Profile, changed, load_profile
+from rdd_deploy.export.qdq_from_onnx import quantised_layers
+from rdd_deploy.export.sensitivity import Sensitivity, rank_layers, within_budget
+from rdd_deploy.export.source import Source
+from rdd_deploy.runtime import read_manifest
+
+
+def profile(remedies: list[str], max_drop: float = 5.0) -> Profile:
+    """Ranges that cut nearly half of all values: the first attempt can't pass."""
+    calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
+    return changed(load_profile("onnxruntime-int8"), calibration=calibration, gate={"max_drop": max_drop, "remedies": remedies})
+
+
+def test_failure_leaves_a_plan_and_no_bundle(source: Source, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        GateError, match=r"'onnxruntime-int8' loses .* points of mIoU at best, allowed are 5; no bundle was written"
+    ) as caught:
+        export_profile(source, profile([]), out, Options())
+    assert caught.value.exit_code == 4
+    assert [path.name for path in out.iterdir()] == ["onnxruntime-int8.plan.yaml"]
+    shown = capsys.readouterr().out
+    assert "gate at 5 points" in shown
+    assert "IoU per class" in shown
+
+
+def test_force_marks_the_bundle(source: Source, out: Path) -> None:
+    target, comparison = export_profile(source, profile([]), out, Options(force=True))
+    manifest = read_manifest(target)
+    assert manifest.forced
+    assert manifest.metrics is not None
+    assert manifest.metrics.drop_pct == round(comparison.drop_pct, 3)
+    assert comparison.drop_pct > 5
+
+
+def test_remedy_passes_and_the_plan_replays(source: Source, out: Path) -> None:
+    asked = profile(["mse"], max_drop=20)
+    target, comparison = export_profile(source, asked, out, Options())
+    assert comparison.drop_pct <= 20
+    plan_file = out / "onnxruntime-int8.plan.yaml"
+    plan = yaml.safe_load(plan_file.read_text())
+    assert (plan["method"], plan["result"]["gate"]) == ("mse", "passed")
+    assert "plan.yaml" in read_manifest(target).files
+    plan["float_layers"] = ["encoder.conv_stem"]
+    edited = out / "edited.yaml"
+    edited.write_text(yaml.safe_dump(plan))
+    target, _ = export_profile(source, asked, out, Options(plan=edited))
+    assert "encoder.conv_stem" not in quantised_layers(load_graph(target / "model.onnx"))
+    with pytest.raises(RecipeError, match="is a plan for the x86 form, profile openvino-int8 renders trt; take its own plan"):
+        export_profile(source, load_profile("openvino-int8"), out, Options(plan=edited))
+
+
+def test_worst_layers_go_back_to_float(source: Source, out: Path) -> None:
+    calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
+    gate = {"max_drop": 0.0, "remedies": ["bias_correction", "float_layers"], "ranking_frames": 2, "float_macs": 0.5}
+    asked = changed(load_profile("onnxruntime-int8"), calibration=calibration, gate=gate)
+    _, comparison = export_profile(source, asked, out, Options(force=True))
+    plan = yaml.safe_load((out / "onnxruntime-int8.plan.yaml").read_text())
+    assert plan["float_layers"]
+    assert comparison.agreement_pct > 0
+
+
+def test_budget_of_float_layers() -> None:
+    ranked = [Sensitivity("a", 9.0, 80, 0.06), Sensitivity("b", 5.0, 90, 0.08), Sensitivity("c", 1.0, 95, 0.03)]
+    assert within_budget(ranked, 0.1) == ["a", "c"]
+    assert within_budget(ranked, 0.01) == []
+
+
+def test_ranking_is_by_measured_accuracy(source: Source, graph, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from rdd_deploy.export.calibrate import calibrated
+    from rdd_deploy.export.frames_to_calibrate import from_train
+    from rdd_deploy.export.profile import Calibration, Placement
+    from rdd_deploy.export.ranges import RangeTable
+
+    table = calibrated(graph, from_train(source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path)
+    ruined = RangeTable(table.key, dict(table.ranges) | {"frame/Sub": (-1e-3, 1e-3)})  # only the stem reads it
+    ranked = rank_layers(graph, ruined, "trt", Placement(), source.split("train"), SIZE, 2)
+    assert ranked[0].layer == "encoder.conv_stem"
+    assert ranked[0].drop_pct > 10

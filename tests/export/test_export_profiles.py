@@ -1,0 +1,124 @@
+"""Every shipped profile is a test case; a wrong one is refused with all its problems."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from rdd_deploy.errors import MissingPackageError, RecipeError
+from rdd_deploy.export.build import Options, export_profile
+from rdd_deploy.export.engine_from_onnx import retargeted
+from rdd_deploy.export.profile import Profile, changed, load_profile
+from rdd_deploy.export.source import Source
+from rdd_deploy.runtime import read_manifest
+
+PROFILES = sorted((Path(__file__).parents[2] / "export").rglob("*.yaml"))
+
+
+def test_count() -> None:
+    assert [path.stem for path in PROFILES] == [
+        "jetson-orin-int8",
+        "onnxruntime-fp32",
+        "onnxruntime-int8",
+        "openvino-bf16",
+        "openvino-fp32",
+        "openvino-int8",
+        "tensorrt-fp16",
+        "tensorrt-int8",
+        "tensorrt-rtx-int8",
+    ]
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_shipped_profile(path: Path, source: Source, out: Path) -> None:
+    profile = load_profile(path)
+    assert profile.name == path.stem
+    assert (
+        f"# python -m rdd_deploy.export RUN --{'profile ' + path.stem if 'rtx' in path.stem or 'jetson' in path.stem else ''}"
+        in path.read_text()
+    )
+    if profile.backend == "tensorrt" and find_spec("tensorrt") is None:
+        with pytest.raises(
+            MissingPackageError, match=r"needs the package 'tensorrt', which isn't installed: pip install 'rdd-deploy\[gpu\]'"
+        ):
+            retargeted(profile, None)
+        return
+    if find_spec({"onnxruntime": "onnxruntime", "openvino": "openvino"}.get(profile.backend, "tensorrt_rtx")) is None:
+        pytest.skip(f"{profile.backend} isn't installed")
+    changes = {"gate": {"max_drop": 20.0}}  # three toy frames: one pixel row is a point
+    if profile.calibration:
+        changes["calibration"] = {"images": 6}
+    if profile.precision == "bf16":
+        openvino = pytest.importorskip("openvino")
+        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            pytest.skip("this CPU has no bf16")
+    target, comparison = export_profile(source, changed(profile, **changes), out, Options())
+    manifest = read_manifest(target)
+    assert (manifest.backend, manifest.precision, manifest.profile) == (profile.backend, profile.precision, path.stem)
+    assert comparison.confusion.miou > 0.6
+    if profile.backend == "tensorrt-rtx":
+        assert manifest.metrics is None  # the engine can't be measured without its GPU, and nothing pretends that it was
+        assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
+        assert set(manifest.files) == {"model.engine", "graph.onnx", "plan.yaml"}
+        assert manifest.engine is not None
+        assert manifest.engine.compute_capabilities == ["8.6"]
+    else:
+        assert manifest.metrics is not None
+        assert manifest.metrics.float_miou_pct is not None
+        assert (manifest.metrics.drop_pct, manifest.metrics.images) == (round(comparison.drop_pct, 3), 3)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_problem_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", "backend: onnxruntim\nprecision: int8\nform: x86\ncalibration: {image: 4, method: max}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_profile(path)
+    assert str(caught.value).splitlines() == [
+        f"{path} has 3 problems:",
+        "  backend: got 'onnxruntim', expected 'onnxruntime', 'openvino', 'tensorrt' or 'tensorrt-rtx'; did you mean 'onnxruntime'?",
+        "  calibration.method: got 'max', expected 'minmax', 'percentile', 'entropy' or 'mse'; did you mean 'minmax'?",
+        "  calibration.image: unknown key; did you mean 'images'? allowed: images, method, percentile, bins, folder",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("backend: openvino\nprecision: fp16\n", "precision is fp16, which openvino isn't exported in; expected one of fp32, bf16, int8"),
+        (
+            "backend: onnxruntime\nprecision: int8\n",
+            "precision int8 needs the keys 'form' (trt or x86) and 'calibration' (may be empty: {})",
+        ),
+        ("backend: onnxruntime\nprecision: fp32\nform: x86\n", "'form' and 'calibration' belong to precision int8, not to fp32"),
+        (
+            "backend: tensorrt\nprecision: int8\nform: x86\ncalibration: {}\n",
+            "form is x86, whose uint8 activations TensorRT turns into int8",
+        ),
+        ("backend: tensorrt-rtx\nprecision: fp16\n", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities"),
+        ("backend: openvino\nprecision: fp32\nengine: {}\n", "'engine' belongs to tensorrt and tensorrt-rtx, not to openvino"),
+        ("backend: onnxruntime\nprecision: fp32\nsize: [16, 64]\n", "size is [16, 64]; expected at least [32, 32]"),
+    ],
+)
+def test_parts_that_do_not_fit(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_profile(write(tmp_path / "mine.yaml", text))
+    assert sentence in str(caught.value)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(RecipeError, match=r"no profile 'tensorrt-int4'; expected a YAML file, or one of jetson-orin-int8, "):
+        load_profile("tensorrt-int4")
+
+
+def test_changed_is_checked() -> None:
+    with pytest.raises(RecipeError, match="backend"):
+        changed(load_profile("onnxruntime-int8"), backend="tensorrt")
+
+
+def test_own_profile_file(tmp_path: Path) -> None:
+    profile: Profile = load_profile(write(tmp_path / "drone.yaml", "backend: onnxruntime\nprecision: fp32\nsize: [64, 64]\n"))
+    assert (profile.name, profile.size) == ("drone", (64, 64))

@@ -1,0 +1,100 @@
+"""One command for all, imported only where it is called, and mistakes as one sentence."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import toys
+
+from rdd_deploy.cli import COMMANDS, usage
+
+EDGE = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics"}:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+sys.meta_path.insert(0, Blocker())
+from rdd_deploy.cli import main
+main()
+"""
+
+
+def edge(*words: object) -> subprocess.CompletedProcess[str]:
+    """``rdd-deploy …`` as on a device without the training stack."""
+    return subprocess.run([sys.executable, "-c", EDGE, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_usage_names_every_command() -> None:
+    for name in ("distill", "train", "evaluate", "export", "benchmark", "parity", "demo"):
+        assert f"\n  {name} " in usage()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_main(name: str) -> None:
+    assert callable(import_module(COMMANDS[name][0]).main)
+
+
+def test_help_and_version() -> None:
+    assert edge("--help").stdout.startswith("usage: rdd-deploy COMMAND")
+    assert edge("--version").stdout.startswith("rdd-deploy ")
+    done = edge()
+    assert (done.returncode, done.stdout.split("\n")[0]) == (2, "usage: rdd-deploy COMMAND [ARGUMENTS]")
+
+
+def test_unknown_command() -> None:
+    done = edge("exprot")
+    assert done.returncode == 2
+    allowed = "distill, train, evaluate, export, parity, benchmark, demo"
+    assert toys.errors_of(done) == [f"error: unknown command 'exprot'; did you mean 'export'? allowed: {allowed}"]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "benchmark"])
+def test_edge_commands_run_without_torch(name: str) -> None:
+    done = edge(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert f"rdd-deploy {name}" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "words"), [("distill", ["x"]), ("train", ["x"]), ("export", ["--onnx"]), ("parity", ["x"])])
+def test_training_commands_name_the_extra(name: str, words: list[str]) -> None:
+    done = edge(name, *words)
+    assert done.returncode == 2
+    [line] = toys.errors_of(done)
+    assert "isn't installed: pip install 'rdd-deploy[train]'" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "error: no target named; expected --onnx, --openvino, --trt or --profile FILE"),
+        (["--int8"], "error: --int8 names a precision but no target; add --onnx, --openvino or --trt"),
+        (["--profile", "none"], "error: no profile 'none'; expected a YAML file, or one of "),
+        (["nowhere", "--onnx"], "error: no run folder nowhere; train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml"),
+        (["--onnx"], "error: no finished run (runs/latest); train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml"),
+        (
+            ["--onnx", "--compute-capability", "8.6"],
+            "error: --compute-capability names GPUs for TensorRT; profile 'onnxruntime-fp32' is for",
+        ),
+        (["--onnx", "--openvino", "--plan", "p.yaml"], "error: --plan replays one profile's plan, got 2 profiles; name one"),
+        (["--onnx", "--fp16"], "error: no profile 'onnxruntime-fp16'; expected a YAML file, or one of "),
+        (["--onnx", "--max-drop", "-1"], "error: profile onnxruntime-fp32 has 1 problem:"),
+    ],
+)
+def test_export_mistakes(words: list[str], sentence: str, tmp_path: Path) -> None:
+    done = toys.call("export", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert toys.errors_of(done)[0].startswith(sentence)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_of_a_run_without_weights(tmp_path: Path) -> None:
+    toys.write_recipe(tmp_path / "run" / "recipe.yaml", toys.tree(tmp_path))
+    done = toys.call("export", "run", "--onnx", cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = toys.errors_of(done)
+    assert line.startswith("error: run holds no weights (student.safetensors or teacher.safetensors); train it first")

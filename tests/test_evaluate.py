@@ -1,0 +1,138 @@
+"""A run and its bundle are measured by one protocol and give the same figures; a bundle needs no torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+
+from rdd_deploy.data.base import Frame, Labels, Split, Task
+from rdd_deploy.errors import DataError
+from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, evaluate_split, limited, metrics_of
+
+NO_TORCH = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchvision", "timm", "onnx", "safetensors", "matplotlib"}:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+from rdd_deploy.evaluate import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with random weights and its float bundle."""
+    from rdd_deploy.export.build import Options, export_profile
+    from rdd_deploy.export.profile import load_profile
+    from rdd_deploy.export.source import open_source
+    from rdd_deploy.models.segmenter import Segmenter
+    from rdd_deploy.models.weights import save_segmenter
+    from rdd_deploy.recipe import Network
+    from rdd_deploy.run import RunFolder
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    data = toys.write_data(folder / "data")
+    run = RunFolder(folder / "runs" / "toy")
+    toys.write_recipe(run.recipe, toys.tree(data) | {"name": "toy"})
+    segmenter = Segmenter(Network.model_validate(toys.network()), 3).eval()
+    save_segmenter(run.student, segmenter, {"classes": toys.CLASSES, "palette": [list(c) for c in toys.COLOURS], "size": [64, 64]})
+    export_profile(open_source(run.path), load_profile("onnxruntime-fp32"), run.export, Options())
+    return run.path
+
+
+def test_run_and_bundle_agree(run: Path) -> None:
+    torch_figures, bundle_figures = evaluate_run(run), evaluate_bundle(run / "export" / "onnxruntime-fp32")
+    assert bundle_figures.protocol == torch_figures.protocol
+    assert bundle_figures.protocol == {
+        "data": "folder", "split": "val", "images": 3, "input_height": 64, "input_width": 64, "labels_at": "frame", "classes": 3,
+    }  # fmt: skip
+    assert bundle_figures.summary["miou_pct"] == pytest.approx(torch_figures.summary["miou_pct"], abs=0.05)
+    assert metrics_of(bundle_figures).images == 3
+
+
+def test_limit_and_other_split(run: Path) -> None:
+    assert evaluate_run(run, "train", limit=2).protocol["images"] == 2
+    with pytest.raises(DataError, match="the limit is 0; expected 1 frame or more"):
+        evaluate_run(run, limit=0)
+
+
+def test_data_root_override(run: Path, tmp_path: Path) -> None:
+    other = toys.write_data(tmp_path / "elsewhere", val=1)
+    assert evaluate_bundle(run / "export" / "onnxruntime-fp32", root=other).protocol["images"] == 1
+
+
+def test_bundle_without_torch(run: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", NO_TORCH, str(run / "export" / "onnxruntime-fp32"), "--json", str(tmp_path / "out.json")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "mIoU" in done.stdout
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert set(written["summary"]["iou_pct"]) == set(toys.CLASSES)
+    assert written["protocol"]["split"] == "val"
+
+
+def test_command_on_a_run(run: Path) -> None:
+    done = toys.call("evaluate", run, "--limit", "1", cwd=run)
+    assert done.returncode == 0, done.stderr
+    assert "folder val: 1 images, network at 64x64" in done.stdout
+    assert "void pixels don't count" in done.stdout
+
+
+def test_neither_run_nor_bundle(tmp_path: Path) -> None:
+    done = toys.call("evaluate", tmp_path, cwd=tmp_path)
+    assert done.returncode == 2
+    expected = "expected a run folder (with recipe.yaml) or a bundle (with manifest.json)"
+    assert toys.errors_of(done) == [f"error: {tmp_path} has neither of the two; {expected}"]
+    done = toys.call("evaluate", "nowhere", cwd=tmp_path)
+    assert toys.errors_of(done) == [f"error: nowhere isn't a folder; {expected}"]
+
+
+def test_edited_bundle_is_refused(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run / "export" / "onnxruntime-fp32", copy)
+    with (copy / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    done = toys.call("evaluate", copy, cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = toys.errors_of(done)
+    assert "isn't the file that was exported: its SHA-256 is" in line
+
+
+class Made(Split):
+    """Two frames of other sizes than each other."""
+
+    def __init__(self) -> None:
+        self.task = Task(("a", "b"), ((0, 0, 0), (255, 255, 255)))
+        self.names = ["small", "large"]
+
+    def frame(self, index: int) -> Frame:
+        return np.zeros(((4, 6), (8, 10))[index] + (3,), np.uint8)
+
+    def labels(self, index: int) -> Labels:
+        labels = np.zeros(((4, 6), (8, 10))[index], np.uint8)
+        labels[0] = 255
+        labels[1] = 1
+        return labels
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_one_matrix_whatever_the_batch(batch: int) -> None:
+    confusion = evaluate_split(lambda frames: [np.zeros(frame.shape[:2], np.uint8) for frame in frames], Made(), batch)
+    assert confusion.matrix.tolist() == [[2 * 6 + 6 * 10, 0], [6 + 10, 0]]
+
+
+def test_empty_split_is_an_error() -> None:
+    empty = Made()
+    empty.names = []
+    with pytest.raises(DataError, match="the val split holds no frames"):
+        limited(empty, None, "val")

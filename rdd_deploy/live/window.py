@@ -39,7 +39,7 @@ class Window:
     def __init__(self, title: str) -> None:
         check_display()
         self._title = title
-        self._opened = self._sized = False
+        self._opened = self._sized = self._seen = False
         self._code = -1
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
@@ -67,10 +67,13 @@ class Window:
         return chr(code & 0xFF)
 
     def _closed(self) -> bool:
+        """Whether the window was there and is gone; one that isn't mapped yet isn't closed."""
         try:
-            return bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1)
+            visible = bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
         except cv2.error:  # Qt, once its last window is gone
-            return True
+            visible = False
+        self._seen = self._seen or visible
+        return self._seen and not visible
 
     def close(self) -> None:
         if self._opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,15 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def process_rank() -> int:
+    """0 in a lone process and in the first of several that train together; from the launcher's variables."""
+    return max(int(os.environ.get(name, "0") or 0) for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
 def say(text: str) -> None:
-    """Print one plain line for the user."""
-    out.print(escape(text))
+    """Print one plain line for the user; of several processes that train together only the first speaks."""
+    if process_rank() == 0:
+        out.print(escape(text))
 
 
 def warn(text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from rich.progress import Progress
 
 from rdd_deploy import console, files
+from rdd_deploy.console import process_rank
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
@@ -112,24 +114,37 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
 
 
 def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
-    """The run's folder. A folder with a run in it is continued with --resume, else its old content is replaced once the new run starts."""
+    """The run's folder. An earlier run of that name is continued with --resume, else moved aside: nothing that was trained is lost."""
     folder = RunFolder(runs / name)
     files.remove_parts(folder.path)
     if resume and folder.state.is_file():
         return folder
     if resume:
         console.say(f"nothing to resume: {folder.path} holds no state; starting anew")
+    if process_rank() == 0:
+        _set_aside(folder)
+        folder.write_recipe(recipe.model_copy(update={"name": name}))
+    return folder
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Rename an earlier run's folder to the first free ``<name>.1``, ``.2``, …; a folder without weights or state is used as it is."""
+    if not any(path.is_file() for path in (folder.student, folder.teacher, folder.state, folder.summary)):
+        return
+    number = next(i for i in itertools.count(1) if not folder.path.with_name(f"{folder.path.name}.{i}").exists())
+    aside = folder.path.with_name(f"{folder.path.name}.{number}")
     try:
-        for old in (folder.state, folder.metrics, folder.summary, folder.student, folder.teacher):
-            old.unlink(missing_ok=True)
+        folder.path.rename(aside)
+        if (aside / "cache").is_dir():  # a teacher cache is found by its content, so the new run may use it
+            folder.path.mkdir()
+            (aside / "cache").rename(folder.path / "cache")
+        if folder.latest.is_symlink() and os.readlink(folder.latest) == folder.path.name:
+            RunFolder(aside).point_latest()
     except OSError as error:
         raise DiskError(
-            f"can't write to {folder.path}: {error.strerror or error}; choose another folder with --output or --name"
+            f"can't move {folder.path} aside: {error.strerror or error}; choose another folder with --output or --name"
         ) from error
-    for old in (folder.path / "tensorboard", folder.pictures, folder.export):
-        shutil.rmtree(old, ignore_errors=True)
-    folder.write_recipe(recipe.model_copy(update={"name": name}))
-    return folder
+    console.say(f"an earlier run was in {folder.path}; it is now {aside}")
 
 
 def _changed(before: Any, after: Any, path: str = "") -> list[str]:

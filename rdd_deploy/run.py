@@ -23,6 +23,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.latest = path.parent / "latest"
         self.recipe = path / "recipe.yaml"
         self.state = path / "state.ckpt"
         self.metrics = path / "metrics.csv"
@@ -57,13 +58,16 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary and point ``latest`` beside the run at it."""
         files.write_json(self.summary, summary)
-        link = self.path.parent / "latest"
-        part = link.with_name(f".latest.{os.getpid()}")
+        self.point_latest()
+
+    def point_latest(self) -> None:
+        """Make ``latest`` beside the run a link to it, in one rename."""
+        if self.latest.exists() and not self.latest.is_symlink():
+            raise RddError(f"{self.latest} is a folder, expected a link to the newest run; move it away")
+        part = self.latest.with_name(f".latest.{os.getpid()}")
         part.unlink(missing_ok=True)
-        if link.exists() and not link.is_symlink():
-            raise RddError(f"{link} is a folder, expected a link to the newest run; move it away")
         part.symlink_to(self.path.name, target_is_directory=True)
-        os.replace(part, link)
+        os.replace(part, self.latest)
 
 
 def find_run(path: Path | None) -> RunFolder:

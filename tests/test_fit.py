@@ -185,7 +185,7 @@ def test_devices_and_precisions_that_are_not_there(changes: dict[str, Any], sent
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu() -> None:
     with pytest.raises(
-        DeviceError, match="train.device is 'cuda' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
+        DeviceError, match=r"train.device is 'cuda' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
     ):
         make_fabric(Train(device="cuda"))
 

@@ -109,7 +109,8 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"{path}: got {got!r}, expected {context['expected']}{hint}"
     if kind == "value_error":
-        return f"{path}: {context['error']}" if path else str(context["error"])
+        sentence = str(context["error"])
+        return sentence if sentence.startswith(path) else f"{path}: {sentence}"  # our own sentences name their path already
     return f"{path}: got {_short(got)}, expected: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 

@@ -1,5 +1,6 @@
 """What a user can get wrong, through real processes: one clear sentence, the documented exit code, no traceback, nothing half-written."""
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         (["student.yaml", "data.root=elsewhere"], "no train split in elsewhere: expected the folders train/ (frames) and trainannot/ (PNG index"),
         (["student.yaml", "data.classes=[one, two]"], "data/trainannot/train0000.png holds unknown class ids [2]; expected 0 to 1 or a void id (255)"),
         (["student.yaml", "data.void_ids=[7]"], "holds unknown class ids [255]; expected 0 to 2 or a void id (7)"),
-        (["student.yaml", "data.size=[16, 16]"], "data: data.size is [16, 16]; expected at least [32, 32]"),
+        (["student.yaml", "data.size=[16, 16]"], "data.size is [16, 16]; expected at least [32, 32]"),
         (["student.yaml", "train.batch=3", "train.devices=2"], "train.batch is 3, which 2 devices can't share evenly; expected a multiple"),
         (
             ["student.yaml", "train.batch=1", "student.head=deeplabv3"],
@@ -285,10 +286,8 @@ def test_full_disk_while_saving(place: Path, small_disk: Path) -> None:
 
 def test_full_disk_from_the_start(place: Path, small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(b"x" * 280_000)
-    try:
+    with contextlib.suppress(OSError):
         (small_disk / "filler2").write_bytes(b"x" * 100_000)
-    except OSError:
-        pass
     done = call("train", "student.yaml", "--output", small_disk, cwd=place)
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = errors_of(done)

@@ -1,0 +1,101 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rdd_deploy import files
+from rdd_deploy.errors import DiskError
+
+
+def test_a_write_replaces_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.txt"
+    files.write_text(path, "one")
+    files.write_text(path, "two ✓")
+    assert path.read_text(encoding="utf-8") == "two ✓"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="half-way"), files.replacing(path) as part:  # noqa: PT012
+        part.write_text("ne")
+        raise RuntimeError("half-way")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_killed_write_leaves_the_old_file_and_the_next_run_tidies_up(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_text("old")
+    program = (
+        "import sys, time; from pathlib import Path; from rdd_deploy.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as part:\n part.write_text('ne'); print('writing', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        files.remove_parts(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 2, "the part of a process that still writes was removed"
+        process.send_signal(signal.SIGKILL)
+    assert path.read_text() == "old"
+    files.remove_parts(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_text("old")
+    program = (
+        "import resource, signal, sys; from pathlib import Path; from rdd_deploy import errors, files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: files.write_bytes(Path(sys.argv[1]), bytes(5000))\n"
+        "except errors.DiskError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"can't write {path}: File too large; free some space or choose another folder. Nothing was changed there\n"
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(DiskError, match="can't write .*taken/file.txt"):
+        files.write_text(tmp_path / "taken" / "file.txt", "text")
+    with pytest.raises(DiskError, match="can't write .*taken/deep/file.txt"):
+        files.write_text(tmp_path / "taken" / "deep" / "file.txt", "text")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(stat.S_IREAD | stat.S_IEXEC)
+    with pytest.raises(DiskError, match="Permission denied"):
+        files.write_text(tmp_path / "file.txt", "text")
+    tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_json_is_json(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "a.json", {"ä": [1, None]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ä": [\n    1,\n    null\n  ]\n}\n'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_parts_of_running_processes_stay(tmp_path: Path) -> None:
+    for name in (f".a.{os.getpid()}.part", ".b.4194303.part", ".c.part", "d.part"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".e.4194303.part").mkdir()
+    (tmp_path / ".e.4194303.part" / "inside").write_text("x")
+    files.remove_parts(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f".a.{os.getpid()}.part", ".c.part", "d.part"])
+    files.remove_parts(tmp_path / "nowhere")

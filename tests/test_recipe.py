@@ -1,0 +1,98 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from toys import network, tree, write_recipe
+
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
+from rdd_deploy.run import RunFolder
+from rdd_deploy.schema import validated
+
+
+def problems(content: dict[str, Any]) -> list[str]:
+    with pytest.raises(RecipeError) as raised:
+        validated(Recipe, content, "toy.yaml")
+    return str(raised.value).splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"network": network()}, "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"),
+        ({"student": None}, "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"),
+        ({"student": None, "network": network(), "teacher": {"recipe": "x"}}, "a teacher recipe (network) can't name a teacher; a student recipe does"),
+        ({"teacher": {}}, "  teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"),
+        ({"augment": {"scale": [2.0, 1.0]}}, "  augment.scale is [2.0, 1.0]; expected [least, largest]"),
+        ({"augment": {"crop": [16, 64]}}, "  augment.crop is [16, 64]; expected at least [32, 32]"),
+        ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
+        ({"data": {"name": "streets", "classes": ["a"]}}, "  data.classes and data.palette belong to the 'folder' data set, not to 'streets'"),
+        ({"distillation": {"teacher_student": {"min_kept": 1.5}}}, "min_kept is 1.5; expected a share from 0 to 1, or a whole number of pixels"),
+        ({"name": "a b"}, "name: got 'a b', expected: string should match pattern"),
+        ({"train": {"ema": 1.0}}, "train.ema: got 1.0, expected: input should be less than 1"),
+        ({"train": {"lr": float("nan")}}, "train.lr: got nan, expected: "),
+        ({"data": {"size": [64]}}, "data.size.1: missing; expected a value"),
+        ({"data": {"name": "camvit"}}, "data.name: got 'camvit', expected 'camvid', 'folder' or 'streets'; did you mean 'camvid'?"),
+        ({"distillation": {"losses": [{"name": "kd", "wait": 1}]}}, "distillation.losses.0.wait: unknown key; did you mean 'weight'? allowed: name, weight, options"),
+    ],
+)  # fmt: skip
+def test_one_problem(change: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    content = {key: value for key, value in (tree(tmp_path) | change).items() if value is not None}
+    got = problems(content)
+    assert len(got) == 1, got
+    assert problem in got[0]
+
+
+def test_min_kept_keeps_its_kind(tmp_path: Path) -> None:
+    """1.0 is every pixel, 1 is one pixel; also after the run folder wrote and read the recipe."""
+    for value in (1, 1.0, 0.05, 100_000, 0):
+        content = tree(tmp_path) | {"distillation": {"teacher_student": {"min_kept": value}}}
+        recipe = validated(Recipe, content, "toy.yaml")
+        folder = RunFolder(tmp_path / "run")
+        folder.write_recipe(recipe.model_copy(update={"name": "run"}))
+        for one in (recipe, folder.load_recipe()):
+            kept = one.distillation.teacher_student.min_kept
+            assert (kept, type(kept)) == (value, type(value))
+
+
+def test_a_written_recipe_reads_the_same(tmp_path: Path) -> None:
+    content = tree(tmp_path) | {
+        "teacher": {"recipe": "teacher.yaml", "scales": [1.0, 1.5]},
+        "distillation": {"losses": [{"name": "cwd", "weight": 2, "options": {"temperature": 3.0}}]},
+    }
+    recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
+    RunFolder(tmp_path / "run").write_recipe(recipe)
+    assert RunFolder(tmp_path / "run").load_recipe() == recipe
+
+
+def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "toy.yaml", tree(tmp_path))
+    recipe = load_recipe(path, ["train.seed=7", "train.lr=1e-3", "augment.crop=[96, 64]"])
+    assert (recipe.name, recipe.train.seed, recipe.train.lr, recipe.augment.crop) == ("toy", 7, 1e-3, (96, 64))
+    with pytest.raises(RecipeError, match="2 problems") as raised:
+        load_recipe(path, ["train.sead=7", "augment.crop=[96]"])
+    assert "train.sead: unknown key; did you mean 'seed'?" in str(raised.value)
+
+
+def test_recipes_are_frozen(tmp_path: Path) -> None:
+    recipe = validated(Recipe, tree(tmp_path) | {"name": "x"}, "toy.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.train.seed = 3  # type: ignore[misc]
+
+
+def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_recipe(tmp_path / "recipes" / "known.yaml", {})
+    write_recipe(tmp_path / "other" / "near.yaml", {})
+    assert find_recipe("known") == Path("recipes/known.yaml")
+    assert find_recipe("recipes/known.yaml") == Path("recipes/known.yaml")
+    assert find_recipe("near.yaml", beside=tmp_path / "other" / "x.yaml") == tmp_path / "other" / "near.yaml"
+    with pytest.raises(RecipeError, match="^no recipe 'lost'; expected a YAML file, or one of known in recipes/$"):
+        find_recipe("lost")
+
+
+def test_dumped_recipe_is_plain_yaml(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write_recipe(validated(Recipe, tree(tmp_path) | {"name": "x"}, "toy.yaml"))
+    assert "!!" not in (tmp_path / "recipe.yaml").read_text()
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["data"]["size"] == [64, 64]

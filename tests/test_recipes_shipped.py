@@ -1,0 +1,51 @@
+"""Every shipped recipe is a test case."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from rdd_deploy.data.camvid_task import CAMVID_TASK
+from rdd_deploy.losses import EXTRA
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.recipe import find_recipe, load_recipe
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
+
+
+def test_count() -> None:
+    assert len(RECIPES) >= 9
+    assert all(path.suffix == ".yaml" and path.parent == ROOT / "recipes" for path in RECIPES)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe(path: Path) -> None:
+    recipe = load_recipe(path)
+    network = recipe.student or recipe.network
+    assert network is not None
+    assert recipe.name == path.stem
+    assert all(extra.name in EXTRA for extra in recipe.distillation.losses)
+    if recipe.student is not None:
+        assert recipe.teacher is not None
+        assert recipe.teacher.recipe is not None
+        teacher = load_recipe(find_recipe(recipe.teacher.recipe, beside=path))
+        assert teacher.network is not None
+        assert teacher.data.name == recipe.data.name
+        if recipe.distillation.method == "rdd" and recipe.distillation.stage_share > 0:
+            assert teacher.network.auxiliary
+    segmenter = Segmenter(network.model_copy(update={"weights": "none"}), len(CAMVID_TASK)).eval()
+    with torch.inference_mode():
+        output = segmenter(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+    assert tuple(output.primary.shape) == (1, 11, 64, 96)
+    assert (output.auxiliary is not None) == network.auxiliary
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_run_card(path: Path) -> None:
+    """A recipe opens with its goal and the exact command, which names this file."""
+    head = path.read_text(encoding="utf-8").splitlines()
+    assert head[0].startswith("# Goal:"), head[0]
+    commands = re.findall(r"python -m rdd_deploy\.(distill|train) (recipes/\S+)", "\n".join(line for line in head if line.startswith("#")))
+    assert (("distill" if load_recipe(path).student else "train"), f"recipes/{path.name}") in commands

@@ -1,0 +1,74 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.schema import load_yaml, override, parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1E5", 1e5), ("-2e+1", -20.0), (".5e1", 5.0), ("1.5", 1.5), ("7", 7), ("1e", "1e"), ("e3", "e3"), ("null", None)],
+)
+def test_numbers(text: str, value: Any) -> None:
+    got = parse_yaml(text, "here")
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: 1\na: 2", "key 'a' is given twice"),
+        ("a: {b: 1, b: 2}", "key 'b' is given twice"),
+        ("1: 2", "key 1 is not text"),
+        ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("a: [1", "isn't valid YAML"),
+        ("a: \x00", "isn't valid YAML"),
+        ("a: *b", "found undefined alias"),
+        ("? [1, 2]\n: 3", "is not text"),
+        ("a: 2026-99-99", "isn't valid YAML"),
+    ],
+)  # fmt: skip
+def test_yaml_that_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        parse_yaml(text, "here")
+    assert problem in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "list.yaml").write_text("- 1")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xff")
+    assert load_yaml(tmp_path / "empty.yaml") == {}
+    with pytest.raises(RecipeError, match=r"holds a list; expected a mapping of keys to values"):
+        load_yaml(tmp_path / "list.yaml")
+    with pytest.raises(RecipeError, match=r"expected a UTF-8 YAML file"):
+        load_yaml(tmp_path / "bytes.yaml")
+    with pytest.raises(RecipeError, match=r"expected a UTF-8 YAML file"):
+        load_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=2", {"a": {"b": 2}}),
+        ("a.c=1e-2", {"a": {"b": 1, "c": 0.01}}),
+        ("d.e.f=[1, x]", {"a": {"b": 1}, "d": {"e": {"f": [1, "x"]}}}),
+        ("a=null", {"a": None}),
+        ("g=a=b", {"a": {"b": 1}, "g": "a=b"}),
+        ("g=", {"a": {"b": 1}, "g": None}),
+    ],
+)
+def test_overrides(text: str, expected: dict[str, Any]) -> None:
+    tree: dict[str, Any] = {"a": {"b": 1}}
+    override(tree, text)
+    assert tree == expected
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a..b=1", ".a=1", "a.=1", "a.b.c=1", "l.0=1", "a.b=[1"])
+def test_overrides_that_are_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="override"):
+        override({"a": {"b": 1}, "l": [1]}, text)

@@ -1,0 +1,208 @@
+"""Issue-sized question, one run: what does INT8 cost and gain on the CPU, for one trained student?
+
+    python benchmarks/int8.py RUN [--data ROOT] [--rounds 30] [--limit N] [--json FILE]
+
+Rows: torch eager, onnxruntime FP32 and INT8, OpenVINO FP32, bf16 and INT8, and NNCF's default on the same network and images where NNCF is
+installed. Columns: mIoU on val, drop against torch in points, p50 latency of one frame in ms, megabytes of the model, and for the ONNX rows the
+share of the upsampling + argmax tail. All backends are timed in turn, frame by frame, in one process and with the same number of threads, so that
+a busy machine slows all of them alike; the load before and after is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+from rich.table import Table
+
+from rdd_deploy import console, files
+from rdd_deploy.errors import RddError
+from rdd_deploy.export.build import Options, calibration_frames, export_profile
+from rdd_deploy.export.graph import INPUT
+from rdd_deploy.export.measure import Comparison, Infer, Reference, compare, reference_from
+from rdd_deploy.export.profile import load_profile
+from rdd_deploy.export.source import Source, open_source
+from rdd_deploy.run import machine
+from rdd_deploy.runtime import Segmenter, read_manifest
+
+PROFILES = ("onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-bf16", "openvino-int8")
+TAIL = {"Resize", "ArgMax", "Cast", "Transpose", "Upsample"}
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    miou_pct: float
+    drop_pct: float
+    p50_ms: float
+    p10_ms: float
+    megabytes: float
+    tail_share_pct: float | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--rounds", type=int, default=30, help="timed frames per backend")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--limit", type=int, help="val frames")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    source = open_source(arguments.run, arguments.data)
+    load = os.getloadavg()
+    with tempfile.TemporaryDirectory(prefix="rdd-int8-") as name:
+        bundles = {profile: path for profile in PROFILES if (path := exported(source, profile, Path(name), arguments.limit)) is not None}
+        reference = reference_from(source.infer(), source.split("val", arguments.limit), source.data.size, source.data.name, "val")
+        rows = measured(source, bundles, reference, arguments.rounds, arguments.threads)
+    show(
+        rows, f"{source.run.path.name}, {source.data.name} val, {len(reference.labels)} images, {source.data.size[0]}x{source.data.size[1]}"
+    )
+    console.say(
+        f"{machine()}, {arguments.threads} threads, load before {load[0]:.1f}, after {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}"
+    )
+    if arguments.json:
+        files.write_json(arguments.json, {"rows": [row._asdict() for row in rows], "machine": machine(), "load": list(load)})
+
+
+def exported(source: Source, profile: str, folder: Path, limit: int | None) -> Path | None:
+    """The bundle of a profile; None where its backend isn't here."""
+    try:
+        return export_profile(source, load_profile(profile), folder, Options(limit=limit, force=True))[0]
+    except RddError as error:
+        console.warn(f"{profile}: {error}")
+        return None
+
+
+def measured(source: Source, bundles: dict[str, Path], reference: Reference, rounds: int, threads: int) -> list[Row]:
+    """Accuracy one by one, latency in turn."""
+    import torch
+
+    torch.set_num_threads(threads)
+    runtimes = {name: Segmenter.load(path, device="cpu", threads=threads) for name, path in bundles.items()}
+    candidates: dict[str, Infer] = {"torch eager": source.infer(), **{name: runtime.infer for name, runtime in runtimes.items()}}
+    sizes = {name: (path / read_manifest(path).model).stat().st_size / 1e6 for name, path in bundles.items()}
+    sizes["torch eager"] = source.run.weights().stat().st_size / 1e6
+    if (nncf := nncf_default(source, bundles, reference, threads)) is not None:
+        candidates["openvino NNCF default"], sizes["openvino NNCF default"] = nncf
+    comparisons: dict[str, Comparison] = {name: compare(infer, reference, name) for name, infer in candidates.items()}
+    times = in_turn(candidates, reference, rounds)
+    shares = {name: tail_share(bundles[name] / "model.onnx", reference, threads) for name in bundles if name.startswith("onnxruntime")}
+    shares |= {name: openvino_tail_share(bundles[name] / "model.onnx", reference, threads) for name in bundles if name == "openvino-int8"}
+    for runtime in runtimes.values():
+        runtime.close()
+    return [
+        Row(name, comparisons[name].miou_pct, comparisons[name].drop_pct, 1e3 * statistics.median(times[name]),
+            1e3 * sorted(times[name])[len(times[name]) // 10], sizes[name], shares.get(name))
+        for name in candidates
+    ]  # fmt: skip
+
+
+def in_turn(candidates: dict[str, Infer], reference: Reference, rounds: int) -> dict[str, list[float]]:
+    """Seconds of ``infer`` per candidate: three frames of warm-up, then one frame each, round by round."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for turn in range(-3, rounds):
+        blob = reference.blob(turn % len(reference.labels))
+        for name, infer in candidates.items():
+            start = time.perf_counter()
+            infer(blob)
+            if turn >= 0:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference, threads: int) -> tuple[Infer, float] | None:
+    """NNCF's post-training quantisation with its defaults, on the same float graph and the same calibration frames."""
+    try:
+        import nncf
+        import openvino
+    except ImportError:
+        console.warn("NNCF isn't installed (pip install nncf): its row is left out")
+        return None
+    profile = load_profile("openvino-int8")
+    frames = calibration_frames(source, profile, source.split("train"), reference.split, reference.size)
+    model = openvino.Core().read_model(str(bundles["openvino-fp32"] / "model.onnx"))
+    dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.blob(position)})
+    quantised = nncf.quantize(model, dataset, subset_size=len(frames))
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    request = openvino.Core().compile_model(quantised, "CPU", options).create_infer_request()
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.save_model(quantised, str(Path(folder) / "model.xml"))
+        size = (Path(folder) / "model.bin").stat().st_size / 1e6
+    return lambda blob: np.asarray(request.infer([blob], share_inputs=True, share_outputs=False)[0], np.uint8), size
+
+
+def tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15) -> float:
+    """Percent of onnxruntime's own node times that fall after the logits."""
+    import json
+
+    import onnxruntime
+
+    model = onnx.load(path)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    tail, name = set(), model.graph.output[0].name
+    while (node := makers[name]).op_type in TAIL:
+        tail.add(node.name)
+        name = node.input[0]
+    settings = onnxruntime.SessionOptions()
+    settings.enable_profiling = True
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        for turn in range(rounds):
+            session.run(None, {INPUT: reference.blob(turn % len(reference.labels))})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    spent: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event["dur"])
+    middle = {node: statistics.median(durations) for node, durations in spent.items()}
+    return 100 * sum(value for node, value in middle.items() if node in tail) / sum(middle.values())
+
+
+def openvino_tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15) -> float:
+    """Percent of OpenVINO's own node times that fall on interpolation to the frame's size, TopK and the conversions after it."""
+    import openvino
+
+    core = openvino.Core()
+    options = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    request = core.compile_model(core.read_model(str(path)), "CPU", options).create_infer_request()
+    spent: dict[str, list[float]] = {}
+    for turn in range(rounds):
+        request.infer([reference.blob(turn % len(reference.labels))])
+        for info in request.profiling_info:
+            spent.setdefault(f"{info.node_type} {info.node_name}", []).append(info.real_time.total_seconds())
+    middle = {name: statistics.median(durations) for name, durations in spent.items()}
+    order = list(middle)
+    last = max(i for i, name in enumerate(order) if name.startswith("Interpolate"))
+    return 100 * sum(middle[name] for name in order[last:]) / sum(middle.values())
+
+
+def show(rows: list[Row], title: str) -> None:
+    """Print the table with the speed against the same backend's FP32."""
+    table = Table(title=title)
+    for column in ("", "mIoU %", "drop", "p50 ms", "p10 ms", "MB", "against its FP32", "tail %"):
+        table.add_column(column, justify="left" if not column else "right")
+    middle = {row.name: row.p50_ms for row in rows}
+    for row in rows:
+        base = middle.get(f"{row.name.split('-')[0].split(' ')[0]}-fp32")
+        ratio = f"{base / row.p50_ms:.2f} x" if base else "-"
+        tail = "-" if row.tail_share_pct is None else f"{row.tail_share_pct:.1f}"
+        figures = (f"{row.miou_pct:.2f}", f"{row.drop_pct:+.2f}", f"{row.p50_ms:.1f}", f"{row.p10_ms:.1f}", f"{row.megabytes:.1f}")
+        table.add_row(row.name, *figures, ratio, tail)
+    console.out.print(table)
+
+
+if __name__ == "__main__":
+    main()

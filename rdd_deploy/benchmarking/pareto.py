@@ -27,12 +27,6 @@ def dominated_names(rows: Sequence[Row], judge: Judge) -> list[str]:
     return [row.name for row, beaten in zip(measured, dominated([point(row, judge) for row in measured]), strict=True) if beaten]
 
 
-def front(rows: Sequence[Row], judge: Judge) -> list[Row]:
-    """The rows that none beats, fastest first."""
-    beaten = dominated_names(rows, judge)
-    return sorted((row for row in rows if row.measured and row.name not in beaten), key=lambda row: point(row, judge))
-
-
 def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: float | None, judge: Judge) -> Decision:
     """The most accurate row within the budget (and the drop); without a budget, the fastest within the drop.
 

@@ -78,11 +78,13 @@ class Candidate:
 
 
 def bundle_candidates(paths: Sequence[Path], device: str, threads: int | None) -> list[Candidate]:
-    """A candidate for each folder, once; plain files, which a shell's ``export/*`` brings along, are named and left out."""
+    """A candidate for each folder, once. Plain files beside a bundle, as a shell's ``export/*`` brings along, are left out, others named."""
+    beside = {path.parent for path in paths if path.is_dir()}
     folders: dict[Path, Path] = {}
     for path in paths:
         if path.is_file():
-            console.warn(f"{path} is a file, not a bundle; left out")
+            if path.parent not in beside:
+                console.warn(f"{path} is a file, not a bundle; left out")
         else:
             folders.setdefault(path.resolve(), path)
     names = _names(list(folders))

@@ -94,37 +94,39 @@ def _rows(
     classes, drawn = images.task.classes, draw(len(images), RESAMPLES, seed)
     rows = []
     for candidate in candidates:
-        result = results.get(candidate.name)
-        row = _facts(candidate, result).model_copy(update={"cold_start": cold.get(candidate.name)})
-        if result is None or result.failure:
-            row = row.model_copy(update={"failure": failures.get(candidate.name) or (result.failure if result else "wasn't measured")})
-        else:
+        result = results.get(candidate.name, Measured(failure=failures.get(candidate.name)))
+        row = _facts(candidate, result).model_copy(update={"cold_start": cold.get(candidate.name), "failure": result.failure})
+        if result.failure is None:
             row = row.model_copy(update={"accuracy": accuracy_of(stacked(result), drawn, classes), "latency": latency_of(result)})
         rows.append(row)
-    done = []
-    for row in rows:
+
+    def with_change(row: Row) -> Row:
         reference = reference_of(row, rows) if row.measured else None
-        if reference is not None:
-            change = change_of(results[row.name], results[reference.name], reference.name, drawn, classes, images)
-            row = row.model_copy(update={"change": change})
-        done.append(row)
-    return done
+        if reference is None:
+            return row
+        change = change_of(results[row.name], results[reference.name], reference.name, drawn, classes, images)
+        return row.model_copy(update={"change": change})
+
+    return [with_change(row) for row in rows]
 
 
-def _facts(candidate: Candidate, result: Measured | None) -> Row:
-    manifest, is_bundle = candidate.manifest, candidate.kind == "bundle"
-    size = (result.input_size if result else None) or candidate.size
-    if size is None and manifest:
-        size = (manifest.input.height, manifest.input.width)
-    files = [candidate.path / name for name in manifest.files] if manifest and is_bundle else [candidate.path]
-    known = manifest is not None and candidate.failure is None
+def _facts(candidate: Candidate, result: Measured) -> Row:
+    """A row without figures."""
+    manifest = candidate.manifest
+    backend, precision, size, model, weights = "unknown", "unknown", result.input_size or candidate.size, None, []
+    if candidate.kind != "bundle":
+        backend, precision = "torch", "fp32"
+        weights = [candidate.path] if candidate.failure is None else []
+        model = sha256(candidate.path) if weights else None
+    elif manifest is not None:
+        backend, precision = manifest.backend, manifest.precision
+        size = size or (manifest.input.height, manifest.input.width)
+        weights = [candidate.path / name for name in manifest.files]
+        model = manifest.files[manifest.model]
     return Row(
-        name=candidate.name, path=str(candidate.path), backend=manifest.backend if manifest and is_bundle else "torch" if not is_bundle else "unknown",
-        precision=manifest.precision if manifest and is_bundle else "fp32" if not is_bundle else "unknown",
-        device=result.device if result else None, provider=result.provider if result else None, runtime=candidate.runtime, run=candidate.run,
-        input_height=size[0] if size else None, input_width=size[1] if size else None,
-        model_sha256=(manifest.files[manifest.model] if manifest and is_bundle else sha256(candidate.path)) if known else None,
-        file_size_bytes=sum(file.stat().st_size for file in files) if known else None, measured_utc=now(),
+        name=candidate.name, path=str(candidate.path), backend=backend, precision=precision, device=result.device, provider=result.provider,
+        runtime=candidate.runtime, run=candidate.run, input_height=size[0] if size else None, input_width=size[1] if size else None,
+        model_sha256=model, file_size_bytes=sum(file.stat().st_size for file in weights) if weights else None, measured_utc=now(),
     )  # fmt: skip
 
 

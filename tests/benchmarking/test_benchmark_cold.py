@@ -54,11 +54,19 @@ def test_reasons_are_one_line() -> None:
 def test_candidates_are_named_apart_and_files_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for run in ("a", "b"):
         toy_bundle(tmp_path / run / "export" / "fp32", manifest={"provenance": {"run": run}})
-    (tmp_path / "a" / "export" / "notes.txt").write_text("")
-    paths = [tmp_path / "a/export/fp32", tmp_path / "a/export/notes.txt", tmp_path / "b/export/fp32", tmp_path / "a/export/../export/fp32"]
+    (tmp_path / "a" / "export" / "fp32.plan.yaml").write_text("")
+    paths = [
+        tmp_path / "a/export/fp32",
+        tmp_path / "a/export/fp32.plan.yaml",
+        tmp_path / "a/export/fp32/model.onnx",
+        tmp_path / "b/export/fp32",
+        tmp_path / "a/export/../export/fp32",
+    ]
     candidates = bundle_candidates([*paths, tmp_path / "gone"], "cpu", 1)
     assert [candidate.name for candidate in candidates][:2] == ["a/fp32", "b/fp32"]
-    assert "notes.txt is a file, not a bundle; left out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "model.onnx is a file, not a bundle; left out" in said
+    assert "plan.yaml" not in said
     assert candidates[2].failure is not None
     assert "isn't there" in candidates[2].failure
     assert [candidate.run for candidate in candidates[:2]] == ["a", "b"]

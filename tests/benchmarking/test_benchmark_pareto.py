@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdd_deploy.benchmarking.pareto import decide, dominated, dominated_names, front
+from rdd_deploy.benchmarking.pareto import decide, dominated, dominated_names
 
 points = st.lists(st.tuples(st.integers(1, 20).map(float), st.integers(0, 20).map(float)), min_size=1, max_size=12)
 FLOAT, INT8, SMALL = made_up.row("float", 30, 70), made_up.row("int8", 10, 69.5, drop=0.5), made_up.row("small", 4, 60, drop=10)
@@ -32,9 +32,8 @@ def test_equal_rows_stay_both() -> None:
     assert dominated([(1.0, 2.0), (1.0, 2.0)]) == [False, False]
 
 
-def test_names_and_front_leave_failed_rows_out() -> None:
+def test_names_leave_failed_rows_out() -> None:
     assert dominated_names(ROWS, "model-p50") == ["slow"]
-    assert [row.name for row in front(ROWS, "model-p50")] == ["small", "int8", "float"]
 
 
 @pytest.mark.parametrize(

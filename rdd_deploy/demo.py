@@ -93,7 +93,7 @@ def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, 
     for name, run in runs:
         summary = json.loads(run.summary.read_text(encoding="utf-8"))
         table.add_row(name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}")
-    table.add_row(f"its bundle {bundle.name}", f"{measured['miou_pct']:.2f}", "", "")
+    table.add_row(f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", "")
     console.out.print(table)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
 from rdd_deploy.errors import BundleError, DeviceError, SourceError
+from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.runtime.backends import Backend, open_backend
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
@@ -86,10 +86,7 @@ class Segmenter:
         Where the sizes agree, the result is a view of the frame: leave it unchanged until ``infer`` is done.
         """
         check_frame(frame)
-        height, width = self.input_size
-        if frame.shape[:2] != self.input_size:
-            shrinks = frame.shape[0] >= height and frame.shape[1] >= width
-            frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)  # type: ignore[assignment]
+        frame = resize_frame(frame, self.input_size)
         return np.ascontiguousarray(frame)[np.newaxis]
 
     def infer(self, blob: Array) -> Array:
@@ -113,10 +110,7 @@ class Segmenter:
 
     def restore(self, labels: Array, size: tuple[int, int]) -> Array:
         """Labels uint8 (1, h, w) -> uint8 (height, width), by the nearest pixel centre (no half-pixel shift against the frame)."""
-        if labels.shape[1:] == tuple(size):
-            return np.asarray(labels[0], np.uint8)
-        height, width = size
-        return np.asarray(cv2.resize(labels[0], (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        return resize_labels(np.asarray(labels[0], np.uint8), size)
 
     def _watch(self, labels: Array, highest: int) -> None:
         self._uniform = self._uniform + 1 if int(labels.min()) == highest else 0

@@ -16,11 +16,10 @@ from rdd_deploy.export.bundle import describe, new_bundle
 from rdd_deploy.export.engine_from_onnx import engine_from_onnx
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames, from_folder, from_train
 from rdd_deploy.export.gate import Trial, Workbench, load_plan, save_plan, show_trials, through_gate
-from rdd_deploy.export.graph import opset, save_graph, set_metadata
+from rdd_deploy.export.graph import opset, save_graph
 from rdd_deploy.export.half_from_onnx import half_from_onnx
 from rdd_deploy.export.lint import lint
-from rdd_deploy.export.measure import Comparison, Reference, compare, compare_bundle, reference_from
-from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
+from rdd_deploy.export.measure import Comparison, Reference, compare, compare_bundle
 from rdd_deploy.export.profile import Profile
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
@@ -65,12 +64,10 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
     size = profile.size or source.data.size
     target = folder / profile.name
     console.say(f"{source.run.path} -> {target}, {size[0]}x{size[1]}")
-    model = onnx_from_segmenter(source.segmenter, size)
-    set_metadata(model, {"classes": source.classes, "palette": source.palette, "provenance": source.provenance()})
+    model = source.graph(size)
     lint(model, None, "the float graph")
     count = options.limit if options.evaluate else min(CHECK_FRAMES, options.limit or CHECK_FRAMES)
-    validation = source.split(options.split, count)
-    reference = reference_from(source.infer(), validation, size, source.data.name, options.split)
+    reference = source.reference(size, options.split, count)
     if profile.precision == "int8":
         return target, _write_int8(source, profile, model, reference, target, options)
     graph = half_from_onnx(model) if profile.precision == "fp16" else model
@@ -144,10 +141,15 @@ def _write_int8(
 def calibration_frames(source: Source, profile: Profile, train: Split, validation: Split, size: tuple[int, int]) -> CalibrationFrames:
     """The frames that a profile calibrates on. Images that accuracy is measured on are refused."""
     assert profile.calibration is not None
-    if profile.calibration.folder:
-        height, width = train.frame(0).shape[:2]
-        return from_folder(Path(profile.calibration.folder), [validation], profile.calibration.images, size, (height, width))
-    return from_train(train, [validation], profile.calibration.images, size)
+    config = profile.calibration
+    key = ("calibration", config.folder, config.images, size, len(validation))
+    if key not in source.made:
+        if config.folder:
+            height, width = train.frame(0).shape[:2]
+            source.made[key] = from_folder(Path(config.folder), [validation], config.images, size, (height, width))
+        else:
+            source.made[key] = from_train(train, [validation], config.images, size)
+    return source.made[key]  # type: ignore[no-any-return]
 
 
 def _measured(profile: Profile, graph: onnx.ModelProto, source: Source, reference: Reference) -> Comparison:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.from_recipe import data_provenance, open_data
 from rdd_deploy.evaluate import limited
-from rdd_deploy.export.measure import Infer
+from rdd_deploy.export.graph import set_metadata
+from rdd_deploy.export.measure import Infer, Reference, reference_from
+from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
 from rdd_deploy.files import sha256
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter
@@ -29,6 +32,8 @@ class Source:
     facts: dict[str, Any]
     data: Data
     weights_sha256: str
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What several profiles of one export share."""
 
     @property
     def classes(self) -> list[str]:
@@ -41,6 +46,21 @@ class Source:
     def split(self, name: str, limit: int | None = None) -> Split:
         """One split of the run's data."""
         return limited(open_data(self.data, name), limit, name)
+
+    def graph(self, size: tuple[int, int]) -> onnx.ModelProto:
+        """The plain float export, with classes, palette and provenance in its metadata. Callers must not change it."""
+        if ("graph", size) not in self.made:
+            model = onnx_from_segmenter(self.segmenter, size)
+            set_metadata(model, {"classes": self.classes, "palette": self.palette, "provenance": self.provenance()})
+            self.made["graph", size] = model
+        return self.made["graph", size]  # type: ignore[no-any-return]
+
+    def reference(self, size: tuple[int, int], split: str, limit: int | None) -> Reference:
+        """The torch network's labels on the frames that artifacts are measured on."""
+        key = ("reference", size, split, limit)
+        if key not in self.made:
+            self.made[key] = reference_from(self.infer(), self.split(split, limit), size, self.data.name, split)
+        return self.made[key]  # type: ignore[no-any-return]
 
     def provenance(self) -> dict[str, str | int | float | None]:
         """What a manifest says of where the bundle comes from."""

@@ -64,9 +64,9 @@ def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(tmp_path: Path) -> 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(DiskError, match="can't write .*taken/file.txt"):
+    with pytest.raises(DiskError, match=r"can't write .*taken/file.txt"):
         files.write_text(tmp_path / "taken" / "file.txt", "text")
-    with pytest.raises(DiskError, match="can't write .*taken/deep/file.txt"):
+    with pytest.raises(DiskError, match=r"can't write .*taken/deep/file.txt"):
         files.write_text(tmp_path / "taken" / "deep" / "file.txt", "text")
 
 

@@ -88,7 +88,7 @@ def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_recipe("known") == Path("recipes/known.yaml")
     assert find_recipe("recipes/known.yaml") == Path("recipes/known.yaml")
     assert find_recipe("near.yaml", beside=tmp_path / "other" / "x.yaml") == tmp_path / "other" / "near.yaml"
-    with pytest.raises(RecipeError, match="^no recipe 'lost'; expected a YAML file, or one of known in recipes/$"):
+    with pytest.raises(RecipeError, match=r"^no recipe 'lost'; expected a YAML file, or one of known in recipes/$"):
         find_recipe("lost")
 
 

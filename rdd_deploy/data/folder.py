@@ -27,13 +27,21 @@ def open_folder(
     """
     frames, masks = root / split, root / f"{split}annot"
     if not frames.is_dir() or not masks.is_dir():
-        raise DataError(f"no {split} split in {root}: expected the folders {split}/ (frames) and {split}annot/ (PNG index masks of the same stem)")
+        raise DataError(
+            f"no {split} split in {root}: expected the folders {split}/ (frames) and {split}annot/ (PNG index masks of the same stem)"
+        )
     images = sorted(path for path in frames.iterdir() if path.suffix.lower() in IMAGES)
     if not images:
         raise DataError(f"{frames} holds no images; expected files ending in {', '.join(IMAGES)}")
+    by_stem = {image.stem: image for image in images}
+    if len(by_stem) < len(images):
+        twin = next(image for image in images if by_stem[image.stem] != image)
+        raise DataError(f"{frames}: {twin.name} and {by_stem[twin.stem].name} share the mask {twin.stem}.png; rename or remove one")
     lost = [image.name for image in images if not (masks / f"{image.stem}.png").is_file()]
     if lost:
-        raise DataError(f"{len(lost)} of {len(images)} frames in {frames} have no mask in {masks}, e.g. {lost[0]} needs {Path(lost[0]).stem}.png")
+        raise DataError(
+            f"{len(lost)} of {len(images)} frames in {frames} have no mask in {masks}, e.g. {lost[0]} needs {Path(lost[0]).stem}.png"
+        )
     colours = tuple(palette) if palette else spread_colours(len(classes))
     return FileSplit(Task(tuple(classes), colours), [(image, masks / f"{image.stem}.png") for image in images], void_ids)
 

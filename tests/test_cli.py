@@ -13,12 +13,8 @@ from rdd_deploy.cli import COMMANDS, usage
 EDGE = """
 import sys
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics"}:
-            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
-
-sys.meta_path.insert(0, Blocker())
+for name in ("torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics"):
+    sys.modules[name] = None  # as if it weren't installed
 from rdd_deploy.cli import main
 main()
 """

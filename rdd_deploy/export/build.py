@@ -11,11 +11,11 @@ import onnx
 
 from rdd_deploy import console
 from rdd_deploy.data.base import Split
-from rdd_deploy.errors import DiskError, GateError, missing_package
+from rdd_deploy.errors import DiskError, GateError, RecipeError, missing_package
 from rdd_deploy.export.bundle import describe, new_bundle
 from rdd_deploy.export.engine_from_onnx import engine_from_onnx
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames, from_folder, from_train
-from rdd_deploy.export.gate import Trial, Workbench, load_plan, save_plan, show_trials, through_gate
+from rdd_deploy.export.gate import Plan, Trial, Workbench, load_plan, save_plan, show_trials, through_gate
 from rdd_deploy.export.graph import opset, save_graph
 from rdd_deploy.export.half_from_onnx import half_from_onnx
 from rdd_deploy.export.lint import lint
@@ -61,6 +61,7 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
         RddError: whatever else the user can mend.
     """
     check_backend(profile)
+    plan = _plan(profile, options)
     size = profile.size or source.data.size
     target = folder / profile.name
     console.say(f"{source.run.path} -> {target}, {size[0]}x{size[1]}")
@@ -69,11 +70,20 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
     count = options.limit if options.evaluate else min(CHECK_FRAMES, options.limit or CHECK_FRAMES)
     reference = source.reference(size, options.split, count)
     if profile.precision == "int8":
-        return target, _write_int8(source, profile, model, reference, target, options)
+        return target, _write_int8(source, profile, model, reference, target, options, plan)
     graph = half_from_onnx(model) if profile.precision == "fp16" else model
     _check_float(model, reference)
     comparison = _write(source, profile, graph, reference, target, options)
     return target, comparison
+
+
+def _plan(profile: Profile, options: Options) -> Plan | None:
+    """The plan to replay; a wrong one is found before anything is computed."""
+    if options.plan is None:
+        return None
+    if profile.precision != "int8":
+        raise RecipeError(f"--plan replays how a graph was quantised; profile {profile.name} is {profile.precision}")
+    return load_plan(options.plan, profile)
 
 
 def check_backend(profile: Profile) -> None:
@@ -111,7 +121,7 @@ def check_agreement(comparison: Comparison, what: str, least_pct: float = AGREEM
 
 
 def _write_int8(
-    source: Source, profile: Profile, model: onnx.ModelProto, reference: Reference, target: Path, options: Options
+    source: Source, profile: Profile, model: onnx.ModelProto, reference: Reference, target: Path, options: Options, plan: Plan | None
 ) -> Comparison:
     _check_float(model, reference)
     train = source.split("train")
@@ -125,7 +135,6 @@ def _write_int8(
         source.run.path / "calibration",
         lambda graph: _measured(profile, graph, source, reference),
     )
-    plan = load_plan(options.plan, profile) if options.plan else None
     best, passed = through_gate(bench, plan)
     plan_file = target.with_name(f"{target.name}.plan.yaml")
     save_plan(plan_file, best, passed)

@@ -144,7 +144,9 @@ def gallery_section(exhibits: Sequence[Exhibit], classes: Sequence[str], palette
     parts = []
     for exhibit in exhibits:
         pictures = "".join(_picture(picture.caption, picture.detail, picture.jpeg, exhibit.name) for picture in exhibit.pictures)
-        parts.append(f'<h3>{escape(exhibit.name)}</h3><div class="frames">{pictures}</div>')
+        count = len(exhibit.pictures)
+        columns = count if count <= 5 else (count + 1) // 2
+        parts.append(f'<h3>{escape(exhibit.name)}</h3><div class="frames" style="--columns:{columns}">{pictures}</div>')
     return f'<section aria-labelledby="gallery"><h2 id="gallery">{title}</h2><ul class="legend">{legend}</ul>{"".join(parts)}</section>'
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.progress import Progress
 
 from rdd_deploy import console, files
@@ -16,7 +17,7 @@ from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
 from rdd_deploy.data.loader import Frames
-from rdd_deploy.errors import DiskError, RddError
+from rdd_deploy.errors import DiskError, RddError, RecipeError
 from rdd_deploy.models.segmenter import Segmenter, check_encoder
 from rdd_deploy.models.weights import initialise
 from rdd_deploy.recipe import Data, Network, Recipe
@@ -89,10 +90,24 @@ class _Kept(Split):
 def build(network: Network, classes: int, role: str) -> tuple[Segmenter, str]:
     """Build and initialise a network; says where its weights come from."""
     segmenter = Segmenter(network, classes)
+    _try_out(segmenter)
     source = initialise(segmenter)
     parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
     console.say(f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}")
     return segmenter, source
+
+
+def _try_out(segmenter: Segmenter) -> None:
+    """Transformers of one fixed frame size, or with channels last, look like any other encoder until they see a frame."""
+    try:
+        with torch.inference_mode():
+            segmenter.eval()(torch.zeros(1, 3, 72, 104, dtype=torch.uint8))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RecipeError(
+            f"encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' can't segment frames of any size ({problem}); choose a "
+            "convolutional encoder"
+        ) from error
 
 
 def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:

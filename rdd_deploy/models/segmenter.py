@@ -83,7 +83,7 @@ def _encoder(network: Network) -> nn.Module:
         options["output_stride"] = network.output_stride
     try:
         return timm.create_model(network.encoder, **options)  # type: ignore[no-any-return]
-    except NotImplementedError as error:
+    except (NotImplementedError, AssertionError) as error:
         raise RecipeError(
             f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set output_stride: 32"
         ) from error

@@ -41,6 +41,7 @@ class TensorRtBackend:
         self._path, self._manifest, self._index = folder / manifest.model, manifest, index or 0
         self.device, self.provider = f"cuda:{self._index}", provider or manifest.backend
         self._use_graph = provider == _GRAPH
+        self._capability = ""
         self._graph: Any = None
         self._stream: Any = None
         self._context: Any = None
@@ -133,6 +134,7 @@ class TensorRtBackend:
         self._call("cudaSetDevice", self._index)
         gpu = self._call("cudaGetDeviceProperties", self._index)
         name, capability = bytes(gpu.name).split(b"\0")[0].decode(), f"{gpu.major}.{gpu.minor}"
+        self._capability = capability
         built_for = engine.gpu if engine.gpu is not None else ", ".join(engine.compute_capabilities)
         fits = (
             name == engine.gpu if engine.gpu is not None else not engine.compute_capabilities or capability in engine.compute_capabilities
@@ -159,7 +161,13 @@ class TensorRtBackend:
     def _rebuild(self) -> str:
         int8 = " --int8" if self._manifest.precision == "int8" else ""
         run = self._manifest.provenance.get("run") or "RUN"
-        return f"build it here: python -m rdd_deploy.export {run} --trt{int8}"
+        return f"build it here: python -m rdd_deploy.export {run} --trt{int8}{self._for_capability()}"
+
+    def _for_capability(self) -> str:
+        """tensorrt-rtx builds for named GPUs: this one's where it is known already, else those of the engine."""
+        engine = self._manifest.engine
+        known = self._capability or (",".join(engine.compute_capabilities) if engine else "")
+        return f" --compute-capability {known}" if self._manifest.backend == "tensorrt-rtx" and known else ""
 
 
 def _import(module: str, package: str, extra: str, folder: Path) -> Any:

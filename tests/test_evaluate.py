@@ -30,6 +30,8 @@ main()
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with random weights and its float bundle."""
+    import torch
+
     from rdd_deploy.export.build import Options, export_profile
     from rdd_deploy.export.profile import load_profile
     from rdd_deploy.export.source import open_source
@@ -42,6 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = toys.write_data(folder / "data")
     run = RunFolder(folder / "runs" / "toy")
     toys.write_recipe(run.recipe, toys.tree(data) | {"name": "toy"})
+    torch.manual_seed(0)
     segmenter = Segmenter(Network.model_validate(toys.network()), 3).eval()
     save_segmenter(run.student, segmenter, {"classes": toys.CLASSES, "palette": [list(c) for c in toys.COLOURS], "size": [64, 64]})
     export_profile(open_source(run.path), load_profile("onnxruntime-fp32"), run.export, Options())

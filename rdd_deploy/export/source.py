@@ -12,6 +12,7 @@ import torch
 
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.from_recipe import data_provenance, open_data
+from rdd_deploy.errors import WeightsError
 from rdd_deploy.evaluate import limited
 from rdd_deploy.export.graph import set_metadata
 from rdd_deploy.export.measure import Infer, Reference, reference_from
@@ -44,8 +45,14 @@ class Source:
         return [(int(r), int(g), int(b)) for r, g, b in self.facts["palette"]]
 
     def split(self, name: str, limit: int | None = None) -> Split:
-        """One split of the run's data."""
-        return limited(open_data(self.data, name), limit, name)
+        """One split of the run's data; WeightsError if the network was trained on other classes."""
+        split = open_data(self.data, name)
+        if list(split.task.classes) != self.classes:
+            raise WeightsError(
+                f"{self.run.path} was trained on the classes {', '.join(self.classes)}, its data set has {', '.join(split.task.classes)}; "
+                "give the data that it was trained on with --data, or train it again"
+            )
+        return limited(split, limit, name)
 
     def graph(self, size: tuple[int, int]) -> onnx.ModelProto:
         """The plain float export, with classes, palette and provenance in its metadata. Callers must not change it."""

@@ -138,3 +138,15 @@ def test_activation_swap_leaves_no_hard_swish() -> None:
     found = {node.op_type for node in onnx_from_segmenter(segmenter, (32, 32)).graph.node}
     assert not {"HardSwish", "HardSigmoid"} & found
     assert "Clip" in found
+
+
+def test_data_of_other_classes_is_refused(run: Path, data: Path) -> None:
+    from dataclasses import replace
+
+    from rdd_deploy.errors import WeightsError
+    from rdd_deploy.export.source import open_source
+
+    source = open_source(run)
+    other = replace(source, data=source.data.model_copy(update={"classes": ["a", "b", "c"]}))
+    with pytest.raises(WeightsError, match="was trained on the classes left, middle, right, its data set has a, b, c"):
+        other.split("val")

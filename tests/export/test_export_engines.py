@@ -10,6 +10,7 @@ import pytest
 
 from rdd_deploy.errors import DeviceError, MissingPackageError, RddError
 from rdd_deploy.export import engine_from_onnx as engines
+from rdd_deploy.export.build import Options, export_profile
 from rdd_deploy.export.half_from_onnx import half_from_onnx
 from rdd_deploy.export.lint import lint
 from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
@@ -17,8 +18,10 @@ from rdd_deploy.export.placement import plan_of
 from rdd_deploy.export.profile import Placement, Profile, changed, load_profile
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
 from rdd_deploy.export.ranges import RangeTable, tensors_to_calibrate
+from rdd_deploy.export.source import Source
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Network, load_recipe
+from rdd_deploy.runtime import read_manifest
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RTX = find_spec("tensorrt_rtx") is not None
@@ -93,6 +96,21 @@ def test_named_capabilities_mean_tensorrt_rtx() -> None:
     assert (profile.backend, profile.name, profile.precision) == ("tensorrt-rtx", "tensorrt-rtx-fp16", "fp16")
     assert profile.engine is not None
     assert profile.engine.compute_capabilities == ["8.6", "8.9"]
+
+
+@pytest.mark.trt
+@needs_rtx
+def test_half_precision_bundle(source: Source, out: Path) -> None:
+    profile = changed(engines.retargeted(load_profile("tensorrt-fp16"), ["8.6", "8.9"]), gate={"max_drop": 5.0})
+    target, comparison = export_profile(source, profile, out, Options())
+    manifest = read_manifest(target)
+    assert (manifest.name, manifest.precision, manifest.metrics) == (f"{source.run.path.name}/tensorrt-rtx-fp16", "fp16", None)
+    assert manifest.engine is not None
+    assert manifest.engine.compute_capabilities == ["8.6", "8.9"]
+    assert comparison.agreement_pct > 99
+    kinds = {one.data_type for one in onnx.load(target / "graph.onnx").graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert onnx.TensorProto.FLOAT not in kinds
 
 
 def no_package(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -1,0 +1,61 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import tree, write_data, write_recipe
+
+from rdd_deploy import errors
+
+PROGRAM = """
+from rdd_deploy.console import command
+from rdd_deploy import errors
+
+@command
+def main() -> None:
+    raise {what}
+
+main()
+"""
+
+
+def ended(what: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(what=what)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "text"),
+    [
+        ("errors.DataError('no [bold]data[/] in /x/[y]')", 2, "error: no [bold]data[/] in /x/[y]\n"),
+        ("errors.BudgetError('slow')", 3, "error: slow\n"),
+        ("errors.GateError('worse')", 4, "error: worse\n"),
+        ("errors.DivergedError('nan')", 5, "error: nan\n"),
+        ("KeyboardInterrupt", 130, "interrupted\n"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_its_code(what: str, code: int, text: str) -> None:
+    assert ended(what) == (code, text)
+
+
+def test_our_own_mistake_shows_its_traceback() -> None:
+    code, text = ended("ZeroDivisionError('ours')")
+    assert code == 1
+    assert "Traceback" in text
+    assert text.endswith("ZeroDivisionError: ours\n")
+
+
+def test_every_error_has_a_documented_code() -> None:
+    codes = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.RddError)}
+    assert codes == {2, 3, 4, 5}
+    assert all(f"\n{code}     " in (errors.__doc__ or "") for code in codes)
+
+
+def test_the_documented_command(tmp_path: Path) -> None:
+    """As the README has it, with nothing of this test process: ``python -m``."""
+    write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")))
+    words = [sys.executable, "-m", "rdd_deploy.train", "toy.yaml", "train.epochs=1"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "done: runs/toy_alone"

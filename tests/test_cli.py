@@ -82,7 +82,7 @@ def test_training_commands_name_the_extra(name: str, words: list[str]) -> None:
     ],
 )
 def test_export_mistakes(words: list[str], sentence: str, tmp_path: Path) -> None:
-    done = toys.call("export", *words, cwd=tmp_path)
+    done = toys.call("export.__main__", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert toys.errors_of(done)[0].startswith(sentence)
     assert list(tmp_path.iterdir()) == []
@@ -90,7 +90,7 @@ def test_export_mistakes(words: list[str], sentence: str, tmp_path: Path) -> Non
 
 def test_export_of_a_run_without_weights(tmp_path: Path) -> None:
     toys.write_recipe(tmp_path / "run" / "recipe.yaml", toys.tree(tmp_path))
-    done = toys.call("export", "run", "--onnx", cwd=tmp_path)
+    done = toys.call("export.__main__", "run", "--onnx", cwd=tmp_path)
     assert done.returncode == 2
     [line] = toys.errors_of(done)
     assert line.startswith("error: run holds no weights (student.safetensors or teacher.safetensors); train it first")

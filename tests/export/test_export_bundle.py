@@ -84,14 +84,13 @@ def test_alive_processes_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 def test_kill_9_leaves_no_half_bundle(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundles"
-    words, options = toys.command("export", run, "--onnx", "--output", out, cwd=tmp_path)
-    process = subprocess.Popen(words, **options)
+    process = toys.Started("export.__main__", run, "--onnx", "--output", out, cwd=tmp_path)
     deadline = time.monotonic() + 500
-    while not list(out.glob(".onnxruntime-fp32.*.part")) and process.poll() is None and time.monotonic() < deadline:
+    while not list(out.glob(".onnxruntime-fp32.*.part")) and process.running and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it was over before it could be killed"
+    assert process.running, "it was over before it could be killed"
+    process.signal(signal.SIGKILL)
+    process.wait()
     assert not (out / "onnxruntime-fp32").exists()
     with new_bundle(out / "onnxruntime-fp32") as folder:
         (folder / "file").write_text("next")

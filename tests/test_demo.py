@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 from toys import call, read_json
 
 ROOT = Path(__file__).parents[1]

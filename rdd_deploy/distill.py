@@ -17,7 +17,7 @@ from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
 from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
-from rdd_deploy.models.predict import torch_predictor
+from rdd_deploy.models.predict import autocast_dtype, torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.prepare import Prepared, build, check_early, open_run
@@ -158,7 +158,9 @@ def _teacher(recipe: Recipe, checkpoint: Path, data: Prepared, fabric: Fabric) -
                 "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them"
             )
         console.say(f"teacher: {checkpoint}, run on every crop")
-        return Teacher(segmenter, LiveTeacher(segmenter), Views(recipe.data.size), checkpoint)
+        return Teacher(
+            segmenter, LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision))), Views(recipe.data.size), checkpoint
+        )
     return Teacher(segmenter, _cache(segmenter, checkpoint, data, views, fabric), views, checkpoint)
 
 
@@ -166,7 +168,7 @@ def _cache(segmenter: Segmenter, checkpoint: Path, data: Prepared, views: Views,
     console.say(
         f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
     )
-    precision = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(str(fabric._precision.precision))
+    precision = autocast_dtype(str(fabric._precision.precision))
     with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar, fabric.rank_zero_first():
         task = bar.add_task("teacher cache", total=len(data.frames))
         return cached_teacher(

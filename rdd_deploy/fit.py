@@ -247,7 +247,7 @@ def fit(
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
             _check_finite(pending, frames.split)
             pending = (loss, batch.indices)
-            book.step(story.stage(progress), {name: float(value) for name, value in terms.items()}, len(batch.images))
+            book.step(story.stage(progress), terms, len(batch.images))
             epoch, inside = divmod(trainee.step, per_epoch)
             if inside == 0:
                 _check_finite(pending, frames.split)

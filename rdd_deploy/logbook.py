@@ -11,10 +11,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from rdd_deploy import console, files
 from rdd_deploy.errors import DiskError
 from rdd_deploy.run import RunFolder
+
+NOTE_EVERY = 10
+"""Steps between updates of the losses beside the progress bar."""
 
 
 class Logbook:
@@ -26,7 +30,7 @@ class Logbook:
 
     def __init__(self, folder: RunFolder, epochs: int, steps: int, rows: list[dict[str, Any]], start: int, enabled: bool = True) -> None:
         self.folder, self.epochs, self.rows, self.enabled = folder, epochs, rows, enabled
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Any] = {}
         self._count = self._images = 0
         self._since = time.perf_counter()
         self._writer = None
@@ -55,27 +59,33 @@ class Logbook:
     @property
     def sums(self) -> dict[str, Any]:
         """The unfinished epoch's sums, for the state."""
-        return {"sums": dict(self._sums), "count": self._count}
+        return {"sums": self._totals(), "count": self._count}
 
     def restore(self, sums: dict[str, Any]) -> None:
         """Go on with an unfinished epoch."""
         self._sums, self._count = dict(sums["sums"]), int(sums["count"])
 
-    def step(self, stage: str, terms: dict[str, float], images: int) -> None:
-        """Note one training step."""
+    def step(self, stage: str, terms: dict[str, Tensor], images: int) -> None:
+        """Note one training step. The terms are summed where they are, in float64: reading them would make a GPU wait at every step."""
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._count += 1
         self._images += images
-        if not self._progress.disable:
+        if self._progress.disable:
+            return
+        self._progress.update(self._task, advance=1, description=f"{stage:8}")
+        if self._count % NOTE_EVERY == 1:
             rate = self._images / max(1e-9, time.perf_counter() - self._since)
-            losses = " ".join(f"{name} {value / self._count:.3f}" for name, value in self._sums.items())
-            self._progress.update(self._task, advance=1, description=f"{stage:8}", note=f"{losses} {rate:.1f} images/s {self._miou}")
+            losses = " ".join(f"{name} {value / self._count:.3f}" for name, value in self._totals().items())
+            self._progress.update(self._task, note=f"{losses} {rate:.1f} images/s {self._miou}")
+
+    def _totals(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self._sums.items()}
 
     def epoch(self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float) -> None:
         """Close an epoch: one row for the CSV and TensorBoard, one line where there is no terminal."""
         row: dict[str, Any] = {"epoch": epoch, "stage": stage, "lr": lr}
-        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._sums.items()}
+        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._totals().items()}
         row["seconds"] = round(seconds, 2)
         if measured:
             row |= {"miou_pct": measured["miou_pct"], "pixel_accuracy_pct": measured["pixel_accuracy_pct"]}

@@ -56,13 +56,13 @@ class Views:
 
 
 class LiveTeacher:
-    """Runs the teacher on the student's own crops, as the paper does."""
+    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None: float32)."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.segmenter = segmenter.eval().requires_grad_(False)
+    def __init__(self, segmenter: Segmenter, dtype: torch.dtype | None = None) -> None:
+        self.segmenter, self.dtype = segmenter.eval().requires_grad_(False), dtype
 
     def __call__(self, batch: Batch, auxiliary: bool) -> Output:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             return self.segmenter(batch.images)  # type: ignore[no-any-return]
 
 

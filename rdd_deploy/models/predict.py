@@ -11,6 +11,11 @@ from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.models.segmenter import Segmenter
 
 
+def autocast_dtype(precision: str) -> torch.dtype | None:
+    """What a Fabric precision computes in under autocast; None for float32."""
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+
+
 def torch_predictor(segmenter: Segmenter, size: tuple[int, int], device: torch.device | str = "cpu", precision: str = "32-true") -> Predict:
     """A predictor that runs a segmenter in PyTorch at (height, width).
 
@@ -18,7 +23,7 @@ def torch_predictor(segmenter: Segmenter, size: tuple[int, int], device: torch.d
         segmenter: in eval mode, on ``device``.
         precision: Fabric's name; bf16-mixed and 16-mixed run under autocast.
     """
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    dtype = autocast_dtype(precision)
 
     def predict(frames: list[Frame]) -> list[Labels]:
         stacked = torch.from_numpy(np.stack([resize_frame(frame, size) for frame in frames])).permute(0, 3, 1, 2)

@@ -110,16 +110,20 @@ def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
     return found
 
 
+NOTHING = 255 * float(np.finfo(np.float32).tiny)
+"""Below this a scale would be subnormal, which float32 rounds to 0 and backends flush: the tensor counts as always zero."""
+
+
 def symmetric_scale(limits: Range) -> float:
     """S8 scale with zero point 0; 1 for a tensor that is always zero."""
     largest = max(abs(limits[0]), abs(limits[1]))
-    return largest / 127 if largest > 0 else 1.0
+    return largest / 127 if largest > NOTHING else 1.0
 
 
 def affine_scale(limits: Range) -> tuple[float, int]:
     """U8 scale and zero point; zero is exact, and a range from 0 never reaches above its top (or onnxruntime would keep the Clip)."""
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    if high == low:
+    if high - low <= NOTHING:
         return 1.0, 0
     scale = np.float32((high - low) / 255)
     while low == 0 and np.float32(255) * scale > np.float32(high):
@@ -130,4 +134,4 @@ def affine_scale(limits: Range) -> tuple[float, int]:
 def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """S8 scale per output channel, (O,); 1 for a channel of zeros."""
     largest = np.abs(weight.reshape(weight.shape[0], -1)).max(1)
-    return np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.where(largest > NOTHING, largest / 127, 1).astype(np.float32)

@@ -249,6 +249,12 @@ class Desktop:
     def press(self, key: str) -> None:
         self.tool("key", key)
 
+    def place(self, title: str, width: int, height: int) -> None:
+        """Put the window into the corner at a size; without a window manager, where a toolkit puts it depends on what it did before."""
+        number = self.tool("search", "--name", title).split()[0]
+        self.tool("windowmove", "--sync", number, "0", "0")
+        self.tool("windowsize", number, str(width), str(height))
+
     def close_window(self, title: str) -> None:
         """What a window manager sends when the cross is clicked; xdotool can only destroy windows."""
         number = self.tool("search", "--name", title).split()[0]
@@ -299,6 +305,7 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
     process = start(*arguments, env=desktop.environment)
     try:
         until(lambda: desktop.tool("search", "--name", "^rdd_deploy$"), process)
+        desktop.place("^rdd_deploy$", 960, 720)
         blue, green, red, dark = (237, 0, 0), (0, 237, 0), (0, 0, 237), 0.5
 
         def fields(*colours: tuple[float, float, float]) -> bool:

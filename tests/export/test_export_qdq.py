@@ -24,7 +24,7 @@ from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
 from rdd_deploy.export.placement import layer_of, multiply_adds, plan_of
 from rdd_deploy.export.profile import Calibration, Placement
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx, quantised_layers
-from rdd_deploy.export.ranges import RangeTable, affine_scale, symmetric_scale, weight_scales
+from rdd_deploy.export.ranges import NOTHING, RangeTable, affine_scale, symmetric_scale, weight_scales
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
 
@@ -157,7 +157,7 @@ def test_affine_scale(first: float, second: float) -> None:
     tolerance = scale * 0.51 + 1e-6
     assert least <= min(low, 0) + tolerance
     assert most >= max(high, 0) - tolerance
-    if low >= 0 and high > 0:
+    if low >= 0 and high > NOTHING:
         assert zero == 0
         assert np.float32(255) * np.float32(scale) <= np.float32(high)  # a Clip at `high` is redundant then
 

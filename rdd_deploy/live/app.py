@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from rdd_deploy import console
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.files import write_json
@@ -37,6 +39,8 @@ def live(options: LiveOptions) -> int:
     Raises:
         RddError: anything the user can mend.
     """
+    # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way (0.82 -> 0.89 of its speed).
+    cv2.setNumThreads(1)
     paths = options.bundles or (newest_bundle(),)
     if not options.headless:
         check_display()

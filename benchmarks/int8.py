@@ -29,11 +29,12 @@ from rdd_deploy.export.graph import INPUT
 from rdd_deploy.export.measure import Comparison, Infer, Reference, compare, reference_from
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.export.source import Source, open_source
+from rdd_deploy.export.tail import TAIL
 from rdd_deploy.run import machine
 from rdd_deploy.runtime import Segmenter, read_manifest
 
 PROFILES = ("onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-bf16", "openvino-int8")
-TAIL = {"Resize", "ArgMax", "Cast", "Transpose", "Upsample"}
+TAIL_OPERATORS = {"Resize", "ArgMax", "Cast", "Transpose", "Upsample"}
 
 
 class Row(NamedTuple):
@@ -150,7 +151,7 @@ def tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15)
     model = onnx.load(path)
     makers = {output: node for node in model.graph.node for output in node.output}
     tail, name = set(), model.graph.output[0].name
-    while (node := makers[name]).op_type in TAIL:
+    while (node := makers[name]).op_type in TAIL_OPERATORS:
         tail.add(node.name)
         name = node.input[0]
     settings = onnxruntime.SessionOptions()
@@ -172,7 +173,7 @@ def tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15)
 
 
 def openvino_tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15) -> float:
-    """Percent of OpenVINO's own node times that fall on interpolation to the frame's size, TopK and the conversions after it."""
+    """Percent of OpenVINO's own node times that fall on upsampling to the frame's size, TopK and the conversions after it."""
     import openvino
 
     core = openvino.Core()
@@ -185,8 +186,8 @@ def openvino_tail_share(path: Path, reference: Reference, threads: int, rounds: 
             spent.setdefault(f"{info.node_type} {info.node_name}", []).append(info.real_time.total_seconds())
     middle = {name: statistics.median(durations) for name, durations in spent.items()}
     order = list(middle)
-    last = max(i for i, name in enumerate(order) if name.startswith("Interpolate"))
-    return 100 * sum(middle[name] for name in order[last:]) / sum(middle.values())
+    first = next(i for i, name in enumerate(order) if f" {TAIL}/" in name)
+    return 100 * sum(middle[name] for name in order[first:]) / sum(middle.values())
 
 
 def show(rows: list[Row], title: str) -> None:

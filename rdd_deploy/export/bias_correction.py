@@ -16,7 +16,7 @@ from rdd_deploy.export.graph import INPUT, initializers
 from rdd_deploy.export.measure import progress
 from rdd_deploy.export.placement import plan_of
 from rdd_deploy.export.profile import Placement
-from rdd_deploy.export.ranges import RangeTable, affine_scale, symmetric_scale, weight_scales
+from rdd_deploy.export.ranges import RangeTable, activation_scale, weight_scales
 
 FRAMES = 32
 """So many frames give the mean shift to well under a quantisation step."""
@@ -58,17 +58,13 @@ def _with_shifts(model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], tabl
     nodes, added = [], [numpy_helper.from_array(np.array([0, 2, 3], np.int64), "shift/axes")]
     for layer, node in layers.items():
         source = node.input[0]
-        if form == "trt":
-            scale, zero = symmetric_scale(table.ranges[source]), np.asarray(0, np.int8)
-        else:
-            scale, point = affine_scale(table.ranges[source])
-            zero = np.asarray(point, np.uint8)
+        scale, zero = activation_scale(table.ranges[source], form)
         scales = weight_scales(constants[node.input[1]])
         step = scales.reshape(-1, 1, 1, 1)
         rounded = (np.rint(constants[node.input[1]] / step).clip(-127, 127) * step).astype(np.float32)
         added += [
-            numpy_helper.from_array(np.asarray(scale, np.float32), f"{layer}/shift/scale"),
-            numpy_helper.from_array(zero, f"{layer}/shift/zero"),
+            numpy_helper.from_array(np.asarray(scale), f"{layer}/shift/scale"),
+            numpy_helper.from_array(np.asarray(zero), f"{layer}/shift/zero"),
             numpy_helper.from_array(rounded, f"{layer}/shift/weight"),
         ]
         pair = [f"{layer}/shift/scale", f"{layer}/shift/zero"]

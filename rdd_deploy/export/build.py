@@ -23,7 +23,7 @@ from rdd_deploy.export.measure import Comparison, Reference, compare, compare_bu
 from rdd_deploy.export.profile import Profile
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
-from rdd_deploy.export.tail import channels_last_tail
+from rdd_deploy.export.tail import with_tail
 from rdd_deploy.runtime import InputSpec
 
 AGREEMENT_PCT = 99.99
@@ -180,7 +180,7 @@ def _stand_in(profile: Profile) -> str:
 
 
 def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path) -> None:
-    save_graph(channels_last_tail(graph) if profile.tail == "nhwc" else graph, path)
+    save_graph(with_tail(graph, profile.tail), path)
 
 
 def _write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ from rdd_deploy.export.bias_correction import corrected_biases
 from rdd_deploy.export.calibrate import calibrated
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames
 from rdd_deploy.export.measure import Comparison
-from rdd_deploy.export.profile import Method, Profile
+from rdd_deploy.export.profile import Form, Method, Profile
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
 from rdd_deploy.export.ranges import RangeTable
 from rdd_deploy.export.sensitivity import rank_layers, within_budget
@@ -34,7 +34,7 @@ class Plan(Part):
     """How a graph was quantised: what the gate decided, to be reviewed, edited and replayed with ``--plan``."""
 
     profile: str
-    form: Literal["trt", "x86"]
+    form: Form
     method: Method
     bias_correction: bool = False
     float_layers: list[str] = Field([])

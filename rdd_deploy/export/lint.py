@@ -99,6 +99,8 @@ def _activation(node: onnx.NodeProto, scale: np.ndarray, zero: np.ndarray | None
         )
     if form == "trt" and zero is not None and zero.any():
         problems.append(f"'{node.name}' has the zero point {zero.ravel()[0]}; TensorRT needs 0")
+    if form == "openvino" and kind == np.uint8 and zero is not None and zero.any():
+        problems.append(f"'{node.name}' has the zero point {zero.ravel()[0]}; this form has U8 with zero point 0, or S8")
     if form == "x86" and kind != np.uint8:
         problems.append(f"'{node.name}' is {kind}; onnxruntime's fast convolutions take uint8 activations")
     return problems

@@ -1,4 +1,4 @@
-"""Where quantisation goes: which convolutions compute in INT8, and which tensors get a Quantize/Dequantize pair, for either form."""
+"""Where quantisation goes: which convolutions compute in INT8, and which tensors get a Quantize/Dequantize pair, for every form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layer
     """Decide the placement for a form.
 
     Args:
-        form: ``trt`` or ``x86``.
+        form: ``trt``, ``x86`` or ``openvino``.
         float_layers: convolutions that stay float, beside the placement's own.
 
     Raises:
@@ -54,7 +54,7 @@ def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layer
     if placement.gate == "float":
         wanted |= {layer_of(node) for node in head_gates(model)}
     convolutions = {name: node for name, node in layers.items() if name not in wanted}
-    tensors = _x86_tensors(model, convolutions) if form == "x86" else _trt_tensors(model, convolutions)
+    tensors = TENSORS[form](model, convolutions)
     return Plan(convolutions, {name: node for name, node in layers.items() if name in wanted}, tensors)
 
 
@@ -144,6 +144,17 @@ def _x86_tensors(model: onnx.ModelProto, convolutions: dict[str, onnx.NodeProto]
             names.setdefault(node.input[0])
     names.pop(INPUT, None)
     return {name: {reader.output[0] for reader in readers[name]} for name in names if name in readers}
+
+
+def _openvino_tensors(model: onnx.ModelProto, convolutions: dict[str, onnx.NodeProto]) -> dict[str, set[str]]:
+    """Inputs of INT8 convolutions."""
+    tensors: dict[str, set[str]] = {}
+    for node in convolutions.values():
+        tensors.setdefault(node.input[0], set()).add(node.output[0])
+    return tensors
+
+
+TENSORS = {"trt": _trt_tensors, "x86": _x86_tensors, "openvino": _openvino_tensors}
 
 
 def _is_gate(name: str, makers: dict[str, onnx.NodeProto], inside: set[int]) -> bool:

@@ -52,6 +52,10 @@ class Gate(Part):
     ranking_frames: Annotated[int, Field(ge=1)] = Field(16, description="train frames on which layers are ranked")
 
 
+Form = Literal["trt", "x86", "openvino"]
+"""How a range table is rendered: which tensors are quantised, and to what."""
+
+
 class Engine(Part):
     """TensorRT only."""
 
@@ -65,8 +69,12 @@ class Profile(Part):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="bundle name; default: the file's name")
     backend: BackendName
     precision: Precision
-    form: Literal["trt", "x86"] | None = Field(None, description="int8: trt = symmetric S8 (TensorRT, OpenVINO); x86 = U8 (onnxruntime)")
-    tail: Literal["nchw", "nhwc"] = Field("nchw", description="layout of the last upsampling and argmax; nhwc is onnxruntime's fast one")
+    form: Form | None = Field(
+        None, description="int8: trt = symmetric S8; x86 = U8, for onnxruntime; openvino = inputs of convolutions only"
+    )
+    tail: Literal["nchw", "nhwc", "matmul"] = Field(
+        "nchw", description="how to upsample and take the argmax: nhwc is onnxruntime's fast form, matmul OpenVINO's"
+    )
     size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")
     placement: Placement = Placement()
     calibration: Calibration | None = None
@@ -80,7 +88,7 @@ class Profile(Part):
             raise ValueError(f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of {', '.join(allowed)}")
         int8 = self.precision == "int8"
         if int8 and (self.form is None or self.calibration is None):
-            raise ValueError("precision int8 needs the keys 'form' (trt or x86) and 'calibration' (may be empty: {})")
+            raise ValueError("precision int8 needs the keys 'form' (trt, x86 or openvino) and 'calibration' (may be empty: {})")
         if not int8 and (self.form or self.calibration):
             raise ValueError(f"'form' and 'calibration' belong to precision int8, not to {self.precision}")
         if self.backend.startswith("tensorrt"):
@@ -92,10 +100,10 @@ class Profile(Part):
         return self
 
     def _fits_tensorrt(self) -> None:
-        if self.form == "x86":
-            raise ValueError("form is x86, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt")
-        if self.tail == "nhwc":
-            raise ValueError("tail is nhwc, which TensorRT would transpose back; expected tail: nchw")
+        if self.form not in {None, "trt"}:
+            raise ValueError(f"form is {self.form}, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt")
+        if self.tail != "nchw":
+            raise ValueError(f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: nchw")
         if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
             raise ValueError("tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']")
 

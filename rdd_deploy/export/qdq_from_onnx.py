@@ -1,9 +1,11 @@
-"""Range table + float graph -> Q/DQ graph. One inserter, two forms:
+"""Range table + float graph -> Q/DQ graph. One inserter, three forms:
 
-``trt``: S8 activations, symmetric, zero point 0; what TensorRT accepts and OpenVINO runs fastest.
+``trt``: S8 activations, symmetric, zero point 0; what TensorRT accepts.
 ``x86``: U8 activations with a free zero point, activations absorbed, convolutions' outputs quantised; onnxruntime's fast one.
+``openvino``: inputs of convolutions and nothing else, U8 without zero point where never negative, S8 elsewhere. OpenVINO propagates the
+integers itself, and fuses hard-swish, gates and residual sums into convolutions where no Q/DQ pair stands between.
 
-In both, weights are S8 per output channel and biases stay float (TensorRT rejects quantised ones; onnxruntime quantises them itself).
+In all, weights are S8 per output channel and biases stay float (TensorRT rejects quantised ones; onnxruntime quantises them itself).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from rdd_deploy.errors import DataError
 from rdd_deploy.export.graph import attribute, consumers, initializers
 from rdd_deploy.export.placement import Plan, layer_of, plan_of
 from rdd_deploy.export.profile import Placement
-from rdd_deploy.export.ranges import RangeTable, affine_scale, symmetric_scale, weight_scales
+from rdd_deploy.export.ranges import RangeTable, activation_scale, weight_scales
 
 
 def qdq_from_onnx(
@@ -34,7 +36,7 @@ def qdq_from_onnx(
 
     Args:
         model: the plain float export.
-        form: ``trt`` or ``x86``.
+        form: ``trt``, ``x86`` or ``openvino``.
         float_layers: convolutions that stay float beside the placement's.
         biases: corrected biases by layer, (O,).
 
@@ -73,12 +75,8 @@ class _Inserter:
         """Quantize and Dequantize after ``name``; the given readers read the result."""
         if name not in self.table.ranges:
             raise DataError(f"the range table has no range of '{name}', which is quantised; calibrate again (remove the table)")
-        scale, zero = (
-            (symmetric_scale(self.table.ranges[name]), np.int8(0))
-            if self.form == "trt"
-            else _affine(self.table.ranges[name])
-        )  # fmt: skip
-        scale_name, zero_name = self._constant(f"{name}/scale", np.float32(scale)), self._constant(f"{name}/zero", zero)
+        scale, zero = activation_scale(self.table.ranges[name], self.form)
+        scale_name, zero_name = self._constant(f"{name}/scale", scale), self._constant(f"{name}/zero", zero)
         quantised, back = f"{name}/QuantizeLinear", f"{name}/DequantizeLinear"
         self.after[name] = [
             helper.make_node("QuantizeLinear", [name, scale_name, zero_name], [quantised], name=quantised),
@@ -124,11 +122,6 @@ class _Inserter:
         fresh = [onnx.TensorProto.FromString(one.SerializeToString()) for one in kept]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(fresh)
-
-
-def _affine(limits: tuple[float, float]) -> tuple[float, np.uint8]:
-    scale, zero = affine_scale(limits)
-    return scale, np.uint8(zero)
 
 
 def _pool_globally(model: onnx.ModelProto, plan: Plan) -> None:

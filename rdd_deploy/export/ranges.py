@@ -131,6 +131,14 @@ def affine_scale(limits: Range) -> tuple[float, int]:
     return float(scale), int(np.clip(round(-low / float(scale)), 0, 255))
 
 
+def activation_scale(limits: Range, form: str) -> tuple[np.float32, np.int8 | np.uint8]:
+    """Scale and zero point of an activation in a form. ``openvino`` takes U8 for what is never negative, without a zero point to subtract."""
+    if form == "x86" or (form == "openvino" and limits[0] >= 0):
+        scale, zero = affine_scale(limits)
+        return np.float32(scale), np.uint8(zero)
+    return np.float32(symmetric_scale(limits)), np.int8(0)
+
+
 def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """S8 scale per output channel, (O,); 1 for a channel of zeros."""
     largest = np.abs(weight.reshape(weight.shape[0], -1)).max(1)

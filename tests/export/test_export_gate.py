@@ -56,7 +56,7 @@ def test_remedy_passes_and_the_plan_replays(source: Source, out: Path) -> None:
     edited.write_text(yaml.safe_dump(plan))
     target, _ = export_profile(source, asked, out, Options(plan=edited))
     assert "encoder.conv_stem" not in quantised_layers(load_graph(target / "model.onnx"))
-    with pytest.raises(RecipeError, match="is a plan for the x86 form, profile openvino-int8 renders trt; take its own plan"):
+    with pytest.raises(RecipeError, match="is a plan for the x86 form, profile openvino-int8 renders openvino; take its own plan"):
         export_profile(source, load_profile("openvino-int8"), out, Options(plan=edited))
 
 

@@ -91,7 +91,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ("backend: openvino\nprecision: fp16\n", "precision is fp16, which openvino isn't exported in; expected one of fp32, bf16, int8"),
         (
             "backend: onnxruntime\nprecision: int8\n",
-            "precision int8 needs the keys 'form' (trt or x86) and 'calibration' (may be empty: {})",
+            "precision int8 needs the keys 'form' (trt, x86 or openvino) and 'calibration' (may be empty: {})",
         ),
         ("backend: onnxruntime\nprecision: fp32\nform: x86\n", "'form' and 'calibration' belong to precision int8, not to fp32"),
         (

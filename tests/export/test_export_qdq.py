@@ -17,7 +17,7 @@ from rdd_deploy.errors import BundleError, DataError, RecipeError
 from rdd_deploy.export.bias_correction import corrected_biases
 from rdd_deploy.export.calibrate import calibrated
 from rdd_deploy.export.frames_to_calibrate import from_train
-from rdd_deploy.export.graph import initializers
+from rdd_deploy.export.graph import consumers, initializers
 from rdd_deploy.export.lint import lint
 from rdd_deploy.export.measure import compare, reference_from
 from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
@@ -28,7 +28,7 @@ from rdd_deploy.export.ranges import NOTHING, RangeTable, affine_scale, symmetri
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
 
-FORMS = ["trt", "x86"]
+FORMS = ["trt", "x86", "openvino"]
 finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
 
@@ -102,6 +102,20 @@ def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx
     for node in adds:
         assert sorted(source.endswith("/DequantizeLinear") for source in node.input) == [False, True]
     assert "Clip" not in {node.op_type for node in rendered.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
+
+
+def test_openvino_form_quantises_inputs_of_convolutions_only(graph: onnx.ModelProto, table: RangeTable) -> None:
+    rendered = qdq_from_onnx(graph, table, "openvino", Placement())
+    readers, constants = consumers(rendered), initializers(rendered)
+    kinds = set()
+    for node in rendered.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert {reader.op_type for reader in readers[f"{node.input[0]}/DequantizeLinear"]} == {"Conv"}
+            zero = constants[node.input[2]]
+            assert zero == 0
+            assert (zero.dtype == np.uint8) == (table.ranges[node.input[0]][0] >= 0)
+            kinds.add(zero.dtype.name)
+    assert kinds == {"uint8", "int8"}
 
 
 def test_float_layers_stay_float(graph: onnx.ModelProto, table: RangeTable) -> None:

@@ -162,12 +162,17 @@ class Trainee:
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
         return {
-            "format": 2, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
-            "best_epoch": self.best_epoch, "seconds": self.seconds, "rng": torch.get_rng_state(),
+            "format": 3, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "best_epoch": self.best_epoch, "seconds": self.seconds,
             "average": self.average.state_dict() if self.average is not None else {},
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rng": _of_every_process(torch.get_rng_state(), self.fabric),
+            "rng_cuda": _of_every_process(torch.cuda.get_rng_state(self.fabric.device), self.fabric) if self._on_cuda else [],
             "precision": self.fabric._precision.state_dict(),
         }  # fmt: skip
+
+    @property
+    def _on_cuda(self) -> bool:
+        return str(self.fabric.device.type) == "cuda"
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on exactly where ``state`` was taken."""
@@ -177,9 +182,19 @@ class Trainee:
             self.average.load_state_dict(state["average"])
         self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
         self.fabric._precision.load_state_dict(state["precision"])  # the loss scale of 16-mixed
-        torch.set_rng_state(state["rng"])
-        if state["rng_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["rng_cuda"])
+        rank = self.fabric.global_rank
+        torch.set_rng_state(state["rng"][rank].cpu())
+        if self._on_cuda and state["rng_cuda"]:
+            torch.cuda.set_rng_state(state["rng_cuda"][rank].cpu(), self.fabric.device)
+
+
+def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
+    """A tensor of each process, by rank. All processes must call this together."""
+    if fabric.world_size == 1:
+        return [value]
+    gathered = fabric.all_gather(value.to(fabric.device))
+    assert isinstance(gathered, Tensor)
+    return [one.clone() for one in gathered.cpu()]  # views crash torch.set_rng_state, which takes a tensor to begin its storage
 
 
 def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:
@@ -268,12 +283,13 @@ def fit(
                     trainee.seconds,
                 )
                 since = time.perf_counter()
-            if stop or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
+            stopping = _agreed(stop, trainee.step, inside == 0, fabric)
+            if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
                 _check_finite(pending, frames.split)
                 trainee.seconds += time.perf_counter() - since
                 since = time.perf_counter()
                 _save(trainee, folder, book, fabric)
-            if stop:
+            if stopping:
                 raise Interrupted(
                     f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
                 )
@@ -284,7 +300,6 @@ def fit(
 def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     try:
         state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
-        state["rng"], state["rng_cuda"] = state["rng"].cpu(), [one.cpu() for one in state["rng_cuda"]]
         trainee.restore(state)
     except Exception as error:  # a damaged archive raises many kinds
         raise RddError(
@@ -294,9 +309,10 @@ def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list
 
 
 def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) -> None:
+    state = trainee.state()
     if fabric.is_global_zero:
         buffer = io.BytesIO()
-        torch.save(trainee.state() | {"rows": book.rows, "sums": book.sums}, buffer)
+        torch.save(state | {"rows": book.rows, "sums": book.sums}, buffer)
         files.write_bytes(folder.state, buffer.getvalue())
     fabric.barrier()
 
@@ -331,6 +347,20 @@ def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
         f"the loss is {float(pending[0])} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set "
         f"train.precision=32-true. {KEPT}"
     )
+
+
+AGREE_EVERY = 10
+"""Steps between two questions to the other processes whether to stop; asking at each step would make a GPU wait."""
+
+
+def _agreed(asked: list[int], step: int, epoch_ends: bool, fabric: Fabric) -> bool:
+    """Whether to stop after this step: all processes at the same one, though a signal may reach only one of them, or each at another step."""
+    if fabric.world_size == 1:
+        return bool(asked)
+    if step % AGREE_EVERY and not epoch_ends:
+        return False
+    votes = fabric.all_reduce(torch.tensor(float(bool(asked)), device=fabric.device), reduce_op="sum")
+    return bool(votes > 0)
 
 
 @contextmanager

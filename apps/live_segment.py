@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rdd_deploy import console
-from rdd_deploy.live.app import live
 from rdd_deploy.live.options import LiveOptions, parse_size
 
 EXAMPLES = """
@@ -75,9 +73,18 @@ def main() -> None:
     """Run, and end with the exit code that the help names."""
 
     def app(**_: Any) -> None:
-        sys.exit(live(parse(sys.argv[1:])))
+        options = parse(sys.argv[1:])
+        from rdd_deploy.live.app import live
 
-    console.run(app)
+        sys.exit(live(options))
+
+    try:
+        from rdd_deploy import console  # here and above: imports take long enough for a Ctrl-C
+
+        console.run(app)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference,
         console.warn("NNCF isn't installed (pip install nncf): its row is left out")
         return None
     profile = load_profile("openvino-int8")
-    frames = calibration_frames(source, profile, source.split("train"), reference.split, reference.size)
+    frames = calibration_frames(source, profile, reference.size)
     model = openvino.Core().read_model(str(bundles["openvino-fp32"] / "model.onnx"))
     dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.blob(position)})
     quantised = nncf.quantize(model, dataset, subset_size=len(frames))

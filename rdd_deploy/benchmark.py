@@ -94,8 +94,9 @@ def prepare_folder(folder: Path) -> None:
 
 def finish(benchmark: Benchmark) -> None:
     """End as ``errors`` documents. Raises BundleError if nothing ran, BudgetError if a decision found nothing."""
-    failed = [row for row in benchmark.rows if row.failure]
-    if benchmark.rows and len(failed) == len(benchmark.rows):
+    own = [row for row in benchmark.rows if row.source is None]
+    failed = [row for row in own if row.failure]
+    if own and len(failed) == len(own):
         raise BundleError(f"none of the {len(failed)} rows could be measured; the first: {failed[0].failure}")
     missed = [decision.sentence for decision in benchmark.decisions if decision.chosen is None]
     if benchmark.decisions and len(missed) == len(benchmark.decisions):

@@ -14,7 +14,7 @@ from rdd_deploy import files
 from rdd_deploy.benchmarking import html
 from rdd_deploy.benchmarking.gallery import Exhibit
 from rdd_deploy.benchmarking.plot import HEIGHT, WIDTH, pareto_shapes
-from rdd_deploy.benchmarking.records import Benchmark, Row
+from rdd_deploy.benchmarking.records import Benchmark, Row, by_device
 from rdd_deploy.benchmarking.shapes import Shape, png, svg
 
 METHOD = (
@@ -99,5 +99,8 @@ def _apart_section(benchmark: Benchmark) -> str:
     for other in benchmark.apart:
         differing = "".join(f"<li>{escape(difference)}</li>" for difference in other.differences)
         parts.append(f"<h3>{escape(other.source)}</h3><p>What differs (there against here):</p><ul>{differing}</ul>")
-        parts.append(html.rows_table(other.rows, f"As measured there, on {other.machine.cpu_model}"))
+        parts += [
+            html.rows_table(rows, f"As measured there, on {device}: {other.machine.where(device)}")
+            for device, rows in by_device(other.rows).items()
+        ]
     return f'<section aria-labelledby="apart"><h2 id="apart">Measured otherwise, not comparable</h2>{"".join(parts)}</section>'

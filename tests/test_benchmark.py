@@ -141,6 +141,24 @@ def test_earlier_rows_join_by_flag(monkeypatch, written, bundles, data, tmp_path
     assert any(difference.startswith("images: 12 against 3") for difference in apart.apart[0].differences)
 
 
+def test_earlier_rows_hide_no_failure(monkeypatch, written, bundles, data, tmp_path, capsys) -> None:
+    arguments = [*folder(data), "--device", "cuda:7", "--latency-budget-ms", 10000, "--compare", written[0] / "benchmark.json"]
+    assert call(monkeypatch, bundles / "onnxruntime-fp32", *arguments, "--output", tmp_path) == 2
+    said = capsys.readouterr()
+    assert "none of the 1 rows could be measured" in said.err
+    assert "decision:" not in said.out
+    assert len(read_benchmark(tmp_path / "benchmark.json").rows) == 4
+
+
+def test_a_drop_is_judged_only_against_a_float_bundle(monkeypatch, bundles, data, tmp_path, capsys) -> None:
+    arguments = [*folder(data), "--limit", 2, "--max-drop", 0.01, "--output", tmp_path]
+    assert call(monkeypatch, bundles / "onnxruntime-int8", *arguments) == 3
+    said = capsys.readouterr()
+    assert "its drop is unknown, since no float bundle of its run was given" in said.err
+    assert "no float" in said.out
+    assert "no float bundle given" in (tmp_path / "report.html").read_text()
+
+
 def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monkeypatch, data, tmp_path) -> None:
     from rdd_deploy.evaluate import evaluate_bundle
 

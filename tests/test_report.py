@@ -101,6 +101,19 @@ def test_all_that_was_found_is_on_it() -> None:
     assert "elsewhere" not in text.partition("Measured otherwise, not comparable")[0]
 
 
+def test_rows_of_another_machine_stand_by_device_and_unmarked() -> None:
+    rows = [made_up.row("int8", 10, 69, drop=1), made_up.row("slow", 40, 60, drop=10)]
+    far = made_up.machine(cpu_model="Other CPU", gpu="Other GPU")
+    other = made_up.benchmark(*rows, made_up.row("gpu-float", 2, 70, device="cuda:0"), machine=far)
+    text = render(judged(merged(made_up.benchmark(*rows), [(Path("old.json"), other)]), 15, None), [], PALETTE)
+    apart = text.partition('id="apart"')[2].partition("</section>")[0]
+    on_cpu, _, on_gpu = apart.partition("As measured there, on cuda:0: Other GPU")
+    assert "As measured there, on cpu: Other CPU" in on_cpu
+    assert ("gpu-float" in on_cpu, "gpu-float" in on_gpu) == (False, True)
+    assert "chosen" not in apart
+    assert "dominated" not in apart
+
+
 def test_names_from_outside_stay_text() -> None:
     evil = '<script>alert("x")</script>'
     hurt = made_up.benchmark(made_up.row(evil, 3, 50, run=evil), made_up.failed(evil + "2", evil), warnings=[evil])

@@ -50,15 +50,13 @@ def change_of(own: Measured, reference: Measured, name: str, drawn: NDArray[np.f
 
 
 def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """What a row is compared with: the fp32 bundle of its own run, before one of the same backend; without one, the first row.
+    """What a row is compared with: the fp32 bundle of its own run, ONNX Runtime's first; None without one, and for that bundle itself.
 
     PyTorch rows are no reference where a float bundle is there: a bundle is judged against what deploys.
     """
-    measured = [other for other in rows if other.accuracy is not None]
-    same = [other for other in measured if other.precision == "fp32" and other.run == row.run]
+    same = [other for other in rows if other.accuracy is not None and other.precision == "fp32" and other.run == row.run]
     same.sort(key=lambda other: (other.backend == "torch", other.backend != "onnxruntime"))  # stable: else in the order given
-    found = same[0] if same else next(iter(measured), None)
-    return None if found is None or found.name == row.name else found
+    return same[0] if same and same[0].name != row.name else None
 
 
 def _agreement(own: Measured, reference: Measured, images: Images) -> float:

@@ -20,28 +20,37 @@ def differences(new: tuple[Machine, Protocol], old: tuple[Machine, Protocol]) ->
 
 
 def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> Benchmark:
-    """The benchmark with the earlier rows: joined where comparable (renamed if the name is taken), else set apart with the reasons."""
+    """The benchmark with the earlier rows: joined where comparable (renamed if the name is taken), else set apart with the reasons.
+
+    Rows that stood apart in an earlier file come along, and are judged anew: they may well be comparable with these.
+    """
     rows, apart, warnings = list(benchmark.rows), list(benchmark.apart), list(benchmark.warnings)
-    for path, old in earlier:
-        differing = differences((benchmark.machine, benchmark.protocol), (old.machine, old.protocol))
-        differing += ["classes: others"] if not differing and old.classes != benchmark.classes else []
+    for group in (group for path, old in earlier for group in _groups(path, old)):
+        differing = differences((benchmark.machine, benchmark.protocol), (group.machine, group.protocol))
+        classes = next((list(row.accuracy.iou_pct) for row in group.rows if row.accuracy), benchmark.classes)
+        differing += ["classes: others"] if not differing and classes != benchmark.classes else []
         taken = set() if differing else {row.name for row in rows}
-        marked = [_marked(row, path, taken) for row in old.rows]
+        marked = [_marked(row, group.source, taken) for row in group.rows]
         if differing:
-            apart.append(Apart(source=str(path), differences=differing, machine=old.machine, protocol=old.protocol, rows=marked))
-            warnings.append(f"{path} was measured otherwise ({'; '.join(differing)}); its rows stand in a table of their own")
+            apart.append(group.model_copy(update={"differences": differing, "rows": marked}))
+            warnings.append(f"{group.source} was measured otherwise ({'; '.join(differing)}); its rows stand in a table of their own")
         else:
             rows += marked
     return benchmark.model_copy(update={"rows": rows, "apart": apart, "warnings": warnings})
 
 
-def _marked(row: Row, path: Path, taken: set[str]) -> Row:
+def _groups(path: Path, old: Benchmark) -> list[Apart]:
+    """A file's own rows, and those that stand apart in it."""
+    return [Apart(source=str(path), differences=[], machine=old.machine, protocol=old.protocol, rows=old.rows), *old.apart]
+
+
+def _marked(row: Row, source: str, taken: set[str]) -> Row:
     name, number = row.name, 1
     while name in taken:
         name = f"{row.name} ({row.measured_utc[:16].replace('T', ' ')}{f', {number}' if number > 1 else ''})"
         number += 1
     taken.add(name)
-    return row.model_copy(update={"source": row.source or str(path), "name": name})
+    return row.model_copy(update={"source": row.source or source, "name": name})
 
 
 def _short(value: object) -> str:

@@ -28,7 +28,7 @@ class Images:
         sha256: over all frames and labels, in order.
 
     Raises:
-        DataError: no image is readable.
+        DataError: no image is readable, or all labels are void.
     """
 
     def __init__(self, split: Split, limit: int | None = None) -> None:
@@ -38,7 +38,7 @@ class Images:
         self._encoded: dict[int, tuple[Frame, Frame]] = {}
         self._indices: list[int] = []
         self.skipped: list[str] = []
-        digest = hashlib.sha256()
+        digest, any_known = hashlib.sha256(), False
         for index in map(int, wanted):
             try:
                 frame, labels = split.frame(index), split.labels(index)
@@ -52,9 +52,15 @@ class Images:
                     console.warn(f"{error}; left out")
                 continue
             digest.update(f"{frame.shape}".encode() + frame.tobytes() + labels.tobytes())
+            any_known = any_known or bool((labels != IGNORE).any())
             self._keep(index, frame, labels)
         if not self._indices:
             raise DataError(f"none of the {len(self.skipped)} images can be used; the first: {self.skipped[0] if self.skipped else 'none'}")
+        if not any_known:
+            raise DataError(
+                f"all pixels of the {len(self._indices)} label maps are void, so there is no mIoU; "
+                "check the labels and the void ids of the data set, or take more images"
+            )
         self.sha256 = digest.hexdigest()
         self.names = [split.names[index] for index in self._indices]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rdd_deploy.benchmarking.records import Decision, Judge, Row
@@ -32,7 +33,8 @@ def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: 
 
     Args:
         rows: of one device.
-        max_drop: percentage points of mIoU that a row may lie below its float reference; a reference itself has lost nothing.
+        max_drop: percentage points of mIoU that a row may lie below its float reference; a reference itself has lost nothing, and
+            a row whose reference wasn't measured never fits.
     """
     measured = [row for row in rows if row.measured]
 
@@ -40,7 +42,7 @@ def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: 
         return point(row, judge)[0]
 
     in_time = [row for row in measured if budget_ms is None or latency(row) <= budget_ms]
-    accurate = [row for row in measured if max_drop is None or drop(row) <= max_drop]
+    accurate = [row for row in measured if max_drop is None or _lost(row) <= max_drop]
     fitting = [row for row in in_time if row in accurate]
     if fitting and budget_ms is not None:
         chosen = min(fitting, key=lambda row: (-point(row, judge)[1], latency(row)))
@@ -51,7 +53,7 @@ def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: 
     nearest = None
     if chosen is None and measured:
         # Accuracy that is lost can't be bought back, time can (a faster chip): so the fastest accurate one, else the least lossy.
-        nearest = min(accurate, key=latency) if accurate else min(in_time or measured, key=lambda row: (drop(row), latency(row)))
+        nearest = min(accurate, key=latency) if accurate else min(in_time or measured, key=lambda row: (_lost(row), latency(row)))
     what = _asked(budget_ms, max_drop, judge)
     if chosen is not None:
         sentence = f"{chosen.name} on {device}: {_figures(chosen, judge)}, {'the most accurate' if budget_ms is not None else 'the fastest'} {what}"
@@ -65,9 +67,11 @@ def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: 
     )  # fmt: skip
 
 
-def drop(row: Row) -> float:
-    """Percentage points of mIoU below the float reference; 0 for a reference."""
-    return -row.change.miou_change_pct if row.change else 0.0
+def _lost(row: Row) -> float:
+    """Percentage points of mIoU below the float reference; 0 for a reference, infinite where none was measured."""
+    if row.change is None:
+        return math.inf if row.lacks_reference else 0.0
+    return -row.change.miou_change_pct
 
 
 def _asked(budget_ms: float | None, max_drop: float | None, judge: Judge) -> str:
@@ -78,7 +82,7 @@ def _asked(budget_ms: float | None, max_drop: float | None, judge: Judge) -> str
 
 def _figures(row: Row, judge: Judge) -> str:
     latency, miou = point(row, judge)
-    lost = f", {0.0 - round(drop(row), 2):+.2f} points against {row.change.reference}" if row.change else ""
+    lost = f", {0.0 - round(_lost(row), 2):+.2f} points against {row.change.reference}" if row.change else ""
     return f"{latency:.2f} ms, mIoU {miou:.2f} %{lost}"
 
 
@@ -86,6 +90,8 @@ def _lacking(row: Row, judge: Judge, budget_ms: float | None, max_drop: float | 
     lacks = []
     if budget_ms is not None and (over := point(row, judge)[0] - budget_ms) > 0:
         lacks.append(f"{over:.2f} ms too slow")
-    if max_drop is not None and (over := drop(row) - max_drop) > 0:
+    if max_drop is not None and row.lacks_reference:
+        lacks.append("its drop is unknown, since no float bundle of its run was given: measure that one, too")
+    elif max_drop is not None and (over := _lost(row) - max_drop) > 0:
         lacks.append(f"{over:.2f} points too inaccurate")
     return f" ({' and '.join(lacks)})" if lacks else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,6 +59,10 @@ class Machine(_Closed):
     versions: dict[str, str]
     load_average_before: float | None
     load_average_after: float | None = None
+
+    def where(self, device: str) -> str:
+        """The chip behind a row's device."""
+        return self.gpu if device.startswith("cuda") and self.gpu else self.cpu_model
 
 
 class Quantiles(_Closed):
@@ -151,6 +156,11 @@ class Row(_Closed):
         """Whether it has both figures, from one artifact."""
         return self.failure is None and self.accuracy is not None and self.latency is not None
 
+    @property
+    def lacks_reference(self) -> bool:
+        """Whether nothing can be said about a change: no float bundle of its run was measured beside it."""
+        return self.change is None and self.precision != "fp32"
+
 
 class Decision(_Closed):
     """The answer to ``--latency-budget-ms`` and ``--max-drop`` for the rows of one device."""
@@ -193,15 +203,20 @@ class Benchmark(_Closed):
 
     def tables(self) -> dict[str, list[Row]]:
         """Rows by the device that they really ran on; failed rows stand in the first table."""
-        found: dict[str, list[Row]] = {}
-        for row in self.rows:
-            if row.measured:
-                found.setdefault(row.device or "?", []).append(row)
-        first = next(iter(found), "none")
-        for row in self.rows:
-            if not row.measured:
-                found.setdefault(first, []).append(row)
-        return found
+        return by_device(self.rows)
+
+
+def by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by the device that they really ran on; failed ones with the first device's."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.measured:
+            found.setdefault(row.device or "?", []).append(row)
+    first = next(iter(found), "none")
+    for row in rows:
+        if not row.measured:
+            found.setdefault(first, []).append(row)
+    return found
 
 
 def write_benchmark(path: Path, benchmark: Benchmark) -> None:

@@ -70,10 +70,10 @@ def run_benchmark(
 
 
 def judged(benchmark: Benchmark, budget_ms: float | None, max_drop: float | None) -> Benchmark:
-    """The benchmark with its dominated rows and, where asked for, a decision per device."""
+    """The benchmark with its dominated rows and, where asked for, a decision per device; none if only earlier rows could be measured."""
     tables = benchmark.tables()
     beaten = [name for rows in tables.values() for name in dominated_names(rows, benchmark.judge)]
-    asked = budget_ms is not None or max_drop is not None
+    asked = (budget_ms is not None or max_drop is not None) and any(row.measured and row.source is None for row in benchmark.rows)
     decisions = [decide(rows, device, budget_ms, max_drop, benchmark.judge) for device, rows in tables.items()] if asked else []
     return benchmark.model_copy(update={"dominated": beaten, "decisions": decisions})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -9,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from rdd_deploy import console
-from rdd_deploy.benchmarking.records import Benchmark, Change, Row
+from rdd_deploy.benchmarking.records import Benchmark, Change, Row, by_device
 
 _HEADINGS = (
     "bundle", "mIoU %\n95 % interval", "change\n95 % interval", "model ms\np50/p95/p99", "end to end ms\np50/p95/p99", "worst class\nits change",
@@ -23,11 +25,12 @@ def show(benchmark: Benchmark) -> None:
     """Print one table per device, what was set apart, the failures and the decisions."""
     protocol, machine = benchmark.protocol, benchmark.machine
     for device, rows in benchmark.tables().items():
-        where = machine.gpu if device.startswith("cuda") and machine.gpu else machine.cpu_model
-        title = f"{protocol.data} {protocol.split}, {protocol.images} images; {device}: {where}, {protocol.threads} threads"
-        _print(benchmark, rows, title)
+        title = f"{protocol.data} {protocol.split}, {protocol.images} images; {device}: {machine.where(device)}, {protocol.threads} threads"
+        chosen = [decision.chosen for decision in benchmark.decisions if decision.device == device and decision.chosen]
+        _print(rows, title, benchmark.dominated, chosen)
     for other in benchmark.apart:
-        _print(benchmark, other.rows, f"{other.source}: measured otherwise ({'; '.join(other.differences)})")
+        for device, rows in by_device(other.rows).items():
+            _print(rows, f"{other.source}, {device}: {other.machine.where(device)}; measured otherwise ({'; '.join(other.differences)})")
     for row in benchmark.rows:
         if row.failure:
             console.out.print(f"[red]{escape(row.name)} failed:[/] {escape(row.failure)}")
@@ -36,26 +39,24 @@ def show(benchmark: Benchmark) -> None:
         console.out.print(f"{mark} {escape(decision.sentence)}")
 
 
-def _print(benchmark: Benchmark, rows: list[Row], title: str) -> None:
+def _print(rows: Sequence[Row], title: str, dominated: Sequence[str] = (), chosen: Sequence[str] = ()) -> None:
     """Into a file or pipe the whole table goes, on a terminal as many columns as it is wide."""
     console.out.print(f"[bold]{escape(title)}[/]")
     if not console.out.is_terminal:
-        Console(file=console.out.file, width=1000, highlight=False).print(_table(benchmark, rows, len(_HEADINGS)))
+        Console(file=console.out.file, width=1000, highlight=False).print(_table(rows, len(_HEADINGS), dominated, chosen))
         return
-    tables = [_table(benchmark, rows, columns) for columns in range(len(_HEADINGS), _FEWEST - 1, -1)]
+    tables = [_table(rows, columns, dominated, chosen) for columns in range(len(_HEADINGS), _FEWEST - 1, -1)]
     wide = console.out.options.update(width=1000)
     fitting = (table for table in tables if Measurement.get(console.out, wide, table).maximum <= console.out.width)
     console.out.print(next(fitting, tables[-1]), soft_wrap=False)
 
 
-def _table(benchmark: Benchmark, rows: list[Row], columns: int) -> Table:
+def _table(rows: Sequence[Row], columns: int, dominated: Sequence[str], chosen: Sequence[str]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD)
     for number, heading in enumerate(_HEADINGS[:columns]):
         table.add_column(heading, justify="left" if number in (0, 5) else "right", no_wrap=True)
     for row in rows:
-        beaten = row.name in benchmark.dominated
-        chosen = any(decision.chosen == row.name for decision in benchmark.decisions)
-        style = "bold green" if chosen else "bright_black" if beaten else None
+        style = "bold green" if row.name in chosen else "bright_black" if row.name in dominated else None
         table.add_row(*(escape(cell) for cell in _cells(row)[:columns]), style="red" if row.failure else style)
     return table
 
@@ -67,7 +68,7 @@ def _cells(row: Row) -> list[str]:
         return [row.name, "failed", "", "", "", "", "", cold, size]
     accuracy, latency = row.accuracy, row.latency
     model, whole = latency.model, latency.end_to_end
-    change, worst = _change(row.change)
+    change, worst = ("no float\nbundle given", "") if row.lacks_reference else _change(row.change)
     return [
         row.name, f"{accuracy.miou_pct:.2f}\n{accuracy.miou_low_pct:.1f} to {accuracy.miou_high_pct:.1f}", change,
         f"{model.p50_ms:.2f}/{model.p95_ms:.2f}/{model.p99_ms:.2f}", f"{whole.p50_ms:.2f}/{whole.p95_ms:.2f}/{whole.p99_ms:.2f}", worst,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,21 @@ def live(options: LiveOptions) -> int:
     """
     # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way (0.82 -> 0.89 of its speed).
     cv2.setNumThreads(1)
+    _check_files(options)
     paths = options.bundles or (newest_bundle(),)
     if not options.headless:
         check_display()
-    if options.stats is not None:
-        _check_place(options.stats)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         segmenters = stack.enter_context(loaded(paths, device=options.device, provider=options.provider, threads=options.threads))
-        source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.say
-        )
+        try:
+            source = open_source(
+                options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.say
+            )
+        except SourceError:
+            if stop.number is not None:  # a silent stream holds the opening for seconds, and who gave up wants no reason
+                return stop.exit_code
+            raise
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
         clocked = source.live or options.realtime
@@ -59,21 +64,39 @@ def live(options: LiveOptions) -> int:
         screen: Screen = Headless() if options.headless else Window("rdd_deploy")
         stack.callback(screen.close)
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
-    _sum_up(options, record, recorder)
+    _sum_up(record, recorder)
     return stop.exit_code
 
 
-def _check_place(path: Path) -> None:
-    """Better now than after an hour. Raises DiskError."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise DiskError(f"can't write {path}: it is a folder, or lies where nothing can be written; choose another name")
+def _check_files(options: LiveOptions) -> None:
+    """Better now than after an hour, or after the source was overwritten. Raises DiskError."""
+    source = Path(options.source.removeprefix("file://")) if options.source else None
+    named = [(name, path) for name, path in (("--source", source), ("--record", options.record), ("--stats", options.stats)) if path]
+    for (first, one), (second, other) in combinations(named, 2):
+        if one.resolve() == other.resolve():
+            raise DiskError(f"{first} and {second} are the same file, {other}; it would be overwritten, give {second} a name of its own")
+    stats, save_to = options.stats, options.save_to
+    if stats is not None and (stats.is_dir() or not _writable(stats.parent)):
+        raise DiskError(f"can't write {stats}: it is a folder, or lies where nothing can be written; choose another name")
+    # The default folder may be missing or forbidden: most runs save nothing.
+    if save_to != LiveOptions.save_to and not _writable(save_to):
+        raise DiskError(f"can't save frames to {save_to}: it isn't a folder, or can't be written; choose another one with --save-to")
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be written there; what is missing of the folder is made when it is needed."""
+    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+    return place.is_dir() and os.access(place, os.W_OK)
 
 
 def _truth(options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]) -> tuple[LabelFolder | None, tuple[str, ...] | None]:
     """The label folder, if any, and the class names behind the truth's ids."""
     if options.labels is not None:
         classes = segmenters[0].classes
+        for number, segmenter in enumerate(segmenters, 1):
+            if segmenter.classes != classes:
+                name = segmenter.manifest.name
+                console.warn(f"bundle {number} {name} has other classes than bundle 1, whose ids the labels hold: no mIoU for it")
         return LabelFolder(options.labels, source, len(classes), options.data_void), classes
     return None, source.classes if isinstance(source, Streets) else None
 
@@ -97,20 +120,25 @@ def _play(
     inference = Inference(segmenters, frames, results, warn)
     stats = Stats(segmenters)
     player = Player(segmenters, grabber, inference, frames, results, screen, stats, source, options, truth_classes, recorder)
-    with ExitStack() as ending:  # runs backwards: the recording first, a silent stream can hold the grabber for seconds
-        ending.callback(warn.sum_up)
-        ending.callback(_end, grabber, source)
-        ending.callback(inference.stop)
-        ending.callback(screen.close)
-        if recorder is not None:
-            ending.callback(recorder.close)
-        grabber.start()
-        inference.start()
-        player.play(stop)
-    bad = grabber.bad + inference.bad
+    try:
+        with ExitStack() as ending:  # runs backwards: the recording first, a silent stream can hold the grabber for seconds
+            ending.callback(warn.sum_up)
+            ending.callback(_end, grabber, source)
+            ending.callback(inference.stop)
+            ending.callback(screen.close)
+            if recorder is not None:
+                ending.callback(recorder.close)
+            grabber.start()
+            inference.start()
+            player.play(stop)
+    finally:
+        bad = grabber.bad + inference.bad
+        record = stats.record(source.title, source.live, player.drops, grabber.reconnects, bad)
+        if options.stats is not None:
+            write_json(options.stats, record)
     if stop.number is None and not player.quit:
         _check_end(options, source, stats.frames, bad)
-    return stats.record(source.title, source.live, player.drops, grabber.reconnects, bad)
+    return record
 
 
 def _end(grabber: Grabber, source: Source) -> None:
@@ -141,12 +169,10 @@ class Warnings:
     def sum_up(self) -> None:
         """Say how many weren't printed."""
         if self._count > MAX_WARNINGS:
-            console.warn(f"and {self._count - MAX_WARNINGS} more frames were skipped")
+            console.warn(f"and {self._count - MAX_WARNINGS} more warnings of this kind")
 
 
-def _sum_up(options: LiveOptions, record: dict[str, Any], recorder: Recorder | None) -> None:
-    if options.stats is not None:
-        write_json(options.stats, record)
+def _sum_up(record: dict[str, Any], recorder: Recorder | None) -> None:
     age = record["end_to_end_ms"]
     line = f"{record['frames']} frames in {record['seconds']:.1f} s"
     if age is not None and record["fps"] is not None:

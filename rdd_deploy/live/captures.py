@@ -20,6 +20,9 @@ OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 3000
 """A stream that is silent for so long counts as lost and is opened anew."""
 
+MAX_CAMERAS = 1000
+"""OpenCV takes the hundreds beyond for the choice of a back end, and crashes below 0."""
+
 LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
 
@@ -87,6 +90,8 @@ class Capture:
 
 def open_camera(index: int, size: tuple[int, int] | None) -> Capture:
     """Camera number ``index``, asked for (width, height). Raises SourceError."""
+    if not 0 <= index < MAX_CAMERAS:
+        raise SourceError(f"got camera {index}, expected a number from 0 to {MAX_CAMERAS - 1}; 0 is the first camera")
 
     def opener() -> Any:
         camera = cv2.VideoCapture(index)
@@ -154,8 +159,13 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown: user and password replaced."""
-    parts = urlsplit(url)
+    """The address as it may be shown: user and password replaced. Raises SourceError, without the address, if it can't be taken apart."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its message may hold the password, too
+        raise SourceError(
+            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
+        ) from None
     if "@" not in parts.netloc:
         return url
     return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))

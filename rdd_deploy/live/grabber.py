@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from rdd_deploy.errors import SourceError
+from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.labels import LabelFolder
-from rdd_deploy.live.shot import Shot
+from rdd_deploy.live.shot import Array, Shot
 from rdd_deploy.live.sources import Source
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 JOIN_S = 10.0
 """Longer than a silent stream can hold ``read`` or ``open`` (see captures)."""
 MAX_BAD = 30
-"""So many frames in a row that can't be used end the run."""
+"""So many frames or masks in a row that can't be used end the run; a live source that gives such frames counts as lost."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Grabber(threading.Thread):
         self.loss: Loss | None = None
         self.reconnects = 0
         self.bad = 0
+        self._bad_in_a_row = self._bad_masks = self._good_masks = 0
+        self._mask_error: DataError | None = None
         self.error: BaseException | None = None
 
     def pause(self, paused: bool) -> None:
@@ -98,17 +100,33 @@ class Grabber(threading.Thread):
         self._pace()
         try:
             shot = self._source.read()
-            if shot is not None and self._labels is not None:
-                shot = replace(shot, truth=self._labels.truth(shot))
         except SourceError as error:
             self.bad += 1
+            self._bad_in_a_row += 1
             self._warn(f"{error}; skipped")
-            if self._source.live and self.bad % MAX_BAD == 0:
-                time.sleep(0.1)  # a camera that delivers nothing but rubbish mustn't spin
-            return True
+            return not self._source.live or self._bad_in_a_row < MAX_BAD or self._reconnect()
+        self._bad_in_a_row = 0
         if shot is not None:
-            return self._channel.put(shot)
+            return self._channel.put(shot if self._labels is None else replace(shot, truth=self._truth(self._labels, shot)))
+        if self._mask_error is not None and not self._good_masks:
+            raise self._mask_error
         return self._source.live and self._reconnect()
+
+    def _truth(self, labels: LabelFolder, shot: Shot) -> Array | None:
+        """A bad mask costs its frame the truth. Raises DataError once MAX_BAD in a row were bad."""
+        try:
+            truth = labels.truth(shot)
+        except DataError as error:
+            self._mask_error = error
+            self._bad_masks += 1
+            if self._bad_masks >= MAX_BAD:
+                raise
+            self._warn(f"{error}; its frame counts for no mIoU")
+            return None
+        if truth is not None:
+            self._good_masks += 1
+            self._bad_masks = 0
+        return truth
 
     def _pace(self) -> None:
         if not self._running.is_set():
@@ -123,6 +141,7 @@ class Grabber(threading.Thread):
     def _reconnect(self) -> bool:
         """Open the source again and again until it delivers a frame; False if stopped meanwhile."""
         since = time.perf_counter()
+        self._bad_in_a_row = 0
         for attempt, pause in enumerate(pauses(), 1):
             self.loss = Loss(since, attempt, time.perf_counter() + pause)
             self._source.close()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from rdd_deploy import console
+from rdd_deploy.errors import DiskError
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import Inference
@@ -198,7 +199,12 @@ class Player:
         if self._last is None:
             self._say("no frame to save yet")
             return
-        path = self._picture.save(self._options.save_to, self._source.title, *self._last)
+        try:
+            path = self._picture.save(self._options.save_to, self._source.title, *self._last)
+        except DiskError as error:
+            console.warn(str(error))
+            self._picture.notice("the frame isn't saved: see the terminal")
+            return
         self._say(f"saved {path}")
 
     def _say(self, text: str) -> None:

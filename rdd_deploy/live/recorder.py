@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.live.shot import Array
@@ -39,6 +40,8 @@ class Recorder:
         self._start_s: float | None = None
         self.frames = 0
         self.full = False
+        if path.is_dir():
+            raise DiskError(f"can't record to {path}: it is a folder; choose another name")
         if not path.parent.is_dir():
             raise DiskError(f"can't record to {path}: there is no folder {path.parent}; make it first")
         if not os.access(path.parent, os.W_OK):
@@ -48,6 +51,7 @@ class Recorder:
         """Append a canvas uint8 (H, W, 3); one of another size than the first is scaled. Raises DiskError."""
         if self.full:
             return
+        canvas = _even(canvas)
         if self._writer is None:
             self._open(canvas)
         assert self._writer is not None
@@ -70,16 +74,15 @@ class Recorder:
         if writer is None:
             return False
         writer.release()
+        if not self.frames or not _plays(self._part):
+            self._part.unlink(missing_ok=True)
+            raise DiskError(f"can't write {self.path}: the recording isn't playable, most likely because the disk is full; free some space")
         try:
-            if not self.frames or not _plays(self._part):
-                raise DiskError(
-                    f"can't write {self.path}: the recording isn't playable, most likely because the disk is full; free some space"
-                )
             os.replace(self._part, self.path)
         except OSError as error:
-            raise DiskError(f"can't write {self.path}: {error.strerror or error}") from error
-        finally:
-            self._part.unlink(missing_ok=True)
+            raise DiskError(
+                f"can't write {self.path}: {error.strerror or error}; the recording is kept as {self._part}, move it"
+            ) from error
         return True
 
     def _open(self, canvas: Array) -> None:
@@ -100,6 +103,14 @@ class Recorder:
         if self._start_s is None:
             self._start_s = now_s - self.frames / self._fps
         return min(MAX_REPEATS, max(0, int((now_s - self._start_s) * self._fps + 1e-6) + 1 - self.frames))
+
+
+def _even(canvas: Array) -> Array:
+    """With its last row and column doubled where their number is odd: OpenCV's writer would cut them off."""
+    height, width = canvas.shape[:2]
+    if height % 2 == width % 2 == 0:
+        return canvas
+    return np.asarray(cv2.copyMakeBorder(canvas, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _plays(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 
 from rdd_deploy.errors import SourceError
-from rdd_deploy.live.captures import open_camera, open_stream, open_video
+from rdd_deploy.live.captures import open_camera, open_stream, open_video, without_password
 from rdd_deploy.live.shot import Shot
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
@@ -115,7 +115,7 @@ def open_source(
         SourceError: it can't be read.
     """
     if source is not None and camera is not None:
-        raise SourceError(f"got --camera {camera} and --source {source}; give one of them")
+        raise SourceError(f"got --camera {camera} and --source {without_password(source)}; give one of them")
     if camera is not None:
         return open_camera(camera, size)
     if source is None:
@@ -123,7 +123,7 @@ def open_source(
     if source == "streets":
         return _streets(size, streets_live)
     if size is not None:
-        raise SourceError(f"--size is for a camera or the streets; {source} has its own size, leave the option out")
+        raise SourceError(f"--size is for a camera or the streets; {without_password(source)} has its own size, leave the option out")
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         return open_stream(source)
     path = Path(source)

@@ -14,6 +14,8 @@ from rdd_deploy.errors import DeviceError
 from rdd_deploy.live.shot import Array
 
 ESCAPE = "\x1b"
+SEQUENCE_S = 0.03
+"""What an arrow key sends behind its ESC follows within this time, through ssh too."""
 
 
 class Screen(Protocol):
@@ -64,7 +66,8 @@ class Window:
             code = cv2.pollKey()
         if code < 0:
             return "q" if self._sized and self._closed() else None
-        return chr(code & 0xFF)
+        code &= 0xFFFF  # GTK puts Shift and NumLock above
+        return chr(code) if code <= 0xFF else None  # arrows and other keys without a character: Left would end in Q's byte
 
     def _closed(self) -> bool:
         """Whether the window was there and is gone; one that isn't mapped yet isn't closed."""
@@ -129,9 +132,21 @@ class Headless:
         pass
 
     def key(self) -> str | None:
-        if self._saved is None or not select.select([self._fd], [], [], 0)[0]:
+        if self._saved is None:
             return None
-        return os.read(self._fd, 1).decode(errors="ignore") or None
+        typed = self._typed()
+        if typed != ESCAPE or not (second := self._typed(SEQUENCE_S)):
+            return typed or None
+        # An arrow or function key: '[' or 'O', parameters, a letter or '~'. Alt sends the other key behind the ESC.
+        part = self._typed() if second in "[O" else ""
+        while part and not "@" <= part <= "~":
+            part = self._typed()
+        return ESCAPE if second == ESCAPE else None
+
+    def _typed(self, wait_s: float = 0.0) -> str:
+        """One character from the terminal, empty without one."""
+        waiting = select.select([self._fd], [], [], wait_s)[0]
+        return os.read(self._fd, 1).decode(errors="ignore") if waiting else ""
 
     def close(self) -> None:
         saved, self._saved = self._saved, None

@@ -5,6 +5,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -94,6 +95,7 @@ def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], v
     ("arguments", "sentence"),
     [
         (["--source", "none.mp4"], "error: there is no none.mp4; expected a video file"),
+        (["--camera", "-1"], "error: got camera -1, expected a number from 0 to 999"),
         (["--camera", "97"], "error: there is no camera 97 (devices found:"),
         (["--source", "streets", "--bundle", "nowhere"], "error: the bundle nowhere isn't there"),
         (["--source", "streets", "--size", "640"], "error: got the size '640', expected WIDTHxHEIGHT"),
@@ -134,6 +136,26 @@ def test_signals_leave_a_playable_recording(tmp_path: Path, bundles: list[str], 
     assert json.loads(stats.read_text())["frames"] > 0
 
 
+def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    process = start("--source", "streets", "--headless", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, err) == (130, "interrupted\n")
+
+
+def test_ctrl_c_while_a_stream_is_silent(bundles: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as camera:
+        camera.settimeout(60)
+        process = start("--source", f"rtsp://127.0.0.1:{camera.getsockname()[1]}/x", "--bundle", bundles[0], "--headless")
+        with camera.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            code, _, err = finish(process)
+    assert (code, err) == (130, "")
+
+
 def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) -> None:
     """Headless at a terminal: keys work without Enter, and the terminal is put back as it was."""
     pty = pytest.importorskip("pty")
@@ -160,6 +182,7 @@ def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) 
     process = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON, process)
+    os.write(main, b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q")  # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it
     os.write(main, b"2")
     assert "bundle 2: darkest" in process.stdout.readline()
     os.write(main, b"v")
@@ -316,6 +339,8 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
         until(lambda: fields(blue, green, red), process)
         until(lambda: has_panels(desktop.screenshot()), process)
 
+        for key in ("Left", "Right", "F1", "Shift_L"):  # their codes end in the bytes of Q, S, ...
+            desktop.press(key)
         desktop.press("2")  # the darkest channel: blue's is green (the first of two zeros), the others' is blue
         until(lambda: fields((110, 127, 0), (127, 110, 0), (127, 0, 110)), process)
         desktop.press("plus")
@@ -328,6 +353,7 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
         until(lambda: fields(blue, green, (127, 0, 110)) and desktop.screenshot()[600, 477:485].min(-1).max() > 150, process)
         desktop.press("h")
         until(lambda: np.median(desktop.screenshot()[300:420, 380:580, 1]) < 237 * dark, process)
+        assert not (tmp_path / "saved").exists()
         desktop.press("s")
         until(lambda: len(list((tmp_path / "saved").glob("*.png"))) == 4, process)
         desktop.press("space")

@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from toy_bundle import CLASSES, PALETTE
@@ -50,6 +51,18 @@ def test_an_unreadable_image_is_reported_and_left_out(toy_data: Path, tmp_path: 
     assert "004.png" in capsys.readouterr().err
     assert "004" not in images.names
     assert np.unique(images.truth(4)).max() <= IGNORE
+
+
+def test_nothing_but_void_is_an_error(toy_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(toy_data, copy)
+    masks = sorted((copy / "valannot").iterdir())
+    for file in masks[1:]:
+        cv2.imwrite(str(file), np.full((60, 80), IGNORE, np.uint8))
+    assert len(Images(open_folder(copy, "val", CLASSES, PALETTE))) == 12
+    cv2.imwrite(str(masks[0]), np.full((60, 80), IGNORE, np.uint8))
+    with pytest.raises(DataError, match="all pixels of the 12 label maps are void, so there is no mIoU; check the labels"):
+        Images(open_folder(copy, "val", CLASSES, PALETTE))
 
 
 def test_no_readable_image_is_an_error(toy_data: Path, tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ def test_none_names_the_nearest_and_what_it_lacks(rows, budget, drop, nearest, e
     assert decision.sentence.endswith(end)
 
 
+def test_without_a_float_bundle_no_drop_is_promised() -> None:
+    alone = made_up.row("int8", 10, 69.5, precision="int8")
+    decision = decide([alone], "cpu", None, 50.0, "model-p50")
+    assert (decision.chosen, decision.nearest) == (None, "int8")
+    assert decision.sentence == (
+        "none on cpu within 50 points of the float mIoU; the nearest is int8 with 10.00 ms, mIoU 69.50 % "
+        "(its drop is unknown, since no float bundle of its run was given: measure that one, too)"
+    )
+    assert decide([alone], "cpu", 15, None, "model-p50").chosen == "int8"
+    assert decide([alone, FLOAT], "cpu", None, 50.0, "model-p50").chosen == "float"
+
+
 def test_the_sentence_of_a_choice() -> None:
     assert decide(ROWS, "cpu", 15, 1, "model-p50").sentence == (
         "int8 on cpu: 10.00 ms, mIoU 69.50 %, -0.50 points against float, the most accurate within 15 ms (model-p50) "

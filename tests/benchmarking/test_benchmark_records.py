@@ -95,6 +95,19 @@ def test_rows_measured_otherwise_stand_apart(machine: dict, protocol: dict, diff
     assert difference in both.warnings[0]
 
 
+def test_rows_that_stood_apart_in_an_earlier_file_come_along() -> None:
+    """They are judged anew: on their own machine they join."""
+    far = made_up.machine(cpu_model="Other CPU")
+    oldest = made_up.benchmark(made_up.row("far", 3, 70), machine=far)
+    old = merged(made_up.benchmark(made_up.row("near", 30, 70)), [(Path("oldest.json"), oldest)])
+    here = merged(made_up.benchmark(made_up.row("new", 20, 70)), [(Path("old.json"), old)])
+    assert [row.name for row in here.rows] == ["new", "near"]
+    assert [(apart.source, [row.name for row in apart.rows]) for apart in here.apart] == [("oldest.json", ["far"])]
+    there = merged(made_up.benchmark(made_up.row("new", 2, 70), machine=far), [(Path("old.json"), old)])
+    assert [(row.name, row.source) for row in there.rows] == [("new", None), ("far", "oldest.json")]
+    assert [(apart.source, [row.name for row in apart.rows]) for apart in there.apart] == [("old.json", ["near"])]
+
+
 def test_other_library_versions_or_load_join() -> None:
     new = made_up.benchmark(made_up.row("float", 30, 70))
     other = made_up.machine(versions={"onnxruntime": "9"}, load_average_before=0.0, python="3.12")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,6 +7,10 @@ from hypothesis import strategies as st
 
 from rdd_deploy.live.hud import Hud, Panel, paste
 from rdd_deploy.live.overlay import Overlay, disagreement, step
+from rdd_deploy.live.picture import Picture
+from rdd_deploy.live.shot import Answer, Result, Shot
+from rdd_deploy.live.stats import Meter, Stats
+from rdd_deploy.runtime import Segmenter
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
 RNG = np.random.default_rng(0)
@@ -52,6 +58,42 @@ def test_legend_shows_the_classes_colours() -> None:
     canvas = np.zeros((360, 480, 3), np.uint8)
     Hud().draw(canvas, [], ["road", "car", "sky"], PALETTE)
     assert {(0, 0, 255), (0, 255, 0), (30, 20, 10)} <= {tuple(map(int, pixel)) for pixel in canvas[300:, 400:].reshape(-1, 3)}
+
+
+def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:
+    with Segmenter.load(bundles[0], device="cpu") as first, Segmenter.load(bundles[1], device="cpu") as second:
+        stats = Stats([first, second])
+        right = np.zeros((10, 10), np.uint8)
+        wrong = right.copy()
+        wrong[:2] = 1
+        answers = (Answer(0, right[None], 1.0, 2.0, None), Answer(1, wrong[None], 1.5, 4.0, None))
+        result = Result(Shot(np.zeros((10, 10, 3), np.uint8), 0, "0", 0.0, 4.0, right), answers)
+        picture = Picture([first, second], stats, 0.5)
+        stats.answered(result, [right, wrong], first.classes)
+        stats.disagreement.add(disagreement(right, wrong))
+        stats.shown(3.0, 5.0, 0.0)
+        stats.age = Meter()
+        stats.age.add(20.0)
+        stats.age.add(40.0)
+        stats._shown.clear()
+        stats._shown.extend([1.0, 1.1])
+        assert picture._status(result, 7, True) == [
+            "1/2 brightest",
+            "onnxruntime fp32 cpu",
+            "2/2 darkest",
+            "onnxruntime fp32 cpu",
+            "10.0 fps  drops 7",
+            "age p50 30 p95 39 ms",
+            "capture 4.0 prepare 2.5 ms",
+            "infer 6.0 draw 3.0 show 5.0 ms",
+            "mIoU 100.0 % (1)",
+            "mIoU 40.0 % (2)",
+            "left | right differ 20.0 %",
+            "paused",
+        ]
+        alone = picture._status(Result(result.shot, answers[:1]), 0, False)
+        assert alone[0] == "1/2 brightest"
+        assert alone[-1] == "mIoU 100.0 %"
 
 
 def test_panel_is_drawn_once_per_text() -> None:

@@ -96,6 +96,18 @@ def test_a_lost_source_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert grabber.stop()
 
 
+def test_a_source_that_decodes_no_more_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+    few = ["bad"] * (module.MAX_BAD - 1)
+    source, channel = Scripted(["f", *few, "f", *few, "f", *few, "bad", "f", "f"], live=True), Channel[Shot](100, lossy=True)
+    grabber = Grabber(source, channel, realtime=False, labels=None, warn=lambda _: None)
+    grabber.start()
+    for _ in range(5):
+        assert channel.get(5) is not None
+    assert grabber.stop()
+    assert (grabber.reconnects, grabber.bad) == (1, 3 * module.MAX_BAD - 2)
+
+
 def test_stop_ends_a_long_pause_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 60.0)
     grabber = Grabber(Scripted([], live=True), Channel[Shot](1, lossy=True), realtime=False, labels=None, warn=print)

@@ -52,6 +52,32 @@ def test_other_sizes_are_scaled(tmp_path: Path) -> None:
     assert frames(tmp_path / "out.avi") == 3
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".avi"])
+def test_odd_sizes_lose_nothing(tmp_path: Path, ending: str) -> None:
+    canvas = np.zeros((133, 201, 3), np.uint8)
+    canvas[-1], canvas[:, -1] = 200, 200
+    writer = Recorder(tmp_path / f"out{ending}", 10.0, clocked=False)
+    for _ in range(3):
+        writer.write(canvas, 0.0)
+    writer.close()
+    good, frame = cv2.VideoCapture(str(writer.path)).read()
+    assert good
+    assert frame.shape == (134, 202, 3)
+    assert frame[-2:, :190].mean() > 150
+    assert frame[:120, -2:].mean() > 150
+
+
+def test_a_recording_that_cant_be_put_in_place_is_kept(tmp_path: Path) -> None:
+    writer = Recorder(tmp_path / "out.avi", 10.0, clocked=False)
+    writer.write(CANVAS, 0.0)
+    (tmp_path / "out.avi").mkdir()
+    with pytest.raises(DiskError) as caught:
+        writer.close()
+    (kept,) = tmp_path.glob(".out.*.avi")
+    assert f"the recording is kept as {kept}" in str(caught.value)
+    assert frames(kept) == 1
+
+
 def test_nothing_written_leaves_nothing(tmp_path: Path) -> None:
     assert not Recorder(tmp_path / "out.mp4", 10.0, clocked=False).close()
     assert not list(tmp_path.iterdir())
@@ -60,6 +86,9 @@ def test_nothing_written_leaves_nothing(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"can't record to .*out.gif: expected a name that ends in .mp4, .mkv, .avi"):
         Recorder(tmp_path / "out.gif", 10.0, clocked=False)
+    (tmp_path / "out.mp4").mkdir()
+    with pytest.raises(DiskError, match=r"can't record to .*: it is a folder; choose another name"):
+        Recorder(tmp_path / "out.mp4", 10.0, clocked=False)
     with pytest.raises(DiskError, match="there is no folder"):
         Recorder(tmp_path / "none" / "out.mp4", 10.0, clocked=False)
 

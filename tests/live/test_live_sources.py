@@ -67,6 +67,8 @@ def test_sentences(tmp_path: Path, video: Path) -> None:
         (("0",), "for a camera: --camera 0"),
         ((str(tmp_path / "empty"),), "holds no images; expected files that end in .bmp, .jpeg"),
         ((str(tmp_path / "x.mp4"),), "can't read the video"),
+        ((None, -1), "got camera -1, expected a number from 0 to 999"),
+        ((None, 99999999999), "got camera 99999999999, expected a number from 0 to 999"),
         ((None, 97), "there is no camera 97 (devices found: "),
         ((str(video), None, (64, 48)), "--size is for a camera or the streets"),
     ]
@@ -116,6 +118,16 @@ def test_unreachable_stream_hides_its_password() -> None:
     with pytest.raises(SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"):
         open_("http://me:secret@127.0.0.1:9/x")
     assert without_password("rtsp://h/x") == "rtsp://h/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "camera", "size"),
+    [("rtsp://me:secret[bad", None, None), ("http://me:secret@h/x", 0, None), ("http://me:secret@h/x", None, (64, 48))],
+)
+def test_no_mistake_tells_the_password(url: str, camera: int | None, size: tuple[int, int] | None) -> None:
+    with pytest.raises(SourceError) as caught:
+        open_(url, camera, size)
+    assert "secret" not in str(caught.value)
 
 
 def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:

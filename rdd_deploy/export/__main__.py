@@ -10,7 +10,7 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.errors import RddError, RecipeError, missing_package
 from rdd_deploy.evaluate import Evaluated, protocol, show
-from rdd_deploy.export.profile import Profile, changed, load_profile
+from rdd_deploy.export.profile import PRECISIONS, Profile, changed, load_profile
 
 TARGETS = {"onnx": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
 
@@ -21,9 +21,9 @@ def main(
     onnx: Annotated[bool, typer.Option("--onnx", help="for onnxruntime")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="for OpenVINO")] = False,
     trt: Annotated[bool, typer.Option("--trt", help="a TensorRT engine")] = False,
-    int8: Annotated[bool, typer.Option("--int8")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16")] = False,
-    bf16: Annotated[bool, typer.Option("--bf16")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="8-bit integers, calibrated on train frames")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="half precision (TensorRT)")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 (OpenVINO, on CPUs that have it)")] = False,
     profile: Annotated[list[str] | None, typer.Option(help="a profile's file or name in export/; may be given more than once")] = None,
     compute_capability: Annotated[str | None, typer.Option(help="build for these GPUs with tensorrt-rtx, e.g. 8.6,8.9")] = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="input size; default: the profile's, or the recipe's")] = None,
@@ -47,7 +47,12 @@ def main(
     if plan is not None and len(profiles) > 1:
         raise RecipeError(f"--plan replays one profile's plan, got {len(profiles)} profiles; name one")
     _check_packages()
-    capabilities = [part.strip() for part in compute_capability.split(",") if part.strip()] if compute_capability else None
+    capabilities = [part.strip() for part in compute_capability.split(",") if part.strip()] if compute_capability is not None else None
+    if capabilities == []:
+        raise RecipeError(f"--compute-capability is '{compute_capability}'; expected one or more, e.g. 8.6,8.9")
+    names = [one.name for one in profiles]
+    if double := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(f"the profile name {double[0]} is given more than once; each writes a folder of its name, so name them apart")
     profiles = [_adjusted(one, capabilities, size, max_drop) for one in profiles]
     from rdd_deploy.export.build import Options, check_backend, export_profile
     from rdd_deploy.export.source import open_source
@@ -60,7 +65,9 @@ def main(
         target, comparison = export_profile(source, one, output or source.run.export, options)
         if evaluate:
             facts = protocol(source.data.name, split, len(comparison.reference.labels), comparison.reference.size, len(source.classes))
-            show(Evaluated(f"{target} ({one.backend} {one.precision})", facts, comparison.confusion.summary()))
+            graph_only = one.backend == "tensorrt-rtx"
+            what = "the graph by onnxruntime; the engine itself can't be measured here" if graph_only else f"{one.backend} {one.precision}"
+            show(Evaluated(f"{target} ({what})", facts, comparison.confusion.summary()))
         console.say(f"done: {target}")
 
 
@@ -72,7 +79,10 @@ def _shipped(targets: dict[str, bool], *, int8: bool, fp16: bool, bf16: bool) ->
     names = []
     for flag, backend in TARGETS.items():
         if targets[flag]:
-            names += [f"{backend}-{precision}" for precision in precisions or ["fp16" if flag == "trt" else "fp32"]]
+            for precision in precisions or ["fp16" if flag == "trt" else "fp32"]:
+                if precision not in PRECISIONS[backend]:  # type: ignore[index]
+                    raise RecipeError(f"--{flag} has no {precision}; expected {' or '.join(PRECISIONS[backend])}")  # type: ignore[index]
+                names.append(f"{backend}-{precision}")
     return names
 
 

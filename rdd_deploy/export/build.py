@@ -10,21 +10,22 @@ from typing import Any
 import onnx
 
 from rdd_deploy import console
-from rdd_deploy.data.base import Split
 from rdd_deploy.errors import DiskError, GateError, RecipeError, missing_package
-from rdd_deploy.export.bundle import describe, new_bundle
+from rdd_deploy.export.bundle import check_place, describe, new_bundle
 from rdd_deploy.export.engine_from_onnx import engine_from_onnx
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames, from_folder, from_train
 from rdd_deploy.export.gate import Plan, Trial, Workbench, load_plan, save_plan, show_trials, through_gate
-from rdd_deploy.export.graph import opset, save_graph
+from rdd_deploy.export.graph import opset, save_graph, set_metadata
 from rdd_deploy.export.half_from_onnx import half_from_onnx
 from rdd_deploy.export.lint import lint
 from rdd_deploy.export.measure import Comparison, Reference, compare, compare_bundle
+from rdd_deploy.export.placement import check_layers
 from rdd_deploy.export.profile import Profile
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
 from rdd_deploy.export.tail import with_tail
 from rdd_deploy.runtime import InputSpec
+from rdd_deploy.runtime.backends.base import PRECISION
 
 AGREEMENT_PCT = 99.99
 """Least share of equal labels between torch and a float32 artifact; what is left are near-ties of two classes."""
@@ -64,9 +65,12 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
     plan = _plan(profile, options)
     size = profile.size or source.data.size
     target = folder / profile.name
+    check_place(target)
     console.say(f"{source.run.path} -> {target}, {size[0]}x{size[1]}")
     model = source.graph(size)
     lint(model, None, "the float graph")
+    if plan is not None:
+        check_layers(model, plan.float_layers, f"{options.plan}: float_layers")
     count = options.limit if options.evaluate else min(CHECK_FRAMES, options.limit or CHECK_FRAMES)
     reference = source.reference(size, options.split, count)
     if profile.precision == "int8":
@@ -125,7 +129,7 @@ def _write_int8(
 ) -> Comparison:
     _check_float(model, reference)
     train = source.split("train")
-    frames = calibration_frames(source, profile, train, reference.split, reference.size)
+    frames = calibration_frames(source, profile, reference.size, options.split)
     bench = Workbench(
         profile,
         model,
@@ -137,7 +141,8 @@ def _write_int8(
     )
     best, passed = through_gate(bench, plan)
     plan_file = target.with_name(f"{target.name}.plan.yaml")
-    save_plan(plan_file, best, passed)
+    if options.plan is None or options.plan.resolve() != plan_file.resolve():  # an edited plan keeps its comments
+        save_plan(plan_file, best, passed)
     show_trials(bench.trials, best, profile.gate.max_drop)
     if not passed and not options.force:
         raise GateError(
@@ -147,17 +152,18 @@ def _write_int8(
     return _write(source, profile, best.model, reference, target, options, best, forced=not passed)
 
 
-def calibration_frames(source: Source, profile: Profile, train: Split, validation: Split, size: tuple[int, int]) -> CalibrationFrames:
-    """The frames that a profile calibrates on. Images that accuracy is measured on are refused."""
+def calibration_frames(source: Source, profile: Profile, size: tuple[int, int], split: str = "val") -> CalibrationFrames:
+    """The frames that a profile calibrates on. Images of val, or of the split that accuracy is measured on, are refused, all of them."""
     assert profile.calibration is not None
     config = profile.calibration
-    key = ("calibration", config.folder, config.images, size, len(validation))
+    key = ("calibration", config.folder, config.images, size, split)
     if key not in source.made:
+        train, others = source.split("train"), [source.split(name) for name in dict.fromkeys(("val", split))]
         if config.folder:
             height, width = train.frame(0).shape[:2]
-            source.made[key] = from_folder(Path(config.folder), [validation], config.images, size, (height, width))
+            source.made[key] = from_folder(Path(config.folder), others, config.images, size, (height, width))
         else:
-            source.made[key] = from_train(train, [validation], config.images, size)
+            source.made[key] = from_train(train, others, config.images, size)
     return source.made[key]  # type: ignore[no-any-return]
 
 
@@ -180,7 +186,10 @@ def _stand_in(profile: Profile) -> str:
 
 
 def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path) -> None:
-    save_graph(with_tail(graph, profile.tail), path)
+    model = onnx.ModelProto()
+    model.CopyFrom(with_tail(graph, profile.tail))
+    set_metadata(model, {PRECISION: profile.precision})
+    save_graph(model, path)
 
 
 def _write(
@@ -203,9 +212,9 @@ def _write(
         _save_model(profile, graph, folder / "model.onnx")
         describe(folder, **fields)
         comparison = compare_bundle(folder, reference, device="cpu")
-        _gate_float(comparison, profile, options)
-        if options.evaluate:
-            describe(folder, **fields, metrics=comparison.metrics())
+        if profile.precision != "int8":  # INT8 graphs have been through the gate
+            fields["forced"] = not _gate(comparison, profile, options)
+        describe(folder, **fields, metrics=comparison.metrics() if options.evaluate else None)
     return comparison
 
 
@@ -221,7 +230,8 @@ def _write_engine(
 ) -> Comparison:
     """Build an engine. With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be."""
     comparison = trial.comparison if trial is not None else _measured(profile, graph, source, reference)
-    _gate_float(comparison, profile, options)
+    if trial is None:
+        fields["forced"] = not _gate(comparison, profile, options)
     save_graph(graph, folder / "graph.onnx")
     built = engine_from_onnx(graph, profile)
     (folder / "model.engine").write_bytes(built.engine)
@@ -231,23 +241,23 @@ def _write_engine(
     describe(folder, **fields)
     if profile.backend == "tensorrt":
         comparison = compare_bundle(folder, reference, device="cuda")
-        _gate_float(comparison, profile, options, allow_int8=False)
-        if options.evaluate:
-            describe(folder, **fields, metrics=comparison.metrics())
+        fields["forced"] |= not _gate(comparison, profile, options)
+        describe(folder, **fields, metrics=comparison.metrics() if options.evaluate else None)
     return comparison
 
 
-def _gate_float(comparison: Comparison, profile: Profile, options: Options, allow_int8: bool = True) -> None:
-    """float32 must say what torch says, other precisions stay within the gate (INT8 graphs have been through it already)."""
+def _gate(comparison: Comparison, profile: Profile, options: Options) -> bool:
+    """Whether an artifact passes. float32 must say what torch says; other precisions may lose what the gate allows, or more with --force."""
     if profile.precision == "fp32":
         check_agreement(comparison, f"the {profile.backend} artifact")
-    elif profile.precision == "int8" and allow_int8:
-        return
-    elif comparison.drop_pct > profile.gate.max_drop and not options.force:
+        return True
+    passed = bool(comparison.drop_pct <= profile.gate.max_drop)
+    if not passed and not options.force:
         raise GateError(
             f"'{profile.name}' loses {comparison.drop_pct:.2f} points of mIoU, allowed are {profile.gate.max_drop:g}; no bundle was written. "
             "Allow more with --max-drop, or write it with --force"
         )
+    return passed
 
 
 def _fields(source: Source, profile: Profile, graph: onnx.ModelProto, reference: Reference) -> dict[str, Any]:

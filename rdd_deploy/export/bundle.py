@@ -24,6 +24,7 @@ def new_bundle(target: Path) -> Iterator[Path]:
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        check_place(target)
         _sweep(target)
         part.mkdir(parents=True)
         yield part
@@ -42,6 +43,19 @@ def new_bundle(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_place(target: Path) -> None:
+    """DiskError unless a bundle may be written there: nothing but an older bundle is replaced."""
+    if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise DiskError(
+            f"{target} holds other files and no {MANIFEST}; it isn't overwritten. Move it, or choose another folder with --output"
+        )
+    parent = next(parent for parent in target.absolute().parents if parent.exists())
+    if (target.exists() and not target.is_dir()) or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise DiskError(
+            f"can't write the bundle {target}: a file is in its way, or {parent} can't be written; choose another with --output"
+        )
 
 
 def _sweep(target: Path) -> None:

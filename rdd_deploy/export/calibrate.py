@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.errors import missing_package
+from rdd_deploy.errors import DiskError, missing_package
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames
 from rdd_deploy.export.graph import INPUT
 from rdd_deploy.export.measure import progress
@@ -139,9 +139,12 @@ def _calibrator(name: str, model: onnx.ModelProto, tensors: Iterable[str], **opt
 
     with tempfile.TemporaryDirectory(prefix="rdd-calibrate-") as folder:
         plain, augmented = Path(folder) / "plain.onnx", Path(folder) / "augmented.onnx"
-        onnx.save(model, plain)
-        calibrator = Selected(str(plain), augmented_model_path=str(augmented), **options)
-        calibrator.augment_graph()
+        try:
+            onnx.save(model, plain)
+            calibrator = Selected(str(plain), augmented_model_path=str(augmented), **options)
+            calibrator.augment_graph()
+        except OSError as error:
+            raise DiskError(f"can't write into {folder}: {error.strerror or error}; free some space or set TMPDIR") from error
         calibrator.create_inference_session()
         yield calibrator
         calibrator.infer_session = None

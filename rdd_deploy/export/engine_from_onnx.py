@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from rdd_deploy.errors import DeviceError, MissingPackageError, RddError, missing_package
+from rdd_deploy.errors import DeviceError, MissingPackageError, RddError, RecipeError, missing_package
 from rdd_deploy.export.profile import Profile, changed
 from rdd_deploy.runtime import EngineInfo
 
@@ -36,12 +36,16 @@ def retargeted(profile: Profile, capabilities: list[str] | None) -> Profile:
         DeviceError: a capability that this tensorrt-rtx doesn't know, or none named.
     """
     wanted = capabilities or (profile.engine.compute_capabilities if profile.engine else [])
-    if capabilities and profile.backend == "tensorrt":
-        name = re.sub(r"^tensorrt\b", "tensorrt-rtx", profile.name)
-        profile = changed(profile, backend="tensorrt-rtx", name=name, engine={"compute_capabilities": capabilities})
-    elif capabilities:
-        engine = profile.engine.model_dump(exclude_unset=True) if profile.engine else {}
-        profile = changed(profile, engine=engine | {"compute_capabilities": capabilities})
+    if capabilities:
+        capabilities = list(dict.fromkeys(capabilities))
+        engine = (profile.engine.model_dump(exclude_unset=True) if profile.engine else {}) | {"compute_capabilities": capabilities}
+        name = re.sub(r"^tensorrt\b(?!-rtx)", "tensorrt-rtx", profile.name)
+        if profile.backend == "tensorrt" and name == profile.name:
+            raise RecipeError(
+                f"--compute-capability builds with tensorrt-rtx, but '{profile.name}' is a profile for tensorrt on its own GPU; "
+                "take --trt, or a profile with backend: tensorrt-rtx"
+            )
+        profile = changed(profile, backend="tensorrt-rtx", name=name, engine=engine)
     check_builder(profile)
     if profile.backend == "tensorrt-rtx":
         _known(wanted)
@@ -53,7 +57,7 @@ def check_builder(profile: Profile) -> None:
     module, extra = MODULES[profile.backend]
     if find_spec(module) is None:
         error = missing_package(profile.backend, extra, f"building '{profile.name}'")
-        if profile.backend == "tensorrt" and find_spec("tensorrt_rtx") is not None:
+        if profile.name.startswith("tensorrt") and profile.backend == "tensorrt" and find_spec("tensorrt_rtx") is not None:
             raise MissingPackageError(f"{error}; or build ahead of time with the tensorrt-rtx that is here: --compute-capability 8.6")
         raise error
     if find_spec("polygraphy") is None:

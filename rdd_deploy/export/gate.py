@@ -175,6 +175,10 @@ def load_plan(path: Path, profile: Profile) -> Plan:
     plan = validated(Plan, load_yaml(path), path)
     if plan.form != profile.form:
         raise RecipeError(f"{path} is a plan for the {plan.form} form, profile {profile.name} renders {profile.form}; take its own plan")
+    if plan.profile != profile.name:
+        raise RecipeError(
+            f"{path} is a plan of the profile {plan.profile}, not of {profile.name}; take its own plan, or edit its first line"
+        )
     return plan
 
 

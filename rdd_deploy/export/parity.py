@@ -14,14 +14,13 @@ from rich.table import Table
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
 from rdd_deploy.errors import BundleError, DeviceError, GateError, MissingPackageError, missing_package
-from rdd_deploy.export.graph import INPUT, initializers, load_graph
+from rdd_deploy.export.graph import initializers, load_graph
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
 FLOAT_AGREEMENT_PCT = 99.99
 """Rungs that only move the same numbers elsewhere must keep this share of the labels."""
 HALF_AGREEMENT_PCT = 99.0
 """A 16-bit backend may flip near-ties."""
-MAX_DROP_PCT = 1.0
 NODES = 8
 NODE_FRAMES = 4
 
@@ -66,11 +65,14 @@ class Ladder:
         return next((rung.name for rung in self.rungs if rung.finding), None)
 
 
-def climb(bundle: Path, run: Path | None = None, data: Path | None = None, split: str = "val", limit: int | None = None) -> Ladder:
+def climb(
+    bundle: Path, run: Path | None = None, data: Path | None = None, split: str = "val", limit: int | None = None, max_drop: float = 1.0
+) -> Ladder:
     """Compare every rung of a bundle.
 
     Args:
         run: its run folder; default: the one that the bundle lies in (RUN/export/PROFILE).
+        max_drop: points of mIoU that a rung may lose against the one before.
 
     Raises:
         BundleError: the bundle is invalid or belongs to other weights.
@@ -81,7 +83,7 @@ def climb(bundle: Path, run: Path | None = None, data: Path | None = None, split
     from rdd_deploy.export.source import open_source
 
     manifest = read_manifest(bundle)
-    source = open_source(run or bundle.resolve().parents[1], data)
+    source = open_source(run or _run_of(bundle), data)
     if (made_from := manifest.provenance.get("weights_sha256")) not in (None, source.weights_sha256):
         raise BundleError(
             f"{bundle} was exported from other weights ({str(made_from)[:12]}…) than {source.run.path} holds "
@@ -106,10 +108,18 @@ def climb(bundle: Path, run: Path | None = None, data: Path | None = None, split
         except (DeviceError, MissingPackageError) as error:
             skipped = f"{name}: {error}"
             break
-        rungs.append(_rung(name, base, before, now, floor))
+        rungs.append(_rung(name, base, before, now, floor, max_drop))
         before = now
     worst = node_errors(plain, graph, frames, size) if manifest.precision == "int8" and graph is not None else []
     return Ladder(str(bundle), len(frames), rungs, not_finite(plain, frames, size), worst, skipped)
+
+
+def _run_of(bundle: Path) -> Path:
+    """RUN of RUN/export/PROFILE."""
+    folder = bundle.resolve().parent
+    if folder.name != "export":
+        raise BundleError(f"{bundle} doesn't lie in a run's export folder; name the run that it was made from with --run")
+    return folder.parent
 
 
 def _graph_of(bundle: Path, manifest: Manifest) -> onnx.ModelProto | None:
@@ -120,7 +130,7 @@ def _graph_of(bundle: Path, manifest: Manifest) -> onnx.ModelProto | None:
     return None
 
 
-def _rung(name: str, base: Any, before: Any, now: Any, floor: float) -> Rung:
+def _rung(name: str, base: Any, before: Any, now: Any, floor: float, max_drop: float) -> Rung:
     """Judge a rung against the one below it (torch for the first)."""
     earlier = base.confusion if before is None else before.confusion
     agreement = now.agreement_pct if before is None else 100 * _same(before.labels, now.labels)
@@ -130,7 +140,7 @@ def _rung(name: str, base: Any, before: Any, now: Any, floor: float) -> Rung:
     finding = ""
     if agreement < floor:
         finding = f"labels agree on {agreement:.3f} % only, expected {floor:g} %"
-    elif change < -MAX_DROP_PCT:
+    elif change < -max_drop:
         finding = f"mIoU falls by {-change:.2f} points"
     return Rung(
         name, round(agreement, 4), round(now.agreement_pct, 4), round(now.miou_pct, 3), round(change, 3), now.confusion.classes[worst],
@@ -181,7 +191,7 @@ def _blobs(frames: Split, size: tuple[int, int]) -> Any:
 
 def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
     """Names of a graph's layer outputs (convolutions and what computes between them), and a function from blob to their values."""
-    import onnxruntime
+    from rdd_deploy.export.sensitivity import run_onnx
 
     constants = initializers(model)
     kinds = {"Conv", "Add", "Mul", "HardSwish", "Relu", "Clip", "Resize", "ReduceMean", "GlobalAveragePool", "Sigmoid", "HardSigmoid"}
@@ -190,10 +200,7 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    return names, lambda blob: session.run(names, {INPUT: blob})
+    return names, run_onnx(shown, names)
 
 
 def show(ladder: Ladder) -> None:
@@ -225,6 +232,7 @@ def main(
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split to compare on")] = "val",
     limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
+    max_drop: Annotated[float, typer.Option(help="points of mIoU that a rung may lose")] = 1.0,
     json: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
 ) -> None:
     """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a rung breaks.
@@ -235,7 +243,7 @@ def main(
 
     if find_spec("torch") is None:
         raise missing_package("torch", "train", "parity")
-    ladder = climb(bundle, run, data, split, limit)
+    ladder = climb(bundle, run, data, split, limit, max_drop)
     show(ladder)
     if json:
         rungs = [rung._asdict() for rung in ladder.rungs]

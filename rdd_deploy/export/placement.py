@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import onnx
 
@@ -47,8 +48,7 @@ def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layer
     """
     layers = {layer_of(node): node for node in model.graph.node if node.op_type == "Conv"}
     wanted = {*placement.float_layers, *float_layers}
-    if unknown := sorted(wanted - set(layers)):
-        raise RecipeError(f"placement.float_layers: no convolution {', '.join(unknown)}; the graph has {', '.join(layers)}")
+    check_layers(model, wanted, "placement.float_layers")
     if placement.classifier == "float":
         wanted |= {layer_of(node) for node in classifiers(model)}
     if placement.gate == "float":
@@ -56,6 +56,14 @@ def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layer
     convolutions = {name: node for name, node in layers.items() if name not in wanted}
     tensors = TENSORS[form](model, convolutions)
     return Plan(convolutions, {name: node for name, node in layers.items() if name in wanted}, tensors)
+
+
+def check_layers(model: onnx.ModelProto, names: Iterable[str], where: str) -> None:
+    """RecipeError where a named convolution isn't in the graph; tells the ones that are called most alike."""
+    layers = [layer_of(node) for node in model.graph.node if node.op_type == "Conv"]
+    if unknown := sorted(set(names) - set(layers)):
+        near = list(dict.fromkeys(name for one in unknown for name in get_close_matches(one, layers, 3, 0.0)))
+        raise RecipeError(f"{where}: no convolution {', '.join(unknown)} in the graph; nearest are {', '.join(near)}")
 
 
 def classifiers(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.recipe import Part, Size
-from rdd_deploy.runtime.manifest import BackendName, Precision
+from rdd_deploy.runtime.manifest import MAX_SIDE, BackendName, Precision
 from rdd_deploy.schema import load_yaml, override, validated
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
@@ -56,6 +56,10 @@ Form = Literal["trt", "x86", "openvino"]
 """How a range table is rendered: which tensors are quantised, and to what."""
 
 
+MAX_PIXELS = 8192 * 4320
+"""Above this an export takes more memory than machines have."""
+
+
 class Engine(Part):
     """TensorRT only."""
 
@@ -95,8 +99,8 @@ class Profile(Part):
             self._fits_tensorrt()
         elif self.engine is not None:
             raise ValueError(f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}")
-        if self.size is not None and min(self.size) < 32:
-            raise ValueError(f"size is {list(self.size)}; expected at least [32, 32]")
+        if self.size is not None and (min(self.size) < 32 or max(self.size) > MAX_SIDE or self.size[0] * self.size[1] > MAX_PIXELS):
+            raise ValueError(f"size is {list(self.size)}; expected [32, 32] to 8K: sides up to {MAX_SIDE}, {MAX_PIXELS} pixels in all")
         return self
 
     def _fits_tensorrt(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rdd_deploy import files
 from rdd_deploy.errors import DataError
 from rdd_deploy.export.graph import consumers, weight_fingerprint
 
-VERSION = 1
+VERSION = 2
 CALIBRATED = {
     "Conv",
     "Add",
@@ -57,7 +57,7 @@ class RangeTable:
         """Write the table under its key; returns the file."""
         path = table_path(folder, self.key)
         rows = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
-        files.write_json(path, {"schema_version": VERSION, "key": self.key, "ranges": rows})
+        files.write_json(path, {"schema_version": VERSION, "key": self.key, "ranges": rows, "sha256": _digest(rows)})
         return path
 
 
@@ -71,12 +71,16 @@ def load_table(folder: Path, key: Mapping[str, Any]) -> RangeTable | None:
     """The table of exactly this key, or None. A damaged or edited file counts as none."""
     try:
         tree = json.loads(table_path(folder, key).read_text(encoding="utf-8"))
-        if tree["schema_version"] != VERSION or tree["key"] != dict(key):
+        if tree["schema_version"] != VERSION or tree["key"] != dict(key) or tree["sha256"] != _digest(tree["ranges"]):
             return None
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return RangeTable(dict(key), ranges) if all(map(_sound, ranges.values())) else None
+
+
+def _digest(rows: Mapping[str, Sequence[float]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _sound(limits: Range) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
 from rdd_deploy.data.base import Labels, Split
+from rdd_deploy.errors import BundleError
 from rdd_deploy.evaluate import First
 from rdd_deploy.export.graph import INPUT, OUTPUT
 from rdd_deploy.export.measure import Infer, compare, progress, reference_from
@@ -59,16 +61,33 @@ def within_budget(ranked: list[Sensitivity], share: float) -> list[str]:
 
 def infer_onnx(model: onnx.ModelProto) -> Infer:
     """A graph in onnxruntime on the CPU, with the deployed contract."""
+    run = run_onnx(model, [OUTPUT])
+    return lambda blob: np.asarray(run(blob)[0], np.uint8)
+
+
+def run_onnx(model: onnx.ModelProto, names: list[str]) -> Callable[[Labels], list[Any]]:
+    """A function from blob to the named tensors of a graph, by onnxruntime on the CPU. BundleError where it can't be loaded or run."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
+        raise _broken(error) from error
 
-    def infer(blob: Labels) -> Labels:
-        return np.asarray(session.run([OUTPUT], {INPUT: blob})[0], np.uint8)
+    def run(blob: Labels) -> list[Any]:
+        try:
+            return list(session.run(names, {INPUT: blob}))
+        except Exception as error:
+            raise _broken(error) from error
 
-    return infer
+    return run
+
+
+def _broken(error: Exception) -> BundleError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return BundleError(f"onnxruntime can't run the graph: {reason}; export the bundle again")
 
 
 class _Spread(First):

@@ -16,6 +16,7 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 EXPORT = "python -m rdd_deploy.export --onnx"
 MAX_CLASSES = 255
+MAX_SIDE = 16384
 """Id 255 is void."""
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
@@ -32,8 +33,8 @@ class _Closed(BaseModel):
 class InputSpec(_Closed):
     """The one input tensor, ``frame: uint8[1, height, width, 3]``."""
 
-    height: Annotated[int, Field(ge=1, le=16384)]
-    width: Annotated[int, Field(ge=1, le=16384)]
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
     color: Literal["BGR"] = "BGR"

@@ -28,6 +28,20 @@ def test_replaces_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["b"]
 
 
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with (
+        pytest.raises(DiskError, match=r"mine holds other files and no manifest\.json; it isn't overwritten"),
+        new_bundle(tmp_path / "mine"),
+    ):
+        pass
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match=r"can't write the bundle .*: a file is in its way"), new_bundle(tmp_path / "file" / "bundle"):
+        pass
+
+
 def test_failure_keeps_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "b"
     with new_bundle(target) as folder:

@@ -1,5 +1,7 @@
 """Which frames calibrate, which are refused, and that a stale range table is never reused."""
 
+import errno
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,11 @@ import toys
 from toy_export import SIZE
 
 from rdd_deploy.data.base import Frame, Labels, Split, Task
-from rdd_deploy.errors import DataError
+from rdd_deploy.errors import DataError, DiskError
+from rdd_deploy.export.build import Options, export_profile
 from rdd_deploy.export.calibrate import calibrated, least_error_range
 from rdd_deploy.export.frames_to_calibrate import from_folder, from_train
-from rdd_deploy.export.profile import Calibration
+from rdd_deploy.export.profile import Calibration, changed, load_profile
 from rdd_deploy.export.ranges import check_ranges, load_table, table_path, tensors_to_calibrate
 from rdd_deploy.export.source import Source
 
@@ -83,6 +86,40 @@ def test_folder(tmp_path: Path) -> None:
         from_folder(tmp_path, [], 3, SIZE, SIZE)
 
 
+def test_folder_with_frames_of_val_is_refused(tmp_path: Path) -> None:
+    frames = [toys.picture(index, 120, 160)[0] for index in range(3)]
+    val = Listed([(frame, np.zeros((120, 160), np.uint8)) for frame in frames])
+    cv2.imwrite(str(tmp_path / "a.png"), toys.picture(7, 120, 160)[0][..., ::-1])
+    assert len(from_folder(tmp_path, [val], 4, SIZE, (120, 160))) == 1
+    cv2.imwrite(str(tmp_path / "b.png"), frames[2][..., ::-1])
+    with pytest.raises(DataError, match=r"b\.png is also frame2 of the split that accuracy is measured on"):
+        from_folder(tmp_path, [val], 4, SIZE, (120, 160))
+    cv2.imwrite(str(tmp_path / "b.png"), cv2.resize(frames[2], (SIZE[1], SIZE[0]), interpolation=cv2.INTER_AREA)[..., ::-1])
+    with pytest.raises(DataError, match=r"b\.png shows what frame2 of the split that accuracy is measured on shows; take it out"):
+        from_folder(tmp_path, [val], 4, SIZE, (120, 160))
+
+
+def test_val_is_refused_in_full_whatever_is_measured(source: Source, tmp_path: Path) -> None:
+    val = source.split("val")
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "last.png"), val.frame(len(val) - 1)[..., ::-1])
+    asked = changed(load_profile("onnxruntime-int8"), calibration={"folder": str(folder), "images": 1})
+    for options in (Options(limit=1), Options(evaluate=False), Options(split="train", limit=1)):
+        with pytest.raises(DataError, match=r"last\.png is also .* of the split that accuracy is measured on"):
+            export_profile(source, asked, tmp_path / "out", options)
+
+
+def test_full_disk_is_one_sentence(graph: onnx.ModelProto, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    frames = from_train(source.split("train"), [], 1, SIZE)
+    monkeypatch.setattr(onnx, "save", full)
+    with pytest.raises(DiskError, match=r"can't write into .*: No space left on device; free some space or set TMPDIR"):
+        calibrated(graph, frames, Calibration(images=1), tmp_path)
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy"])
 def test_methods(graph: onnx.ModelProto, source: Source, tmp_path: Path, method: str) -> None:
     frames = from_train(source.split("train"), [source.split("val")], 2, SIZE)
@@ -120,6 +157,12 @@ def test_stale_table_is_never_reused(graph: onnx.ModelProto, source: Source, tmp
     path = table_path(tmp_path, first.key)
     path.write_text(path.read_text().replace('"method": "minmax"', '"method": "mse"'))
     assert load_table(tmp_path, first.key) is None  # edited: its key isn't its own any more
+    path = table_path(tmp_path, first.key)
+    first.save(tmp_path)
+    tree = json.loads(path.read_text())
+    tree["ranges"][next(iter(tree["ranges"]))] = [-1e6, 1e6]
+    path.write_text(json.dumps(tree))
+    assert load_table(tmp_path, first.key) is None
     path.write_text("{")
     assert load_table(tmp_path, first.key) is None
 
@@ -161,16 +204,33 @@ print(next(int(line.split()[1]) // 1024 for line in open("/proc/self/status") if
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("method", "images"), [("minmax", 512), ("mse", 24)])
-def test_memory_stays_under_a_gigabyte(tmp_path: Path, method: str, images: int) -> None:
+def peak_mb(model: Path, method: str, images: int) -> int:
+    words = [sys.executable, "-c", MEMORY, str(model), str(Path(toys.__file__).parent), str(images), method]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+def exported(folder: Path, encoder: str, channels: int) -> Path:
     from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
     from rdd_deploy.models.segmenter import Segmenter
     from rdd_deploy.recipe import Network
 
-    network = Network.model_validate(toys.network(encoder="mobilenetv3_large_100", channels=128))
-    onnx.save(onnx_from_segmenter(Segmenter(network, 11), (360, 480)), tmp_path / "model.onnx")
-    words = [sys.executable, "-c", MEMORY, str(tmp_path / "model.onnx"), str(Path(toys.__file__).parent), str(images), method]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) < 1000
+    network = Network.model_validate(toys.network(encoder=encoder, channels=channels))
+    onnx.save(onnx_from_segmenter(Segmenter(network, 11), (360, 480)), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
+    model = exported(tmp_path, "mobilenetv3_small_050", 16)
+    for method in ("minmax", "percentile"):
+        few, many = peak_mb(model, method, 4), peak_mb(model, method, 20)
+        assert many < few + 50  # one image's activations are 60 MB
+        assert many < 1000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize(("method", "images"), [("minmax", 512), ("percentile", 512), ("mse", 24)])
+def test_memory_stays_under_a_gigabyte(tmp_path: Path, method: str, images: int) -> None:
+    assert peak_mb(exported(tmp_path, "mobilenetv3_large_100", 128), method, images) < 1000

@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from toy_export import SIZE
 
 from rdd_deploy.errors import GateError, RecipeError
+from rdd_deploy.export import build
 from rdd_deploy.export.build import Options, export_profile
 from rdd_deploy.export.graph import load_graph
+from rdd_deploy.export.measure import Comparison, Reference, compare
 from rdd_deploy.export.profile import Profile, changed, load_profile
 from rdd_deploy.export.qdq_from_onnx import quantised_layers
 from rdd_deploy.export.sensitivity import Sensitivity, rank_layers, within_budget
@@ -43,6 +46,19 @@ def test_force_marks_the_bundle(source: Source, out: Path) -> None:
     assert comparison.drop_pct > 5
 
 
+def test_force_marks_a_float_bundle_that_loses(source: Source, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ruined(folder: Path, reference: Reference, **_: object) -> Comparison:
+        return compare(lambda blob: np.zeros(blob.shape[:3], np.uint8), reference)
+
+    monkeypatch.setattr(build, "compare_bundle", ruined)
+    asked = changed(load_profile("openvino-bf16"), gate={"max_drop": 1.0})
+    with pytest.raises(GateError, match=r"'openvino-bf16' loses .* allowed are 1; no bundle was written"):
+        export_profile(source, asked, out, Options())
+    assert not (out / "openvino-bf16").exists()
+    for options in (Options(force=True), Options(force=True, evaluate=False)):
+        assert read_manifest(export_profile(source, asked, out, options)[0]).forced
+
+
 def test_remedy_passes_and_the_plan_replays(source: Source, out: Path) -> None:
     asked = profile(["mse"], max_drop=20)
     target, comparison = export_profile(source, asked, out, Options())
@@ -56,6 +72,20 @@ def test_remedy_passes_and_the_plan_replays(source: Source, out: Path) -> None:
     edited.write_text(yaml.safe_dump(plan))
     target, _ = export_profile(source, asked, out, Options(plan=edited))
     assert "encoder.conv_stem" not in quantised_layers(load_graph(target / "model.onnx"))
+    content = edited.read_bytes()
+    plan["float_layers"] = ["encoder.conv_sten"]
+    edited.write_text(yaml.safe_dump(plan))
+    with pytest.raises(
+        RecipeError, match=r"edited.yaml: float_layers: no convolution encoder.conv_sten in the graph; nearest are encoder.conv_stem,"
+    ):
+        export_profile(source, asked, out, Options(plan=edited))
+    plan_file.write_bytes(b"# mine\n" + content)
+    export_profile(source, asked, out, Options(plan=plan_file))
+    assert plan_file.read_bytes().startswith(b"# mine\n")
+    plan_file.write_text(yaml.safe_dump(plan | {"profile": "other"}))
+    with pytest.raises(RecipeError, match="is a plan of the profile other, not of onnxruntime-int8; take its own plan"):
+        export_profile(source, asked, out, Options(plan=plan_file))
+    edited.write_bytes(content)
     with pytest.raises(RecipeError, match="is a plan for the x86 form, profile openvino-int8 renders openvino; take its own plan"):
         export_profile(source, load_profile("openvino-int8"), out, Options(plan=edited))
 

@@ -13,7 +13,7 @@ from toy_export import write_run
 from rdd_deploy.errors import BundleError
 from rdd_deploy.export.build import Options, export_profile
 from rdd_deploy.export.bundle import describe
-from rdd_deploy.export.graph import load_graph, save_graph
+from rdd_deploy.export.graph import attribute, load_graph, save_graph
 from rdd_deploy.export.parity import climb, not_finite
 from rdd_deploy.export.profile import changed, load_profile
 from rdd_deploy.export.source import Source
@@ -74,6 +74,20 @@ def test_other_weights_are_refused(bundle: Path, data: Path, segmenter: Segmente
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(BundleError, match="was exported from other weights"):
         climb(bundle, other)
+
+
+def test_a_graph_that_cannot_run_is_one_sentence(bundle: Path, run: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    model = onnx.load(broken / "model.onnx")
+    node = next(node for node in model.graph.node if node.op_type == "Conv" and attribute(node, "group", 1) > 1)
+    next(one for one in node.attribute if one.name == "group").i = 1
+    onnx.save(model, broken / "model.onnx")
+    describe(broken, **read_manifest(broken, verify=False).model_dump(exclude={"files"}))
+    with pytest.raises(BundleError, match=r"onnxruntime can't (run|load) .*; export the bundle again"):
+        climb(broken, run, limit=1)
+    with pytest.raises(BundleError, match=r"doesn't lie in a run's export folder; name the run that it was made from with --run"):
+        climb(broken)
 
 
 def test_command(bundle: Path, tmp_path: Path) -> None:

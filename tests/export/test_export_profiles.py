@@ -1,5 +1,7 @@
 """Every shipped profile is a test case; a wrong one is refused with all its problems."""
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -100,13 +102,26 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ),
         ("backend: tensorrt-rtx\nprecision: fp16\n", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities"),
         ("backend: openvino\nprecision: fp32\nengine: {}\n", "'engine' belongs to tensorrt and tensorrt-rtx, not to openvino"),
-        ("backend: onnxruntime\nprecision: fp32\nsize: [16, 64]\n", "size is [16, 64]; expected at least [32, 32]"),
+        ("backend: onnxruntime\nprecision: fp32\nsize: [16, 64]\n", "size is [16, 64]; expected [32, 32] to 8K"),
     ],
 )
 def test_parts_that_do_not_fit(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_profile(write(tmp_path / "mine.yaml", text))
     assert sentence in str(caught.value)
+
+
+def test_command_lines_that_do_not_fit() -> None:
+    for words, sentence in (
+        (["--onnx", "--fp16"], "--onnx has no fp16; expected fp32 or int8"),
+        (["--profile", "openvino-int8", "--openvino", "--int8"], "the profile name openvino-int8 is given more than once"),
+        (["--trt", "--compute-capability", ","], "--compute-capability is ','; expected one or more, e.g. 8.6,8.9"),
+        (["--onnx", "--size", "20000", "20000"], "size is [20000, 20000]; expected [32, 32] to 8K"),
+        (["--profile", "jetson-orin-int8", "--compute-capability", "8.9"], "'jetson-orin-int8' is a profile for tensorrt on its own GPU"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "rdd_deploy.export", *words], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2, done.stderr
+        assert sentence in " ".join(done.stderr.split())
 
 
 def test_unknown_name() -> None:

@@ -9,8 +9,9 @@ from toy_bundle import toy_bundle
 
 from rdd_deploy.errors import BundleError, DeviceError, MissingPackageError
 from rdd_deploy.files import sha256
-from rdd_deploy.runtime import Segmenter
+from rdd_deploy.runtime import Segmenter, read_manifest
 from rdd_deploy.runtime.backends import onnxruntime as backend
+from rdd_deploy.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
 @pytest.fixture
@@ -120,6 +121,17 @@ def test_tensors_must_be_the_manifests(bundle: Path, tmp_path: Path) -> None:
     wrong = toy_bundle(tmp_path / "wrong", manifest={"input": {"height": 40, "width": 64}})
     with pytest.raises(BundleError, match=r"has the tensor frame: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 40, 64, 3\]"):
         Segmenter.load(wrong)
+
+
+def test_precision_must_be_the_manifests(bundle: Path) -> None:
+    model = onnx.load(bundle / "model.onnx")
+    onnx.helper.set_model_props(model, {"precision": "fp32"})
+    onnx.save(model, bundle / "model.onnx")
+    manifest = read_manifest(bundle, verify=False)
+    OnnxRuntimeBackend(bundle, manifest, device="cpu", provider=None, threads=1).activate()
+    relabelled = manifest.model_copy(update={"precision": "int8"})
+    with pytest.raises(BundleError, match=r"model\.onnx computes in fp32, its manifest says int8; copy the whole bundle again"):
+        OnnxRuntimeBackend(bundle, relabelled, device="cpu", provider=None, threads=1).activate()
 
 
 def test_free_dimensions_are_accepted(bundle: Path) -> None:

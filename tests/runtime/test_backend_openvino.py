@@ -24,17 +24,18 @@ def test_package_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_labels_and_precision(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    for precision, hint in (("fp32", "f32"), ("int8", "f32")):
-        with Segmenter.load(openvino_bundle(tmp_path / precision, precision), threads=1) as segmenter:
-            first = segmenter(FRAME)
-            kept = first.copy()
-            segmenter(255 - FRAME)
-            assert np.array_equal(first, kept), "the request's own memory was handed out"
-            assert np.array_equal(first, truth(FRAME))
-            assert (segmenter.backend, segmenter.device, segmenter.provider) == ("openvino", "cpu", "CPU")
-            compiled = segmenter._backend._request.get_compiled_model()  # type: ignore[union-attr]
-            assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == hint
-            assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    with Segmenter.load(openvino_bundle(tmp_path / "fp32", "fp32"), threads=1) as segmenter:
+        first = segmenter(FRAME)
+        kept = first.copy()
+        segmenter(255 - FRAME)
+        assert np.array_equal(first, kept), "the request's own memory was handed out"
+        assert np.array_equal(first, truth(FRAME))
+        assert (segmenter.backend, segmenter.device, segmenter.provider) == ("openvino", "cpu", "CPU")
+        compiled = segmenter._backend._request.get_compiled_model()  # type: ignore[union-attr]
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    with pytest.raises(BundleError, match=r"model\.onnx computes in float, its manifest says int8; copy the whole bundle again"):
+        Segmenter.load(openvino_bundle(tmp_path / "int8", "int8"))
 
 
 def test_bf16_is_obtained_or_refused(tmp_path: Path) -> None:

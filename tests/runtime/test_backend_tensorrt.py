@@ -198,7 +198,7 @@ def test_runs_and_gives_everything_back(tmp_path: Path, cuda: FakeCuda, provider
     assert (cuda.blocks, cuda.streams, cuda.graphs) == ({}, 0, 0)
 
 
-REBUILD = "build it here: python -m rdd_deploy.export camvid_lite0 --trt --int8"
+REBUILD = "build it here: python -m rdd_deploy.export runs/camvid_lite0 --trt --int8"
 
 
 @pytest.mark.parametrize(

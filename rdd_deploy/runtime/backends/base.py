@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from rdd_deploy.errors import BundleError, DeviceError
 from rdd_deploy.runtime.manifest import Manifest
 
 INPUT, OUTPUT = "frame", "labels"
+PRECISION = "precision"
+"""Key of an ONNX file's metadata."""
 
 
 class Backend(Protocol):
@@ -56,4 +59,12 @@ def check_tensor(manifest: Manifest, what: str, name: str, dtype: str, shape: Se
         raise BundleError(
             f"{manifest.model} of '{manifest.name}' has the tensor {got}, expected {what}: uint8[{', '.join(map(str, expected))}]; "
             "export the bundle again"
+        )
+
+
+def check_precision(path: Path, manifest: Manifest, obtained: str | None) -> None:
+    """BundleError where the model says another precision than the manifest; None: it says nothing."""
+    if obtained not in (None, manifest.precision):
+        raise BundleError(
+            f"{path} computes in {obtained}, its manifest says {manifest.precision}; copy the whole bundle again, or export it again"
         )

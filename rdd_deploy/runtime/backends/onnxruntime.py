@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_tensor, parse_device
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, PRECISION, check_precision, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import Manifest
 
 PROVIDERS = {
@@ -69,9 +69,13 @@ class OnnxRuntimeBackend:
             )
         for what, tensor in ((INPUT, model_input[0]), (OUTPUT, model_output[0])):
             check_tensor(self._manifest, what, tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), tensor.shape)
+        check_precision(self._path, self._manifest, self._session.get_modelmeta().custom_metadata_map.get(PRECISION))
 
     def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        labels: NDArray[np.uint8] = self._session.run([OUTPUT], {INPUT: blob})[0]
+        try:
+            labels: NDArray[np.uint8] = self._session.run([OUTPUT], {INPUT: blob})[0]
+        except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
+            raise BundleError(f"onnxruntime can't run {self._path}: {_first_line(error)}; export the bundle again") from error
         return labels
 
     def deactivate(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_tensor, parse_device
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_precision, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import Manifest
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
@@ -93,6 +93,9 @@ class OpenVinoBackend:
             shape = ["?" if dim.is_dynamic else dim.get_length() for dim in port.partial_shape]
             kind = port.element_type.to_string()
             check_tensor(self._manifest, what, name, _NAMES.get(kind, kind), shape)
+        quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+        if quantised != (self._manifest.precision == "int8"):
+            check_precision(self._path, self._manifest, "int8" if quantised else "float")
 
 
 def _last_line(error: Exception) -> str:

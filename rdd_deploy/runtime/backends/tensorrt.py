@@ -53,6 +53,10 @@ class TensorRtBackend:
         engine = self._manifest.engine
         if engine is None:
             raise BundleError(f"{self._path} comes without the versions it was built with; {self._rebuild()}")
+        if engine.package != self._manifest.backend:
+            raise BundleError(
+                f"{self._path} is an engine of {engine.package}, its manifest says {self._manifest.backend}; {self._rebuild()}"
+            )
         if engine.version != self._trt.__version__:
             raise BundleError(
                 f"{self._path} was built with {engine.package} {engine.version}, here is {self._trt.__version__}; {self._rebuild()}"
@@ -159,9 +163,11 @@ class TensorRtBackend:
         return result[0] if result else None
 
     def _rebuild(self) -> str:
-        int8 = " --int8" if self._manifest.precision == "int8" else ""
-        run = self._manifest.provenance.get("run") or "RUN"
-        return f"build it here: python -m rdd_deploy.export {run} --trt{int8}{self._for_capability()}"
+        precision, profile = self._manifest.precision, self._manifest.profile
+        own = profile not in (f"{self._manifest.backend}-{precision}", f"tensorrt-{precision}") or precision == "fp32"
+        target = f"--profile {profile}" if own else f"--trt --{precision}"
+        run = self._manifest.provenance.get("run")
+        return f"build it here: python -m rdd_deploy.export {f'runs/{run}' if run else 'RUN'} {target}{self._for_capability()}"
 
     def _for_capability(self) -> str:
         """tensorrt-rtx builds for named GPUs: this one's where it is known already, else those of the engine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NoReturn
 
 from rich.markup import escape
@@ -40,14 +41,39 @@ def main() -> None:
         hint = f"did you mean '{near[0]}'? " if near else ""
         _fail(f"unknown command '{name}'; {hint}allowed: {', '.join(COMMANDS)}")
     sys.argv = [f"rdd-deploy {name}", *arguments[1:]]
+    start(name)
+
+
+def start(name: str) -> NoReturn:
+    """Import a command and run it on ``sys.argv``. Its imports may take seconds: Ctrl-C ends them too, and a wrong recipe needs none."""
     module, extra, _ = COMMANDS[name]
     try:
+        if name in ("distill", "train") and find_spec("torch"):  # without it no recipe would help
+            _check_recipe(sys.argv[1:])
         command = import_module(module).main
+    except KeyboardInterrupt:
+        console.err.print("interrupted")
+        sys.exit(130)
+    except RddError as error:
+        _fail(str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "rdd_deploy":
             raise
         _fail(str(missing_package(error.name.partition(".")[0], extra or "dev", f"rdd-deploy {name}")))
     command()
+    sys.exit(0)
+
+
+def _check_recipe(words: list[str]) -> None:
+    """Load the recipe that the words name, with its overrides, for its errors alone; the command itself parses the words."""
+    if "--help" in words:
+        return
+    from rdd_deploy.recipe import load_recipe
+
+    values = {i + 1 for i, word in enumerate(words) if word in ("--output", "--name")}
+    plain = [word for i, word in enumerate(words) if i not in values and not word.startswith("-")]
+    if plain:
+        load_recipe(plain[0], plain[1:])
 
 
 def usage() -> str:

@@ -15,6 +15,8 @@ from rich.table import Table
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.distill import distill_recipe
+from rdd_deploy.errors import RddError, RecipeError
+from rdd_deploy.fit import Interrupted
 from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import find_recipe, load_recipe
 from rdd_deploy.run import RUNS, RunFolder
@@ -33,7 +35,10 @@ def main(
     Example: `python -m rdd_deploy.demo`
     """
     started = time.perf_counter()
-    source = find_recipe(RECIPE)
+    try:
+        source = find_recipe(RECIPE)
+    except RecipeError as error:
+        raise RecipeError(f"{error}; run the demo from the clone of the repository, where recipes/ lies") from error
     recipe = load_recipe(source, overrides or ())
     assert recipe.teacher is not None
     assert recipe.teacher.recipe is not None
@@ -42,12 +47,15 @@ def main(
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
     data = Prepared(recipe)
 
-    heading("1/5  a big teacher")
-    taught = train_recipe(teacher, output, data=data)
-    heading("2/5  a small student alone, the baseline")
-    alone = train_recipe(recipe, output, data=data)
-    heading("3/5  the same student, distilled")
-    distilled = distill_recipe(recipe, source, output, data=data)
+    try:
+        heading("1/5  a big teacher")
+        taught = train_recipe(teacher, output, data=data)
+        heading("2/5  a small student alone, the baseline")
+        alone = train_recipe(recipe, output, data=data)
+        heading("3/5  the same student, distilled")
+        distilled = distill_recipe(recipe, source, output, data=data)
+    except Interrupted as error:
+        raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again") from error
     heading("4/5  to ONNX")
     bundle = export(distilled)
     heading("5/5  the bundle without torch")
@@ -64,7 +72,7 @@ def heading(text: str) -> None:
 
 def export(run: RunFolder) -> Path:
     """Export a run to ONNX; returns the bundle's folder."""
-    subprocess.run([sys.executable, "-m", "rdd_deploy.export", str(run.path), "--onnx"], check=True)
+    _step("the export", "-m", "rdd_deploy.export", str(run.path), "--onnx")
     return run.export / "onnxruntime-fp32"
 
 
@@ -78,10 +86,19 @@ def evaluate_without_torch(bundle: Path) -> dict[str, Any]:
         "main()"
     )
     try:
-        subprocess.run([sys.executable, "-c", program], check=True)
+        _step("the evaluation without torch", "-c", program)
         return dict(json.loads(target.read_text(encoding="utf-8")))
     finally:
         target.unlink(missing_ok=True)
+
+
+def _step(what: str, *words: str) -> None:
+    """Run Python with these words in a process of its own; RddError with its exit code where it fails."""
+    code = subprocess.run([sys.executable, *words], check=False).returncode
+    if code:
+        error = RddError(f"{what} ended with code {code}, for the reason given above; mend it and run the demo again")
+        error.exit_code = code if code > 0 else 128 - code  # as a shell tells of a signal
+        raise error
 
 
 def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, Any]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("distill")
+
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -11,21 +16,21 @@ from lightning_fabric import Fabric
 from rich.progress import Progress
 
 from rdd_deploy import console, files, pictures
-from rdd_deploy.console import command
+from rdd_deploy.console import command, process_rank
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.errors import RddError, RecipeError, WeightsError
+from rdd_deploy.errors import RecipeError, WeightsError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
 from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
 from rdd_deploy.models.predict import autocast_dtype, torch_predictor
-from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.segmenter import Output, Segmenter, check_encoder
 from rdd_deploy.models.weights import load_segmenter
-from rdd_deploy.prepare import Prepared, build, check_early, open_run
-from rdd_deploy.recipe import Distillation, Recipe, find_recipe, load_recipe
+from rdd_deploy.prepare import Prepared, build, changes, check_early, open_run
+from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe
 from rdd_deploy.recipe import Teacher as TeacherPart
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.teacher import CachedTeacher, LiveTeacher, TeacherOutput, Views, averaged_predictor, cached_teacher, describe
-from rdd_deploy.train import facts_of, summary, train_recipe
+from rdd_deploy.train import DRY_RUN_DONE, dry_run, facts_of, sizes, summary, train_recipe
 
 
 class Teacher(NamedTuple):
@@ -58,19 +63,14 @@ def distill_recipe(
     Returns:
         The finished run's folder.
     """
-    if recipe.student is None or recipe.teacher is None:
-        raise RecipeError(
-            f"{source} names no {'student' if recipe.student is None else 'teacher'}; distil needs both (train a lone network with rdd_deploy.train)"
-        )
-    loss = _loss(recipe.distillation)  # before anything heavy: an unknown name is a recipe's error
-    check_early(recipe, RunFolder(runs / (name or recipe.name)), resume)
-    named = _named_teacher(recipe.teacher, source, runs)
+    loss, named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
+    assert recipe.student is not None
     fabric = make_fabric(recipe.train)
     fabric.launch()
     data = data or Prepared(recipe)
     seed_everything(recipe.train.seed)
     # Before the teacher: its training may take hours, and the student's weights may be missing.
-    student, weights_source = build(recipe.student, len(data.validation.task), "student")
+    student, weights_source = build(recipe.student, len(data.validation.task), "student", sizes(recipe))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data)
         teacher = _teacher(recipe, checkpoint, data, fabric)
@@ -84,6 +84,21 @@ def distill_recipe(
     if fabric.is_global_zero:
         folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
     return folder
+
+
+def _checked(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> tuple[RelativeDifficultyLoss, NamedTeacher]:
+    """The recipe's loss and teacher, after everything of it was checked that needs neither data nor weights."""
+    if recipe.student is None or recipe.teacher is None:
+        raise RecipeError(
+            f"{source} names no {'student' if recipe.student is None else 'teacher'}; distil needs both (train a lone network with rdd_deploy.train)"
+        )
+    if not recipe.teacher.cache and (recipe.teacher.flip or len(recipe.teacher.scales) > 1):
+        raise RecipeError(
+            "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them"
+        )
+    loss = _loss(recipe.distillation)
+    check_early(recipe, folder, resume)
+    return loss, _named_teacher(recipe, source, folder.path.parent)
 
 
 def _loss(config: Distillation) -> RelativeDifficultyLoss:
@@ -102,12 +117,14 @@ def _extra(name: str, options: dict[str, Any]) -> torch.nn.Module:
         raise RecipeError(f"distillation.losses: unknown loss '{name}'; allowed: {', '.join(EXTRA)}")
     try:
         return EXTRA[name](**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"distillation.losses: options {options} don't fit the loss '{name}': {error}") from error
 
 
-def _named_teacher(config: TeacherPart, source: Path, runs: Path) -> NamedTeacher:
+def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     """What the recipe says of its teacher, checked before anything heavy is done."""
+    config = recipe.teacher
+    assert config is not None
     if config.recipe is None:
         path = Path(str(config.checkpoint))
         if not path.is_file():
@@ -117,6 +134,11 @@ def _named_teacher(config: TeacherPart, source: Path, runs: Path) -> NamedTeache
     teacher = load_recipe(teacher_path)
     if teacher.network is None:
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
+    check_encoder(teacher.network.encoder)
+    # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
+    same = {key: getattr(recipe.data, key) for key in ("name", "root", "classes", "palette", "void_ids", "count", "seed", "workers")}
+    device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
+    teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
     path = Path(config.checkpoint) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
     return NamedTeacher(path, teacher, teacher_path)
 
@@ -127,41 +149,68 @@ def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume:
     if teacher is None:
         return path
     assert config is not None
-    state, finished = runs / teacher.name / "state.ckpt", runs / teacher.name / "summary.json"
-    if path.is_file() and (config.checkpoint or finished.is_file() or not state.is_file()):
+    folder = RunFolder(runs / teacher.name)
+    if _usable(config, named, runs):
+        if not config.checkpoint and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
+            console.warn(
+                f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now ({', '.join(changed)}); move that "
+                "folder away to train it anew"
+            )
         return path
-    if config.checkpoint and path != runs / teacher.name / "teacher.safetensors":
-        console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {runs / teacher.name}")
-    console.say(f"the teacher {runs / teacher.name} isn't there or isn't finished: training it first by {teacher_path}")
-    # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
-    same = {key: getattr(recipe.data, key) for key in ("name", "root", "classes", "palette", "void_ids", "count", "seed", "workers")}
-    device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
-    teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
-    return train_recipe(teacher, runs, resume=resume or state.is_file(), data=data if teacher.data == recipe.data else None).teacher
+    if config.checkpoint and path != folder.teacher:
+        console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}")
+    console.say(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
+    resume = resume or (folder.state.is_file() and folder.recipe.is_file() and not changes(folder, teacher))
+    return train_recipe(teacher, runs, resume=resume, data=data if teacher.data == recipe.data else None).teacher
+
+
+def _usable(config: TeacherPart, named: NamedTeacher, runs: Path) -> bool:
+    """Whether the teacher's checkpoint is there, and not that of a run that isn't finished yet."""
+    if not named.checkpoint.is_file():
+        return False
+    folder = named.recipe and RunFolder(runs / named.recipe.name)
+    return not folder or bool(config.checkpoint) or folder.summary.is_file() or not folder.state.is_file()
+
+
+def _other_teacher(folder: RunFolder, teacher: Recipe) -> list[str]:
+    """How a finished teacher's recipe differs from today's, but for where and how fast it was trained."""
+    return [line for line in changes(folder, teacher) if line.partition(":")[0] not in WHERE]
+
+
+WHERE = {
+    "data.root", "data.workers", "data.memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.compile",
+    "train.save_every", "train.pictures_every", "evaluation.batch",
+}  # fmt: skip
+"""Keys that say nothing of what a teacher knows."""
 
 
 def _teacher(recipe: Recipe, checkpoint: Path, data: Prepared, fabric: Fabric) -> Teacher:
     """Load, guard and wrap the teacher."""
     config = recipe.teacher
     assert config is not None
-    segmenter, facts = load_segmenter(checkpoint, list(data.validation.task.classes))
-    method = recipe.distillation
-    if method.method == "rdd" and method.stage_share > 0 and segmenter.auxiliary is None:
-        raise WeightsError(
-            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.stage_share=0"
-        )
+    segmenter, facts = _load_teacher(recipe, checkpoint, data)
     segmenter = segmenter.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     views = Views(tuple(facts["size"]), tuple(config.scales), config.flip)
     if not config.cache:
-        if not views.single:
-            raise RecipeError(
-                "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them"
-            )
         console.say(f"teacher: {checkpoint}, run on every crop")
         return Teacher(
             segmenter, LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision))), Views(recipe.data.size), checkpoint
         )
     return Teacher(segmenter, _cache(segmenter, checkpoint, data, views, fabric), views, checkpoint)
+
+
+def _load_teacher(recipe: Recipe, checkpoint: Path, data: Prepared) -> tuple[Segmenter, dict[str, Any]]:
+    segmenter, facts = load_segmenter(checkpoint, list(data.validation.task.classes))
+    if "size" not in facts:
+        raise WeightsError(
+            f"{checkpoint} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train"
+        )
+    method = recipe.distillation
+    if method.method == "rdd" and method.stage_share > 0 and segmenter.auxiliary is None:
+        raise WeightsError(
+            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.stage_share=0"
+        )
+    return segmenter, facts
 
 
 def _cache(segmenter: Segmenter, checkpoint: Path, data: Prepared, views: Views, fabric: Fabric) -> CachedTeacher:
@@ -225,8 +274,8 @@ def main(
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="run name; default: the recipe's")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check recipe, data and weights, print the resolved recipe, train nothing")
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="check recipe, device, data, weights and teacher, print the resolved recipe, train nothing")
     ] = False,
 ) -> None:
     """Distil a student from a teacher with two-stage Relative Difficulty Distillation.
@@ -235,24 +284,21 @@ def main(
 
     Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
     """
+    check_name(name)
     loaded = load_recipe(recipe, overrides or ())
-    if dry_run:
-        _dry_run(loaded)
+    if dry:
+        _dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)
         return
     folder = distill_recipe(loaded, find_recipe(recipe), output, resume, name)
     console.say(f"done: {folder.path}; next: python -m rdd_deploy.export {folder.path} --onnx")
 
 
-def _dry_run(recipe: Recipe) -> None:
-    import yaml
-
-    if recipe.student is None:
-        raise RddError("the recipe has no student; distil needs one")
-    console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
-    data = Prepared(recipe)
-    build(recipe.student, len(data.validation.task), "student")
-    console.say("dry run: recipe, data and weights are fine; nothing was trained")
-
-
-if __name__ == "__main__":
-    main()
+def _dry_run(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> None:
+    _, named = _checked(recipe, source, folder, resume)
+    assert recipe.teacher is not None
+    data = dry_run(recipe)
+    if _usable(recipe.teacher, named, folder.path.parent):
+        _load_teacher(recipe, named.checkpoint, data)
+    elif named.recipe is not None and named.recipe.network is not None:
+        build(named.recipe.network, len(data.validation.task), "teacher, to be trained first", sizes(named.recipe))
+    console.say(DRY_RUN_DONE)

@@ -8,6 +8,11 @@ A bundle is measured through its own runtime, so nothing here imports torch befo
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("evaluate")
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -20,7 +25,7 @@ from rich.table import Table
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.from_recipe import open_data, open_recorded
-from rdd_deploy.errors import DataError
+from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST, Metrics
@@ -95,21 +100,38 @@ def evaluate_bundle(folder: Path, split: str = "val", root: Path | None = None, 
         return Evaluated(what, protocol(name, split, len(frames), segmenter.input_size, len(frames.task)), measured.summary())
 
 
-def evaluate_run(folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None) -> Evaluated:
-    """Measure a run folder's weights in PyTorch, at the size of its recipe."""
-    from rdd_deploy.models.predict import torch_predictor
+def evaluate_run(
+    folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, device: str = "cpu", threads: int | None = None
+) -> Evaluated:
+    """Measure a run folder's weights in PyTorch, at the size of its recipe.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads; None lets PyTorch choose.
+
+    Raises:
+        DeviceError: what was asked for can't be had.
+    """
+    import torch
+
+    from rdd_deploy.models.predict import checked_device, torch_predictor
     from rdd_deploy.models.weights import load_segmenter
     from rdd_deploy.run import find_run
 
+    on = checked_device(device)
+    if threads is not None:
+        if threads < 1:
+            raise DeviceError(f"asked for {threads} threads; expected 1 or more, or none to let PyTorch choose")
+        torch.set_num_threads(threads)
     run = find_run(folder)
     recipe = run.load_recipe()
     weights = run.weights()
     data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
     frames = limited(open_data(data, split), limit, split)
     segmenter, _ = load_segmenter(weights, list(frames.task.classes))
-    measured = _counted(torch_predictor(segmenter, data.size), frames, recipe.evaluation.batch, str(weights))
+    measured = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights))
     return Evaluated(
-        f"{weights} (torch fp32 on cpu)", protocol(data.name, split, len(frames), data.size, len(frames.task)), measured.summary()
+        f"{weights} (torch fp32 on {on})", protocol(data.name, split, len(frames), data.size, len(frames.task)), measured.summary()
     )
 
 
@@ -167,9 +189,9 @@ def main(
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the run or the manifest names it")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
-    device: Annotated[str, typer.Option(help="for a bundle: auto, cpu, cuda, cuda:N")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     provider: Annotated[str | None, typer.Option(help="for a bundle: an onnxruntime provider or an OpenVINO device")] = None,
-    threads: Annotated[int | None, typer.Option(help="for a bundle: CPU threads")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
     json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     """mIoU, pixel accuracy and IoU per class of a run or a bundle.
@@ -179,14 +201,12 @@ def main(
     if (path / MANIFEST).is_file():
         evaluated = evaluate_bundle(path, split, data, limit, device=device, provider=provider, threads=threads)
     elif (path / "recipe.yaml").is_file():
-        evaluated = evaluate_run(path, split, data, limit)
+        if provider is not None:
+            raise DeviceError(f"--provider '{provider}' is for a bundle, but {path} is a run, which PyTorch measures; choose with --device")
+        evaluated = evaluate_run(path, split, data, limit, device, threads)
     else:
         got = "has neither of the two" if path.is_dir() else "isn't a folder"
         raise DataError(f"{path} {got}; expected a run folder (with recipe.yaml) or a bundle (with {MANIFEST})")
     show(evaluated)
     if json:
         files.write_json(json, evaluated._asdict())
-
-
-if __name__ == "__main__":
-    main()

@@ -67,8 +67,13 @@ class Interrupted(RddError):
 
 def make_fabric(train: Train) -> Fabric:
     """Fabric for the recipe's device and precision; DeviceError where what was asked for isn't there."""
-    accelerator = train.device
-    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+    accelerator = "cuda" if train.device == "gpu" else train.device
+    if ":" in accelerator:
+        raise DeviceError(
+            f"train.device is '{train.device}', expected a kind of device; set train.device={accelerator.split(':')[0]}, train.devices to how "
+            "many, and CUDA_VISIBLE_DEVICES to which"
+        )
+    if accelerator == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or set train.device=cpu"
         )
@@ -82,7 +87,7 @@ def make_fabric(train: Train) -> Fabric:
         with warnings.catch_warnings():  # Fabric warns where it takes another precision than asked for; here that is an error
             warnings.simplefilter("ignore")
             fabric = Fabric(accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=strategy, precision=precision)
-    except (ValueError, RuntimeError, TypeError) as error:
+    except (ValueError, RuntimeError, TypeError, ImportError) as error:
         raise DeviceError(
             f"can't train on {train.devices} x '{train.device}' in {train.precision}: {str(error).splitlines()[0]}"
         ) from error
@@ -133,20 +138,23 @@ class Trainee:
         return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
 
     def update(self, batch: Batch, story: Story, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """One optimiser step; returns the loss and its terms, still on the device."""
+        """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device."""
         factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * factor
         loss = story.objective(self._outputs(batch.images), batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss.total)
+        signs = [loss.total.detach()]
         if self.config.clip:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
+            norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
+            if norm is not None and self.fabric._precision.precision != "16-mixed":  # there the loss scale finds its way by overflowing
+                signs.append(norm.detach().to(signs[0]))
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.segmenter)
         self.step += 1
-        return loss.total.detach(), loss.terms
+        return torch.stack(signs), loss.terms
 
     def _outputs(self, images: Tensor) -> Output:
         try:
@@ -258,10 +266,10 @@ def fit(
         since, pending = time.perf_counter(), None
         for batch in loader:
             progress = trainee.step / total
-            loss, terms = trainee.update(batch, story, progress)
+            signs, terms = trainee.update(batch, story, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
             _check_finite(pending, frames.split)
-            pending = (loss, batch.indices)
+            pending = (signs, batch.indices)
             book.step(story.stage(progress), terms, len(batch.images))
             epoch, inside = divmod(trainee.step, per_epoch)
             if inside == 0:
@@ -309,6 +317,7 @@ def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list
 
 
 def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) -> None:
+    _check_weights(trainee.segmenter)
     state = trainee.state()
     if fabric.is_global_zero:
         buffer = io.BytesIO()
@@ -318,16 +327,17 @@ def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) ->
 
 
 def _measure(recipe: Recipe, trainee: Trainee, validation: Split) -> dict[str, Any]:
-    """mIoU on validation.
-
-    Raises:
-        DivergedError: the last step left weights that aren't finite; its loss, computed before it, can't tell.
-    """
+    """mIoU on validation; DivergedError where the weights aren't finite."""
     network = trainee.evaluated.eval()
-    if broken := [name for name, value in network.named_parameters() if not value.isfinite().all()]:
-        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup. {KEPT}")
+    _check_weights(network)
     predict = torch_predictor(network, recipe.data.size, trainee.fabric.device, str(trainee.fabric._precision.precision))
     return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
+
+
+def _check_weights(network: Segmenter) -> None:
+    """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't tell."""
+    if broken := [name for name, value in network.named_parameters() if not value.isfinite().all()]:
+        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup. {KEPT}")
 
 
 def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts: dict[str, Any], epoch: int) -> None:
@@ -340,12 +350,15 @@ def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts:
 
 
 def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
-    if pending is None or math.isfinite(float(pending[0])):
+    if pending is None:
+        return
+    signs = pending[0].tolist()
+    if all(math.isfinite(sign) for sign in signs):
         return
     names = [split.names[int(i)] for i in pending[1].cpu()]
+    what = f"the gradient's norm is {signs[1]}" if math.isfinite(signs[0]) else f"the loss is {signs[0]}"
     raise DivergedError(
-        f"the loss is {float(pending[0])} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set "
-        f"train.precision=32-true. {KEPT}"
+        f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true. {KEPT}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,27 +88,51 @@ class _Kept(Split):
         return self._frames[index][1].numpy()
 
 
-def build(network: Network, classes: int, role: str) -> tuple[Segmenter, str]:
-    """Build and initialise a network; says where its weights come from."""
+def build(network: Network, classes: int, role: str, sizes: Sequence[tuple[int, int]] = ()) -> tuple[Segmenter, str]:
+    """Build and initialise a network; says where its weights come from.
+
+    Args:
+        sizes: (height, width) of the frames that it will see; default: any, so RecipeError where it can't take all.
+    """
     segmenter = Segmenter(network, classes)
-    _try_out(segmenter)
+    _try_out(segmenter, sizes)
     source = initialise(segmenter)
     parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
     console.say(f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}")
     return segmenter, source
 
 
-def _try_out(segmenter: Segmenter) -> None:
+ODD = (72, 104)
+"""A frame size that no encoder's stride divides."""
+
+
+def _try_out(segmenter: Segmenter, sizes: Sequence[tuple[int, int]]) -> None:
     """Transformers of one fixed frame size, or with channels last, look like any other encoder until they see a frame."""
+    if not _problem_at(segmenter, ODD):
+        return
+    for height, width in sizes or (ODD,):
+        if not (problem := _problem_at(segmenter, (height, width))):
+            continue
+        encoder, multiple = segmenter.network.encoder, max(segmenter.encoder.feature_info.reduction())
+        if (height % multiple or width % multiple) and not _problem_at(segmenter, (3 * multiple, 5 * multiple)):
+            raise RecipeError(
+                f"encoder '{encoder}' only takes frames whose height and width are multiples of {multiple}, not {height}x{width}; set data.size "
+                "and augment.crop to such, or choose another encoder"
+            )
+        raise RecipeError(
+            f"encoder '{encoder}' with head '{segmenter.network.head}' can't segment frames of {f'{height}x{width}' if sizes else 'any size'} "
+            f"({problem}); choose another encoder, such as a plain convolutional one"
+        )
+
+
+def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
+    """What stops the network at a frame size; empty where nothing does."""
     try:
         with torch.inference_mode():
-            segmenter.eval()(torch.zeros(1, 3, 72, 104, dtype=torch.uint8))
+            segmenter.eval()(torch.zeros(1, 3, *size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RecipeError(
-            f"encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' can't segment frames of any size ({problem}); choose a "
-            "convolutional encoder"
-        ) from error
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
 
 
 def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
@@ -120,12 +145,15 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     for network in (recipe.network, recipe.student):
         if network is not None:
             check_encoder(network.encoder)
-    if resume and folder.state.is_file():
-        before = folder.load_recipe()
-        if changed := _changed(before.model_dump(exclude={"name"}), recipe.model_dump(exclude={"name"})):
-            raise RddError(
-                f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
-            )
+    if resume and folder.state.is_file() and (changed := changes(folder, recipe)):
+        raise RddError(
+            f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
+        )
+
+
+def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
+    """What differs between the recipe that a run was made by and this one, as ``key: before → after``; the name apart."""
+    return _changed(folder.load_recipe().model_dump(exclude={"name"}), recipe.model_dump(exclude={"name"}))
 
 
 def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:

@@ -5,16 +5,31 @@ A recipe is one experiment in one YAML file. ``load_recipe`` reads it, applies `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.schema import load_yaml, override, validated
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LARGEST = 8192
+"""Pixels of a side at most: a size typed wrong must not end in memory that can't be had."""
+
+
+def _not_latest(name: str) -> str:
+    if name == "latest":
+        raise ValueError("name is 'latest', which links to the newest run; choose another")
+    return name
+
+
+Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_latest)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Size = Annotated[tuple[int, int], Field(description="[height, width] in pixels")]
@@ -25,6 +40,29 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic reads true as 1."""
+        if info.field_name and _numeric(cls.model_fields[info.field_name].annotation) and _holds_truth(value):
+            raise ValueError(f"got {value!r}, expected a number, not true or false")
+        return value
+
+
+def _numeric(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_numeric(arm) for arm in get_args(annotation))
+
+
+def _holds_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(_holds_truth(item) for item in value))
+
+
+def _check_size(key: str, size: tuple[int, int]) -> None:
+    if min(size) < 32:
+        raise ValueError(f"{key} is {list(size)}; expected at least [32, 32]")
+    if max(size) > LARGEST:
+        raise ValueError(f"{key} is {list(size)}; expected at most [{LARGEST}, {LARGEST}]")
+
 
 class Data(Part):
     """Which frames, at which size. Frames of other sizes are resized to ``size`` for evaluation and export."""
@@ -33,21 +71,29 @@ class Data(Part):
     root: str = Field("data/camvid", description="folder of the data set; a missing CamVid is downloaded there")
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
     classes: list[str] | None = Field(None, description="folder: class names in the order of their ids")
-    palette: list[tuple[int, int, int]] | None = Field(None, description="folder: one RGB colour a class")
-    void_ids: list[Annotated[int, Field(ge=0, le=255)]] = Field([255], description="folder: mask ids that mean void")
+    palette: list[tuple[Byte, Byte, Byte]] | None = Field(None, description="folder: one RGB colour a class")
+    void_ids: list[Byte] = Field([255], description="folder: mask ids that mean void")
     count: Annotated[int, Field(ge=1)] | None = Field(None, description="streets: number of training scenes")
-    seed: int = Field(0, description="streets: seed of the scenes")
+    seed: Seed = Field(0, description="streets: seed of the scenes")
     workers: Annotated[int, Field(ge=0)] | None = Field(None, description="loader processes; default: 0 on up to 2 cores, else up to 8")
     memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
 
     @model_validator(mode="after")
     def _fits(self) -> Data:
-        if min(self.size) < 32:
-            raise ValueError(f"data.size is {list(self.size)}; expected at least [32, 32]")
+        _check_size("data.size", self.size)
         if self.name == "folder" and not self.classes:
             raise ValueError("data.classes is missing; a 'folder' data set needs its class names in the order of their ids")
         if self.name != "folder" and (self.classes or self.palette):
             raise ValueError(f"data.classes and data.palette belong to the 'folder' data set, not to '{self.name}'")
+        # A run's recipe.yaml spells every default out, so only another value than that was meant to have an effect.
+        if self.name != "folder" and self.void_ids != [255]:
+            raise ValueError(f"data.void_ids belongs to the 'folder' data set, '{self.name}' has its own; leave it out")
+        if self.name != "streets" and (self.count is not None or self.seed):
+            raise ValueError(f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out")
+        if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):
+            raise ValueError(f"data.classes is {self.classes}; expected names that differ from each other, none of them empty")
+        if self.classes and self.palette and len(self.palette) != len(self.classes):
+            raise ValueError(f"data.palette has {len(self.palette)} colours for {len(self.classes)} classes; give one colour a class")
         return self
 
 
@@ -65,8 +111,7 @@ class Augment(Part):
     def _ordered(self) -> Augment:
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"augment.scale is {list(self.scale)}; expected [least, largest]")
-        if min(self.crop) < 32:
-            raise ValueError(f"augment.crop is {list(self.crop)}; expected at least [32, 32]")
+        _check_size("augment.crop", self.crop)
         return self
 
 
@@ -165,7 +210,7 @@ class Train(Part):
         "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
     )
     auxiliary_weight: Annotated[float, Field(ge=0)] = 0.4
-    seed: int = 0
+    seed: Seed = 0
     device: str = Field("auto", description="auto, cpu, cuda, or Fabric's accelerator name; an unavailable one is an error")
     devices: Annotated[int, Field(ge=1)] = Field(1, description="number of GPUs (or processes on a CPU)")
     nodes: Annotated[int, Field(ge=1)] = 1
@@ -194,7 +239,7 @@ class Evaluation(Part):
 class Recipe(Part):
     """One experiment. ``distil`` needs student and teacher; ``train`` trains the student alone, or the network of a teacher recipe."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="run name; default: the file's name")
+    name: Name = Field("", description="run name; default: the file's name")
     data: Data = Data()
     augment: Augment = Augment()
     network: Network | None = Field(None, description="a teacher recipe's network")
@@ -227,15 +272,30 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(path)
     tree = load_yaml(path)
+    problems = []
     for text in overrides:
-        override(tree, text)
+        try:
+            override(tree, text)
+        except RecipeError as error:
+            problems.append(str(error))
     tree.setdefault("name", path.stem)
-    return validated(Recipe, tree, path)
+    return validated(Recipe, tree, path, problems)
+
+
+def check_name(name: str | None) -> None:
+    """Raise RecipeError where ``--name`` can't be a run's: the rule of the recipe's own name."""
+    if name is not None and (not re.fullmatch(NAME, name) or name == "latest"):
+        raise RecipeError(
+            f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not 'latest', "
+            "which links to the newest run"
+        )
 
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
     """The file that a recipe name or path means: as given, beside another recipe, or in ``recipes/``."""
     given = Path(path)
+    if not given.name:
+        raise RecipeError(f"'{path}' names no recipe; expected a YAML file, or the name of one in recipes/")
     names = [given] if given.suffix else [given, given.with_suffix(".yaml")]
     folders = [Path(), *([beside.parent] if beside else []), Path("recipes")]
     for folder in folders:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -79,18 +79,24 @@ def override(tree: dict[str, Any], text: str) -> None:
     node[parts[-1]] = parse_yaml(value, f"override '{text}'")
 
 
-def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str) -> Model:
+def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str, problems: Sequence[str] = ()) -> Model:
     """Check a tree against a closed schema.
+
+    Args:
+        problems: found before, e.g. in overrides; told with the others.
 
     Raises:
         RecipeError: every problem at once, each with dotted path, what was got, what is allowed and the nearest valid name.
     """
+    lines = list(problems)
     try:
-        return model.model_validate(dict(tree))
+        checked = model.model_validate(dict(tree))
     except ValidationError as error:
-        lines = [_problem(model, problem) for problem in error.errors(include_url=False)]
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise RecipeError(f"{where} has {count}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+        lines += [_problem(model, problem) for problem in error.errors(include_url=False)]
+    if not lines:
+        return checked
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    raise RecipeError(f"{where} has {count}:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def _problem(model: type[BaseModel], problem: Any) -> str:

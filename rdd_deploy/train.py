@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("train")
+
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+import yaml
 
 from rdd_deploy import console, pictures
 from rdd_deploy.console import command
@@ -17,7 +23,7 @@ from rdd_deploy.losses.task import TaskLoss, class_weights
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.prepare import Prepared, build, check_early, open_run
-from rdd_deploy.recipe import Recipe, load_recipe
+from rdd_deploy.recipe import Recipe, check_name, load_recipe
 from rdd_deploy.run import RUNS, RunFolder, provenance
 
 
@@ -36,13 +42,13 @@ def train_recipe(
     network = recipe.network or recipe.student
     assert network is not None
     role = "teacher" if recipe.network else "student"
-    folder = RunFolder(runs / (name or (recipe.name if recipe.network else f"{recipe.name}_alone")))
+    folder = _folder(recipe, runs, name)
     check_early(recipe, folder, resume)
     fabric = make_fabric(recipe.train)
     fabric.launch()
     seed_everything(recipe.train.seed)
     data = data or Prepared(recipe)
-    segmenter, source = build(network, len(data.validation.task), role)
+    segmenter, source = build(network, len(data.validation.task), role, sizes(recipe))
     folder = open_run(recipe, folder.path.name, runs, resume)
     console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
     story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
@@ -52,6 +58,29 @@ def train_recipe(
     if fabric.is_global_zero:
         folder.finish(summary(recipe, data, segmenter, result, "train", source))
     return folder
+
+
+def _folder(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
+    return RunFolder(runs / (name or (recipe.name if recipe.network else f"{recipe.name}_alone")))
+
+
+def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The frame sizes that a recipe's network sees."""
+    return recipe.data.size, recipe.augment.crop
+
+
+def dry_run(recipe: Recipe) -> Prepared:
+    """Print the resolved recipe; check its device, its data and its network with its weights."""
+    console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
+    make_fabric(recipe.train)
+    data = Prepared(recipe)
+    network = recipe.network or recipe.student
+    assert network is not None
+    build(network, len(data.validation.task), "teacher" if recipe.network else "student", sizes(recipe))
+    return data
+
+
+DRY_RUN_DONE = "dry run: recipe, data and weights are fine; nothing was trained"
 
 
 def _objective(recipe: Recipe, data: Prepared) -> Any:
@@ -117,14 +146,20 @@ def main(
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="run name; default: the recipe's (with _alone for a student)")] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="check recipe, device, data and weights, print the resolved recipe, train nothing")
+    ] = False,
 ) -> None:
     """Train without a teacher: a teacher itself, or the student's own baseline.
 
     Example: `python -m rdd_deploy.train recipes/camvid_teacher_r101.yaml`
     """
-    folder = train_recipe(load_recipe(recipe, overrides or ()), output, resume, name)
+    check_name(name)
+    loaded = load_recipe(recipe, overrides or ())
+    if dry:
+        check_early(loaded, _folder(loaded, output, name), resume)
+        dry_run(loaded)
+        console.say(DRY_RUN_DONE)
+        return
+    folder = train_recipe(loaded, output, resume, name)
     console.say(f"done: {folder.path}")
-
-
-if __name__ == "__main__":
-    main()

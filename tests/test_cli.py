@@ -20,6 +20,16 @@ main()
 """
 
 
+WATCHED = """
+import sys
+from rdd_deploy.cli import main
+try:
+    main()
+finally:
+    print("torch imported:", "torch" in sys.modules)
+"""
+
+
 def edge(*words: object) -> subprocess.CompletedProcess[str]:
     """``rdd-deploy …`` as on a device without the training stack."""
     return subprocess.run([sys.executable, "-c", EDGE, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
@@ -62,6 +72,16 @@ def test_training_commands_name_the_extra(name: str, words: list[str]) -> None:
     assert done.returncode == 2
     [line] = toys.errors_of(done)
     assert "isn't installed: pip install 'rdd-deploy[train]'" in line
+
+
+@pytest.mark.parametrize("command", ["distill", "train"])
+def test_a_wrong_recipe_is_refused_before_torch_is_imported(command: str, tmp_path: Path) -> None:
+    toys.write_recipe(tmp_path / "toy.yaml", toys.tree(tmp_path))
+    words = [command, "toy.yaml", "train.lr=-1", "--name", "x=y", "--resume", "train.sed=1"]
+    done = subprocess.run([sys.executable, "-c", WATCHED, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert toys.errors_of(done)[0] == "error: toy.yaml has 2 problems:"
+    assert done.stdout == "torch imported: False\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,18 @@ def test_every_error_has_a_documented_code() -> None:
     codes = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.RddError)}
     assert codes == {2, 3, 4, 5}
     assert all(f"\n{code}     " in (errors.__doc__ or "") for code in codes)
+
+
+def test_ctrl_c_while_the_imports_go_on(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")))
+    words = [sys.executable, "-m", "rdd_deploy.distill", "toy.yaml"]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # seconds before the last import
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
 def test_the_documented_command(tmp_path: Path) -> None:

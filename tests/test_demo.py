@@ -3,7 +3,29 @@ from pathlib import Path
 import pytest
 from toys import call, read_json
 
+from rdd_deploy import demo
+from rdd_deploy.errors import RddError
+
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(("program", "code"), [("import sys; sys.exit(4)", 4), ("import os; os.kill(os.getpid(), 15)", 143)])
+def test_a_step_that_fails_ends_the_demo_with_its_code(program: str, code: int) -> None:
+    with pytest.raises(
+        RddError, match=rf"^the export ended with code {4 if code == 4 else -15}, for the reason given above; mend it and"
+    ) as raised:
+        demo._step("the export", "-c", program)
+    assert raised.value.exit_code == code
+
+
+def test_outside_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo"])
+    with pytest.raises(SystemExit) as raised:
+        demo.main()
+    assert raised.value.code == 2
+    expected = "error: no recipe 'streets_demo'; expected a YAML file; run the demo from the clone of the repository, where recipes/ lies"
+    assert capsys.readouterr().err.split() == expected.split()
 
 
 @pytest.mark.slow

@@ -1,20 +1,25 @@
 """Distilling in this process: what reaches the student, what doesn't reach the teacher."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from toys import network, read_json, write_recipe, write_story
+from toys import network, read_json, teacher_tree, write_recipe, write_story
 
-from rdd_deploy import distill
+from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.distill import _loss, _objective, distill_recipe
+from rdd_deploy.distill import _loss, _named_teacher, _objective, _teacher_checkpoint, distill_recipe
+from rdd_deploy.errors import RddError
 from rdd_deploy.fit import Loss
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import load_recipe
 from rdd_deploy.teacher import LiveTeacher, Views
+from rdd_deploy.train import train_recipe
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +98,97 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_dry_run_trains_nothing(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def ended(command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
+    """Exit code of a command."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+    with pytest.raises(SystemExit) as raised:
+        command()
+    return raised.value.code
+
+
+@pytest.mark.parametrize("command", [distill.main, train.main])
+def test_dry_run_trains_nothing(
+    story: Path, command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(story.parent.rglob("*"))
-    distill._dry_run(load_recipe(write_recipe(story, load_recipe(story).model_dump(mode="json", exclude_none=True))))
+    assert ended(command, monkeypatch, story, "--dry-run", "--output", story.parent / "runs") == 0
     assert "dry run: recipe, data and weights are fine; nothing was trained" in capsys.readouterr().out
     assert sorted(story.parent.rglob("*")) == before
+
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "sentence"),
+    [
+        (distill.main, ["distillation.losses=[{name: nope}]"], "distillation.losses: unknown loss 'nope'; allowed: kd, cwd"),
+        (
+            distill.main,
+            ["distillation.losses=[{name: cwd, options: {temperature: hot}}]"],
+            "distillation.losses: options {'temperature': 'hot'} don't fit the loss 'cwd': temperature is 'hot'; expected a number above 0",
+        ),
+        (
+            distill.main,
+            ["distillation.losses=[{name: kd, options: {ignore_index: none}}]"],
+            "distillation.losses: options {'ignore_index': 'none'} don't fit the loss 'kd': ignore_index is 'none'; expected a whole number",
+        ),
+        (distill.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
+        (distill.main, ["teacher.recipe=lost"], "no recipe 'lost'; expected a YAML file"),
+        (distill.main, ["teacher.recipe=null", "teacher.checkpoint=lost.safetensors"], "no teacher checkpoint lost.safetensors"),
+        (distill.main, ["data.classes=[left, middle, right, above]"], "teacher.safetensors was trained on 3 classes"),
+        (distill.main, ["--name", "a b"], "--name is 'a b'; expected letters, digits"),
+        (train.main, ["--name", "latest"], "--name is 'latest'; expected letters, digits"),
+        (train.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
+        (train.main, ["train.device=tpu"], "can't train on 1 x 'tpu'"),
+        pytest.param(distill.main, ["train.device=cuda"], "train.device is 'cuda' but torch", marks=NO_GPU),
+        pytest.param(train.main, ["train.device=cuda"], "train.device is 'cuda' but torch", marks=NO_GPU),
+    ],
+)
+def test_dry_run_refuses(
+    story: Path,
+    command: Callable[[], None],
+    words: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert ended(command, monkeypatch, story, "--dry-run", "--output", story.parent / "runs", *words) == 2
+    printed = capsys.readouterr()
+    assert sentence in " ".join(printed.err.split())
+    assert "are fine" not in printed.out
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A story whose teacher was trained, and whose teacher's recipe is another one now; returns the student's recipe."""
+    story = write_story(tmp_path)
+    teacher = tmp_path / "teacher.yaml"
+    train_recipe(load_recipe(teacher), tmp_path / "runs")
+    write_recipe(teacher, teacher_tree(tmp_path / "data", network=network(auxiliary=True, channels=24)))
+    return story
+
+
+def checkpoint_of(story: Path, resume: bool = False) -> Path:
+    recipe, runs = load_recipe(story), story.parent / "runs"
+    return _teacher_checkpoint(recipe, _named_teacher(recipe, story, runs), runs, resume, Prepared(recipe))
+
+
+def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (changed.parent / "runs" / "teacher" / "teacher.safetensors").read_bytes()
+    assert checkpoint_of(changed).read_bytes() == before
+    warning = " ".join(capsys.readouterr().err.split())
+    assert warning.startswith(
+        f"warning: the teacher in {changed.parent}/runs/teacher is used as it is, though {changed.parent}/teacher.yaml is another"
+    )
+    assert "recipe now (network.channels: 16 → 24); move that folder away to train it anew" in warning
+
+
+def test_an_unfinished_teacher_of_another_recipe_is_set_aside(changed: Path) -> None:
+    runs = changed.parent / "runs"
+    (runs / "teacher" / "summary.json").unlink()
+    with pytest.raises(RddError, match=r"can't resume .*teacher: the recipe changed \(network\.channels: 16 → 24\)"):
+        checkpoint_of(changed, resume=True)
+    checkpoint = checkpoint_of(changed)
+    assert load_segmenter(checkpoint)[0].network.channels == 24
+    assert load_segmenter(runs / "teacher.1" / "teacher.safetensors")[0].network.channels == 16

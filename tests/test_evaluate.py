@@ -11,7 +11,7 @@ import toys
 
 from rdd_deploy.data.base import Frame, Labels, Split, Task
 from rdd_deploy.errors import DataError
-from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, evaluate_split, limited, metrics_of
+from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, evaluate_split, limited, main, metrics_of
 
 NO_TORCH = """
 import sys
@@ -87,6 +87,58 @@ def test_command_on_a_run(run: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "folder val: 1 images, network at 64x64" in done.stdout
     assert "void pixels don't count" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with random weights and no bundle."""
+    from rdd_deploy.models.segmenter import Segmenter
+    from rdd_deploy.models.weights import save_segmenter
+    from rdd_deploy.recipe import Network
+    from rdd_deploy.run import RunFolder
+
+    folder = tmp_path_factory.mktemp("devices")
+    run = RunFolder(folder / "runs" / "toy")
+    toys.write_recipe(run.recipe, toys.tree(toys.write_data(folder / "data")) | {"name": "toy"})
+    save_segmenter(run.student, Segmenter(Network.model_validate(toys.network()), 3).eval(), {"classes": toys.CLASSES, "size": [64, 64]})
+    return run.path
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--device", "cuda:99"], "the device is 'cuda:99' but torch"),
+        (["--device", "tpu"], "the device is 'tpu'; expected auto, cpu, cuda or cuda:N"),
+        (["--device", "cpu:1"], "the device is 'cpu:1'; expected auto, cpu, cuda or cuda:N"),
+        (["--threads", "0"], "asked for 0 threads; expected 1 or more, or none to let PyTorch choose"),
+        (["--provider", "cuda"], "--provider 'cuda' is for a bundle, but RUN is a run, which PyTorch measures; choose with --device"),
+    ],
+)
+def test_what_a_run_cannot_be_measured_on(
+    untrained: Path, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(untrained), *words])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 2
+    assert " ".join(capsys.readouterr().err.split()).replace(str(untrained), "RUN").startswith(f"error: {sentence}")
+
+
+def test_device_and_threads_of_a_run(untrained: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert evaluate_run(untrained, device="cpu", threads=3).what.endswith("student.safetensors (torch fp32 on cpu)")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.gpu
+def test_a_run_on_cuda(untrained: Path) -> None:
+    for device in ("cuda", "cuda:0", "auto"):
+        assert "(torch fp32 on cuda" in evaluate_run(untrained, limit=1, device=device).what
 
 
 def test_neither_run_nor_bundle(tmp_path: Path) -> None:

@@ -14,9 +14,14 @@ import safetensors.torch
 import torch
 from toys import Started, call, errors_of, leftovers, network, read_json, teacher_tree, tree, write_data, write_recipe, write_story
 
-from rdd_deploy.errors import DeviceError
-from rdd_deploy.fit import learning_rate_factor, make_fabric, resolve_precision
-from rdd_deploy.recipe import Train
+from rdd_deploy.data.loader import Batch
+from rdd_deploy.errors import DeviceError, DivergedError
+from rdd_deploy.fit import Loss, Story, fit, learning_rate_factor, make_fabric, resolve_precision
+from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.prepare import Prepared
+from rdd_deploy.recipe import Train, load_recipe
+from rdd_deploy.run import RunFolder
+from rdd_deploy.train import train_recipe
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +156,37 @@ def test_diverging_ends_with_the_batchs_names(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "student_alone" / "summary.json").exists()
 
 
+def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:
+    """Its loss is finite, so only the gradient's norm tells; the next batch's loss would be NaN."""
+    recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")) | {"name": "toy"}))
+    assert recipe.student is not None
+    seen: list[torch.Tensor] = []
+
+    def objective(output: Output, batch: Batch, progress: float) -> Loss:
+        seen.append(batch.indices)
+        loss = output.primary.mean()
+        total = loss + (loss - loss).sqrt() if len(seen) == 2 else loss  # 0, with the slope of a square root at 0
+        return Loss(total, {"task": total.detach()})
+
+    data, folder = Prepared(recipe), RunFolder(tmp_path / "runs" / "toy")
+    folder.write_recipe(recipe)
+    segmenter, story = Segmenter(recipe.student, 3), Story(objective, lambda _: "train", None)
+    with pytest.raises(DivergedError) as raised:
+        fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
+    names = ", ".join(data.frames.split.names[int(i)] for i in seen[1])
+    assert str(raised.value).startswith(f"the gradient's norm is nan on the batch of {names}; lower train.lr, ")
+    assert not folder.state.exists()
+
+
+def test_a_state_of_broken_weights_is_not_saved(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", train=2)  # one step an epoch: its loss is finite, what it leaves behind isn't
+    content = teacher_tree(root, evaluation={"every": 2})
+    content["train"] |= {"epochs": 2, "lr": 3e38, "momentum": 0, "weight_decay": 1, "warmup": 0, "clip": 0}
+    with pytest.raises(DivergedError, match=r"^the weights are no longer finite \(e\.g\. "):
+        train_recipe(load_recipe(write_recipe(tmp_path / "teacher.yaml", content)), tmp_path / "runs")
+    assert not (tmp_path / "runs" / "teacher" / "state.ckpt").exists()
+
+
 def test_weights_that_the_last_step_broke_are_not_saved(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data", train=2)  # one step: its loss is finite, what it leaves behind isn't
     write_recipe(tmp_path / "teacher.yaml", teacher_tree(root))
@@ -175,6 +211,11 @@ def test_poly_schedule_with_warm_up() -> None:
     ("changes", "sentence"),
     [
         ({"device": "banana"}, "can't train on 1 x 'banana'"),
+        ({"device": "tpu"}, "can't train on 1 x 'tpu'"),
+        (
+            {"device": "cuda:0"},
+            "train.device is 'cuda:0', expected a kind of device; set train.device=cuda, train.devices to how many, and CUDA_",
+        ),
         ({"device": "cpu", "precision": "16-mixed"}, "train.precision is 16-mixed, which 'cpu' can't compute in; set train.precision=auto"),
     ],
 )
@@ -184,11 +225,18 @@ def test_devices_and_precisions_that_are_not_there(changes: dict[str, Any], sent
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_no_gpu() -> None:
-    with pytest.raises(
-        DeviceError, match=r"train.device is 'cuda' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
-    ):
-        make_fabric(Train(device="cuda"))
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_no_gpu(device: str) -> None:
+    sentence = rf"train.device is '{device}' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
+    with pytest.raises(DeviceError, match=sentence):
+        make_fabric(Train(device=device))
+
+
+@pytest.mark.gpu
+def test_gpu_means_cuda() -> None:
+    one, other = make_fabric(Train(device="gpu")), make_fabric(Train(device="cuda"))
+    assert one.device.type == "cuda"
+    assert one._precision.precision == other._precision.precision
 
 
 def test_precision_that_was_named_is_kept() -> None:

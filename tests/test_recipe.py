@@ -6,7 +6,7 @@ import yaml
 from toys import network, tree, write_recipe
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
+from rdd_deploy.recipe import Recipe, check_name, find_recipe, load_recipe
 from rdd_deploy.run import RunFolder
 from rdd_deploy.schema import validated
 
@@ -29,6 +29,21 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
         ({"data": {"name": "streets", "classes": ["a"]}}, "  data.classes and data.palette belong to the 'folder' data set, not to 'streets'"),
         ({"distillation": {"teacher_student": {"min_kept": 1.5}}}, "min_kept is 1.5; expected a share from 0 to 1, or a whole number of pixels"),
+        ({"name": "latest"}, "name is 'latest', which links to the newest run; choose another"),
+        ({"augment": {"crop": [4_000_000, 64]}}, "augment.crop is [4000000, 64]; expected at most [8192, 8192]"),
+        ({"train": {"seed": -1}}, "train.seed: got -1, expected: input should be greater than or equal to 0"),
+        ({"train": {"seed": 2**63}}, "train.seed: got 9223372036854775808, expected: input should be less than 9223372036854775808"),
+        ({"data": {"name": "streets", "seed": -1}}, "data.seed: got -1, expected: input should be greater than or equal to 0"),
+        ({"data": {"name": "streets", "void_ids": [3]}}, "data.void_ids belongs to the 'folder' data set, 'streets' has its own; leave it out"),
+        ({"data": {"name": "camvid", "count": 8}}, "data.count and data.seed belong to the 'streets' data set, not to 'camvid'; leave them out"),
+        ({"data": {"name": "camvid", "seed": 8}}, "data.count and data.seed belong to the 'streets' data set, not to 'camvid'; leave them out"),
+        ({"data": {"name": "folder", "classes": ["a", "a"]}}, "data.classes is ['a', 'a']; expected names that differ from each other, none of them empty"),
+        ({"data": {"name": "folder", "classes": ["a", " "]}}, "data.classes is ['a', ' ']; expected names that differ from each other, none of them empty"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "palette": [[1, 2, 3]]}}, "data.palette has 1 colours for 2 classes; give one colour a class"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "palette": [[300, 0, 0], [0, 5, 0]]}}, "data.palette.0.0: got 300, expected: input should be"),
+        ({"data": {"name": "streets", "count": True}}, "data.count: got True, expected a number, not true or false"),
+        ({"train": {"epochs": True}}, "train.epochs: got True, expected a number, not true or false"),
+        ({"data": {"name": "streets", "size": [True, 64]}}, "data.size: got [True, 64], expected a number, not true or false"),
         ({"name": "a b"}, "name: got 'a b', expected: string should match pattern"),
         ({"train": {"ema": 1.0}}, "train.ema: got 1.0, expected: input should be less than 1"),
         ({"train": {"lr": float("nan")}}, "train.lr: got nan, expected: "),
@@ -75,6 +90,33 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
     assert "train.sead: unknown key; did you mean 'seed'?" in str(raised.value)
 
 
+def test_every_wrong_override_is_told_with_the_files_problems(tmp_path: Path) -> None:
+    content = tree(tmp_path)
+    content["train"] |= {"lr": -1}
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(write_recipe(tmp_path / "toy.yaml", content), ["train.seed", "train..x=2", "train.y=3"])
+    assert [line.split(";")[0] for line in str(raised.value).splitlines()] == [
+        f"{tmp_path}/toy.yaml has 4 problems:",
+        "  override 'train.seed' isn't of the form key.sub=value, e.g. train.seed=1",
+        "  override 'train..x=2' isn't of the form key.sub=value, e.g. train.seed=1",
+        "  train.lr: got -1, expected: input should be greater than 0",
+        "  train.y: unknown key",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a b", "", "../x", ".x", "latest", "a\n"])
+def test_names_that_no_run_can_have(name: str) -> None:
+    with pytest.raises(
+        RecipeError, match=r"(?s)^--name is '.*'; expected letters, digits, '\.', '_' and '-', beginning with a letter or digit, and"
+    ):
+        check_name(name)
+
+
+def test_names_that_a_run_can_have() -> None:
+    for name in (None, "a", "lite0_rdd_1", "a.1-b"):
+        check_name(name)
+
+
 def test_recipes_are_frozen(tmp_path: Path) -> None:
     recipe = validated(Recipe, tree(tmp_path) | {"name": "x"}, "toy.yaml")
     with pytest.raises(ValueError, match="frozen"):
@@ -90,6 +132,9 @@ def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_recipe("near.yaml", beside=tmp_path / "other" / "x.yaml") == tmp_path / "other" / "near.yaml"
     with pytest.raises(RecipeError, match=r"^no recipe 'lost'; expected a YAML file, or one of known in recipes/$"):
         find_recipe("lost")
+    for nothing in ("", "."):
+        with pytest.raises(RecipeError, match=r"names no recipe; expected a YAML file, or the name of one in recipes/"):
+            find_recipe(nothing)
 
 
 def test_dumped_recipe_is_plain_yaml(tmp_path: Path) -> None:

@@ -100,9 +100,12 @@ def read_frame(path: Path) -> Frame:
 
 def read_mask(path: Path) -> Labels:
     """Read an index mask as uint8 (H, W). Palette PNGs give their indices, colour masks are refused."""
-    mask = _palette_indices(path) if path.suffix.lower() == ".png" else None
+    depth, colour = _png_kind(path)
+    mask = _palette_indices(path) if colour == _PALETTE else None
     if mask is None:
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        if mask is not None and colour == _GREY and depth < 8:
+            mask = mask // (255 // (2**depth - 1))  # OpenCV spreads 1, 2 and 4 bits over 0 to 255
     if mask is None:
         raise DataError(f"can't read the mask {path}: {_why(path)}")
     if mask.ndim == 3 and mask.shape[2] == 3 and (mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all():
@@ -114,15 +117,22 @@ def read_mask(path: Path) -> Labels:
     return np.asarray(mask, np.uint8)
 
 
-def _palette_indices(path: Path) -> Labels | None:
-    """The indices of a palette PNG (OpenCV would expand them to colours), None where the file is of another kind."""
+_GREY, _PALETTE = 0, 3
+"""PNG's colour types."""
+
+
+def _png_kind(path: Path) -> tuple[int, int]:
+    """Bit depth and colour type of a PNG; (0, -1) where the file is none."""
     try:
         with path.open("rb") as file:
             head = file.read(26)
     except OSError:
-        return None
-    if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n" or head[25] != 3:
-        return None
+        return 0, -1
+    return (head[24], head[25]) if len(head) == 26 and head[:8] == b"\x89PNG\r\n\x1a\n" else (0, -1)
+
+
+def _palette_indices(path: Path) -> Labels | None:
+    """The indices of a palette PNG (OpenCV would expand them to colours), None where it is damaged."""
     from PIL import Image  # only data sets with palette masks need it
 
     try:

@@ -58,18 +58,19 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
     recorded: Mapping[str, Any] = manifest.provenance
     if not recorded.get("data"):
         raise DataError(f"the manifest of '{manifest.name}' names no data set to measure on; export the bundle again from its run folder")
-    own = recorded["data"] == "folder"
+    own: dict[str, Any] = {}  # what belongs to that data set alone
+    if recorded["data"] == "folder":
+        void_ids = [int(value) for value in str(recorded.get("data_void_ids") or "").split()]
+        own = {"classes": list(manifest.classes), "palette": list(manifest.palette), "void_ids": void_ids}
+    elif recorded["data"] == "streets":
+        own = {"seed": int(recorded.get("data_seed") or 0), "count": recorded.get("data_count")}
     data = Data(
         name=recorded["data"],
         root=str(root or recorded.get("data_root") or "data"),
         size=(int(recorded["data_height"]), int(recorded["data_width"])),
-        seed=int(recorded.get("data_seed") or 0),
-        count=recorded.get("data_count"),
         workers=0,
         memory=False,
-        classes=list(manifest.classes) if own else None,
-        palette=list(manifest.palette) if own else None,
-        void_ids=[int(value) for value in str(recorded.get("data_void_ids") or "").split()],
+        **own,
     )
     opened = open_data(data, split)
     if tuple(opened.task.classes) != tuple(manifest.classes):

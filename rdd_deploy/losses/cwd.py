@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rdd_deploy.losses.kd import checked_temperature
+
 
 class ChannelWise(nn.Module):
     """T² / C · Σ_c KL(softmax over the pixels of the teacher's map c ‖ the student's), mean over the batch; T = 4 (paper, Eq. 4-6).
@@ -15,7 +17,7 @@ class ChannelWise(nn.Module):
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = checked_temperature(temperature)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(student_logits.device.type, enabled=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -58,12 +59,21 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
 
 
+def checked_temperature(temperature: float) -> float:
+    """The temperature as it is; ValueError where a loss can't divide by it."""
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature!r}; expected a number above 0")
+    return temperature
+
+
 class PixelKD(nn.Module):
     """``pixel_kd`` as a module, for the table of losses."""
 
     def __init__(self, temperature: float = 1.0, ignore_index: int = IGNORE) -> None:
         super().__init__()
-        self.temperature, self.ignore_index = temperature, ignore_index
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+            raise ValueError(f"ignore_index is {ignore_index!r}; expected a whole number")
+        self.temperature, self.ignore_index = checked_temperature(temperature), ignore_index
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         return pixel_kd(student_logits, teacher_logits, target, temperature=self.temperature, ignore_index=self.ignore_index)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from rdd_deploy.data.base import Frame, Labels
+from rdd_deploy.errors import DeviceError
 from rdd_deploy.evaluate import Predict
 from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.models.segmenter import Segmenter
@@ -14,6 +15,20 @@ from rdd_deploy.models.segmenter import Segmenter
 def autocast_dtype(precision: str) -> torch.dtype | None:
     """What a Fabric precision computes in under autocast; None for float32."""
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+
+
+def checked_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as torch's device; DeviceError where it isn't there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise DeviceError(f"the device is '{name}'; expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"the device is '{name}' but torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; use one of them, or the cpu"
+        )
+    return torch.device(name)
 
 
 def torch_predictor(segmenter: Segmenter, size: tuple[int, int], device: torch.device | str = "cpu", precision: str = "32-true") -> Predict:

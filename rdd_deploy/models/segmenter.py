@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import timm
@@ -81,13 +82,18 @@ def _encoder(network: Network) -> nn.Module:
     options: dict[str, Any] = {"features_only": True, "pretrained": False}
     if network.output_stride != 32:
         options["output_stride"] = network.output_stride
+    failures = (NotImplementedError, AssertionError, RuntimeError, AttributeError, ValueError, TypeError)
     try:
         return timm.create_model(network.encoder, **options)  # type: ignore[no-any-return]
-    except (NotImplementedError, AssertionError) as error:
-        raise RecipeError(
-            f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set output_stride: 32"
-        ) from error
-    except (RuntimeError, AttributeError, ValueError, TypeError) as error:
-        raise RecipeError(
-            f"timm gives no feature maps for encoder '{network.encoder}': {str(error).splitlines()[0]}; choose another"
-        ) from error
+    except failures as error:
+        problem = error
+    # Encoders refuse a stride in many ways, some by not knowing the word: what they do without it tells.
+    if options.pop("output_stride", None):
+        with suppress(*failures):
+            timm.create_model(network.encoder, **options)
+            raise RecipeError(
+                f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set student.output_stride=32 "
+                "(in a teacher recipe network.output_stride=32)"
+            ) from problem
+    reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+    raise RecipeError(f"timm gives no feature maps for encoder '{network.encoder}': {reason}; choose another") from problem

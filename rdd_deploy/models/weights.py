@@ -70,13 +70,20 @@ def _from_package(encoder: nn.Module, package: str) -> str:
 
 
 def _from_file(encoder: nn.Module, path: Path) -> str:
-    state = _read(path)
+    state = _spelt_alike(_read(path), encoder)
     wanted = encoder.state_dict()
-    if all(name in state for name in wanted if not name.endswith("num_batches_tracked")):
+    # A .safetensors file keeps its tensors in an order of its own, which says nothing.
+    if path.suffix == ".safetensors" or all(name in state for name in wanted if not name.endswith("num_batches_tracked")):
         _load_by_name(encoder, state, str(path))
     else:
         _load_in_order(encoder, state, path)
     return str(path)
+
+
+def _spelt_alike(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
+    """The state under the encoder's names: timm spells ``stages.0`` also ``stages_0``, our own checkpoints write ``encoder.`` before it."""
+    own = {name.replace(".", "_"): name for name in encoder.state_dict()}
+    return {own.get(name.removeprefix("encoder.").replace(".", "_"), name): value for name, value in state.items()}
 
 
 def _load_in_order(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -209,7 +216,9 @@ def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmen
         raise
     except Exception as error:  # damaged header, truncated file, invalid JSON
         raise WeightsError(f"{path} can't be read: {str(error).splitlines()[0]}; the file is damaged, train or copy it again") from error
-    own = list(facts["classes"])
+    own = list(facts.get("classes") or ()) if isinstance(facts, dict) else []
+    if not own:
+        raise WeightsError(f"{path} doesn't say which classes it was trained on; expected a checkpoint written by distill or train")
     if classes is not None and own != list(classes):
         raise WeightsError(
             f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})"

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -31,6 +33,24 @@ def test_masks_by_index_however_they_are_stored(tmp_path: Path) -> None:
     palette.save(tmp_path / "palette.png")
     for name in ("grey", "three", "palette"):
         assert (read_mask(tmp_path / f"{name}.png") == labels).all(), name
+
+
+def write_grey_png(path: Path, labels: np.ndarray, bits: int) -> None:
+    """A greyscale PNG of 1, 2 or 4 bits a pixel; no library here writes all three."""
+    padded = np.pad(labels, ((0, 0), (0, -labels.shape[1] % (8 // bits))))
+    packed = np.packbits(np.unpackbits(padded[..., None], axis=2)[..., 8 - bits :].reshape(len(labels), -1), axis=1)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    header = struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_masks_of_few_bits_keep_their_ids(tmp_path: Path, bits: int) -> None:
+    labels = (np.arange(9 * 13).reshape(9, 13) % 2**bits).astype(np.uint8)
+    write_grey_png(tmp_path / "mask.png", labels, bits)
+    assert (read_mask(tmp_path / "mask.png") == labels).all()
 
 
 def test_masks_that_are_none(tmp_path: Path) -> None:

@@ -36,6 +36,24 @@ def test_any_odd_frame_through_every_head_and_encoder(head: str, encoder: str) -
             assert logits.isfinite().all()
 
 
+def test_an_encoder_that_knows_no_output_stride() -> None:
+    with torch.inference_mode():
+        output = made(encoder="densenet121", output_stride=32).eval()(frames(1, 72, 104))
+    assert tuple(output.primary.shape) == (1, 5, 72, 104)
+
+
+def test_an_encoder_of_certain_frame_sizes_names_them() -> None:
+    network = Network(encoder="dla46_c", weights="none", output_stride=32)
+    sentence = (
+        r"^encoder 'dla46_c' only takes frames whose height and width are multiples of 32, not 72x104; set data\.size and augment\.crop"
+    )
+    with pytest.raises(RecipeError, match=sentence):
+        build(network, 3, "student", [(64, 96), (72, 104)])
+    with pytest.raises(RecipeError, match=sentence):
+        build(network, 3, "student")
+    build(network, 3, "student", [(64, 96), (96, 96)])
+
+
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_output_strides_and_training(head: str, stride: int) -> None:
@@ -74,7 +92,15 @@ def test_normalisation_is_inside_and_the_encoders_own() -> None:
     [
         ({"encoder": "mobilnetv3_small_050"}, r"^unknown encoder 'mobilnetv3_small_050'; did you mean mobilenetv3_small_050 or "),
         ({"encoder": "zzzzqqqq"}, r"^unknown encoder 'zzzzqqqq'; see timm\.list_models\(\)$"),
-        ({"encoder": "inception_v4", "output_stride": 8}, r"^encoder 'inception_v4' can't run at output_stride 8; set output_stride: 32$"),
+        (
+            {"encoder": "inception_v4", "output_stride": 8},
+            r"^encoder 'inception_v4' can't run at output_stride 8; set student\.output_stride=32",
+        ),
+        (
+            {"encoder": "densenet121"},
+            r"^encoder 'densenet121' can't run at output_stride 16; set student\.output_stride=32 \(in a teacher recipe net",
+        ),
+        ({"encoder": "hrnet_w18_small"}, r"^encoder 'hrnet_w18_small' can't run at output_stride 16; set student\.output_stride=32"),
     ],
 )
 def test_encoders_that_are_none(network: dict[str, object], sentence: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import safetensors.torch
+import timm
 import torch
 from toys import ENCODER
 
@@ -59,6 +60,42 @@ def test_a_local_file_by_order(tmp_path: Path) -> None:
     segmenter = made(2, weights=str(tmp_path / "w.pth"))
     initialise(segmenter)
     assert torch.equal(next(iter(segmenter.encoder.state_dict().values())), next(iter(donor.values())))
+
+
+def test_our_own_checkpoint_gives_its_encoder(tmp_path: Path) -> None:
+    donor = made(1)
+    save_segmenter(tmp_path / "student.safetensors", donor, FACTS)
+    segmenter = made(2, weights=str(tmp_path / "student.safetensors"))
+    head = segmenter.head.project[0].weight.clone()
+    initialise(segmenter)
+    assert same(segmenter.encoder, donor.encoder)
+    assert torch.equal(segmenter.head.project[0].weight, head)
+
+
+def test_timms_own_spelling_of_a_feature_extractor(tmp_path: Path) -> None:
+    """A file of timm's whole network writes ``stages.0`` where its feature extractor has ``stages_0``."""
+    donor = timm.create_model("test_convnext")
+    safetensors.torch.save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    segmenter = made(2, encoder="test_convnext", output_stride=32, weights=str(tmp_path / "w.safetensors"))
+    initialise(segmenter)
+    assert torch.equal(segmenter.encoder.stages_0.blocks[0].conv_dw.weight, donor.stages[0].blocks[0].conv_dw.weight)
+
+
+def test_safetensors_never_match_by_order(tmp_path: Path) -> None:
+    donor = {f"other.{i:04}": value for i, value in enumerate(made(1).encoder.state_dict().values()) if value.ndim}
+    safetensors.torch.save_file(donor, tmp_path / "w.safetensors")
+    segmenter = made(2, weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors doesn't fit the encoder: \d+ tensors are missing or of another shape, e\.g\. conv_stem"
+    ):
+        initialise(segmenter)
+    assert same(segmenter, made(2))
+
+
+def test_a_checkpoint_without_classes(tmp_path: Path) -> None:
+    save_segmenter(tmp_path / "a.safetensors", made(), {"size": [64, 64]})
+    with pytest.raises(WeightsError, match=r"a\.safetensors doesn't say which classes it was trained on; expected a checkpoint written by"):
+        load_segmenter(tmp_path / "a.safetensors")
 
 
 def test_files_that_do_not_fit(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_wrong_recipe_is_refused_before_torch_is_imported(command: str, tmp_pa
             "error: --compute-capability names GPUs for TensorRT; profile 'onnxruntime-fp32' is for",
         ),
         (["--onnx", "--openvino", "--plan", "p.yaml"], "error: --plan replays one profile's plan, got 2 profiles; name one"),
-        (["--onnx", "--fp16"], "error: no profile 'onnxruntime-fp16'; expected a YAML file, or one of "),
+        (["--onnx", "--fp16"], "error: --onnx has no fp16; expected fp32 or int8"),
         (["--onnx", "--max-drop", "-1"], "error: profile onnxruntime-fp32 has 1 problem:"),
     ],
 )

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -31,35 +33,43 @@ def test_two_processes_train_one_network_and_speak_once(tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1"]
 
 
-def test_killed_pair_resumes_bit_for_bit_and_ctrl_c_stops_both(tmp_path: Path) -> None:
+def test_a_killed_pair_resumes_bit_for_bit(tmp_path: Path) -> None:
     (tmp_path / "pair.yaml").write_text(RECIPE.replace("epochs: 1", "epochs: 3").replace("channels: 16", "channels: 16, dropout: 0.4"))
     command = [sys.executable, "-m", "rdd_deploy.train", "pair.yaml", "--name"]
     subprocess.run([*command, "whole"], cwd=tmp_path, capture_output=True, timeout=200, check=True)
-
-    killed = subprocess.Popen(
-        [*command, "killed"], cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for(tmp_path / "runs/killed/state.ckpt", killed)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait(30)
+    with started([*command, "killed"], tmp_path) as killed:
+        wait_for(tmp_path / "runs/killed/state.ckpt", killed)
     subprocess.run([*command, "killed", "--resume"], cwd=tmp_path, capture_output=True, timeout=200, check=True)
     assert weights(tmp_path / "runs/killed") == weights(tmp_path / "runs/whole")
 
-    stopped = subprocess.Popen(
-        [*command, "stopped", "train.epochs=500"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(tmp_path / "runs/stopped/metrics.csv", stopped)
-    stopped.send_signal(signal.SIGINT)  # to one of the two only
-    _, errors = stopped.communicate(timeout=100)
-    assert stopped.returncode == 130, errors
+
+def test_ctrl_c_to_one_of_a_pair_stops_both(tmp_path: Path) -> None:
+    (tmp_path / "pair.yaml").write_text(RECIPE.replace("epochs: 1", "epochs: 500"))
+    with started([sys.executable, "-m", "rdd_deploy.train", "pair.yaml"], tmp_path) as pair:
+        wait_for(tmp_path / "runs/pair/metrics.csv", pair)
+        pair.send_signal(signal.SIGINT)
+        _, errors = pair.communicate(timeout=100)
+    assert pair.returncode == 130, errors
     assert "the state is saved, go on with the same command and --resume" in errors
+
+
+@contextmanager
+def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in a group of its own, which is killed at the end with its children, whatever happened."""
+    process = subprocess.Popen(command, cwd=cwd, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
 def weights(run: Path) -> dict[str, list[float]]:
     return {name: tensor.flatten().tolist() for name, tensor in safetensors.torch.load_file(run / "teacher.safetensors").items()}
 
 
-def wait_for(path: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     while not path.is_file():
         assert process.poll() is None
         time.sleep(0.02)

@@ -173,7 +173,7 @@ def _measured(profile: Profile, graph: onnx.ModelProto, source: Source, referenc
     try:
         with tempfile.TemporaryDirectory(prefix="rdd-export-") as name:
             folder = Path(name)
-            _save_model(profile, graph, folder / "model.onnx")
+            _save_model(profile, graph, folder / "model.onnx", _stand_in(profile))
             backend = profile.backend if not profile.backend.startswith("tensorrt") else "onnxruntime"
             describe(folder, **_fields(source, profile, graph, reference) | {"backend": backend, "precision": _stand_in(profile)})
             return compare_bundle(folder, reference, device="cpu")
@@ -185,10 +185,10 @@ def _stand_in(profile: Profile) -> str:
     return "fp32" if profile.backend.startswith("tensorrt") and profile.precision == "fp16" else profile.precision
 
 
-def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path) -> None:
+def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path, precision: str) -> None:
     model = onnx.ModelProto()
     model.CopyFrom(with_tail(graph, profile.tail))
-    set_metadata(model, {PRECISION: profile.precision})
+    set_metadata(model, {PRECISION: precision})
     save_graph(model, path)
 
 
@@ -209,7 +209,7 @@ def _write(
             save_plan(folder / "plan.yaml", trial, not forced)
         if profile.backend.startswith("tensorrt"):
             return _write_engine(source, profile, graph, reference, folder, options, fields, trial)
-        _save_model(profile, graph, folder / "model.onnx")
+        _save_model(profile, graph, folder / "model.onnx", profile.precision)
         describe(folder, **fields)
         comparison = compare_bundle(folder, reference, device="cpu")
         if profile.precision != "int8":  # INT8 graphs have been through the gate

@@ -24,6 +24,7 @@ def test_replaces_the_old_one(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with new_bundle(target) as folder:
             (folder / "file").write_text(content)
+            (folder / "manifest.json").write_text("{}")
     assert (target / "file").read_text() == "two"
     assert [path.name for path in target.parent.iterdir()] == ["b"]
 
@@ -46,6 +47,7 @@ def test_failure_keeps_the_old_one(tmp_path: Path) -> None:
     target = tmp_path / "b"
     with new_bundle(target) as folder:
         (folder / "file").write_text("old")
+        (folder / "manifest.json").write_text("{}")
 
     def fail() -> None:
         with new_bundle(target) as folder:

@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 sys.path.insert(0, str(Path(__file__).parent))  # toys
 
 CAMVID = (os.environ.get("RDD_CAMVID"), "data/camvid", "../shared/data/camvid")

@@ -290,9 +290,10 @@ def desktop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desktop]:
         pytest.skip("needs a virtual screen: apt-get install xvfb xdotool")
     folder = tmp_path_factory.mktemp("screen")
     read, write = os.pipe()
-    # Xvfb picks a free display and writes its number once it is ready.
+    # Xvfb picks a free display and writes its number once it is ready. It would reset whenever its last client leaves, which xdotool does
+    # at every call, and refuse the app that connects just then.
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1100x800x24", "-fbdir", str(folder), "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1100x800x24", "-fbdir", str(folder), "-nolisten", "tcp", "-noreset"],
         pass_fds=[write],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -76,13 +76,19 @@ def test_labels_give_the_running_miou(tmp_path: Path, bundles: tuple[Path, Path]
         run(tmp_path, bundles[0], source=str(folder), labels=masks)
 
 
-def test_a_bad_mask_costs_one_frame_its_truth(
-    tmp_path: Path, bundles: tuple[Path, Path], folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    masks = tmp_path / "masks"
+def masks_of(folder: Path, place: Path) -> Path:
+    """A folder with the toy network's own answer to each frame."""
+    masks = place / "masks"
     masks.mkdir()
     for path in folder.iterdir():
         cv2.imwrite(str(masks / path.name), truth(np.asarray(cv2.imread(str(path)))))
+    return masks
+
+
+def test_a_bad_mask_costs_one_frame_its_truth(
+    tmp_path: Path, bundles: tuple[Path, Path], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = masks_of(folder, tmp_path)
     (masks / "frame0.png").write_bytes(b"no mask")
     record = run(tmp_path, bundles[0], source=str(folder), labels=masks)
     assert (record["frames"], record["bad_frames"], record["bundles"][0]["miou_pct"]) == (12, 0, 100.0)
@@ -103,10 +109,7 @@ def test_bad_masks_in_a_row_end_the_run(tmp_path: Path, bundles: tuple[Path, Pat
 def test_a_bundle_of_other_classes_than_the_labels_is_named(
     tmp_path: Path, bundles: tuple[Path, Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for path in folder.iterdir():
-        cv2.imwrite(str(masks / path.name), truth(np.asarray(cv2.imread(str(path)))))
+    masks = masks_of(folder, tmp_path)
     other = toy_bundle(tmp_path / "animals", manifest={"classes": ["cat", "dog", "cow"]})
     run(tmp_path, bundles[0], other, source=str(folder), labels=masks, max_frames=1)
     assert capsys.readouterr().err == (

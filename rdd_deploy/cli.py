@@ -49,7 +49,7 @@ def start(name: str) -> NoReturn:
     module, extra, _ = COMMANDS[name]
     try:
         if name in ("distill", "train") and find_spec("torch"):  # without it no recipe would help
-            _check_recipe(sys.argv[1:])
+            _check_recipe(name, sys.argv[1:])
         command = import_module(module).main
     except KeyboardInterrupt:
         console.err.print("interrupted")
@@ -64,7 +64,7 @@ def start(name: str) -> NoReturn:
     sys.exit(0)
 
 
-def _check_recipe(words: list[str]) -> None:
+def _check_recipe(command: str, words: list[str]) -> None:
     """Load the recipe that the words name, with its overrides, for its errors alone; the command itself parses the words."""
     if "--help" in words:
         return
@@ -73,7 +73,7 @@ def _check_recipe(words: list[str]) -> None:
     values = {i + 1 for i, word in enumerate(words) if word in ("--output", "--name")}
     plain = [word for i, word in enumerate(words) if i not in values and not word.startswith("-")]
     if plain:
-        load_recipe(plain[0], plain[1:])
+        load_recipe(plain[0], plain[1:], distil=command == "distill")
 
 
 def usage() -> str:

@@ -23,14 +23,14 @@ from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
 from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
 from rdd_deploy.models.predict import autocast_dtype, torch_predictor
-from rdd_deploy.models.segmenter import Output, Segmenter, check_encoder
+from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.prepare import Prepared, build, changes, check_early, open_run
 from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe
 from rdd_deploy.recipe import Teacher as TeacherPart
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.teacher import CachedTeacher, LiveTeacher, TeacherOutput, Views, averaged_predictor, cached_teacher, describe
-from rdd_deploy.train import DRY_RUN_DONE, dry_run, facts_of, sizes, summary, train_recipe
+from rdd_deploy.train import dry_run, facts_of, sizes, summary, train_recipe
 
 
 class Teacher(NamedTuple):
@@ -92,33 +92,18 @@ def _checked(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> t
         raise RecipeError(
             f"{source} names no {'student' if recipe.student is None else 'teacher'}; distil needs both (train a lone network with rdd_deploy.train)"
         )
-    if not recipe.teacher.cache and (recipe.teacher.flip or len(recipe.teacher.scales) > 1):
-        raise RecipeError(
-            "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them"
-        )
     loss = _loss(recipe.distillation)
     check_early(recipe, folder, resume)
     return loss, _named_teacher(recipe, source, folder.path.parent)
 
 
 def _loss(config: Distillation) -> RelativeDifficultyLoss:
-    for extra in config.losses:
-        _extra(extra.name, extra.options)
     full, relative = config.teacher_full, config.teacher_student
     return RelativeDifficultyLoss(
         stage_share=config.stage_share, hand_over=config.hand_over, divergence=full.divergence, threshold=relative.threshold,
         min_kept=relative.min_kept, rule=relative.rule, reduction=relative.reduction, task_weight=config.task_weight,
         kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
     )  # fmt: skip
-
-
-def _extra(name: str, options: dict[str, Any]) -> torch.nn.Module:
-    if name not in EXTRA:
-        raise RecipeError(f"distillation.losses: unknown loss '{name}'; allowed: {', '.join(EXTRA)}")
-    try:
-        return EXTRA[name](**options)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"distillation.losses: options {options} don't fit the loss '{name}': {error}") from error
 
 
 def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
@@ -134,7 +119,6 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     teacher = load_recipe(teacher_path)
     if teacher.network is None:
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
-    check_encoder(teacher.network.encoder)
     # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
     same = {key: getattr(recipe.data, key) for key in ("name", "root", "classes", "palette", "void_ids", "count", "seed", "workers")}
     device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
@@ -238,7 +222,7 @@ def _measure_teacher(recipe: Recipe, teacher: Teacher, data: Prepared, fabric: F
 
 
 def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -> Any:
-    extras = [(extra.name, extra.weight, _extra(extra.name, extra.options)) for extra in recipe.distillation.losses]
+    extras = [(extra.name, extra.weight, EXTRA[extra.name](**extra.options)) for extra in recipe.distillation.losses]
     auxiliary_weight = recipe.train.auxiliary_weight
 
     def objective(output: Output, batch: Batch, progress: float) -> Loss:
@@ -285,7 +269,7 @@ def main(
     Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
     """
     check_name(name)
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), distil=True)
     if dry:
         _dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)
         return
@@ -294,11 +278,13 @@ def main(
 
 
 def _dry_run(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> None:
-    _, named = _checked(recipe, source, folder, resume)
-    assert recipe.teacher is not None
-    data = dry_run(recipe)
-    if _usable(recipe.teacher, named, folder.path.parent):
-        _load_teacher(recipe, named.checkpoint, data)
-    elif named.recipe is not None and named.recipe.network is not None:
-        build(named.recipe.network, len(data.validation.task), "teacher, to be trained first", sizes(named.recipe))
-    console.say(DRY_RUN_DONE)
+    def check_teacher(data: Prepared | None) -> None:
+        named = _named_teacher(recipe, source, folder.path.parent)
+        assert recipe.teacher is not None
+        if _usable(recipe.teacher, named, folder.path.parent):
+            if data:
+                _load_teacher(recipe, named.checkpoint, data)
+        elif named.recipe is not None and named.recipe.network is not None:
+            build(named.recipe.network, len(data.validation.task) if data else 2, "teacher, to be trained first", sizes(named.recipe))
+
+    dry_run(recipe, folder, resume, check_teacher)

@@ -17,6 +17,9 @@ code  meaning
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RddError(Exception):
     """Base of all errors that are the user's to mend."""
@@ -72,6 +75,29 @@ class DivergedError(RddError):
     """The training loss became NaN or infinite."""
 
     exit_code = 5
+
+
+class Problems:
+    """Errors of independent checks, told together."""
+
+    def __init__(self) -> None:
+        self.errors: list[RddError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep an error of this block for ``tell``, and go on."""
+        try:
+            yield
+        except RddError as error:
+            if str(error) not in map(str, self.errors):
+                self.errors.append(error)
+
+    def tell(self) -> None:
+        """Raise what was collected: a lone error as it is, several as one RddError of as many lines."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise RddError(f"{len(self.errors)} problems:\n" + "\n".join(f"  {error}" for error in self.errors))
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:

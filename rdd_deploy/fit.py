@@ -68,11 +68,6 @@ class Interrupted(RddError):
 def make_fabric(train: Train) -> Fabric:
     """Fabric for the recipe's device and precision; DeviceError where what was asked for isn't there."""
     accelerator = "cuda" if train.device == "gpu" else train.device
-    if ":" in accelerator:
-        raise DeviceError(
-            f"train.device is '{train.device}', expected a kind of device; set train.device={accelerator.split(':')[0]}, train.devices to how "
-            "many, and CUDA_VISIBLE_DEVICES to which"
-        )
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or set train.device=cpu"

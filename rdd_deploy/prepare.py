@@ -19,7 +19,7 @@ from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
 from rdd_deploy.data.loader import Frames
 from rdd_deploy.errors import DiskError, RddError, RecipeError
-from rdd_deploy.models.segmenter import Segmenter, check_encoder
+from rdd_deploy.models.segmenter import ODD, Segmenter
 from rdd_deploy.models.weights import initialise
 from rdd_deploy.recipe import Data, Network, Recipe
 from rdd_deploy.run import RunFolder
@@ -102,25 +102,19 @@ def build(network: Network, classes: int, role: str, sizes: Sequence[tuple[int, 
     return segmenter, source
 
 
-ODD = (72, 104)
-"""A frame size that no encoder's stride divides."""
-
-
 def _try_out(segmenter: Segmenter, sizes: Sequence[tuple[int, int]]) -> None:
     """Transformers of one fixed frame size, or with channels last, look like any other encoder until they see a frame."""
+    if fixed := segmenter.frame_sizes.fixed:
+        console.warn(
+            f"encoder '{segmenter.network.encoder}' only takes frames of {fixed[0]}x{fixed[1]}: every frame is resized to that inside"
+        )
     if not _problem_at(segmenter, ODD):
         return
     for height, width in sizes or (ODD,):
         if not (problem := _problem_at(segmenter, (height, width))):
             continue
-        encoder, multiple = segmenter.network.encoder, max(segmenter.encoder.feature_info.reduction())
-        if (height % multiple or width % multiple) and not _problem_at(segmenter, (3 * multiple, 5 * multiple)):
-            raise RecipeError(
-                f"encoder '{encoder}' only takes frames whose height and width are multiples of {multiple}, not {height}x{width}; set data.size "
-                "and augment.crop to such, or choose another encoder"
-            )
         raise RecipeError(
-            f"encoder '{encoder}' with head '{segmenter.network.head}' can't segment frames of {f'{height}x{width}' if sizes else 'any size'} "
+            f"encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' can't segment frames of {f'{height}x{width}' if sizes else 'any size'} "
             f"({problem}); choose another encoder, such as a plain convolutional one"
         )
 
@@ -139,12 +133,8 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     """Refuse what can be refused before data and weights are touched.
 
     Raises:
-        RecipeError: an unknown encoder.
         RddError: resuming with a recipe that differs from the run's.
     """
-    for network in (recipe.network, recipe.student):
-        if network is not None:
-            check_encoder(network.encoder)
     if resume and folder.state.is_file() and (changed := changes(folder, recipe)):
         raise RddError(
             f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"

@@ -5,16 +5,18 @@ A recipe is one experiment in one YAML file. ``load_recipe`` reads it, applies `
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.schema import load_yaml, override, validated
+from rdd_deploy.models.names import check_encoder
+from rdd_deploy.schema import RuledModel, load_yaml, override, validated
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LARGEST = 8192
@@ -27,15 +29,43 @@ def _not_latest(name: str) -> str:
     return name
 
 
+def _known_encoder(name: str) -> str:
+    try:
+        check_encoder(name)
+    except RecipeError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
+"""Fabric's accelerators."""
+
+
+def _kind_of_device(device: str) -> str:
+    kind = device.partition(":")[0]
+    if device in DEVICES:
+        return device
+    if kind in DEVICES:
+        raise ValueError(
+            f"train.device is '{device}', expected a kind of device; set train.device={kind}, train.devices to how many, and "
+            "CUDA_VISIBLE_DEVICES to which"
+        )
+    near = difflib.get_close_matches(device, DEVICES, 1, 0.5)
+    raise ValueError(
+        f"got '{device}', expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}" + (f"; did you mean '{near[0]}'?" if near else "")
+    )
+
+
 Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_latest)]
+Encoder = Annotated[str, AfterValidator(_known_encoder)]
+Device = Annotated[str, AfterValidator(_kind_of_device)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Size = Annotated[tuple[int, int], Field(description="[height, width] in pixels")]
 
 
-class Part(BaseModel):
+class Part(RuledModel):
     """Base of all parts: unknown keys are errors, values don't change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -57,11 +87,15 @@ def _holds_truth(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(_holds_truth(item) for item in value))
 
 
-def _check_size(key: str, size: tuple[int, int]) -> None:
+def _usable_size(size: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
     if min(size) < 32:
-        raise ValueError(f"{key} is {list(size)}; expected at least [32, 32]")
+        raise ValueError(f"got {list(size)}, expected at least [32, 32]")
     if max(size) > LARGEST:
-        raise ValueError(f"{key} is {list(size)}; expected at most [{LARGEST}, {LARGEST}]")
+        raise ValueError(f"got {list(size)}, expected at most [{LARGEST}, {LARGEST}]")
+    return size
+
+
+Size = Annotated[tuple[int, int], AfterValidator(_usable_size)]
 
 
 class Data(Part):
@@ -78,23 +112,24 @@ class Data(Part):
     workers: Annotated[int, Field(ge=0)] | None = Field(None, description="loader processes; default: 0 on up to 2 cores, else up to 8")
     memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Data:
-        _check_size("data.size", self.size)
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Folders alone are described by the recipe, streets alone are counted and seeded."""
         if self.name == "folder" and not self.classes:
-            raise ValueError("data.classes is missing; a 'folder' data set needs its class names in the order of their ids")
+            yield "name classes", "data.classes is missing; a 'folder' data set needs its class names in the order of their ids"
         if self.name != "folder" and (self.classes or self.palette):
-            raise ValueError(f"data.classes and data.palette belong to the 'folder' data set, not to '{self.name}'")
+            yield "name classes palette", f"data.classes and data.palette belong to the 'folder' data set, not to '{self.name}'"
         # A run's recipe.yaml spells every default out, so only another value than that was meant to have an effect.
         if self.name != "folder" and self.void_ids != [255]:
-            raise ValueError(f"data.void_ids belongs to the 'folder' data set, '{self.name}' has its own; leave it out")
+            yield "name void_ids", f"data.void_ids belongs to the 'folder' data set, '{self.name}' has its own; leave it out"
         if self.name != "streets" and (self.count is not None or self.seed):
-            raise ValueError(f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out")
+            yield "name count seed", f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out"
         if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):
-            raise ValueError(f"data.classes is {self.classes}; expected names that differ from each other, none of them empty")
+            yield "classes", f"data.classes is {self.classes}; expected names that differ from each other, none of them empty"
         if self.classes and self.palette and len(self.palette) != len(self.classes):
-            raise ValueError(f"data.palette has {len(self.palette)} colours for {len(self.classes)} classes; give one colour a class")
-        return self
+            yield (
+                "classes palette",
+                f"data.palette has {len(self.palette)} colours for {len(self.classes)} classes; give one colour a class",
+            )
 
 
 class Augment(Part):
@@ -107,21 +142,21 @@ class Augment(Part):
         0.3, description="strength of brightness, contrast and saturation; hue a tenth of it"
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Augment:
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Scales in their order."""
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"augment.scale is {list(self.scale)}; expected [least, largest]")
-        _check_size("augment.crop", self.crop)
-        return self
+            yield "scale", f"augment.scale is {list(self.scale)}; expected [least, largest]"
 
 
 class Network(Part):
     """A segmenter: timm encoder, decode head, optional auxiliary FCN head on the last but one feature map."""
 
-    encoder: str = Field(..., description="any timm encoder with feature maps")
+    encoder: Encoder = Field(..., description="any timm encoder with feature maps")
     head: Literal["lraspp", "deeplabv3", "deeplabv3plus", "pspnet"] = "lraspp"
     weights: str = Field("imagenet", description="'imagenet', 'none', or the path of a local file with the encoder's weights")
-    output_stride: Literal[8, 16, 32] = 16
+    output_stride: Literal["auto", 8, 16, 32] = Field(
+        "auto", description="of the last features, by dilation; auto: 16, or 32 for an encoder that can't be dilated"
+    )
     channels: Annotated[int, Field(ge=8)] = Field(128, description="width of the decode head")
     auxiliary: bool = Field(False, description="FCN head on stage-4 features; a teacher needs it for stage 1 of RDD")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -140,11 +175,15 @@ class Teacher(Part):
     flip: bool = Field(False, description="average the teacher over mirrored frames")
     scales: list[Positive] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
 
-    @model_validator(mode="after")
-    def _named(self) -> Teacher:
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """It is named, and only a cached one is averaged."""
         if not self.recipe and not self.checkpoint:
-            raise ValueError("teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint")
-        return self
+            yield "recipe checkpoint", "teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"
+        if not self.cache and (self.flip or len(self.scales) > 1):
+            yield (
+                "cache flip scales",
+                "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
+            )
 
 
 class TeacherFull(Part):
@@ -161,19 +200,37 @@ class TeacherStudent(Part):
     min_kept: Annotated[float | int, Field(ge=0)] = Field(0.05, description="share of the batch's pixels (0 to 1) or a count (integer)")
     reduction: Literal["kept", "all"] = Field("kept", description="mean over the kept pixels, or their sum over all valid pixels")
 
-    @model_validator(mode="after")
-    def _share(self) -> TeacherStudent:
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """A share is one."""
         if isinstance(self.min_kept, float) and self.min_kept > 1:
-            raise ValueError(f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels")
-        return self
+            yield "min_kept", f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels"
+
+
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {"kd": {"temperature": Positive, "ignore_index": int}, "cwd": {"temperature": Positive}}
+"""Options of the losses in ``rdd_deploy.losses.EXTRA``, repeated here because a recipe is checked before torch is imported."""
 
 
 class ExtraLoss(Part):
     """A further distillation loss beside the plain KD term."""
 
-    name: str
+    name: Literal["kd", "cwd"]
     weight: float = 1.0
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The options are the loss's own."""
+        known = LOSS_OPTIONS[self.name]
+        for key, value in self.options.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1, 0.5)
+                hint = f"did you mean '{near[0]}'? " if near else ""
+                yield "name options", f".options.{key}: unknown option of the loss '{self.name}'; {hint}allowed: {', '.join(known)}"
+                continue
+            try:
+                TypeAdapter(known[key]).validate_python(value, strict=not isinstance(value, int) or isinstance(value, bool))
+            except ValidationError as error:
+                expected = error.errors()[0]["msg"]
+                yield "name options", f".options.{key}: got {value!r}, expected: {expected[0].lower()}{expected[1:]}"
 
 
 class Distillation(Part):
@@ -189,7 +246,7 @@ class Distillation(Part):
     )
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
     temperature: Positive = 1.0
-    losses: list[ExtraLoss] = []
+    losses: list[ExtraLoss] = Field(default_factory=list)
 
 
 class Train(Part):
@@ -211,7 +268,7 @@ class Train(Part):
     )
     auxiliary_weight: Annotated[float, Field(ge=0)] = 0.4
     seed: Seed = 0
-    device: str = Field("auto", description="auto, cpu, cuda, or Fabric's accelerator name; an unavailable one is an error")
+    device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")
     devices: Annotated[int, Field(ge=1)] = Field(1, description="number of GPUs (or processes on a CPU)")
     nodes: Annotated[int, Field(ge=1)] = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
@@ -219,13 +276,13 @@ class Train(Part):
     save_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between resumable states")
     pictures_every: Annotated[int, Field(ge=0)] = Field(10, description="epochs between pictures; 0: none")
 
-    @model_validator(mode="after")
-    def _shared(self) -> Train:
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Each device takes an equal share of the batch."""
         if self.batch % (self.devices * self.nodes):
-            raise ValueError(
-                f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly; expected a multiple"
+            yield (
+                "batch devices nodes",
+                f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly; expected a multiple",
             )
-        return self
 
 
 class Evaluation(Part):
@@ -249,23 +306,24 @@ class Recipe(Part):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
 
-    @model_validator(mode="after")
-    def _one_story(self) -> Recipe:
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """A student or a teacher."""
         if (self.network is None) == (self.student is None):
-            raise ValueError(
-                "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+            yield (
+                "network student",
+                "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither",
             )
         if self.network is not None and self.teacher is not None:
-            raise ValueError("a teacher recipe (network) can't name a teacher; a student recipe does")
-        return self
+            yield "network teacher", "a teacher recipe (network) can't name a teacher; a student recipe does"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False) -> Recipe:
     """Read a recipe with its overrides.
 
     Args:
         path: a YAML file, or the name of one in ``recipes/``.
         overrides: ``key.sub=value`` strings; values are YAML.
+        distil: also check what distillation needs: a student, and a teacher that is there or can be made.
 
     Raises:
         RecipeError: file missing or not YAML, or one or more problems, all listed with their dotted paths.
@@ -279,7 +337,43 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         except RecipeError as error:
             problems.append(str(error))
     tree.setdefault("name", path.stem)
+    if distil:
+        problems += _distillation_problems(tree, path)
     return validated(Recipe, tree, path, problems)
+
+
+def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[str]:
+    """What stops a distillation before it begins; of the unchecked tree, so that it is told together with what the schema finds."""
+    for part in ("student", "teacher"):
+        if not tree.get(part):
+            yield f"{part}: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)"
+    teacher = tree.get("teacher")
+    if not isinstance(teacher, dict):
+        return
+    recipe, checkpoint = teacher.get("recipe"), teacher.get("checkpoint")
+    if isinstance(recipe, str):
+        yield from _teacher_problems(tree, recipe, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
+    elif isinstance(checkpoint, str) and not Path(checkpoint).is_file():
+        yield f"teacher.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name teacher.recipe so that the teacher is trained first"
+
+
+def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bool) -> Iterator[str]:
+    try:
+        path = find_recipe(name, beside=source)
+        teacher = load_recipe(path)
+    except RecipeError as error:
+        yield "teacher.recipe: " + str(error).replace("\n", "\n  ")
+        return
+    if teacher.network is None:
+        yield f"teacher.recipe: {path} is not a teacher recipe: it has no 'network' part"
+        return
+    method = tree.get("distillation")
+    method = method if isinstance(method, dict) else {}
+    if not trained and not teacher.network.auxiliary and method.get("method", "rdd") == "rdd" and method.get("stage_share") != 0:
+        yield (
+            f"teacher.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
+            "distillation.stage_share=0 here"
+        )
 
 
 def check_name(name: str | None) -> None:
@@ -303,4 +397,6 @@ def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
             if (folder / name).is_file():
                 return folder / name
     known = sorted(p.stem for p in Path("recipes").glob("*.yaml"))
-    raise RecipeError(f"no recipe '{path}'; expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))
+    near = difflib.get_close_matches(given.stem, known, 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise RecipeError(f"no recipe '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))

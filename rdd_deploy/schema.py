@@ -4,16 +4,53 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from typing_extensions import Self
 
 from rdd_deploy.errors import RecipeError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class RuledModel(BaseModel):
+    """A model whose rules between fields are told together with the problems of single fields, which pydantic's own validators don't do."""
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Broken rules, each as (names of the fields that it is about, sentence)."""
+        return iter(())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _every_problem(cls, tree: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        problems: list[InitErrorDetails] = []
+        wrong: set[Any] = set()
+        try:
+            part = handler(tree)
+        except ValidationError as error:
+            problems = [_again(problem) for problem in error.errors(include_url=False)]
+            wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
+            try:  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
+                part = handler({key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {})
+            except ValidationError:
+                raise error from None
+        for fields, sentence in part.rules():
+            if not wrong & set(fields.split()):
+                problems.append(InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(sentence)}))
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return part
+
+
+def _again(problem: Any) -> InitErrorDetails:
+    """A problem to be raised again; with its text as it is, which pydantic would otherwise write anew with rounded numbers."""
+    kind = PydanticCustomError(problem["type"], problem["msg"], problem.get("ctx"))
+    return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"])
 
 
 class _Loader(yaml.SafeLoader):
@@ -116,6 +153,8 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
         return f"{path}: got {got!r}, expected {context['expected']}{hint}"
     if kind == "value_error":
         sentence = str(context["error"])
+        if sentence.startswith("."):  # of a key inside
+            return path + sentence
         return sentence if sentence.startswith(path) else f"{path}: {sentence}"  # our own sentences name their path already
     return f"{path}: got {_short(got)}, expected: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 

@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     start("train")
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ import yaml
 from rdd_deploy import console, pictures
 from rdd_deploy.console import command
 from rdd_deploy.data.loader import Batch
+from rdd_deploy.errors import Problems
 from rdd_deploy.evaluate import protocol
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
 from rdd_deploy.losses.task import TaskLoss, class_weights
@@ -69,18 +71,30 @@ def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
     return recipe.data.size, recipe.augment.crop
 
 
-def dry_run(recipe: Recipe) -> Prepared:
-    """Print the resolved recipe; check its device, its data and its network with its weights."""
+def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[Prepared | None], Any] | None = None) -> None:
+    """Print the resolved recipe; check device, data, network with its weights, and the teacher; tell all that is wrong together.
+
+    Args:
+        teacher: a further check, of a student's teacher; given the data where they are sound.
+    """
     console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
-    make_fabric(recipe.train)
-    data = Prepared(recipe)
     network = recipe.network or recipe.student
     assert network is not None
-    build(network, len(data.validation.task), "teacher" if recipe.network else "student", sizes(recipe))
-    return data
-
-
-DRY_RUN_DONE = "dry run: recipe, data and weights are fine; nothing was trained"
+    data: Prepared | None = None
+    problems = Problems()
+    with problems.collected():
+        check_early(recipe, folder, resume)
+    with problems.collected():
+        make_fabric(recipe.train)
+    with problems.collected():
+        data = Prepared(recipe)
+    with problems.collected():
+        build(network, len(data.validation.task) if data else 2, "teacher" if recipe.network else "student", sizes(recipe))
+    if teacher:
+        with problems.collected():
+            teacher(data)
+    problems.tell()
+    console.say("dry run: recipe, data and weights are fine; nothing was trained")
 
 
 def _objective(recipe: Recipe, data: Prepared) -> Any:
@@ -157,9 +171,7 @@ def main(
     check_name(name)
     loaded = load_recipe(recipe, overrides or ())
     if dry:
-        check_early(loaded, _folder(loaded, output, name), resume)
-        dry_run(loaded)
-        console.say(DRY_RUN_DONE)
+        dry_run(loaded, _folder(loaded, output, name), resume)
         return
     folder = train_recipe(loaded, output, resume, name)
     console.say(f"done: {folder.path}")

@@ -63,7 +63,8 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
     recipe["distillation"] = {"teacher_student": {"rule": "nor", "threshold": 1.5}}
     write_recipe(place / "wrong.yaml", recipe)
     assert refused(place, "wrong.yaml").splitlines() == [
-        "wrong.yaml has 8 problems:",
+        "wrong.yaml has 9 problems:",
+        "  teacher: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)",
         "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
         "  student.chanels: unknown key; did you mean 'channels'? allowed: encoder, head, weights, output_stride, channels, auxiliary, dropout, "
         "activation, squeeze_excite",
@@ -85,16 +86,16 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         (["student.yaml", "student.encoder=mobilenetv3_smal_050"], "unknown encoder 'mobilenetv3_smal_050'; did you mean mobilenetv3_small_050"),
         (["nowhere.yaml"], "no recipe 'nowhere.yaml'; expected a YAML file"),
         (["student.yaml", "teacher.recipe=lost.yaml"], "no recipe 'lost.yaml'; expected a YAML file"),
-        (["student.yaml", "teacher.recipe=student.yaml"], "teacher.recipe student.yaml is not a teacher recipe: it has no 'network' part"),
-        (["teacher.yaml"], "teacher.yaml names no student; distil needs both (train a lone network with rdd_deploy.train)"),
+        (["student.yaml", "teacher.recipe=student.yaml"], "teacher.recipe: student.yaml is not a teacher recipe: it has no 'network' part"),
+        (["teacher.yaml"], "student: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)"),
         (
             ["student.yaml", "teacher.recipe=null", "teacher.checkpoint=lost.safetensors"],
             "no teacher checkpoint lost.safetensors; put it there, or name teacher.recipe so that the teacher is trained first",
         ),
-        (["student.yaml", "distillation.losses=[{name: cdw}]"], "distillation.losses: unknown loss 'cdw'; allowed: kd, cwd"),
+        (["student.yaml", "distillation.losses=[{name: cdw}]"], "distillation.losses.0.name: got 'cdw', expected 'kd' or 'cwd'; did you mean 'cwd'?"),
         (
             ["student.yaml", "distillation.losses=[{name: cwd, options: {heat: 4}}]"],
-            "distillation.losses: options {'heat': 4} don't fit the loss 'cwd'",
+            "distillation.losses.0.options.heat: unknown option of the loss 'cwd'; allowed: temperature",
         ),
         (
             ["student.yaml", "teacher.flip=true"],
@@ -112,7 +113,7 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         (["student.yaml", "data.root=elsewhere"], "no train split in elsewhere: expected the folders train/ (frames) and trainannot/ (PNG index"),
         (["student.yaml", "data.classes=[one, two]"], "data/trainannot/train0000.png holds unknown class ids [2]; expected 0 to 1 or a void id (255)"),
         (["student.yaml", "data.void_ids=[7]"], "holds unknown class ids [255]; expected 0 to 2 or a void id (7)"),
-        (["student.yaml", "data.size=[16, 16]"], "data.size is [16, 16]; expected at least [32, 32]"),
+        (["student.yaml", "data.size=[16, 16]"], "data.size: got [16, 16], expected at least [32, 32]"),
         (["student.yaml", "train.batch=3", "train.devices=2"], "train.batch is 3, which 2 devices can't share evenly; expected a multiple"),
         (
             ["student.yaml", "train.batch=1", "student.head=deeplabv3"],
@@ -236,7 +237,7 @@ def test_checkpoint_of_another_model(place: Path) -> None:
 def test_teacher_without_the_auxiliary_head_that_stage_1_needs(place: Path) -> None:
     write_recipe(place / "plain.yaml", teacher_tree(place / "data", network=network()))
     assert call("train", "plain.yaml", cwd=place).returncode == 0
-    got = refused(place, "student.yaml", "teacher.recipe=plain.yaml")
+    got = refused(place, "student.yaml", "teacher.recipe=null", "teacher.checkpoint=runs/plain/teacher.safetensors")
     assert got == (
         "runs/plain/teacher.safetensors has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, "
         "or set distillation.stage_share=0"

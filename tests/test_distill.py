@@ -116,22 +116,35 @@ def test_dry_run_trains_nothing(
     assert sorted(story.parent.rglob("*")) == before
 
 
+def test_dry_run_tells_all_that_is_wrong_together(story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("train.precision=16-mixed", "data.root=elsewhere", "student.weights=lost.pth")
+    assert ended(distill.main, monkeypatch, story, *words, "--dry-run", "--output", story.parent / "runs") == 2
+    lines = " ".join(capsys.readouterr().err.split())
+    for sentence in (
+        "3 problems:",
+        "train.precision is 16-mixed, which 'cpu' can't compute in",
+        "no train split in elsewhere",
+        "no weights file lost.pth",
+    ):
+        assert sentence in lines
+
+
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
 @pytest.mark.parametrize(
     ("command", "words", "sentence"),
     [
-        (distill.main, ["distillation.losses=[{name: nope}]"], "distillation.losses: unknown loss 'nope'; allowed: kd, cwd"),
+        (distill.main, ["distillation.losses=[{name: nope}]"], "distillation.losses.0.name: got 'nope', expected 'kd' or 'cwd'"),
         (
             distill.main,
             ["distillation.losses=[{name: cwd, options: {temperature: hot}}]"],
-            "distillation.losses: options {'temperature': 'hot'} don't fit the loss 'cwd': temperature is 'hot'; expected a number above 0",
+            "distillation.losses.0.options.temperature: got 'hot', expected: input should be a valid number",
         ),
         (
             distill.main,
             ["distillation.losses=[{name: kd, options: {ignore_index: none}}]"],
-            "distillation.losses: options {'ignore_index': 'none'} don't fit the loss 'kd': ignore_index is 'none'; expected a whole number",
+            "distillation.losses.0.options.ignore_index: got 'none', expected: input should be a valid integer",
         ),
         (distill.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
         (distill.main, ["teacher.recipe=lost"], "no recipe 'lost'; expected a YAML file"),

@@ -210,12 +210,7 @@ def test_poly_schedule_with_warm_up() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"device": "banana"}, "can't train on 1 x 'banana'"),
         ({"device": "tpu"}, "can't train on 1 x 'tpu'"),
-        (
-            {"device": "cuda:0"},
-            "train.device is 'cuda:0', expected a kind of device; set train.device=cuda, train.devices to how many, and CUDA_",
-        ),
         ({"device": "cpu", "precision": "16-mixed"}, "train.precision is 16-mixed, which 'cpu' can't compute in; set train.precision=auto"),
     ],
 )

@@ -1,12 +1,16 @@
+import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from toys import network, tree, write_recipe
+from toys import network, teacher_tree, tree, write_recipe
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Recipe, check_name, find_recipe, load_recipe
+from rdd_deploy.losses import EXTRA
+from rdd_deploy.recipe import LOSS_OPTIONS, ExtraLoss, Recipe, check_name, find_recipe, load_recipe
 from rdd_deploy.run import RunFolder
 from rdd_deploy.schema import validated
 
@@ -25,12 +29,12 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"student": None, "network": network(), "teacher": {"recipe": "x"}}, "a teacher recipe (network) can't name a teacher; a student recipe does"),
         ({"teacher": {}}, "  teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"),
         ({"augment": {"scale": [2.0, 1.0]}}, "  augment.scale is [2.0, 1.0]; expected [least, largest]"),
-        ({"augment": {"crop": [16, 64]}}, "  augment.crop is [16, 64]; expected at least [32, 32]"),
+        ({"augment": {"crop": [16, 64]}}, "  augment.crop: got [16, 64], expected at least [32, 32]"),
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
         ({"data": {"name": "streets", "classes": ["a"]}}, "  data.classes and data.palette belong to the 'folder' data set, not to 'streets'"),
         ({"distillation": {"teacher_student": {"min_kept": 1.5}}}, "min_kept is 1.5; expected a share from 0 to 1, or a whole number of pixels"),
         ({"name": "latest"}, "name is 'latest', which links to the newest run; choose another"),
-        ({"augment": {"crop": [4_000_000, 64]}}, "augment.crop is [4000000, 64]; expected at most [8192, 8192]"),
+        ({"augment": {"crop": [4_000_000, 64]}}, "augment.crop: got [4000000, 64], expected at most [8192, 8192]"),
         ({"train": {"seed": -1}}, "train.seed: got -1, expected: input should be greater than or equal to 0"),
         ({"train": {"seed": 2**63}}, "train.seed: got 9223372036854775808, expected: input should be less than 9223372036854775808"),
         ({"data": {"name": "streets", "seed": -1}}, "data.seed: got -1, expected: input should be greater than or equal to 0"),
@@ -73,7 +77,7 @@ def test_min_kept_keeps_its_kind(tmp_path: Path) -> None:
 
 def test_a_written_recipe_reads_the_same(tmp_path: Path) -> None:
     content = tree(tmp_path) | {
-        "teacher": {"recipe": "teacher.yaml", "scales": [1.0, 1.5]},
+        "teacher": {"recipe": "teacher.yaml", "cache": True, "scales": [1.0, 1.5]},
         "distillation": {"losses": [{"name": "cwd", "weight": 2, "options": {"temperature": 3.0}}]},
     }
     recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
@@ -88,6 +92,101 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="2 problems") as raised:
         load_recipe(path, ["train.sead=7", "augment.crop=[96]"])
     assert "train.sead: unknown key; did you mean 'seed'?" in str(raised.value)
+
+
+def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) -> None:
+    """Keys, values, names, rules between keys, encoders, losses' options, devices and the teacher, in one message."""
+    (tmp_path / "wrong.yaml").write_text(
+        "data: {name: folder, size: [10, 64], void_ids: [300], wrong: 1}\n"
+        "augment: {scale: [2.0, 0.5], crop: [8, 8]}\n"
+        "student: {encoder: mobilenetv3_smal_100, head: lrasp}\n"
+        "teacher: {recipe: techer.yaml, flip: true}\n"
+        "distillation: {losses: [{name: cdw}, {name: cwd, options: {heat: 4, temperature: hot}}]}\n"
+        "train: {batch: 3, devices: 2, device: gpux, optimizer: adam}\n"
+    )
+    write_recipe(tmp_path / "recipes" / "teacher.yaml", {})
+    program = (
+        "import sys\n"
+        "from rdd_deploy.errors import RecipeError\n"
+        "from rdd_deploy.recipe import load_recipe\n"
+        "try:\n    load_recipe('wrong.yaml', ['train.lr=fast', 'train.seed'], distil=True)\n"
+        "except RecipeError as error:\n    print(error)\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        "wrong.yaml has 18 problems:",
+        "  override 'train.seed' isn't of the form key.sub=value, e.g. train.seed=1",
+        "  teacher.recipe: no recipe 'techer.yaml'; did you mean 'teacher'? expected a YAML file, or one of teacher in recipes/",
+        "  data.size: got [10, 64], expected at least [32, 32]",
+        "  data.void_ids.0: got 300, expected: input should be less than or equal to 255",
+        "  data.wrong: unknown key; allowed: name, root, size, classes, palette, void_ids, count, seed, workers, memory",
+        "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids",
+        "  augment.crop: got [8, 8], expected at least [32, 32]",
+        "  augment.scale is [2.0, 0.5]; expected [least, largest]",
+        "  student.encoder: unknown encoder 'mobilenetv3_smal_100'; did you mean mobilenetv3_small_100 or mobilenetv3_small_050 or "
+        "tf_mobilenetv3_small_100?",
+        "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
+        "  teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
+        "  distillation.losses.0.name: got 'cdw', expected 'kd' or 'cwd'; did you mean 'cwd'?",
+        "  distillation.losses.1.options.heat: unknown option of the loss 'cwd'; allowed: temperature",
+        "  distillation.losses.1.options.temperature: got 'hot', expected: input should be a valid number",
+        "  train.optimizer: got 'adam', expected 'sgd' or 'adamw'; did you mean 'adamw'?",
+        "  train.lr: got 'fast', expected: input should be a valid number, unable to parse string as a number",
+        "  train.device: got 'gpux', expected auto, cpu, cuda, gpu, mps or tpu; did you mean 'gpu'?",
+        "  train.batch is 3, which 2 devices can't share evenly; expected a multiple",
+    ]
+
+
+def test_a_rule_is_silent_where_its_own_fields_are_wrong(tmp_path: Path) -> None:
+    content = tree(tmp_path)
+    content["train"] |= {"batch": "many", "devices": 2}
+    content["student"] |= {"head": "x"}
+    assert problems(content) == [
+        "  student.head: got 'x', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'",
+        "  train.batch: got 'many', expected: input should be a valid integer, unable to parse string as an integer",
+    ]
+
+
+def test_loss_options_are_those_of_the_losses() -> None:
+    for name, loss in EXTRA.items():
+        assert set(LOSS_OPTIONS[name]) == set(inspect.signature(loss).parameters)
+        for value in (2, 2.5) if name == "cwd" else (2,):
+            ExtraLoss(name=name, options=dict.fromkeys(LOSS_OPTIONS[name], value))
+    with pytest.raises(ValueError, match=r"temperature: got True"):
+        ExtraLoss(name="kd", options={"temperature": True})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"student": None}, "student: missing; distil needs a student and a teacher"),
+        ({"teacher": None}, "teacher: missing; distil needs a student and a teacher"),
+        (
+            {"teacher": {"checkpoint": "lost.safetensors"}},
+            "teacher.checkpoint: no teacher checkpoint lost.safetensors; put it there, or name",
+        ),
+        ({"teacher": {"recipe": "wrong.yaml"}}, "wrong.yaml has 2 problems:"),
+        (
+            {"teacher": {"recipe": "plain.yaml"}},
+            "plain.yaml has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary",
+        ),
+        ({"teacher": {"recipe": "student.yaml"}}, "student.yaml is not a teacher recipe: it has no 'network' part"),
+    ],
+)
+def test_what_distillation_needs(change: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    write_recipe(tmp_path / "wrong.yaml", teacher_tree(tmp_path, train={"epochs": 0, "batsch": 1}))
+    write_recipe(tmp_path / "plain.yaml", teacher_tree(tmp_path, network=network()))
+    write_recipe(tmp_path / "student.yaml", tree(tmp_path))
+    path = write_recipe(tmp_path / "toy.yaml", tree(tmp_path) | {"teacher": {"recipe": "plain.yaml"}} | change)
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path, distil=True)
+    assert problem in str(raised.value)
+    if change.get("teacher") != {"recipe": "plain.yaml"}:
+        return
+    load_recipe(path)  # training the student alone needs no teacher
+    for harmless in ("distillation.stage_share=0", "distillation.method=kd"):
+        load_recipe(path, [harmless], distil=True)
 
 
 def test_every_wrong_override_is_told_with_the_files_problems(tmp_path: Path) -> None:

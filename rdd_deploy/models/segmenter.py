@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.heads import FCN, HEADS, Shape, resized
+from rdd_deploy.models.names import check_encoder
 from rdd_deploy.models.surgery import drop_squeeze_excite, swap_activations
 from rdd_deploy.recipe import Network
 
@@ -41,8 +43,9 @@ class Segmenter(nn.Module):
     def __init__(self, network: Network, classes: int) -> None:
         super().__init__()
         self.network, self.classes = network, classes
-        encoder: Any = _encoder(network)
-        self.encoder = encoder
+        encoder: Any
+        self.encoder, self.frame_sizes = encoder, _ = _fitting_encoder(network)
+        self.channels_last = _channels_last(encoder)
         if not network.squeeze_excite:
             drop_squeeze_excite(self.encoder)
         if network.activation == "relu6":
@@ -64,24 +67,81 @@ class Segmenter(nn.Module):
     def small(self, frames: Tensor) -> Output:
         """Logits at the heads' own resolution, before the upsampling: what a teacher cache stores."""
         x = (frames.float() - self.mean) / self.std  # (N, 3, H, W)
-        features = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        features = self._features(x.contiguous(memory_format=torch.channels_last))
         wanted = self.auxiliary is not None
         return Output(self.head(features), self.auxiliary(features[-2]) if wanted and self.auxiliary else None)
 
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """The encoder's maps of any frame: padded below and to the right, or resized, where it doesn't take the frame's size."""
+        height, width = x.shape[-2:]
+        multiple, fixed = self.frame_sizes
+        if fixed:
+            return self._maps(resized(x, fixed))
+        below, right = -height % multiple, -width % multiple
+        if not below and not right:
+            return self._maps(x)
+        maps = self._maps(F.pad(x, (0, right, 0, below)))
+        return [
+            m[..., : math.ceil(m.shape[-2] * height / (height + below)), : math.ceil(m.shape[-1] * width / (width + right))] for m in maps
+        ]
 
-def check_encoder(name: str) -> None:
-    """Raise RecipeError where timm has no such encoder, before data or weights are touched."""
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-        raise RecipeError(f"unknown encoder '{name}'; {hint}")
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.encoder(x)
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
 
-def _encoder(network: Network) -> nn.Module:
+class FrameSizes(NamedTuple):
+    """Which frame sizes an encoder takes: multiples of a number, or just one."""
+
+    multiple: int = 1
+    fixed: tuple[int, int] | None = None
+
+
+ODD = (72, 104)
+"""A frame size that no encoder's stride divides."""
+
+
+def _fitting_encoder(network: Network) -> tuple[nn.Module, FrameSizes]:
+    """The encoder as it takes the most frame sizes: all; else multiples of its stride (HRNet, DLA, HaloNet); else only its own (CaiT)."""
+    encoder = _encoder(network)
+    if _takes(encoder, ODD):
+        return encoder, FrameSizes()
+    with suppress(RecipeError):  # vision transformers take any size if they are told so before they are built
+        dynamic = _encoder(network, dynamic_img_size=True, dynamic_img_pad=True)
+        if _takes(dynamic, ODD):
+            return dynamic, FrameSizes()
+    stride = max(encoder.feature_info.reduction())  # type: ignore[operator, union-attr]
+    for multiple in (stride, 2 * stride, 4 * stride, 8 * stride):
+        if all(_takes(encoder, (high * multiple, wide * multiple)) for high, wide in ((2, 1), (1, 3))):
+            return encoder, FrameSizes(multiple)
+    config: Any = encoder.pretrained_cfg
+    return encoder, FrameSizes(fixed=tuple(config["input_size"][1:]))
+
+
+def _channels_last(encoder: nn.Module) -> bool:
+    """Whether the encoder's maps are (N, H, W, C): Swin and other window transformers."""
+    return getattr(encoder, "output_fmt", "NCHW") == "NHWC"
+
+
+def _takes(encoder: Any, size: tuple[int, int]) -> bool:
+    """Whether the encoder makes, of frames of a size, maps of as many channels as it says."""
+    training = encoder.training
+    try:
+        with torch.no_grad():
+            maps = encoder.eval()(torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError, IndexError):
+        return False
+    finally:
+        encoder.train(training)
+    axis = -1 if _channels_last(encoder) else 1
+    return [m.shape[axis] for m in maps] == encoder.feature_info.channels()
+
+
+def _encoder(network: Network, **more: Any) -> nn.Module:
     check_encoder(network.encoder)
-    options: dict[str, Any] = {"features_only": True, "pretrained": False}
+    options: dict[str, Any] = {"features_only": True, "pretrained": False, **more}
     if network.output_stride != 32:
-        options["output_stride"] = network.output_stride
+        options["output_stride"] = 16 if network.output_stride == "auto" else network.output_stride
     failures = (NotImplementedError, AssertionError, RuntimeError, AttributeError, ValueError, TypeError)
     try:
         return timm.create_model(network.encoder, **options)  # type: ignore[no-any-return]
@@ -90,10 +150,12 @@ def _encoder(network: Network) -> nn.Module:
     # Encoders refuse a stride in many ways, some by not knowing the word: what they do without it tells.
     if options.pop("output_stride", None):
         with suppress(*failures):
-            timm.create_model(network.encoder, **options)
+            encoder = timm.create_model(network.encoder, **options)
+            if network.output_stride == "auto":
+                return encoder  # type: ignore[no-any-return]
             raise RecipeError(
-                f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set student.output_stride=32 "
-                "(in a teacher recipe network.output_stride=32)"
+                f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set student.output_stride=auto "
+                "(in a teacher recipe network.output_stride=auto)"
             ) from problem
     reason = (str(problem).splitlines() or [type(problem).__name__])[0]
     raise RecipeError(f"timm gives no feature maps for encoder '{network.encoder}': {reason}; choose another") from problem

@@ -1,13 +1,19 @@
+import math
+
 import pytest
+import timm
 import torch
+from pydantic import ValidationError
 from toys import CLASSES, ENCODER, write_data
 
 from rdd_deploy.data import open_split
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.evaluate import evaluate_split
+from rdd_deploy.models import segmenter as segmenter_module
 from rdd_deploy.models.heads import HEADS, Shape, resized
+from rdd_deploy.models.names import check_encoder, encoder_names
 from rdd_deploy.models.predict import torch_predictor
-from rdd_deploy.models.segmenter import Segmenter, check_encoder
+from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.prepare import build
 from rdd_deploy.recipe import Network
 
@@ -38,20 +44,38 @@ def test_any_odd_frame_through_every_head_and_encoder(head: str, encoder: str) -
 
 def test_an_encoder_that_knows_no_output_stride() -> None:
     with torch.inference_mode():
-        output = made(encoder="densenet121", output_stride=32).eval()(frames(1, 72, 104))
+        output = made(encoder="densenet121").eval()(frames(1, 72, 104))
     assert tuple(output.primary.shape) == (1, 5, 72, 104)
 
 
-def test_an_encoder_of_certain_frame_sizes_names_them() -> None:
-    network = Network(encoder="dla46_c", weights="none", output_stride=32)
-    sentence = (
-        r"^encoder 'dla46_c' only takes frames whose height and width are multiples of 32, not 72x104; set data\.size and augment\.crop"
-    )
-    with pytest.raises(RecipeError, match=sentence):
-        build(network, 3, "student", [(64, 96), (72, 104)])
-    with pytest.raises(RecipeError, match=sentence):
-        build(network, 3, "student")
-    build(network, 3, "student", [(64, 96), (96, 96)])
+@pytest.mark.parametrize("encoder", ["dla46_c", "hrnet_w18_small"])
+def test_an_encoder_of_certain_frame_sizes_is_padded(encoder: str) -> None:
+    segmenter = made(encoder=encoder).eval()
+    assert segmenter.frame_sizes == (32, None)
+    with torch.inference_mode():
+        for height, width in ((72, 104), (96, 64), (45, 60)):
+            x = torch.rand(1, 3, height, width)
+            maps = segmenter._features(x)
+            strides = segmenter.encoder.feature_info.reduction()
+            assert [tuple(m.shape[-2:]) for m in maps] == [(math.ceil(height / s), math.ceil(width / s)) for s in strides]
+            assert tuple(segmenter(frames(1, height, width)).primary.shape) == (1, 5, height, width)
+        # Where nothing needs padding, nothing is changed.
+        x = torch.rand(1, 3, 64, 96)
+        assert all(torch.equal(a, b) for a, b in zip(segmenter._features(x), segmenter.encoder(x), strict=True))
+
+
+def test_building_a_network_leaves_no_trace() -> None:
+    """Trying the encoder's frame sizes touches neither its statistics nor the random state."""
+    torch.manual_seed(1)
+    timm.create_model(ENCODERS[0], features_only=True, output_stride=16)
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    segmenter = made(encoder=ENCODERS[0])
+    assert segmenter.training
+    assert all(int(m.num_batches_tracked) == 0 for m in segmenter.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    torch.manual_seed(1)
+    segmenter_module._fitting_encoder(segmenter.network)
+    assert torch.equal(torch.rand(3), drawn)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -90,22 +114,28 @@ def test_normalisation_is_inside_and_the_encoders_own() -> None:
 @pytest.mark.parametrize(
     ("network", "sentence"),
     [
-        ({"encoder": "mobilnetv3_small_050"}, r"^unknown encoder 'mobilnetv3_small_050'; did you mean mobilenetv3_small_050 or "),
-        ({"encoder": "zzzzqqqq"}, r"^unknown encoder 'zzzzqqqq'; see timm\.list_models\(\)$"),
+        ({"encoder": "mobilnetv3_small_050"}, r"unknown encoder 'mobilnetv3_small_050'; did you mean mobilenetv3_small_050 or "),
+        ({"encoder": "zzzzqqqq"}, r"unknown encoder 'zzzzqqqq'; see timm\.list_models\(\)"),
         (
             {"encoder": "inception_v4", "output_stride": 8},
-            r"^encoder 'inception_v4' can't run at output_stride 8; set student\.output_stride=32",
+            r"^encoder 'inception_v4' can't run at output_stride 8; set student\.output_stride=auto",
         ),
         (
-            {"encoder": "densenet121"},
-            r"^encoder 'densenet121' can't run at output_stride 16; set student\.output_stride=32 \(in a teacher recipe net",
+            {"encoder": "densenet121", "output_stride": 16},
+            r"^encoder 'densenet121' can't run at output_stride 16; set student\.output_stride=auto \(in a teacher recipe net",
         ),
-        ({"encoder": "hrnet_w18_small"}, r"^encoder 'hrnet_w18_small' can't run at output_stride 16; set student\.output_stride=32"),
     ],
 )
 def test_encoders_that_are_none(network: dict[str, object], sentence: str) -> None:
-    with pytest.raises(RecipeError, match=sentence):
+    with pytest.raises((RecipeError, ValidationError), match=sentence):
         made(**network)
+
+
+def test_names_are_those_that_timm_registers() -> None:
+    models, former = encoder_names()
+    assert models == set(timm.list_models())
+    assert all(timm.is_model(name) for name in former)
+    assert not models & former
 
 
 def test_known_encoders_pass_the_early_check() -> None:
@@ -141,7 +171,17 @@ def test_evaluation_does_not_depend_on_the_batch(tmp_path: object) -> None:
         assert abs(matrix - matrices[0]).sum() <= 4  # another batch may take another kernel, whose last bit may move a pixel
 
 
-@pytest.mark.parametrize("encoder", ["swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
-def test_encoders_of_one_frame_size_are_refused_when_they_are_built(encoder: str) -> None:
-    with pytest.raises(RecipeError, match=rf"encoder '{encoder}' with head 'lraspp' can't segment frames of any size \(Input height"):
-        build(Network(encoder=encoder, weights="none", output_stride=32), 3, "student")
+@pytest.mark.parametrize(("encoder", "fixed"), [("vit_tiny_patch16_224", None), ("swin_tiny_patch4_window7_224", (224, 224))])
+def test_transformers_take_any_size(encoder: str, fixed: tuple[int, int] | None) -> None:
+    segmenter = made(encoder=encoder, auxiliary=False).eval()
+    assert segmenter.frame_sizes == (1, fixed)
+    with torch.inference_mode():
+        assert tuple(segmenter(frames(1, 72, 104)).primary.shape) == (1, 5, 72, 104)
+
+
+def test_an_encoder_of_one_frame_size_sees_resized_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    segmenter, _ = build(Network(encoder="cait_xxs24_224", weights="none"), 3, "student")
+    assert segmenter.frame_sizes == (1, (224, 224))
+    assert "encoder 'cait_xxs24_224' only takes frames of 224x224: every frame is resized to that inside" in capsys.readouterr().err
+    with torch.inference_mode():
+        assert tuple(segmenter(frames(1, 72, 104)).primary.shape) == (1, 3, 72, 104)

@@ -134,7 +134,7 @@ def _takes(encoder: Any, size: tuple[int, int]) -> bool:
     finally:
         encoder.train(training)
     axis = -1 if _channels_last(encoder) else 1
-    return [m.shape[axis] for m in maps] == encoder.feature_info.channels()
+    return bool([m.shape[axis] for m in maps] == encoder.feature_info.channels())
 
 
 def _encoder(network: Network, **more: Any) -> nn.Module:

@@ -19,8 +19,8 @@ from rdd_deploy.models.names import check_encoder
 from rdd_deploy.schema import RuledModel, load_yaml, override, validated
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-LARGEST = 8192
-"""Pixels of a side at most: a size typed wrong must not end in memory that can't be had."""
+LARGEST, MOST = 8192, 8192 * 4320
+"""Pixels of a side and in all at most: a size typed wrong must not end in memory that can't be had."""
 
 
 def _not_latest(name: str) -> str:
@@ -87,11 +87,13 @@ def _holds_truth(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(_holds_truth(item) for item in value))
 
 
-def _usable_size(size: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+def _usable_size(size: tuple[int, int]) -> tuple[int, int]:
     if min(size) < 32:
         raise ValueError(f"got {list(size)}, expected at least [32, 32]")
     if max(size) > LARGEST:
         raise ValueError(f"got {list(size)}, expected at most [{LARGEST}, {LARGEST}]")
+    if size[0] * size[1] > MOST:
+        raise ValueError(f"got {list(size)}, expected at most {MOST} pixels in all (8K)")
     return size
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.recipe import Part, Size
-from rdd_deploy.runtime.manifest import MAX_SIDE, BackendName, Precision
+from rdd_deploy.runtime.manifest import BackendName, Precision
 from rdd_deploy.schema import load_yaml, override, validated
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
@@ -56,10 +56,6 @@ Form = Literal["trt", "x86", "openvino"]
 """How a range table is rendered: which tensors are quantised, and to what."""
 
 
-MAX_PIXELS = 8192 * 4320
-"""Above this an export takes more memory than machines have."""
-
-
 class Engine(Part):
     """TensorRT only."""
 
@@ -76,8 +72,8 @@ class Profile(Part):
     form: Form | None = Field(
         None, description="int8: trt = symmetric S8; x86 = U8, for onnxruntime; openvino = inputs of convolutions only"
     )
-    tail: Literal["nchw", "nhwc", "matmul"] = Field(
-        "nchw", description="how to upsample and take the argmax: nhwc is onnxruntime's fast form, matmul OpenVINO's"
+    tail: Literal["resize", "matmul"] = Field(
+        "resize", description="how to upsample the logits: matmul is the fast form on CPUs, as two matrix products"
     )
     size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")
     placement: Placement = Placement()
@@ -99,15 +95,13 @@ class Profile(Part):
             self._fits_tensorrt()
         elif self.engine is not None:
             raise ValueError(f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}")
-        if self.size is not None and (min(self.size) < 32 or max(self.size) > MAX_SIDE or self.size[0] * self.size[1] > MAX_PIXELS):
-            raise ValueError(f"size is {list(self.size)}; expected [32, 32] to 8K: sides up to {MAX_SIDE}, {MAX_PIXELS} pixels in all")
         return self
 
     def _fits_tensorrt(self) -> None:
         if self.form not in {None, "trt"}:
             raise ValueError(f"form is {self.form}, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt")
-        if self.tail != "nchw":
-            raise ValueError(f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: nchw")
+        if self.tail != "resize":
+            raise ValueError(f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: resize")
         if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
             raise ValueError("tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']")
 

@@ -1,11 +1,10 @@
 """The last upsampling and argmax, in the form that the target computes fastest. Their share grows as the network shrinks.
 
-The labels are the same in every form: bilinear upsampling is a linear map, row by row and column by column.
+The labels are the same in both forms: bilinear upsampling is a linear map, row by row and column by column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,33 +29,22 @@ class _Tail(NamedTuple):
 
 
 def with_tail(model: onnx.ModelProto, form: str) -> onnx.ModelProto:
-    """A copy of a graph with its tail in a form: nchw (as exported), nhwc or matmul. A graph without that tail is returned as it is."""
-    if form == "nchw" or _tail(model) is None:
+    """A copy of a graph with its tail in a form: resize (as exported) or matmul. A graph without that tail is returned as it is."""
+    if form == "resize" or _tail(model) is None:
         return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     found = _tail(changed)
     assert found is not None
-    FORMS[form](changed, found)
+    _as_products(changed, found)
     return changed
-
-
-def _channels_last(model: onnx.ModelProto, tail: _Tail) -> None:
-    """Resize and ArgMax on (N, H, W, C): the transpose happens on the small logits, and argmax reads contiguous memory."""
-    small, turned = tail.resize.input[0], f"{tail.resize.input[0]}/Transpose"
-    n, c, h, w = tail.sizes
-    model.graph.initializer.append(numpy_helper.from_array(np.array([n, h, w, c], np.int64), f"{tail.resize.name}/sizes"))
-    model.graph.node.insert(_position(model, tail.resize), helper.make_node("Transpose", [small], [turned], name=turned, perm=[0, 2, 3, 1]))
-    tail.resize.input[0], tail.resize.input[3] = turned, f"{tail.resize.name}/sizes"
-    for one in tail.argmax.attribute:
-        if one.name == "axis":
-            one.i = 3
 
 
 def _as_products(model: onnx.ModelProto, tail: _Tail) -> None:
     """The upsampling as two matrix products: columns of the small map first, then rows, block by block.
 
-    OpenVINO computes them several times as fast as its Interpolate, and then argmax, too, whose input it no longer has to turn. A block of
+    OpenVINO computes them several times as fast as its Interpolate, and then argmax, too, whose input it no longer has to turn; onnxruntime
+    takes half the time of its Resize. A block of
     rows needs only the few source rows around it, so that the work grows with the frame's area and not faster.
     """
     shapes = {value.name: value.type.tensor_type.shape for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
@@ -81,9 +69,6 @@ def _as_products(model: onnx.ModelProto, tail: _Tail) -> None:
         name = f"{TAIL}/{kind}" + (".1" if step == 2 else "")
         output = name if step < 3 else tail.resize.output[0]
         model.graph.node.insert(position + step, helper.make_node(kind, inputs, [output], name=name, **attributes))
-
-
-FORMS: dict[str, Callable[[onnx.ModelProto, _Tail], None]] = {"nhwc": _channels_last, "matmul": _as_products}
 
 
 def bilinear_matrix(small: int, large: int) -> NDArray[np.float32]:

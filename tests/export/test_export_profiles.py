@@ -102,7 +102,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ),
         ("backend: tensorrt-rtx\nprecision: fp16\n", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities"),
         ("backend: openvino\nprecision: fp32\nengine: {}\n", "'engine' belongs to tensorrt and tensorrt-rtx, not to openvino"),
-        ("backend: onnxruntime\nprecision: fp32\nsize: [16, 64]\n", "size is [16, 64]; expected [32, 32] to 8K"),
+        ("backend: onnxruntime\nprecision: fp32\nsize: [16, 64]\n", "size: got [16, 64], expected at least [32, 32]"),
     ],
 )
 def test_parts_that_do_not_fit(tmp_path: Path, text: str, sentence: str) -> None:
@@ -116,7 +116,7 @@ def test_command_lines_that_do_not_fit() -> None:
         (["--onnx", "--fp16"], "--onnx has no fp16; expected fp32 or int8"),
         (["--profile", "openvino-int8", "--openvino", "--int8"], "the profile name openvino-int8 is given more than once"),
         (["--trt", "--compute-capability", ","], "--compute-capability is ','; expected one or more, e.g. 8.6,8.9"),
-        (["--onnx", "--size", "20000", "20000"], "size is [20000, 20000]; expected [32, 32] to 8K"),
+        (["--onnx", "--size", "20000", "20000"], "size: got [20000, 20000], expected at most [8192, 8192]"),
         (["--profile", "jetson-orin-int8", "--compute-capability", "8.9"], "'jetson-orin-int8' is a profile for tensorrt on its own GPU"),
     ):
         done = subprocess.run([sys.executable, "-m", "rdd_deploy.export", *words], capture_output=True, text=True, timeout=120, check=False)

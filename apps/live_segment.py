@@ -55,7 +55,12 @@ def parse(arguments: list[str]) -> LiveOptions:
     add("--opacity", type=float, default=0.5, metavar="0..1", help="of the colours (default: 0.5)")
     add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--provider", metavar="P", help="onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or OpenVINO device")
-    add("--threads", type=int, metavar="N", help="CPU threads of the network (default: the backend's choice)")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads of the network (default: the backend's choice); up to four frames of a file share them",
+    )
     given = parser.parse_args(arguments)
     if given.max_frames is not None and given.max_frames < 1:
         parser.error(f"--max-frames is {given.max_frames}; expected 1 or more")

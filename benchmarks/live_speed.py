@@ -3,7 +3,8 @@
     python benchmarks/live_speed.py runs/latest/export/onnxruntime-fp32 --out live_speed.json
 
 One process, rounds interleaved (bare, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
-Bare: ``Segmenter.infer`` alone on one prepared frame. Live: ``apps/live_segment.py --headless`` on a 480×360 file, decoding included.
+Bare: ``Segmenter.infer`` alone on one prepared frame, one at a time on all threads. Live: ``apps/live_segment.py --headless`` on a 480×360
+file, decoding included, with as many frames at a time as it takes by itself.
 """
 
 from __future__ import annotations

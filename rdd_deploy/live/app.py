@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 
 from rdd_deploy import console
+from rdd_deploy.benchmarking.machine import available_cores
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.files import write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
@@ -32,6 +33,8 @@ from rdd_deploy.runtime import Segmenter
 
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0
+MAX_PARALLEL = 4
+"""So many frames of a file are worked on at a time, at most: a bound on memory."""
 
 
 def live(options: LiveOptions) -> int:
@@ -48,7 +51,9 @@ def live(options: LiveOptions) -> int:
         check_display()
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        segmenters = stack.enter_context(loaded(paths, device=options.device, provider=options.provider, threads=options.threads))
+        segmenters = stack.enter_context(
+            loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=_parallel(options))
+        )
         try:
             source = open_source(
                 options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.say
@@ -66,6 +71,16 @@ def live(options: LiveOptions) -> int:
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
     _sum_up(record, recorder)
     return stop.exit_code
+
+
+def _parallel(options: LiveOptions) -> int:
+    """How many frames to work on at a time: of a file or folder that is played whole one for each thread, since only the rate counts.
+
+    Elsewhere one, with all threads: its age counts.
+    """
+    source = options.source or ""
+    whole = (os.path.isfile(source) or os.path.isdir(source)) and not options.realtime  # unlike Path's these bear any address
+    return min(options.threads or available_cores(), MAX_PARALLEL) if whole else 1
 
 
 def _check_files(options: LiveOptions) -> None:
@@ -133,7 +148,7 @@ def _play(
             player.play(stop)
     finally:
         bad = grabber.bad + inference.bad
-        record = stats.record(source.title, source.live, player.drops, grabber.reconnects, bad)
+        record = stats.record(source.title, source.live, player.drops, grabber.reconnects, bad, inference.workers)
         if options.stats is not None:
             write_json(options.stats, record)
     if stop.number is None and not player.quit:

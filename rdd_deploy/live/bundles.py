@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from rdd_deploy.errors import BundleError
+from rdd_deploy.errors import BundleError, DeviceError
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST
 
@@ -25,9 +26,27 @@ def newest_bundle(folder: Path = EXPORTS) -> Path:
 
 
 @contextmanager
-def loaded(paths: Sequence[Path], *, device: str, provider: str | None, threads: int | None) -> Iterator[list[Segmenter]]:
-    """All bundles, loaded; closed at the end. Raises what ``Segmenter.load`` raises."""
+def loaded(
+    paths: Sequence[Path], *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+) -> Iterator[list[Segmenter]]:
+    """All bundles, loaded; closed at the end. Raises what ``Segmenter.load`` raises.
+
+    Args:
+        parallel: so many frames at a time are wanted of each bundle. Where one can't, on a GPU for example, all are loaded for one.
+    """
     if len(paths) > MAX_BUNDLES:
         raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")
+
+    def load(stack: ExitStack, parallel: int) -> list[Segmenter]:
+        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel}
+        return [stack.enter_context(Segmenter.load(path, **asked)) for path in paths]
+
     with ExitStack() as stack:
-        yield [stack.enter_context(Segmenter.load(path, device=device, provider=provider, threads=threads)) for path in paths]
+        try:
+            segmenters = load(stack, parallel)
+        except DeviceError:
+            if parallel == 1:
+                raise
+            stack.close()
+            segmenters = load(stack, 1)  # any other trouble with a device comes again
+        yield segmenters

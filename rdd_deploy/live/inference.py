@@ -1,10 +1,12 @@
-"""The thread that turns frames into labels."""
+"""The threads that turn frames into labels."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -19,8 +21,11 @@ STILL = 4
 """Grey levels of 255: a pixel that differs by no more from the frame before hardly changed."""
 
 
-class Inference(threading.Thread):
-    """Runs the active bundles on every frame that it can get.
+class Inference:
+    """Runs the active bundles on every frame that it can get: so many frames at a time as each of the bundles can, a thread for each frame.
+
+    Results leave in the order in which their frames came, and what one frame does to the next (flicker, bad frames in a row) is counted in
+    that order. In split view a frame's two bundles run one after the other in its thread.
 
     Args:
         segmenters: all loaded bundles.
@@ -33,7 +38,9 @@ class Inference(threading.Thread):
     def __init__(
         self, segmenters: Sequence[Segmenter], frames: Channel[Shot], results: Channel[Result], warn: Callable[[str], None]
     ) -> None:
-        super().__init__(name="inference", daemon=True)
+        self.workers = min(segmenter.parallel for segmenter in segmenters)
+        """So many frames are worked on at a time."""
+        self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(self.workers)]
         self._segmenters, self._frames, self._results, self._warn = segmenters, frames, results, warn
         self._flicker = [Flicker() for _ in segmenters]
         self.active: tuple[int, ...] = (0,)
@@ -41,58 +48,91 @@ class Inference(threading.Thread):
         self._bad_in_a_row = 0
         self._running = threading.Event()
         self._running.set()
+        self._taking = threading.Lock()
+        self._turn = threading.Condition()
+        self._taken = self._given = 0
+        self._ended, self._working = False, self.workers
         self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Start the threads; call it once."""
+        for thread in self._threads:
+            thread.start()
 
     def pause(self, paused: bool) -> None:
         """Rest, or go on."""
         self._running.clear() if paused else self._running.set()
 
     def stop(self) -> None:
-        """End the thread; a running inference is waited for."""
+        """End the threads; running inferences are waited for."""
         self._frames.abandon()
         self._results.abandon()
         self._running.set()
-        if self.ident is not None:
-            self.join()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
 
-    def run(self) -> None:
+    def _work(self) -> None:
         try:
-            while True:
-                self._running.wait()
-                shot = self._frames.get()
-                result = self._answer(shot) if shot is not None else None
-                if result is not None and not self._results.put(result):
-                    break
-        except Finished:
-            pass
-        except BaseException as error:  # shown by the main thread
-            self.error = error
+            with suppress(Finished):
+                while self._step():
+                    pass
         finally:
             self._frames.abandon()
-            self._results.finish()
+            with self._turn:
+                self._working -= 1
+                if not self._working:
+                    self._results.finish()
 
-    def _answer(self, shot: Shot) -> Result | None:
+    def _step(self) -> bool:
+        """Take a frame, label it, wait for its turn and hand the result on; False to end. Raises Finished when no more frames come."""
+        with self._taking:  # the frames are numbered in the order in which they come
+            self._running.wait()
+            shot = self._frames.get()
+            assert shot is not None
+            number, active = self._taken, self.active
+            self._taken += 1
         try:
-            result = Result(shot, tuple(self._run(index, shot.frame) for index in self.active))
-        except SourceError as error:
-            self.bad += 1
-            self._bad_in_a_row += 1
-            self._warn(f"frame {shot.name}: {error}; skipped")
-            if self._bad_in_a_row >= MAX_BAD:
-                raise SourceError(f"{MAX_BAD} frames in a row can't be used, the last one: {error}") from error
-            return None
-        self._bad_in_a_row = 0
-        return result
+            outcome: list[tuple[Answer, Array]] | BaseException = [self._run(index, shot.frame) for index in active]
+        except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
+            outcome = error
+        with self._turn:
+            self._turn.wait_for(lambda: self._given == number)
+            try:
+                self._ended = self._ended or not self._hand_on(shot, outcome)
+            except BaseException as error:  # shown by the main thread
+                self._ended, self.error = True, error
+            self._given += 1
+            self._turn.notify_all()
+            return not self._ended
 
-    def _run(self, index: int, frame: Array) -> Answer:
+    def _hand_on(self, shot: Shot, outcome: list[tuple[Answer, Array]] | BaseException) -> bool:
+        """Pass on what came of a frame; False if nobody wants it. Raises what ends the run."""
+        if isinstance(outcome, SourceError):
+            self._skip(shot, outcome)
+            return True
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._bad_in_a_row = 0
+        answers = (replace(answer, flicker=self._flicker[answer.bundle].add(seen[0], answer.labels[0])) for answer, seen in outcome)
+        return self._results.put(Result(shot, tuple(answers)))
+
+    def _skip(self, shot: Shot, error: SourceError) -> None:
+        self.bad += 1
+        self._bad_in_a_row += 1
+        self._warn(f"frame {shot.name}: {error}; skipped")
+        if self._bad_in_a_row >= MAX_BAD:
+            raise SourceError(f"{MAX_BAD} frames in a row can't be used, the last one: {error}") from error
+
+    def _run(self, index: int, frame: Array) -> tuple[Answer, Array]:
+        """What a bundle says to a frame, and what it saw of it, uint8 (1, h, w, 3)."""
         segmenter = self._segmenters[index]
         start = time.perf_counter()
         blob = segmenter.prepare(frame)
         prepared = time.perf_counter()
         labels = segmenter.infer(blob)
         inferred = time.perf_counter()
-        flicker = self._flicker[index].add(blob[0], labels[0])
-        return Answer(index, labels, (prepared - start) * 1e3, (inferred - prepared) * 1e3, flicker)
+        return Answer(index, labels, (prepared - start) * 1e3, (inferred - prepared) * 1e3), blob
 
 
 class Flicker:

@@ -99,7 +99,8 @@ class Picture:
         for answer in result.answers:
             segmenter = self._segmenters[answer.bundle]
             lines.append(f"{answer.bundle + 1}/{many} {segmenter.manifest.name[:28]}")
-            lines.append(f"{segmenter.backend} {segmenter.precision} {segmenter.device}")
+            parallel = f" x{segmenter.parallel}" if segmenter.parallel > 1 else ""
+            lines.append(f"{segmenter.backend} {segmenter.precision} {segmenter.device}{parallel}")
         median, high = stats.age.recent(50, 95)
         stages = " ".join(f"{name} {meter.recent(50)[0]:.1f}" for name, meter in stats.stages.items() if meter.count)
         first, _, second = stages.partition(" infer")

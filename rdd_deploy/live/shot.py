@@ -39,7 +39,7 @@ class Answer:
     labels: Array
     prepare_ms: float
     infer_ms: float
-    flicker: float | None
+    flicker: float | None = None
     """Share of the still pixels whose label changed since the frame before, in [0, 1]; None without a frame before."""
 
 

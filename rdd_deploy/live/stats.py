@@ -143,8 +143,10 @@ class Stats:
         span = self._shown[-1] - self._shown[0] if len(self._shown) > 1 else 0.0
         return (len(self._shown) - 1) / span if span else 0.0
 
-    def record(self, source: str, live: bool, drops: int, reconnects: int, bad_frames: int) -> dict[str, Any]:
+    def record(self, source: str, live: bool, drops: int, reconnects: int, bad_frames: int, workers: int) -> dict[str, Any]:
         """Everything as JSON can hold it; None where nothing was measured.
+
+        Stages are the time of one frame, also where ``workers`` of them are in ``prepare`` and ``infer`` at a time.
 
         ``fps`` counts from the first shown frame to the last. ``end_to_end_ms`` is the age of a frame when it is shown: from the grab of
         a camera or stream, from the start of reading of a file.
@@ -158,6 +160,7 @@ class Stats:
             "frames": self.frames,
             "fps": round((self.frames - 1) / span, 3) if span else None,
             "end_to_end_ms": self.age.summary(),
+            "inference_workers": workers,
             "stages_ms": {name: meter.summary() for name, meter in self.stages.items()},
             "drops": drops,
             "reconnects": reconnects,

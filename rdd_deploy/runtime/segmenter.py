@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -22,23 +23,32 @@ UNIFORM_FRAMES = 100
 class Segmenter:
     """A loaded bundle. Call it with a frame, or time ``prepare``, ``infer`` and ``restore`` one by one.
 
-    One thread at a time may call it; different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
+    One thread at a time may call it, or as many as ``parallel`` says; different segmenters may run side by side. Use it in a ``with``
+    block, or ``close()`` it.
     """
 
-    def __init__(self, manifest: Manifest, backend: Backend) -> None:
-        self.manifest = manifest
+    def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
+        self.manifest, self.parallel = manifest, parallel
         self.classes: tuple[str, ...] = tuple(manifest.classes)
         self.palette: Array = np.array(manifest.palette, np.uint8)
         self.palette.setflags(write=False)
         self.input_size: tuple[int, int] = (manifest.input.height, manifest.input.width)
         self._backend: Backend | None = backend
         self._uniform = 0
+        self._watching = threading.Lock()
         self.device: str = backend.device
         self.provider: str = backend.provider
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str = "auto", provider: str | None = None, threads: int | None = None, verify: bool = True
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        provider: str | None = None,
+        threads: int | None = None,
+        parallel: int = 1,
+        verify: bool = True,
     ) -> Segmenter:
         """Load a bundle, ready to run.
 
@@ -46,25 +56,30 @@ class Segmenter:
             path: the bundle's folder.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. What is asked for is what is used: otherwise DeviceError.
             provider: an onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or an OpenVINO device; None follows ``device``.
-            threads: CPU threads inside an operator; None lets the backend choose.
+            threads: CPU threads; None lets the backend choose, or is one for each inference where several run at a time.
+            parallel: so many threads may call at a time, sharing the CPU threads. More frames per second, each of which takes longer;
+                the labels are the same. Only on the CPU.
             verify: check the files' hashes.
 
         Raises:
             BundleError: the bundle is missing, incomplete, edited, or doesn't keep its manifest's promises.
-            DeviceError: device, provider or precision can't be had.
+            DeviceError: device, provider, precision or ``parallel`` can't be had.
             MissingPackageError: the backend's package isn't installed.
         """
         if threads is not None and threads < 1:
             raise DeviceError(f"asked for {threads} threads; expected 1 or more, or none to let the backend choose")
+        if parallel < 1 or parallel > (threads or parallel):
+            most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
+            raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
         folder = Path(path)
         manifest = read_manifest(folder, verify=verify)
-        backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads)
+        backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel)
         try:
             backend.activate()
         except BaseException:
             backend.deactivate()
             raise
-        return cls(manifest, backend)
+        return cls(manifest, backend, parallel)
 
     @property
     def precision(self) -> str:
@@ -113,8 +128,10 @@ class Segmenter:
         return resize_labels(np.asarray(labels[0], np.uint8), size)
 
     def _watch(self, labels: Array, highest: int) -> None:
-        self._uniform = self._uniform + 1 if int(labels.min()) == highest else 0
-        if self._uniform == UNIFORM_FRAMES:
+        uniform = int(labels.min()) == highest
+        with self._watching:
+            self._uniform = count = self._uniform + 1 if uniform else 0
+        if count == UNIFORM_FRAMES:
             console.warn(
                 f"'{self.manifest.name}' gave nothing but {self.classes[highest]} for {UNIFORM_FRAMES} frames in a row; "
                 "if the frames aren't that plain, its numbers overflow: check it with `rdd-deploy parity`"

@@ -1,6 +1,8 @@
 """The whole app in this process, headless, on real files and a real stream."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -193,6 +195,92 @@ def test_a_slow_bundle_shows_in_the_age(tmp_path: Path, bundles: tuple[Path, Pat
     monkeypatch.setattr(inference.Inference, "_run", lambda self, *a: (time.sleep(0.3), infer(self, *a))[1])
     slow = run(tmp_path, bundles[0], source=str(video), max_frames=8)["end_to_end_ms"]
     assert slow["p50"] >= 300 > quick["p50"]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_file_is_labelled_several_frames_at_a_time_with_the_same_result(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Labels frame by frame, flicker, mIoU and the recording are those of one frame after the other."""
+    pytest.importorskip(backend)
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("OpenVINO gives no more inferences at a time than there are cores")
+    bundle = toy_bundle(tmp_path / "toy", 24, 32, manifest={"backend": backend, "profile": f"{backend}-fp32"}, work=2)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for index in range(0, 40, 3):
+        cv2.imwrite(
+            str(masks / f"{index}.png"), np.roll(np.repeat(np.arange(3, dtype=np.uint8)[None], 48, 0).repeat(22, 1)[:, :64], index, 1)
+        )
+    seen: list[tuple[int, bytes]] = []
+    answered = player.Stats.answered
+
+    def spy(self: Any, result: Any, labels: Any, classes: Any) -> None:
+        seen.append((result.shot.index, labels[0].tobytes()))
+        answered(self, result, labels, classes)
+
+    monkeypatch.setattr(player.Stats, "answered", spy)
+    monkeypatch.setattr(player.Picture, "_status", lambda *_: ["no figures, which differ from run to run"])
+    runs = []
+    for threads in (1, 2):
+        seen.clear()
+        recording = tmp_path / f"seen{threads}.avi"
+        record = run(tmp_path, bundle, source=str(video), labels=masks, threads=threads, record=recording)
+        assert record["inference_workers"] == threads
+        runs.append(([*seen], record["frames"], record["bad_frames"], record["drops"], record["bundles"], recording.read_bytes()))
+    assert runs[0] == runs[1]
+    assert [index for index, _ in runs[0][0]] == list(range(40))
+    assert runs[0][4][0]["miou_pct"] is not None
+    assert runs[0][4][0]["flicker_pct"] is not None
+
+
+def test_one_at_a_time_where_the_age_counts(tmp_path: Path, bundles: tuple[Path, Path], video: Path, folder: Path) -> None:
+    """Live sources and --realtime: the frame that is there gets all threads."""
+    workers = {
+        "realtime": run(tmp_path, bundles[0], source=str(video), realtime=True, threads=2, max_frames=2),
+        "streets": run(tmp_path, bundles[0], source="streets", size=(64, 48), threads=2, max_frames=2),
+        "folder": run(tmp_path, bundles[0], source=str(folder), threads=2),
+        "many": run(tmp_path, bundles[0], source=str(video), threads=64),
+    }
+    assert {name: record["inference_workers"] for name, record in workers.items()} == {"realtime": 1, "streets": 1, "folder": 2, "many": 4}
+
+
+def test_one_at_a_time_where_a_bundle_cant_more(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; all bundles then take one, with all threads. What else is wrong with a device is still said."""
+    load, asked = bundles_module.Segmenter.load, []
+
+    def picky(path: Path, parallel: int, **options: Any) -> Any:
+        asked.append((path.name, parallel, options["threads"]))
+        if parallel > 1 and path == bundles[1]:
+            raise DeviceError("takes one")
+        return load(path, parallel=parallel, **options)
+
+    monkeypatch.setattr(bundles_module.Segmenter, "load", picky)
+    assert run(tmp_path, *bundles, source=str(video), threads=2)["inference_workers"] == 1
+    assert asked == [("brightest", 2, 2), ("darkest", 2, 2), ("brightest", 1, 2), ("darkest", 1, 2)]
+    with pytest.raises(DeviceError, match="unknown device 'tpu'"):
+        run(tmp_path, bundles[0], source=str(video), threads=2, device="tpu")
+
+
+def test_ctrl_c_with_frames_in_flight(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame up to then is in the recording once, and no thread is left (see the fixture)."""
+
+    class Interrupting(Screen):
+        def show(self, canvas: np.ndarray) -> None:
+            super().show(canvas)
+            if len(Screen.shown) == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(app, "Headless", Interrupting)
+    Screen.script = {}
+    stats, seen = tmp_path / "stats.json", tmp_path / "seen.avi"
+    assert live(LiveOptions(bundles=bundles, source=str(video), headless=True, stats=stats, record=seen, threads=3, split=True)) == 130
+    record = json.loads(stats.read_text())
+    assert record["inference_workers"] == 3
+    assert record["frames"] == count(seen) == len(Screen.shown)
+    assert 9 <= record["frames"] <= 10
 
 
 class Screen:

@@ -73,8 +73,9 @@ def test_record_is_json_with_known_figures(bundles: tuple[Path, Path]) -> None:
         stats.answered(result, [predicted], segmenter.classes)
         stats.answered(result, [predicted], ("other", "class", "names"))
         stats.shown(3.0, 5.0, 0.0)
-        record = json.loads(json.dumps(stats.record("x", True, 7, 1, 2), allow_nan=False))
+        record = json.loads(json.dumps(stats.record("x", True, 7, 1, 2, 3), allow_nan=False))
     assert (record["drops"], record["reconnects"], record["bad_frames"], record["frames"]) == (7, 1, 2, 1)
+    assert record["inference_workers"] == 3
     assert record["fps"] is None
     assert record["stages_ms"]["draw"] == {"p50": 3.0, "p95": 3.0, "p99": 3.0}
     (bundle,) = record["bundles"]

@@ -25,6 +25,22 @@ def test_threads_reach_the_session(bundle: Path) -> None:
     assert session._session.get_session_options().intra_op_num_threads == 1
 
 
+@pytest.mark.parametrize(("threads", "parallel", "intra"), [(None, 2, 1), (2, 2, 1), (4, 2, 3)])
+def test_several_callers_share_the_threads(bundle: Path, threads: int | None, parallel: int, intra: int) -> None:
+    """Each caller computes too, and all use the session's threads: so many fewer are made."""
+    segmenter = Segmenter.load(bundle, threads=threads, parallel=parallel)
+    session: Any = segmenter._backend
+    assert session._session.get_session_options().intra_op_num_threads == intra
+
+
+def test_one_at_a_time_on_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("nothing needs loading to see this"))
+    with pytest.raises(
+        DeviceError, match=r"asked for 2 inferences at a time of .* on cuda:1, which takes one; leave parallel at 1, or run"
+    ):
+        Segmenter.load(bundle, device="cuda:1", parallel=2)
+
+
 @pytest.mark.parametrize("provider", ["cpu", "CPUExecutionProvider"])
 def test_provider_by_short_or_long_name(bundle: Path, provider: str) -> None:
     assert Segmenter.load(bundle, provider=provider).provider == "CPUExecutionProvider"
@@ -74,6 +90,7 @@ def test_auto_takes_what_starts_and_says_so(bundle: Path, monkeypatch: pytest.Mo
     pretend_cuda(monkeypatch)
     segmenter = Segmenter.load(bundle)
     assert (segmenter.device, segmenter.provider) == ("cpu", "CPUExecutionProvider")
+    assert Segmenter.load(bundle, parallel=2).parallel == 2
 
 
 def test_package_missing(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_labels_and_precision(tmp_path: Path) -> None:
         assert np.array_equal(first, kept), "the request's own memory was handed out"
         assert np.array_equal(first, truth(FRAME))
         assert (segmenter.backend, segmenter.device, segmenter.provider) == ("openvino", "cpu", "CPU")
-        compiled = segmenter._backend._request.get_compiled_model()  # type: ignore[union-attr]
+        compiled = segmenter._backend._requests.get().get_compiled_model()  # type: ignore[union-attr]
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     with pytest.raises(BundleError, match=r"model\.onnx computes in float, its manifest says int8; copy the whole bundle again"):
@@ -66,6 +67,24 @@ def test_devices_it_lacks(tmp_path: Path, arguments: dict[str, str], sentence: s
     with pytest.raises(DeviceError) as caught:
         Segmenter.load(openvino_bundle(tmp_path / "toy"), **arguments)  # type: ignore[arg-type]
     assert sentence in str(caught.value)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="OpenVINO gives no more streams than there are cores")
+def test_several_at_a_time_are_streams_of_one_model(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    with Segmenter.load(openvino_bundle(tmp_path / "toy"), parallel=2) as segmenter:
+        requests = segmenter._backend._requests  # type: ignore[union-attr]
+        assert requests.qsize() == 2
+        compiled = requests.get().get_compiled_model()
+        assert compiled.get_property("NUM_STREAMS") == compiled.get_property("INFERENCE_NUM_THREADS") == 2
+
+
+def test_more_at_a_time_than_it_gives(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, this CPU gives \d+; ask for no more"):
+        Segmenter.load(openvino_bundle(tmp_path / "toy"), parallel=4096)
+    with pytest.raises(DeviceError, match=r"asked for 2 inferences at a time of .* on gpu, which takes one"):
+        Segmenter.load(openvino_bundle(tmp_path / "other"), provider="gpu", parallel=2)
 
 
 def test_damaged_model(tmp_path: Path) -> None:

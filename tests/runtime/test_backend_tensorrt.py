@@ -234,6 +234,11 @@ def test_other_devices(tmp_path: Path, cuda: FakeCuda) -> None:
         Segmenter.load(bundle, device="cuda:3")
     with pytest.raises(DeviceError, match="unknown provider 'x' for a tensorrt-rtx engine; expected cuda-graph or none"):
         Segmenter.load(bundle, provider="x")
+    with pytest.raises(
+        DeviceError, match=r"asked for 2 inferences at a time of .*model\.engine on cuda:0, which takes one; leave parallel at 1"
+    ):
+        Segmenter.load(bundle, parallel=2)
+    assert (cuda.blocks, cuda.streams) == ({}, 0)
 
 
 @pytest.mark.parametrize("function", ["cudaStreamCreate", "cudaMalloc", "cudaMallocHost"])

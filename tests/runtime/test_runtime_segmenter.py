@@ -1,3 +1,6 @@
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_bundle import CLASSES, PALETTE, toy_bundle, truth
 
-from rdd_deploy.errors import BundleError, RddError, SourceError
+from rdd_deploy.errors import BundleError, DeviceError, RddError, SourceError
 from rdd_deploy.runtime import Segmenter, segmenter
 from rdd_deploy.runtime.backends import BACKENDS
 from rdd_deploy.runtime.manifest import Manifest
@@ -133,6 +136,47 @@ def test_closed(tmp_path: Path) -> None:
 def test_threads_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(RddError, match="asked for 0 threads; expected 1 or more"):
         Segmenter.load(toy_bundle(tmp_path / "toy"), threads=0)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "threads", "sentence"),
+    [
+        (0, None, "asked for 0 inferences at a time; expected 1 or more"),
+        (-2, None, "asked for -2 inferences at a time; expected 1 or more"),
+        (3, 2, "asked for 3 inferences at a time; expected 1 to 2, at most one for each of the 2 threads"),
+    ],
+)
+def test_parallel_must_be_positive_and_has_a_thread_each(tmp_path: Path, parallel: int, threads: int | None, sentence: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        Segmenter.load(toy_bundle(tmp_path / "toy"), threads=threads, parallel=parallel)
+    assert str(caught.value) == sentence
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def parallel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Segmenter]:
+    """Two at a time, with a network that is long enough for them to overlap."""
+    pytest.importorskip(request.param)
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("OpenVINO gives no more inferences at a time than there are cores")
+    bundle = toy_bundle(tmp_path / "toy", manifest={"backend": request.param, "profile": f"{request.param}-fp32"}, work=6)
+    with Segmenter.load(bundle, parallel=2) as segmenter:
+        yield segmenter
+
+
+def test_threads_at_a_time_give_the_same_labels(parallel: Segmenter) -> None:
+    frames = [np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8) for seed in range(40)]
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(parallel, frames))
+    assert parallel.parallel == 2
+    for frame, labels in zip(frames, answers, strict=True):
+        assert np.array_equal(labels, truth(frame))
+
+
+def test_more_callers_than_that_wait(parallel: Segmenter) -> None:
+    frames = [np.full((48, 64, 3), (10, 200, 30), np.uint8), np.full((48, 64, 3), (10, 20, 230), np.uint8)] * 10
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(parallel, frames))
+    assert [int(labels.max()) for labels in answers] == [1, 2] * 10
 
 
 def test_registry_and_manifest_name_the_same_backends() -> None:

@@ -19,7 +19,7 @@ PRECISION = "precision"
 
 
 class Backend(Protocol):
-    """Runs one model file. ``infer`` is called by one thread at a time, between ``activate`` and ``deactivate``.
+    """Runs one model file. ``infer`` is called by at most ``parallel`` threads at a time, between ``activate`` and ``deactivate``.
 
     ``device`` and ``provider`` say what was obtained and are final after ``activate``.
     """
@@ -43,6 +43,15 @@ def parse_device(device: str) -> tuple[str, int | None]:
     if not match:
         raise DeviceError(f"unknown device '{device}'; expected auto, cpu, cuda or cuda:N")
     return (match[1], None) if match[1] else ("cuda", int(match[2]))
+
+
+def check_parallel(path: Path, device: str, parallel: int) -> None:
+    """DeviceError where several inferences at a time were asked of another device than the CPU."""
+    if parallel > 1 and device != "cpu":
+        raise DeviceError(
+            f"asked for {parallel} inferences at a time of {path} on {device}, which takes one; "
+            "leave parallel at 1, or run an ONNX or OpenVINO bundle with --device cpu"
+        )
 
 
 def check_tensor(manifest: Manifest, what: str, name: str, dtype: str, shape: Sequence[Any]) -> None:

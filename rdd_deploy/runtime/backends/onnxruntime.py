@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, PRECISION, check_precision, check_tensor, parse_device
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, PRECISION, check_parallel, check_precision, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import Manifest
 
 PROVIDERS = {
@@ -34,10 +34,14 @@ class OnnxRuntimeBackend:
     Args:
         device: ``auto`` takes CUDA where it really starts and the graph isn't INT8 (whose Q/DQ form here is the CPU's), else the CPU.
         provider: cpu, cuda, tensorrt, tensorrt-rtx or onnxruntime's own name; None follows the device.
-        threads: threads inside an operator (CPU); None leaves it to onnxruntime (the physical cores).
+        threads: CPU threads of all inferences together; None leaves it to onnxruntime (the physical cores), or is one for each of them
+            where several run at a time.
+        parallel: so many threads may be in ``infer`` at a time, on the CPU. Each computes in its caller's thread.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -45,13 +49,15 @@ class OnnxRuntimeBackend:
         self._ort: Any = onnxruntime
         self._path = folder / manifest.model
         self._manifest = manifest
-        self._threads = threads
+        self._threads, self._parallel = threads, parallel
         self._session: Any = None
         kind, self._index = parse_device(device)
         self._auto = kind == "auto" and provider is None
         self._wanted = _wanted(kind, provider, manifest, onnxruntime.get_available_providers())
         self.device = "cpu" if self._wanted == "cpu" else f"cuda:{self._index or 0}"
         self.provider = PROVIDERS[self._wanted]
+        if not self._auto:
+            check_parallel(self._path, self.device, parallel)
 
     def activate(self) -> None:
         self._require(self._wanted)
@@ -62,6 +68,7 @@ class OnnxRuntimeBackend:
                 raise
             self.device, self.provider = "cpu", PROVIDERS["cpu"]  # auto promises what works, and says so in .device
             self._session = self._open("cpu")
+        check_parallel(self._path, self.device, self._parallel)
         model_input, model_output = self._session.get_inputs(), self._session.get_outputs()
         if len(model_input) != 1 or len(model_output) != 1:
             raise BundleError(
@@ -94,8 +101,9 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 3  # its warnings about node placement aren't the user's business; failures raise
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
-        if self._threads:
-            options.intra_op_num_threads = self._threads
+        if self._threads or self._parallel > 1:
+            # The session's own threads help whoever calls, so with several callers only what they leave is to be added.
+            options.intra_op_num_threads = (self._threads or self._parallel) - self._parallel + 1
         chain = [wanted, *_FALLBACK[wanted]]
         here = set(self._ort.get_available_providers())
         device = {"device_id": str(self._index or 0)}

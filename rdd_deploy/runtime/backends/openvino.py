@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_precision, check_tensor, parse_device
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_precision, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import Manifest
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
@@ -19,15 +20,21 @@ _NAMES = {"u8": "uint8"}
 
 
 class OpenVinoBackend:
-    """A compiled model with one infer request, tuned for latency.
+    """A compiled model with an infer request for each inference that may run at a time; with one, tuned for latency.
+
+    Several are streams of one compiled model: models compiled one by one would be pinned to the same core, and wait for each other.
 
     Args:
         device: auto or cpu; CUDA is another backend's.
         provider: OpenVINO's own device name (CPU, GPU, NPU); None is CPU.
-        threads: inference threads (CPU); None leaves it to OpenVINO (the physical cores).
+        threads: CPU threads of all inferences together; None leaves it to OpenVINO (the physical cores), or is one for each of them
+            where several run at a time.
+        parallel: so many threads may be in ``infer`` at a time, on the CPU.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+    ) -> None:
         try:
             import openvino
         except ImportError as error:
@@ -37,10 +44,11 @@ class OpenVinoBackend:
             raise DeviceError(f"{folder} runs with OpenVINO, which has no CUDA; pass --device cpu, or take a bundle of another backend")
         self._path = folder / manifest.model
         self._manifest = manifest
-        self._threads = threads
-        self._request: Any = None
+        self._threads, self._parallel = threads, parallel
+        self._requests: SimpleQueue[Any] = SimpleQueue()
         self.provider = (provider or "CPU").upper()
         self.device = self.provider.lower()
+        check_parallel(self._path, self.device, parallel)
 
     def activate(self) -> None:
         core = self._openvino.Core()
@@ -58,6 +66,8 @@ class OpenVinoBackend:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         if self._threads and self.provider == "CPU":
             options["INFERENCE_NUM_THREADS"] = self._threads
+        if self._parallel > 1:
+            options = {"INFERENCE_NUM_THREADS": self._parallel} | options | {"NUM_STREAMS": self._parallel}
         try:
             compiled = core.compile_model(model, self.provider, options)
         except Exception as error:
@@ -72,15 +82,22 @@ class OpenVinoBackend:
             )
         if obtained_devices := [name for name in compiled.get_property("EXECUTION_DEVICES") if not name.startswith(self.provider)]:
             raise DeviceError(f"asked OpenVINO for {self.provider}, got {', '.join(obtained_devices)}; leave it to CPU")
-        self._request = compiled.create_infer_request()
+        if self._parallel > 1 and (streams := compiled.get_property("NUM_STREAMS")) < self._parallel:
+            raise DeviceError(f"asked OpenVINO for {self._parallel} inferences at a time, this CPU gives {streams}; ask for no more")
+        for _ in range(self._parallel):
+            self._requests.put(compiled.create_infer_request())
 
     def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
         # Inputs are read in place; outputs are copied, since the next call overwrites the request's own.
-        labels: NDArray[np.uint8] = self._request.infer([blob], share_inputs=True, share_outputs=False)[0]
+        request = self._requests.get()
+        try:
+            labels: NDArray[np.uint8] = request.infer([blob], share_inputs=True, share_outputs=False)[0]
+        finally:
+            self._requests.put(request)
         return labels
 
     def deactivate(self) -> None:
-        self._request = None
+        self._requests = SimpleQueue()
 
     def _check_tensors(self, model: Any) -> None:
         if len(model.inputs) != 1 or len(model.outputs) != 1:

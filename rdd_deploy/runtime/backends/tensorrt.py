@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_tensor, parse_device
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import EngineInfo, Manifest
 
 _MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
@@ -25,9 +25,12 @@ class TensorRtBackend:
         device: auto, cuda or cuda:N.
         provider: ``cuda-graph`` records copy, run and copy back once and replays them; None issues them one by one.
         threads: has no meaning on a GPU.
+        parallel: 1, since there is one stream with its buffers.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+    ) -> None:
         package, extra = _MODULES[manifest.backend]
         kind, index = parse_device(device)
         if kind == "cpu":
@@ -40,6 +43,7 @@ class TensorRtBackend:
         self._cuda: Any = _import("cuda.bindings.runtime", "cuda-python", extra, folder)
         self._path, self._manifest, self._index = folder / manifest.model, manifest, index or 0
         self.device, self.provider = f"cuda:{self._index}", provider or manifest.backend
+        check_parallel(self._path, self.device, parallel)
         self._use_graph = provider == _GRAPH
         self._capability = ""
         self._graph: Any = None

@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Part, Size
+from rdd_deploy.recipe import Part, Positive, Size
 from rdd_deploy.runtime.manifest import MAX_SIDE, BackendName, Precision
 from rdd_deploy.schema import load_yaml, override, validated
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
-Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers"]
+Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "distil"]
+Images = Annotated[int, Field(ge=1, le=4096)]
+Percentile = Annotated[float, Field(gt=50, le=100)]
+Bins = Annotated[int, Field(ge=512)]
 Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 SHIPPED = Path(__file__).resolve().parents[2] / "export"
 PRECISIONS: dict[str, tuple[str, ...]] = {
@@ -36,20 +39,31 @@ class Placement(Part):
 class Calibration(Part):
     """How the range of each activation is found. Frames come from the train split, or from a folder; never random data."""
 
-    images: Annotated[int, Field(ge=1, le=4096)] = 128
+    images: Images = 128
     method: Method = "minmax"
-    percentile: Annotated[float, Field(gt=50, le=100)] = Field(99.99, description="share of the values inside the range, in percent")
-    bins: Annotated[int, Field(ge=512)] = Field(2048, description="histogram bins over [-max, max]")
+    percentile: Percentile = Field(99.99, description="share of the values inside the range, in percent")
+    bins: Bins = Field(2048, description="histogram bins over [-max, max]")
     folder: str | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
+
+
+class Distil(Part):
+    """The last remedy: the student is fine-tuned with its own rounding, towards what it says in float. Crops and seed are the recipe's."""
+
+    steps: Annotated[int, Field(ge=1)] = 200
+    batch: Annotated[int, Field(ge=1)] = 8
+    lr: Positive = Field(4e-4, description="the highest; it rises over the first tenth and falls to 0 in a line")
 
 
 class Gate(Part):
     """How much accuracy the artifact may lose, and what is tried before it fails."""
 
     max_drop: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="points of mIoU below the float network")
-    remedies: list[Remedy] = Field(["percentile", "mse", "bias_correction", "float_layers"], description="in the order they are tried")
+    remedies: list[Remedy] = Field(
+        ["percentile", "mse", "bias_correction", "float_layers", "distil"], description="in the order they are tried"
+    )
     float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
     ranking_frames: Annotated[int, Field(ge=1)] = Field(16, description="train frames on which layers are ranked")
+    distil: Distil = Distil()
 
 
 Form = Literal["trt", "x86", "openvino"]

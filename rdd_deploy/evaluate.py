@@ -13,7 +13,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     start("evaluate")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -43,17 +43,23 @@ class Evaluated(NamedTuple):
     """mIoU, pixel accuracy and IoU per class in percent."""
 
 
-class First(Split):
-    """The first ``count`` samples of a split."""
+class Chosen(Split):
+    """Some samples of a split, by their indices."""
 
-    def __init__(self, split: Split, count: int) -> None:
-        self.inner, self.task, self.names = split, split.task, split.names[:count]
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        self.inner, self.task, self.indices = split, split.task, indices
+        self.names = [split.names[i] for i in indices]
 
     def frame(self, index: int) -> Frame:
-        return self.inner.frame(index)
+        return self.inner.frame(self.indices[index])
 
     def labels(self, index: int) -> Labels:
-        return self.inner.labels(index)
+        return self.inner.labels(self.indices[index])
+
+
+def spread(split: Split, count: int) -> Chosen:
+    """At most ``count`` samples, evenly over a split."""
+    return Chosen(split, np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int).tolist())
 
 
 def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
@@ -146,7 +152,7 @@ def limited(split: Split, limit: int | None, name: str) -> Split:
         raise DataError(f"the limit is {limit}; expected 1 frame or more")
     if not len(split):
         raise DataError(f"the {name} split holds no frames; expected at least one with its mask")
-    return split if limit is None or limit >= len(split) else First(split, limit)
+    return split if limit is None or limit >= len(split) else Chosen(split, range(limit))
 
 
 def metrics_of(evaluated: Evaluated) -> Metrics:

@@ -105,8 +105,16 @@ class Started:
         self._process.start()
 
     @property
+    def stdout(self) -> str:
+        return self._said("stdout")
+
+    @property
     def stderr(self) -> str:
-        return Path(f"{self._output}.stderr").read_text()
+        return self._said("stderr")
+
+    def _said(self, name: str) -> str:
+        path = Path(f"{self._output}.{name}")
+        return path.read_text() if path.is_file() else ""  # it may not have begun
 
     @property
     def running(self) -> bool:
@@ -118,7 +126,7 @@ class Started:
     def wait(self) -> subprocess.CompletedProcess[str]:
         self._process.join(200)
         assert not self.running, "took too long"
-        stdout, stderr = (Path(f"{self._output}.{name}").read_text() for name in ("stdout", "stderr"))
+        stdout, stderr = self.stdout, self.stderr
         shutil.rmtree(Path(self._output).parent)
         return subprocess.CompletedProcess([], self._process.exitcode or 0, stdout, stderr)
 

@@ -14,7 +14,7 @@ from rdd_deploy.errors import DiskError, GateError, RecipeError, missing_package
 from rdd_deploy.export.bundle import check_place, describe, new_bundle
 from rdd_deploy.export.engine_from_onnx import engine_from_onnx
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames, from_folder, from_train
-from rdd_deploy.export.gate import Plan, Trial, Workbench, load_plan, save_plan, show_trials, through_gate
+from rdd_deploy.export.gate import Plan, Trial, Workbench, load_plan, replayed, save_plan, show_trials, through_gate
 from rdd_deploy.export.graph import opset, save_graph, set_metadata
 from rdd_deploy.export.half_from_onnx import half_from_onnx
 from rdd_deploy.export.lint import lint
@@ -22,7 +22,7 @@ from rdd_deploy.export.measure import Comparison, Reference, compare, compare_bu
 from rdd_deploy.export.placement import check_layers
 from rdd_deploy.export.profile import Profile
 from rdd_deploy.export.sensitivity import infer_onnx
-from rdd_deploy.export.source import Source
+from rdd_deploy.export.source import Source, checkpoint_name
 from rdd_deploy.export.tail import with_tail
 from rdd_deploy.runtime import InputSpec
 from rdd_deploy.runtime.backends.base import PRECISION
@@ -63,6 +63,7 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
     """
     check_backend(profile)
     plan = _plan(profile, options)
+    profile = replayed(profile, plan) if plan else profile
     size = profile.size or source.data.size
     target = folder / profile.name
     check_place(target)
@@ -128,17 +129,10 @@ def _write_int8(
     source: Source, profile: Profile, model: onnx.ModelProto, reference: Reference, target: Path, options: Options, plan: Plan | None
 ) -> Comparison:
     _check_float(model, reference)
-    train = source.split("train")
     frames = calibration_frames(source, profile, reference.size, options.split)
-    bench = Workbench(
-        profile,
-        model,
-        frames,
-        train,
-        reference.size,
-        source.run.path / "calibration",
-        lambda graph: _measured(profile, graph, source, reference),
-    )
+    folders = dict.fromkeys((target.parent, options.plan.parent if options.plan else target.parent))
+    checkpoints = [folder / checkpoint_name(profile.name) for folder in folders]
+    bench = Workbench(profile, source, frames, reference.size, checkpoints, lambda graph: measured(profile, graph, source, reference))
     best, passed = through_gate(bench, plan)
     plan_file = target.with_name(f"{target.name}.plan.yaml")
     if options.plan is None or options.plan.resolve() != plan_file.resolve():  # an edited plan keeps its comments
@@ -149,7 +143,7 @@ def _write_int8(
             f"'{profile.name}' loses {best.comparison.drop_pct:.2f} points of mIoU at best, allowed are {profile.gate.max_drop:g}; "
             f"no bundle was written. Edit {plan_file} and replay it with --plan, allow more with --max-drop, or write it with --force"
         )
-    return _write(source, profile, best.model, reference, target, options, best, forced=not passed)
+    return _write(bench.student(best.plan), profile, best.model, reference, target, options, best, forced=not passed)
 
 
 def calibration_frames(source: Source, profile: Profile, size: tuple[int, int], split: str = "val") -> CalibrationFrames:
@@ -158,16 +152,16 @@ def calibration_frames(source: Source, profile: Profile, size: tuple[int, int], 
     config = profile.calibration
     key = ("calibration", config.folder, config.images, size, split)
     if key not in source.made:
-        train, others = source.split("train"), [source.split(name) for name in dict.fromkeys(("val", split))]
+        others = [source.split(name) for name in dict.fromkeys(("val", split))]
         if config.folder:
-            height, width = train.frame(0).shape[:2]
+            height, width = others[0].frame(0).shape[:2]
             source.made[key] = from_folder(Path(config.folder), others, config.images, size, (height, width))
         else:
-            source.made[key] = from_train(train, others, config.images, size)
+            source.made[key] = from_train(source.split("train"), others, config.images, size)
     return source.made[key]  # type: ignore[no-any-return]
 
 
-def _measured(profile: Profile, graph: onnx.ModelProto, source: Source, reference: Reference) -> Comparison:
+def measured(profile: Profile, graph: onnx.ModelProto, source: Source, reference: Reference) -> Comparison:
     """Run a graph through the backend that the bundle will use; an engine's graph through onnxruntime, where no GPU is at hand."""
     lint(graph, profile.form, "the rendered graph")
     try:
@@ -229,7 +223,7 @@ def _write_engine(
     trial: Trial | None,
 ) -> Comparison:
     """Build an engine. With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be."""
-    comparison = trial.comparison if trial is not None else _measured(profile, graph, source, reference)
+    comparison = trial.comparison if trial is not None else measured(profile, graph, source, reference)
     if trial is None:
         fields["forced"] = not _gate(comparison, profile, options)
     save_graph(graph, folder / "graph.onnx")

@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-import numpy as np
 import onnx
 import yaml
-from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
 
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
-from rdd_deploy.errors import RecipeError
+from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.export.bias_correction import corrected_biases
 from rdd_deploy.export.calibrate import calibrated
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames
 from rdd_deploy.export.measure import Comparison
-from rdd_deploy.export.profile import Form, Method, Profile
+from rdd_deploy.export.placement import plan_of
+from rdd_deploy.export.profile import Bins, Distil, Form, Images, Method, Percentile, Placement, Profile
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
 from rdd_deploy.export.ranges import RangeTable
 from rdd_deploy.export.sensitivity import rank_layers, within_budget
+from rdd_deploy.export.source import Source
 from rdd_deploy.metrics import iou_from
+from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Part
 from rdd_deploy.schema import load_yaml, validated
+
+
+class Distilled(Distil):
+    """How the student was fine-tuned for its rendering, and what came out."""
+
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = Field("", description="of the checkpoint; empty: fine-tune it anew")
 
 
 class Plan(Part):
@@ -36,8 +43,13 @@ class Plan(Part):
     profile: str
     form: Form
     method: Method
+    percentile: Percentile
+    bins: Bins
+    images: Images
+    placement: Placement
     bias_correction: bool = False
     float_layers: list[str] = Field([])
+    distil: Distilled | None = None
     result: dict[str, float | int | str | None] = Field({}, description="what was measured; not read back")
 
 
@@ -55,32 +67,34 @@ class Workbench:
     """What the gate works with.
 
     Attributes:
+        checkpoints: where a fine-tuned student may lie; a new one is written to the first.
         measure: runs a rendered graph through the target's own backend.
-        tables: folder of range tables.
     """
 
     profile: Profile
-    model: onnx.ModelProto
+    source: Source
     frames: CalibrationFrames
-    train: Split
     size: tuple[int, int]
-    tables: Path
+    checkpoints: list[Path]
     measure: Callable[[onnx.ModelProto], Comparison]
     trials: list[Trial] = field(default_factory=list)
+    tuned: dict[str, Source] = field(default_factory=dict)
+
+    def student(self, plan: Plan) -> Source:
+        """The run with the weights that a plan quantises: its own, or fine-tuned ones."""
+        return self.tuned[plan.distil.sha256] if plan.distil else self.source
 
     def table(self, method: Method) -> RangeTable:
+        """The float student's ranges. A fine-tuned one keeps them: its weights were fitted to them, and to others they fit worse."""
         assert self.profile.calibration is not None
-        return calibrated(self.model, self.frames, self.profile.calibration.model_copy(update={"method": method}), self.tables)
-
-    def biases(self, plan: Plan) -> dict[str, NDArray[np.float32]] | None:
-        if not plan.bias_correction:
-            return None
-        return corrected_biases(self.model, self.table(plan.method), plan.form, self.profile.placement, self.frames)
+        config = self.profile.calibration.model_copy(update={"method": method})
+        return calibrated(self.source.graph(self.size), self.frames, config, self.source.run.path / "calibration")
 
     def attempt(self, what: str, plan: Plan) -> Trial:
         """Render and measure one plan."""
-        table = self.table(plan.method)
-        rendered = qdq_from_onnx(self.model, table, plan.form, self.profile.placement, plan.float_layers, self.biases(plan))
+        model, table, placement = self.student(plan).graph(self.size), self.table(plan.method), self.profile.placement
+        biases = corrected_biases(model, table, plan.form, placement, self.frames) if plan.bias_correction else None
+        rendered = qdq_from_onnx(model, table, plan.form, placement, plan.float_layers, biases)
         trial = Trial(what, plan, rendered, self.measure(rendered))
         console.say(
             f"{what}: mIoU {trial.comparison.miou_pct:.2f} %, {trial.comparison.drop_pct:+.2f} points below float, "
@@ -88,6 +102,42 @@ class Workbench:
         )
         self.trials.append(trial)
         return trial
+
+    def train(self, remedy: str) -> Split | None:
+        """The train split; None, with a warning, where it isn't there for a remedy."""
+        try:
+            return self.source.split("train")
+        except DataError as error:
+            console.warn(f"the remedy '{remedy}' is left out, for it needs the train split: {error}")
+            return None
+
+    def fine_tuned(self, plan: Plan) -> Plan:
+        """The plan with its fine-tuned student at hand: the one that it names, or where that is missing one that is fine-tuned now."""
+        assert plan.distil is not None
+        wanted = plan.distil.sha256
+        found = self.source.find_fine_tuned(wanted, self.checkpoints) if wanted else None
+        if found is None:
+            found = self._fine_tune(plan, plan.distil)
+            if wanted not in {"", found.fine_tuned_sha256}:
+                console.warn(
+                    f"the student that was fine-tuned now isn't the one that the plan names ({wanted[:12]}…): another machine or another version "
+                    f"rounds otherwise. The new one is {found.fine_tuned_sha256}"
+                )
+        sha256 = str(found.fine_tuned_sha256)
+        self.tuned[sha256] = found
+        return plan.model_copy(update={"distil": plan.distil.model_copy(update={"sha256": sha256})})
+
+    def _fine_tune(self, plan: Plan, config: Distil) -> Source:
+        from rdd_deploy.export.distil import distilled  # the training stack, which nothing else here needs
+
+        source, recipe = self.source, self.source.run.load_recipe()
+        rendering = plan_of(source.graph(self.size), plan.form, self.profile.placement, plan.float_layers)
+        table, train = self.table(plan.method), source.split("train")
+        student = distilled(source.segmenter, train, recipe, self.size, rendering, table, plan.form, config)
+        facts = {key: value for key, value in source.facts.items() if key not in {"epoch", "miou_pct"}}  # those are the float student's
+        save_segmenter(self.checkpoints[0], student, facts | {"fine_tuned_from": source.weights_sha256, "profile": plan.profile})
+        console.say(f"fine-tuned student -> {self.checkpoints[0]}")
+        return source.fine_tuned(self.checkpoints[0])
 
 
 def through_gate(bench: Workbench, plan: Plan | None = None) -> tuple[Trial, bool]:
@@ -100,9 +150,9 @@ def through_gate(bench: Workbench, plan: Plan | None = None) -> tuple[Trial, boo
         The first trial that passes, or the best one; whether it passes.
     """
     profile = bench.profile
-    assert profile.form is not None
-    assert profile.calibration is not None
-    first = plan or Plan(profile=profile.name, form=profile.form, method=profile.calibration.method)
+    first = plan or starting_plan(profile)
+    if first.distil:
+        first = bench.fine_tuned(first)
     best = bench.attempt(f"plan by {first.method}" if plan else first.method, first)
     if plan is None:
         for step in _remedies(bench):
@@ -114,6 +164,21 @@ def through_gate(bench: Workbench, plan: Plan | None = None) -> tuple[Trial, boo
                 if _passes(best, profile):
                     break
     return best, _passes(best, profile)
+
+
+def starting_plan(profile: Profile) -> Plan:
+    """What a profile says, before any remedy."""
+    assert profile.form is not None
+    assert profile.calibration is not None
+    calibration = profile.calibration.model_dump(include={"method", "percentile", "bins", "images"})
+    return Plan(profile=profile.name, form=profile.form, placement=profile.placement, **calibration)
+
+
+def replayed(profile: Profile, plan: Plan) -> Profile:
+    """The profile as it was when a plan was made."""
+    assert profile.calibration is not None
+    calibration = profile.calibration.model_copy(update={key: getattr(plan, key) for key in ("method", "percentile", "bins", "images")})
+    return profile.model_copy(update={"calibration": calibration, "placement": plan.placement})
 
 
 def _passes(trial: Trial, profile: Profile) -> bool:
@@ -133,16 +198,19 @@ def _remedies(bench: Workbench) -> Iterator[Callable[[Trial], Iterable[Trial]]]:
             yield bias_correction
         elif remedy == "float_layers":
             yield lambda best: _float_layers(bench, best)
+        elif remedy == "distil":
+            yield lambda best: _distil(bench, best)
         elif remedy != bench.profile.calibration.method:
             yield other_ranges(remedy)
 
 
 def _float_layers(bench: Workbench, best: Trial) -> Iterator[Trial]:
     """Leave the worst layers in float, 1, 2, 4, … of them, within the budget of multiply-adds."""
-    profile = bench.profile
-    ranked = rank_layers(
-        bench.model, bench.table(best.plan.method), best.plan.form, profile.placement, bench.train, bench.size, profile.gate.ranking_frames
-    )
+    profile, train = bench.profile, bench.train("float_layers")
+    if train is None:
+        return
+    model, table = bench.student(best.plan).graph(bench.size), bench.table(best.plan.method)
+    ranked = rank_layers(model, table, best.plan.form, profile.placement, train, bench.size, profile.gate.ranking_frames)
     allowed = within_budget(ranked, profile.gate.float_macs)
     console.say(
         "layers that cost most alone: " + ", ".join(f"{one.layer} ({one.drop_pct:+.2f})" for one in ranked[:5]) + f"; "
@@ -155,6 +223,14 @@ def _float_layers(bench: Workbench, best: Trial) -> Iterator[Trial]:
         if count >= len(allowed):
             return
         count *= 2
+
+
+def _distil(bench: Workbench, best: Trial) -> Iterator[Trial]:
+    """Fine-tune the student for the best rendering so far. Its biases learn to make up for the shifts that bias correction takes out."""
+    if bench.train("distil") is not None:
+        asked = Distilled(**bench.profile.gate.distil.model_dump())
+        plan = bench.fine_tuned(best.plan.model_copy(update={"bias_correction": False, "distil": asked}))
+        yield bench.attempt("fine-tuned for INT8", plan)
 
 
 def save_plan(path: Path, trial: Trial, passed: bool) -> None:
@@ -171,8 +247,9 @@ def save_plan(path: Path, trial: Trial, passed: bool) -> None:
 
 
 def load_plan(path: Path, profile: Profile) -> Plan:
-    """Read a plan; RecipeError if it is invalid or of another form."""
-    plan = validated(Plan, load_yaml(path), path)
+    """Read a plan; what an older one doesn't hold is as in the profile. RecipeError if it is invalid or of another form."""
+    own = starting_plan(profile).model_dump(include={"percentile", "bins", "images", "placement"})
+    plan = validated(Plan, own | load_yaml(path), path)
     if plan.form != profile.form:
         raise RecipeError(f"{path} is a plan for the {plan.form} form, profile {profile.name} renders {profile.form}; take its own plan")
     if plan.profile != profile.name:

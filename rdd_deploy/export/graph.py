@@ -91,12 +91,12 @@ def tidy(model: onnx.ModelProto) -> None:
         weight = node.input[1] if node.op_type == "Conv" else ""
         layer = weight.removesuffix(".weight") if weight else _layer(node, names, layer)
         if weight and len(node.input) > 2 and f"{layer}.bias" not in taken:  # folding BatchNorm leaves another name
-            names[node.input[2]] = _free(f"{layer}.bias", taken)
+            names[node.input[2]] = free_name(f"{layer}.bias", taken)
         for index, output in enumerate(node.output):
             if not output or output in outputs:
                 continue
             wanted = layer if weight else f"{layer}/{node.op_type}"
-            names[output] = _free(wanted if index == 0 else f"{wanted}.{index}", taken)
+            names[output] = free_name(wanted if index == 0 else f"{wanted}.{index}", taken)
     for node in model.graph.node:
         for field in (node.input, node.output):
             field[:] = [names.get(name, name) for name in field]
@@ -126,7 +126,8 @@ def _layer(node: onnx.NodeProto, names: dict[str, str], before: str) -> str:
     return known[0] if known else before or node.input[0]
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, or with a number behind it where it is taken; it is taken from then on."""
     candidate, count = name, 1
     while candidate in taken:
         count += 1

@@ -49,9 +49,10 @@ class Deployed(nn.Module):
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
         segmenter = copy.deepcopy(segmenter).eval().cpu()
-        stem = _stem(segmenter)
+        self.stem = _stem(segmenter)
         with torch.no_grad():
-            stem.weight.copy_((stem.weight / segmenter.std).flip(1))
+            weight = segmenter.get_parameter(self.stem)
+            weight.copy_((weight / segmenter.std).flip(1))
         self.encoder, self.head = segmenter.encoder, segmenter.head
         self.register_buffer("mean", segmenter.mean.flip(1), persistent=False)
         _replace_pooling(self)
@@ -63,9 +64,18 @@ class Deployed(nn.Module):
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)  # (N, C, H, W)
         return logits.argmax(1).to(torch.uint8)  # (N, H, W)
 
+    def unfolded(self, segmenter: Segmenter) -> Segmenter:
+        """A copy of the segmenter that this was made from, with this network's weights."""
+        copied = copy.deepcopy(segmenter)
+        copied.load_state_dict(self.state_dict(), strict=False)
+        with torch.no_grad():
+            weight = copied.get_parameter(self.stem)
+            weight.copy_(weight.flip(1) * copied.std)
+        return copied
 
-def _stem(segmenter: Segmenter) -> nn.Conv2d:
-    """The first convolution: it must be the first layer that sees the frame."""
+
+def _stem(segmenter: Segmenter) -> str:
+    """Name of the first convolution's weight: it must be the first layer that sees the frame."""
     seen: list[nn.Module] = []
     leaves = [module for module in segmenter.encoder.modules() if not list(module.children())]
     hooks = [module.register_forward_pre_hook(lambda module, _: seen.append(module)) for module in leaves]
@@ -81,7 +91,7 @@ def _stem(segmenter: Segmenter) -> nn.Conv2d:
             f"encoder '{segmenter.network.encoder}' starts with {type(first).__name__}, expected a convolution over the 3 colours; "
             "choose another encoder for a network that is to be exported"
         )
-    return first
+    return next(f"{name}.weight" for name, module in segmenter.named_modules() if module is first)
 
 
 def _replace_pooling(module: nn.Module) -> None:

@@ -80,7 +80,7 @@ def climb(
     from rdd_deploy.export.measure import Comparison, compare, compare_bundle, reference_from
     from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
     from rdd_deploy.export.sensitivity import infer_onnx
-    from rdd_deploy.export.source import open_source
+    from rdd_deploy.export.source import checkpoint_name, open_source
 
     manifest = read_manifest(bundle)
     source = open_source(run or _run_of(bundle), data)
@@ -89,6 +89,12 @@ def climb(
             f"{bundle} was exported from other weights ({str(made_from)[:12]}…) than {source.run.path} holds "
             f"({source.weights_sha256[:12]}…); name its run with --run, or export it again"
         )
+    if tuned := manifest.provenance.get("fine_tuned_sha256"):
+        places = [folder / checkpoint_name(manifest.profile) for folder in (bundle.resolve().parent, source.run.export)]
+        found = source.find_fine_tuned(str(tuned), places)
+        if found is None:
+            raise BundleError(f"{bundle} was made from a fine-tuned student, and {places[0]} isn't there; put it there, or export it again")
+        source = found
     size = (manifest.input.height, manifest.input.width)
     frames = source.split(split, limit)
     base = reference_from(source.infer(), frames, size, source.data.name, split)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Part, Size
+from rdd_deploy.recipe import Part, Positive, Size
 from rdd_deploy.runtime.manifest import BackendName, Precision
 from rdd_deploy.schema import load_yaml, override, validated
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
-Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers"]
+Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "distil"]
+Images = Annotated[int, Field(ge=1, le=4096)]
+Percentile = Annotated[float, Field(gt=50, le=100)]
+Bins = Annotated[int, Field(ge=512)]
 Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 SHIPPED = Path(__file__).resolve().parents[2] / "export"
 PRECISIONS: dict[str, tuple[str, ...]] = {
@@ -30,26 +33,37 @@ class Placement(Part):
 
     classifier: Literal["float", "int8"] = Field("float", description="the last 1x1 convolutions, whose outputs are the logits")
     gate: Literal["float", "int8"] = Field("float", description="the LR-ASPP gate's convolution on the pooled features")
-    float_layers: list[str] = Field([], description="further convolutions by name, e.g. encoder.conv_stem")
+    float_layers: list[str] = Field(default_factory=list, description="further convolutions by name, e.g. encoder.conv_stem")
 
 
 class Calibration(Part):
     """How the range of each activation is found. Frames come from the train split, or from a folder; never random data."""
 
-    images: Annotated[int, Field(ge=1, le=4096)] = 128
+    images: Images = 128
     method: Method = "minmax"
-    percentile: Annotated[float, Field(gt=50, le=100)] = Field(99.99, description="share of the values inside the range, in percent")
-    bins: Annotated[int, Field(ge=512)] = Field(2048, description="histogram bins over [-max, max]")
+    percentile: Percentile = Field(99.99, description="share of the values inside the range, in percent")
+    bins: Bins = Field(2048, description="histogram bins over [-max, max]")
     folder: str | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
+
+
+class Distil(Part):
+    """The last remedy: the student is fine-tuned with its own rounding, towards what it says in float. Crops and seed are the recipe's."""
+
+    steps: Annotated[int, Field(ge=1)] = 200
+    batch: Annotated[int, Field(ge=1)] = 8
+    lr: Positive = Field(4e-4, description="the highest; it rises over the first tenth and falls to 0 in a line")
 
 
 class Gate(Part):
     """How much accuracy the artifact may lose, and what is tried before it fails."""
 
     max_drop: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="points of mIoU below the float network")
-    remedies: list[Remedy] = Field(["percentile", "mse", "bias_correction", "float_layers"], description="in the order they are tried")
+    remedies: list[Remedy] = Field(
+        ["percentile", "mse", "bias_correction", "float_layers", "distil"], description="in the order they are tried"
+    )
     float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
     ranking_frames: Annotated[int, Field(ge=1)] = Field(16, description="train frames on which layers are ranked")
+    distil: Distil = Distil()
 
 
 Form = Literal["trt", "x86", "openvino"]
@@ -59,7 +73,9 @@ Form = Literal["trt", "x86", "openvino"]
 class Engine(Part):
     """TensorRT only."""
 
-    compute_capabilities: list[Capability] = Field([], description="tensorrt-rtx: GPUs to build for, e.g. 8.6; tensorrt builds for its own")
+    compute_capabilities: list[Capability] = Field(
+        default_factory=list, description="tensorrt-rtx: GPUs to build for, e.g. 8.6; tensorrt builds for its own"
+    )
     workspace_mib: Annotated[int, Field(ge=16)] | None = None
 
 
@@ -75,35 +91,45 @@ class Profile(Part):
     tail: Literal["resize", "matmul"] = Field(
         "resize", description="how to upsample the logits: matmul is the fast form on CPUs, as two matrix products"
     )
+    float_type: Literal["fp32", "fp16"] = Field("fp32", description="int8 for TensorRT: in which type what isn't INT8 computes")
     size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")
     placement: Placement = Placement()
     calibration: Calibration | None = None
     gate: Gate = Gate()
     engine: Engine | None = None
 
-    @model_validator(mode="after")
-    def _fits(self) -> Profile:
-        allowed = PRECISIONS[self.backend]
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What goes together."""
+        allowed, int8 = PRECISIONS[self.backend], self.precision == "int8"
         if self.precision not in allowed:
-            raise ValueError(f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of {', '.join(allowed)}")
-        int8 = self.precision == "int8"
+            yield (
+                "precision backend",
+                f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of {', '.join(allowed)}",
+            )
         if int8 and (self.form is None or self.calibration is None):
-            raise ValueError("precision int8 needs the keys 'form' (trt, x86 or openvino) and 'calibration' (may be empty: {})")
+            yield (
+                "precision form calibration",
+                "precision int8 needs the keys 'form' (trt, x86 or openvino) and 'calibration' (may be empty: {})",
+            )
         if not int8 and (self.form or self.calibration):
-            raise ValueError(f"'form' and 'calibration' belong to precision int8, not to {self.precision}")
-        if self.backend.startswith("tensorrt"):
-            self._fits_tensorrt()
-        elif self.engine is not None:
-            raise ValueError(f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}")
-        return self
-
-    def _fits_tensorrt(self) -> None:
-        if self.form not in {None, "trt"}:
-            raise ValueError(f"form is {self.form}, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt")
-        if self.tail != "resize":
-            raise ValueError(f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: resize")
+            yield "precision form calibration", f"'form' and 'calibration' belong to precision int8, not to {self.precision}"
+        engine = self.backend.startswith("tensorrt")
+        if self.float_type == "fp16" and not (int8 and engine):
+            yield (
+                "float_type precision backend",
+                f"float_type fp16 belongs to INT8 graphs for TensorRT, not to {self.backend} in {self.precision}; leave it out",
+            )
+        if not engine and self.engine is not None:
+            yield "engine backend", f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}"
+        if engine and self.form not in {None, "trt"}:
+            yield (
+                "form backend",
+                f"form is {self.form}, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt",
+            )
+        if engine and self.tail != "resize":
+            yield "tail backend", f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: resize"
         if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
-            raise ValueError("tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']")
+            yield "engine backend", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']"
 
 
 def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
@@ -114,10 +140,14 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
     """
     path = find_profile(path)
     tree = load_yaml(path)
+    problems = []
     for text in overrides:
-        override(tree, text)
+        try:
+            override(tree, text)
+        except RecipeError as error:
+            problems.append(str(error))
     tree.setdefault("name", path.stem)
-    return validated(Profile, tree, path)
+    return validated(Profile, tree, path, problems)
 
 
 def find_profile(path: str | Path) -> Path:

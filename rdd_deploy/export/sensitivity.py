@@ -10,7 +10,7 @@ import onnx
 
 from rdd_deploy.data.base import Labels, Split
 from rdd_deploy.errors import BundleError
-from rdd_deploy.evaluate import First
+from rdd_deploy.evaluate import spread
 from rdd_deploy.export.graph import INPUT, OUTPUT
 from rdd_deploy.export.measure import Infer, compare, progress, reference_from
 from rdd_deploy.export.placement import multiply_adds, plan_of
@@ -35,7 +35,7 @@ def rank_layers(
     layers = list(plan_of(model, form, placement).convolutions)
     macs = multiply_adds(model)
     total = sum(macs.values())
-    frames = _Spread(train, min(count, len(train)))
+    frames = spread(train, count)
     reference = reference_from(infer_onnx(model), frames, size, "train frames", "train")
     found = []
     with progress("rank layers", len(layers)) as advance:
@@ -88,18 +88,3 @@ def run_onnx(model: onnx.ModelProto, names: list[str]) -> Callable[[Labels], lis
 def _broken(error: Exception) -> BundleError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return BundleError(f"onnxruntime can't run the graph: {reason}; export the bundle again")
-
-
-class _Spread(First):
-    """``count`` samples spread evenly over a split."""
-
-    def __init__(self, split: Split, count: int) -> None:
-        super().__init__(split, count)
-        self._at = np.linspace(0, len(split) - 1, count).round().astype(int)
-        self.names = [split.names[i] for i in self._at]
-
-    def frame(self, index: int) -> Labels:
-        return self.inner.frame(int(self._at[index]))
-
-    def labels(self, index: int) -> Labels:
-        return self.inner.labels(int(self._at[index]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ class Source:
     facts: dict[str, Any]
     data: Data
     weights_sha256: str
+    fine_tuned_sha256: str | None = None
+    """Of the checkpoint of ``segmenter`` where that isn't the run's own."""
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What several profiles of one export share."""
 
@@ -69,12 +72,35 @@ class Source:
             self.made[key] = reference_from(self.infer(), self.split(split, limit), size, self.data.name, split)
         return self.made[key]  # type: ignore[no-any-return]
 
+    def fine_tuned(self, path: Path) -> Source:
+        """The run with the weights of a checkpoint that was fine-tuned from its own."""
+        segmenter, _ = load_segmenter(path, self.classes)
+        return replace(self, segmenter=segmenter.float(), fine_tuned_sha256=sha256(path), made={})
+
+    def find_fine_tuned(self, wanted: str, places: Sequence[Path]) -> Source | None:
+        """The run with the fine-tuned checkpoint of a hash; None where no place holds a checkpoint.
+
+        Raises:
+            WeightsError: there are checkpoints, but others.
+        """
+        there = [path for path in places if path.is_file()]
+        for path in there:
+            if sha256(path) == wanted:
+                return self.fine_tuned(path)
+        if there:
+            raise WeightsError(
+                f"{there[0]} isn't the fine-tuned student that is asked for: its SHA-256 is {sha256(there[0])[:12]}…, expected {wanted[:12]}…; "
+                "put that file there, or move this one away and export again"
+            )
+        return None
+
     def provenance(self) -> dict[str, str | int | float | None]:
         """What a manifest says of where the bundle comes from."""
         return {
             "run": self.run.path.name,
             "recipe": str(self.facts.get("recipe") or ""),
             "weights_sha256": self.weights_sha256,
+            **({"fine_tuned_sha256": self.fine_tuned_sha256} if self.fine_tuned_sha256 else {}),
             "git_commit": git_commit(),
             "machine": machine(),
             **data_provenance(self.data),
@@ -89,6 +115,11 @@ class Source:
                 return np.asarray(self.segmenter(frames).primary.argmax(1).to(torch.uint8).numpy(), np.uint8)
 
         return infer
+
+
+def checkpoint_name(profile: str) -> str:
+    """File of the student that was fine-tuned for a profile, beside its plan and bundle."""
+    return f"{profile}.fine-tuned.safetensors"
 
 
 def open_source(path: Path | None, data_root: Path | None = None) -> Source:

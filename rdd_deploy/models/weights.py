@@ -185,7 +185,15 @@ def save_segmenter(path: Path, segmenter: Segmenter, facts: dict[str, Any], stat
     tensors = {name: value.detach().cpu().contiguous() for name, value in (state or segmenter.state_dict()).items()}
     network = segmenter.network.model_dump(mode="json")
     metadata = {"format": "rdd_deploy.segmenter.1", "network": json.dumps(network), "facts": json.dumps(facts)}
-    files.write_bytes(path, safetensors.torch.save(tensors, metadata))
+    files.write_bytes(path, _header_sorted(safetensors.torch.save(tensors, metadata)))
+
+
+def _header_sorted(content: bytes) -> bytes:
+    """A safetensors file with its header's keys in order: the library shuffles the metadata, and the same weights would get another hash."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmenter, dict[str, Any]]:

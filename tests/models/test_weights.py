@@ -38,6 +38,13 @@ def test_round_trip(tmp_path: Path) -> None:
         assert file.metadata()["format"] == "rdd_deploy.segmenter.1"
 
 
+def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
+    segmenter = made()
+    for name in "abcd":
+        save_segmenter(tmp_path / name, segmenter, FACTS)
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
+
+
 def test_other_classes_in_the_same_number(tmp_path: Path) -> None:
     save_segmenter(tmp_path / "a.safetensors", made(), FACTS)
     with pytest.raises(WeightsError, match=r"was trained on 3 classes \(a, b, c\); this data set has 3 \(a, c, b\)"):

@@ -224,8 +224,13 @@ def _write_engine(
 ) -> Comparison:
     """Build an engine. With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be."""
     comparison = trial.comparison if trial is not None else measured(profile, graph, source, reference)
-    if trial is None:
-        fields["forced"] = not _gate(comparison, profile, options)
+    if profile.float_type == "fp16":
+        graph = half_from_onnx(graph)
+        lint(graph, profile.form, "the rendered graph in half precision")
+        comparison = compare(infer_onnx(graph), reference)
+        fields["opset"] = opset(graph)
+    if trial is None or profile.float_type == "fp16":
+        fields["forced"] |= not _gate(comparison, profile, options)
     save_graph(graph, folder / "graph.onnx")
     built = engine_from_onnx(graph, profile)
     (folder / "model.engine").write_bytes(built.engine)

@@ -205,7 +205,7 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
     names = [node.output[0] for node in computed if node.op_type in kinds or node.op_type == "DequantizeLinear"]
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    shown.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     return names, run_onnx(shown, names)
 
 

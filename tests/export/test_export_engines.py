@@ -1,5 +1,6 @@
 """TensorRT: every shipped student's float, FP16 and INT8 graph is parsed and built, ahead of time, on this machine without a GPU."""
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +14,14 @@ from rdd_deploy.export import engine_from_onnx as engines
 from rdd_deploy.export.build import Options, export_profile
 from rdd_deploy.export.half_from_onnx import half_from_onnx
 from rdd_deploy.export.lint import lint
+from rdd_deploy.export.measure import compare
 from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
+from rdd_deploy.export.parity import climb
 from rdd_deploy.export.placement import plan_of
 from rdd_deploy.export.profile import Placement, Profile, changed, load_profile
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
 from rdd_deploy.export.ranges import RangeTable, tensors_to_calibrate
+from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Network, load_recipe
@@ -60,7 +64,7 @@ def test_every_student_builds(name: str) -> None:
     table = RangeTable({"method": "made up"}, dict.fromkeys(tensors_to_calibrate(model), (-4.0, 4.0)))
     rendered = qdq_from_onnx(model, table, "trt", Placement())
     lint(rendered, "trt")
-    for precision, graph in (("fp32", model), ("fp16", half_from_onnx(model)), ("int8", rendered)):
+    for precision, graph in (("fp32", model), ("fp16", half_from_onnx(model)), ("int8", rendered), ("int8", half_from_onnx(rendered))):
         built = engines.engine_from_onnx(graph, rtx_profile(precision))
         assert len(built.engine) > 10_000
         assert (built.info.package, built.info.compute_capabilities, built.info.gpu) == ("tensorrt-rtx", ["8.6"], None)
@@ -111,6 +115,34 @@ def test_half_precision_bundle(source: Source, out: Path) -> None:
     kinds = {one.data_type for one in onnx.load(target / "graph.onnx").graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
     assert onnx.TensorProto.FLOAT not in kinds
+
+
+@pytest.mark.trt
+@needs_rtx
+def test_integer_bundle_in_half_precision(source: Source, tmp_path: Path) -> None:
+    """What isn't INT8 is float16 in the shipped TensorRT profiles, and the figures are those of that very graph."""
+    for name in ("tensorrt-int8", "tensorrt-rtx-int8", "jetson-orin-int8"):
+        assert load_profile(name).float_type == "fp16"
+    profile = changed(rtx_profile(), gate={"max_drop": 5.0}, calibration={"images": 4})
+    target, comparison = export_profile(source, profile, tmp_path / "export", Options())
+    graph = onnx.load(target / "graph.onnx")
+    assert onnx.TensorProto.FLOAT not in {one.data_type for one in graph.graph.initializer}
+    assert {node.op_type for node in graph.graph.node} >= {"QuantizeLinear", "DequantizeLinear"}
+    manifest = read_manifest(target)
+    assert (manifest.opset, manifest.precision) == (19, "int8")
+    measured = compare(infer_onnx(graph), comparison.reference)
+    assert manifest.provenance["graph_miou_pct"] == pytest.approx(measured.miou_pct, abs=1e-3)
+    assert manifest.provenance["graph_label_agreement_pct"] == pytest.approx(measured.agreement_pct, abs=1e-3)
+    assert measured.agreement_pct > 95
+    # Half precision costs next to nothing beside the rounding to INT8.
+    plain, _ = export_profile(source, changed(profile, float_type="fp32", name="plain"), tmp_path / "export", Options())
+    other = compare(infer_onnx(onnx.load(plain / "graph.onnx")), comparison.reference)
+    assert abs(other.agreement_pct - measured.agreement_pct) < 2
+    ladder = climb(target, source.run.path, limit=2, max_drop=100.0)
+    assert [rung.name for rung in ladder.rungs] == ["onnx", "q/dq"]
+    assert ladder.skipped.startswith("tensorrt-rtx int8")
+    assert ladder.worst
+    assert all(math.isfinite(one.signal_to_noise_db) for one in ladder.worst)
 
 
 def no_package(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

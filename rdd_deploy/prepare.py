@@ -108,9 +108,7 @@ def _try_out(segmenter: Segmenter, sizes: Sequence[tuple[int, int]]) -> None:
         console.warn(
             f"encoder '{segmenter.network.encoder}' only takes frames of {fixed[0]}x{fixed[1]}: every frame is resized to that inside"
         )
-    if not _problem_at(segmenter, ODD):
-        return
-    for height, width in sizes or (ODD,):
+    for height, width in sizes or ODD:
         if not (problem := _problem_at(segmenter, (height, width))):
             continue
         raise RecipeError(

@@ -90,6 +90,8 @@ def distilled(
 
 def _groups(student: torch.nn.Module, deployed: Deployed, segmenter: Segmenter, lr: float) -> list[dict[str, Any]]:
     """The stem's weights are divided by the colours' deviation, so their steps are, too: Adam's don't follow a weight's scale."""
+    if deployed.stem is None:
+        return [{"params": list(student.parameters()), "lr": lr}]
     stem = deployed.get_parameter(deployed.stem)
     others = [parameter for parameter in student.parameters() if parameter is not stem]
     return [{"params": others, "lr": lr}, {"params": [stem], "lr": lr / float(segmenter.std.mean())}]

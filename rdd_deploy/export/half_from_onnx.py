@@ -11,7 +11,6 @@ import onnx
 from rdd_deploy.errors import missing_package
 from rdd_deploy.export.graph import opset, tidy_names
 
-
 HALF_SCALES = 19
 """The first operator set in which scales may be float16."""
 

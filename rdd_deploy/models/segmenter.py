@@ -45,7 +45,6 @@ class Segmenter(nn.Module):
         self.network, self.classes = network, classes
         encoder: Any
         self.encoder, self.frame_sizes = encoder, _ = _fitting_encoder(network)
-        self.channels_last = _channels_last(encoder)
         if not network.squeeze_excite:
             drop_squeeze_excite(self.encoder)
         if network.activation == "relu6":
@@ -67,55 +66,56 @@ class Segmenter(nn.Module):
     def small(self, frames: Tensor) -> Output:
         """Logits at the heads' own resolution, before the upsampling: what a teacher cache stores."""
         x = (frames.float() - self.mean) / self.std  # (N, 3, H, W)
-        features = self._features(x.contiguous(memory_format=torch.channels_last))
+        features = self.frame_sizes.features(self.encoder, x.contiguous(memory_format=torch.channels_last))
         wanted = self.auxiliary is not None
         return Output(self.head(features), self.auxiliary(features[-2]) if wanted and self.auxiliary else None)
 
-    def _features(self, x: Tensor) -> list[Tensor]:
-        """The encoder's maps of any frame: padded below and to the right, or resized, where it doesn't take the frame's size."""
+
+class FrameSizes(NamedTuple):
+    """Which frame sizes an encoder takes: multiples of a number, or just one; and whether its maps are (N, H, W, C), as window transformers'."""
+
+    multiple: int = 1
+    fixed: tuple[int, int] | None = None
+    channels_last: bool = False
+
+    def features(self, encoder: nn.Module, x: Tensor) -> list[Tensor]:
+        """The maps of any frame, each (N, C, h, w): padded below and to the right, or resized, where the encoder doesn't take its size."""
         height, width = x.shape[-2:]
-        multiple, fixed = self.frame_sizes
-        if fixed:
-            return self._maps(resized(x, fixed))
-        below, right = -height % multiple, -width % multiple
+        if self.fixed:
+            return self._maps(encoder, resized(x, self.fixed))
+        below, right = -height % self.multiple, -width % self.multiple
         if not below and not right:
-            return self._maps(x)
-        maps = self._maps(F.pad(x, (0, right, 0, below)))
+            return self._maps(encoder, x)
+        maps = self._maps(encoder, F.pad(x, (0, right, 0, below)))
         return [
             m[..., : math.ceil(m.shape[-2] * height / (height + below)), : math.ceil(m.shape[-1] * width / (width + right))] for m in maps
         ]
 
-    def _maps(self, x: Tensor) -> list[Tensor]:
-        maps: list[Tensor] = self.encoder(x)
+    def _maps(self, encoder: nn.Module, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = encoder(x)
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
 
-class FrameSizes(NamedTuple):
-    """Which frame sizes an encoder takes: multiples of a number, or just one."""
-
-    multiple: int = 1
-    fixed: tuple[int, int] | None = None
-
-
-ODD = (72, 104)
-"""A frame size that no encoder's stride divides."""
+ODD = ((73, 105), (361, 481))
+"""Frame sizes that no stride divides: a few windows of attention, and many."""
 
 
 def _fitting_encoder(network: Network) -> tuple[nn.Module, FrameSizes]:
     """The encoder as it takes the most frame sizes: all; else multiples of its stride (HRNet, DLA, HaloNet); else only its own (CaiT)."""
     encoder = _encoder(network)
-    if _takes(encoder, ODD):
-        return encoder, FrameSizes()
+    last = _channels_last(encoder)
+    if _takes(encoder, *ODD):
+        return encoder, FrameSizes(channels_last=last)
     with suppress(RecipeError):  # vision transformers take any size if they are told so before they are built
         dynamic = _encoder(network, dynamic_img_size=True, dynamic_img_pad=True)
-        if _takes(dynamic, ODD):
-            return dynamic, FrameSizes()
+        if _takes(dynamic, *ODD):
+            return dynamic, FrameSizes(channels_last=_channels_last(dynamic))
     stride = max(encoder.feature_info.reduction())  # type: ignore[operator, union-attr]
     for multiple in (stride, 2 * stride, 4 * stride, 8 * stride):
-        if all(_takes(encoder, (high * multiple, wide * multiple)) for high, wide in ((2, 1), (1, 3))):
-            return encoder, FrameSizes(multiple)
+        if _takes(encoder, *((high * multiple, wide * multiple) for high, wide in ((2, 1), (1, 3), (5, 7)))):
+            return encoder, FrameSizes(multiple, channels_last=last)
     config: Any = encoder.pretrained_cfg
-    return encoder, FrameSizes(fixed=tuple(config["input_size"][1:]))
+    return encoder, FrameSizes(fixed=tuple(config["input_size"][1:]), channels_last=last)
 
 
 def _channels_last(encoder: nn.Module) -> bool:
@@ -123,18 +123,19 @@ def _channels_last(encoder: nn.Module) -> bool:
     return getattr(encoder, "output_fmt", "NCHW") == "NHWC"
 
 
-def _takes(encoder: Any, size: tuple[int, int]) -> bool:
-    """Whether the encoder makes, of frames of a size, maps of as many channels as it says."""
+def _takes(encoder: Any, *sizes: tuple[int, int]) -> bool:
+    """Whether the encoder makes, of frames of these sizes, maps of as many channels as it says."""
     training = encoder.training
+    axis = -1 if _channels_last(encoder) else 1
     try:
         with torch.no_grad():
-            maps = encoder.eval()(torch.zeros(1, 3, *size))
-    except (RuntimeError, AssertionError, ValueError, IndexError):
+            return all(
+                [m.shape[axis] for m in encoder.eval()(torch.zeros(1, 3, *size))] == encoder.feature_info.channels() for size in sizes
+            )
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
         return False
     finally:
         encoder.train(training)
-    axis = -1 if _channels_last(encoder) else 1
-    return bool([m.shape[axis] for m in maps] == encoder.feature_info.channels())
 
 
 def _encoder(network: Network, **more: Any) -> nn.Module:

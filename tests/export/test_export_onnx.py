@@ -17,7 +17,7 @@ from rdd_deploy.export.build import Options, check_agreement, export_profile
 from rdd_deploy.export.graph import initializers, opset
 from rdd_deploy.export.lint import lint
 from rdd_deploy.export.measure import Reference, compare, reference_from
-from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
+from rdd_deploy.export.onnx_from_run import Deployed, _reason, onnx_from_segmenter
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
@@ -93,7 +93,17 @@ def test_bilinear_matrix_is_torchs_interpolation(small: int, large: int) -> None
 
 
 @pytest.mark.parametrize(
-    "encoder", ["tf_efficientnet_lite0", "tf_mobilenetv3_large_minimal_100", "mobilenetv4_conv_small", "test_efficientnet"]
+    "encoder",
+    [
+        "tf_efficientnet_lite0",
+        "tf_mobilenetv3_large_minimal_100",
+        "mobilenetv4_conv_small",
+        "test_efficientnet",
+        "dla46_c",
+        "test_nfnet",
+        "test_mambaout",
+        "cait_xxs24_224",
+    ],
 )
 def test_other_encoders(encoder: str) -> None:
     segmenter = Segmenter(load_network(encoder), 3).eval()
@@ -102,6 +112,21 @@ def test_other_encoders(encoder: str) -> None:
     with torch.inference_mode():
         expected = segmenter(torch.from_numpy(frame[..., ::-1].copy()).permute(0, 3, 1, 2)).primary.argmax(1).numpy()
     assert (infer_onnx(exported)(frame) == expected).mean() >= 0.999
+
+
+def test_normalisation_is_folded_where_it_can_be() -> None:
+    stems = {name: Deployed(Segmenter(load_network(name), 3).eval()).stem for name in ("mobilenetv3_small_050", "test_nfnet")}
+    assert stems == {"mobilenetv3_small_050": "encoder.conv_stem.weight", "test_nfnet": None}  # standardises its weights as it computes
+
+
+def test_why_torch_cannot_export_is_one_line() -> None:
+    try:
+        try:
+            raise ValueError("\x1b[96mthe root\x1b[0m of it\nand more")
+        except ValueError as error:
+            raise RuntimeError("Failed to export the model") from error
+    except RuntimeError as error:
+        assert _reason(error) == "the root of it"
 
 
 def load_network(encoder: str):  # type: ignore[no-untyped-def]

@@ -51,17 +51,19 @@ def test_an_encoder_that_knows_no_output_stride() -> None:
 @pytest.mark.parametrize("encoder", ["dla46_c", "hrnet_w18_small"])
 def test_an_encoder_of_certain_frame_sizes_is_padded(encoder: str) -> None:
     segmenter = made(encoder=encoder).eval()
-    assert segmenter.frame_sizes == (32, None)
+    assert segmenter.frame_sizes == (32, None, False)
     with torch.inference_mode():
         for height, width in ((72, 104), (96, 64), (45, 60)):
             x = torch.rand(1, 3, height, width)
-            maps = segmenter._features(x)
+            maps = segmenter.frame_sizes.features(segmenter.encoder, x)
             strides = segmenter.encoder.feature_info.reduction()
             assert [tuple(m.shape[-2:]) for m in maps] == [(math.ceil(height / s), math.ceil(width / s)) for s in strides]
             assert tuple(segmenter(frames(1, height, width)).primary.shape) == (1, 5, height, width)
         # Where nothing needs padding, nothing is changed.
         x = torch.rand(1, 3, 64, 96)
-        assert all(torch.equal(a, b) for a, b in zip(segmenter._features(x), segmenter.encoder(x), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(segmenter.frame_sizes.features(segmenter.encoder, x), segmenter.encoder(x), strict=True)
+        )
 
 
 def test_building_a_network_leaves_no_trace() -> None:
@@ -174,14 +176,14 @@ def test_evaluation_does_not_depend_on_the_batch(tmp_path: object) -> None:
 @pytest.mark.parametrize(("encoder", "fixed"), [("vit_tiny_patch16_224", None), ("swin_tiny_patch4_window7_224", (224, 224))])
 def test_transformers_take_any_size(encoder: str, fixed: tuple[int, int] | None) -> None:
     segmenter = made(encoder=encoder, auxiliary=False).eval()
-    assert segmenter.frame_sizes == (1, fixed)
+    assert (segmenter.frame_sizes.multiple, segmenter.frame_sizes.fixed) == (1, fixed)
     with torch.inference_mode():
         assert tuple(segmenter(frames(1, 72, 104)).primary.shape) == (1, 5, 72, 104)
 
 
 def test_an_encoder_of_one_frame_size_sees_resized_frames(capsys: pytest.CaptureFixture[str]) -> None:
     segmenter, _ = build(Network(encoder="cait_xxs24_224", weights="none"), 3, "student")
-    assert segmenter.frame_sizes == (1, (224, 224))
+    assert segmenter.frame_sizes == (1, (224, 224), False)
     assert "encoder 'cait_xxs24_224' only takes frames of 224x224: every frame is resized to that inside" in capsys.readouterr().err
     with torch.inference_mode():
         assert tuple(segmenter(frames(1, 72, 104)).primary.shape) == (1, 3, 72, 104)

@@ -83,13 +83,17 @@ def teacher_student_evaluated(
     with torch.no_grad(), torch.autocast(student_logits.device.type, enabled=False):
         valid = target != ignore_index
         index = torch.where(valid, target, 0).long()[:, None]
-        student, teacher = (_true_probability(logits.float(), index) for logits in (student_logits, teacher_logits))
+        student, teacher = (_true_probability(logits, index) for logits in (student_logits, teacher_logits))
         return _relative(student, teacher, valid, threshold, min_kept, rule)
 
 
 def _true_probability(logits: Tensor, index: Tensor) -> Tensor:
-    """softmax(logits) at the index's class, (N, H, W), without the full softmax."""
-    return (logits.gather(1, index)[:, 0] - logits.logsumexp(1)).exp()
+    """softmax(logits) at the index's class, float32 (N, H, W). By log-softmax, which stays exact where all logits are large."""
+    probability = logits.new_empty(index[:, 0].shape, dtype=torch.float32)
+    for part in blocks(logits):
+        maps = part[0], part[2]
+        probability[maps] = F.log_softmax(logits[part].float(), 1).gather(1, index[:, 0][maps][:, None])[:, 0].exp()
+    return probability
 
 
 def _relative(student: Tensor, teacher: Tensor, valid: Tensor, threshold: float, min_kept: float, rule: Rule) -> Tensor:

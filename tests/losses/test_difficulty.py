@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from rdd_deploy.losses import RelativeDifficultyLoss, teacher_full_evaluated, teacher_student_evaluated
-from rdd_deploy.losses.difficulty import hard_pixels, kept_count
+from rdd_deploy.losses.difficulty import _true_probability, hard_pixels, kept_count
 
 VOID = 255
 RULES = ("xor", "and", "or", "student")
@@ -180,6 +180,17 @@ def test_numpy_numbers_mean_what_python_numbers_mean() -> None:
 def test_impossible_min_kept(min_kept: float) -> None:
     with pytest.raises(ValueError, match="min_kept is"):
         kept_count(min_kept, 100)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, 1e6])
+def test_an_offset_of_all_logits_changes_nothing(offset: float) -> None:
+    """Of float32 logits as they are: the offset itself rounds them, so the oracle sees the rounded ones."""
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(2, 5, 16, 24, generator=generator) * 3 + offset
+    index = torch.randint(0, 5, (2, 1, 16, 24), generator=generator)
+    got = _true_probability(logits, index)
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), oracle_true(logits, index[:, 0]), atol=1e-5)
 
 
 def test_ties_at_the_threshold_are_all_kept() -> None:

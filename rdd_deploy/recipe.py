@@ -63,6 +63,8 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Scale = Annotated[float, Field(ge=0.1, le=10.0)]
+"""Bounded like sizes, which it multiplies: a scale typed wrong must not end in memory that can't be had."""
 
 
 class Part(RuledModel):
@@ -138,7 +140,7 @@ class Augment(Part):
     """Random scale, crop, flip and colour jitter, on uint8 tensors."""
 
     crop: Size = Field((360, 360), description="[height, width] of the training crops")
-    scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
+    scale: tuple[Scale, Scale] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
     flip: Share = 0.5
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(
         0.3, description="strength of brightness, contrast and saturation; hue a tenth of it"
@@ -175,7 +177,7 @@ class Teacher(Part):
         False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
-    scales: list[Positive] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
+    scales: list[Scale] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """It is named, and only a cached one is averaged."""
@@ -208,8 +210,11 @@ class TeacherStudent(Part):
             yield "min_kept", f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels"
 
 
-LOSS_OPTIONS: dict[str, dict[str, Any]] = {"kd": {"temperature": Positive, "ignore_index": int}, "cwd": {"temperature": Positive}}
-"""Options of the losses in ``rdd_deploy.losses.EXTRA``, repeated here because a recipe is checked before torch is imported."""
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {"kd": {"temperature": Positive}, "cwd": {"temperature": Positive}}
+"""Options of the losses in ``rdd_deploy.losses.EXTRA``, repeated here because a recipe is checked before torch is imported.
+
+The void label is none of them: every data set maps its own void ids to the one inside, so another one would only take void for a class.
+"""
 
 
 class ExtraLoss(Part):

@@ -143,8 +143,8 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         ),
         (
             distill.main,
-            ["distillation.losses=[{name: kd, options: {ignore_index: none}}]"],
-            "distillation.losses.0.options.ignore_index: got 'none', expected: input should be a valid integer",
+            ["distillation.losses=[{name: kd, options: {ignore_index: 0}}]"],
+            "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature",
         ),
         (distill.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
         (distill.main, ["teacher.recipe=lost"], "no recipe 'lost'; expected a YAML file"),

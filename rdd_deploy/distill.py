@@ -74,15 +74,14 @@ def distill_recipe(
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data)
         teacher = _teacher(recipe, checkpoint, data, fabric)
-    folder = open_run(recipe, name or recipe.name, runs, resume)
-    console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
-    measured = _measure_teacher(recipe, teacher, data, fabric)
-    story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
-    result = fit(
-        recipe, student, data.frames, data.validation, story, folder, folder.student, facts_of(recipe, data, weights_source), fabric, resume
-    )
-    if fabric.is_global_zero:
-        folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
+    with open_run(recipe, name or recipe.name, runs, resume) as folder:
+        console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        measured = _measure_teacher(recipe, teacher, data, fabric)
+        story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
+        facts = facts_of(recipe, data, weights_source)
+        result = fit(recipe, student, data.frames, data.validation, story, folder, folder.student, facts, fabric, resume)
+        if fabric.is_global_zero:
+            folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
     return folder
 
 

@@ -51,14 +51,14 @@ def train_recipe(
     seed_everything(recipe.train.seed)
     data = data or Prepared(recipe)
     segmenter, source = build(network, len(data.validation.task), role, sizes(recipe))
-    folder = open_run(recipe, folder.path.name, runs, resume)
-    console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
-    story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
-    facts = facts_of(recipe, data, source)
-    weights = folder.teacher if recipe.network else folder.student
-    result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
-    if fabric.is_global_zero:
-        folder.finish(summary(recipe, data, segmenter, result, "train", source))
+    with open_run(recipe, folder.path.name, runs, resume) as folder:
+        console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
+        facts = facts_of(recipe, data, source)
+        weights = folder.teacher if recipe.network else folder.student
+        result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
+        if fabric.is_global_zero:
+            folder.finish(summary(recipe, data, segmenter, result, "train", source))
     return folder
 
 

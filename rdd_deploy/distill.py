@@ -78,7 +78,7 @@ def distill_recipe(
         console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
         measured = _measure_teacher(recipe, teacher, data, fabric)
         story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
-        facts = facts_of(recipe, data, weights_source)
+        facts = facts_of(recipe, data, weights_source) | {"teacher_sha256": files.sha256(teacher.checkpoint)}
         result = fit(recipe, student, data.frames, data.validation, story, folder, folder.student, facts, fabric, resume)
         if fabric.is_global_zero:
             folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rdd_deploy import files
+from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
@@ -165,7 +165,7 @@ class Trainee:
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
         return {
-            "format": 3, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "format": 4, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds,
             "average": self.average.state_dict() if self.average is not None else {},
             "rng": _of_every_process(torch.get_rng_state(), self.fabric),
@@ -232,7 +232,7 @@ def fit(
     """Train ``segmenter`` in place by ``story``; the best on validation goes to ``weights``.
 
     Args:
-        facts: written into the checkpoint's metadata beside the figures.
+        facts: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the state's, too.
         resume: go on from ``folder.state`` where there is one.
 
     Returns:
@@ -244,7 +244,8 @@ def fit(
     """
     train = recipe.train
     trainee = Trainee(segmenter, train, fabric)
-    rows, sums = _restored(trainee, folder, fabric) if resume and folder.state.is_file() else ([], None)
+    origin = {key: facts[key] for key in ORIGIN if key in facts}
+    rows, sums = _restored(trainee, folder, fabric, origin) if resume and folder.state.is_file() else ([], None)
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
     sampler = StepSampler(**order, start=trainee.step, rank=fabric.global_rank, ranks=fabric.world_size)
@@ -291,7 +292,7 @@ def fit(
                 _check_finite(pending, frames.split)
                 trainee.seconds += time.perf_counter() - since
                 since = time.perf_counter()
-                _save(trainee, folder, book, fabric)
+                _save(trainee, folder, book, fabric, origin)
             if stopping:
                 raise Interrupted(
                     f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
@@ -300,23 +301,44 @@ def fit(
             "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
 
 
-def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+ORIGIN = {
+    "train_frames": "the training frames (other images, or in another order)",
+    "train_labels": "the training frames' masks",
+    "teacher_sha256": "the teacher's checkpoint",
+}
+"""Facts beside the recipe that a run's every step depends on, and what each is to a person."""
+
+
+def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric, origin: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows and unfinished sums of the log; the trainee is where its state was taken.
+
+    Raises:
+        RddError: damaged, of another network, or begun from other facts than ``origin``.
+    """
     try:
         state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
         trainee.restore(state)
+        rows, sums, before = state["rows"], state["sums"], state.get("origin")
     except Exception as error:  # a damaged archive raises many kinds
         raise RddError(
             f"can't resume from {folder.state}: {str(error).splitlines()[0]}; it belongs to another recipe or is damaged, run without --resume"
         ) from error
-    return state["rows"], state["sums"]
+    if before is None:
+        # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
+        console.warn(f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the same")
+    elif changed := [what for key, what in ORIGIN.items() if before.get(key) != origin.get(key)]:
+        raise RddError(
+            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start anew without --resume"
+        )
+    return rows, sums
 
 
-def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) -> None:
+def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, origin: dict[str, str]) -> None:
     _check_weights(trainee.segmenter)
     state = trainee.state()
     if fabric.is_global_zero:
         buffer = io.BytesIO()
-        torch.save(state | {"rows": book.rows, "sums": book.sums}, buffer)
+        torch.save(state | {"origin": origin, "rows": book.rows, "sums": book.sums}, buffer)
         files.write_bytes(folder.state, buffer.getvalue())
     fabric.barrier()
 

@@ -138,6 +138,7 @@ def facts_of(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
     return {
         "classes": list(task.classes), "palette": [list(colour) for colour in task.palette], "size": list(recipe.data.size),
         "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
+        "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
     }  # fmt: skip
 
 

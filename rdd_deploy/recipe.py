@@ -313,15 +313,13 @@ class Recipe(Part):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
 
-    def rules(self) -> Iterator[tuple[str, str]]:
+    @classmethod
+    def presence(cls, given: set[str]) -> Iterator[str]:
         """A student or a teacher."""
-        if (self.network is None) == (self.student is None):
-            yield (
-                "network student",
-                "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither",
-            )
-        if self.network is not None and self.teacher is not None:
-            yield "network teacher", "a teacher recipe (network) can't name a teacher; a student recipe does"
+        if len({"network", "student"} & given) != 1:
+            yield "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+        if {"network", "teacher"} <= given:
+            yield "a teacher recipe (network) can't name a teacher; a student recipe does"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -25,25 +26,31 @@ class RuledModel(BaseModel):
         """Broken rules, each as (names of the fields that it is about, sentence)."""
         return iter(())
 
+    @classmethod
+    def presence(cls, given: set[str]) -> Iterator[str]:
+        """Broken rules about which keys are given at all, right or wrong inside, as sentences."""
+        return iter(())
+
     @model_validator(mode="wrap")
     @classmethod
     def _every_problem(cls, tree: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         problems: list[InitErrorDetails] = []
         wrong: set[Any] = set()
+        part = None
         try:
             part = handler(tree)
         except ValidationError as error:
             problems = [_again(problem) for problem in error.errors(include_url=False)]
             wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
-            try:  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
+            with suppress(ValidationError):  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
                 part = handler({key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {})
-            except ValidationError:
-                raise error from None
-        for fields, sentence in part.rules():
-            if not wrong & set(fields.split()):
-                problems.append(InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(sentence)}))
+        sentences = [sentence for fields, sentence in part.rules() if not wrong & set(fields.split())] if part else []
+        if isinstance(tree, dict):  # else it is a part that was checked already, or not one at all
+            sentences += cls.presence({key for key, value in tree.items() if value is not None})
+        problems += [InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(text)}) for text in sentences]
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, problems)
+        assert part is not None
         return part
 
 

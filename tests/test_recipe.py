@@ -153,6 +153,21 @@ def test_a_rule_is_silent_where_its_own_fields_are_wrong(tmp_path: Path) -> None
     ]
 
 
+def test_which_parts_a_recipe_has_is_told_whatever_is_wrong_inside_them(tmp_path: Path) -> None:
+    neither = "  a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+    wrong = tree(tmp_path) | {"student": network(head="x"), "network": network(channels=0)}
+    assert problems(wrong)[-1] == neither
+    assert len(problems(wrong)) == 3
+    assert neither not in problems(tree(tmp_path) | {"student": network(head="x")})
+    teacher = teacher_tree(tmp_path) | {"network": network(head="x"), "teacher": {}, "train": {"lr": -1}}
+    assert problems(teacher)[1:] == [
+        "  teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint",
+        "  train.lr: got -1, expected: input should be greater than 0",
+        "  a teacher recipe (network) can't name a teacher; a student recipe does",
+    ]
+    assert problems(teacher_tree(tmp_path) | {"network": None}) == [neither]
+
+
 def test_loss_options_are_those_of_the_losses() -> None:
     for name, loss in EXTRA.items():
         # The void label can be chosen where the losses are used as a library; inside the package it is always the same.

@@ -63,20 +63,21 @@ def _again(problem: Any) -> InitErrorDetails:
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice (YAML would silently keep the last) and reads 1e-3 as a number."""
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Keys are looked at as they are written: where a mapping is built, those merged in by ``<<`` stand beside its own."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = key_node.value if merge else self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return node
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
     "tag:yaml.org,2002:float",
     __import__("re").compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
@@ -115,11 +116,10 @@ def override(tree: dict[str, Any], text: str) -> None:
         raise RecipeError(f"override '{text}' isn't of the form key.sub=value, e.g. train.seed=1")
     node: Any = tree
     for depth, part in enumerate(parts[:-1]):
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
+        if not isinstance(below := {} if node.get(part) is None else node[part], dict):
             raise RecipeError(f"override '{text}': {'.'.join(parts[: depth + 1])} is a value, not a group of keys")
+        node[part] = dict(below)  # its own: an alias or a merge in the file means the same mapping in two places
+        node = node[part]
     node[parts[-1]] = parse_yaml(value, f"override '{text}'")
 
 

@@ -316,12 +316,18 @@ def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric, origin: dict[
         RddError: damaged, of another network, or begun from other facts than ``origin``.
     """
     try:
-        state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
+        with warnings.catch_warnings():  # of an unusual pickle, which the error below tells
+            warnings.simplefilter("ignore")
+            state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
+    except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
+        why = error.strerror if isinstance(error, PermissionError) else "the file is damaged, or wasn't written by distill or train"
+        raise RddError(f"can't resume from {folder.state}: {why}; put a whole one there, or start anew without --resume") from error
+    try:
         trainee.restore(state)
         rows, sums, before = state["rows"], state["sums"], state.get("origin")
-    except Exception as error:  # a damaged archive raises many kinds
+    except Exception as error:
         raise RddError(
-            f"can't resume from {folder.state}: {str(error).splitlines()[0]}; it belongs to another recipe or is damaged, run without --resume"
+            f"can't resume from {folder.state}: it holds another network's state, or one of another version; start anew without --resume"
         ) from error
     if before is None:
         # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.

@@ -1,6 +1,8 @@
 """What a user can get wrong, through real processes: one clear sentence, the documented exit code, no traceback, nothing half-written."""
 
 import contextlib
+import io
+import pickle
 import shutil
 import subprocess
 from pathlib import Path
@@ -248,10 +250,24 @@ def test_damaged_state(place: Path) -> None:
     done = call("distill", "student.yaml", "train.epochs=1", cwd=place)
     assert done.returncode == 0, done.stderr
     state = place / "runs" / "student" / "state.ckpt"
-    state.write_bytes(state.read_bytes()[:5000])
-    got = refused(place, "student.yaml", "train.epochs=1", "--resume")
-    assert got.startswith("can't resume from runs/student/state.ckpt: ")
-    assert got.endswith("it belongs to another recipe or is damaged, run without --resume")
+    whole = state.read_bytes()
+    damaged = "the file is damaged, or wasn't written by distill or train; put a whole one there, or start anew without --resume"
+    other = "it holds another network's state, or one of another version; start anew without --resume"
+    for content, problem in (
+        (whole[:5000], damaged),
+        (b"", damaged),
+        (pickle.dumps(Path), damaged),
+        (saved(Path()), damaged),
+        (saved({"model": {}}), other),
+    ):
+        state.write_bytes(content)
+        assert refused(place, "student.yaml", "train.epochs=1", "--resume") == f"can't resume from runs/student/state.ckpt: {problem}"
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 def test_output_that_is_a_file(place: Path) -> None:

@@ -246,6 +246,15 @@ def test_teacher_without_the_auxiliary_head_that_stage_1_needs(place: Path) -> N
     )
 
 
+@pytest.mark.parametrize("words", [("student.yaml",), ("student.yaml", "--dry-run")])
+def test_a_folder_in_the_place_of_the_link_to_the_newest_run(place: Path, words: tuple[str, ...]) -> None:
+    """Told before anything is trained, not after."""
+    (place / "runs" / "latest").unlink()
+    (place / "runs" / "latest").mkdir()
+    assert refused(place, *words) == "runs/latest is a folder, expected a link to the newest run; move it away"
+    assert not (place / "runs" / "student").exists()
+
+
 def test_damaged_state(place: Path) -> None:
     done = call("distill", "student.yaml", "train.epochs=1", cwd=place)
     assert done.returncode == 0, done.stderr

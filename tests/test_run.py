@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rdd_deploy.errors import RddError
-from rdd_deploy.prepare import open_run
+from rdd_deploy.prepare import check_early, open_run
 from rdd_deploy.recipe import Network, Recipe
 from rdd_deploy.run import RunFolder, find_run
 
@@ -58,6 +58,8 @@ def test_resuming_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
 
 def test_a_folder_named_latest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
+    with pytest.raises(RddError, match="is a folder, expected a link to the newest run; move it away"):
+        check_early(RECIPE, RunFolder(tmp_path / "a"), resume=False)
     with pytest.raises(RddError, match="is a folder, expected a link to the newest run; move it away"):
         finished(tmp_path, "a")
 

@@ -295,7 +295,7 @@ class Train(Part):
 class Evaluation(Part):
     """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""
 
-    split: Literal["train", "val", "test"] = "val"
+    split: Literal["val", "test"] = Field("val", description="never train: mIoU on frames that were learned would mean nothing")
     every: Annotated[int, Field(ge=1)] = Field(5, description="epochs between evaluations")
     batch: Annotated[int, Field(ge=1)] = 8
 

@@ -56,9 +56,6 @@ class Story(NamedTuple):
     """Draws the epoch's picture, given its path and the network in eval mode."""
 
 
-KEPT = "The best weights so far are kept"
-
-
 class Interrupted(RddError):
     """Ctrl-C or SIGTERM; the state is saved."""
 
@@ -126,6 +123,11 @@ class Trainee:
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.best_epoch = 0, -1.0, 0
         self.seconds = 0.0
+
+    @property
+    def kept(self) -> str:
+        """What a diverging run ends with: where there are weights of before, that they are still there."""
+        return ". The best weights so far are kept" if self.best_epoch else ""
 
     @property
     def evaluated(self) -> Segmenter:
@@ -264,12 +266,12 @@ def fit(
             progress = trainee.step / total
             signs, terms = trainee.update(batch, story, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
-            _check_finite(pending, frames.split)
+            _check_finite(pending, frames.split, trainee.kept)
             pending = (signs, batch.indices)
             book.step(story.stage(progress), terms, len(batch.images))
             epoch, inside = divmod(trainee.step, per_epoch)
             if inside == 0:
-                _check_finite(pending, frames.split)
+                _check_finite(pending, frames.split, trainee.kept)
                 trainee.seconds += time.perf_counter() - since
                 last = epoch == train.epochs
                 measured = None
@@ -289,7 +291,7 @@ def fit(
                 since = time.perf_counter()
             stopping = _agreed(stop, trainee.step, inside == 0, fabric)
             if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
-                _check_finite(pending, frames.split)
+                _check_finite(pending, frames.split, trainee.kept)
                 trainee.seconds += time.perf_counter() - since
                 since = time.perf_counter()
                 _save(trainee, folder, book, fabric, origin)
@@ -340,7 +342,7 @@ def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric, origin: dict[
 
 
 def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, origin: dict[str, str]) -> None:
-    _check_weights(trainee.segmenter)
+    _check_weights(trainee.segmenter, trainee.kept)
     state = trainee.state()
     if fabric.is_global_zero:
         buffer = io.BytesIO()
@@ -352,15 +354,15 @@ def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, or
 def _measure(recipe: Recipe, trainee: Trainee, validation: Split) -> dict[str, Any]:
     """mIoU on validation; DivergedError where the weights aren't finite."""
     network = trainee.evaluated.eval()
-    _check_weights(network)
+    _check_weights(network, trainee.kept)
     predict = torch_predictor(network, recipe.data.size, trainee.fabric.device, str(trainee.fabric._precision.precision))
     return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
 
 
-def _check_weights(network: Segmenter) -> None:
+def _check_weights(network: Segmenter, kept: str) -> None:
     """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't tell."""
     if broken := [name for name, value in network.named_parameters() if not value.isfinite().all()]:
-        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup. {KEPT}")
+        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
 
 
 def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts: dict[str, Any], epoch: int) -> None:
@@ -372,7 +374,7 @@ def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts:
             save_segmenter(weights, trainee.evaluated, facts | {"epoch": epoch, "miou_pct": miou})
 
 
-def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
+def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split, kept: str) -> None:
     if pending is None:
         return
     signs = pending[0].tolist()
@@ -381,7 +383,7 @@ def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
     names = [split.names[int(i)] for i in pending[1].cpu()]
     what = f"the gradient's norm is {signs[1]}" if math.isfinite(signs[0]) else f"the loss is {signs[0]}"
     raise DivergedError(
-        f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true. {KEPT}"
+        f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true{kept}"
     )
 
 

@@ -230,9 +230,25 @@ def test_diverging_ends_with_the_batchs_names(tmp_path: Path) -> None:
     (line,) = errors_of(done)
     assert line.startswith("error: the loss is nan on the batch of train000")
     assert line.count("train000") == 2
-    assert line.endswith("set train.precision=32-true. The best weights so far are kept")
+    assert line.endswith("set train.precision=32-true"), "in the first epoch there are no best weights yet"
     assert leftovers(tmp_path / "runs" / "student_alone") == []
     assert not (tmp_path / "runs" / "student_alone" / "summary.json").exists()
+
+
+def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")) | {"name": "toy"}))
+    assert recipe.student is not None
+
+    def objective(output: Output, batch: Batch, progress: float) -> Loss:
+        loss = output.primary.mean() * (float("nan") if progress > 0.4 else 0)  # in the second epoch of three
+        return Loss(loss, {"task": loss.detach()})
+
+    data, folder = Prepared(recipe), RunFolder(tmp_path / "runs" / "toy")
+    folder.write_recipe(recipe)
+    segmenter, story = Segmenter(recipe.student, 3), Story(objective, lambda _: "train", None)
+    with pytest.raises(DivergedError, match=r"set train\.precision=32-true\. The best weights so far are kept$"):
+        fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
+    assert folder.student.is_file()
 
 
 def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     start("distill")
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -221,7 +222,9 @@ def _measure_teacher(recipe: Recipe, teacher: Teacher, data: Prepared, fabric: F
 
 
 def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -> Any:
-    extras = [(extra.name, extra.weight, EXTRA[extra.name](**extra.options)) for extra in recipe.distillation.losses]
+    losses = recipe.distillation.losses
+    names = _columns([extra.name for extra in losses])
+    extras = [(name, extra.weight, EXTRA[extra.name](**extra.options)) for name, extra in zip(names, losses, strict=True)]
     auxiliary_weight = recipe.train.auxiliary_weight
 
     def objective(output: Output, batch: Batch, progress: float) -> Loss:
@@ -234,6 +237,15 @@ def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -
         return Loss(total, terms)
 
     return objective
+
+
+def _columns(names: list[str]) -> list[str]:
+    """A name in the log for each extra loss: its own, unless the built-in KD term or one before it has that already."""
+    columns: list[str] = []
+    for name in names:
+        candidates = itertools.chain((name, f"extra_{name}"), (f"extra_{name}_{number}" for number in itertools.count(2)))
+        columns.append(next(one for one in candidates if one not in ("kd", *columns)))
+    return columns
 
 
 def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: Prepared) -> Any:

@@ -98,6 +98,19 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_every_loss_has_a_name_of_its_own_in_the_log(story: Path) -> None:
+    losses = "[{name: kd, options: {temperature: 4.0}}, {name: cwd}, {name: cwd, options: {temperature: 1.0}}, {name: kd}]"
+    recipe = load_recipe(story, [f"distillation.losses={losses}", "train.epochs=1"])
+    distill_recipe(recipe, story, story.parent / "runs", name="many")
+    header, values = (line.split(",") for line in (story.parent / "runs" / "many" / "metrics.csv").read_text().splitlines())
+    row = dict(zip(header, values, strict=True))
+    assert [name for name in header if "kd" in name or "cwd" in name] == [
+        "loss_kd", "loss_extra_kd", "loss_cwd", "loss_extra_cwd", "loss_extra_kd_2",
+    ]  # fmt: skip
+    assert float(row["loss_extra_kd_2"]) == pytest.approx(float(row["loss_kd"]), rel=1e-4)
+    assert float(row["loss_extra_kd"]) != pytest.approx(float(row["loss_kd"]), rel=1e-2)
+
+
 def ended(command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
     """Exit code of a command."""
     monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])

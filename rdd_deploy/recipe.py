@@ -125,6 +125,11 @@ class Data(Part):
         # A run's recipe.yaml spells every default out, so only another value than that was meant to have an effect.
         if self.name != "folder" and self.void_ids != [255]:
             yield "name void_ids", f"data.void_ids belongs to the 'folder' data set, '{self.name}' has its own; leave it out"
+        if self.classes and (taken := sorted({i for i in self.void_ids if i < len(self.classes)})):
+            yield (
+                "classes void_ids",
+                f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from {len(self.classes)} on, or drop the class",
+            )
         if self.name != "streets" and (self.count is not None or self.seed):
             yield "name count seed", f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out"
         if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):

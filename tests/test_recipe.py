@@ -34,6 +34,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.5, 300]}}, "  teacher.scales.1: got 300, expected: input should be less than or equal to 10"),
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.01]}}, "  teacher.scales.0: got 0.01, expected: input should be greater than or equal to 0.1"),
         ({"distillation": {"losses": [{"name": "kd", "options": {"ignore_index": 0}}]}}, "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature"),
+        ({"data": {"name": "folder", "classes": ["a", "b", "c"], "void_ids": [0, 255]}}, "  data.void_ids is [0, 255], of which [0] are ids of classes; expected ids from 3 on"),
         ({"evaluation": {"split": "train"}}, "  evaluation.split: got 'train', expected 'val' or 'test'"),
         ({"augment": {"crop": [16, 64]}}, "  augment.crop: got [16, 64], expected at least [32, 32]"),
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),

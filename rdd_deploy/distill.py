@@ -280,7 +280,7 @@ def main(
     Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
     """
     check_name(name)
-    loaded = load_recipe(recipe, overrides or (), distil=True)
+    loaded = load_recipe(recipe, overrides or (), distil=True, name=name)
     if dry:
         _dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)
         return

@@ -327,13 +327,14 @@ class Recipe(Part):
             yield "a teacher recipe (network) can't name a teacher; a student recipe does"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False, name: str | None = None) -> Recipe:
     """Read a recipe with its overrides.
 
     Args:
         path: a YAML file, or the name of one in ``recipes/``.
         overrides: ``key.sub=value`` strings; values are YAML.
         distil: also check what distillation needs: a student, and a teacher that is there or can be made.
+        name: of the run, where the recipe gives none and its file's name can't be one.
 
     Raises:
         RecipeError: file missing or not YAML, or one or more problems, all listed with their dotted paths.
@@ -346,7 +347,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
             override(tree, text)
         except RecipeError as error:
             problems.append(str(error))
-    tree.setdefault("name", path.stem)
+    if "name" not in tree:
+        usable = _can_name_a_run(path.stem)
+        tree["name"] = path.stem if usable else name or "unnamed"
+        if not usable and not name:
+            problems.append(
+                f"name: not given, and the file's name '{path.stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning with "
+                "a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
+            )
     if distil:
         problems += _distillation_problems(tree, path)
     return validated(Recipe, tree, path, problems)
@@ -388,11 +396,15 @@ def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bo
 
 def check_name(name: str | None) -> None:
     """Raise RecipeError where ``--name`` can't be a run's: the rule of the recipe's own name."""
-    if name is not None and (not re.fullmatch(NAME, name) or name == "latest"):
+    if name is not None and not _can_name_a_run(name):
         raise RecipeError(
             f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not 'latest', "
             "which links to the newest run"
         )
+
+
+def _can_name_a_run(name: str) -> bool:
+    return bool(re.fullmatch(NAME, name)) and name != "latest"
 
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:

@@ -170,7 +170,7 @@ def main(
     Example: `python -m rdd_deploy.train recipes/camvid_teacher_r101.yaml`
     """
     check_name(name)
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), name=name)
     if dry:
         dry_run(loaded, _folder(loaded, output, name), resume)
         return

@@ -239,6 +239,22 @@ def test_names_that_a_run_can_have() -> None:
         check_name(name)
 
 
+@pytest.mark.parametrize("stem", ["my recipe", "_x", "latest"])
+def test_a_file_whose_name_no_run_can_have(tmp_path: Path, stem: str) -> None:
+    """The sentence is about the file: the key 'name' was never given."""
+    path = write_recipe(tmp_path / f"{stem}.yaml", tree(tmp_path))
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path, ["train.lr=-1"])
+    assert str(raised.value).splitlines()[1:] == [
+        f"  name: not given, and the file's name '{stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning with a letter or "
+        "digit, and not 'latest': rename the file, give name: in it, or --name",
+        "  train.lr: got -1, expected: input should be greater than 0",
+    ]
+    assert load_recipe(path, name="mine").name == "mine"
+    assert load_recipe(path, ["name=own"], name="mine").name == "own"
+    assert load_recipe(write_recipe(tmp_path / "toy.yaml", tree(tmp_path)), name="mine").name == "toy"
+
+
 def test_recipes_are_frozen(tmp_path: Path) -> None:
     recipe = validated(Recipe, tree(tmp_path) | {"name": "x"}, "toy.yaml")
     with pytest.raises(ValueError, match="frozen"):

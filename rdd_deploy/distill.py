@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     start("distill")
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -74,15 +75,14 @@ def distill_recipe(
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data)
         teacher = _teacher(recipe, checkpoint, data, fabric)
-    folder = open_run(recipe, name or recipe.name, runs, resume)
-    console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
-    measured = _measure_teacher(recipe, teacher, data, fabric)
-    story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
-    result = fit(
-        recipe, student, data.frames, data.validation, story, folder, folder.student, facts_of(recipe, data, weights_source), fabric, resume
-    )
-    if fabric.is_global_zero:
-        folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
+    with open_run(recipe, name or recipe.name, runs, resume) as folder:
+        console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        measured = _measure_teacher(recipe, teacher, data, fabric)
+        story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
+        facts = facts_of(recipe, data, weights_source) | {"teacher_sha256": files.sha256(teacher.checkpoint)}
+        result = fit(recipe, student, data.frames, data.validation, story, folder, folder.student, facts, fabric, resume)
+        if fabric.is_global_zero:
+            folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
     return folder
 
 
@@ -222,7 +222,9 @@ def _measure_teacher(recipe: Recipe, teacher: Teacher, data: Prepared, fabric: F
 
 
 def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -> Any:
-    extras = [(extra.name, extra.weight, EXTRA[extra.name](**extra.options)) for extra in recipe.distillation.losses]
+    losses = recipe.distillation.losses
+    names = _columns([extra.name for extra in losses])
+    extras = [(name, extra.weight, EXTRA[extra.name](**extra.options)) for name, extra in zip(names, losses, strict=True)]
     auxiliary_weight = recipe.train.auxiliary_weight
 
     def objective(output: Output, batch: Batch, progress: float) -> Loss:
@@ -235,6 +237,15 @@ def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -
         return Loss(total, terms)
 
     return objective
+
+
+def _columns(names: list[str]) -> list[str]:
+    """A name in the log for each extra loss: its own, unless the built-in KD term or one before it has that already."""
+    columns: list[str] = []
+    for name in names:
+        candidates = itertools.chain((name, f"extra_{name}"), (f"extra_{name}_{number}" for number in itertools.count(2)))
+        columns.append(next(one for one in candidates if one not in ("kd", *columns)))
+    return columns
 
 
 def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: Prepared) -> Any:
@@ -269,7 +280,7 @@ def main(
     Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
     """
     check_name(name)
-    loaded = load_recipe(recipe, overrides or (), distil=True)
+    loaded = load_recipe(recipe, overrides or (), distil=True, name=name)
     if dry:
         _dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)
         return

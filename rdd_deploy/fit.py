@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rdd_deploy import files
+from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
@@ -54,9 +54,6 @@ class Story(NamedTuple):
     """Name of the stage at a progress in [0, 1)."""
     picture: Callable[[Path, Segmenter], None] | None
     """Draws the epoch's picture, given its path and the network in eval mode."""
-
-
-KEPT = "The best weights so far are kept"
 
 
 class Interrupted(RddError):
@@ -128,6 +125,11 @@ class Trainee:
         self.seconds = 0.0
 
     @property
+    def kept(self) -> str:
+        """What a diverging run ends with: where there are weights of before, that they are still there."""
+        return ". The best weights so far are kept" if self.best_epoch else ""
+
+    @property
     def evaluated(self) -> Segmenter:
         """The network that is measured and saved: the average where there is one."""
         return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
@@ -165,7 +167,7 @@ class Trainee:
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
         return {
-            "format": 3, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "format": 4, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds,
             "average": self.average.state_dict() if self.average is not None else {},
             "rng": _of_every_process(torch.get_rng_state(), self.fabric),
@@ -232,7 +234,7 @@ def fit(
     """Train ``segmenter`` in place by ``story``; the best on validation goes to ``weights``.
 
     Args:
-        facts: written into the checkpoint's metadata beside the figures.
+        facts: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the state's, too.
         resume: go on from ``folder.state`` where there is one.
 
     Returns:
@@ -244,7 +246,8 @@ def fit(
     """
     train = recipe.train
     trainee = Trainee(segmenter, train, fabric)
-    rows, sums = _restored(trainee, folder, fabric) if resume and folder.state.is_file() else ([], None)
+    origin = {key: facts[key] for key in ORIGIN if key in facts}
+    rows, sums = _restored(trainee, folder, fabric, origin) if resume and folder.state.is_file() else ([], None)
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
     sampler = StepSampler(**order, start=trainee.step, rank=fabric.global_rank, ranks=fabric.world_size)
@@ -263,12 +266,12 @@ def fit(
             progress = trainee.step / total
             signs, terms = trainee.update(batch, story, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
-            _check_finite(pending, frames.split)
+            _check_finite(pending, frames.split, trainee.kept)
             pending = (signs, batch.indices)
             book.step(story.stage(progress), terms, len(batch.images))
             epoch, inside = divmod(trainee.step, per_epoch)
             if inside == 0:
-                _check_finite(pending, frames.split)
+                _check_finite(pending, frames.split, trainee.kept)
                 trainee.seconds += time.perf_counter() - since
                 last = epoch == train.epochs
                 measured = None
@@ -288,10 +291,10 @@ def fit(
                 since = time.perf_counter()
             stopping = _agreed(stop, trainee.step, inside == 0, fabric)
             if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
-                _check_finite(pending, frames.split)
+                _check_finite(pending, frames.split, trainee.kept)
                 trainee.seconds += time.perf_counter() - since
                 since = time.perf_counter()
-                _save(trainee, folder, book, fabric)
+                _save(trainee, folder, book, fabric, origin)
             if stopping:
                 raise Interrupted(
                     f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
@@ -300,23 +303,50 @@ def fit(
             "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
 
 
-def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+ORIGIN = {
+    "train_frames": "the training frames (other images, or in another order)",
+    "train_labels": "the training frames' masks",
+    "teacher_sha256": "the teacher's checkpoint",
+}
+"""Facts beside the recipe that a run's every step depends on, and what each is to a person."""
+
+
+def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric, origin: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows and unfinished sums of the log; the trainee is where its state was taken.
+
+    Raises:
+        RddError: damaged, of another network, or begun from other facts than ``origin``.
+    """
     try:
-        state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
+        with warnings.catch_warnings():  # of an unusual pickle, which the error below tells
+            warnings.simplefilter("ignore")
+            state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
+    except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
+        why = error.strerror if isinstance(error, PermissionError) else "the file is damaged, or wasn't written by distill or train"
+        raise RddError(f"can't resume from {folder.state}: {why}; put a whole one there, or start anew without --resume") from error
+    try:
         trainee.restore(state)
-    except Exception as error:  # a damaged archive raises many kinds
+        rows, sums, before = state["rows"], state["sums"], state.get("origin")
+    except Exception as error:
         raise RddError(
-            f"can't resume from {folder.state}: {str(error).splitlines()[0]}; it belongs to another recipe or is damaged, run without --resume"
+            f"can't resume from {folder.state}: it holds another network's state, or one of another version; start anew without --resume"
         ) from error
-    return state["rows"], state["sums"]
+    if before is None:
+        # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
+        console.warn(f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the same")
+    elif changed := [what for key, what in ORIGIN.items() if before.get(key) != origin.get(key)]:
+        raise RddError(
+            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start anew without --resume"
+        )
+    return rows, sums
 
 
-def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) -> None:
-    _check_weights(trainee.segmenter)
+def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, origin: dict[str, str]) -> None:
+    _check_weights(trainee.segmenter, trainee.kept)
     state = trainee.state()
     if fabric.is_global_zero:
         buffer = io.BytesIO()
-        torch.save(state | {"rows": book.rows, "sums": book.sums}, buffer)
+        torch.save(state | {"origin": origin, "rows": book.rows, "sums": book.sums}, buffer)
         files.write_bytes(folder.state, buffer.getvalue())
     fabric.barrier()
 
@@ -324,15 +354,15 @@ def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric) ->
 def _measure(recipe: Recipe, trainee: Trainee, validation: Split) -> dict[str, Any]:
     """mIoU on validation; DivergedError where the weights aren't finite."""
     network = trainee.evaluated.eval()
-    _check_weights(network)
+    _check_weights(network, trainee.kept)
     predict = torch_predictor(network, recipe.data.size, trainee.fabric.device, str(trainee.fabric._precision.precision))
     return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
 
 
-def _check_weights(network: Segmenter) -> None:
+def _check_weights(network: Segmenter, kept: str) -> None:
     """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't tell."""
     if broken := [name for name, value in network.named_parameters() if not value.isfinite().all()]:
-        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup. {KEPT}")
+        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
 
 
 def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts: dict[str, Any], epoch: int) -> None:
@@ -344,7 +374,7 @@ def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts:
             save_segmenter(weights, trainee.evaluated, facts | {"epoch": epoch, "miou_pct": miou})
 
 
-def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
+def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split, kept: str) -> None:
     if pending is None:
         return
     signs = pending[0].tolist()
@@ -353,7 +383,7 @@ def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split) -> None:
     names = [split.names[int(i)] for i in pending[1].cpu()]
     what = f"the gradient's norm is {signs[1]}" if math.isfinite(signs[0]) else f"the loss is {signs[0]}"
     raise DivergedError(
-        f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true. {KEPT}"
+        f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true{kept}"
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
 from rdd_deploy.data.loader import Frames
 from rdd_deploy.errors import DiskError, RddError, RecipeError
+from rdd_deploy.locks import check_unlocked, locked
 from rdd_deploy.models.segmenter import ODD, Segmenter
 from rdd_deploy.models.weights import initialise
 from rdd_deploy.recipe import Data, Network, Recipe
@@ -131,8 +133,11 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     """Refuse what can be refused before data and weights are touched.
 
     Raises:
-        RddError: resuming with a recipe that differs from the run's.
+        RddError: another process trains in the folder, ``latest`` beside it can't become a link, or resuming with a recipe that differs
+            from the run's.
     """
+    check_unlocked(folder.path)
+    folder.check_latest()
     if resume and folder.state.is_file() and (changed := changes(folder, recipe)):
         raise RddError(
             f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
@@ -144,8 +149,20 @@ def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
     return _changed(folder.load_recipe().model_dump(exclude={"name"}), recipe.model_dump(exclude={"name"}))
 
 
-def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
-    """The run's folder. An earlier run of that name is continued with --resume, else moved aside: nothing that was trained is lost."""
+@contextmanager
+def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> Iterator[RunFolder]:
+    """The run's folder, this process's alone inside the block.
+
+    An earlier run of that name is continued with --resume, else moved aside: nothing that was trained is lost.
+
+    Raises:
+        RddError: another process trains there.
+    """
+    with locked(runs / name):
+        yield _opened(recipe, name, runs, resume)
+
+
+def _opened(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
     folder = RunFolder(runs / name)
     files.remove_parts(folder.path)
     if resume and folder.state.is_file():

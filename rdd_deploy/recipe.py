@@ -63,6 +63,8 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Scale = Annotated[float, Field(ge=0.1, le=10.0)]
+"""Bounded like sizes, which it multiplies: a scale typed wrong must not end in memory that can't be had."""
 
 
 class Part(RuledModel):
@@ -123,6 +125,11 @@ class Data(Part):
         # A run's recipe.yaml spells every default out, so only another value than that was meant to have an effect.
         if self.name != "folder" and self.void_ids != [255]:
             yield "name void_ids", f"data.void_ids belongs to the 'folder' data set, '{self.name}' has its own; leave it out"
+        if self.classes and (taken := sorted({i for i in self.void_ids if i < len(self.classes)})):
+            yield (
+                "classes void_ids",
+                f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from {len(self.classes)} on, or drop the class",
+            )
         if self.name != "streets" and (self.count is not None or self.seed):
             yield "name count seed", f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out"
         if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):
@@ -138,7 +145,7 @@ class Augment(Part):
     """Random scale, crop, flip and colour jitter, on uint8 tensors."""
 
     crop: Size = Field((360, 360), description="[height, width] of the training crops")
-    scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
+    scale: tuple[Scale, Scale] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
     flip: Share = 0.5
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(
         0.3, description="strength of brightness, contrast and saturation; hue a tenth of it"
@@ -175,7 +182,7 @@ class Teacher(Part):
         False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
-    scales: list[Positive] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
+    scales: list[Scale] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """It is named, and only a cached one is averaged."""
@@ -208,8 +215,11 @@ class TeacherStudent(Part):
             yield "min_kept", f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels"
 
 
-LOSS_OPTIONS: dict[str, dict[str, Any]] = {"kd": {"temperature": Positive, "ignore_index": int}, "cwd": {"temperature": Positive}}
-"""Options of the losses in ``rdd_deploy.losses.EXTRA``, repeated here because a recipe is checked before torch is imported."""
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {"kd": {"temperature": Positive}, "cwd": {"temperature": Positive}}
+"""Options of the losses in ``rdd_deploy.losses.EXTRA``, repeated here because a recipe is checked before torch is imported.
+
+The void label is none of them: every data set maps its own void ids to the one inside, so another one would only take void for a class.
+"""
 
 
 class ExtraLoss(Part):
@@ -290,7 +300,7 @@ class Train(Part):
 class Evaluation(Part):
     """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""
 
-    split: Literal["train", "val", "test"] = "val"
+    split: Literal["val", "test"] = Field("val", description="never train: mIoU on frames that were learned would mean nothing")
     every: Annotated[int, Field(ge=1)] = Field(5, description="epochs between evaluations")
     batch: Annotated[int, Field(ge=1)] = 8
 
@@ -308,24 +318,23 @@ class Recipe(Part):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
 
-    def rules(self) -> Iterator[tuple[str, str]]:
+    @classmethod
+    def presence(cls, given: set[str]) -> Iterator[str]:
         """A student or a teacher."""
-        if (self.network is None) == (self.student is None):
-            yield (
-                "network student",
-                "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither",
-            )
-        if self.network is not None and self.teacher is not None:
-            yield "network teacher", "a teacher recipe (network) can't name a teacher; a student recipe does"
+        if len({"network", "student"} & given) != 1:
+            yield "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+        if {"network", "teacher"} <= given:
+            yield "a teacher recipe (network) can't name a teacher; a student recipe does"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False, name: str | None = None) -> Recipe:
     """Read a recipe with its overrides.
 
     Args:
         path: a YAML file, or the name of one in ``recipes/``.
         overrides: ``key.sub=value`` strings; values are YAML.
         distil: also check what distillation needs: a student, and a teacher that is there or can be made.
+        name: of the run, where the recipe gives none and its file's name can't be one.
 
     Raises:
         RecipeError: file missing or not YAML, or one or more problems, all listed with their dotted paths.
@@ -338,7 +347,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
             override(tree, text)
         except RecipeError as error:
             problems.append(str(error))
-    tree.setdefault("name", path.stem)
+    if "name" not in tree:
+        usable = _can_name_a_run(path.stem)
+        tree["name"] = path.stem if usable else name or "unnamed"
+        if not usable and not name:
+            problems.append(
+                f"name: not given, and the file's name '{path.stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning with "
+                "a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
+            )
     if distil:
         problems += _distillation_problems(tree, path)
     return validated(Recipe, tree, path, problems)
@@ -380,11 +396,15 @@ def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bo
 
 def check_name(name: str | None) -> None:
     """Raise RecipeError where ``--name`` can't be a run's: the rule of the recipe's own name."""
-    if name is not None and (not re.fullmatch(NAME, name) or name == "latest"):
+    if name is not None and not _can_name_a_run(name):
         raise RecipeError(
             f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not 'latest', "
             "which links to the newest run"
         )
+
+
+def _can_name_a_run(name: str) -> bool:
+    return bool(re.fullmatch(NAME, name)) and name != "latest"
 
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:

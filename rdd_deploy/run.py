@@ -60,10 +60,16 @@ class RunFolder:
         files.write_json(self.summary, summary)
         self.point_latest()
 
+    def check_latest(self) -> None:
+        """Raise RddError where ``latest`` can't become a link."""
+        if self.latest.exists() and not self.latest.is_symlink():
+            raise RddError(
+                f"{self.latest} is a {'folder' if self.latest.is_dir() else 'file'}, expected a link to the newest run; move it away"
+            )
+
     def point_latest(self) -> None:
         """Make ``latest`` beside the run a link to it, in one rename."""
-        if self.latest.exists() and not self.latest.is_symlink():
-            raise RddError(f"{self.latest} is a folder, expected a link to the newest run; move it away")
+        self.check_latest()
         part = self.latest.with_name(f".latest.{os.getpid()}")
         part.unlink(missing_ok=True)
         part.symlink_to(self.path.name, target_is_directory=True)

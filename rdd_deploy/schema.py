@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -25,25 +26,31 @@ class RuledModel(BaseModel):
         """Broken rules, each as (names of the fields that it is about, sentence)."""
         return iter(())
 
+    @classmethod
+    def presence(cls, given: set[str]) -> Iterator[str]:
+        """Broken rules about which keys are given at all, right or wrong inside, as sentences."""
+        return iter(())
+
     @model_validator(mode="wrap")
     @classmethod
     def _every_problem(cls, tree: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         problems: list[InitErrorDetails] = []
         wrong: set[Any] = set()
+        part = None
         try:
             part = handler(tree)
         except ValidationError as error:
             problems = [_again(problem) for problem in error.errors(include_url=False)]
             wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
-            try:  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
+            with suppress(ValidationError):  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
                 part = handler({key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {})
-            except ValidationError:
-                raise error from None
-        for fields, sentence in part.rules():
-            if not wrong & set(fields.split()):
-                problems.append(InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(sentence)}))
+        sentences = [sentence for fields, sentence in part.rules() if not wrong & set(fields.split())] if part else []
+        if isinstance(tree, dict):  # else it is a part that was checked already, or not one at all
+            sentences += cls.presence({key for key, value in tree.items() if value is not None})
+        problems += [InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(text)}) for text in sentences]
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, problems)
+        assert part is not None
         return part
 
 
@@ -56,20 +63,21 @@ def _again(problem: Any) -> InitErrorDetails:
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice (YAML would silently keep the last) and reads 1e-3 as a number."""
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Keys are looked at as they are written: where a mapping is built, those merged in by ``<<`` stand beside its own."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = key_node.value if merge else self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return node
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
     "tag:yaml.org,2002:float",
     __import__("re").compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
@@ -108,11 +116,10 @@ def override(tree: dict[str, Any], text: str) -> None:
         raise RecipeError(f"override '{text}' isn't of the form key.sub=value, e.g. train.seed=1")
     node: Any = tree
     for depth, part in enumerate(parts[:-1]):
-        if node.get(part) is None:
-            node[part] = {}
-        node = node[part]
-        if not isinstance(node, dict):
+        if not isinstance(below := {} if node.get(part) is None else node[part], dict):
             raise RecipeError(f"override '{text}': {'.'.join(parts[: depth + 1])} is a value, not a group of keys")
+        node[part] = dict(below)  # its own: an alias or a merge in the file means the same mapping in two places
+        node = node[part]
     node[parts[-1]] = parse_yaml(value, f"override '{text}'")
 
 

@@ -51,14 +51,14 @@ def train_recipe(
     seed_everything(recipe.train.seed)
     data = data or Prepared(recipe)
     segmenter, source = build(network, len(data.validation.task), role, sizes(recipe))
-    folder = open_run(recipe, folder.path.name, runs, resume)
-    console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
-    story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
-    facts = facts_of(recipe, data, source)
-    weights = folder.teacher if recipe.network else folder.student
-    result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
-    if fabric.is_global_zero:
-        folder.finish(summary(recipe, data, segmenter, result, "train", source))
+    with open_run(recipe, folder.path.name, runs, resume) as folder:
+        console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
+        facts = facts_of(recipe, data, source)
+        weights = folder.teacher if recipe.network else folder.student
+        result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
+        if fabric.is_global_zero:
+            folder.finish(summary(recipe, data, segmenter, result, "train", source))
     return folder
 
 
@@ -138,6 +138,7 @@ def facts_of(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
     return {
         "classes": list(task.classes), "palette": [list(colour) for colour in task.palette], "size": list(recipe.data.size),
         "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
+        "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
     }  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def main(
     Example: `python -m rdd_deploy.train recipes/camvid_teacher_r101.yaml`
     """
     check_name(name)
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), name=name)
     if dry:
         dry_run(loaded, _folder(loaded, output, name), resume)
         return

@@ -1,6 +1,8 @@
 """What a user can get wrong, through real processes: one clear sentence, the documented exit code, no traceback, nothing half-written."""
 
 import contextlib
+import io
+import pickle
 import shutil
 import subprocess
 from pathlib import Path
@@ -244,14 +246,37 @@ def test_teacher_without_the_auxiliary_head_that_stage_1_needs(place: Path) -> N
     )
 
 
+@pytest.mark.parametrize("words", [("student.yaml",), ("student.yaml", "--dry-run")])
+def test_a_folder_in_the_place_of_the_link_to_the_newest_run(place: Path, words: tuple[str, ...]) -> None:
+    """Told before anything is trained, not after."""
+    (place / "runs" / "latest").unlink()
+    (place / "runs" / "latest").mkdir()
+    assert refused(place, *words) == "runs/latest is a folder, expected a link to the newest run; move it away"
+    assert not (place / "runs" / "student").exists()
+
+
 def test_damaged_state(place: Path) -> None:
     done = call("distill", "student.yaml", "train.epochs=1", cwd=place)
     assert done.returncode == 0, done.stderr
     state = place / "runs" / "student" / "state.ckpt"
-    state.write_bytes(state.read_bytes()[:5000])
-    got = refused(place, "student.yaml", "train.epochs=1", "--resume")
-    assert got.startswith("can't resume from runs/student/state.ckpt: ")
-    assert got.endswith("it belongs to another recipe or is damaged, run without --resume")
+    whole = state.read_bytes()
+    damaged = "the file is damaged, or wasn't written by distill or train; put a whole one there, or start anew without --resume"
+    other = "it holds another network's state, or one of another version; start anew without --resume"
+    for content, problem in (
+        (whole[:5000], damaged),
+        (b"", damaged),
+        (pickle.dumps(Path), damaged),
+        (saved(Path()), damaged),
+        (saved({"model": {}}), other),
+    ):
+        state.write_bytes(content)
+        assert refused(place, "student.yaml", "train.epochs=1", "--resume") == f"can't resume from runs/student/state.ckpt: {problem}"
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 def test_output_that_is_a_file(place: Path) -> None:

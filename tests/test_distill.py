@@ -98,6 +98,19 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     assert all(p.grad is None for p in teacher.parameters())
 
 
+def test_every_loss_has_a_name_of_its_own_in_the_log(story: Path) -> None:
+    losses = "[{name: kd, options: {temperature: 4.0}}, {name: cwd}, {name: cwd, options: {temperature: 1.0}}, {name: kd}]"
+    recipe = load_recipe(story, [f"distillation.losses={losses}", "train.epochs=1"])
+    distill_recipe(recipe, story, story.parent / "runs", name="many")
+    header, values = (line.split(",") for line in (story.parent / "runs" / "many" / "metrics.csv").read_text().splitlines())
+    row = dict(zip(header, values, strict=True))
+    assert [name for name in header if "kd" in name or "cwd" in name] == [
+        "loss_kd", "loss_extra_kd", "loss_cwd", "loss_extra_cwd", "loss_extra_kd_2",
+    ]  # fmt: skip
+    assert float(row["loss_extra_kd_2"]) == pytest.approx(float(row["loss_kd"]), rel=1e-4)
+    assert float(row["loss_extra_kd"]) != pytest.approx(float(row["loss_kd"]), rel=1e-2)
+
+
 def ended(command: Callable[[], None], monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
     """Exit code of a command."""
     monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
@@ -143,8 +156,8 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         ),
         (
             distill.main,
-            ["distillation.losses=[{name: kd, options: {ignore_index: none}}]"],
-            "distillation.losses.0.options.ignore_index: got 'none', expected: input should be a valid integer",
+            ["distillation.losses=[{name: kd, options: {ignore_index: 0}}]"],
+            "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature",
         ),
         (distill.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
         (distill.main, ["teacher.recipe=lost"], "no recipe 'lost'; expected a YAML file"),

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,12 +13,27 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from toys import Started, call, errors_of, leftovers, network, read_json, teacher_tree, tree, write_data, write_recipe, write_story
+from toys import (
+    Started,
+    call,
+    errors_of,
+    leftovers,
+    network,
+    picture,
+    read_json,
+    teacher_tree,
+    tree,
+    write_data,
+    write_pair,
+    write_recipe,
+    write_story,
+)
 
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import DeviceError, DivergedError
 from rdd_deploy.fit import Loss, Story, fit, learning_rate_factor, make_fabric, resolve_precision
 from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.weights import load_segmenter, save_segmenter
 from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import Train, load_recipe
 from rdd_deploy.run import RunFolder
@@ -110,6 +126,69 @@ def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
     assert_same_run(run, place / "runs" / "whole")
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that could be resumed, on data and a teacher of its own."""
+    folder = tmp_path_factory.mktemp("begun")
+    write_story(folder, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 0}})
+    done = call("distill", "student.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def exchange(root: Path) -> None:
+    """Two training pairs under each other's names: the same frames in another order."""
+    for kind in ("train", "trainannot"):
+        one, other = root / kind / "train0000.png", root / kind / "train0001.png"
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
+
+
+def relabel(root: Path) -> None:
+    write_pair(root, "train", "train0002", picture(2)[0], picture(3)[1])
+
+
+def reteach(root: Path) -> None:
+    path = root.parent / "runs" / "teacher" / "teacher.safetensors"
+    segmenter, facts = load_segmenter(path)
+    save_segmenter(path, segmenter, facts | {"note": "trained again"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (exchange, "the training frames (other images, or in another order) and the training frames' masks"),
+        (relabel, "the training frames' masks"),
+        (reteach, "the teacher's checkpoint"),
+    ],
+)
+def test_resuming_on_what_changed_is_refused(begun: Path, tmp_path: Path, spoil: Any, what: str) -> None:
+    place = tmp_path / "place"
+    shutil.copytree(begun, place, symlinks=True)
+    for path in place.glob("*.yaml"):
+        path.write_text(path.read_text().replace(str(begun), str(place)))
+    recipe = place / "runs" / "student" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(begun), str(place)))
+    spoil(place / "data")
+    refused = call("distill", "student.yaml", "--resume", cwd=place)
+    assert (refused.returncode, errors_of(refused)) == (
+        2,
+        [f"error: can't resume runs/student: since it was begun {what} changed; put back what was there, or start anew without --resume"],
+    )
+
+
+def test_a_state_that_does_not_say_what_it_was_begun_by(begun: Path) -> None:
+    path = begun / "runs" / "student" / "state.ckpt"
+    state = torch.load(path, weights_only=True)
+    assert set(state["origin"]) == {"train_frames", "train_labels", "teacher_sha256"}
+    del state["origin"]
+    torch.save(state, path)
+    resumed = call("distill", "student.yaml", "--resume", cwd=begun)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "warning: runs/student/state.ckpt doesn't say by which data it was begun; if they changed since, the resumed" in resumed.stderr
+
+
 def test_resuming_a_finished_run_changes_nothing(place: Path) -> None:
     again = call("distill", "student.yaml", "--name", "whole", "--resume", cwd=place)
     assert again.returncode == 0, again.stderr
@@ -151,9 +230,25 @@ def test_diverging_ends_with_the_batchs_names(tmp_path: Path) -> None:
     (line,) = errors_of(done)
     assert line.startswith("error: the loss is nan on the batch of train000")
     assert line.count("train000") == 2
-    assert line.endswith("set train.precision=32-true. The best weights so far are kept")
+    assert line.endswith("set train.precision=32-true"), "in the first epoch there are no best weights yet"
     assert leftovers(tmp_path / "runs" / "student_alone") == []
     assert not (tmp_path / "runs" / "student_alone" / "summary.json").exists()
+
+
+def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")) | {"name": "toy"}))
+    assert recipe.student is not None
+
+    def objective(output: Output, batch: Batch, progress: float) -> Loss:
+        loss = output.primary.mean() * (float("nan") if progress > 0.4 else 0)  # in the second epoch of three
+        return Loss(loss, {"task": loss.detach()})
+
+    data, folder = Prepared(recipe), RunFolder(tmp_path / "runs" / "toy")
+    folder.write_recipe(recipe)
+    segmenter, story = Segmenter(recipe.student, 3), Story(objective, lambda _: "train", None)
+    with pytest.raises(DivergedError, match=r"set train\.precision=32-true\. The best weights so far are kept$"):
+        fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
+    assert folder.student.is_file()
 
 
 def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:

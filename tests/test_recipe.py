@@ -29,6 +29,13 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"student": None, "network": network(), "teacher": {"recipe": "x"}}, "a teacher recipe (network) can't name a teacher; a student recipe does"),
         ({"teacher": {}}, "  teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"),
         ({"augment": {"scale": [2.0, 1.0]}}, "  augment.scale is [2.0, 1.0]; expected [least, largest]"),
+        ({"augment": {"scale": [1e-6, 1.0]}}, "  augment.scale.0: got 1e-06, expected: input should be greater than or equal to 0.1"),
+        ({"augment": {"scale": [1.0, 300]}}, "  augment.scale.1: got 300, expected: input should be less than or equal to 10"),
+        ({"teacher": {"recipe": "x", "cache": True, "scales": [0.5, 300]}}, "  teacher.scales.1: got 300, expected: input should be less than or equal to 10"),
+        ({"teacher": {"recipe": "x", "cache": True, "scales": [0.01]}}, "  teacher.scales.0: got 0.01, expected: input should be greater than or equal to 0.1"),
+        ({"distillation": {"losses": [{"name": "kd", "options": {"ignore_index": 0}}]}}, "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature"),
+        ({"data": {"name": "folder", "classes": ["a", "b", "c"], "void_ids": [0, 255]}}, "  data.void_ids is [0, 255], of which [0] are ids of classes; expected ids from 3 on"),
+        ({"evaluation": {"split": "train"}}, "  evaluation.split: got 'train', expected 'val' or 'test'"),
         ({"augment": {"crop": [16, 64]}}, "  augment.crop: got [16, 64], expected at least [32, 32]"),
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
         ({"data": {"name": "streets", "classes": ["a"]}}, "  data.classes and data.palette belong to the 'folder' data set, not to 'streets'"),
@@ -148,10 +155,26 @@ def test_a_rule_is_silent_where_its_own_fields_are_wrong(tmp_path: Path) -> None
     ]
 
 
+def test_which_parts_a_recipe_has_is_told_whatever_is_wrong_inside_them(tmp_path: Path) -> None:
+    neither = "  a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+    wrong = tree(tmp_path) | {"student": network(head="x"), "network": network(channels=0)}
+    assert problems(wrong)[-1] == neither
+    assert len(problems(wrong)) == 3
+    assert neither not in problems(tree(tmp_path) | {"student": network(head="x")})
+    teacher = teacher_tree(tmp_path) | {"network": network(head="x"), "teacher": {}, "train": {"lr": -1}}
+    assert problems(teacher)[1:] == [
+        "  teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint",
+        "  train.lr: got -1, expected: input should be greater than 0",
+        "  a teacher recipe (network) can't name a teacher; a student recipe does",
+    ]
+    assert problems(teacher_tree(tmp_path) | {"network": None}) == [neither]
+
+
 def test_loss_options_are_those_of_the_losses() -> None:
     for name, loss in EXTRA.items():
-        assert set(LOSS_OPTIONS[name]) == set(inspect.signature(loss).parameters)
-        for value in (2, 2.5) if name == "cwd" else (2,):
+        # The void label can be chosen where the losses are used as a library; inside the package it is always the same.
+        assert set(LOSS_OPTIONS[name]) == set(inspect.signature(loss).parameters) - {"ignore_index"}
+        for value in (2, 2.5):
             ExtraLoss(name=name, options=dict.fromkeys(LOSS_OPTIONS[name], value))
     with pytest.raises(ValueError, match=r"temperature: got True"):
         ExtraLoss(name="kd", options={"temperature": True})
@@ -214,6 +237,22 @@ def test_names_that_no_run_can_have(name: str) -> None:
 def test_names_that_a_run_can_have() -> None:
     for name in (None, "a", "lite0_rdd_1", "a.1-b"):
         check_name(name)
+
+
+@pytest.mark.parametrize("stem", ["my recipe", "_x", "latest"])
+def test_a_file_whose_name_no_run_can_have(tmp_path: Path, stem: str) -> None:
+    """The sentence is about the file: the key 'name' was never given."""
+    path = write_recipe(tmp_path / f"{stem}.yaml", tree(tmp_path))
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path, ["train.lr=-1"])
+    assert str(raised.value).splitlines()[1:] == [
+        f"  name: not given, and the file's name '{stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning with a letter or "
+        "digit, and not 'latest': rename the file, give name: in it, or --name",
+        "  train.lr: got -1, expected: input should be greater than 0",
+    ]
+    assert load_recipe(path, name="mine").name == "mine"
+    assert load_recipe(path, ["name=own"], name="mine").name == "own"
+    assert load_recipe(write_recipe(tmp_path / "toy.yaml", tree(tmp_path)), name="mine").name == "toy"
 
 
 def test_recipes_are_frozen(tmp_path: Path) -> None:

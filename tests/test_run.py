@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rdd_deploy.errors import RddError
-from rdd_deploy.prepare import open_run
+from rdd_deploy.prepare import check_early, open_run
 from rdd_deploy.recipe import Network, Recipe
 from rdd_deploy.run import RunFolder, find_run
 
@@ -16,9 +16,9 @@ RECIPE = Recipe(name="toy", student=Network(encoder="mobilenetv3_small_050", wei
 
 
 def finished(runs: Path, name: str) -> RunFolder:
-    folder = open_run(RECIPE, name, runs, resume=False)
-    folder.student.write_bytes(name.encode())
-    folder.finish({"name": name})
+    with open_run(RECIPE, name, runs, resume=False) as folder:
+        folder.student.write_bytes(name.encode())
+        folder.finish({"name": name})
     return folder
 
 
@@ -33,7 +33,8 @@ def test_latest_is_the_newest_finished_run(tmp_path: Path) -> None:
 def test_a_new_run_moves_an_earlier_one_of_its_name_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = finished(tmp_path, "a")
     (first.path / "cache").mkdir()
-    again = open_run(RECIPE, "a", tmp_path, resume=False)
+    with open_run(RECIPE, "a", tmp_path, resume=False) as again:
+        pass
     assert (tmp_path / "a.1" / "student.safetensors").read_bytes() == b"a"
     assert json.loads((tmp_path / "a.1" / "summary.json").read_text()) == {"name": "a"}
     assert not again.student.exists()
@@ -42,19 +43,23 @@ def test_a_new_run_moves_an_earlier_one_of_its_name_aside(tmp_path: Path, capsys
     assert (tmp_path / "latest").resolve().name == "a.1", "until the new run is finished, the newest finished one is the old"
     assert "an earlier run was in" in capsys.readouterr().out
     again.student.write_bytes(b"new")
-    open_run(RECIPE, "a", tmp_path, resume=False)
+    with open_run(RECIPE, "a", tmp_path, resume=False):
+        pass
     assert (tmp_path / "a.2" / "student.safetensors").read_bytes() == b"new"
 
 
 def test_resuming_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
     folder = finished(tmp_path, "a")
     folder.state.write_bytes(b"state")
-    assert open_run(RECIPE, "a", tmp_path, resume=True).student.read_bytes() == b"a"
+    with open_run(RECIPE, "a", tmp_path, resume=True) as again:
+        assert again.student.read_bytes() == b"a"
     assert not (tmp_path / "a.1").exists()
 
 
 def test_a_folder_named_latest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latest").mkdir()
+    with pytest.raises(RddError, match="is a folder, expected a link to the newest run; move it away"):
+        check_early(RECIPE, RunFolder(tmp_path / "a"), resume=False)
     with pytest.raises(RddError, match="is a folder, expected a link to the newest run; move it away"):
         finished(tmp_path, "a")
 

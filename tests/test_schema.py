@@ -22,6 +22,9 @@ def test_numbers(text: str, value: Any) -> None:
     [
         ("a: 1\na: 2", "key 'a' is given twice"),
         ("a: {b: 1, b: 2}", "key 'b' is given twice"),
+        ("a: &a {b: 1}\nc: {<<: *a, d: 1, d: 2}", "key 'd' is given twice"),
+        ("a: &a {b: 1}\nc: {<<: *a, <<: *a}", "key '<<' is given twice"),
+        ("a: {<<: 1}", "expected a mapping or list of mappings for merging"),
         ("1: 2", "key 1 is not text"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("a: [1", "isn't valid YAML"),
@@ -36,6 +39,25 @@ def test_yaml_that_is_refused(text: str, problem: str) -> None:
         parse_yaml(text, "here")
     assert problem in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("a: &a {b: 1}\nc: &c {<<: *a, b: 2}\n<<: *c", {"a": {"b": 1}, "c": {"b": 2}, "b": 2}),
+        ("a: &a {b: 1}\nc: &c {b: 2, d: 3}\ne: {<<: [*a, *c]}", {"a": {"b": 1}, "c": {"b": 2, "d": 3}, "e": {"b": 1, "d": 3}}),
+    ],
+)
+def test_merged_keys(text: str, expected: dict[str, Any]) -> None:
+    assert parse_yaml(text, "here") == expected
+
+
+def test_an_override_changes_one_place_only() -> None:
+    for text in ("a: &a {b: {c: 1}}\nd: *a", "a: &a {b: {c: 1}}\nd: {<<: *a}"):
+        tree = parse_yaml(text, "here")
+        override(tree, "d.b.c=2")
+        assert tree == {"a": {"b": {"c": 1}}, "d": {"b": {"c": 2}}}
 
 
 def test_files(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +26,8 @@ class SplitFacts:
     """Digest of the frame's pixels -> sample name."""
     digest: str
     """Digest of all frames in their order, repeated ones too: what is kept per index belongs to exactly this."""
+    labels_digest: str
+    """The same of their labels."""
 
     def absent(self, classes: tuple[str, ...]) -> list[str]:
         """Classes without a single pixel."""
@@ -47,7 +49,7 @@ def check_split(
     if not len(split):
         raise DataError("the split holds no samples; expected at least one frame with its mask")
 
-    def look(index: int) -> tuple[str, NDArray[np.int64], int]:
+    def look(index: int) -> tuple[str, str, NDArray[np.int64], int]:
         frame, labels = pair(index) if pair else (split.frame(index), split.labels(index))
         if frame.shape[:2] != labels.shape:
             raise DataError(
@@ -58,17 +60,24 @@ def check_split(
             ids = [len(split.task) + int(i) for i in np.flatnonzero(counts[len(split.task) : IGNORE])]
             raise DataError(f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.task) - 1} or void")
         advance()
-        return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).hexdigest(), counts[: len(split.task)], int(counts[IGNORE])
+        return _digest(frame), _digest(labels), counts[: len(split.task)], int(counts[IGNORE])
 
     with ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(look, range(len(split))))
-    pixels = np.sum([counts for _, counts, _ in seen], 0)
-    void = sum(count for _, _, count in seen)
+    frames, labels, counts, voids = zip(*seen, strict=True)
+    pixels, void = np.sum(counts, 0), sum(voids)
     if not pixels.sum():
         raise DataError("every pixel of the split is void; expected class ids, see data.void_ids")
-    digests = {digest: name for (digest, _, _), name in zip(seen, split.names, strict=True)}
-    whole = hashlib.sha256("".join(digest for digest, _, _ in seen).encode()).hexdigest()
-    return SplitFacts(len(split), pixels, void / (void + int(pixels.sum())), digests, whole)
+    digests = dict(zip(frames, split.names, strict=True))
+    return SplitFacts(len(split), pixels, void / (void + int(pixels.sum())), digests, _all(frames), _all(labels))
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
+
+
+def _all(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def check_apart(train: SplitFacts, other: SplitFacts, name: str) -> None:

@@ -25,7 +25,11 @@ def pixel_kd(
 
     Returns:
         float32 scalar ≥ 0; 0 with a zero gradient where every pixel is void.
+
+    Raises:
+        ValueError: a temperature that isn't above 0.
     """
+    checked_temperature(temperature)
     with torch.autocast(student_logits.device.type, enabled=False):
         valid = target != ignore_index
         terms = pixel_terms(student_logits.float(), teacher_logits.detach().float(), target, valid, temperature)

@@ -165,9 +165,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises many kinds
-        raise WeightsError(
-            f"{path} can't be read as weights: {str(error).splitlines()[0]}; expected .safetensors or a plain state dict"
-        ) from error
+        # Not torch's own words, which advise to run the code in a pickled file.
+        why = error.strerror if isinstance(error, PermissionError) else "the file is damaged, or pickles more than tensors"
+        raise WeightsError(f"{path} can't be read as weights: {why}; expected .safetensors or a plain state dict") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -35,8 +35,15 @@ def test_classes_that_never_occur(tmp_path: Path) -> None:
 def test_the_digest_is_of_the_frames_in_their_order(tmp_path: Path) -> None:
     """A teacher's cache is kept per index: renamed, repeated or fewer frames are other frames, other masks aren't."""
     write_data(tmp_path / "a", train=3)
-    before = check_split(opened(tmp_path / "a")).digest
+    facts = check_split(opened(tmp_path / "a"))
+    before = facts.digest
     assert check_split(opened(tmp_path / "a")).digest == before
+    frame, labels = picture(1)
+    write_pair(tmp_path / "a", "train", "train0001", frame, 2 - np.minimum(labels, 2))
+    relabelled = check_split(opened(tmp_path / "a"))
+    assert relabelled.digest == before
+    assert relabelled.labels_digest != facts.labels_digest
+    write_pair(tmp_path / "a", "train", "train0001", frame, labels)
     first, last = tmp_path / "a" / "train" / "train0000.png", tmp_path / "a" / "train" / "train0002.png"
     one, other = first.read_bytes(), last.read_bytes()
     first.write_bytes(other)

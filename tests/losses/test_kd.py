@@ -36,6 +36,13 @@ def test_value_is_the_formulas(temperature: float) -> None:
     )
 
 
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf"), True])
+def test_temperatures_that_no_loss_can_divide_by(temperature: float) -> None:
+    for loss in (lambda: pixel_kd(*drawn(), temperature=temperature), lambda: PixelKD(temperature=temperature)):
+        with pytest.raises(ValueError, match=r"^temperature is .*; expected a number above 0$"):
+            loss()
+
+
 def test_by_hand() -> None:
     # Teacher (3/4, 1/4), student (1/2, 1/2).
     teacher, student = torch.tensor([math.log(3), 0.0]).view(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)

@@ -112,9 +112,12 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     torch.save({"x": print}, tmp_path / "code.pth")
     for name, sentence in (
         ("other.pth", r"other\.pth doesn't fit the encoder \(.*\); give a file of the same architecture, or set weights: none"),
-        ("damaged.pth", r"damaged\.pth can't be read as weights: .*; expected \.safetensors or a plain state dict"),
+        (
+            "damaged.pth",
+            r"damaged\.pth can't be read as weights: the file is damaged, or pickles more than tensors; expected \.safetensors or a plain state dict",
+        ),
         ("list.pth", r"list\.pth holds no plain state dict"),
-        ("code.pth", r"code\.pth can't be read as weights"),
+        ("code.pth", r"code\.pth can't be read as weights: the file is damaged, or pickles more than tensors; expected"),
         ("lost.pth", r"no weights file .*lost\.pth; put it there, or set weights to imagenet, none or another file"),
     ):
         segmenter = made(weights=str(tmp_path / name))

@@ -150,7 +150,7 @@ def tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15)
 
     model = onnx.load(path)
     makers = {output: node for node in model.graph.node for output in node.output}
-    tail, name = set(), model.graph.output[0].name
+    tail, name = {node.name for node in model.graph.node if node.name.startswith(f"{TAIL}/")}, model.graph.output[0].name
     while (node := makers[name]).op_type in TAIL_OPERATORS:
         tail.add(node.name)
         name = node.input[0]

@@ -56,7 +56,7 @@ def test_every_error_has_a_documented_code() -> None:
 
 def test_ctrl_c_while_the_imports_go_on(tmp_path: Path) -> None:
     write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")))
-    words = [sys.executable, "-m", "rdd_deploy.distill", "toy.yaml"]
+    words = [sys.executable, "-m", "rdd_deploy.train", "toy.yaml"]
     process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # seconds before the last import
         assert process.poll() is None

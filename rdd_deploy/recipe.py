@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.names import check_encoder
-from rdd_deploy.schema import RuledModel, load_yaml, override, validated
+from rdd_deploy.schema import RuledModel, load_yaml, override_all, validated
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LARGEST, MOST = 8192, 8192 * 4320
@@ -341,12 +341,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
     """
     path = find_recipe(path)
     tree = load_yaml(path)
-    problems = []
-    for text in overrides:
-        try:
-            override(tree, text)
-        except RecipeError as error:
-            problems.append(str(error))
+    problems = override_all(tree, overrides)
     if "name" not in tree:
         usable = _can_name_a_run(path.stem)
         tree["name"] = path.stem if usable else name or "unnamed"

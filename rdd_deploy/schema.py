@@ -123,6 +123,17 @@ def override(tree: dict[str, Any], text: str) -> None:
     node[parts[-1]] = parse_yaml(value, f"override '{text}'")
 
 
+def override_all(tree: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Apply overrides in place; returns what is wrong with those that can't be, to be told with the schema's problems."""
+    problems = []
+    for text in overrides:
+        try:
+            override(tree, text)
+        except RecipeError as error:
+            problems.append(str(error))
+    return problems
+
+
 def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str, problems: Sequence[str] = ()) -> Model:
     """Check a tree against a closed schema.
 

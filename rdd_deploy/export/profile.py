@@ -11,7 +11,7 @@ from pydantic import Field
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.recipe import Part, Positive, Size
 from rdd_deploy.runtime.manifest import BackendName, Precision
-from rdd_deploy.schema import load_yaml, override, validated
+from rdd_deploy.schema import load_yaml, override_all, validated
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "distil"]
@@ -140,12 +140,7 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
     """
     path = find_profile(path)
     tree = load_yaml(path)
-    problems = []
-    for text in overrides:
-        try:
-            override(tree, text)
-        except RecipeError as error:
-            problems.append(str(error))
+    problems = override_all(tree, overrides)
     tree.setdefault("name", path.stem)
     return validated(Profile, tree, path, problems)
 

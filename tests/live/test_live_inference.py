@@ -193,4 +193,7 @@ def test_stopped_in_the_middle(taken: int) -> None:
 
 
 def test_stopped_before_it_was_started() -> None:
-    Inference([Network(2)], Channel(2, lossy=False), Channel(2, lossy=False), print).stop()  # type: ignore[list-item]
+    inference = Inference([Network(2)], Channel(2, lossy=False), Channel(2, lossy=False), print)  # type: ignore[list-item]
+    inference.stop()
+    assert inference.error is None
+    assert not any(thread.is_alive() for thread in inference._threads)

@@ -20,13 +20,13 @@ from rdd_deploy import console
 from rdd_deploy.benchmarking.compare import merged
 from rdd_deploy.benchmarking.gallery import gallery
 from rdd_deploy.benchmarking.images import Images
-from rdd_deploy.benchmarking.machine import available_cores
 from rdd_deploy.benchmarking.measure import Measured, turn_plan
 from rdd_deploy.benchmarking.records import Benchmark, Judge, read_benchmark, write_benchmark
 from rdd_deploy.benchmarking.runners import Candidate, bundle_candidates, torch_candidates
 from rdd_deploy.benchmarking.story import Settings, judged, run_benchmark
 from rdd_deploy.benchmarking.terminal import show
 from rdd_deploy.console import command
+from rdd_deploy.cores import available_cores
 from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.from_recipe import open_recorded

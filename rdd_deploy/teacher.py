@@ -163,7 +163,7 @@ def cached_teacher(
         DiskError: no space; nothing half-written is left behind.
     """
     key = {
-        "format": 2, "checkpoint": checkpoint_sha256, "frames": frames_digest, "views": [views.size, views.scales, views.flip],
+        "format": 3, "checkpoint": checkpoint_sha256, "frames": frames_digest, "views": [views.size, views.scales, views.flip],
         "precision": str(precision or torch.float32),
     }  # fmt: skip
     place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

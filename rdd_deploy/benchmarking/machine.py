@@ -10,11 +10,11 @@ from importlib import metadata
 from pathlib import Path
 
 from rdd_deploy.benchmarking.records import Machine
+from rdd_deploy.cores import CPU, available_cores, read
 
 _PACKAGES = (
     "rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch",
 )  # fmt: skip
-_CPU = Path("/sys/devices/system/cpu")
 BUSY = 0.25
 """Load per core, before the benchmark starts, from which its latencies are called doubtful."""
 
@@ -28,31 +28,19 @@ def describe() -> Machine:
     )  # fmt: skip
 
 
-def available_cores() -> int:
-    """Physical cores that this process may use: hyper-threads of one core count once, a CPU mask and a container's quota hold."""
-    try:
-        allowed = os.sched_getaffinity(0)
-    except AttributeError:  # macOS, Windows
-        return max(1, os.cpu_count() or 1)
-    siblings = {_read(_CPU / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}
-    quota = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max").split()
-    limit = int(quota[0]) // int(quota[1]) if len(quota) == 2 and quota[0].isdigit() else len(siblings)
-    return max(1, min(len(siblings), limit))
-
-
 def cpu_model() -> str:
     """E.g. ``AMD EPYC 9B45``; on ARM boards, which tell none in /proc/cpuinfo, the board's own name."""
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name" and value.strip():
             return value.strip()
-    board = (_read(Path("/proc/device-tree/model")) or "").rstrip("\0")
+    board = (read(Path("/proc/device-tree/model")) or "").rstrip("\0")
     return board or platform.processor() or platform.machine() or "unknown"
 
 
 def governor() -> str | None:
     """The CPU frequency governor, all that occur if the cores differ; None where there is none to read."""
-    found = {text for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_governor")) if (text := _read(path))}
+    found = {text for path in sorted(CPU.glob("cpu[0-9]*/cpufreq/scaling_governor")) if (text := read(path))}
     return ", ".join(sorted(found)) or None
 
 
@@ -97,11 +85,4 @@ def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
         return None

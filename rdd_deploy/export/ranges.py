@@ -18,7 +18,7 @@ from rdd_deploy import files
 from rdd_deploy.errors import DataError
 from rdd_deploy.export.graph import consumers, weight_fingerprint
 
-VERSION = 2
+VERSION = 3
 CALIBRATED = {
     "Conv",
     "Add",

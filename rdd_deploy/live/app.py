@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 
 from rdd_deploy import console
-from rdd_deploy.benchmarking.machine import available_cores
+from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.files import write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
@@ -24,7 +24,7 @@ from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
-from rdd_deploy.live.shot import Result, Shot
+from rdd_deploy.live.shot import Result
 from rdd_deploy.live.signals import StopRequest
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
@@ -128,13 +128,12 @@ def _play(
 ) -> dict[str, Any]:
     """Start the threads, play, end them whatever happened; returns the record for --stats."""
     lossy = source.live or options.realtime
-    frames: Channel[Shot] = Channel(1 if lossy else 2, lossy)
-    results: Channel[Result] = Channel(1 if lossy else 2, lossy)
+    results: Channel[Result] = Channel(1 if lossy else 4, lossy)
     warn = Warnings()
-    grabber = Grabber(source, frames, realtime=options.realtime, labels=labels, warn=warn)
-    inference = Inference(segmenters, frames, results, warn)
+    grabber = Grabber(source, lossy=lossy, realtime=options.realtime, labels=labels, warn=warn)
+    inference = Inference(segmenters, grabber, results, warn)
     stats = Stats(segmenters)
-    player = Player(segmenters, grabber, inference, frames, results, screen, stats, source, options, truth_classes, recorder)
+    player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
     try:
         with ExitStack() as ending:  # runs backwards: the recording first, a silent stream can hold the grabber for seconds
             ending.callback(warn.sum_up)
@@ -143,7 +142,8 @@ def _play(
             ending.callback(screen.close)
             if recorder is not None:
                 ending.callback(recorder.close)
-            grabber.start()
+            if inference.workers == 1:  # several read for themselves
+                grabber.start()
             inference.start()
             player.play(stop)
     finally:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST
@@ -38,7 +39,8 @@ def loaded(
         raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")
 
     def load(stack: ExitStack, parallel: int) -> list[Segmenter]:
-        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel}
+        shared = threads or (available_cores() if parallel > 1 else None)  # left to itself a backend would take one for each frame
+        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": shared, "parallel": parallel}
         return [stack.enter_context(Segmenter.load(path, **asked)) for path in paths]
 
     with ExitStack() as stack:

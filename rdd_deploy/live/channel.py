@@ -26,6 +26,7 @@ class Channel(Generic[T]):
         self._depth, self._lossy = depth, lossy
         self._changed = threading.Condition()
         self._finished = self._abandoned = False
+        self._error: BaseException | None = None
         self.drops = 0
         """Items that no consumer saw, because a newer one came."""
         self.counting = True
@@ -45,21 +46,26 @@ class Channel(Generic[T]):
             return True
 
     def get(self, timeout: float | None = None) -> T | None:
-        """The next item, or None after ``timeout`` seconds without one. Raises Finished once all were taken and no more will come."""
+        """The next item, or None after ``timeout`` seconds without one.
+
+        Once all were taken and no more will come it raises Finished, or what the producer failed with.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._finished or self._abandoned, timeout)
             if self._items and not self._abandoned:
                 item = self._items.popleft()
                 self._changed.notify_all()
                 return item
+            if self._error is not None and not self._abandoned:
+                raise self._error
             if self._finished or self._abandoned:
                 raise Finished
             return None
 
-    def finish(self) -> None:
-        """The producer has no more; what is inside is still delivered."""
+    def finish(self, error: BaseException | None = None) -> None:
+        """The producer has no more, or failed; what is inside is still delivered."""
         with self._changed:
-            self._finished = True
+            self._finished, self._error = True, error
             self._changed.notify_all()
 
     def abandon(self) -> None:

@@ -1,4 +1,4 @@
-"""The thread that reads the source, keeps to its rate, and opens it again when it is lost."""
+"""What reads the source, keeps to its rate, and opens it again when it is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from rdd_deploy.errors import DataError, SourceError
-from rdd_deploy.live.channel import Channel
+from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.shot import Array, Shot
 from rdd_deploy.live.sources import Source
@@ -42,22 +42,26 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-class Grabber(threading.Thread):
-    """Reads until the end, ``stop()`` or an error, then closes the source and finishes the channel.
+class Grabber:
+    """Gives frames until the end, ``stop()`` or an error.
+
+    Started, it reads in a thread of its own, a little ahead or, ``lossy``, always the newest. Not started, it reads whenever a frame is asked
+    for, in the thread that asks, whose core then has the frame in its cache; that saves a file's frames two hand-overs.
 
     Args:
-        source: open already.
-        channel: where frames go; a lossy one holds one frame, the newest.
+        source: open already; closed at the end.
+        lossy: keep one frame, the newest, and count those that nobody took.
         realtime: keep a file to its own rate.
         labels: adds the truth to each frame.
         warn: called with a sentence about a frame that was skipped.
     """
 
     def __init__(
-        self, source: Source, channel: Channel[Shot], *, realtime: bool, labels: LabelFolder | None, warn: Callable[[str], None]
+        self, source: Source, *, lossy: bool = False, realtime: bool = False, labels: LabelFolder | None, warn: Callable[[str], None]
     ) -> None:
-        super().__init__(name="grabber", daemon=True)
-        self._source, self._channel, self._labels, self._warn = source, channel, labels, warn
+        self._source, self._labels, self._warn = source, labels, warn
+        self._channel: Channel[Shot] = Channel(1 if lossy else 2, lossy)
+        self._thread: threading.Thread | None = None
         self._interval = 1 / source.fps if realtime and not source.live and source.fps else 0.0
         self._due = 0.0
         self._stopping = threading.Event()
@@ -68,7 +72,23 @@ class Grabber(threading.Thread):
         self.bad = 0
         self._bad_in_a_row = self._bad_masks = self._good_masks = 0
         self._mask_error: DataError | None = None
-        self.error: BaseException | None = None
+
+    @property
+    def drops(self) -> int:
+        """Frames that nobody took, because a newer one came."""
+        return self._channel.drops
+
+    def start(self) -> None:
+        """Read in a thread from now on; call it once."""
+        self._thread = threading.Thread(target=self._run, name="grabber", daemon=True)
+        self._thread.start()
+
+    def get(self) -> Shot:
+        """The next frame; one caller at a time. Raises Finished at the end, or what made going on impossible."""
+        shot = self._channel.get() if self._thread is not None else self._next()
+        if shot is None:
+            raise Finished
+        return shot
 
     def pause(self, paused: bool) -> None:
         """Hold a file where it is. A live source goes on being drained, so that its newest frame is new afterwards."""
@@ -76,41 +96,52 @@ class Grabber(threading.Thread):
         if not self._source.live:
             self._running.clear() if paused else self._running.set()
 
-    def stop(self) -> bool:
-        """End the thread; False if the source's driver still holds it after JOIN_S."""
+    def abandon(self) -> None:
+        """Nobody wants more frames."""
         self._stopping.set()
         self._running.set()
         self._channel.abandon()
-        if self.ident is not None:
-            self.join(JOIN_S)
-        return not self.is_alive()
 
-    def run(self) -> None:
+    def stop(self) -> bool:
+        """End the thread and close the source; False if its driver still holds it after JOIN_S."""
+        self.abandon()
+        if self._thread is None:
+            self._source.close()
+            return True
+        self._thread.join(JOIN_S)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        failure = None
         try:
-            while not self._stopping.is_set() and self._step():
+            while (shot := self._next()) is not None and self._channel.put(shot):
                 pass
-        except BaseException as error:  # shown by the main thread
-            self.error = error
+        except BaseException as error:  # raised where the frames are taken
+            failure = error
         finally:
             self._source.close()
-            self._channel.finish()
+            self._channel.finish(failure)
 
-    def _step(self) -> bool:
-        """Read and hand over one frame; False to end."""
-        self._pace()
-        try:
-            shot = self._source.read()
-        except SourceError as error:
-            self.bad += 1
-            self._bad_in_a_row += 1
-            self._warn(f"{error}; skipped")
-            return not self._source.live or self._bad_in_a_row < MAX_BAD or self._reconnect()
-        self._bad_in_a_row = 0
-        if shot is not None:
-            return self._channel.put(shot if self._labels is None else replace(shot, truth=self._truth(self._labels, shot)))
-        if self._mask_error is not None and not self._good_masks:
-            raise self._mask_error
-        return self._source.live and self._reconnect()
+    def _next(self) -> Shot | None:
+        """The next usable frame; None at the end."""
+        while not self._stopping.is_set():
+            self._pace()
+            try:
+                shot = self._source.read()
+            except SourceError as error:
+                self.bad += 1
+                self._bad_in_a_row += 1
+                self._warn(f"{error}; skipped")
+                if self._source.live and self._bad_in_a_row >= MAX_BAD:
+                    return self._reconnect()
+                continue
+            self._bad_in_a_row = 0
+            if shot is not None:
+                return shot if self._labels is None else replace(shot, truth=self._truth(self._labels, shot))
+            if self._mask_error is not None and not self._good_masks:
+                raise self._mask_error
+            return self._reconnect() if self._source.live else None
+        return None
 
     def _truth(self, labels: LabelFolder, shot: Shot) -> Array | None:
         """A bad mask costs its frame the truth. Raises DataError once MAX_BAD in a row were bad."""
@@ -138,15 +169,15 @@ class Grabber(threading.Thread):
             self._due = self._due + self._interval if now < self._due + 2 * self._interval else now
             self._stopping.wait(max(0.0, self._due - now))
 
-    def _reconnect(self) -> bool:
-        """Open the source again and again until it delivers a frame; False if stopped meanwhile."""
+    def _reconnect(self) -> Shot | None:
+        """Open the source again and again until it delivers a frame; None if stopped meanwhile."""
         since = time.perf_counter()
         self._bad_in_a_row = 0
         for attempt, pause in enumerate(pauses(), 1):
             self.loss = Loss(since, attempt, time.perf_counter() + pause)
             self._source.close()
             if self._stopping.wait(pause):
-                return False
+                return None
             try:
                 self._source.open()
                 shot = self._source.read()
@@ -155,5 +186,5 @@ class Grabber(threading.Thread):
             if shot is not None:
                 self.reconnects += 1
                 self.loss = None
-                return self._channel.put(shot)
-        return False
+                return shot
+        return None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -21,26 +21,48 @@ STILL = 4
 """Grey levels of 255: a pixel that differs by no more from the frame before hardly changed."""
 
 
+AHEAD = 2
+"""Threads more than frames are computed at a time, where it is more than one: they read, resize and count meanwhile."""
+
+
+class Frames(Protocol):
+    """Where frames come from: a Grabber, or a Channel."""
+
+    def get(self) -> Shot | None:
+        """The next frame. Raises Finished at the end."""
+
+    def abandon(self) -> None:
+        """No more frames are wanted."""
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of taking a frame: the frame with its answers and what the network saw of it, or what went wrong with it or (None) before it."""
+
+    shot: Shot | None
+    answers: Sequence[tuple[Answer, Array]] = ()
+    error: BaseException | None = None
+
+
 class Inference:
-    """Runs the active bundles on every frame that it can get: so many frames at a time as each of the bundles can, a thread for each frame.
+    """Runs the active bundles on every frame that it can get: so many frames at a time as each of the bundles can.
 
     Results leave in the order in which their frames came, and what one frame does to the next (flicker, bad frames in a row) is counted in
-    that order. In split view a frame's two bundles run one after the other in its thread.
+    that order; a thread that is done early goes on to another frame. In split view a frame's two bundles run one after the other.
 
     Args:
         segmenters: all loaded bundles.
-        frames, results: the channels before and behind.
+        frames, results: where frames come from, and the channel behind.
         warn: called with a sentence about a frame that was skipped.
 
     ``active`` may be replaced at any time: the next frame follows it.
     """
 
-    def __init__(
-        self, segmenters: Sequence[Segmenter], frames: Channel[Shot], results: Channel[Result], warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result], warn: Callable[[str], None]) -> None:
         self.workers = min(segmenter.parallel for segmenter in segmenters)
-        """So many frames are worked on at a time."""
-        self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(self.workers)]
+        """So many frames are computed at a time."""
+        count = self.workers + AHEAD if self.workers > 1 else 1
+        self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(count)]
         self._segmenters, self._frames, self._results, self._warn = segmenters, frames, results, warn
         self._flicker = [Flicker() for _ in segmenters]
         self.active: tuple[int, ...] = (0,)
@@ -50,8 +72,9 @@ class Inference:
         self._running.set()
         self._taking = threading.Lock()
         self._turn = threading.Condition()
+        self._done: dict[int, _Done] = {}
         self._taken = self._given = 0
-        self._ended, self._working = False, self.workers
+        self._ended, self._working = False, count
         self.error: BaseException | None = None
 
     def start(self) -> None:
@@ -74,9 +97,8 @@ class Inference:
 
     def _work(self) -> None:
         try:
-            with suppress(Finished):
-                while self._step():
-                    pass
+            while self._step():
+                pass
         finally:
             self._frames.abandon()
             with self._turn:
@@ -85,37 +107,51 @@ class Inference:
                     self._results.finish()
 
     def _step(self) -> bool:
-        """Take a frame, label it, wait for its turn and hand the result on; False to end. Raises Finished when no more frames come."""
+        """Take a frame, label it and hand it on if it is its turn; False to end."""
         with self._taking:  # the frames are numbered in the order in which they come
             self._running.wait()
-            shot = self._frames.get()
-            assert shot is not None
+            if self._ended:
+                return False
+            try:
+                done = _Done(self._frames.get())
+            except Finished:
+                return False
+            except BaseException as error:  # shown by the main thread, behind the frames before it
+                done = _Done(None, error=error)
             number, active = self._taken, self.active
             self._taken += 1
-        try:
-            outcome: list[tuple[Answer, Array]] | BaseException = [self._run(index, shot.frame) for index in active]
-        except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
-            outcome = error
-        with self._turn:
-            self._turn.wait_for(lambda: self._given == number)
+        if done.shot is not None:
             try:
-                self._ended = self._ended or not self._hand_on(shot, outcome)
-            except BaseException as error:  # shown by the main thread
-                self._ended, self.error = True, error
-            self._given += 1
-            self._turn.notify_all()
+                done = replace(done, answers=[self._run(index, done.shot.frame) for index in active])
+            except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
+                done = replace(done, error=error)
+        return self._deliver(number, done)
+
+    def _deliver(self, number: int, done: _Done) -> bool:
+        """Hand on what has its turn by now; False if that was the end. Waits where too much waits already for an earlier frame."""
+        with self._turn:
+            self._done[number] = done
+            while not self._ended and self._given in self._done:
+                try:
+                    self._ended = not self._hand_on(self._done.pop(self._given))
+                except BaseException as error:  # shown by the main thread
+                    self._ended, self.error = True, error
+                self._given += 1
+                self._turn.notify_all()
+            self._turn.wait_for(lambda: self._ended or len(self._done) < len(self._threads))
             return not self._ended
 
-    def _hand_on(self, shot: Shot, outcome: list[tuple[Answer, Array]] | BaseException) -> bool:
+    def _hand_on(self, done: _Done) -> bool:
         """Pass on what came of a frame; False if nobody wants it. Raises what ends the run."""
-        if isinstance(outcome, SourceError):
-            self._skip(shot, outcome)
+        if done.shot is not None and isinstance(done.error, SourceError):
+            self._skip(done.shot, done.error)
             return True
-        if isinstance(outcome, BaseException):
-            raise outcome
+        if done.error is not None:
+            raise done.error
+        assert done.shot is not None
         self._bad_in_a_row = 0
-        answers = (replace(answer, flicker=self._flicker[answer.bundle].add(seen[0], answer.labels[0])) for answer, seen in outcome)
-        return self._results.put(Result(shot, tuple(answers)))
+        answers = (replace(answer, flicker=self._flicker[answer.bundle].add(seen[0], answer.labels[0])) for answer, seen in done.answers)
+        return self._results.put(Result(done.shot, tuple(answers)))
 
     def _skip(self, shot: Shot, error: SourceError) -> None:
         self.bad += 1

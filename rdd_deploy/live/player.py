@@ -14,7 +14,7 @@ from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.overlay import disagreement, step
 from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.recorder import Recorder
-from rdd_deploy.live.shot import Array, Result, Shot
+from rdd_deploy.live.shot import Array, Result
 from rdd_deploy.live.signals import StopRequest
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
@@ -40,7 +40,6 @@ class Player:
         segmenters: Sequence[Segmenter],
         grabber: Grabber,
         inference: Inference,
-        frames: Channel[Shot],
         results: Channel[Result],
         screen: Screen,
         stats: Stats,
@@ -50,10 +49,10 @@ class Player:
         recorder: Recorder | None,
     ) -> None:
         self._segmenters, self._grabber, self._inference = segmenters, grabber, inference
-        self._frames, self._results, self._screen, self._stats = frames, results, screen, stats
+        self._results, self._screen, self._stats = results, screen, stats
         self._source, self._options, self._truth_classes, self._recorder = source, options, truth_classes, recorder
         self._picture = Picture(segmenters, stats, options.opacity)
-        self._last: tuple[Result, list[Array]] | None = None
+        self._last: tuple[Result, list[Array] | None] | None = None
         self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
         self._paused = self.quit = self._redraw = False
         if options.split:
@@ -62,10 +61,10 @@ class Player:
     @property
     def drops(self) -> int:
         """Frames that were grabbed but not shown, because a newer one was there."""
-        return self._frames.drops + self._results.drops
+        return self._grabber.drops + self._results.drops
 
     def play(self, stop: StopRequest) -> None:
-        """Raises whatever ended one of the threads."""
+        """Raises whatever ended one of the other threads."""
         limit = self._options.max_frames
         while not self.quit and stop.number is None and (limit is None or self._stats.frames < limit):
             try:
@@ -78,9 +77,8 @@ class Player:
                 self._idle()
             while not self.quit and (key := self._screen.key()) is not None:
                 self._press(key)
-        for error in (self._inference.error, self._grabber.error):
-            if error is not None:
-                raise error
+        if self._inference.error is not None:
+            raise self._inference.error
 
     def _wait(self) -> Result | None:
         if not self._paused:
@@ -90,19 +88,25 @@ class Player:
 
     def _show(self, result: Result) -> None:
         started = time.perf_counter()
-        size = (result.shot.frame.shape[0], result.shot.frame.shape[1])
-        labels = [self._segmenters[answer.bundle].restore(answer.labels, size) for answer in result.answers]
+        drawn_on = self._screen.visible or self._recorder is not None
+        # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
+        labels = self._restored(result) if drawn_on or result.shot.truth is not None or len(result.answers) > 1 else None
         self._last, self._last_s = (result, labels), started
         self._stats.answered(result, labels, self._truth_classes)
-        if len(labels) > 1:
+        if labels is not None and len(labels) > 1:
             self._stats.disagreement.add(disagreement(*labels))
         drawing = time.perf_counter()
-        canvas = self._picture.draw(result, labels, self.drops) if self._screen.visible or self._recorder else None
+        canvas = self._picture.draw(result, labels, self.drops) if labels is not None and drawn_on else None
         drawn = time.perf_counter()
         if canvas is not None:
             self._deliver(canvas)
         now = time.perf_counter()
         self._stats.shown((drawn - drawing) * 1e3, (now - drawn) * 1e3, result.shot.grabbed_s)
+
+    def _restored(self, result: Result) -> list[Array]:
+        """The labels in the frame's size, one map per answer."""
+        size = (result.shot.frame.shape[0], result.shot.frame.shape[1])
+        return [self._segmenters[answer.bundle].restore(answer.labels, size) for answer in result.answers]
 
     def _deliver(self, canvas: Array) -> None:
         self._screen.show(canvas)
@@ -123,7 +127,8 @@ class Player:
             if self._last is None:
                 self._screen.show(self._picture.blank(trouble))
                 return
-            canvas = self._picture.draw(*self._last, self.drops, trouble, self._paused)
+            result, labels = self._last
+            canvas = self._picture.draw(result, labels or self._restored(result), self.drops, trouble, self._paused)
             if self._paused:
                 self._screen.show(canvas)
             else:
@@ -199,8 +204,9 @@ class Player:
         if self._last is None:
             self._say("no frame to save yet")
             return
+        result, labels = self._last
         try:
-            path = self._picture.save(self._options.save_to, self._source.title, *self._last)
+            path = self._picture.save(self._options.save_to, self._source.title, result, labels or self._restored(result))
         except DiskError as error:
             console.warn(str(error))
             self._picture.notice("the frame isn't saved: see the terminal")

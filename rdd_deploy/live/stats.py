@@ -108,17 +108,21 @@ class Stats:
         self._first_s = self._last_s = self._resumed_s = 0.0
         self._shown: deque[float] = deque(maxlen=RECENT)
 
-    def answered(self, result: Result, labels: Sequence[Array], truth_classes: Sequence[str] | None) -> None:
-        """Count one result; ``labels`` are its answers at the frame's size, ``truth_classes`` the names behind the truth's ids."""
+    def answered(self, result: Result, labels: Sequence[Array] | None, truth_classes: Sequence[str] | None) -> None:
+        """Count one result; ``labels`` are its answers at the frame's size, needed with a truth, whose ids ``truth_classes`` name."""
         self.stages["capture"].add(result.shot.capture_ms)
         self.stages["prepare"].add(sum(answer.prepare_ms for answer in result.answers))
         self.stages["infer"].add(sum(answer.infer_ms for answer in result.answers))
-        for answer, predicted in zip(result.answers, labels, strict=True):
+        for answer in result.answers:
             bundle = self.bundles[answer.bundle]
             bundle.frames += 1
             if answer.flicker is not None:
                 bundle.flicker.add(answer.flicker)
-            if result.shot.truth is not None and truth_classes is not None and tuple(truth_classes) == bundle.segmenter.classes:
+        if result.shot.truth is None or labels is None or truth_classes is None:
+            return
+        for answer, predicted in zip(result.answers, labels, strict=True):
+            bundle = self.bundles[answer.bundle]
+            if tuple(truth_classes) == bundle.segmenter.classes:
                 bundle.confusion.add(result.shot.truth, predicted)
 
     def shown(self, draw_ms: float, show_ms: float, grabbed_s: float) -> None:

@@ -23,8 +23,8 @@ UNIFORM_FRAMES = 100
 class Segmenter:
     """A loaded bundle. Call it with a frame, or time ``prepare``, ``infer`` and ``restore`` one by one.
 
-    One thread at a time may call it, or as many as ``parallel`` says; different segmenters may run side by side. Use it in a ``with``
-    block, or ``close()`` it.
+    One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and a few more
+    callers keep the cores busy. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
@@ -57,7 +57,7 @@ class Segmenter:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. What is asked for is what is used: otherwise DeviceError.
             provider: an onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or an OpenVINO device; None follows ``device``.
             threads: CPU threads; None lets the backend choose, or is one for each inference where several run at a time.
-            parallel: so many threads may call at a time, sharing the CPU threads. More frames per second, each of which takes longer;
+            parallel: so many frames are computed at a time, sharing the CPU threads. More frames per second, each of which takes longer;
                 the labels are the same. Only on the CPU.
             verify: check the files' hashes.
 
@@ -105,9 +105,18 @@ class Segmenter:
         return np.ascontiguousarray(frame)[np.newaxis]
 
     def infer(self, blob: Array) -> Array:
-        """uint8 (1, h, w, 3) from ``prepare`` -> labels uint8 (1, h, w), class ids only. Raises BundleError if the model misbehaves."""
+        """uint8 (1, h, w, 3) from ``prepare`` -> labels uint8 (1, h, w), class ids only.
+
+        Raises:
+            BundleError: the model misbehaves.
+            SourceError: the input is of another shape or type.
+        """
         if self._backend is None:
             raise BundleError(f"the bundle '{self.manifest.name}' was closed; load it again before using it")
+        if blob.shape != (1, *self.input_size, 3) or blob.dtype != np.uint8:
+            raise SourceError(
+                f"got {blob.dtype}{list(blob.shape)}, expected uint8{[1, *self.input_size, 3]}; let `prepare` make it of a frame"
+            )
         labels = self._backend.infer(blob)
         if labels.dtype != np.uint8 or labels.shape != (1, *self.input_size):
             raise BundleError(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from toy_bundle import toy_bundle
 
+from rdd_deploy import cores
 from rdd_deploy.benchmarking import machine
 from rdd_deploy.benchmarking.cold import ColdFailure, cold_start, memory_mib, reason
 from rdd_deploy.benchmarking.runners import Candidate, bundle_candidates, torch_candidates
@@ -108,10 +109,11 @@ def test_the_governor_and_hyper_threads(tmp_path: Path, monkeypatch: pytest.Monk
             file = tmp_path / f"cpu{cpu}" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text + "\n")
-    monkeypatch.setattr(machine, "_CPU", tmp_path)
+    monkeypatch.setattr(machine, "CPU", tmp_path)
+    monkeypatch.setattr(cores, "CPU", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert machine.governor() == "performance, powersave"
-    assert machine.available_cores() <= 2  # four threads of two cores
+    assert cores.available_cores() <= 2  # four threads of two cores
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="tensorrt is installed")

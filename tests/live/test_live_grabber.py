@@ -7,7 +7,7 @@ import pytest
 
 from rdd_deploy.errors import SourceError
 from rdd_deploy.live import grabber as module
-from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.channel import Finished
 from rdd_deploy.live.grabber import Grabber, pauses
 from rdd_deploy.live.shot import Shot
 
@@ -53,25 +53,31 @@ def no_thread_left() -> Iterator[None]:
     assert not {thread for thread in threading.enumerate() if thread.name in ("grabber", "inference")} - before
 
 
-def drain(channel: Channel[Shot]) -> list[int]:
+def drain(grabber: Grabber) -> list[int]:
     got = []
     try:
         while True:
-            shot = channel.get(5)
-            assert shot is not None
-            got.append(shot.index)
+            got.append(grabber.get().index)
     except Finished:
         return got
 
 
-def test_a_file_comes_whole_and_bad_frames_are_skipped() -> None:
+@pytest.fixture(params=[True, False], ids=["thread", "asked"])
+def threaded(request: pytest.FixtureRequest) -> bool:
+    """Whether it reads in a thread of its own, or when it is asked."""
+    return bool(request.param)
+
+
+def test_a_file_comes_whole_and_bad_frames_are_skipped(threaded: bool) -> None:
     said: list[str] = []
-    source, channel = Scripted(["f", "f", "bad", "f"], live=False), Channel[Shot](2, lossy=False)
-    grabber = Grabber(source, channel, realtime=False, labels=None, warn=said.append)
-    grabber.start()
-    assert drain(channel) == [1, 2, 3]
+    source = Scripted(["f", "f", "bad", "f"], live=False)
+    grabber = Grabber(source, labels=None, warn=said.append)
+    if threaded:
+        grabber.start()
+    assert drain(grabber) == [1, 2, 3]
     assert grabber.stop()
-    assert (grabber.bad, grabber.reconnects, source.closed, grabber.error) == (1, 0, 1, None)
+    assert (grabber.bad, grabber.reconnects, source.closed) == (1, 0, 1)
+    assert drain(grabber) == [], "the end stays the end"
     assert said == ["frame 3 can't be decoded; skipped"]
 
 
@@ -81,11 +87,11 @@ def test_pauses_grow_to_a_limit() -> None:
 
 def test_a_lost_source_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
-    source, channel = Scripted(["f", "lose2", "f", "lose0", "f", *["f"] * 3], live=True), Channel[Shot](100, lossy=True)
-    grabber = Grabber(source, channel, realtime=False, labels=None, warn=print)
+    source = Scripted(["f", "lose2", "f", "lose0", "f", *["f"] * 3], live=True)
+    grabber = Grabber(source, labels=None, warn=print)
     grabber.start()
     for _ in range(6):
-        assert channel.get(5) is not None
+        grabber.get()
     assert grabber.reconnects == 2
     deadline = time.monotonic() + 5
     while grabber.loss is None and time.monotonic() < deadline:  # the script is over: lost for good
@@ -99,18 +105,18 @@ def test_a_lost_source_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_source_that_decodes_no_more_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
     few = ["bad"] * (module.MAX_BAD - 1)
-    source, channel = Scripted(["f", *few, "f", *few, "f", *few, "bad", "f", "f"], live=True), Channel[Shot](100, lossy=True)
-    grabber = Grabber(source, channel, realtime=False, labels=None, warn=lambda _: None)
+    source = Scripted(["f", *few, "f", *few, "f", *few, "bad", "f", "f"], live=True)
+    grabber = Grabber(source, labels=None, warn=lambda _: None)
     grabber.start()
     for _ in range(5):
-        assert channel.get(5) is not None
+        grabber.get()
     assert grabber.stop()
     assert (grabber.reconnects, grabber.bad) == (1, 3 * module.MAX_BAD - 2)
 
 
 def test_stop_ends_a_long_pause_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 60.0)
-    grabber = Grabber(Scripted([], live=True), Channel[Shot](1, lossy=True), realtime=False, labels=None, warn=print)
+    grabber = Grabber(Scripted([], live=True), lossy=True, labels=None, warn=print)
     grabber.start()
     while grabber.loss is None:
         time.sleep(0.01)
@@ -119,40 +125,56 @@ def test_stop_ends_a_long_pause_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_stop_ends_a_waiting_put() -> None:
-    grabber = Grabber(Scripted(["f"] * 50, live=False), Channel[Shot](1, lossy=False), realtime=False, labels=None, warn=print)
+    grabber = Grabber(Scripted(["f"] * 50, live=False), labels=None, warn=print)
     grabber.start()
     assert grabber.stop()
 
 
 def test_pause_holds_a_file() -> None:
-    source, channel = Scripted(["f"] * 1000, live=False), Channel[Shot](1, lossy=True)
-    grabber = Grabber(source, channel, realtime=False, labels=None, warn=print)
+    source = Scripted(["f"] * 1000, live=False)
+    grabber = Grabber(source, labels=None, warn=print)
     grabber.pause(True)
     grabber.start()
-    assert channel.get(0.1) is None
+    time.sleep(0.1)
+    assert source.index == 0
     grabber.pause(False)
-    assert channel.get(5) is not None
+    assert grabber.get().index == 1
+    assert grabber.stop()
+
+
+def test_who_asks_a_paused_file_waits_and_can_be_sent_away() -> None:
+    grabber = Grabber(Scripted(["f"] * 10, live=False), labels=None, warn=print)
+    grabber.pause(True)
+    got: list[int] = []
+    asking = threading.Thread(target=lambda: got.extend(drain(grabber)), daemon=True)
+    asking.start()
+    time.sleep(0.05)
+    assert got == []
+    grabber.abandon()
+    asking.join(5)
+    assert not asking.is_alive()
+    assert len(got) <= 1  # the one it had been asked for
     assert grabber.stop()
 
 
 def test_realtime_paces_a_file_and_the_newest_wins() -> None:
-    source, channel = Scripted(["f"] * 1000, live=False, fps=200.0), Channel[Shot](1, lossy=True)
-    grabber = Grabber(source, channel, realtime=True, labels=None, warn=print)
+    source = Scripted(["f"] * 1000, live=False, fps=200.0)
+    grabber = Grabber(source, lossy=True, realtime=True, labels=None, warn=print)
     grabber.start()
     time.sleep(0.3)
-    newest = channel.get(5)
+    newest = grabber.get()
     assert grabber.stop()
-    assert newest is not None
-    assert newest.index == channel.drops + 1  # everything before it was dropped and counted
+    assert newest.index == grabber.drops + 1  # everything before it was dropped and counted
     assert newest.index < 500  # not as fast as it goes
 
 
-def test_a_failing_source_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, channel = Scripted(["f"], live=False), Channel[Shot](1, lossy=False)
+def test_a_failing_source_is_reported(threaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Scripted(["f"], live=False)
     monkeypatch.setattr(source, "read", lambda: 1 / 0)
-    grabber = Grabber(source, channel, realtime=False, labels=None, warn=print)
-    grabber.start()
-    assert drain(channel) == []
+    grabber = Grabber(source, labels=None, warn=print)
+    if threaded:
+        grabber.start()
+    with pytest.raises(ZeroDivisionError):
+        grabber.get()
     assert grabber.stop()
-    assert isinstance(grabber.error, ZeroDivisionError)
     assert source.closed == 1

@@ -11,7 +11,7 @@ import pytest
 from rdd_deploy.errors import BundleError, SourceError
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.grabber import MAX_BAD
-from rdd_deploy.live.inference import STILL, Inference
+from rdd_deploy.live.inference import AHEAD, STILL, Inference
 from rdd_deploy.live.shot import Array, Result, Shot
 
 
@@ -57,8 +57,10 @@ def no_thread_left() -> Iterator[None]:
 class Run:
     """An Inference with a feeder before it; ``results()`` are all that come out."""
 
-    def __init__(self, networks: Sequence[Network], count: int, warn: Callable[[str], None] = lambda _: None) -> None:
-        self.frames: Channel[Shot] = Channel(2, lossy=False)
+    def __init__(
+        self, networks: Sequence[Network], count: int, warn: Callable[[str], None] = lambda _: None, frames: Channel[Shot] | None = None
+    ) -> None:
+        self.frames: Channel[Shot] = frames or Channel(2, lossy=False)
         self.out: Channel[Result] = Channel(2, lossy=False)
         self.inference = Inference(networks, self.frames, self.out, warn)  # type: ignore[arg-type]
         self._feeder = threading.Thread(target=self._feed, args=(count,), name="feeder", daemon=True)
@@ -101,7 +103,7 @@ def test_order_is_kept_and_nothing_lost_or_doubled() -> None:
     with Run([network], 60) as run:
         assert run.inference.workers == 4
         assert numbers(run.results()) == list(range(60))
-    assert 2 <= network.most <= 4
+    assert 2 <= network.most <= 4 + AHEAD
     assert run.inference.error is None
 
 
@@ -180,6 +182,42 @@ def test_a_failing_inference_ends_it_behind_the_frames_before() -> None:
     with Run([Network(4, behave)], 60) as run:
         assert numbers(run.results()) == list(range(13))
     assert str(run.inference.error) == "frame 13 broke it"
+
+
+def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
+    """The others go on, until as many results wait for it as there are threads."""
+    started: list[int] = []
+    let_go = threading.Event()
+
+    def behave(number: int) -> None:
+        started.append(number)
+        if number == 2:
+            let_go.wait(10)
+
+    with Run([Network(2, behave)], 60) as run:
+        deadline = time.monotonic() + 10
+        while len(started) < 2 + 1 + (2 + AHEAD) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        waiting = sorted(started)
+        let_go.set()
+        assert numbers(run.results()) == list(range(60))
+    assert waiting[: 3 + 2 + AHEAD] == list(range(3 + 2 + AHEAD)), "more than one in flight per thread"
+    assert len(waiting) <= 3 + 2 * (2 + AHEAD)
+
+
+@pytest.mark.parametrize("failing", [0, 7])
+def test_a_failing_source_ends_it_behind_the_frames_before(failing: int) -> None:
+    class Failing(Channel[Shot]):
+        def get(self, timeout: float | None = None) -> Shot | None:
+            shot = super().get(timeout)
+            if shot is not None and shot.index >= failing:
+                raise SourceError("the cable is out")
+            return shot
+
+    with Run([Network(3, jitter)], 30, frames=Failing(2, lossy=False)) as run:
+        assert numbers(run.results()) == list(range(failing))
+    assert str(run.inference.error) == "the cable is out"
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])

@@ -138,6 +138,17 @@ def test_threads_must_be_positive(tmp_path: Path) -> None:
         Segmenter.load(toy_bundle(tmp_path / "toy"), threads=0)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("shape", "dtype"), [((1, 1, 1, 3), np.uint8), ((48, 64, 3), np.uint8), ((1, 48, 64, 3), np.float32)])
+def test_only_what_prepare_makes_is_taken(tmp_path: Path, backend: str, shape: tuple[int, ...], dtype: type) -> None:
+    """Nothing is stretched or converted on the way into the network."""
+    pytest.importorskip(backend)
+    bundle = toy_bundle(tmp_path / "toy", manifest={"backend": backend, "profile": f"{backend}-fp32"})
+    sentence = r"expected uint8\[1, 48, 64, 3\]; let `prepare` make it"
+    with Segmenter.load(bundle) as segmenter, pytest.raises(SourceError, match=sentence):
+        segmenter.infer(np.zeros(shape, dtype))
+
+
 @pytest.mark.parametrize(
     ("parallel", "threads", "sentence"),
     [

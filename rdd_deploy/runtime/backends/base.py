@@ -19,7 +19,8 @@ PRECISION = "precision"
 
 
 class Backend(Protocol):
-    """Runs one model file. ``infer`` is called by at most ``parallel`` threads at a time, between ``activate`` and ``deactivate``.
+    """Runs one model file. ``infer`` is called by one thread at a time, by any number where ``parallel`` is above 1, between ``activate``
+    and ``deactivate``.
 
     ``device`` and ``provider`` say what was obtained and are final after ``activate``.
     """

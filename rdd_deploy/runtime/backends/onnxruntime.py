@@ -38,7 +38,7 @@ class OnnxRuntimeBackend:
         provider: cpu, cuda, tensorrt, tensorrt-rtx or onnxruntime's own name; None follows the device.
         threads: CPU threads of all inferences together; None leaves it to onnxruntime (the physical cores), or is one for each of them
             where several run at a time.
-        parallel: so many threads may be in ``infer`` at a time, on the CPU. Each computes in its caller's thread.
+        parallel: so many frames are to be computed at a time, on the CPU. Each computes in its caller's thread; more callers share the cores.
     """
 
     def __init__(

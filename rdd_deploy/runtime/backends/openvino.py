@@ -29,7 +29,7 @@ class OpenVinoBackend:
         provider: OpenVINO's own device name (CPU, GPU, NPU); None is CPU.
         threads: CPU threads of all inferences together; None leaves it to OpenVINO (the physical cores), or is one for each of them
             where several run at a time.
-        parallel: so many threads may be in ``infer`` at a time, on the CPU.
+        parallel: so many frames are computed at a time, on the CPU; more callers wait.
     """
 
     def __init__(
@@ -67,7 +67,9 @@ class OpenVinoBackend:
         if self._threads and self.provider == "CPU":
             options["INFERENCE_NUM_THREADS"] = self._threads
         if self._parallel > 1:
-            options = {"INFERENCE_NUM_THREADS": self._parallel} | options | {"NUM_STREAMS": self._parallel}
+            # Unpinned: callers and streams share the cores, and a pinned stream waits for its core while another one rests.
+            streams = {"NUM_STREAMS": self._parallel, "ENABLE_CPU_PINNING": False}
+            options = {"INFERENCE_NUM_THREADS": self._parallel} | options | streams
         try:
             compiled = core.compile_model(model, self.provider, options)
         except Exception as error:
@@ -84,14 +86,17 @@ class OpenVinoBackend:
             raise DeviceError(f"asked OpenVINO for {self.provider}, got {', '.join(obtained_devices)}; leave it to CPU")
         if self._parallel > 1 and (streams := compiled.get_property("NUM_STREAMS")) < self._parallel:
             raise DeviceError(f"asked OpenVINO for {self._parallel} inferences at a time, this CPU gives {streams}; ask for no more")
-        for _ in range(self._parallel):
+        # With a second request waiting, a stream begins the next frame without waiting for the caller of the last one.
+        for _ in range(2 * self._parallel if self._parallel > 1 else 1):
             self._requests.put(compiled.create_infer_request())
 
     def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # Inputs are read in place; outputs are copied, since the next call overwrites the request's own.
+        # Its own tensors are filled and read here: `request.infer([blob])` wraps both anew each time, which takes 0.15 to 0.3 ms.
         request = self._requests.get()
         try:
-            labels: NDArray[np.uint8] = request.infer([blob], share_inputs=True, share_outputs=False)[0]
+            request.get_input_tensor().data[:] = blob
+            request.infer(share_outputs=True)
+            labels: NDArray[np.uint8] = request.get_output_tensor().data.copy()
         finally:
             self._requests.put(request)
         return labels

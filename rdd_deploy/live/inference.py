@@ -37,7 +37,8 @@ class Frames(Protocol):
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of taking a frame: the frame with its answers and what the network saw of it, or what went wrong with it or (None) before it."""
+    """What came of taking a frame: the frame with its answers, each with the grey of what its network saw, or what went wrong with the frame
+    or (without a frame) before it."""
 
     shot: Shot | None
     answers: Sequence[tuple[Answer, Array]] = ()
@@ -150,7 +151,7 @@ class Inference:
             raise done.error
         assert done.shot is not None
         self._bad_in_a_row = 0
-        answers = (replace(answer, flicker=self._flicker[answer.bundle].add(seen[0], answer.labels[0])) for answer, seen in done.answers)
+        answers = (replace(answer, flicker=self._flicker[answer.bundle].add(grey, answer.labels[0])) for answer, grey in done.answers)
         return self._results.put(Result(done.shot, tuple(answers)))
 
     def _skip(self, shot: Shot, error: SourceError) -> None:
@@ -161,14 +162,16 @@ class Inference:
             raise SourceError(f"{MAX_BAD} frames in a row can't be used, the last one: {error}") from error
 
     def _run(self, index: int, frame: Array) -> tuple[Answer, Array]:
-        """What a bundle says to a frame, and what it saw of it, uint8 (1, h, w, 3)."""
+        """What a bundle says to a frame, and the grey of what it saw, uint8 (h, w)."""
         segmenter = self._segmenters[index]
         start = time.perf_counter()
         blob = segmenter.prepare(frame)
         prepared = time.perf_counter()
+        grey = np.asarray(cv2.cvtColor(blob[0], cv2.COLOR_BGR2GRAY), np.uint8)  # while it is in the core's cache
+        inferring = time.perf_counter()
         labels = segmenter.infer(blob)
         inferred = time.perf_counter()
-        return Answer(index, labels, (prepared - start) * 1e3, (inferred - prepared) * 1e3), blob
+        return Answer(index, labels, (prepared - start) * 1e3, (inferred - inferring) * 1e3), grey
 
 
 class Flicker:
@@ -178,9 +181,8 @@ class Flicker:
         self._grey: Array | None = None
         self._labels: Array | None = None
 
-    def add(self, frame: Array, labels: Array) -> float | None:
-        """Frame uint8 (h, w, 3) and labels (h, w), both at the network's size -> share in [0, 1] of the still pixels."""
-        grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
+    def add(self, grey: Array, labels: Array) -> float | None:
+        """Frame in grey and its labels, uint8 (h, w), both at the network's size -> share in [0, 1] of the still pixels."""
         before, labels_before = self._grey, self._labels
         self._grey, self._labels = grey, labels
         if before is None or labels_before is None:

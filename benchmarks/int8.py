@@ -1,11 +1,12 @@
 """Issue-sized question, one run: what does INT8 cost and gain on the CPU, for one trained student?
 
-    python benchmarks/int8.py RUN [--data ROOT] [--rounds 30] [--limit N] [--json FILE]
+    python benchmarks/int8.py RUN [--data ROOT] [--rounds 20] [--limit N] [--json FILE]
 
 Rows: torch eager, onnxruntime FP32 and INT8, OpenVINO FP32, bf16 and INT8, and NNCF's default on the same network and images where NNCF is
 installed. Columns: mIoU on val, drop against torch in points, p50 latency of one frame in ms, megabytes of the model, and for the ONNX rows the
-share of the upsampling + argmax tail. All backends are timed in turn, frame by frame, in one process and with the same number of threads, so that
-a busy machine slows all of them alike; the load before and after is printed.
+share of the upsampling + argmax tail. All backends are timed in turn, TURN frames each, in one process and with the same number of threads, so
+that a busy machine slows all of them alike; the load before and after is printed. A turn opens with WARMUP untimed frames, as in `rdd-deploy
+benchmark`: a network in use has the caches to itself, and right after six others it would wait for its weights.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from rdd_deploy.run import machine
 from rdd_deploy.runtime import Segmenter, read_manifest
 
 PROFILES = ("onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-bf16", "openvino-int8")
+TURN, WARMUP = 20, 3
 TAIL_OPERATORS = {"Resize", "ArgMax", "Cast", "Transpose", "Upsample"}
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--rounds", type=int, default=30, help="timed frames per backend")
+    parser.add_argument("--rounds", type=int, default=20, help=f"turns per backend, of {TURN} frames each")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=int, help="val frames")
     parser.add_argument("--json", type=Path)
@@ -109,14 +111,16 @@ def measured(source: Source, bundles: dict[str, Path], reference: Reference, rou
 
 
 def in_turn(candidates: dict[str, Infer], reference: Reference, rounds: int) -> dict[str, list[float]]:
-    """Seconds of ``infer`` per candidate: three frames of warm-up, then one frame each, round by round."""
+    """Seconds of ``infer`` per candidate: turn by turn, of which each round has one for every candidate."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(-3, rounds):
-        blob = reference.blob(turn % len(reference.labels))
+    for turn in range(rounds):
+        blobs = [reference.blob((turn * TURN + frame) % len(reference.labels)) for frame in range(TURN)]
         for name, infer in candidates.items():
-            start = time.perf_counter()
-            infer(blob)
-            if turn >= 0:
+            for blob in blobs[:WARMUP]:
+                infer(blob)
+            for blob in blobs:
+                start = time.perf_counter()
+                infer(blob)
                 times[name].append(time.perf_counter() - start)
     return times
 
@@ -139,7 +143,13 @@ def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference,
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(quantised, str(Path(folder) / "model.xml"))
         size = (Path(folder) / "model.bin").stat().st_size / 1e6
-    return lambda blob: np.asarray(request.infer([blob], share_inputs=True, share_outputs=False)[0], np.uint8), size
+
+    def infer(blob: np.ndarray) -> np.ndarray:  # as rdd_deploy.runtime does it
+        request.get_input_tensor().data[:] = blob
+        request.infer(share_outputs=True)
+        return np.array(request.get_output_tensor().data, np.uint8)
+
+    return infer, size
 
 
 def tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15) -> float:

@@ -155,10 +155,15 @@ def _x86_tensors(model: onnx.ModelProto, convolutions: dict[str, onnx.NodeProto]
 
 
 def _openvino_tensors(model: onnx.ModelProto, convolutions: dict[str, onnx.NodeProto]) -> dict[str, set[str]]:
-    """Inputs of INT8 convolutions."""
+    """Inputs of INT8 convolutions, and both inputs of a residual Add behind one: quantising one of the two is slower than neither."""
+    makers, inside = producers(model), {id(node) for node in convolutions.values()}
     tensors: dict[str, set[str]] = {}
     for node in convolutions.values():
         tensors.setdefault(node.input[0], set()).add(node.output[0])
+    for node in model.graph.node:
+        if node.op_type == "Add" and all(name in makers for name in node.input) and any(_from(name, makers, inside) for name in node.input):
+            for name in node.input:
+                tensors.setdefault(name, set()).add(node.output[0])
     return tensors
 
 

@@ -86,7 +86,7 @@ class Profile(Part):
     backend: BackendName
     precision: Precision
     form: Form | None = Field(
-        None, description="int8: trt = symmetric S8; x86 = U8, for onnxruntime; openvino = inputs of convolutions only"
+        None, description="int8: trt = symmetric S8; x86 = U8, for onnxruntime; openvino = inputs of convolutions and residual sums"
     )
     tail: Literal["resize", "matmul"] = Field(
         "resize", description="how to upsample the logits: matmul is the fast form on CPUs, as two matrix products"

@@ -2,8 +2,8 @@
 
 ``trt``: S8 activations, symmetric, zero point 0; what TensorRT accepts.
 ``x86``: U8 activations with a free zero point, activations absorbed, convolutions' outputs quantised; onnxruntime's fast one.
-``openvino``: inputs of convolutions and nothing else, U8 without zero point where never negative, S8 elsewhere. OpenVINO propagates the
-integers itself, and fuses hard-swish, gates and residual sums into convolutions where no Q/DQ pair stands between.
+``openvino``: inputs of convolutions and of residual sums, U8 without zero point where never negative, S8 elsewhere. OpenVINO propagates the
+integers itself, and fuses hard-swish and gates into convolutions where no Q/DQ pair stands between.
 
 In all, weights are S8 per output channel and biases stay float (TensorRT rejects quantised ones; onnxruntime quantises them itself).
 """

@@ -104,13 +104,19 @@ def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx
     assert "Clip" not in {node.op_type for node in rendered.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
 
 
-def test_openvino_form_quantises_inputs_of_convolutions_only(graph: onnx.ModelProto, table: RangeTable) -> None:
+def test_openvino_form_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
+    graph: onnx.ModelProto, table: RangeTable, relu6: tuple[onnx.ModelProto, RangeTable]
+) -> None:
+    rendered = qdq_from_onnx(*relu6, "openvino", Placement())
+    sums = [node for node in rendered.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
+    assert len(sums) == 9
+    assert all(source.endswith("/DequantizeLinear") for node in sums for source in node.input)
     rendered = qdq_from_onnx(graph, table, "openvino", Placement())
     readers, constants = consumers(rendered), initializers(rendered)
     kinds = set()
     for node in rendered.graph.node:
         if node.op_type == "QuantizeLinear":
-            assert {reader.op_type for reader in readers[f"{node.input[0]}/DequantizeLinear"]} == {"Conv"}
+            assert {reader.op_type for reader in readers[f"{node.input[0]}/DequantizeLinear"]} <= {"Conv", "Add"}
             zero = constants[node.input[2]]
             assert zero == 0
             assert (zero.dtype == np.uint8) == (table.ranges[node.input[0]][0] >= 0)

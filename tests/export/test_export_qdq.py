@@ -95,6 +95,17 @@ def test_x86_form_becomes_integer_convolutions(relu6: tuple[onnx.ModelProto, Ran
     assert found["QLinearAdd"] == 9
 
 
+def test_x86_form_subtracts_the_mean_row_by_row(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+    """The same mean, in the shape that onnxruntime is fast with; the other forms keep it."""
+    graph, table = relu6
+    before = initializers(graph)["mean"]
+    assert before.shape == (1, 3, 1, 1)
+    row = initializers(qdq_from_onnx(graph, table, "x86", Placement()))["mean"]
+    assert row.shape == (1, 3, 1, 64)
+    assert np.all(row == before)
+    assert initializers(qdq_from_onnx(graph, table, "openvino", Placement()))["mean"].shape == before.shape
+
+
 def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
     rendered = qdq_from_onnx(*relu6, "trt", Placement())
     adds = [node for node in rendered.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]

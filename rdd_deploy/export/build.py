@@ -181,7 +181,7 @@ def _stand_in(profile: Profile) -> str:
 
 def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path, precision: str) -> None:
     model = onnx.ModelProto()
-    model.CopyFrom(with_tail(graph, profile.tail))
+    model.CopyFrom(with_tail(graph, profile.tail, profile.backend))
     set_metadata(model, {PRECISION: precision})
     save_graph(model, path)
 

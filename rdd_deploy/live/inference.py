@@ -21,10 +21,6 @@ STILL = 4
 """Grey levels of 255: a pixel that differs by no more from the frame before hardly changed."""
 
 
-AHEAD = 2
-"""Threads more than frames are computed at a time, where it is more than one: they read, resize and count meanwhile."""
-
-
 class Frames(Protocol):
     """Where frames come from: a Grabber, or a Channel."""
 
@@ -62,7 +58,7 @@ class Inference:
     def __init__(self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result], warn: Callable[[str], None]) -> None:
         self.workers = min(segmenter.parallel for segmenter in segmenters)
         """So many frames are computed at a time."""
-        count = self.workers + AHEAD if self.workers > 1 else 1
+        count = max(segmenter.callers for segmenter in segmenters) if self.workers > 1 else 1
         self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(count)]
         self._segmenters, self._frames, self._results, self._warn = segmenters, frames, results, warn
         self._flicker = [Flicker() for _ in segmenters]

@@ -36,6 +36,8 @@ class Segmenter:
         self._backend: Backend | None = backend
         self._uniform = 0
         self._watching = threading.Lock()
+        self.callers: int = backend.callers
+        """So many threads that call keep it busy: ``parallel``, and more where the backend computes in threads of its own."""
         self.device: str = backend.device
         self.provider: str = backend.provider
 

@@ -68,9 +68,10 @@ def test_same_labels_as_torch(graph: onnx.ModelProto, source: Source, segmenter:
     assert reference.confusion.miou > 0.8
 
 
-def test_both_tails_give_the_same_labels(graph: onnx.ModelProto, source: Source) -> None:
-    assert with_tail(graph, "resize") is graph
-    turned = with_tail(graph, "matmul")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_both_tails_give_the_same_labels(graph: onnx.ModelProto, source: Source, backend: str) -> None:
+    assert with_tail(graph, "resize", backend) is graph
+    turned = with_tail(graph, "matmul", backend)
     onnx.checker.check_model(turned, full_check=True)
     reference = reference_from(infer_onnx(graph), source.split("val"), SIZE, "toy", "val")
     assert compare(infer_onnx(turned), reference).agreement_pct >= 99.99
@@ -78,13 +79,13 @@ def test_both_tails_give_the_same_labels(graph: onnx.ModelProto, source: Source)
     assert kinds[1].count("Resize") == kinds[0].count("Resize") - 1
 
 
-@given(small=st.integers(1, 40), large=st.integers(1, 300))
-def test_bilinear_matrix_is_torchs_interpolation(small: int, large: int) -> None:
+@given(small=st.integers(1, 40), large=st.integers(1, 300), source_rows=st.integers(1, 6))
+def test_bilinear_matrix_is_torchs_interpolation(small: int, large: int, source_rows: int) -> None:
     signal = torch.randn(1, 1, small, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = torch.nn.functional.interpolate(signal, (large, 1), mode="bilinear", align_corners=False)[0, 0, :, 0].numpy()
     matrix = bilinear_matrix(small, large)
     np.testing.assert_allclose(matrix @ signal[0, 0, :, 0].numpy(), expected, atol=1e-5)
-    sources, rows = row_blocks(small, large)
+    sources, rows = row_blocks(small, large, source_rows)
     blocks = np.einsum("brk,bk->br", rows, signal[0, 0, :, 0].numpy()[sources])
     np.testing.assert_allclose(blocks.ravel(), expected, atol=1e-5)
     assert rows.shape[2] <= small

@@ -11,15 +11,17 @@ import pytest
 from rdd_deploy.errors import BundleError, SourceError
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.grabber import MAX_BAD
-from rdd_deploy.live.inference import AHEAD, STILL, Inference
+from rdd_deploy.live.inference import STILL, Inference
 from rdd_deploy.live.shot import Array, Result, Shot
+
+AHEAD = 2
 
 
 class Network:
     """Stands in for a Segmenter: the labels are the frame's number, and ``behave`` may wait or raise."""
 
     def __init__(self, parallel: int, behave: Callable[[int], object] = lambda number: None) -> None:
-        self.parallel, self._behave = parallel, behave
+        self.parallel, self.callers, self._behave = parallel, parallel + AHEAD if parallel > 1 else 1, behave
         self._lock = threading.Lock()
         self.running = self.most = 0
 

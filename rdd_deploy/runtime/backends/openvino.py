@@ -16,6 +16,8 @@ from rdd_deploy.runtime.manifest import Manifest
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """Precision of what isn't quantised. INT8 layers stay INT8 under any hint; without one, their float neighbours would silently run in
 bf16 on CPUs that have it, and the accuracy would depend on the machine."""
+AHEAD = 2
+"""Requests beyond the streams: with one that waits, a stream begins its next frame without waiting for the caller of the last one."""
 _NAMES = {"u8": "uint8"}
 
 
@@ -45,6 +47,7 @@ class OpenVinoBackend:
         self._path = folder / manifest.model
         self._manifest = manifest
         self._threads, self._parallel = threads, parallel
+        self.callers = parallel + AHEAD if parallel > 1 else 1
         self._requests: SimpleQueue[Any] = SimpleQueue()
         self.provider = (provider or "CPU").upper()
         self.device = self.provider.lower()
@@ -86,8 +89,7 @@ class OpenVinoBackend:
             raise DeviceError(f"asked OpenVINO for {self.provider}, got {', '.join(obtained_devices)}; leave it to CPU")
         if self._parallel > 1 and (streams := compiled.get_property("NUM_STREAMS")) < self._parallel:
             raise DeviceError(f"asked OpenVINO for {self._parallel} inferences at a time, this CPU gives {streams}; ask for no more")
-        # With a second request waiting, a stream begins the next frame without waiting for the caller of the last one.
-        for _ in range(2 * self._parallel if self._parallel > 1 else 1):
+        for _ in range(self.callers):
             self._requests.put(compiled.create_infer_request())
 
     def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -264,6 +264,24 @@ def test_one_at_a_time_where_a_bundle_cant_more(
         run(tmp_path, bundles[0], source=str(video), threads=2, device="tpu")
 
 
+def test_several_at_a_time_share_all_cores(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four frames at a time on eight cores have two threads each, not one."""
+    load, asked = bundles_module.Segmenter.load, []
+
+    def spy(path: Path, **options: Any) -> Any:
+        asked.append((options["parallel"], options["threads"]))
+        return load(path, **options)
+
+    monkeypatch.setattr(bundles_module.Segmenter, "load", spy)
+    for module in (app, bundles_module):
+        monkeypatch.setattr(module, "available_cores", lambda: 8)
+    run(tmp_path, bundles[0], source=str(video))
+    run(tmp_path, bundles[0], source=str(video), realtime=True, max_frames=2)
+    assert asked == [(4, 8), (1, None)]
+
+
 def test_ctrl_c_with_frames_in_flight(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every frame up to then is in the recording once, and no thread is left (see the fixture)."""
 

@@ -84,7 +84,11 @@ def bilinear_matrix(small: int, large: int) -> NDArray[np.float32]:
 
 
 def row_blocks(small: int, large: int, source_rows: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """One axis of a bilinear resize in equal blocks of its output, each of at least ``source_rows`` of its input: which source rows each needs, (blocks, k), and how, (blocks, rows, k)."""
+    """One axis of a bilinear resize in equal blocks of its output, each of at least ``source_rows`` of its input.
+
+    Returns:
+        Which source rows each needs, (blocks, k), and how, (blocks, rows, k).
+    """
     matrix = bilinear_matrix(small, large)
     rows = next(rows for rows in range(1, large + 1) if (large % rows == 0 and rows >= source_rows * large / small) or rows == large)
     blocks = matrix.reshape(large // rows, rows, small)

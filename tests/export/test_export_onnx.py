@@ -8,8 +8,6 @@ import onnx
 import pytest
 import torch
 import toys
-from hypothesis import given
-from hypothesis import strategies as st
 from toy_export import SIZE, taught
 
 from rdd_deploy.errors import GateError, RddError
@@ -21,7 +19,6 @@ from rdd_deploy.export.onnx_from_run import Deployed, _reason, onnx_from_segment
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
-from rdd_deploy.export.tail import bilinear_matrix, row_blocks, with_tail
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.runtime import Segmenter as Runtime
 from rdd_deploy.runtime import read_manifest
@@ -66,31 +63,6 @@ def test_same_labels_as_torch(graph: onnx.ModelProto, source: Source, segmenter:
         straight = segmenter(torch.from_numpy(frames.frame(0)).permute(2, 0, 1)[None]).primary.argmax(1).numpy()
     assert (reference.labels[0] == straight[0]).all()
     assert reference.confusion.miou > 0.8
-
-
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_both_tails_give_the_same_labels(graph: onnx.ModelProto, source: Source, backend: str) -> None:
-    assert with_tail(graph, "resize", backend) is graph
-    turned = with_tail(graph, "matmul", backend)
-    onnx.checker.check_model(turned, full_check=True)
-    reference = reference_from(infer_onnx(graph), source.split("val"), SIZE, "toy", "val")
-    assert compare(infer_onnx(turned), reference).agreement_pct >= 99.99
-    kinds = [[node.op_type for node in one.graph.node] for one in (graph, turned)]
-    assert kinds[1].count("Resize") == kinds[0].count("Resize") - 1
-
-
-@given(small=st.integers(1, 40), large=st.integers(1, 300), source_rows=st.integers(1, 6))
-def test_bilinear_matrix_is_torchs_interpolation(small: int, large: int, source_rows: int) -> None:
-    signal = torch.randn(1, 1, small, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = torch.nn.functional.interpolate(signal, (large, 1), mode="bilinear", align_corners=False)[0, 0, :, 0].numpy()
-    matrix = bilinear_matrix(small, large)
-    np.testing.assert_allclose(matrix @ signal[0, 0, :, 0].numpy(), expected, atol=1e-5)
-    sources, rows = row_blocks(small, large, source_rows)
-    blocks = np.einsum("brk,bk->br", rows, signal[0, 0, :, 0].numpy()[sources])
-    np.testing.assert_allclose(blocks.ravel(), expected, atol=1e-5)
-    assert rows.shape[2] <= small
-    assert sources.min() >= 0
-    assert sources.max() < small
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,7 @@ class Inference:
     def __init__(self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result], warn: Callable[[str], None]) -> None:
         self.workers = min(segmenter.parallel for segmenter in segmenters)
         """So many frames are computed at a time."""
-        count = max(segmenter.callers for segmenter in segmenters) if self.workers > 1 else 1
-        self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(self.workers)]
         self._segmenters, self._frames, self._results, self._warn = segmenters, frames, results, warn
         self._flicker = [Flicker() for _ in segmenters]
         self.active: tuple[int, ...] = (0,)
@@ -71,7 +70,7 @@ class Inference:
         self._turn = threading.Condition()
         self._done: dict[int, _Done] = {}
         self._taken = self._given = 0
-        self._ended, self._working = False, count
+        self._ended, self._working = False, self.workers
         self.error: BaseException | None = None
 
     def start(self) -> None:

@@ -23,8 +23,8 @@ UNIFORM_FRAMES = 100
 class Segmenter:
     """A loaded bundle. Call it with a frame, or time ``prepare``, ``infer`` and ``restore`` one by one.
 
-    One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and a few more
-    callers keep the cores busy. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
+    One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and
+    more callers gain nothing. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
@@ -36,8 +36,6 @@ class Segmenter:
         self._backend: Backend | None = backend
         self._uniform = 0
         self._watching = threading.Lock()
-        self.callers: int = backend.callers
-        """So many threads that call keep it busy: ``parallel``, and more where the backend computes in threads of its own."""
         self.device: str = backend.device
         self.provider: str = backend.provider
 

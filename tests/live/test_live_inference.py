@@ -14,14 +14,12 @@ from rdd_deploy.live.grabber import MAX_BAD
 from rdd_deploy.live.inference import STILL, Inference
 from rdd_deploy.live.shot import Array, Result, Shot
 
-AHEAD = 2
-
 
 class Network:
     """Stands in for a Segmenter: the labels are the frame's number, and ``behave`` may wait or raise."""
 
     def __init__(self, parallel: int, behave: Callable[[int], object] = lambda number: None) -> None:
-        self.parallel, self.callers, self._behave = parallel, parallel + AHEAD if parallel > 1 else 1, behave
+        self.parallel, self._behave = parallel, behave
         self._lock = threading.Lock()
         self.running = self.most = 0
 
@@ -105,7 +103,7 @@ def test_order_is_kept_and_nothing_lost_or_doubled() -> None:
     with Run([network], 60) as run:
         assert run.inference.workers == 4
         assert numbers(run.results()) == list(range(60))
-    assert 2 <= network.most <= 4 + AHEAD
+    assert 2 <= network.most <= 4
     assert run.inference.error is None
 
 
@@ -198,14 +196,14 @@ def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
 
     with Run([Network(2, behave)], 60) as run:
         deadline = time.monotonic() + 10
-        while len(started) < 2 + 1 + (2 + AHEAD) and time.monotonic() < deadline:
+        while len(started) < 2 + 1 + 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
         waiting = sorted(started)
         let_go.set()
         assert numbers(run.results()) == list(range(60))
-    assert waiting[: 3 + 2 + AHEAD] == list(range(3 + 2 + AHEAD)), "more than one in flight per thread"
-    assert len(waiting) <= 3 + 2 * (2 + AHEAD)
+    assert waiting[: 3 + 2] == list(range(3 + 2)), "more than one in flight per thread"
+    assert len(waiting) <= 3 + 2 * 2
 
 
 @pytest.mark.parametrize("failing", [0, 7])

@@ -69,19 +69,20 @@ def test_devices_it_lacks(tmp_path: Path, arguments: dict[str, str], sentence: s
     assert sentence in str(caught.value)
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="OpenVINO gives no more streams than there are cores")
-def test_several_at_a_time_are_streams_of_one_model(tmp_path: Path) -> None:
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="no more at a time than there are cores")
+@pytest.mark.parametrize(("threads", "each"), [(None, 1), (2, 1), (5, 2)])
+def test_several_at_a_time_share_the_threads(tmp_path: Path, threads: int | None, each: int) -> None:
     pytest.importorskip("openvino")
-    with Segmenter.load(openvino_bundle(tmp_path / "toy"), parallel=2) as segmenter:
+    with Segmenter.load(openvino_bundle(tmp_path / "toy"), threads=threads, parallel=2) as segmenter:
         requests = segmenter._backend._requests  # type: ignore[union-attr]
-        assert requests.qsize() == 4, "one to compute and one to wait, for each stream"
-        compiled = requests.get().get_compiled_model()
-        assert compiled.get_property("NUM_STREAMS") == compiled.get_property("INFERENCE_NUM_THREADS") == 2
+        models = [requests.get().get_compiled_model() for _ in range(requests.qsize())]
+    assert [model.get_property("INFERENCE_NUM_THREADS") for model in models] == [each, each]
+    assert not any(model.get_property("ENABLE_CPU_PINNING") for model in models), "all of them on one core"
 
 
 def test_more_at_a_time_than_it_gives(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    with pytest.raises(DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, this CPU gives \d+; ask for no more"):
+    with pytest.raises(DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, this CPU has \d+ cores; ask for no more"):
         Segmenter.load(openvino_bundle(tmp_path / "toy"), parallel=4096)
     with pytest.raises(DeviceError, match=r"asked for 2 inferences at a time of .* on gpu, which takes one"):
         Segmenter.load(openvino_bundle(tmp_path / "other"), provider="gpu", parallel=2)

@@ -22,12 +22,11 @@ class Backend(Protocol):
     """Runs one model file. ``infer`` is called by one thread at a time, by any number where ``parallel`` is above 1, between ``activate``
     and ``deactivate``.
 
-    ``device`` and ``provider`` say what was obtained and are final after ``activate``. ``callers`` threads in ``infer`` keep it busy.
+    ``device`` and ``provider`` say what was obtained and are final after ``activate``.
     """
 
     device: str
     provider: str
-    callers: int
 
     def activate(self) -> None:
         """Load the model and take memory and devices. Raises BundleError, DeviceError or MissingPackageError."""

@@ -52,7 +52,6 @@ class OnnxRuntimeBackend:
         self._path = folder / manifest.model
         self._manifest = manifest
         self._threads, self._parallel = threads, parallel
-        self.callers = parallel  # they compute
         self._session: Any = None
         kind, self._index = parse_device(device)
         self._auto = kind == "auto" and provider is None

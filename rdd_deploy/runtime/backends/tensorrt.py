@@ -43,7 +43,6 @@ class TensorRtBackend:
         self._cuda: Any = _import("cuda.bindings.runtime", "cuda-python", extra, folder)
         self._path, self._manifest, self._index = folder / manifest.model, manifest, index or 0
         self.device, self.provider = f"cuda:{self._index}", provider or manifest.backend
-        self.callers = 1
         check_parallel(self._path, self.device, parallel)
         self._use_graph = provider == _GRAPH
         self._capability = ""

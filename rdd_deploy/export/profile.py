@@ -88,9 +88,10 @@ class Profile(Part):
     form: Form | None = Field(
         None, description="int8: trt = symmetric S8; x86 = U8, for onnxruntime; openvino = inputs of convolutions and residual sums"
     )
-    tail: Literal["resize", "matmul", "running"] = Field(
+    tail: Literal["resize", "matmul", "running", "packed"] = Field(
         "resize",
-        description="upsampling and argmax: matmul = as two matrix products, for onnxruntime; running = class by class, for OpenVINO",
+        description="upsampling and argmax: matmul = as two matrix products; packed = likewise, without ArgMax, for onnxruntime in INT8; "
+        "running = class by class, for OpenVINO",
     )
     float_type: Literal["fp32", "fp16"] = Field("fp32", description="int8 for TensorRT: in which type what isn't INT8 computes")
     size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")

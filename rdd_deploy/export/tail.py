@@ -22,8 +22,8 @@ SOURCE_ROWS = {"onnxruntime": 2}
 waste; but onnxruntime multiplies narrow matrices twice as fast (0.05 against 0.08 to 0.13 ms at 240x320, 2026-11-23)."""
 
 
-PACKED_RANGE, PACKED_STEPS = 32, 4096
-"""A class that is so many logits below the highest of its pixel counts as just so many, and the least number of steps that they are worth."""
+PACKED_STEPS = 4096
+"""The packed form tells at least so many logits apart, from a frame's largest difference within a pixel down to none."""
 CLASSES_AT_ONCE = 2
 """OpenVINO fuses element-wise nodes into one kernel as long as that has at most 10 inputs and outputs. Two classes need four rows of logits, the
 weights, and the highest logit and its class before and after."""
@@ -168,11 +168,6 @@ class Packing(NamedTuple):
         """So many different logits."""
         return int(2**21 // self.grid)
 
-    @property
-    def per_logit(self) -> float:
-        """Steps for a difference of one."""
-        return self.steps / PACKED_RANGE
-
     @classmethod
     def fitting(cls, classes: int, scale: float) -> Packing | None:
         """The packing of so many classes for rows that become ``scale`` times as many; None where it can't be exact or fine enough."""
@@ -188,17 +183,16 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
 
     onnxruntime's ArgMax looks at number after number and took two thirds of the tail, its ReduceMax many at once: 0.18 instead of 0.31 ms for 11
     classes of 240x320 (two Zen 4 cores, 2026-11-23). The price: logits, as differences from the highest of their pixel, are rounded to
-    1 / ``per_logit`` (1/256 for 11 to 16 classes at stride 8) after their columns are interpolated, and limited to PACKED_RANGE; that is for graphs
-    that were rounded to 8 bits already.
+    1 / ``steps`` of the frame's largest difference (8192 steps for 9 to 16 classes at stride 8), after their columns are interpolated; that is for
+    graphs that were rounded to 8 bits already.
     """
     (h, w), (_, classes, height, width) = small, tail.sizes
     sources, rows = row_blocks(h, height, source_rows)
     codes = 2**packing.bits - 1 - np.arange(classes)  # of equal logits the first class is the highest number
     constants: dict[str, NDArray[Any]] = {
         "axis": np.array([1]),
-        "lowest": np.float32(1 / packing.per_logit - PACKED_RANGE),
-        "highest": np.float32(0),
-        "columns": np.ascontiguousarray(bilinear_matrix(w, width).T) * np.float32(packing.per_logit * packing.grid),
+        "none": np.float32(-1e-30),
+        "columns": np.ascontiguousarray(bilinear_matrix(w, width).T) * np.float32((1 - packing.steps) * packing.grid),
         # float32 of that size are multiples of the grid: adding and subtracting it rounds.
         "rounding": np.float32(1.5 * 2**23 * packing.grid),
         "codes": (codes + 0.5 + (packing.steps - 1) * packing.grid).astype(np.float32).reshape(1, classes, 1, 1),
@@ -214,8 +208,10 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
         _node(
             "Sub", [tail.resize.input[0], f"{t}/ReduceMax"]
         ),  # one number less at all classes of a pixel changes no label, here or between
-        _node("Clip", [f"{t}/Sub", f"{t}/lowest", f"{t}/highest"]),
-        _node("MatMul", [f"{t}/Clip", f"{t}/columns"]),  # (1, C, h, W)
+        _node("ReduceMin", [f"{t}/Sub"], keepdims=1),
+        _node("Min", [f"{t}/ReduceMin", f"{t}/none"]),
+        _node("Div", [f"{t}/Sub", f"{t}/Min"]),  # 0: the highest of its pixel, to 1: farther below it than any other of the frame
+        _node("MatMul", [f"{t}/Div", f"{t}/columns"]),  # (1, C, h, W)
         _node("Add", [f"{t}/MatMul", f"{t}/rounding"]),
         _node("Sub", [f"{t}/Add", f"{t}/rounding"], f"{t}/Sub.1"),
         _node("Add", [f"{t}/Sub.1", f"{t}/codes"], f"{t}/Add.1"),

@@ -130,6 +130,12 @@ class Profile(Part):
             )
         if engine and self.tail != "resize":
             yield "tail backend", f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: resize"
+        if self.tail == "packed" and (self.backend != "onnxruntime" or not int8):
+            yield (
+                "tail backend",
+                f"tail is packed, which rounds the logits by rules of onnxruntime in INT8, not of {self.backend} in {self.precision}; "
+                f"expected tail: {'running' if self.backend == 'openvino' else 'matmul'}",
+            )
         if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
             yield "engine backend", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']"
 

@@ -24,6 +24,8 @@ waste; but onnxruntime multiplies narrow matrices twice as fast (0.05 against 0.
 
 PACKED_STEPS = 4096
 """The packed form tells at least so many logits apart, from a frame's largest difference within a pixel down to none."""
+PACKED_LIMIT = 128
+"""Differences beyond this count as this: one class far below all others (a class that is switched off, say) must not coarsen the steps."""
 CLASSES_AT_ONCE = 2
 """OpenVINO fuses element-wise nodes into one kernel as long as that has at most 10 inputs and outputs. Two classes need four rows of logits, the
 weights, and the highest logit and its class before and after."""
@@ -41,8 +43,8 @@ class _Tail(NamedTuple):
 def with_tail(model: onnx.ModelProto, form: str, backend: str) -> onnx.ModelProto:
     """A copy of a graph with its tail in a form: resize (as exported), matmul, running or packed. A graph without that tail is returned as it is.
 
-    Where running or packed don't fit (a frame that isn't a whole multiple of the logits, or a power of two, one class, too many, several frames)
-    it is matmul.
+    Where running or packed don't fit it is matmul: several frames, one class, a height that isn't a whole multiple of the logits' (for packed a
+    power of two), and for packed too many classes.
     """
     if form == "resize" or _tail(model) is None:
         return model
@@ -183,7 +185,7 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
 
     onnxruntime's ArgMax looks at number after number and took two thirds of the tail, its ReduceMax many at once: 0.18 instead of 0.31 ms for 11
     classes of 240x320 (two Zen 4 cores, 2026-11-23). The price: logits, as differences from the highest of their pixel, are rounded to
-    1 / ``steps`` of the frame's largest difference (8192 steps for 9 to 16 classes at stride 8), after their columns are interpolated; that is for
+    1 / ``steps`` of the frame's largest difference, at most PACKED_LIMIT (8192 steps for 9 to 16 classes at stride 8), after their columns are interpolated; that is for
     graphs that were rounded to 8 bits already.
     """
     (h, w), (_, classes, height, width) = small, tail.sizes
@@ -192,6 +194,8 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
     constants: dict[str, NDArray[Any]] = {
         "axis": np.array([1]),
         "none": np.float32(-1e-30),
+        "limit": np.float32(-PACKED_LIMIT),
+        "one": np.float32(1),
         "columns": np.ascontiguousarray(bilinear_matrix(w, width).T) * np.float32((1 - packing.steps) * packing.grid),
         # float32 of that size are multiples of the grid: adding and subtracting it rounds.
         "rounding": np.float32(1.5 * 2**23 * packing.grid),
@@ -209,9 +213,10 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
             "Sub", [tail.resize.input[0], f"{t}/ReduceMax"]
         ),  # one number less at all classes of a pixel changes no label, here or between
         _node("ReduceMin", [f"{t}/Sub"], keepdims=1),
-        _node("Min", [f"{t}/ReduceMin", f"{t}/none"]),
-        _node("Div", [f"{t}/Sub", f"{t}/Min"]),  # 0: the highest of its pixel, to 1: farther below it than any other of the frame
-        _node("MatMul", [f"{t}/Div", f"{t}/columns"]),  # (1, C, h, W)
+        _node("Clip", [f"{t}/ReduceMin", f"{t}/limit", f"{t}/none"]),
+        _node("Div", [f"{t}/Sub", f"{t}/Clip"]),  # 0: the highest of its pixel, to 1: as far below as any of the frame
+        _node("Min", [f"{t}/Div", f"{t}/one"]),
+        _node("MatMul", [f"{t}/Min", f"{t}/columns"]),  # (1, C, h, W)
         _node("Add", [f"{t}/MatMul", f"{t}/rounding"]),
         _node("Sub", [f"{t}/Add", f"{t}/rounding"], f"{t}/Sub.1"),
         _node("Add", [f"{t}/Sub.1", f"{t}/codes"], f"{t}/Add.1"),

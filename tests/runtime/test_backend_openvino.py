@@ -1,4 +1,3 @@
-import os
 import sys
 from pathlib import Path
 
@@ -6,6 +5,7 @@ import numpy as np
 import pytest
 from toy_bundle import toy_bundle, truth
 
+from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError, MissingPackageError
 from rdd_deploy.files import sha256
 from rdd_deploy.runtime import Segmenter
@@ -69,7 +69,7 @@ def test_devices_it_lacks(tmp_path: Path, arguments: dict[str, str], sentence: s
     assert sentence in str(caught.value)
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="no more at a time than there are cores")
+@pytest.mark.skipif(available_cores() < 2, reason="no more at a time than there are cores")
 @pytest.mark.parametrize(("threads", "each"), [(None, 1), (2, 1), (5, 2)])
 def test_several_at_a_time_share_the_threads(tmp_path: Path, threads: int | None, each: int) -> None:
     pytest.importorskip("openvino")
@@ -82,7 +82,7 @@ def test_several_at_a_time_share_the_threads(tmp_path: Path, threads: int | None
 
 def test_more_at_a_time_than_it_gives(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    with pytest.raises(DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, this CPU has \d+ cores; ask for no more"):
+    with pytest.raises(DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, cores for this process: \d+; ask for no more"):
         Segmenter.load(openvino_bundle(tmp_path / "toy"), parallel=4096)
     with pytest.raises(DeviceError, match=r"asked for 2 inferences at a time of .* on gpu, which takes one"):
         Segmenter.load(openvino_bundle(tmp_path / "other"), provider="gpu", parallel=2)

@@ -67,7 +67,7 @@ class OpenVinoBackend:
         self._check_tensors(model)
         if self._parallel > available_cores():
             raise DeviceError(
-                f"asked OpenVINO for {self._parallel} inferences at a time, this CPU has {available_cores()} cores; ask for no more"
+                f"asked OpenVINO for {self._parallel} inferences at a time, cores for this process: {available_cores()}; ask for no more"
             )
         hint = HINTS[self._manifest.precision]
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}

@@ -184,7 +184,7 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
     """As two matrix products (see above), of numbers that hold a logit and its class; the highest one's last bits are the label.
 
     onnxruntime's ArgMax looks at number after number and took two thirds of the tail, its ReduceMax many at once: 0.18 instead of 0.31 ms for 11
-    classes of 240x320 (two Zen 4 cores, 2026-11-23). The price: logits, as differences from the highest of their pixel, are rounded to
+    classes of 240x320 (two Zen 4 cores, 2026-11-23, before three small nodes more). The price: logits, as differences from the highest of their pixel, are rounded to
     1 / ``steps`` of the frame's largest difference, at most PACKED_LIMIT (8192 steps for 9 to 16 classes at stride 8), after their columns are interpolated; that is for
     graphs that were rounded to 8 bits already.
     """

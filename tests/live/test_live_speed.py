@@ -22,11 +22,12 @@ def test_a_missed_bar_is_exit_code_1(
 ) -> None:
     record = {
         "live_over_bare": ratio,
+        "live_over_bare_and_read": 1.0,
         "live_recording_over_bare": 0.7,
         "draw_ms": {size: {"p50": draw, "p95": 3.0} for size in speed.MAX_DRAW_MS},
     }
     monkeypatch.setattr(speed, "measure", lambda *_: record)
-    monkeypatch.setattr(sys, "argv", ["live_speed.py", "bundle", "--out", str(tmp_path / "out.json")])
+    monkeypatch.setattr(sys, "argv", ["live_speed.py", "bundle", "--json", str(tmp_path / "out.json")])
     with pytest.raises(SystemExit) as end:
         speed.main()
     assert end.value.code == code

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "runtime")]  # mjpeg_camera and toy_bundle
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "runtime")]  # cameras and toy_bundle
 
 from toy_bundle import toy_bundle  # noqa: E402
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from mjpeg_camera import mjpeg_camera
+from cameras import Camera, MjpegCamera, RtspCamera
 from toy_bundle import toy_bundle, truth
 
 from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, RddError, SourceError
@@ -128,7 +128,10 @@ def test_streets_count_against_their_own_labels(tmp_path: Path) -> None:
     assert record["frames"] == 3
 
 
-def test_a_stream_stalls_vanishes_and_comes_back(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [MjpegCamera, RtspCamera])
+def test_a_stream_stalls_vanishes_and_comes_back(
+    tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, kind: type[Camera]
+) -> None:
     """The picture lives on meanwhile and says what is wrong; afterwards frames flow, and nothing is left behind."""
     monkeypatch.setattr(captures, "READ_TIMEOUT_MS", 600)
     monkeypatch.setattr(grabber, "FIRST_PAUSE_S", 0.1)
@@ -146,7 +149,7 @@ def test_a_stream_stalls_vanishes_and_comes_back(tmp_path: Path, bundles: tuple[
     def said(what: str) -> bool:
         return any(what in trouble for trouble in troubles)
 
-    with mjpeg_camera() as camera:
+    with kind() as camera:
 
         def play() -> None:
             try:
@@ -184,7 +187,7 @@ def test_a_stream_stalls_vanishes_and_comes_back(tmp_path: Path, bundles: tuple[
 def test_a_slow_network_drops_frames_of_a_stream(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     infer = inference.Inference._run
     monkeypatch.setattr(inference.Inference, "_run", lambda self, *a: (time.sleep(0.1), infer(self, *a))[1])
-    with mjpeg_camera() as camera:
+    with MjpegCamera() as camera:
         record = run(tmp_path, bundles[0], source=camera.url, max_frames=8)
     assert record["drops"] > 8
 
@@ -395,7 +398,7 @@ def test_a_stream_can_be_paused(tmp_path: Path, bundles: tuple[Path, Path], monk
     """Half a second of pause on a stream, then it goes on."""
     monkeypatch.setattr(app, "Headless", Screen)
     Screen.script = {5: " "}
-    with mjpeg_camera() as camera:
+    with MjpegCamera() as camera:
         waited: list[float] = []
 
         def sleep(self: Any) -> None:

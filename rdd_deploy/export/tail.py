@@ -209,9 +209,8 @@ def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, in
     t = TAIL
     nodes = [
         _node("ReduceMax", [tail.resize.input[0], f"{t}/axis"], keepdims=1),
-        _node(
-            "Sub", [tail.resize.input[0], f"{t}/ReduceMax"]
-        ),  # one number less at all classes of a pixel changes no label, here or between
+        # One number less at all classes of a pixel changes no label, here or between.
+        _node("Sub", [tail.resize.input[0], f"{t}/ReduceMax"]),
         _node("ReduceMin", [f"{t}/Sub"], keepdims=1),
         _node("Clip", [f"{t}/ReduceMin", f"{t}/limit", f"{t}/none"]),
         _node("Div", [f"{t}/Sub", f"{t}/Clip"]),  # 0: the highest of its pixel, to 1: as far below as any of the frame

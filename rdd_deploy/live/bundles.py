@@ -33,7 +33,8 @@ def loaded(
     """All bundles, loaded; closed at the end. Raises what ``Segmenter.load`` raises.
 
     Args:
-        parallel: so many frames at a time are wanted of each bundle. Where one can't, on a GPU for example, all are loaded for one.
+        parallel: so many frames at a time are wanted of each bundle. Where one can't, all are loaded for one on each core, or,
+            if it is on a GPU for example, for one.
     """
     if len(paths) > MAX_BUNDLES:
         raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")
@@ -44,11 +45,12 @@ def loaded(
         return [stack.enter_context(Segmenter.load(path, **asked)) for path in paths]
 
     with ExitStack() as stack:
-        try:
-            segmenters = load(stack, parallel)
-        except DeviceError:
-            if parallel == 1:
-                raise
-            stack.close()
-            segmenters = load(stack, 1)  # any other trouble with a device comes again
+        for many in dict.fromkeys((parallel, min(parallel, available_cores()), 1)):
+            try:
+                segmenters = load(stack, many)
+                break
+            except DeviceError:
+                if many == 1:  # any other trouble with a device came up again
+                    raise
+                stack.close()
         yield segmenters

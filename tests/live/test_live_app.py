@@ -15,6 +15,7 @@ import pytest
 from cameras import Camera, MjpegCamera, RtspCamera
 from toy_bundle import toy_bundle, truth
 
+from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, RddError, SourceError
 from rdd_deploy.live import app, captures, grabber, inference, player
 from rdd_deploy.live import bundles as bundles_module
@@ -265,6 +266,16 @@ def test_one_at_a_time_where_a_bundle_cant_more(
     assert asked == [("brightest", 2, 2), ("darkest", 2, 2), ("brightest", 1, 2), ("darkest", 1, 2)]
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):
         run(tmp_path, bundles[0], source=str(video), threads=2, device="tpu")
+
+
+def test_one_on_each_core_where_a_bundle_takes_no_more(tmp_path: Path, video: Path) -> None:
+    """OpenVINO refuses more frames at a time than there are cores."""
+    pytest.importorskip("openvino")
+    cores = available_cores()
+    if cores >= app.MAX_PARALLEL:
+        pytest.skip("has cores enough for as many as are ever asked")
+    bundle = toy_bundle(tmp_path / "toy", 24, 32, manifest={"backend": "openvino", "profile": "openvino-fp32"})
+    assert run(tmp_path, bundle, source=str(video), threads=cores + 1, max_frames=4)["inference_workers"] == cores
 
 
 def test_several_at_a_time_share_all_cores(

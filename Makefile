@@ -18,13 +18,8 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(BIN)/python -m rdd_deploy.demo
 
-# What runs on the edge is tested in a process of its own, as it is used: without the training stack's libraries loaded beside it.
-# (In one process, torch's loader workers, OpenVINO and the CUDA bindings together end in a segmentation fault of the interpreter.)
-EDGE := tests/apps tests/live tests/runtime tests/benchmarking tests/test_benchmark.py tests/test_report.py
-
 test: install
-	$(BIN)/python -m pytest -m 'not slow and not gpu' $(EDGE)
-	$(BIN)/python -m pytest -m 'not slow and not gpu' $(addprefix --ignore=,$(EDGE)) tests
+	$(BIN)/python -m pytest -m 'not slow and not gpu' tests
 
 lint: install
 	$(BIN)/ruff check .

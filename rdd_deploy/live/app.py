@@ -80,7 +80,8 @@ def _parallel(options: LiveOptions) -> int:
     """
     source = options.source or ""
     whole = (os.path.isfile(source) or os.path.isdir(source)) and not options.realtime  # unlike Path's these bear any address
-    return min(options.threads or available_cores(), MAX_PARALLEL) if whole else 1
+    threads = available_cores() if options.threads is None else options.threads
+    return min(threads, MAX_PARALLEL) if whole else 1
 
 
 def _check_files(options: LiveOptions) -> None:

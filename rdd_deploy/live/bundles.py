@@ -40,7 +40,8 @@ def loaded(
         raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")
 
     def load(stack: ExitStack, parallel: int) -> list[Segmenter]:
-        shared = threads or (available_cores() if parallel > 1 else None)  # left to itself a backend would take one for each frame
+        # Left to itself a backend would take one for each frame.
+        shared = available_cores() if threads is None and parallel > 1 else threads
         asked: dict[str, Any] = {"device": device, "provider": provider, "threads": shared, "parallel": parallel}
         return [stack.enter_context(Segmenter.load(path, **asked)) for path in paths]
 

@@ -268,6 +268,13 @@ def test_one_at_a_time_where_a_bundle_cant_more(
         run(tmp_path, bundles[0], source=str(video), threads=2, device="tpu")
 
 
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_are_refused(tmp_path: Path, bundles: tuple[Path, Path], video: Path, threads: int) -> None:
+    for options in ({"source": str(video)}, {"source": "streets", "max_frames": 2}):
+        with pytest.raises(DeviceError, match=f"asked for {threads} threads; expected 1 or more"):
+            run(tmp_path, bundles[0], threads=threads, **options)
+
+
 def test_one_on_each_core_where_a_bundle_takes_no_more(tmp_path: Path, video: Path) -> None:
     """OpenVINO refuses more frames at a time than there are cores."""
     pytest.importorskip("openvino")

@@ -7,6 +7,7 @@ edge install; only ``--include torch`` needs more.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Sequence
 from enum import Enum
@@ -21,7 +22,7 @@ from rdd_deploy.benchmarking.compare import merged
 from rdd_deploy.benchmarking.gallery import gallery
 from rdd_deploy.benchmarking.images import Images
 from rdd_deploy.benchmarking.measure import Measured, turn_plan
-from rdd_deploy.benchmarking.records import Benchmark, Judge, read_benchmark, write_benchmark
+from rdd_deploy.benchmarking.records import Benchmark, Judge, read_benchmark
 from rdd_deploy.benchmarking.runners import Candidate, bundle_candidates, torch_candidates
 from rdd_deploy.benchmarking.story import Settings, judged, run_benchmark
 from rdd_deploy.benchmarking.terminal import show
@@ -29,9 +30,12 @@ from rdd_deploy.console import command
 from rdd_deploy.cores import available_cores
 from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.from_recipe import open_recorded
+from rdd_deploy.data.from_recipe import OtherClassesError, open_recorded
 from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, missing_package
+from rdd_deploy.files import remove_parts
 from rdd_deploy.report import write_report
+from rdd_deploy.runtime.backends.base import parse_device
+from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 OUTPUT = Path("runs/benchmark")
 
@@ -46,15 +50,28 @@ class By(str, Enum):
 
 
 def open_images(candidates: Sequence[Candidate], data: Path | None, name: str | None, split: str, limit: int | None) -> tuple[str, Images]:
-    """The images to measure on, and their data set's name: as asked for, else what the first readable bundle was made from."""
-    manifest = next((candidate.manifest for candidate in candidates if candidate.manifest), None)
-    recorded = manifest.provenance.get("data") if manifest else None
-    if name is None and manifest is not None and recorded:
-        if recorded == "streets" and data is not None:
-            raise DataError(
-                f"'{manifest.name}' was made from streets, which lie in no folder; say what {data} is: --data-name camvid or folder"
-            )
-        return str(recorded), Images(open_recorded(manifest, split, data), limit)
+    """The images to measure on, and their data set's name: as asked for, else what the first readable bundle was made from.
+
+    Where that is the data set that was asked for it is opened as the bundle's manifest says (size, seed, void ids). Bundles of other classes
+    than the data's are passed over; they fail in their rows.
+    """
+    manifests = [candidate.manifest for candidate in candidates if candidate.manifest]
+    others: OtherClassesError | None = None
+    for one in manifests:
+        recorded = one.provenance.get("data")
+        if recorded and name in (None, recorded):
+            if recorded == "streets" and data is not None:
+                raise DataError(
+                    f"'{one.name}' was made from streets, which lie in no folder; "
+                    + (f"say what {data} is: --data-name camvid or folder" if name is None else "leave --data out")
+                )
+            try:
+                return str(recorded), Images(open_recorded(one, split, data), limit)
+            except OtherClassesError as error:
+                others = others or error
+    if others is not None:
+        raise others
+    manifest = next(iter(manifests), None)
     name = name or "camvid"
     options: dict[str, object] = {}
     if name == "folder":
@@ -90,6 +107,7 @@ def prepare_folder(folder: Path) -> None:
         raise DiskError(f"can't make the folder {folder}: {error.strerror or error}; choose another one with --output") from error
     if not os.access(folder, os.W_OK):
         raise DiskError(f"the folder {folder} isn't writable; choose another one with --output")
+    remove_parts(folder)
 
 
 def finish(benchmark: Benchmark) -> None:
@@ -103,6 +121,13 @@ def finish(benchmark: Benchmark) -> None:
         raise BudgetError("; ".join(missed))
 
 
+def _finite(value: float | None) -> float | None:
+    """NaN passes every limit."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no such number.")
+    return value
+
+
 @command
 def main(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="bundle folders, e.g. runs/latest/export/*")],
@@ -111,12 +136,16 @@ def main(
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
     limit: Annotated[int | None, typer.Option(min=1, help="use so many images, spread evenly over the split")] = None,
     latency_budget_ms: Annotated[
-        float | None, typer.Option(min=0.001, help="decide: the most accurate within it; exit code 3 if none is")
+        float | None, typer.Option(min=0.001, max=1e9, callback=_finite, help="decide: the most accurate within it; exit code 3 if none is")
     ] = None,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="mIoU points that a bundle may lie below its float one")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, max=100, callback=_finite, help="mIoU points that a bundle may lie below its float one")
+    ] = None,
     by: Annotated[By, typer.Option(help="the latency that budget, Pareto front and greyed rows go by")] = By.MODEL_P50,
     rounds: Annotated[int, typer.Option(min=1, max=50, help="the images are measured in so many interleaved rounds")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of every backend; default: the physical cores")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads of every backend; default: the physical cores")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     include: Annotated[list[str] | None, typer.Option(help="torch: PyTorch eager, channels-last and torch.compile as rows, too")] = None,
     compare: Annotated[
@@ -132,7 +161,8 @@ def main(
         raise BundleError(f"--include {', '.join(sorted(unknown))} isn't known; expected torch")
     if include and importlib.util.find_spec("torch") is None:
         raise missing_package("torch", "train", "--include torch")
-    earlier = [(path, read_benchmark(path)) for path in compare or ()]
+    parse_device(device)
+    earlier = [(path, read_benchmark(path)) for path in {path.resolve(): path for path in compare or ()}.values()]
     threads = threads or available_cores()
     candidates = bundle_candidates(bundles, device, threads)
     if not candidates:
@@ -145,11 +175,14 @@ def main(
     judge: Judge = by.value
     benchmark, results = measure_with_progress(candidates, images, Settings(name, split, device, threads, rounds, judge))
     benchmark = judged(merged(benchmark, earlier), latency_budget_ms, max_drop)
-    show(benchmark)  # first of all: a full disk must not cost the figures
+    try:
+        show(benchmark)  # first of all: a full disk must not cost the figures
+    except OSError as error:
+        raise DiskError(f"can't print the table: {error.strerror or error}; it is in {output / 'report.html'}") from error
+    finally:  # nor must a closed pipe
+        write_report(output, benchmark, gallery(results, images), images.task.palette)
     for warning in benchmark.warnings:
         console.warn(warning)
-    write_benchmark(output / "benchmark.json", benchmark)
-    write_report(output, benchmark, gallery(results, images), images.task.palette)
     console.say(f"{benchmark.seconds:.0f} s -> {output / 'report.html'}, pareto.png, benchmark.json")
     finish(benchmark)
 

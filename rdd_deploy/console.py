@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -36,6 +37,9 @@ def warn(text: str) -> None:
 
 def run(app: Callable[..., Any]) -> None:
     """Run a typer app: a user's mistake becomes one sentence on standard error and the exit code that ``errors`` documents."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks costs nobody the figures
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except RddError as error:

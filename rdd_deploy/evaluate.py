@@ -133,7 +133,7 @@ def evaluate_run(
     recipe = run.load_recipe()
     weights = run.weights()
     data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
-    frames = limited(open_data(data, split), limit, split)
+    frames = limited(open_data(data, split, fetch=root is None), limit, split)
     segmenter, _ = load_segmenter(weights, list(frames.task.classes))
     measured = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights))
     return Evaluated(

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +57,44 @@ def _runs(process: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+    """Write UTF-8 text, whole or not at all. What UTF-8 can't hold, bytes of a file's name, is written as JSON and Python do: \\udcff."""
+    write_bytes(path, encoded(text))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes, whole or not at all."""
-    with replacing(path) as part:
-        part.write_bytes(content)
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files: all are there, beside their places, before the first one is replaced. Raises DiskError."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(replacing(path)).write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with two spaces of indentation; NaN is refused, since it isn't JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """As ``write_json`` writes it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def encoded(text: str) -> bytes:
+    """As ``write_text`` writes it."""
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def has_utf8_name(path: Path) -> bool:
+    """Whether a path is safe to give to OpenCV, which crashes at any other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sha256(path: Path) -> str:

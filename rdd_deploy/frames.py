@@ -1,16 +1,30 @@
-"""How a frame becomes the network's size and its labels become the frame's: one way, for training's evaluation and every backend."""
+"""How a file becomes a frame, a frame the network's size and its labels the frame's: one way, for training's evaluation and every backend."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from rdd_deploy.files import has_utf8_name
 
 Array = NDArray[np.uint8]
 
 
 ALIASING = 2.5
 """Shrinking in one direction from which bilinear interpolation, which looks at two pixels, would overlook too many."""
+
+
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> Array | None:
+    """``cv2.imread`` for any name; None if there is no image that OpenCV can decode."""
+    if has_utf8_name(path):
+        image = cv2.imread(str(path), flags)
+    else:
+        content = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+        image = cv2.imdecode(content, flags) if content.size else None
+    return image  # type: ignore[return-value]  # of any depth where the flags say so
 
 
 def resize_frame(frame: Array, size: tuple[int, int]) -> Array:

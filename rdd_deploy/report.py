@@ -1,4 +1,4 @@
-"""``report.html`` and ``pareto.png`` from a benchmark: one file that reads offline, in light and dark, with nothing to load."""
+"""``benchmark.json``, ``report.html`` and ``pareto.png`` from a benchmark; the page is one file that reads offline, in light and dark, with nothing to load."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ METHOD = (
 
 
 def write_report(folder: Path, benchmark: Benchmark, exhibits: Sequence[Exhibit], palette: Sequence[tuple[int, int, int]]) -> None:
-    """Write ``report.html`` and ``pareto.png`` (one more per further device) into ``folder``. Raises DiskError."""
+    """Write all three into ``folder`` (and a plot more per further device), together or none. Raises DiskError."""
+    contents = {
+        folder / "benchmark.json": files.encoded(files.json_text(benchmark.model_dump(mode="json"))),
+        folder / "report.html": files.encoded(render(benchmark, exhibits, palette)),
+    }
     for number, (device, rows) in enumerate(benchmark.tables().items()):
         name = "pareto.png" if number == 0 else f"pareto-{device.replace(':', '-')}.png"
         done, encoded = cv2.imencode(".png", png(_shapes(benchmark, device, rows), WIDTH, HEIGHT))
         if not done:
             raise RuntimeError("OpenCV can't encode PNG")
-        files.write_bytes(folder / name, encoded.tobytes())
-    files.write_text(folder / "report.html", render(benchmark, exhibits, palette))
+        contents[folder / name] = encoded.tobytes()
+    files.write_together(contents)
 
 
 def render(benchmark: Benchmark, exhibits: Sequence[Exhibit], palette: Sequence[tuple[int, int, int]]) -> str:

@@ -1,9 +1,11 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarking"))  # toy_images
@@ -26,7 +28,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of one run: a float bundle, one that loses, one that is broken, and a plain file."""
     export = tmp_path_factory.mktemp("runs") / "toy" / "export"
     toy_bundle(export / "onnxruntime-fp32", 60, 80)
-    toy_bundle(export / "onnxruntime-int8", 12, 16, manifest={"precision": "int8"})
+    toy_bundle(export / "onnxruntime-int8", 60, 80, flip=True, manifest={"precision": "int8"})
     broken = toy_bundle(export / "broken")
     (broken / "model.onnx").write_bytes(b"edited")
     (export / "notes.txt").write_text("")
@@ -154,9 +156,9 @@ def test_a_drop_is_judged_only_against_a_float_bundle(monkeypatch, bundles, data
     arguments = [*folder(data), "--limit", 2, "--max-drop", 0.01, "--output", tmp_path]
     assert call(monkeypatch, bundles / "onnxruntime-int8", *arguments) == 3
     said = capsys.readouterr()
-    assert "its drop is unknown, since no float bundle of its run was given" in said.err
+    assert "its drop is unknown, since no float bundle of its run and input size was measured" in said.err
     assert "no float" in said.out
-    assert "no float bundle given" in (tmp_path / "report.html").read_text()
+    assert "no float bundle measured" in (tmp_path / "report.html").read_text()
 
 
 def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monkeypatch, data, tmp_path) -> None:
@@ -172,6 +174,47 @@ def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monk
     assert row.accuracy.iou_pct == summary["iou_pct"]
 
 
+def test_the_recorded_settings_hold_where_the_recorded_data_is_asked_for(monkeypatch, data, tmp_path) -> None:
+    """Void ids, as here, or size and seed of streets: naming the data set that the bundle names anyway changes nothing."""
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    for mask in (root / "valannot").iterdir():
+        labels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        labels[labels == 255] = 7
+        cv2.imwrite(str(mask), labels)
+    recorded = {"run": "toy", "data": "folder", "data_root": "/gone", "data_height": 60, "data_width": 80, "data_void_ids": "7"}
+    bundle = toy_bundle(tmp_path / "toy", 60, 80, manifest={"provenance": recorded})
+    assert call(monkeypatch, bundle, *folder(root), "--limit", 2, "--output", tmp_path / "out") == 0
+    assert read_benchmark(tmp_path / "out" / "benchmark.json").protocol.images_skipped == 0
+
+
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_a_bundle_of_other_classes_costs_its_row_wherever_it_stands(monkeypatch, data, tmp_path, wrong_first) -> None:
+    recorded = {"data": "folder", "data_root": str(data), "data_height": 60, "data_width": 80, "data_void_ids": "255"}
+    right = toy_bundle(tmp_path / "right", 60, 80, manifest={"provenance": recorded})
+    wrong = toy_bundle(tmp_path / "wrong", 60, 80, manifest={"provenance": {**recorded, "data": "streets"}})
+    both = [wrong, right] if wrong_first else [right, wrong]
+    assert call(monkeypatch, *both, "--limit", 2, "--rounds", 1, "--device", "cpu", "--output", tmp_path / "out") == 0
+    assert {row.name: row.failure for row in read_benchmark(tmp_path / "out" / "benchmark.json").rows} == {"right": None, "wrong": None}
+
+
+def test_figures_outlive_the_terminal(bundles: Path, data: Path, tmp_path: Path) -> None:
+    """Nobody reads on, the disk behind standard output is full, or it can't hold a name."""
+    shutil.copytree(bundles / "onnxruntime-fp32", odd := tmp_path / "flöat")
+    words = [sys.executable, "-m", "rdd_deploy.benchmark", str(odd), *map(str, folder(data)), "--limit", "2", "--output"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONIOENCODING": "ascii"}
+    with open(os.devnull) as nobody, open("/dev/full", "w") as full:
+        for name, out, code in (("shut", nobody, 2), ("full", full, 2), ("ascii", subprocess.PIPE, 0)):
+            done = subprocess.run(
+                [*words, str(tmp_path / name)], stdout=out, stderr=subprocess.PIPE, text=True, check=False, env=environment
+            )
+            assert "Traceback" not in done.stderr
+            assert done.returncode == code, done.stderr
+            assert ("can't print the table" in done.stderr) == (code == 2)
+            assert len(list((tmp_path / name).iterdir())) == 3
+            assert read_benchmark(tmp_path / name / "benchmark.json").rows[0].measured
+
+
 def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, data, tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert call(monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--output", tmp_path / "file") == 2
@@ -183,6 +226,7 @@ def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, d
     [
         (["/no/such/bundle"], "none of the 1 bundles can be read; the first: the bundle /no/such/bundle isn't there"),
         (["{export}/notes.txt"], "no bundle to measure"),
+        ([os.fsdecode(b"/no/b\xff")], "isn't UTF-8"),
         (["{export}/broken"], "isn't the file that was exported"),
         (["{export}/onnxruntime-fp32", "--data-name", "folder", "--data", "/no/such/data"], "no val split in /no/such/data"),
         (
@@ -199,6 +243,10 @@ def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, d
             ["{export}/onnxruntime-fp32", "--data-name", "streets", "--limit", "1"],
             "it was made for 3 classes (blue, green, red), the data has 11",
         ),
+        (["{export}/onnxruntime-fp32", "--latency-budget-ms", "nan"], "--latency-budget-ms"),
+        (["{export}/onnxruntime-fp32", "--latency-budget-ms", "inf"], "--latency-budget-ms"),
+        (["{export}/onnxruntime-fp32", "--max-drop", "inf"], "--max-drop"),
+        (["{export}/onnxruntime-fp32", "--device", "gpu"], "unknown device 'gpu'; expected auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, bundles, data, tmp_path, capsys, arguments, words) -> None:

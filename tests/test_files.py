@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import stat
@@ -45,6 +46,22 @@ def test_a_killed_write_leaves_the_old_file_and_the_next_run_tidies_up(tmp_path:
     assert path.read_text() == "old"
     files.remove_parts(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_files_of_one_result_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    files.write_together({first: b"old", second: b"old"})
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(DiskError, match=r"can't write .*taken"):
+        files.write_together({first: b"new", second: b"new", tmp_path / "taken": b"new"})
+    assert (first.read_bytes(), second.read_bytes()) == (b"old", b"old")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "second", "taken"]
+
+
+def test_any_name_can_be_written_down(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xff")
+    files.write_json(tmp_path / "file.json", {"name": name})
+    assert json.loads((tmp_path / "file.json").read_text()) == {"name": name}
 
 
 def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_names_from_outside_stay_text() -> None:
 def test_one_row_or_none_that_ran(tmp_path: Path, rows: list) -> None:
     write_report(tmp_path, judged(made_up.benchmark(*rows), None, None), [], PALETTE)
     Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["pareto.png", "report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.json", "pareto.png", "report.html"]
 
 
 def test_one_plot_a_device(tmp_path: Path) -> None:

@@ -50,11 +50,15 @@ def change_of(own: Measured, reference: Measured, name: str, drawn: NDArray[np.f
 
 
 def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """What a row is compared with: the fp32 bundle of its own run, ONNX Runtime's first; None without one, and for that bundle itself.
+    """What a row is compared with: the fp32 bundle of its own run and input size, ONNX Runtime's first; None without one, and for itself.
 
     PyTorch rows are no reference where a float bundle is there: a bundle is judged against what deploys.
     """
-    same = [other for other in rows if other.accuracy is not None and other.precision == "fp32" and other.run == row.run]
+
+    def kin(one: Row) -> tuple[str | None, int | None, int | None]:
+        return one.run, one.input_height, one.input_width
+
+    same = [other for other in rows if other.accuracy is not None and other.precision == "fp32" and kin(other) == kin(row)]
     same.sort(key=lambda other: (other.backend == "torch", other.backend != "onnxruntime"))  # stable: else in the order given
     return same[0] if same and same[0].name != row.name else None
 

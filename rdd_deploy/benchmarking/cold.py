@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,10 @@ ENOUGH_S = 6.0
 TIMEOUT_S = 300.0
 _SETTLE = 3
 """Inferences after the first label, before the peak of memory is read."""
+
+
+_TIDY_S = 5.0
+"""How long a process may take to end by itself once nobody waits for it."""
 
 
 class ColdFailure(RddError):
@@ -63,12 +70,12 @@ def _once(candidate: Candidate) -> dict[str, float]:
     command = [sys.executable, "-m", "rdd_deploy.benchmarking.cold", json.dumps(asked)]
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryDirectory() as empty:  # torch.compile would otherwise find an earlier run's work
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TORCHINDUCTOR_CACHE_DIR": empty}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment)
-        except subprocess.TimeoutExpired as error:
-            raise ColdFailure(f"gave no label within {TIMEOUT_S:.0f} s of its start") from error
+    # Where Python can (3.11), without the present folder: a numpy.py that lies there is nobody's wish.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    try:
+        done = _run(command, environment)
+    except subprocess.TimeoutExpired as error:
+        raise ColdFailure(f"gave no label within {TIMEOUT_S:.0f} s of its start") from error
     if done.returncode < 0:
         raise ColdFailure(f"the process was killed by {_signal_name(-done.returncode)} while loading or at the first label")
     try:
@@ -79,6 +86,28 @@ def _once(candidate: Candidate) -> dict[str, float]:
     if "failure" in answer:
         raise ColdFailure(str(answer["failure"]))
     return {key: float(value) for key, value in answer.items()}
+
+
+def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Like ``subprocess.run``; the process has a standard input that ends with this one, by whatever that ends, or where waiting ends."""
+    theirs, ours = os.pipe()
+    with subprocess.Popen(
+        command, env=environment, text=True, errors="replace", stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        os.close(theirs)
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        except BaseException:
+            os.close(ours)
+            ours = -1
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_TIDY_S)
+            process.kill()
+            raise
+        finally:
+            if ours >= 0:
+                os.close(ours)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def _signal_name(number: int) -> str:
@@ -134,5 +163,28 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _die_with_parent(work: str) -> None:
+    """End this process, and the compilers that it started, as soon as its standard input ends: then the benchmark is gone."""
+    os.setpgid(0, 0)
+
+    def watch() -> None:
+        os.read(0, 1)
+        shutil.rmtree(work, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _main() -> None:
+    asked = json.loads(sys.argv[1])
+    with ExitStack() as stack:
+        work = ""
+        if asked["kind"] == "torch-compile":  # it would otherwise find an earlier run's work
+            work = os.environ["TORCHINDUCTOR_CACHE_DIR"] = stack.enter_context(tempfile.TemporaryDirectory())
+        if hasattr(os, "setpgid"):
+            _die_with_parent(work)
+        print(json.dumps(_answer(asked)), flush=True)
+
+
 if __name__ == "__main__":
-    print(json.dumps(_answer(json.loads(sys.argv[1]))))
+    _main()

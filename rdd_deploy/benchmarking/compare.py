@@ -25,12 +25,13 @@ def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> B
     Rows that stood apart in an earlier file come along, and are judged anew: they may well be comparable with these.
     """
     rows, apart, warnings = list(benchmark.rows), list(benchmark.apart), list(benchmark.warnings)
+    warnings += [f"{path}: {text}" for path, old in earlier for text in old.warnings]
     for group in (group for path, old in earlier for group in _groups(path, old)):
         differing = differences((benchmark.machine, benchmark.protocol), (group.machine, group.protocol))
         classes = next((list(row.accuracy.iou_pct) for row in group.rows if row.accuracy), benchmark.classes)
         differing += ["classes: others"] if not differing and classes != benchmark.classes else []
         taken = set() if differing else {row.name for row in rows}
-        marked = [_marked(row, group.source, taken) for row in group.rows]
+        marked = _marked(group.rows, group.source, taken)
         if differing:
             apart.append(group.model_copy(update={"differences": differing, "rows": marked}))
             warnings.append(f"{group.source} was measured otherwise ({'; '.join(differing)}); its rows stand in a table of their own")
@@ -44,13 +45,22 @@ def _groups(path: Path, old: Benchmark) -> list[Apart]:
     return [Apart(source=str(path), differences=[], machine=old.machine, protocol=old.protocol, rows=old.rows), *old.apart]
 
 
-def _marked(row: Row, source: str, taken: set[str]) -> Row:
-    name, number = row.name, 1
-    while name in taken:
-        name = f"{row.name} ({row.measured_utc[:16].replace('T', ' ')}{f', {number}' if number > 1 else ''})"
-        number += 1
-    taken.add(name)
-    return row.model_copy(update={"source": row.source or source, "name": name})
+def _marked(rows: Sequence[Row], source: str, taken: set[str]) -> list[Row]:
+    """The rows with their source and a name that isn't taken; references follow."""
+    names: dict[str, str] = {}
+    for row in rows:
+        name, number = row.name, 1
+        while name in taken:
+            name = f"{row.name} ({row.measured_utc[:16].replace('T', ' ')}{f', {number}' if number > 1 else ''})"
+            number += 1
+        taken.add(name)
+        names[row.name] = name
+
+    def marked(row: Row) -> Row:
+        change = row.change and row.change.model_copy(update={"reference": names.get(row.change.reference, row.change.reference)})
+        return row.model_copy(update={"source": row.source or source, "name": names[row.name], "change": change})
+
+    return [marked(row) for row in rows]
 
 
 def _short(value: object) -> str:

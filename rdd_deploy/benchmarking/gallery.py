@@ -17,7 +17,7 @@ from rdd_deploy.live.overlay import Overlay
 
 FRAMES = 6
 COLUMNS = 5
-"""Bundles shown beside frame and truth; more would be too small to see."""
+"""Bundles shown beside frame and truth, the first and those that differ most from it; more would be too small to see."""
 _WIDTH = 400
 _OPACITY = 0.6
 _QUALITY = 82
@@ -88,11 +88,18 @@ def _exhibit(image: int, share: float, named: Sequence[tuple[str, Measured]], im
         Picture("truth", "", _jpeg(overlay.draw(small, small_truth))),
         Picture(what, f"{100 * share:.1f} % of the pixels", _jpeg(_marked(small, differs))),
     ]
-    for (name, result), own in list(zip(named, labels, strict=True))[:COLUMNS]:
+    for number in _most_different(labels, COLUMNS):
+        (name, result), own = named[number], labels[number]
         matrix = result.matrices[image]
         right = 100 * np.trace(matrix) / max(1, matrix.sum())
         pictures.append(Picture(name, f"{right:.1f} % of its pixels right", _jpeg(overlay.draw(small, own))))
     return Exhibit(images.names[image], round(100 * share, 2), tuple(pictures))
+
+
+def _most_different(labels: Sequence[Labels], count: int) -> list[int]:
+    """The first one and those that differ most from it, in their order: who disagrees must be seen."""
+    others = sorted(range(1, len(labels)), key=lambda number: -int((labels[number] != labels[0]).sum()))
+    return sorted([0, *others[: count - 1]])
 
 
 def _differs(labels: Sequence[Labels], truth: Labels) -> NDArray[np.bool_]:

@@ -36,7 +36,7 @@ def _row(row: Row, is_beaten: bool, is_chosen: bool) -> str:
     accuracy, latency, cold = row.accuracy, row.latency, row.cold_start
     cells = [
         f"{accuracy.miou_pct:.2f}<small>{accuracy.miou_low_pct:.1f} to {accuracy.miou_high_pct:.1f}</small>",
-        *(["no float bundle given", "–"] if row.lacks_reference else _change(row.change)),
+        *(["no float bundle measured", "–"] if row.lacks_reference else _change(row.change)),
         *(f"{part.p50_ms:.2f}<small>{_tails(part)}</small>" for part in (latency.model, latency.end_to_end)),
         f"{_fps(latency.model_throughput_fps)} · {_fps(latency.end_to_end_throughput_fps)}",
         f"{cold.first_label_ms:.0f}<small>{cold.load_ms:.0f}</small>" if cold else "–",

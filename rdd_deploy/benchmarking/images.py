@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rdd_deploy import console
 from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
 from rdd_deploy.errors import DataError
+from rdd_deploy.frames import read_image
 
 _NAMED = 3
 """So many unreadable images are named; a wrong folder of labels would name them all."""
@@ -76,7 +77,7 @@ class Images:
         """Read one image as the live app would: file to uint8 (H, W, 3) BGR."""
         index = self._indices[number]
         if isinstance(self._split, FileSplit):
-            frame = cv2.imread(str(self._split.pairs[index][0]), cv2.IMREAD_COLOR)
+            frame = read_image(self._split.pairs[index][0])
         else:
             frame = cv2.imdecode(self._encoded[index][0], cv2.IMREAD_COLOR)
         if frame is None:

@@ -91,7 +91,7 @@ def _lacking(row: Row, judge: Judge, budget_ms: float | None, max_drop: float | 
     if budget_ms is not None and (over := point(row, judge)[0] - budget_ms) > 0:
         lacks.append(f"{over:.2f} ms too slow")
     if max_drop is not None and row.lacks_reference:
-        lacks.append("its drop is unknown, since no float bundle of its run was given: measure that one, too")
+        lacks.append("its drop is unknown, since no float bundle of its run and input size was measured: add that one")
     elif max_drop is not None and (over := _lost(row) - max_drop) > 0:
         lacks.append(f"{over:.2f} points too inaccurate")
     return f" ({' and '.join(lacks)})" if lacks else ""

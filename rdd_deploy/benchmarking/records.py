@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rdd_deploy.errors import BundleError
-from rdd_deploy.files import write_json
 
 SCHEMA_VERSION = 1
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -158,7 +157,7 @@ class Row(_Closed):
 
     @property
     def lacks_reference(self) -> bool:
-        """Whether nothing can be said about a change: no float bundle of its run was measured beside it."""
+        """Whether nothing can be said about a change: no float bundle of its run and input size was measured beside it."""
         return self.change is None and self.precision != "fp32"
 
 
@@ -217,11 +216,6 @@ def by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
         if not row.measured:
             found.setdefault(first, []).append(row)
     return found
-
-
-def write_benchmark(path: Path, benchmark: Benchmark) -> None:
-    """Write ``benchmark.json``, whole or not at all."""
-    write_json(path, benchmark.model_dump(mode="json"))
 
 
 def read_benchmark(path: Path) -> Benchmark:

@@ -54,7 +54,8 @@ def _print(rows: Sequence[Row], title: str, dominated: Sequence[str] = (), chose
 def _table(rows: Sequence[Row], columns: int, dominated: Sequence[str], chosen: Sequence[str]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD)
     for number, heading in enumerate(_HEADINGS[:columns]):
-        table.add_column(heading, justify="left" if number in (0, 5) else "right", no_wrap=True)
+        # Names are folded where nothing else fits: cut off they would read alike.
+        table.add_column(heading, justify="left" if number in (0, 5) else "right", no_wrap=number > 0, overflow="fold")
     for row in rows:
         style = "bold green" if row.name in chosen else "bright_black" if row.name in dominated else None
         table.add_row(*(escape(cell) for cell in _cells(row)[:columns]), style="red" if row.failure else style)
@@ -68,7 +69,7 @@ def _cells(row: Row) -> list[str]:
         return [row.name, "failed", "", "", "", "", "", cold, size]
     accuracy, latency = row.accuracy, row.latency
     model, whole = latency.model, latency.end_to_end
-    change, worst = ("no float\nbundle given", "") if row.lacks_reference else _change(row.change)
+    change, worst = ("no float\nbundle measured", "") if row.lacks_reference else _change(row.change)
     return [
         row.name, f"{accuracy.miou_pct:.2f}\n{accuracy.miou_low_pct:.1f} to {accuracy.miou_high_pct:.1f}", change,
         f"{model.p50_ms:.2f}/{model.p95_ms:.2f}/{model.p99_ms:.2f}", f"{whole.p50_ms:.2f}/{whole.p95_ms:.2f}/{whole.p99_ms:.2f}", worst,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.errors import DataError
+from rdd_deploy.frames import read_image
 
 IGNORE = 255
 """The one void label inside rdd_deploy; each data set maps its own void ids to it."""
@@ -92,7 +93,7 @@ class FileSplit(Split):
 
 def read_frame(path: Path) -> Frame:
     """Read a colour image as RGB uint8 (H, W, 3); raises DataError with the path if it can't be decoded."""
-    image = None if _cut_short(path) else cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = None if _cut_short(path) else read_image(path)
     if image is None:
         raise DataError(f"can't read the image {path}: {_why(path)}")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -103,7 +104,7 @@ def read_mask(path: Path) -> Labels:
     depth, colour = _png_kind(path)
     mask = _palette_indices(path) if colour == _PALETTE else None
     if mask is None:
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        mask = read_image(path, cv2.IMREAD_UNCHANGED) if path.is_file() else None
         if mask is not None and colour == _GREY and depth < 8:
             mask = mask // (255 // (2**depth - 1))  # OpenCV spreads 1, 2 and 4 bits over 0 to 255
     if mask is None:

@@ -25,7 +25,7 @@ def open_camvid(root: Path, split: str) -> FileSplit:
     if not frames.is_dir() or not masks.is_dir():
         raise DataError(
             f"no CamVid {split} split in {root}: expected the folders {split}/ and {split}annot/ with PNG files, "
-            f"as in the folder CamVid of {ARCHIVE}; put them there or set data.root"
+            f"as in the folder CamVid of {ARCHIVE}; put them there, or say where they are (data.root, --data)"
         )
     images = sorted(frames.glob("*.png"))
     if not images:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from rdd_deploy.data import open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.errors import DataError
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
     from rdd_deploy.runtime import Manifest
 
 
-def open_data(data: Data, split: str) -> Split:
-    """Open one split as a recipe's data part names it, fetching CamVid where it is missing."""
-    if data.name == "camvid":
+def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
+    """Open one split as a recipe's data part names it. A CamVid that is missing is fetched if ``fetch`` says so."""
+    if data.name == "camvid" and fetch:
         from rdd_deploy.data.download import fetch_camvid
 
         fetch_camvid(Path(data.root))
@@ -44,38 +46,59 @@ def data_provenance(data: Data) -> dict[str, str | int | None]:
     }
 
 
+class OtherClassesError(DataError):
+    """The data set is there, and has other classes than the bundle."""
+
+
 def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> Split:
-    """Open the data set that a bundle was made from.
+    """Open the data set that a bundle was made from; nothing is fetched.
 
     Args:
         root: where it lies here; default: where it lay when the bundle was made.
 
     Raises:
-        DataError: the manifest names no data set, or it isn't there, or its classes aren't the bundle's.
+        DataError: the manifest names no data set, or it isn't there, or (OtherClassesError) its classes aren't the bundle's.
     """
+    data = _recorded(manifest, root)
+    opened = open_data(data, split, fetch=False)
+    if tuple(opened.task.classes) != tuple(manifest.classes):
+        raise OtherClassesError(
+            f"the bundle '{manifest.name}' knows the classes {', '.join(manifest.classes)}, the {data.name} data has "
+            f"{', '.join(opened.task.classes)}; give the data that it was trained for with --data"
+        )
+    return opened
+
+
+def _recorded(manifest: Manifest, root: Path | None) -> Data:
+    """The data part of the recipe as the manifest tells it. Raises DataError."""
     from rdd_deploy.recipe import Data
 
     recorded: Mapping[str, Any] = manifest.provenance
     if not recorded.get("data"):
         raise DataError(f"the manifest of '{manifest.name}' names no data set to measure on; export the bundle again from its run folder")
     own: dict[str, Any] = {}  # what belongs to that data set alone
-    if recorded["data"] == "folder":
-        void_ids = [int(value) for value in str(recorded.get("data_void_ids") or "").split()]
-        own = {"classes": list(manifest.classes), "palette": list(manifest.palette), "void_ids": void_ids}
-    elif recorded["data"] == "streets":
-        own = {"seed": int(recorded.get("data_seed") or 0), "count": recorded.get("data_count")}
-    data = Data(
-        name=recorded["data"],
-        root=str(root or recorded.get("data_root") or "data"),
-        size=(int(recorded["data_height"]), int(recorded["data_width"])),
-        workers=0,
-        memory=False,
-        **own,
-    )
-    opened = open_data(data, split)
-    if tuple(opened.task.classes) != tuple(manifest.classes):
-        raise DataError(
-            f"the bundle '{manifest.name}' knows the classes {', '.join(manifest.classes)}, the {data.name} data has "
-            f"{', '.join(opened.task.classes)}; give the data that it was trained for with --data"
+    try:
+        if recorded["data"] == "folder":
+            void_ids = [int(value) for value in str(recorded.get("data_void_ids") or "").split()]
+            own = {"classes": list(manifest.classes), "palette": list(manifest.palette), "void_ids": void_ids}
+        elif recorded["data"] == "streets":
+            own = {"seed": int(recorded.get("data_seed") or 0), "count": recorded.get("data_count")}
+        return Data(
+            name=recorded["data"],
+            root=str(root or recorded.get("data_root") or "data"),
+            size=(int(recorded["data_height"]), int(recorded["data_width"])),
+            workers=0,
+            memory=False,
+            **own,
         )
-    return opened
+    except (KeyError, TypeError, ValueError) as error:  # also pydantic's
+        raise DataError(
+            f"the data set that the manifest of '{manifest.name}' names can't be opened: {_reason(error)}; "
+            "export the bundle again from its run folder"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False))
+    return f"it says nothing of {error}" if isinstance(error, KeyError) else str(error)

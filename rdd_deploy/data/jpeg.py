@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import cv2
+from rdd_deploy.frames import read_image
 
 _COMPLAINT = re.compile(rb"^(?:Corrupt JPEG data|Premature end of JPEG file).*\n?", re.MULTILINE)
 _LEFT_OVER = re.compile(rb"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
@@ -52,7 +52,7 @@ def first_damaged(paths: Sequence[Path]) -> tuple[Path, str] | None:
             if file.read(2) != b"\xff\xd8":
                 continue
         with complaints() as heard:
-            cv2.imread(str(path), cv2.IMREAD_COLOR)
+            read_image(path)
         if told := [line for line in heard if not _padding(path, line)]:
             return path, told[0]
     return None

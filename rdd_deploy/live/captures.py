@@ -14,6 +14,7 @@ import cv2
 
 from rdd_deploy import console
 from rdd_deploy.errors import SourceError
+from rdd_deploy.files import has_utf8_name
 from rdd_deploy.live.shot import Shot
 
 OPEN_TIMEOUT_MS = 5000
@@ -130,6 +131,8 @@ def open_video(path: Path) -> Capture:
         alone = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         return alone if alone.isOpened() else video
 
+    if not has_utf8_name(path):
+        raise SourceError(f"can't read the video {path}: OpenCV takes no name that isn't UTF-8; rename it")
     failure = f"can't read the video {path}: it is damaged or of a format that OpenCV doesn't decode; convert it to mp4"
     capture = Capture(path.name, False, opener, failure)
     capture.open()

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from rdd_deploy.errors import DiskError, SourceError
+from rdd_deploy.files import has_utf8_name
 from rdd_deploy.live.shot import Array
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
@@ -33,6 +34,8 @@ class Recorder:
     def __init__(self, path: Path, fps: float, clocked: bool) -> None:
         if path.suffix.lower() not in CODECS:
             raise SourceError(f"can't record to {path}: expected a name that ends in {', '.join(CODECS)}")
+        if not has_utf8_name(path):
+            raise DiskError(f"can't record to {path}: OpenCV takes no name that isn't UTF-8; choose another one")
         self.path, self._fps, self._clocked = path, fps, clocked
         self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
         self._writer: cv2.VideoWriter | None = None

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import cv2
-
 from rdd_deploy.errors import SourceError
+from rdd_deploy.frames import read_image
 from rdd_deploy.live.captures import open_camera, open_stream, open_video, without_password
 from rdd_deploy.live.shot import Shot
 
@@ -58,7 +57,7 @@ class Folder:
         index, self._index = self._index, self._index + 1
         started = time.perf_counter()
         path = self.paths[index]
-        frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        frame = read_image(path)
         if frame is None:
             raise SourceError(f"can't read the image {path}: it is empty, damaged or not an image")
         return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)  # type: ignore[arg-type]

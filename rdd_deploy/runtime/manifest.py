@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rdd_deploy.errors import BundleError
-from rdd_deploy.files import sha256, write_json
+from rdd_deploy.files import has_utf8_name, sha256, write_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -115,9 +115,11 @@ def read_manifest(folder: str | Path, verify: bool = True) -> Manifest:
         verify: also hash every file (about 1 ms a megabyte).
 
     Raises:
-        BundleError: folder, manifest or a file is missing; the manifest isn't valid; a file's content isn't the one that was exported.
+        BundleError: folder, manifest or a file is missing; the path isn't UTF-8; the manifest isn't valid; a file's content isn't the one that was exported.
     """
     folder = Path(folder)
+    if not has_utf8_name(folder):
+        raise BundleError(f"the path of the bundle {folder} isn't UTF-8, which no backend takes; rename it")
     manifest = _parse(folder / MANIFEST, _load(folder))
     for file, expected in manifest.files.items():
         path = folder / file

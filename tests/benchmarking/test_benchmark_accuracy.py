@@ -69,6 +69,19 @@ def test_the_reference_is_the_float_bundle_of_the_same_run() -> None:
     }  # fmt: skip
 
 
+def test_a_float_bundle_of_another_size_is_no_reference() -> None:
+    """Else what is lost by a smaller input would count as lost by 8 bits."""
+    large, small = {"input_height": 96, "input_width": 128}, {"input_height": 48, "input_width": 64}
+    rows = [
+        made_up.row("large", 9, 51, **large), made_up.row("large-int8", 2, 51, precision="int8", **large),
+        made_up.row("small-int8", 1, 50, precision="int8", **small),
+    ]  # fmt: skip
+    assert [reference.name if (reference := reference_of(row, rows)) else None for row in rows] == [None, "large", None]
+    rows.append(made_up.row("small", 3, 50, **small))
+    assert (found := reference_of(rows[2], rows)) is not None
+    assert found.name == "small"
+
+
 def test_disagreement_counts_known_pixels_only(toy_split) -> None:
     images = Images(toy_split)
     right, wrong = result_of(images, {}), result_of(images, {2: 14, 7: 60})
@@ -89,6 +102,14 @@ def test_the_gallery_shows_the_worst_first(toy_split) -> None:
     assert all(picture.jpeg[:2] == b"\xff\xd8" for one in exhibits for picture in one.pictures)
     assert gallery([], images) == []
     assert gallery(named[:1], images) == []
+
+
+def test_the_gallery_shows_who_disagrees(toy_split) -> None:
+    images = Images(toy_split)
+    named = [(f"right{number}", result_of(images, {})) for number in range(7)]
+    named[6] = ("wrong", result_of(images, {7: 60}))
+    (exhibit,) = gallery(named, images)
+    assert [picture.caption for picture in exhibit.pictures[3:]] == ["right0", "right1", "right2", "right3", "wrong"]
 
 
 def test_neighbours_in_a_video_are_shown_once() -> None:

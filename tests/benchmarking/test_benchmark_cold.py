@@ -1,5 +1,8 @@
 import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,6 +47,43 @@ def test_a_crash_is_a_reason_and_takes_nobody_along(tmp_path: Path, monkeypatch:
     with pytest.raises(ColdFailure) as error:
         cold_start(Candidate("toy", "bundle", tmp_path))
     assert str(error.value) == words
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_it_ends_with_the_benchmark(tmp_path: Path) -> None:
+    """Killed while a cold start compiles, the benchmark leaves neither that process nor what it started, nor its files."""
+    (tmp_path / "tmp").mkdir()
+    compiler = f"import os, tempfile, time; open(os.path.join(os.environ['TORCHINDUCTOR_CACHE_DIR'], 'half'), 'w'); print(os.getpid(), file=open({str(tmp_path / 'pid')!r}, 'w')); time.sleep(60)"
+    opening = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {compiler!r}])"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys, rdd_deploy.benchmarking.runners as runners\nrunners.Candidate.open = lambda self: exec({opening!r}, {{}})\n"
+    )
+    script = (
+        "from pathlib import Path; from rdd_deploy.benchmarking.cold import *; cold_start(Candidate('toy', 'torch-compile', Path('x')))"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as benchmark:
+        wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().endswith("\n"))
+        assert list((tmp_path / "tmp").glob("*/half"))
+        benchmark.kill()
+    compiling = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}")
+    wait_for(lambda: not compiling.exists() or "Z" in (compiling / "stat").read_text().split()[2])
+    wait_for(lambda: not list((tmp_path / "tmp").iterdir()))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH")
+def test_a_module_in_the_present_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_cold_start: None) -> None:
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('of the present folder')")
+    monkeypatch.chdir(tmp_path)
+    assert cold_start(Candidate("toy", "bundle", toy_bundle(tmp_path / "toy"), "cpu", 1)).runs == 1
 
 
 def test_reasons_are_one_line() -> None:

@@ -70,7 +70,7 @@ def test_without_a_float_bundle_no_drop_is_promised() -> None:
     assert (decision.chosen, decision.nearest) == (None, "int8")
     assert decision.sentence == (
         "none on cpu within 50 points of the float mIoU; the nearest is int8 with 10.00 ms, mIoU 69.50 % "
-        "(its drop is unknown, since no float bundle of its run was given: measure that one, too)"
+        "(its drop is unknown, since no float bundle of its run and input size was measured: add that one)"
     )
     assert decide([alone], "cpu", 15, None, "model-p50").chosen == "int8"
     assert decide([alone, FLOAT], "cpu", None, 50.0, "model-p50").chosen == "float"

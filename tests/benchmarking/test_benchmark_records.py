@@ -6,14 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from rdd_deploy.benchmarking.compare import differences, merged
-from rdd_deploy.benchmarking.records import Row, read_benchmark, write_benchmark
+from rdd_deploy.benchmarking.records import Row, read_benchmark
 from rdd_deploy.benchmarking.story import judged
 from rdd_deploy.errors import BundleError
+from rdd_deploy.report import write_report
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
     full = judged(made_up.benchmark(made_up.row("float", 30, 70), made_up.row("int8", 10, 69, drop=1), made_up.failed("x", "why")), 15, 2)
-    write_benchmark(tmp_path / "benchmark.json", full)
+    write_report(tmp_path, full, [], [(0, 0, 255), (0, 255, 0), (255, 0, 0)])
     assert read_benchmark(tmp_path / "benchmark.json") == full
     raw = json.loads((tmp_path / "benchmark.json").read_text())
     assert raw["schema_version"] == 1
@@ -93,6 +94,16 @@ def test_rows_measured_otherwise_stand_apart(machine: dict, protocol: dict, diff
     assert both.decisions[0].chosen is None
     assert [(apart.source, apart.differences) for apart in both.apart] == [("old.json", [difference])]
     assert difference in both.warnings[0]
+
+
+def test_references_and_warnings_of_earlier_rows_come_along() -> None:
+    """The float bundle that a joined row was compared with is the earlier one, whatever it is called now."""
+    old = made_up.benchmark(made_up.row("float", 33, 70), made_up.row("int8", 10, 69, drop=1), warnings=["the machine was unsteady"])
+    both = merged(made_up.benchmark(made_up.row("float", 30, 20), made_up.row("int8", 9, 19, drop=1)), [(Path("old.json"), old)])
+    references = {row.name: row.change and row.change.reference for row in both.rows}
+    earlier = "float (2026-01-02 03:04)"
+    assert references == {"float": None, "int8": "float", earlier: None, "int8 (2026-01-02 03:04)": earlier}
+    assert both.warnings == ["old.json: the machine was unsteady"]
 
 
 def test_rows_that_stood_apart_in_an_earlier_file_come_along() -> None:

@@ -42,6 +42,17 @@ def test_rows_of_another_machine_are_neither_chosen_nor_grey(monkeypatch: pytest
     assert "gpu-float" in on_gpu
 
 
+def test_names_stay_apart_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = StringIO()
+    monkeypatch.setattr(console, "out", Console(file=file, force_terminal=True, color_system=None, width=60, highlight=False))
+    show(made_up.benchmark(made_up.row("onnxruntime-fp32", 30, 70), made_up.row("onnxruntime-int8", 10, 69, drop=1)))
+    table = file.getvalue().replace("\n", "").replace(" ", "")
+    names = "".join(line[:20].strip() for line in file.getvalue().splitlines()[1:])
+    assert "fp32" in names
+    assert "int8" in names
+    assert "…" not in table
+
+
 def test_a_row_without_a_float_bundle_is_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = printed(made_up.benchmark(made_up.row("int8", 10, 69, precision="int8")), monkeypatch)
     assert "no float" in alone

@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def read_all(source: Source) -> list[str]:
         names.append(shot.name)
     source.close()
     return names
+
+
+def test_names_that_are_not_utf8(video: Path, folder: Path, tmp_path: Path) -> None:
+    """OpenCV would end the process."""
+    images = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
+    shutil.copytree(folder, images)
+    (images / "frame3.png").rename(images / os.fsdecode(b"frame3\xff.png"))
+    assert len(read_all(open_(str(images)))) == 12
+    shutil.copy(video, images / "drive.avi")
+    with pytest.raises(SourceError, match="takes no name that isn't UTF-8; rename it"):
+        open_(str(images / "drive.avi"))
 
 
 def test_video_is_read_whole(video: Path) -> None:

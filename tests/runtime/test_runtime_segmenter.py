@@ -133,9 +133,10 @@ def test_closed(tmp_path: Path) -> None:
         bundle(random_frame(4, 4))
 
 
-def test_threads_must_be_positive(tmp_path: Path) -> None:
-    with pytest.raises(RddError, match="asked for 0 threads; expected 1 or more"):
-        Segmenter.load(toy_bundle(tmp_path / "toy"), threads=0)
+@pytest.mark.parametrize(("threads", "expected"), [(0, "1 or more"), (5000, "1024 at most")])
+def test_nonsensical_numbers_of_threads_are_refused(tmp_path: Path, threads: int, expected: str) -> None:
+    with pytest.raises(RddError, match=f"asked for {threads} threads; expected {expected}"):
+        Segmenter.load(toy_bundle(tmp_path / "toy"), threads=threads)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

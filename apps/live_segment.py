@@ -68,6 +68,8 @@ def parse(arguments: list[str]) -> LiveOptions:
         parser.error(f"--opacity is {given.opacity}; expected 0 to 1")
     if any(not 0 <= value <= 255 for value in given.data_void):
         parser.error(f"--data-void is {given.data_void}; expected ids from 0 to 255")
+    if given.data_void and given.labels is None:
+        parser.error("--data-void says what masks mean, and there are none; give --labels, too, or leave it out")
     fields = vars(given) | {"bundles": tuple(given.bundle), "data_void": tuple(given.data_void)}
     fields["size"] = parse_size(given.size) if given.size else None
     del fields["bundle"]

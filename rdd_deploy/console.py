@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -14,6 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from rdd_deploy.errors import RddError
+
+_USERS_OWN = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
+"""What is wrong with a path that somebody named, wherever it is noticed."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -45,6 +49,11 @@ def run(app: Callable[..., Any]) -> None:
     except RddError as error:
         err.print(f"[red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _USERS_OWN or error.filename is None:
+            raise
+        err.print(f"[red]error:[/] can't use {escape(os.fsdecode(error.filename))}: {error.strerror}; check its name and permissions")
+        sys.exit(RddError.exit_code)
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:

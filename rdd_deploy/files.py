@@ -22,6 +22,11 @@ def replacing(path: Path) -> Iterator[Path]:
         DiskError: the folder or file can't be written (no space left, no permission).
     """
     path = Path(path)
+    if path.is_symlink():  # the link stays
+        path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or pipe is written to, not replaced
+        yield path
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

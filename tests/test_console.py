@@ -35,6 +35,12 @@ def ended(what: str) -> tuple[int, str]:
         ("errors.GateError('worse')", 4, "error: worse\n"),
         ("errors.DivergedError('nan')", 5, "error: nan\n"),
         ("KeyboardInterrupt", 130, "interrupted\n"),
+        (
+            "PermissionError(13, 'Permission denied', '/x/y')",
+            2,
+            "error: can't use /x/y: Permission denied; check its name and permissions\n",
+        ),
+        ("OSError(36, 'File name too long', b'/x')", 2, "error: can't use /x: File name too long; check its name and permissions\n"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_its_code(what: str, code: int, text: str) -> None:

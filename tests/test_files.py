@@ -58,6 +58,21 @@ def test_files_of_one_result_are_replaced_together_or_not_at_all(tmp_path: Path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "second", "taken"]
 
 
+def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    files.write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.write_text(tmp_path / "pipe", "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "target"]
+
+
 def test_any_name_can_be_written_down(tmp_path: Path) -> None:
     name = os.fsdecode(b"b\xff")
     files.write_json(tmp_path / "file.json", {"name": name})

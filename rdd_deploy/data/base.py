@@ -93,7 +93,7 @@ class FileSplit(Split):
 
 def read_frame(path: Path) -> Frame:
     """Read a colour image as RGB uint8 (H, W, 3); raises DataError with the path if it can't be decoded."""
-    image = None if _cut_short(path) else read_image(path)
+    image = read_image(path)
     if image is None:
         raise DataError(f"can't read the image {path}: {_why(path)}")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -104,7 +104,7 @@ def read_mask(path: Path) -> Labels:
     depth, colour = _png_kind(path)
     mask = _palette_indices(path) if colour == _PALETTE else None
     if mask is None:
-        mask = read_image(path, cv2.IMREAD_UNCHANGED) if path.is_file() else None
+        mask = read_image(path, cv2.IMREAD_UNCHANGED)
         if mask is not None and colour == _GREY and depth < 8:
             mask = mask // (255 // (2**depth - 1))  # OpenCV spreads 1, 2 and 4 bits over 0 to 255
     if mask is None:
@@ -139,20 +139,8 @@ def _palette_indices(path: Path) -> Labels | None:
     try:
         with Image.open(path) as image:
             return np.array(image, np.uint8)
-    except (OSError, SyntaxError):
+    except (OSError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _cut_short(path: Path) -> bool:
-    """Whether a file is missing, or a JPEG without its end marker: OpenCV would fill the rest with grey and say so to nobody."""
-    try:
-        with path.open("rb") as file:
-            if file.read(2) != b"\xff\xd8":
-                return False
-            file.seek(max(0, path.stat().st_size - 65536))  # some cameras append to the picture
-            return b"\xff\xd9" not in file.read()
-    except OSError:
-        return True
 
 
 def _why(path: Path) -> str:

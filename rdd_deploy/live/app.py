@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ from rdd_deploy.runtime import Segmenter
 
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0
+MAX_RECORD_FPS = 60.0
+"""Of what follows the clock; a file that is played whole keeps its own rate."""
 MAX_PARALLEL = 4
 """So many frames of a file are worked on at a time, at most: a bound on memory."""
 
@@ -64,8 +68,15 @@ def live(options: LiveOptions) -> int:
             raise
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
+        if options.realtime and not source.live and source.fps is None:
+            console.warn(f"{source.title} tells no rate of its own: it is played whole, not in real time")
+            options = replace(options, realtime=False)
         clocked = source.live or options.realtime
-        recorder = Recorder(options.record, min(source.fps or RECORD_FPS, 60.0), clocked) if options.record else None
+        recorder = (
+            Recorder(options.record, min(source.fps or RECORD_FPS, MAX_RECORD_FPS if clocked else math.inf), clocked)
+            if options.record
+            else None
+        )
         screen: Screen = Headless() if options.headless else Window("rdd_deploy")
         stack.callback(screen.close)
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
@@ -89,7 +100,7 @@ def _check_files(options: LiveOptions) -> None:
     source = Path(options.source.removeprefix("file://")) if options.source else None
     named = [(name, path) for name, path in (("--source", source), ("--record", options.record), ("--stats", options.stats)) if path]
     for (first, one), (second, other) in combinations(named, 2):
-        if one.resolve() == other.resolve():
+        if os.path.realpath(one) == os.path.realpath(other):
             raise DiskError(f"{first} and {second} are the same file, {other}; it would be overwritten, give {second} a name of its own")
     stats, save_to = options.stats, options.save_to
     if stats is not None and (stats.is_dir() or not _writable(stats.parent)):
@@ -197,8 +208,9 @@ def _sum_up(record: dict[str, Any], recorder: Recorder | None) -> None:
     console.say(line)
     for number, bundle in enumerate(record["bundles"], 1):
         if bundle["miou_pct"] is not None:
-            console.say(f"bundle {number} {bundle['name']}: mIoU {bundle['miou_pct']:.1f} % over {bundle['frames']} frames")
-    if record["disagreement_pct"] is not None:
-        console.say(f"the bundles of the split view differ on {record['disagreement_pct']:.2f} % of the pixels")
+            console.say(f"bundle {number} {bundle['name']}: mIoU {bundle['miou_pct']:.1f} % over {bundle['labelled_frames']} frames")
+    for pair in record["disagreements"]:
+        first, second = pair["bundles"]
+        console.say(f"bundles {first} and {second} differ on {pair['pct']:.2f} % of the pixels of {pair['frames']} frames")
     if recorder is not None and recorder.frames:
         console.say(f"recorded {recorder.frames} frames to {recorder.path}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import cv2
 
@@ -20,6 +20,9 @@ from rdd_deploy.live.shot import Shot
 OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 3000
 """A stream that is silent for so long counts as lost and is opened anew."""
+
+MAX_FPS = 1000
+"""Streams without a rate claim more."""
 
 MAX_CAMERAS = 1000
 """OpenCV takes the hundreds beyond for the choice of a back end, and crashes below 0."""
@@ -61,7 +64,7 @@ class Capture:
             raise SourceError(self._failure)
         self._capture = capture
         fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.fps = fps if 1 <= fps <= 1000 else None
+        self.fps = fps if 0 < fps <= MAX_FPS else None
         self.frames = int(frames) if frames > 0 else None
 
     def read(self) -> Shot | None:
@@ -175,13 +178,18 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown: user and password replaced. Raises SourceError, without the address, if it can't be taken apart."""
+    """The address as it may be shown: what may be a secret (user and password, the query) replaced.
+
+    Raises SourceError, without the address, if it can't be taken apart.
+    """
     try:
-        parts = urlsplit(url)
+        urlsplit(url)
     except ValueError:  # its message may hold the password, too
         raise SourceError(
             "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
         ) from None
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+    scheme, separator, rest = url.partition("://")
+    # By hand: a password with a slash in it, which should be %2F, would end the host for the parser, and be shown.
+    secret, at, rest = rest.rpartition("@")
+    rest, question, query = rest.partition("?")
+    return f"{scheme}{separator}{'***' * bool(secret)}{at}{rest}{question}{'***' * bool(query)}"

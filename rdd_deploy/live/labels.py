@@ -77,7 +77,7 @@ def _numbered(folder: Path, masks: dict[str, Path], source: Capture) -> dict[str
     named = {f"{int(stem):06d}": path for stem, path in masks.items() if stem.isdecimal()}
     if len(named) != len(masks) or not named:
         odd = next((stem for stem in masks if not stem.isdecimal()), None)
-        got = f"{odd}.png isn't a number" if odd else "it holds no PNG"
+        got = f"{odd}.png isn't a number" if odd else "two of them have the same number" if masks else "it holds no PNG"
         raise SourceError(f"the masks in {folder} don't match {source.title}: {got}; expected the frame's number from 0, like 000017.png")
     last = max(map(int, named))
     if source.frames is not None and last >= source.frames:

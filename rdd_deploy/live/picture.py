@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from rdd_deploy.errors import DiskError
-from rdd_deploy.files import write_bytes
+from rdd_deploy.files import write_together
 from rdd_deploy.live.hud import Hud
 from rdd_deploy.live.overlay import Overlay
 from rdd_deploy.live.shot import Array, Result
@@ -80,11 +80,13 @@ class Picture:
         for answer, one in zip(result.answers, labels, strict=True):
             which = f"_{answer.bundle + 1}" if len(labels) > 1 else ""
             images[f"{stem}_labels{which}.png"] = one
+        contents = {}
         for name, image in images.items():
             good, encoded = cv2.imencode(".png", image)
             if not good:
                 raise DiskError(f"can't encode {name} as PNG")
-            write_bytes(folder / name, encoded.tobytes())
+            contents[folder / name] = encoded.tobytes()
+        write_together(contents)
         return folder / f"{stem}.png"
 
     def _one(self, bundle: int, frame: Array, labels: Array, canvas: Array | None) -> Array:
@@ -111,7 +113,7 @@ class Picture:
             bundle = stats.bundles[answer.bundle]
             if bundle.confusion.matrix.any():
                 lines.append(f"mIoU {100 * bundle.confusion.miou:.1f} %" + (f" ({answer.bundle + 1})" if len(result.answers) > 1 else ""))
-        differ = stats.disagreement.recent_percent()
+        differ = stats.disagreement.recent_percent() if stats.disagreement else None
         if len(result.answers) > 1 and differ is not None:
             lines.append(f"left | right differ {differ:.1f} %")
         return lines + ["paused"] * paused

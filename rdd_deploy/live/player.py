@@ -9,6 +9,7 @@ from rdd_deploy import console
 from rdd_deploy.errors import DiskError
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.grabber import Grabber
+from rdd_deploy.live.hud import HELP
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.overlay import disagreement, step
@@ -55,6 +56,7 @@ class Player:
         self._last: tuple[Result, list[Array] | None] | None = None
         self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
         self._paused = self.quit = self._redraw = False
+        self._told_attempt = 0
         if options.split:
             self._toggle_split()
 
@@ -88,13 +90,16 @@ class Player:
 
     def _show(self, result: Result) -> None:
         started = time.perf_counter()
+        if self._told_attempt:
+            self._told_attempt = 0
+            console.say(f"{self._source.title}: connected again")
         drawn_on = self._screen.visible or self._recorder is not None
         # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
         labels = self._restored(result) if drawn_on or result.shot.truth is not None or len(result.answers) > 1 else None
         self._last, self._last_s = (result, labels), started
         self._stats.answered(result, labels, self._truth_classes)
         if labels is not None and len(labels) > 1:
-            self._stats.disagreement.add(disagreement(*labels))
+            self._stats.differed((answer.bundle for answer in result.answers), disagreement(*labels))
         drawing = time.perf_counter()
         canvas = self._picture.draw(result, labels, self.drops) if labels is not None and drawn_on else None
         drawn = time.perf_counter()
@@ -120,6 +125,7 @@ class Player:
         """No new frame: keep the picture alive, and say so if the source is silent."""
         now = time.perf_counter()
         trouble = self._trouble(now)
+        self._tell(now)
         if self._redraw or (trouble and now - self._trouble_s > TROUBLE_S):
             self._redraw, self._trouble_s = False, now
             if not self._screen.visible and self._recorder is None:
@@ -133,6 +139,13 @@ class Player:
                 self._screen.show(canvas)
             else:
                 self._deliver(canvas)
+
+    def _tell(self, now: float) -> None:
+        """Where there is no picture to say so, say in words that the source is lost; once for every attempt to open it again."""
+        loss = self._grabber.loss
+        if loss is not None and not self._screen.visible and loss.attempt != self._told_attempt:
+            self._told_attempt = loss.attempt
+            console.warn(f"{self._source.title}: {loss.sentence(now)}")
 
     def _trouble(self, now: float) -> str:
         if self._paused or not self._source.live:
@@ -156,9 +169,11 @@ class Player:
             self._toggle_split()
         elif key in "+=-_":
             self._picture.opacity = step(self._picture.opacity, 1 if key in "+=" else -1)
-            self._picture.notice(f"opacity {self._picture.opacity:.0%}")
+            self._say(f"opacity {self._picture.opacity:.0%}")
         elif key in "hH":
             self._picture.help = not self._picture.help
+            if not self._screen.visible:
+                console.say("keys: " + ", ".join(line.replace("\t", " ") for line in HELP))
         elif key in "sS":
             self._save()
 
@@ -172,6 +187,8 @@ class Player:
         self._paused_s = self._last_s = now
         if self._recorder is not None:
             self._recorder.pause()
+        if not self._screen.visible:
+            console.say("paused" if self._paused else "goes on")
 
     def _switch(self, index: int) -> None:
         if index >= len(self._segmenters):

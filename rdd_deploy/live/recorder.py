@@ -63,7 +63,7 @@ class Recorder:
         for _ in range(self._due(now_s)):
             self._writer.write(canvas)
             self.frames += 1
-        if self.frames % 64 == 0 and shutil.disk_usage(self.path.parent).free < RESERVE_BYTES:
+        if shutil.disk_usage(self.path.parent).free < RESERVE_BYTES:
             self.full = True
             self.close()
 

@@ -121,6 +121,8 @@ def open_source(
         return _default(size, streets_live, say)
     if source == "streets":
         return _streets(size, streets_live)
+    if not source:
+        raise SourceError("got an empty --source; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'")
     if size is not None:
         raise SourceError(f"--size is for a camera or the streets; {without_password(source)} has its own size, leave the option out")
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
@@ -129,7 +131,7 @@ def open_source(
     if path.is_dir():
         return Folder(path)
     if not path.exists():
-        hint = f"; for a camera: --camera {source}" if source.isdigit() else ""
+        hint = f"; for a camera: --camera {source}" if source.isdecimal() else ""
         raise SourceError(
             f"there is no {path}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
         )
@@ -154,4 +156,4 @@ def _streets(size: tuple[int, int] | None, live: bool) -> Streets:
 
 def natural(path: Path) -> list[tuple[int, int, str]]:
     """Sort key: frame2 before frame10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path.name) if part]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -74,7 +74,7 @@ class BundleStats:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
-        self.frames = 0
+        self.frames = self.labelled = 0
         self.confusion = Confusion(segmenter.classes)
         self.flicker = Mean()
 
@@ -89,6 +89,7 @@ class BundleStats:
             "device": bundle.device,
             "provider": bundle.provider,
             "frames": self.frames,
+            "labelled_frames": self.labelled,
             "miou_pct": accuracy["miou_pct"] if seen else None,
             "iou_pct": accuracy["iou_pct"] if seen else None,
             "flicker_pct": self.flicker.percent(),
@@ -102,7 +103,8 @@ class Stats:
         self.stages = {name: Meter() for name in STAGES}
         self.age = Meter()
         self.bundles = [BundleStats(segmenter) for segmenter in segmenters]
-        self.disagreement = Mean()
+        self.disagreements: dict[tuple[int, ...], Mean] = {}
+        """Of each pair that the split view showed, by the numbers of its bundles, counted from 0; the last one shown is the last."""
         self.frames = 0
         self._started = time.perf_counter()
         self._first_s = self._last_s = self._resumed_s = 0.0
@@ -124,6 +126,19 @@ class Stats:
             bundle = self.bundles[answer.bundle]
             if tuple(truth_classes) == bundle.segmenter.classes:
                 bundle.confusion.add(result.shot.truth, predicted)
+                bundle.labelled += 1
+
+    def differed(self, bundles: Iterable[int], share: float) -> None:
+        """Count a frame of the split view: ``share`` of its pixels, in [0, 1], isn't the same in both bundles."""
+        pair = tuple(sorted(bundles))
+        mean = self.disagreements.pop(pair, None) or Mean()
+        mean.add(share)
+        self.disagreements[pair] = mean
+
+    @property
+    def disagreement(self) -> Mean | None:
+        """Of the pair that was shown last."""
+        return next(reversed(self.disagreements.values()), None)
 
     def shown(self, draw_ms: float, show_ms: float, grabbed_s: float) -> None:
         """The frame is out: on the screen, in the file, or, headless, done with."""
@@ -152,6 +167,8 @@ class Stats:
 
         Stages are the time of one frame, also where ``workers`` of them are in ``prepare`` and ``infer`` at a time.
 
+        ``disagreement_pct`` is that of the pair that the split view showed last, ``disagreements`` that of every pair.
+
         ``fps`` counts from the first shown frame to the last. ``end_to_end_ms`` is the age of a frame when it is shown: from the grab of
         a camera or stream, from the start of reading of a file.
         """
@@ -169,7 +186,11 @@ class Stats:
             "drops": drops,
             "reconnects": reconnects,
             "bad_frames": bad_frames,
-            "disagreement_pct": self.disagreement.percent(),
+            "disagreement_pct": self.disagreement.percent() if self.disagreement else None,
+            "disagreements": [
+                {"bundles": [index + 1 for index in pair], "frames": mean.count, "pct": mean.percent()}
+                for pair, mean in self.disagreements.items()
+            ],
             "bundles": [bundle.record() for bundle in self.bundles],
             "versions": versions(),
         }

@@ -123,7 +123,11 @@ class Headless:
         import tty
 
         self._fd = sys.stdin.fileno()
-        if os.tcgetpgrp(self._fd) != os.getpgrp():
+        try:
+            foreground = os.tcgetpgrp(self._fd) == os.getpgrp()
+        except OSError:  # another session's terminal
+            return
+        if not foreground:
             return  # in the background reading the terminal would stop the process
         self._saved = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd)

@@ -153,7 +153,7 @@ def _load(folder: Path) -> Any:
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{path} isn't JSON ({error}); copy the bundle again, or export it again") from error
     except OSError as error:
         raise BundleError(f"can't read {path}: {error.strerror or error}; check its permissions") from error

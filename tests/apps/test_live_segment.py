@@ -104,6 +104,7 @@ def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], v
         (["--source", "streets", "--record", "x.gif"], "error: can't record to x.gif"),
         (["--max-frames", "0"], "error: --max-frames is 0; expected 1 or more"),
         (["--opacity", "2"], "error: --opacity is 2.0; expected 0 to 1"),
+        (["--data-void", "11"], "error: --data-void says what masks mean, and there are none; give --labels, too, or leave it out"),
     ],
 )
 def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path, bundles: list[str], arguments: list[str], sentence: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import threading
 import time
@@ -365,6 +367,70 @@ def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypat
     assert names == {"", "overlay.png", "labels_1.png", "labels_2.png"}
     (labels,) = (tmp_path / "saved").glob("*labels_1.png")
     assert np.asarray(cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)).max() <= 2
+
+
+def test_each_pair_of_the_split_view_has_its_own_disagreement(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = tmp_path / "same"
+    shutil.copytree(bundles[0], same)
+    monkeypatch.setattr(app, "Headless", Screen)
+    Screen.script = {15: "3"}  # the chosen one goes left, what was left goes right
+    record = run(tmp_path, bundles[0], same, bundles[1], source=str(video), split=True, threads=1)
+    first, second = record["disagreements"]
+    assert (first["bundles"], first["pct"]) == ([1, 2], 0)
+    assert second["bundles"] == [1, 3]
+    assert second["pct"] > 90
+    assert first["frames"] + second["frames"] == 40
+    assert record["disagreement_pct"] == second["pct"]
+    assert "bundles 1 and 2 differ on 0.00 % of the pixels of" in capsys.readouterr().out
+
+
+def test_the_frames_behind_an_miou_are_counted(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "masks").mkdir()
+    for index in (3, 17):
+        cv2.imwrite(str(tmp_path / "masks" / f"{index}.png"), np.zeros((48, 64), np.uint8))
+    (bundle,) = run(tmp_path, bundles[0], source=str(video), labels=tmp_path / "masks")["bundles"]
+    assert (bundle["frames"], bundle["labelled_frames"]) == (40, 2)
+    assert "% over 2 frames" in capsys.readouterr().out
+
+
+def test_a_folder_has_no_rate_to_keep_to(
+    tmp_path: Path, bundles: tuple[Path, Path], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(tmp_path, bundles[0], source=str(folder), realtime=True)
+    assert (record["frames"], record["drops"]) == (12, 0)
+    assert "tells no rate of its own: it is played whole, not in real time" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fps", [0.5, 120.0])
+def test_a_recording_of_a_file_keeps_its_rate(tmp_path: Path, bundles: tuple[Path, Path], fps: float) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "odd.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
+    for _ in range(6):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    run(tmp_path, bundles[0], source=str(tmp_path / "odd.mp4"), record=tmp_path / "seen.mp4")
+    capture = cv2.VideoCapture(str(tmp_path / "seen.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps)
+    assert count(tmp_path / "seen.mp4") == 6
+
+
+def test_without_a_picture_a_lost_stream_is_said_in_words(
+    tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(grabber, "FIRST_PAUSE_S", 0.1)
+    with MjpegCamera() as camera:
+        lost, back = threading.Timer(0.5, camera.vanish), threading.Timer(1.0, camera.come_back)
+        for timer in (lost, back):
+            timer.start()
+        assert run(tmp_path, bundles[0], source=camera.url, max_frames=60)["reconnects"] == 1
+        for timer in (lost, back):
+            timer.join()
+    said = capsys.readouterr()
+    assert re.search(r"video\.mjpg: connection lost \d+ s ago, trying again .*\(attempt 1\)", said.err)
+    assert "video.mjpg: connected again" in said.out
 
 
 def test_a_frame_that_cant_be_saved_ends_nothing(

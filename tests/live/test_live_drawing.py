@@ -70,7 +70,7 @@ def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:
         result = Result(Shot(np.zeros((10, 10, 3), np.uint8), 0, "0", 0.0, 4.0, right), answers)
         picture = Picture([first, second], stats, 0.5)
         stats.answered(result, [right, wrong], first.classes)
-        stats.disagreement.add(disagreement(right, wrong))
+        stats.differed((0, 1), disagreement(right, wrong))
         stats.shown(3.0, 5.0, 0.0)
         stats.age = Meter()
         stats.age.add(20.0)

@@ -130,6 +130,26 @@ def test_unreachable_stream_hides_its_password() -> None:
     with pytest.raises(SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"):
         open_("http://me:secret@127.0.0.1:9/x")
     assert without_password("rtsp://h/x") == "rtsp://h/x"
+    assert without_password("rtsp://me:sec/ret#@h:1/x") == "rtsp://***@h:1/x"
+    assert without_password("http://h/x?user=me&password=secret") == "http://h/x?***"
+
+
+def test_odd_names_are_sorted(tmp_path: Path) -> None:
+    for name in ("\u00b22.png", "1\u00b2.png", "10.png", "9.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((48, 64, 3), np.uint8))
+    assert read_all(open_(str(tmp_path)))[1:3] == ["9", "10"]
+
+
+def test_two_masks_of_one_frame_are_named_as_such(video: Path, tmp_path: Path) -> None:
+    for name in ("5", "000005"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((48, 64), np.uint8))
+    with pytest.raises(SourceError, match="two of them have the same number; expected the frame's number from 0"):
+        LabelFolder(tmp_path, open_(str(video)), 3, ())
+
+
+def test_an_empty_source_is_refused() -> None:
+    with pytest.raises(SourceError, match="got an empty --source"):
+        open_("")
 
 
 @pytest.mark.parametrize(

@@ -126,12 +126,14 @@ def open_camera(index: int, size: tuple[int, int] | None) -> Capture:
 def open_video(path: Path) -> Capture:
     """A video file, played whole. Raises SourceError."""
 
+    name = str(path.absolute())  # FFmpeg would take what stands before a colon for a protocol
+
     def opener() -> Any:
-        video = cv2.VideoCapture(str(path))
+        video = cv2.VideoCapture(name)
         width, height = video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)
         if not path.is_file() or not 0 < width * height <= SMALL:
             return video
-        alone = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+        alone = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         return alone if alone.isOpened() else video
 
     if not has_utf8_name(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -76,6 +77,10 @@ class Picture:
     def save(self, folder: Path, source: str, result: Result, labels: Sequence[Array]) -> Path:
         """Write the frame, each bundle's label map and the overlay as PNG; returns the frame's path. Raises DiskError."""
         stem = re.sub(r"[^\w.-]+", "_", f"{source}-{result.shot.name}").strip("._") or "frame"
+        first, number = stem, 1
+        while os.path.exists(folder / f"{stem}.png"):  # another view of it, or another run's
+            number += 1
+            stem = f"{first}-{number}"
         images = {f"{stem}.png": result.shot.frame, f"{stem}_overlay.png": self.overlay(result, labels)}
         for answer, one in zip(result.answers, labels, strict=True):
             which = f"_{answer.bundle + 1}" if len(labels) > 1 else ""

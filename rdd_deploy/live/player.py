@@ -198,13 +198,13 @@ class Player:
         # In split view the chosen bundle goes left, and what was left goes right.
         split = len(self._inference.active) > 1 and others and self._comparable(index, others[0])
         self._inference.active = (index, *others) if split else (index,)
-        self._say(f"bundle {index + 1}: {self._segmenters[index].manifest.name}")
+        self._say(f"bundle {index + 1}: {self._segmenters[index].manifest.name}{self._from_when()}")
 
     def _toggle_split(self) -> None:
         active = self._inference.active
         if len(active) > 1:
             self._inference.active = active[:1]
-            self._say("split view off")
+            self._say(f"split view off{self._from_when()}")
             return
         order = [(active[0] + offset) % len(self._segmenters) for offset in range(1, len(self._segmenters))]
         second = next((index for index in order if self._comparable(active[0], index)), None)
@@ -212,7 +212,11 @@ class Player:
             self._say("split view needs a second bundle of the same classes: --bundle A B")
             return
         self._inference.active = (active[0], second)
-        self._say(f"left: bundle {active[0] + 1}, right: bundle {second + 1}")
+        self._say(f"left: bundle {active[0] + 1}, right: bundle {second + 1}{self._from_when()}")
+
+    def _from_when(self) -> str:
+        """The held frame stays as it is: what it shows, and what is saved of it, was answered before the pause."""
+        return ", after the pause" if self._paused else ""
 
     def _comparable(self, first: int, second: int) -> bool:
         return self._segmenters[first].classes == self._segmenters[second].classes

@@ -91,7 +91,7 @@ class Recorder:
     def _open(self, canvas: Array) -> None:
         self._size = (canvas.shape[1], canvas.shape[0])
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self._part), codec, self._fps, self._size)
+        self._writer = cv2.VideoWriter(str(self._part.absolute()), codec, self._fps, self._size)
         if not self._writer.isOpened():
             self._writer = None
             self._part.unlink(missing_ok=True)
@@ -117,7 +117,7 @@ def _even(canvas: Array) -> Array:
 
 
 def _plays(path: Path) -> bool:
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path.absolute()))
     good = capture.isOpened() and capture.grab()
     capture.release()
     return bool(good)

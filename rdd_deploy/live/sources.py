@@ -135,6 +135,12 @@ def open_source(
         raise SourceError(
             f"there is no {path}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
         )
+    if camera_file := re.fullmatch(r"/dev/video(\d+)", source):
+        return open_camera(int(camera_file[1]), None)
+    if not path.is_file():  # a pipe would hold OpenCV, and with it this process, until somebody writes
+        raise SourceError(
+            f"{path} is neither a file nor a folder; expected a video file, a folder of images, or an rtsp:// or http:// address"
+        )
     return open_video(path)
 
 

@@ -369,6 +369,24 @@ def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypat
     assert np.asarray(cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)).max() <= 2
 
 
+def test_a_frame_saved_twice_is_there_twice_and_a_pause_holds_the_picture(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is saved while paused is what is shown: the answers of before."""
+
+    class Unseen(Screen):
+        visible = False
+
+    monkeypatch.setattr(app, "Headless", Unseen)
+    Screen.script = {3: "s 2ss "}
+    saved = tmp_path / "saved"
+    run(tmp_path, *bundles, source=str(video), save_to=saved, record=tmp_path / "seen.avi", threads=1)
+    stems = sorted(path.stem for path in saved.glob("*[!ys].png"))
+    assert [stem.removeprefix(stems[0]) for stem in stems] == ["", "-2", "-3"]
+    assert len({path.read_bytes() for path in saved.glob("*_labels.png")}) == 1
+    assert "bundle 2: darkest, after the pause" in capsys.readouterr().out
+
+
 def test_each_pair_of_the_split_view_has_its_own_disagreement(
     tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,15 @@ def test_two_masks_of_one_frame_are_named_as_such(video: Path, tmp_path: Path) -
         LabelFolder(tmp_path, open_(str(video)), 3, ())
 
 
+def test_a_pipe_is_refused_and_a_colon_is_not(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(SourceError, match=r"pipe\.mp4 is neither a file nor a folder"):
+        open_(str(tmp_path / "pipe.mp4"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(video, "c:d.avi")
+    assert len(read_all(open_("c:d.avi"))) == 40
+
+
 def test_an_empty_source_is_refused() -> None:
     with pytest.raises(SourceError, match="got an empty --source"):
         open_("")

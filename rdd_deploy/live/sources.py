@@ -145,12 +145,13 @@ def open_source(
 
 
 def _default(size: tuple[int, int] | None, streets_live: bool, say: Callable[[str], None]) -> Source:
+    reason = "no camera found"
     if not sys.platform.startswith("linux") or list(Path("/dev").glob("video*")):
         try:
             return open_camera(0, size)
-        except SourceError:
-            pass
-    say("no camera found: showing the procedural streets (choose with --camera or --source)")
+        except SourceError as error:
+            reason = str(error)
+    say(f"{reason}: showing the procedural streets (choose with --camera or --source)")
     return _streets(size, streets_live)
 
 

@@ -181,6 +181,9 @@ def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(source, Streets)
     assert source.live
     assert said == ["no camera found: showing the procedural streets (choose with --camera or --source)"]
+    monkeypatch.setattr(sources.sys, "platform", "darwin")  # as where there are devices: one is tried, and why it can't be had is said
+    open_source(None, None, None, streets_live=True, say=said.append)
+    assert said[1] == "no camera: showing the procedural streets (choose with --camera or --source)"
 
 
 def masks(folder: Path, names: list[str], value: int = 1, size: tuple[int, int] = (48, 64)) -> Path:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from rdd_deploy.errors import SourceError
-from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.channel import Channel, Finished, Relay
 from rdd_deploy.live.grabber import MAX_BAD
 from rdd_deploy.live.shot import Answer, Array, Result, Shot
 from rdd_deploy.runtime import Segmenter
@@ -31,7 +31,7 @@ class Frames(Protocol):
         """No more frames are wanted."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Done:
     """What came of taking a frame: the frame with its answers, each with the grey of what its network saw, or what went wrong with the frame
     or (without a frame) before it."""
@@ -49,13 +49,15 @@ class Inference:
 
     Args:
         segmenters: all loaded bundles.
-        frames, results: where frames come from, and the channel behind.
+        frames, results: where frames come from, and where results go.
         warn: called with a sentence about a frame that was skipped.
 
     ``active`` may be replaced at any time: the next frame follows it.
     """
 
-    def __init__(self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result] | Relay[Result], warn: Callable[[str], None]
+    ) -> None:
         self.workers = min(segmenter.parallel for segmenter in segmenters)
         """So many frames are computed at a time."""
         self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(self.workers)]
@@ -118,9 +120,9 @@ class Inference:
             self._taken += 1
         if done.shot is not None:
             try:
-                done = replace(done, answers=[self._run(index, done.shot.frame) for index in active])
+                done.answers = [self._run(index, done.shot.frame) for index in active]
             except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
-                done = replace(done, error=error)
+                done.error = error
         return self._deliver(number, done)
 
     def _deliver(self, number: int, done: _Done) -> bool:
@@ -182,9 +184,9 @@ class Flicker:
         self._grey, self._labels = grey, labels
         if before is None or labels_before is None:
             return None
-        still = cv2.compare(cv2.absdiff(grey, before), STILL, cv2.CMP_LE)
-        pixels = cv2.countNonZero(still)
-        if not pixels:
+        _, moved = cv2.threshold(cv2.absdiff(grey, before), STILL, 255, cv2.THRESH_BINARY)
+        still = moved.size - cv2.countNonZero(moved)
+        if not still:
             return None
-        changed = cv2.bitwise_and(cv2.compare(labels, labels_before, cv2.CMP_NE), still)
-        return cv2.countNonZero(changed) / pixels
+        changed = cv2.subtract(cv2.compare(labels, labels_before, cv2.CMP_NE), moved)  # 255 - 255 and 0 - 255 are 0
+        return float(cv2.countNonZero(changed) / still)

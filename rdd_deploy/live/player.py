@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
 from rdd_deploy import console
 from rdd_deploy.errors import DiskError
-from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.channel import Channel, Finished, Relay
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.hud import HELP
 from rdd_deploy.live.inference import Inference
@@ -41,7 +42,7 @@ class Player:
         segmenters: Sequence[Segmenter],
         grabber: Grabber,
         inference: Inference,
-        results: Channel[Result],
+        results: Channel[Result] | Relay[Result],
         screen: Screen,
         stats: Stats,
         source: Source,
@@ -56,6 +57,9 @@ class Player:
         self._last: tuple[Result, list[Array] | None] | None = None
         self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
         self._paused = self.quit = self._redraw = False
+        self._stop: StopRequest | None = None
+        self._one = threading.Lock()
+        """Held while a frame is shown, a key obeyed or the picture drawn anew; other threads bring the frames of a Relay."""
         self._told_attempt = 0
         if options.split:
             self._toggle_split()
@@ -67,20 +71,33 @@ class Player:
 
     def play(self, stop: StopRequest) -> None:
         """Raises whatever ended one of the other threads."""
-        limit = self._options.max_frames
-        while not self.quit and stop.number is None and (limit is None or self._stats.frames < limit):
+        self._stop = stop
+        while self._wants_more():
             try:
                 result = self._wait()
             except Finished:
                 break
             if result is not None:
-                self._show(result)
+                self.take(result)
             else:
-                self._idle()
+                with self._one:
+                    self._idle()
             while not self.quit and (key := self._screen.key()) is not None:
-                self._press(key)
+                with self._one:
+                    self._press(key)
         if self._inference.error is not None:
             raise self._inference.error
+
+    def take(self, result: Result) -> bool:
+        """Show a result, from whichever thread; False if it was the last one."""
+        with self._one:
+            self._show(result)
+            return self._wants_more()
+
+    def _wants_more(self) -> bool:
+        limit = self._options.max_frames
+        stopped = self._stop is not None and self._stop.number is not None
+        return not self.quit and not stopped and (limit is None or self._stats.frames < limit)
 
     def _wait(self) -> Result | None:
         if not self._paused:
@@ -96,7 +113,7 @@ class Player:
         drawn_on = self._screen.visible or self._recorder is not None
         # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
         labels = self._restored(result) if drawn_on or result.shot.truth is not None or len(result.answers) > 1 else None
-        self._last, self._last_s = (result, labels), started
+        self._last, self._last_s, self._redraw = (result, labels), started, False
         self._stats.answered(result, labels, self._truth_classes)
         if labels is not None and len(labels) > 1:
             self._stats.differed((answer.bundle for answer in result.answers), disagreement(*labels))

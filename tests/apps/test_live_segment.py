@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -157,46 +158,68 @@ def test_ctrl_c_while_a_stream_is_silent(bundles: list[str]) -> None:
     assert (code, err) == (130, "")
 
 
-def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) -> None:
-    """Headless at a terminal: keys work without Enter, and the terminal is put back as it was."""
+@contextmanager
+def at_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[bytes], object]]]:
+    """The app headless at a terminal of its own, ready for keys; and what types them. The terminal is put back as it was."""
     pty = pytest.importorskip("pty")
     import termios
 
     main, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    arguments = [
-        "--source",
-        video,
-        "--realtime",
-        "--bundle",
-        *bundles,
-        "--headless",
-        "--save-to",
-        str(tmp_path),
-        "--stats",
-        str(tmp_path / "s.json"),
-    ]
     # A session of its own with the pseudo-terminal as its controlling one, as a shell would start it.
     script = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    command = [sys.executable, "-c", script, str(APP), *arguments]
+    command = [sys.executable, "-c", script, str(APP), "--headless", *arguments]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON, process)
-    os.write(main, b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q")  # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it
-    os.write(main, b"2")
-    assert "bundle 2: darkest" in process.stdout.readline()
-    os.write(main, b"v")
-    assert "left: bundle 2, right: bundle 1" in process.stdout.readline()
-    until(lambda: select.select([process.stdout], [], [], 0.3)[0] or os.write(main, b"s"), process)
-    os.write(main, b"q")
-    code, out, err = finish(process)
-    assert (code, err) == (0, "")
-    assert "saved" in out or list(tmp_path.glob("*_overlay.png"))
-    assert termios.tcgetattr(terminal) == before
-    assert json.loads((tmp_path / "s.json").read_text())["bundles"][1]["frames"] > 0
-    os.close(main)
-    os.close(terminal)
+    try:
+        until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON, process)
+        yield process, lambda keys: os.write(main, keys)
+        assert termios.tcgetattr(terminal) == before
+    finally:
+        process.kill()
+        os.close(main)
+        os.close(terminal)
+
+
+def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) -> None:
+    """Headless at a terminal: keys work without Enter."""
+    stats = tmp_path / "s.json"
+    arguments = ["--source", video, "--realtime", "--bundle", *bundles, "--save-to", str(tmp_path), "--stats", str(stats)]
+    with at_a_terminal(*arguments) as (process, type_keys):
+        assert process.stdout is not None
+        type_keys(b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q")  # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it
+        type_keys(b"2")
+        assert "bundle 2: darkest" in process.stdout.readline()
+        type_keys(b"v")
+        assert "left: bundle 2, right: bundle 1" in process.stdout.readline()
+        until(lambda: select.select([process.stdout], [], [], 0.3)[0] or type_keys(b"s"), process)
+        type_keys(b"q")
+        code, out, err = finish(process)
+        assert (code, err) == (0, "")
+        assert "saved" in out or list(tmp_path.glob("*_overlay.png"))
+    assert json.loads(stats.read_text())["bundles"][1]["frames"] > 0
+
+
+def test_keys_while_a_file_is_played_whole(tmp_path: Path, bundles: list[str], video: str) -> None:
+    """The threads that compute show their frames themselves; keys come in between, and a pause holds them."""
+    stats, seen = tmp_path / "s.json", tmp_path / "seen.avi"
+    arguments = ["--source", video, "--threads", "2", "--bundle", *bundles, "--save-to", str(tmp_path), "--stats", str(stats)]
+    with at_a_terminal(*arguments, "--record", str(seen)) as (process, type_keys):
+        assert process.stdout is not None
+        type_keys(b"2 ")
+        assert "bundle 2: darkest" in process.stdout.readline()
+        assert "paused" in process.stdout.readline()
+        time.sleep(0.3)
+        type_keys(b" ")
+        assert "goes on" in process.stdout.readline()
+        until(lambda: select.select([process.stdout], [], [], 0.05)[0] or type_keys(b"s"), process)
+        type_keys(b"q")
+        code, out, err = finish(process)
+        assert (code, err) == (0, "")
+        assert "saved" in out or list(tmp_path.glob("*_overlay.png"))
+    record = json.loads(stats.read_text())
+    assert record["inference_workers"] == 2
+    assert 0 < record["bundles"][1]["frames"] <= record["frames"] == frames(seen) < 1500
 
 
 WITHOUT_TORCH = """

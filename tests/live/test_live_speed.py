@@ -22,7 +22,8 @@ def test_a_missed_bar_is_exit_code_1(
 ) -> None:
     record = {
         "live_over_bare": ratio,
-        "live_over_bare_and_read": 1.0,
+        "loop_over_bare": 1.0,
+        "live_over_loop": ratio,
         "live_recording_over_bare": 0.7,
         "draw_ms": {size: {"p50": draw, "p95": 3.0} for size in speed.MAX_DRAW_MS},
     }

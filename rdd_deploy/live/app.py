@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Sequence
@@ -160,6 +161,8 @@ def _play(
             if recorder is not None:
                 ending.callback(recorder.close)
             ending.callback(results.abandon)
+            gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
+            ending.callback(gc.unfreeze)
             if inference.workers == 1:  # several read for themselves
                 grabber.start()
             inference.start()

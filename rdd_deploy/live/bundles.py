@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError
 from rdd_deploy.runtime import Segmenter
@@ -30,7 +32,7 @@ def newest_bundle(folder: Path = EXPORTS) -> Path:
 def loaded(
     paths: Sequence[Path], *, device: str, provider: str | None, threads: int | None, parallel: int = 1
 ) -> Iterator[list[Segmenter]]:
-    """All bundles, loaded; closed at the end. Raises what ``Segmenter.load`` raises.
+    """All bundles, loaded and warm; closed at the end. Raises what ``Segmenter.load`` and ``infer`` raise.
 
     Args:
         parallel: so many frames at a time are wanted of each bundle. Where one can't, all are loaded for one on each core, or,
@@ -54,4 +56,8 @@ def loaded(
                 if many == 1:  # any other trouble with a device came up again
                     raise
                 stack.close()
+        for segmenter in segmenters:
+            nothing = np.zeros((1, *segmenter.input_size, 3), np.uint8)
+            for _ in range(segmenter.parallel):
+                segmenter.infer(nothing)  # the first inference takes several times as long; no frame should wait for that
         yield segmenters

@@ -607,11 +607,31 @@ def test_the_newest_bundle_is_the_default(tmp_path: Path, video: Path, monkeypat
     assert run(tmp_path, source=str(video), max_frames=1)["bundles"][0]["name"] == "c"
 
 
-def test_a_model_that_misbehaves_ends_the_run(tmp_path: Path, video: Path) -> None:
+def test_a_model_that_misbehaves_is_found_before_the_run(tmp_path: Path, video: Path) -> None:
     with pytest.raises(BundleError, match="gave the class id"):
         run(tmp_path, toy_bundle(tmp_path / "toy", offset=9), source=str(video), record=tmp_path / "seen.mp4")
     assert not (tmp_path / "seen.mp4").exists()
-    assert json.loads((tmp_path / "stats.json").read_text())["frames"] == 0, "what was measured until then is kept"
+    assert not (tmp_path / "stats.json").exists()
+
+
+def test_bundles_are_warm_before_the_first_frame(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each inference that can run at a time has run once before the source is opened."""
+    infer, opened, early = bundles_module.Segmenter.infer, [], []
+
+    def spy(self: Any, blob: np.ndarray) -> np.ndarray:
+        if not opened:
+            early.append(self.manifest.name)
+        return infer(self, blob)
+
+    open_source = app.open_source
+    monkeypatch.setattr(bundles_module.Segmenter, "infer", spy)
+    monkeypatch.setattr(app, "open_source", lambda *given, **options: (opened.append(True), open_source(*given, **options))[1])
+    record = run(tmp_path, *bundles, source=str(video), threads=2, max_frames=3)
+    assert len(early) == 2 * record["inference_workers"] == 4
+    assert len(set(early)) == 2
+    assert record["frames"] == 3
 
 
 def test_size_is_checked() -> None:

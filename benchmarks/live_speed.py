@@ -67,10 +67,12 @@ def bare_fps(bundle: Path, frames: int, threads: int | None) -> float:
 def loop_fps(bundle: Path, video: Path, threads: int | None) -> float:
     """Frames per second of as many threads as the app's that read a frame, prepare it and infer, in no order."""
     reading = threading.Lock()
+    inferred: list[int] = []
 
     def loop() -> None:
         while (shot := read()) is not None:
             segmenter.infer(segmenter.prepare(shot.frame))
+            inferred.append(shot.index)
 
     def read() -> Shot | None:
         with reading:
@@ -87,7 +89,7 @@ def loop_fps(bundle: Path, video: Path, threads: int | None) -> float:
             worker.join()
         seconds = time.perf_counter() - start
         source.close()
-    return (source.frames or 0) / seconds
+    return len(inferred) / seconds
 
 
 def live_fps(bundle: Path, video: Path, threads: int | None, record: Path | None) -> float:
@@ -128,7 +130,7 @@ def measure(bundle: Path, frames: int, rounds: int, threads: int | None) -> dict
             recorded.append(live_fps(bundle, video, threads, Path(folder) / "seen.mp4"))
     median_bare, median_loop, median_live = (statistics.median(rates) for rates in (bare, loop, played))
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "bundle": str(bundle),
         "frames": frames,
         "threads": threads,

@@ -142,7 +142,7 @@ def _play(
     """Start the threads, play, end them whatever happened; returns the record for --stats."""
     lossy = source.live or options.realtime
     # A window is the main thread's alone. Without one, where several threads compute, each also draws and records its frames: a third
-    # thread would push one of them aside for every frame (small networks, two cores: 0.77 instead of 0.82 of bare speed, 2026-11-23).
+    # thread would push one of them aside for every frame.
     relay: Relay[Result] | None = Relay() if not screen.visible and min(segmenter.parallel for segmenter in segmenters) > 1 else None
     results = relay or Channel[Result](1 if lossy else 4, lossy)
     warn = Warnings()

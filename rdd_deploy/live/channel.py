@@ -102,7 +102,7 @@ class Relay(Generic[T]):
             raise Finished
         return None
 
-    def finish(self, error: BaseException | None = None) -> None:
+    def finish(self) -> None:
         """The producers have no more."""
         self._finished.set()
 

@@ -2,10 +2,11 @@
 
     python benchmarks/live_speed.py runs/latest/export/onnxruntime-fp32 --json live_speed.json
 
-One process, rounds interleaved (bare, loop, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
+One process, rounds interleaved (bare, read, loop, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
 Bare: ``Segmenter.infer`` alone on prepared frames, one at a time on all threads. Live: ``apps/live_segment.py --headless`` on a 480×360
 file, decoding included, with as many frames at a time as it takes by itself. Loop: so many threads that read, prepare and infer, and nothing
-else; ``loop / bare`` is what decoding and resizing leave to any app on this machine, ``live / loop`` what this one makes of it.
+else; ``loop / bare`` is what decoding and resizing leave to any app on this machine, ``live / loop`` what this one makes of it. Read: what
+decoding and resizing take of one core, with nothing beside it.
 """
 
 from __future__ import annotations
@@ -92,6 +93,19 @@ def loop_fps(bundle: Path, video: Path, threads: int | None) -> float:
     return len(inferred) / seconds
 
 
+def read_ms(bundle: Path, video: Path) -> float:
+    """Milliseconds that one thread takes to read a frame and prepare it."""
+    with Segmenter.load(bundle) as segmenter:
+        source = open_video(video)
+        frames, start = 0, time.perf_counter()
+        while (shot := source.read()) is not None:
+            segmenter.prepare(shot.frame)
+            frames += 1
+        seconds = time.perf_counter() - start
+        source.close()
+    return seconds / frames * 1e3
+
+
 def live_fps(bundle: Path, video: Path, threads: int | None, record: Path | None) -> float:
     """Frames per second of the whole app, as its own ``--stats`` says."""
     stats = video.with_suffix(".json")
@@ -119,12 +133,14 @@ def draw_ms(bundle: Path, width: int, height: int, rounds: int = 200) -> dict[st
 
 def measure(bundle: Path, frames: int, rounds: int, threads: int | None) -> dict[str, Any]:
     """Everything, as the JSON holds it."""
-    bare, loop, played, recorded = [], [], [], []
+    cv2.setNumThreads(1)  # as the app does
+    bare, loop, played, recorded, reading = [], [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "drive.mp4"
         write_video(video, frames)
         for _ in range(rounds):
             bare.append(bare_fps(bundle, frames, threads))
+            reading.append(read_ms(bundle, video))
             loop.append(loop_fps(bundle, video, threads))
             played.append(live_fps(bundle, video, threads, None))
             recorded.append(live_fps(bundle, video, threads, Path(folder) / "seen.mp4"))
@@ -136,6 +152,7 @@ def measure(bundle: Path, frames: int, rounds: int, threads: int | None) -> dict
         "threads": threads,
         "bare_fps": [round(value, 2) for value in bare],
         "loop_fps": [round(value, 2) for value in loop],
+        "read_ms": [round(value, 3) for value in reading],
         "live_fps": [round(value, 2) for value in played],
         "live_recording_fps": [round(value, 2) for value in recorded],
         "live_over_bare": round(median_live / median_bare, 3),
@@ -163,6 +180,7 @@ def main() -> None:
     print(f"live / bare  {ratio:.3f}  (bar: at least {MIN_LIVE_OVER_BARE}) {'ok' if ratio >= MIN_LIVE_OVER_BARE else 'MISSED'}")
     print(f"loop / bare  {record['loop_over_bare']:.3f}  reading, preparing and inferring alone")
     print(f"live / loop  {record['live_over_loop']:.3f}")
+    print(f"read         {statistics.median(record['read_ms']):.2f} ms of one core to read and prepare a frame, with nothing beside it")
     print(f"  with drawing and recording  {record['live_recording_over_bare']:.3f} of bare")
     missed = ratio < MIN_LIVE_OVER_BARE
     for size, bar in MAX_DRAW_MS.items():

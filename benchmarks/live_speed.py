@@ -5,8 +5,8 @@
 One process, rounds interleaved (bare, read, loop, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
 Bare: ``Segmenter.infer`` alone on prepared frames, one at a time on all threads. Live: ``apps/live_segment.py --headless`` on a 480×360
 file, decoding included, with as many frames at a time as it takes by itself. Loop: so many threads that read, prepare and infer, and nothing
-else; ``loop / bare`` is what decoding and resizing leave to any app on this machine, ``live / loop`` what this one makes of it. Read: what
-decoding and resizing take of one core, with nothing beside it.
+else, from one capture that they share: ``live / loop`` is what the app adds to that. Read: what decoding and resizing take of one core,
+with nothing beside it.
 """
 
 from __future__ import annotations

@@ -6,10 +6,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy networks: threads cost more than they give, here and in the processes that tests start
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
 
+import hypothesis
 import pytest
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 sys.path.insert(0, str(Path(__file__).parent))  # toys
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # no verdict depends on how busy the machine is
+hypothesis.settings.load_profile("untimed")
 
 CAMVID = (os.environ.get("RDD_CAMVID"), "data/camvid", "../shared/data/camvid")
 

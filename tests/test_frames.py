@@ -42,7 +42,7 @@ def test_what_is_no_whole_image_is_none(tmp_path: Path) -> None:
 SIDE = st.integers(1, 150)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(before=st.tuples(SIDE, SIDE), after=st.tuples(SIDE, SIDE), seed=st.integers(0, 9))
 def test_any_size_becomes_any_other(before: tuple[int, int], after: tuple[int, int], seed: int) -> None:
     frame = noise(*before, seed)

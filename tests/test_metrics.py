@@ -24,7 +24,7 @@ def counted(truth: np.ndarray, guess: np.ndarray, classes: int) -> Confusion:
     return confusion
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 12), unused=st.integers(0, 3))
 def test_equals_torchmetrics(seed: int, classes: int, unused: int) -> None:
     truth, guess = drawn(seed, classes, used=max(1, classes - unused))
@@ -40,7 +40,7 @@ def test_equals_torchmetrics(seed: int, classes: int, unused: int) -> None:
     assert confusion.pixel_accuracy == pytest.approx((truth == guess)[truth != VOID].mean())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000))
 def test_void_is_inert(seed: int) -> None:
     truth, guess = drawn(seed, 5)
@@ -51,7 +51,7 @@ def test_void_is_inert(seed: int) -> None:
     assert (counted(truth, guess, 5).matrix == before.matrix).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), batch=st.integers(1, 5))
 def test_batch_size_and_order_are_irrelevant(seed: int, batch: int) -> None:
     truth, guess = drawn(seed, 5, images=5)

@@ -13,7 +13,7 @@ matrices = st.integers(1, 8).flatmap(
 
 
 @given(st.integers(1, 50), st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_each_resample_has_as_many_images_and_the_seed_decides(images: int, seed: int) -> None:
     drawn = draw(images, 20, seed)
     assert drawn.shape == (20, images)
@@ -22,7 +22,7 @@ def test_each_resample_has_as_many_images_and_the_seed_decides(images: int, seed
 
 
 @given(matrices)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_resample_counts_what_the_metric_counts(given_matrices: np.ndarray) -> None:
     drawn = draw(len(given_matrices), 7, 3)
     got = resampled_miou(given_matrices, drawn)
@@ -34,7 +34,7 @@ def test_a_resample_counts_what_the_metric_counts(given_matrices: np.ndarray) ->
 
 
 @given(matrices)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_interval_lies_between_the_extremes_and_images_alike_leave_no_doubt(given_matrices: np.ndarray) -> None:
     values = resampled_miou(given_matrices, draw(len(given_matrices), 200, 0))
     low, high = interval(values)

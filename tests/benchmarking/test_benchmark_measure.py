@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_bundle import CLASSES, toy_bundle
 
@@ -47,7 +47,6 @@ class FakeCandidate(Candidate):
 
 
 @given(st.integers(1, 120), st.integers(1, 12))
-@settings(deadline=None)
 def test_a_plan_covers_every_image_once(images: int, rounds: int) -> None:
     plan = turn_plan(images, rounds)
     assert len(plan) == rounds

@@ -27,7 +27,7 @@ def test_log_ticks_lie_within(low: float, ratio: float) -> None:
 
 
 @given(st.lists(st.tuples(times, mious), min_size=1, max_size=7), st.one_of(st.none(), times))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_everything_lies_on_the_canvas(points: list[tuple[float, float]], budget: float | None) -> None:
     rows = []
     for number, (ms, miou) in enumerate(points):

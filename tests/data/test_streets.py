@@ -91,7 +91,7 @@ def test_splits_and_seeds_share_no_scene() -> None:
     assert len(set(seen)) == len(seen)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(height=st.integers(32, 200), width=st.integers(32, 200), index=st.integers(0, 399), seed=st.integers(0, 2**31))
 def test_every_size_gives_frames_and_valid_ids(height: int, width: int, index: int, seed: int) -> None:
     split = open_streets("train", height=height, width=width, seed=seed)

@@ -24,7 +24,7 @@ def coordinate_logits(height: int, width: int, stride: int) -> torch.Tensor:
     return torch.stack((2 * stride * x, 2 * stride * y))[None]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 100_000), stride=st.sampled_from([1, 2, 4]), low=st.sampled_from([0.5, 1.0, 1.7]), spread=st.sampled_from([0.0, 0.8]),
     base=st.sampled_from([(96, 120), (48, 60), (72, 100)]), crop=st.sampled_from([(64, 64), (40, 72)]),
@@ -46,7 +46,7 @@ def test_logits_follow_the_crop(seed: int, stride: int, low: float, spread: floa
     assert (got.image[2][inside] == 77).all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 100_000), low=st.sampled_from([0.4, 0.7, 1.0, 2.1]), flip=st.sampled_from([0.0, 1.0]))
 def test_labels_lie_where_the_picture_lies(seed: int, low: float, flip: float) -> None:
     """The label of each output pixel is that of the source pixel under its centre: no shift against the picture."""
@@ -65,7 +65,7 @@ def test_labels_lie_where_the_picture_lies(seed: int, low: float, flip: float) -
         assert (got.labels[shown].float() + 0.5 - centre[shown]).abs().max() <= 0.5 + 1e-3
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 100_000), scale=st.sampled_from([0.3, 0.5, 0.9]))
 def test_beyond_the_frame_is_void(seed: int, scale: float) -> None:
     image, labels = coordinates(60, 80)
@@ -91,7 +91,7 @@ def test_cut_is_a_crop_of_the_padded_picture(window: Window) -> None:
     assert torch.equal(cut(picture, window, fill=9), expected)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 100_000), frame=st.sampled_from([(64, 64), (119, 157), (33, 300)]), scale=st.sampled_from([0.5, 1.0, 2.0]))
 def test_windows_lie_inside_or_around_the_frame(seed: int, frame: tuple[int, int], scale: float) -> None:
     torch.manual_seed(seed)

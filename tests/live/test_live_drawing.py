@@ -16,7 +16,7 @@ PALETTE = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
 RNG = np.random.default_rng(0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(height=st.integers(1, 90), width=st.integers(1, 90), opacity=st.floats(0, 1))
 def test_overlay_is_the_blend(height: int, width: int, opacity: float) -> None:
     frame = RNG.integers(0, 256, (height, width, 3), np.uint8)

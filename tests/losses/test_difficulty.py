@@ -69,7 +69,7 @@ def drawn(seed: int, n: int = 2, c: int = 5, h: int = 7, w: int = 9, void: float
     return [*logits, target]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000), rule=st.sampled_from(RULES), threshold=st.sampled_from([0.3, 0.6, 0.7, 0.8]),
     min_kept=st.sampled_from([0, 1, 17, 500, 0.0, 0.05, 0.3, 0.77, 1.0]), void=st.sampled_from([0.0, 0.2, 0.97, 1.0]),
@@ -82,7 +82,7 @@ def test_mask_is_that_of_a_full_sort(seed: int, rule: Any, threshold: float, min
     assert not got[target == VOID].any()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000), rule=st.sampled_from(RULES), progress=st.sampled_from([0.0, 0.05, 0.1, 0.6]),
     min_kept=st.sampled_from([0, 30, 0.05, 1.0]), temperature=st.sampled_from([1.0, 2.5]), void=st.sampled_from([0.0, 0.3, 1.0]),
@@ -122,7 +122,7 @@ def test_directions_of_the_divergence() -> None:
     assert np.abs(papers - references).max() > 0.01
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), scale=st.sampled_from([0.0, 1.0, 30.0, 1e4]))
 def test_weight_is_above_0_and_at_most_1(seed: int, scale: float) -> None:
     _, main, aux, _ = drawn(seed)
@@ -208,7 +208,7 @@ class _Elsewhere(torch.Tensor):
         return torch.device("cuda")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000), void=st.sampled_from([0.0, 0.5, 0.98, 1.0]), ties=st.booleans(),
     min_kept=st.sampled_from([0, 1, 13, 126, 127, 9999, 0.0, 0.05, 0.5, 1.0]), threshold=st.sampled_from([0.01, 0.5, 0.9]),

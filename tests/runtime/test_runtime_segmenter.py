@@ -46,7 +46,7 @@ def test_stages_make_up_the_call(toy: Segmenter) -> None:
     assert np.array_equal(toy.restore(labels, (31, 100)), toy(frame))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=st.integers(1, 700), width=st.integers(1, 700))
 def test_any_frame_size(toy: Segmenter, height: int, width: int) -> None:
     frame = np.empty((height, width, 3), np.uint8)

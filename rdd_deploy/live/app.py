@@ -22,7 +22,7 @@ from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel, Relay
 from rdd_deploy.live.grabber import Grabber
-from rdd_deploy.live.inference import Inference
+from rdd_deploy.live.inference import AT_ONCE, Inference
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
@@ -147,7 +147,7 @@ def _play(
     results = relay or Channel[Result](1 if lossy else 4, lossy)
     warn = Warnings()
     grabber = Grabber(source, lossy=lossy, realtime=options.realtime, labels=labels, warn=warn)
-    inference = Inference(segmenters, grabber, results, warn)
+    inference = Inference(segmenters, grabber, results, warn, AT_ONCE if relay is not None else 1)
     stats = Stats(segmenters)
     player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
     if relay is not None:

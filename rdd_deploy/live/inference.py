@@ -5,23 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
-
-import cv2
-import numpy as np
 
 from rdd_deploy.errors import SourceError
 from rdd_deploy.live.channel import Channel, Finished, Relay
+from rdd_deploy.live.flicker import ROWS, Flicker, seen
 from rdd_deploy.live.grabber import MAX_BAD
 from rdd_deploy.live.shot import Answer, Array, Result, Shot
 from rdd_deploy.runtime import Segmenter
 
-STILL = 4
-"""Grey levels of 255: a pixel that differs by no more from the frame before hardly changed."""
-ROWS = 4
-"""Flicker is counted on every so many-th row: what the frame before left lies in another core's cache (the demo's network, two cores: 0.83 of
-bare speed with all rows, 0.85 with every fourth, medians of 25 rounds, quartiles 0.79 to 0.86 and 0.82 to 0.88; 2026-11-23)."""
+AT_ONCE = 16
+"""So many frames in a row go through a network before the thread reads again, unless that takes longer than TURN_S: network and decoder push
+each other out of the core's cache."""
+TURN_S = 0.03
 
 
 class Frames(Protocol):
@@ -35,31 +32,42 @@ class Frames(Protocol):
 
 
 @dataclass
-class _Done:
-    """What came of taking a frame: the frame with its answers, each with the grey rows that flicker looks at, or what went wrong with the
-    frame or (without a frame) before it."""
+class _Frame:
+    """A frame on its way, with what went wrong with it or (without a frame) before it."""
 
     shot: Shot | None
-    answers: Sequence[tuple[Answer, Array]] = ()
+    inputs: list[tuple[int, Array, float]] = field(default_factory=list)
+    """Of each bundle that is still to be asked its number, what it is to see, and the milliseconds that making that took."""
+    greys: list[Array] = field(default_factory=list)
+    """What flicker is told by, for each answer."""
+    answers: list[Answer] = field(default_factory=list)
     error: BaseException | None = None
 
 
 class Inference:
     """Runs the active bundles on every frame that it can get: so many frames at a time as each of the bundles can.
 
+    Each thread takes a turn's frames (one, or a few in a row where networks are fast), labels them one after the other and hands them on.
     Results leave in the order in which their frames came, and what one frame does to the next (flicker, bad frames in a row) is counted in
-    that order; a thread that is done early goes on to another frame. In split view a frame's two bundles run one after the other.
+    that order; a thread that is done early goes on to another turn. In split view a frame's two bundles run one after the other.
 
     Args:
         segmenters: all loaded bundles.
         frames, results: where frames come from, and where results go.
         warn: called with a sentence about a frame that was skipped.
+        at_once: so many frames are a turn at most, if they take no longer than TURN_S. More than one where frames needn't be waited for
+            and only the rate counts.
 
-    ``active`` may be replaced at any time: the next frame follows it.
+    ``active`` may be replaced at any time: the next turn follows it.
     """
 
     def __init__(
-        self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result] | Relay[Result], warn: Callable[[str], None]
+        self,
+        segmenters: Sequence[Segmenter],
+        frames: Frames,
+        results: Channel[Result] | Relay[Result],
+        warn: Callable[[str], None],
+        at_once: int = 1,
     ) -> None:
         self.workers = min(segmenter.parallel for segmenter in segmenters)
         """So many frames are computed at a time."""
@@ -73,8 +81,9 @@ class Inference:
         self._running.set()
         self._taking = threading.Lock()
         self._turn = threading.Condition()
-        self._done: dict[int, _Done] = {}
+        self._done: dict[int, list[_Frame]] = {}
         self._taken = self._given = 0
+        self._most, self._next = at_once, 1
         self._ended, self._working = False, self.workers
         self.error: BaseException | None = None
 
@@ -108,30 +117,63 @@ class Inference:
                     self._results.finish()
 
     def _step(self) -> bool:
-        """Take a frame, label it and hand it on if it is its turn; False to end."""
-        with self._taking:  # the frames are numbered in the order in which they come
+        """Take a turn's frames, label them and hand them on if it is their turn; False to end."""
+        with self._taking:  # turns are numbered in the order in which their frames come
             self._running.wait()
             if self._ended:
                 return False
-            try:
-                done = _Done(self._frames.get())
-            except Finished:
+            started, number = time.perf_counter(), self._taken
+            turn = self._take(self.active)
+            if not turn:
                 return False
-            except BaseException as error:  # shown by the main thread, behind the frames before it
-                done = _Done(None, error=error)
-            number, active = self._taken, self.active
             self._taken += 1
-        if done.shot is not None:
-            try:
-                done.answers = [self._run(index, done.shot.frame) for index in active]
-            except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
-                done.error = error
-        return self._deliver(number, done)
+        for frame in turn:
+            self._label(frame)
+        per_frame = (time.perf_counter() - started) / len(turn)
+        self._next = max(1, min(self._most, int(TURN_S / per_frame)))
+        return self._deliver(number, turn)
 
-    def _deliver(self, number: int, done: _Done) -> bool:
-        """Hand on what has its turn by now; False if that was the end. Waits where too much waits already for an earlier frame."""
+    def _take(self, active: Sequence[int]) -> list[_Frame]:
+        """The next frames, made ready for the bundles while they are in the core's cache; none at the end."""
+        turn: list[_Frame] = []
+        try:
+            while len(turn) < self._next and (not turn or self._running.is_set()):
+                shot = self._frames.get()
+                assert shot is not None, "only asked with a timeout"
+                turn.append(self._prepared(shot, active))
+        except Finished:
+            pass
+        except BaseException as error:  # shown by the main thread, behind the frames before it
+            turn.append(_Frame(None, error=error))
+        return turn
+
+    def _prepared(self, shot: Shot, active: Sequence[int]) -> _Frame:
+        frame = _Frame(shot)
+        try:
+            for index in active:
+                start = time.perf_counter()
+                blob = self._segmenters[index].prepare(shot.frame)
+                frame.inputs.append((index, blob, (time.perf_counter() - start) * 1e3))
+                frame.greys.append(seen(blob))
+        except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
+            frame.error = error
+        return frame
+
+    def _label(self, frame: _Frame) -> None:
+        """Ask the bundles, unless something went wrong already."""
+        try:
+            for index, blob, prepare_ms in frame.inputs if frame.error is None else ():
+                start = time.perf_counter()
+                labels = self._segmenters[index].infer(blob)
+                frame.answers.append(Answer(index, labels, prepare_ms, (time.perf_counter() - start) * 1e3))
+        except BaseException as error:  # as above
+            frame.error = error
+        frame.inputs.clear()
+
+    def _deliver(self, number: int, turn: list[_Frame]) -> bool:
+        """Hand on what has its turn by now; False if that was the end. Waits where too much waits already for an earlier turn."""
         with self._turn:
-            self._done[number] = done
+            self._done[number] = turn
             while not self._ended and self._given in self._done:
                 try:
                     self._ended = not self._hand_on(self._done.pop(self._given))
@@ -142,19 +184,28 @@ class Inference:
             self._turn.wait_for(lambda: self._ended or len(self._done) < len(self._threads))
             return not self._ended
 
-    def _hand_on(self, done: _Done) -> bool:
-        """Pass on what came of a frame; False if nobody wants it. Raises what ends the run."""
-        if done.shot is not None and isinstance(done.error, SourceError):
-            self._skip(done.shot, done.error)
+    def _hand_on(self, turn: list[_Frame]) -> bool:
+        """Pass on what came of a turn's frames; False if nobody wants it. Raises what ends the run."""
+        self._count_flicker([frame for frame in turn if frame.error is None])
+        return all(self._pass_on(frame) for frame in turn)
+
+    def _count_flicker(self, frames: Sequence[_Frame]) -> None:
+        """All of them were answered by the same bundles."""
+        for place, bundle in enumerate([answer.bundle for answer in frames[0].answers] if frames else ()):
+            labels = [frame.answers[place].labels[0, ::ROWS] for frame in frames]
+            shares = self._flicker[bundle].add([frame.greys[place] for frame in frames], labels)
+            for frame, share in zip(frames, shares, strict=True):
+                frame.answers[place] = replace(frame.answers[place], flicker=share)
+
+    def _pass_on(self, frame: _Frame) -> bool:
+        if frame.shot is not None and isinstance(frame.error, SourceError):
+            self._skip(frame.shot, frame.error)
             return True
-        if done.error is not None:
-            raise done.error
-        assert done.shot is not None
+        if frame.error is not None:
+            raise frame.error
+        assert frame.shot is not None
         self._bad_in_a_row = 0
-        answers = (
-            replace(answer, flicker=self._flicker[answer.bundle].add(grey, answer.labels[0, ::ROWS])) for answer, grey in done.answers
-        )
-        return self._results.put(Result(done.shot, tuple(answers)))
+        return self._results.put(Result(frame.shot, tuple(frame.answers)))
 
     def _skip(self, shot: Shot, error: SourceError) -> None:
         self.bad += 1
@@ -162,36 +213,3 @@ class Inference:
         self._warn(f"frame {shot.name}: {error}; skipped")
         if self._bad_in_a_row >= MAX_BAD:
             raise SourceError(f"{MAX_BAD} frames in a row can't be used, the last one: {error}") from error
-
-    def _run(self, index: int, frame: Array) -> tuple[Answer, Array]:
-        """What a bundle says to a frame, and every ROWS-th row of what it saw, in grey: uint8 (rows, w)."""
-        segmenter = self._segmenters[index]
-        start = time.perf_counter()
-        blob = segmenter.prepare(frame)
-        prepared = time.perf_counter()
-        grey = np.asarray(cv2.cvtColor(blob[0, ::ROWS], cv2.COLOR_BGR2GRAY), np.uint8)  # while it is in the core's cache
-        inferring = time.perf_counter()
-        labels = segmenter.infer(blob)
-        inferred = time.perf_counter()
-        return Answer(index, labels, (prepared - start) * 1e3, (inferred - inferring) * 1e3), grey
-
-
-class Flicker:
-    """How many labels change where the image hardly does."""
-
-    def __init__(self) -> None:
-        self._grey: Array | None = None
-        self._labels: Array | None = None
-
-    def add(self, grey: Array, labels: Array) -> float | None:
-        """A frame's rows in grey and their labels, uint8 (rows, w) -> share in [0, 1] of the still pixels; None without any."""
-        before, labels_before = self._grey, self._labels
-        self._grey, self._labels = grey, labels
-        if before is None or labels_before is None:
-            return None
-        _, moved = cv2.threshold(cv2.absdiff(grey, before), STILL, 255, cv2.THRESH_BINARY)
-        still = moved.size - cv2.countNonZero(moved)
-        if not still:
-            return None
-        changed = cv2.subtract(cv2.compare(labels, labels_before, cv2.CMP_NE), moved)  # 255 - 255 and 0 - 255 are 0
-        return float(cv2.countNonZero(changed) / still)

@@ -188,8 +188,8 @@ def test_a_stream_stalls_vanishes_and_comes_back(
 
 
 def test_a_slow_network_drops_frames_of_a_stream(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    infer = inference.Inference._run
-    monkeypatch.setattr(inference.Inference, "_run", lambda self, *a: (time.sleep(0.1), infer(self, *a))[1])
+    infer = inference.Inference._label
+    monkeypatch.setattr(inference.Inference, "_label", lambda self, *a: (time.sleep(0.1), infer(self, *a))[1])
     with MjpegCamera() as camera:
         record = run(tmp_path, bundles[0], source=camera.url, max_frames=8)
     assert record["drops"] > 8
@@ -197,8 +197,8 @@ def test_a_slow_network_drops_frames_of_a_stream(tmp_path: Path, bundles: tuple[
 
 def test_a_slow_bundle_shows_in_the_age(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = run(tmp_path, bundles[0], source=str(video), max_frames=8)["end_to_end_ms"]
-    infer = inference.Inference._run
-    monkeypatch.setattr(inference.Inference, "_run", lambda self, *a: (time.sleep(0.3), infer(self, *a))[1])
+    infer = inference.Inference._label
+    monkeypatch.setattr(inference.Inference, "_label", lambda self, *a: (time.sleep(0.3), infer(self, *a))[1])
     slow = run(tmp_path, bundles[0], source=str(video), max_frames=8)["end_to_end_ms"]
     assert slow["p50"] >= 300 > quick["p50"]
 
@@ -507,7 +507,7 @@ def test_capture_inference_and_drawing_overlap(
     monkeypatch.setattr(app, "Headless", Screen)
     Screen.script = {}
     monkeypatch.setattr(captures.Capture, "read", slowed(captures.Capture.read))
-    monkeypatch.setattr(inference.Inference, "_run", slowed(inference.Inference._run))
+    monkeypatch.setattr(inference.Inference, "_label", slowed(inference.Inference._label))
     monkeypatch.setattr(player.Picture, "draw", slowed(player.Picture.draw))
     record = run(tmp_path, bundles[0], source=str(video), max_frames=10)
     assert record["frames"] == 10

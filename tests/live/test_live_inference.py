@@ -10,9 +10,12 @@ import pytest
 
 from rdd_deploy.errors import BundleError, SourceError
 from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.flicker import STILL
 from rdd_deploy.live.grabber import MAX_BAD
-from rdd_deploy.live.inference import STILL, Inference
+from rdd_deploy.live.inference import TURN_S, Inference
 from rdd_deploy.live.shot import Array, Result, Shot
+
+TURNS = pytest.mark.parametrize("at_once", [1, 5])
 
 
 class Network:
@@ -58,11 +61,16 @@ class Run:
     """An Inference with a feeder before it; ``results()`` are all that come out."""
 
     def __init__(
-        self, networks: Sequence[Network], count: int, warn: Callable[[str], None] = lambda _: None, frames: Channel[Shot] | None = None
+        self,
+        networks: Sequence[Network],
+        count: int,
+        warn: Callable[[str], None] = lambda _: None,
+        frames: Channel[Shot] | None = None,
+        at_once: int = 1,
     ) -> None:
         self.frames: Channel[Shot] = frames or Channel(2, lossy=False)
         self.out: Channel[Result] = Channel(2, lossy=False)
-        self.inference = Inference(networks, self.frames, self.out, warn)  # type: ignore[arg-type]
+        self.inference = Inference(networks, self.frames, self.out, warn, at_once)  # type: ignore[arg-type]
         self._feeder = threading.Thread(target=self._feed, args=(count,), name="feeder", daemon=True)
 
     def _feed(self, count: int) -> None:
@@ -98,9 +106,10 @@ def numbers(results: Sequence[Result]) -> list[int]:
     return [result.shot.index for result in results]
 
 
-def test_order_is_kept_and_nothing_lost_or_doubled() -> None:
+@TURNS
+def test_order_is_kept_and_nothing_lost_or_doubled(at_once: int) -> None:
     network = Network(4, jitter)
-    with Run([network], 60) as run:
+    with Run([network], 60, at_once=at_once) as run:
         assert run.inference.workers == 4
         assert numbers(run.results()) == list(range(60))
     assert 2 <= network.most <= 4
@@ -114,9 +123,10 @@ def test_one_at_a_time_stays_one() -> None:
     assert (run.inference.workers, network.most) == (1, 1)
 
 
-def test_flicker_compares_neighbours() -> None:
+@TURNS
+def test_flicker_compares_neighbours(at_once: int) -> None:
     """In any other order frames would differ by too many grey levels, and count as moved."""
-    with Run([Network(4, jitter)], 40) as run:
+    with Run([Network(4, jitter)], 40, at_once=at_once) as run:
         flickers = [result.answers[0].flicker for result in run.results()]
     assert flickers == [None] + [1.0] * 39
 
@@ -135,8 +145,9 @@ def test_split_and_switching_while_frames_are_in_flight() -> None:
     assert changes == [(0,), (1,), (0, 1), (1, 0), (0,)]
 
 
-def test_a_pause_holds_frames_and_loses_none() -> None:
-    with Run([Network(2, jitter)], 30) as run:
+@TURNS
+def test_a_pause_holds_frames_and_loses_none(at_once: int) -> None:
+    with Run([Network(2, jitter)], 30, at_once=at_once) as run:
         got = []
         for _ in range(10):
             got.append(run.out.get(10))
@@ -156,30 +167,33 @@ def bad(*which: int) -> Callable[[int], None]:
     return behave
 
 
-def test_bad_frames_are_named_in_their_order() -> None:
+@TURNS
+def test_bad_frames_are_named_in_their_order(at_once: int) -> None:
     said: list[str] = []
-    with Run([Network(4, bad(3, 4, 17))], 30, said.append) as run:
+    with Run([Network(4, bad(3, 4, 17))], 30, said.append, at_once=at_once) as run:
         assert numbers(run.results()) == [number for number in range(30) if number not in (3, 4, 17)]
     assert said == [f"frame {number}: it is grey; skipped" for number in (3, 4, 17)]
     assert (run.inference.bad, run.inference.error) == (3, None)
 
 
-def test_too_many_bad_frames_in_a_row_end_it() -> None:
+@TURNS
+def test_too_many_bad_frames_in_a_row_end_it(at_once: int) -> None:
     good = 5
-    with Run([Network(4, bad(*range(good, 64)))], 60) as run:
+    with Run([Network(4, bad(*range(good, 64)))], 60, at_once=at_once) as run:
         assert numbers(run.results()) == list(range(good))
     assert run.inference.bad == MAX_BAD
     assert str(run.inference.error) == f"{MAX_BAD} frames in a row can't be used, the last one: it is grey"
 
 
-def test_a_failing_inference_ends_it_behind_the_frames_before() -> None:
+@TURNS
+def test_a_failing_inference_ends_it_behind_the_frames_before(at_once: int) -> None:
     def behave(number: int) -> None:
         jitter(number)
         if number >= 13:
             time.sleep(0.02 * (number == 13))  # the frames behind it fail first
             raise BundleError(f"frame {number} broke it")
 
-    with Run([Network(4, behave)], 60) as run:
+    with Run([Network(4, behave)], 60, at_once=at_once) as run:
         assert numbers(run.results()) == list(range(13))
     assert str(run.inference.error) == "frame 13 broke it"
 
@@ -206,8 +220,32 @@ def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
     assert len(waiting) <= 3 + 2 * 2
 
 
+@pytest.mark.parametrize(("slowness_s", "most"), [(0.0, 5), (TURN_S / 1.5, 1)])
+def test_fast_networks_get_several_frames_in_a_row(slowness_s: float, most: int) -> None:
+    """As many as were allowed, but nothing is read ahead for longer than a turn takes."""
+    ahead: list[int] = []
+
+    class Counted(Channel[Shot]):
+        given = 0
+
+        def get(self, timeout: float | None = None) -> Shot | None:
+            shot = super().get(timeout)
+            self.given += 1
+            return shot
+
+    def behave(number: int) -> None:
+        time.sleep(slowness_s)
+        ahead.append(frames.given - number)
+
+    frames = Counted(2, lossy=False)
+    with Run([Network(1, behave)], 60, frames=frames, at_once=5) as run:
+        assert numbers(run.results()) == list(range(60))
+    assert max(ahead) == most
+
+
+@TURNS
 @pytest.mark.parametrize("failing", [0, 7])
-def test_a_failing_source_ends_it_behind_the_frames_before(failing: int) -> None:
+def test_a_failing_source_ends_it_behind_the_frames_before(failing: int, at_once: int) -> None:
     class Failing(Channel[Shot]):
         def get(self, timeout: float | None = None) -> Shot | None:
             shot = super().get(timeout)
@@ -215,15 +253,16 @@ def test_a_failing_source_ends_it_behind_the_frames_before(failing: int) -> None
                 raise SourceError("the cable is out")
             return shot
 
-    with Run([Network(3, jitter)], 30, frames=Failing(2, lossy=False)) as run:
+    with Run([Network(3, jitter)], 30, frames=Failing(2, lossy=False), at_once=at_once) as run:
         assert numbers(run.results()) == list(range(failing))
     assert str(run.inference.error) == "the cable is out"
 
 
+@TURNS
 @pytest.mark.parametrize("taken", [0, 1, 7])
-def test_stopped_in_the_middle(taken: int) -> None:
+def test_stopped_in_the_middle(taken: int, at_once: int) -> None:
     """Nobody takes results any more: workers that wait with theirs, or for their turn, end."""
-    with Run([Network(4, jitter)], 60) as run:
+    with Run([Network(4, jitter)], 60, at_once=at_once) as run:
         got = [run.out.get(10) for _ in range(taken)]
         time.sleep(0.03)
     assert [result.shot.index for result in got if result is not None] == list(range(taken))

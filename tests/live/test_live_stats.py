@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdd_deploy.live.inference import Flicker
 from rdd_deploy.live.shot import Answer, Result, Shot
 from rdd_deploy.live.stats import KEPT, Meter, Stats
 from rdd_deploy.runtime import Segmenter
@@ -33,20 +32,6 @@ def test_meter_is_bounded() -> None:
     assert len(meter._values) == KEPT
     assert meter._values.min() == 5
     assert meter.recent(100) == [KEPT + 4]
-
-
-def test_flicker_counts_changes_where_the_image_is_still() -> None:
-    flicker, grey = Flicker(), np.full((10, 10), 90, np.uint8)
-    labels = np.zeros((10, 10), np.uint8)
-    assert flicker.add(grey, labels) is None
-    assert flicker.add(grey, labels) == 0
-    changed = labels.copy()
-    changed[:5] = 1
-    assert flicker.add(grey + 2, changed) == 0.5
-    moved = grey.copy()
-    moved[:5] = 200  # the image changes with the labels: no flicker
-    assert flicker.add(moved, labels) == 0
-    assert flicker.add(255 - moved, 1 - labels) is None
 
 
 def test_a_pause_is_neither_latency_nor_a_slow_rate(bundles: tuple[Path, Path]) -> None:

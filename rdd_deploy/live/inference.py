@@ -16,8 +16,9 @@ from rdd_deploy.live.shot import Answer, Array, Result, Shot
 from rdd_deploy.runtime import Segmenter
 
 AT_ONCE = 16
-"""So many frames in a row go through a network before the thread reads again, unless that takes longer than TURN_S: network and decoder push
-each other out of the core's cache."""
+"""So many frames in a row go through a network before its thread reads again, unless that takes longer than TURN_S: most likely network and
+decoder push each other out of the core's cache (a loop of the demo's network, two cores: 0.87 of bare speed frame by frame, 0.97 with 16,
+medians of 25 rounds, quartiles 0.82 to 0.90 and 0.85 to 1.04; 2026-11-24)."""
 TURN_S = 0.03
 
 

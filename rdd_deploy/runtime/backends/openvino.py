@@ -131,8 +131,8 @@ class OpenVinoBackend:
 class Requests:
     """Requests that aren't computing. A thread gets the one that it had before, if that is free.
 
-    Each has its own copy of weights and activations, which then are still in the caches of the thread's core: handed out in turns, two
-    requests took 5 to 13 % longer with a small network (one caller, two Zen 4 cores, 2026-11-23).
+    Each has its own weights, which then may still be in the caches of the thread's core: handed out in turns, two requests took 13 % longer for
+    a caller (a small network, two Zen 4 cores, medians of 25 rounds, 2026-11-23).
     """
 
     def __init__(self) -> None:

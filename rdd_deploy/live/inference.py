@@ -84,7 +84,9 @@ class Inference:
         self._turn = threading.Condition()
         self._done: dict[int, list[_Frame]] = {}
         self._taken = self._given = 0
-        self._most, self._next = at_once, 1
+        self._at_once = at_once
+        self._next: tuple[tuple[int, ...], int] = ((), 1)
+        """Of how many frames the next turn is, for the bundles that took the last one: others may be slow."""
         self._ended, self._working = False, self.workers
         self.error: BaseException | None = None
 
@@ -124,21 +126,22 @@ class Inference:
             if self._ended:
                 return False
             started, number = time.perf_counter(), self._taken
-            turn = self._take(self.active)
+            active, (timed, count) = self.active, self._next
+            turn = self._take(active, count if active == timed else 1)
             if not turn:
                 return False
             self._taken += 1
         for frame in turn:
             self._label(frame)
         per_frame = (time.perf_counter() - started) / len(turn)
-        self._next = max(1, min(self._most, int(TURN_S / per_frame)))
+        self._next = active, max(1, min(self._at_once, int(TURN_S / per_frame)))
         return self._deliver(number, turn)
 
-    def _take(self, active: Sequence[int]) -> list[_Frame]:
-        """The next frames, made ready for the bundles while they are in the core's cache; none at the end."""
+    def _take(self, active: Sequence[int], count: int) -> list[_Frame]:
+        """The next ``count`` frames, made ready for the bundles while they are in the core's cache; fewer, or none, at the end."""
         turn: list[_Frame] = []
         try:
-            while len(turn) < self._next and (not turn or self._running.is_set()):
+            while len(turn) < count and (not turn or self._running.is_set()):
                 shot = self._frames.get()
                 assert shot is not None, "only asked with a timeout"
                 turn.append(self._prepared(shot, active))

@@ -220,18 +220,21 @@ def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
     assert len(waiting) <= 3 + 2 * 2
 
 
+class Counted(Channel[Shot]):
+    """Counts what it gave."""
+
+    given = 0
+
+    def get(self, timeout: float | None = None) -> Shot | None:
+        shot = super().get(timeout)
+        self.given += 1
+        return shot
+
+
 @pytest.mark.parametrize(("slowness_s", "most"), [(0.0, 5), (TURN_S / 1.5, 1)])
 def test_fast_networks_get_several_frames_in_a_row(slowness_s: float, most: int) -> None:
     """As many as were allowed, but nothing is read ahead for longer than a turn takes."""
     ahead: list[int] = []
-
-    class Counted(Channel[Shot]):
-        given = 0
-
-        def get(self, timeout: float | None = None) -> Shot | None:
-            shot = super().get(timeout)
-            self.given += 1
-            return shot
 
     def behave(number: int) -> None:
         time.sleep(slowness_s)
@@ -241,6 +244,22 @@ def test_fast_networks_get_several_frames_in_a_row(slowness_s: float, most: int)
     with Run([Network(1, behave)], 60, frames=frames, at_once=5) as run:
         assert numbers(run.results()) == list(range(60))
     assert max(ahead) == most
+
+
+def test_a_slow_bundle_after_a_fast_one_starts_with_one_frame() -> None:
+    """A turn of as many as the fast one had would hold up keys and the end."""
+    frames, ahead = Counted(2, lossy=False), dict[str, list[int]](fast=[], slow=[])
+
+    def behave(name: str, seconds: float) -> Callable[[int], None]:
+        return lambda number: (time.sleep(seconds), ahead[name].append(frames.given - number))[1]
+
+    def press(result: Result) -> None:
+        if result.shot.index == 20:
+            run.inference.active = (1,)
+
+    with Run([Network(1, behave("fast", 0)), Network(1, behave("slow", TURN_S / 1.5))], 50, frames=frames, at_once=5) as run:
+        assert numbers(run.results(press)) == list(range(50))
+    assert (max(ahead["fast"]), max(ahead["slow"])) == (5, 1)
 
 
 @TURNS

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from rdd_deploy.errors import SourceError
 from rdd_deploy.live.channel import Channel, Finished, Relay
 from rdd_deploy.live.flicker import ROWS, Flicker, seen
@@ -20,6 +22,8 @@ AT_ONCE = 16
 decoder push each other out of the core's cache (a loop of the demo's network, two cores: 0.87 of bare speed frame by frame, 0.97 with 16,
 medians of 25 rounds, quartiles 0.82 to 0.90 and 0.85 to 1.04; 2026-11-24)."""
 TURN_S = 0.03
+TURN_BYTES = 1 << 24
+"""Frames of a turn take no more memory than that and one frame; several threads hold two turns each."""
 
 
 class Frames(Protocol):
@@ -140,11 +144,13 @@ class Inference:
     def _take(self, active: Sequence[int], count: int) -> list[_Frame]:
         """The next ``count`` frames, made ready for the bundles while they are in the core's cache; fewer, or none, at the end."""
         turn: list[_Frame] = []
+        size = 0
         try:
-            while len(turn) < count and (not turn or self._running.is_set()):
+            while len(turn) < count and size < TURN_BYTES and (not turn or self._running.is_set()):
                 shot = self._frames.get()
                 assert shot is not None, "only asked with a timeout"
                 turn.append(self._prepared(shot, active))
+                size += np.asarray(shot.frame).nbytes
         except Finished:
             pass
         except BaseException as error:  # shown by the main thread, behind the frames before it

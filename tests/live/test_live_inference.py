@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rdd_deploy.errors import BundleError, SourceError
+from rdd_deploy.live import inference
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.flicker import STILL
 from rdd_deploy.live.grabber import MAX_BAD
@@ -244,6 +245,15 @@ def test_fast_networks_get_several_frames_in_a_row(slowness_s: float, most: int)
     with Run([Network(1, behave)], 60, frames=frames, at_once=5) as run:
         assert numbers(run.results()) == list(range(60))
     assert max(ahead) == most
+
+
+def test_large_frames_come_in_short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or some threads' turns of them fill the memory."""
+    monkeypatch.setattr(inference, "TURN_BYTES", 2 * shots(1)[0].frame.nbytes)
+    frames, ahead = Counted(2, lossy=False), list[int]()
+    with Run([Network(1, lambda number: ahead.append(frames.given - number))], 50, frames=frames, at_once=5) as run:
+        assert numbers(run.results()) == list(range(50))
+    assert max(ahead) == 2
 
 
 def test_a_slow_bundle_after_a_fast_one_starts_with_one_frame() -> None:

@@ -13,7 +13,7 @@ from rdd_deploy.live.shot import Array
 STILL = 4
 """Grey levels of 255: a pixel that differs by no more from the frame before hardly changed."""
 ROWS = 4
-"""Flicker is counted on every so many-th row, which tells as much for a quarter of the time."""
+"""Flicker is counted on every so many-th row, a quarter of the work."""
 
 
 def seen(blob: Array) -> Array:

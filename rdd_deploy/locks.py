@@ -68,7 +68,7 @@ def _taken(path: Path, folder: Path) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise DiskError(
                 f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there"
@@ -103,7 +103,7 @@ def check_unlocked(folder: Path) -> None:
     if fcntl is None or process_rank() != 0:
         return
     try:
-        file = os.open(_place(folder), os.O_RDWR)
+        file = os.open(_place(folder), os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return
     try:

@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rdd_deploy import files
 from rdd_deploy.errors import RddError
 from rdd_deploy.recipe import Recipe, load_recipe
@@ -53,7 +51,7 @@ class RunFolder:
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the fully resolved recipe."""
         tree = recipe.model_dump(mode="json", exclude_none=True)
-        files.write_text(self.recipe, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140))
+        files.write_text(self.recipe, files.yaml_text(tree))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary and point ``latest`` beside the run at it."""
@@ -70,8 +68,7 @@ class RunFolder:
     def point_latest(self) -> None:
         """Make ``latest`` beside the run a link to it, in one rename."""
         self.check_latest()
-        part = self.latest.with_name(f".latest.{os.getpid()}")
-        part.unlink(missing_ok=True)
+        part = files.temporary_beside(self.latest)
         part.symlink_to(self.path.name, target_is_directory=True)
         os.replace(part, self.latest)
 

@@ -17,14 +17,22 @@ code  meaning
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class RddError(Exception):
-    """Base of all errors that are the user's to mend."""
+    """Base of all errors that are the user's to mend: a sentence, and perhaps details, which are told in a line each."""
 
     exit_code = 2
+
+    @property
+    def lines(self) -> list[str]:
+        """The sentence and the details. A line break inside one of them comes from outside and doesn't make two."""
+        return [str(one) for one in self.args] or [type(self).__name__]
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.args))
 
 
 class RecipeError(RddError):
@@ -97,7 +105,15 @@ class Problems:
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
-            raise RddError(f"{len(self.errors)} problems:\n" + "\n".join(f"  {error}" for error in self.errors))
+            raise RddError(f"{len(self.errors)} problems:", *details(self.errors))
+
+
+def details(errors: Iterable[RddError]) -> Iterator[str]:
+    """Errors as details of another one; their own details stay further in."""
+    for error in errors:
+        first, *more = error.lines
+        yield first
+        yield from (f"  {line}" for line in more)
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:

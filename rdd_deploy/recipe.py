@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.names import check_encoder
-from rdd_deploy.schema import RuledModel, load_yaml, override_all, validated
+from rdd_deploy.schema import RuledModel, load_yaml, meant, override_all, validated
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LARGEST, MOST = 8192, 8192 * 4320
@@ -62,7 +62,11 @@ Device = Annotated[str, AfterValidator(_kind_of_device)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+Nodes = Annotated[int, Field(ge=1, le=1024)]
+"""Bounded far above what anybody means, so that a number typed wrong ends in a sentence."""
 Scale = Annotated[float, Field(ge=0.1, le=10.0)]
 """Bounded like sizes, which it multiplies: a scale typed wrong must not end in memory that can't be had."""
 
@@ -89,6 +93,12 @@ def _holds_truth(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(_holds_truth(item) for item in value))
 
 
+def _two_numbers(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"got {value!r:.60}, expected [height, width], e.g. [360, 480]")
+    return value
+
+
 def _usable_size(size: tuple[int, int]) -> tuple[int, int]:
     if min(size) < 32:
         raise ValueError(f"got {list(size)}, expected at least [32, 32]")
@@ -99,7 +109,7 @@ def _usable_size(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-Size = Annotated[tuple[int, int], AfterValidator(_usable_size)]
+Size = Annotated[tuple[int, int], AfterValidator(_usable_size), BeforeValidator(_two_numbers)]
 
 
 class Data(Part):
@@ -108,12 +118,14 @@ class Data(Part):
     name: Literal[DATASETS] = "camvid"  # type: ignore[valid-type]
     root: str = Field("data/camvid", description="folder of the data set; a missing CamVid is downloaded there")
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
-    classes: list[str] | None = Field(None, description="folder: class names in the order of their ids")
+    classes: list[str] | None = Field(None, max_length=255, description="folder: class names in the order of their ids")
     palette: list[tuple[Byte, Byte, Byte]] | None = Field(None, description="folder: one RGB colour a class")
-    void_ids: list[Byte] = Field([255], description="folder: mask ids that mean void")
-    count: Annotated[int, Field(ge=1)] | None = Field(None, description="streets: number of training scenes")
+    void_ids: list[Byte] = Field([255], max_length=256, description="folder: mask ids that mean void")
+    count: Count | None = Field(None, description="streets: number of training scenes")
     seed: Seed = Field(0, description="streets: seed of the scenes")
-    workers: Annotated[int, Field(ge=0)] | None = Field(None, description="loader processes; default: 0 on up to 2 cores, else up to 8")
+    workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
+        None, description="loader processes; default: 0 on up to 2 cores, else up to 8"
+    )
     memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -166,7 +178,7 @@ class Network(Part):
     output_stride: Literal["auto", 8, 16, 32] = Field(
         "auto", description="of the last features, by dilation; auto: 16, or 32 for an encoder that can't be dilated"
     )
-    channels: Annotated[int, Field(ge=8)] = Field(128, description="width of the decode head")
+    channels: Annotated[int, Field(ge=8, le=4096)] = Field(128, description="width of the decode head")
     auxiliary: bool = Field(False, description="FCN head on stage-4 features; a teacher needs it for stage 1 of RDD")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     activation: Literal["keep", "relu6"] = Field("keep", description="relu6 swaps hard-swish and swish, which quantise badly")
@@ -182,7 +194,9 @@ class Teacher(Part):
         False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
-    scales: list[Scale] = Field([1.0], description="average the teacher over these scales of its own frame size", min_length=1)
+    scales: list[Scale] = Field(
+        [1.0], description="average the teacher over these scales of its own frame size", min_length=1, max_length=32
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """It is named, and only a cached one is averaged."""
@@ -206,7 +220,9 @@ class TeacherStudent(Part):
 
     rule: Literal["xor", "and", "or", "student"] = "xor"
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    min_kept: Annotated[float | int, Field(ge=0)] = Field(0.05, description="share of the batch's pixels (0 to 1) or a count (integer)")
+    min_kept: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
+        0.05, description="share of the batch's pixels (0 to 1) or a count (integer)"
+    )
     reduction: Literal["kept", "all"] = Field("kept", description="mean over the kept pixels, or their sum over all valid pixels")
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -258,14 +274,14 @@ class Distillation(Part):
     )
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
     temperature: Positive = 1.0
-    losses: list[ExtraLoss] = Field(default_factory=list)
+    losses: list[ExtraLoss] = Field(default_factory=list, max_length=16)
 
 
 class Train(Part):
     """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
 
-    epochs: Annotated[int, Field(ge=1)] = 60
-    batch: Annotated[int, Field(ge=1)] = Field(16, description="over all devices together")
+    epochs: Count = 60
+    batch: Batch = Field(16, description="over all devices together")
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Positive = 0.02
     head_lr_factor: Positive = Field(1.0, description="learning rate of the heads relative to the encoder's")
@@ -281,12 +297,12 @@ class Train(Part):
     auxiliary_weight: Annotated[float, Field(ge=0)] = 0.4
     seed: Seed = 0
     device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")
-    devices: Annotated[int, Field(ge=1)] = Field(1, description="number of GPUs (or processes on a CPU)")
-    nodes: Annotated[int, Field(ge=1)] = 1
+    devices: Nodes = Field(1, description="number of GPUs (or processes on a CPU)")
+    nodes: Nodes = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     compile: bool = False
-    save_every: Annotated[int, Field(ge=1)] = Field(1, description="epochs between resumable states")
-    pictures_every: Annotated[int, Field(ge=0)] = Field(10, description="epochs between pictures; 0: none")
+    save_every: Count = Field(1, description="epochs between resumable states")
+    pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Each device takes an equal share of the batch."""
@@ -301,8 +317,8 @@ class Evaluation(Part):
     """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""
 
     split: Literal["val", "test"] = Field("val", description="never train: mIoU on frames that were learned would mean nothing")
-    every: Annotated[int, Field(ge=1)] = Field(5, description="epochs between evaluations")
-    batch: Annotated[int, Field(ge=1)] = 8
+    every: Count = Field(5, description="epochs between evaluations")
+    batch: Batch = 8
 
 
 class Recipe(Part):
@@ -347,19 +363,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
         tree["name"] = path.stem if usable else name or "unnamed"
         if not usable and not name:
             problems.append(
-                f"name: not given, and the file's name '{path.stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning with "
-                "a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
+                RecipeError(
+                    f"name: not given, and the file's name '{path.stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning "
+                    "with a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
+                )
             )
     if distil:
         problems += _distillation_problems(tree, path)
     return validated(Recipe, tree, path, problems)
 
 
-def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[str]:
+def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[RecipeError]:
     """What stops a distillation before it begins; of the unchecked tree, so that it is told together with what the schema finds."""
     for part in ("student", "teacher"):
         if not tree.get(part):
-            yield f"{part}: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)"
+            yield RecipeError(f"{part}: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)")
     teacher = tree.get("teacher")
     if not isinstance(teacher, dict):
         return
@@ -367,26 +385,35 @@ def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[str]:
     if isinstance(recipe, str):
         yield from _teacher_problems(tree, recipe, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
     elif isinstance(checkpoint, str) and not Path(checkpoint).is_file():
-        yield f"teacher.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name teacher.recipe so that the teacher is trained first"
+        yield RecipeError(
+            f"teacher.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name teacher.recipe so that the teacher is trained first"
+        )
 
 
-def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bool) -> Iterator[str]:
+def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bool) -> Iterator[RecipeError]:
     try:
         path = find_recipe(name, beside=source)
         teacher = load_recipe(path)
     except RecipeError as error:
-        yield "teacher.recipe: " + str(error).replace("\n", "\n  ")
+        first, *more = error.lines
+        yield RecipeError(f"teacher.recipe: {first}", *more)
         return
     if teacher.network is None:
-        yield f"teacher.recipe: {path} is not a teacher recipe: it has no 'network' part"
+        yield RecipeError(f"teacher.recipe: {path} is not a teacher recipe: it has no 'network' part")
         return
     method = tree.get("distillation")
     method = method if isinstance(method, dict) else {}
     if not trained and not teacher.network.auxiliary and method.get("method", "rdd") == "rdd" and method.get("stage_share") != 0:
-        yield (
+        yield RecipeError(
             f"teacher.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
             "distillation.stage_share=0 here"
         )
+
+
+def option_hint(option: str) -> str:
+    """What an option that no command has may have been meant for: a key of the recipe."""
+    near = " or ".join(f"{path}=VALUE" for path in meant(Recipe, option.lstrip("-").replace("-", "_")))
+    return f"did you mean {near}, without dashes?" if near else ""
 
 
 def check_name(name: str | None) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rdd_deploy import console
 from rdd_deploy.benchmarking.compare import merged
@@ -89,12 +88,10 @@ def measure_with_progress(
 ) -> tuple[Benchmark, list[tuple[str, Measured]]]:
     """``run_benchmark`` under a progress bar on standard error."""
     total = len(candidates) * sum(len(turn) for turn in turn_plan(len(images), settings.rounds))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
-        task = progress.add_task("cold starts", total=total)
+    with console.progress("cold starts", total, on="stderr") as bar:
 
         def advance(name: str, frames: int) -> None:
-            progress.update(task, advance=frames, description=name if frames else f"cold start: {name}")
+            bar.advance(frames, name if frames else f"cold start: {name}")
 
         return run_benchmark(candidates, images, settings, advance)
 
@@ -177,9 +174,7 @@ def main(
     benchmark = judged(merged(benchmark, earlier), latency_budget_ms, max_drop)
     try:
         show(benchmark)  # first of all: a full disk must not cost the figures
-    except OSError as error:
-        raise DiskError(f"can't print the table: {error.strerror or error}; it is in {output / 'report.html'}") from error
-    finally:  # nor must a closed pipe
+    finally:
         write_report(output, benchmark, gallery(results, images), images.task.palette)
     for warning in benchmark.warnings:
         console.warn(warning)

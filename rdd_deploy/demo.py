@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rdd_deploy import console
 from rdd_deploy.console import command
@@ -18,14 +18,14 @@ from rdd_deploy.distill import distill_recipe
 from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.fit import Interrupted
 from rdd_deploy.prepare import Prepared
-from rdd_deploy.recipe import find_recipe, load_recipe
+from rdd_deploy.recipe import find_recipe, load_recipe, option_hint
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.train import train_recipe
 
 RECIPE = "streets_demo"
 
 
-@command
+@partial(command, hint=option_hint)
 def main(
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the recipe streets_demo")] = None,
@@ -48,26 +48,21 @@ def main(
     data = Prepared(recipe)
 
     try:
-        heading("1/5  a big teacher")
+        console.heading("1/5  a big teacher")
         taught = train_recipe(teacher, output, data=data)
-        heading("2/5  a small student alone, the baseline")
+        console.heading("2/5  a small student alone, the baseline")
         alone = train_recipe(recipe, output, data=data)
-        heading("3/5  the same student, distilled")
+        console.heading("3/5  the same student, distilled")
         distilled = distill_recipe(recipe, source, output, data=data)
     except Interrupted as error:
         raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again") from error
-    heading("4/5  to ONNX")
+    console.heading("4/5  to ONNX")
     bundle = export(distilled)
-    heading("5/5  the bundle without torch")
+    console.heading("5/5  the bundle without torch")
     measured = evaluate_without_torch(bundle)
     report([("teacher", taught), ("student alone", alone), ("student distilled", distilled)], bundle, measured)
     console.say(f"pictures: {distilled.pictures}   bundle: {bundle}   {time.perf_counter() - started:.0f} s in all")
     console.say("next: python apps/live_segment.py --source streets")
-
-
-def heading(text: str) -> None:
-    """One line that says which step begins."""
-    console.out.rule(f"[bold]{text}", align="left")
 
 
 def export(run: RunFolder) -> Path:
@@ -103,15 +98,12 @@ def _step(what: str, *words: str) -> None:
 
 def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, Any]) -> None:
     """A table of what each step reached."""
-    table = Table(title="procedural streets, validation split")
-    table.add_column("network")
-    for column in ("mIoU %", "parameters M", "training s"):
-        table.add_column(column, justify="right")
+    rows = []
     for name, run in runs:
         summary = json.loads(run.summary.read_text(encoding="utf-8"))
-        table.add_row(name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}")
-    table.add_row(f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", "")
-    console.out.print(table)
+        rows.append((name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}"))
+    rows.append((f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", ""))
+    console.show("procedural streets, validation split", console.table(("network", "mIoU %", "parameters M", "training s"), rows))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ if __name__ == "__main__":  # before the imports that take seconds
     start("distill")
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from lightning_fabric import Fabric
-from rich.progress import Progress
 
 from rdd_deploy import console, files, pictures
 from rdd_deploy.console import command, process_rank
@@ -27,7 +27,7 @@ from rdd_deploy.models.predict import autocast_dtype, torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.prepare import Prepared, build, changes, check_early, open_run
-from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe
+from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe, option_hint
 from rdd_deploy.recipe import Teacher as TeacherPart
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.teacher import CachedTeacher, LiveTeacher, TeacherOutput, Views, averaged_predictor, cached_teacher, describe
@@ -202,11 +202,10 @@ def _cache(segmenter: Segmenter, checkpoint: Path, data: Prepared, views: Views,
         f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
     )
     precision = autocast_dtype(str(fabric._precision.precision))
-    with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar, fabric.rank_zero_first():
-        task = bar.add_task("teacher cache", total=len(data.frames))
+    with console.progress("teacher cache", len(data.frames)) as bar, fabric.rank_zero_first():
         return cached_teacher(
             segmenter, files.sha256(checkpoint), data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
-            lambda count: bar.advance(task, count),
+            bar.advance,
         )  # fmt: skip
 
 
@@ -260,7 +259,7 @@ def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, dat
     return paint
 
 
-@command
+@partial(command, hint=option_hint)
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
     overrides: Annotated[

@@ -19,8 +19,6 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from rich.progress import Progress
-from rich.table import Table
 
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Frame, Labels, Split
@@ -162,26 +160,18 @@ def metrics_of(evaluated: Evaluated) -> Metrics:
 
 
 def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:
-    with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar:
-        task = bar.add_task(f"evaluate {what}", total=len(split))
-        return evaluate_split(predict, split, batch, lambda: bar.advance(task))
+    with console.progress(f"evaluate {what}", len(split)) as bar:
+        return evaluate_split(predict, split, batch, bar.advance)
 
 
 def show(evaluated: Evaluated) -> None:
     """Print IoU per class, mIoU, pixel accuracy and the protocol."""
-    facts = evaluated.protocol
-    table = Table(
-        title=f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
-    )
-    table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    for name, value in evaluated.summary["iou_pct"].items():
-        table.add_row(name, "never occurs" if value is None else f"{value:.2f}")
-    table.add_section()
-    table.add_row("mIoU", _percent(evaluated.summary["miou_pct"]))
-    table.add_row("pixel accuracy", _percent(evaluated.summary["pixel_accuracy_pct"]))
+    facts, figures = evaluated.protocol, evaluated.summary
+    classes = [(name, "never occurs" if value is None else f"{value:.2f}") for name, value in figures["iou_pct"].items()]
+    whole = [("mIoU", _percent(figures["miou_pct"])), ("pixel accuracy", _percent(figures["pixel_accuracy_pct"]))]
+    title = f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
     console.say(evaluated.what)
-    console.out.print(table)
+    console.show(title, console.table(("class", "IoU %"), [*classes, None, *whole]))
     console.say("one confusion matrix over all images, at the annotation's own size; void pixels don't count")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
 from rdd_deploy import console, files
 from rdd_deploy.console import process_rank
@@ -42,11 +41,9 @@ class Prepared:
         self.validation = _Kept(open_data(data, recipe.evaluation.split), data)
         probe = train.frame(0).nbytes * 4 / 3 * len(train) if len(train) else 0
         self.frames = Frames(train, keep=data.memory and probe < MEMORY_LIMIT)
-        with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar:
-            task = bar.add_task("data check", total=len(train) + len(self.validation))
-            advance = lambda: bar.advance(task)  # noqa: E731
-            self.train_facts = check_split(train, advance, pair=self._pair)
-            self.val_facts = check_split(self.validation, advance)
+        with console.progress("data check", len(train) + len(self.validation)) as bar:
+            self.train_facts = check_split(train, bar.advance, pair=self._pair)
+            self.val_facts = check_split(self.validation, bar.advance)
         check_apart(self.train_facts, self.val_facts, recipe.evaluation.split)
         self.digest = self.train_facts.digest
         self._tell(recipe)

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from rdd_deploy import console
+from rdd_deploy.console import progress
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Crops, Frames, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.export.fake_quantised import fake_quantised
-from rdd_deploy.export.measure import progress
 from rdd_deploy.export.onnx_from_run import Deployed
 from rdd_deploy.export.placement import Plan
 from rdd_deploy.export.profile import Distil
@@ -60,7 +60,7 @@ def distilled(
     losses = []
     console.say(f"fine-tuning for INT8: {config.steps} steps of {batch} crops on {device}")
     try:
-        with progress("fine-tune", config.steps) as advance:
+        with progress("fine-tune", config.steps) as bar:
             for step, (images, labels, *_) in enumerate(_crops(train, recipe, size, batch, config.steps)):
                 images, labels = images.to(device), labels.to(device)
                 with torch.no_grad():
@@ -79,7 +79,7 @@ def distilled(
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
                 optimizer.step()
-                advance()
+                bar.advance()
     finally:
         teacher.cpu()
     tenth = max(1, config.steps // 10)

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rdd_deploy.console import progress
 from rdd_deploy.data.base import Frame, Split, read_frame
 from rdd_deploy.errors import DataError
-from rdd_deploy.export.measure import progress
 from rdd_deploy.frames import resize_frame
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
@@ -58,12 +58,12 @@ def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[in
         DataError: an image is in both, or is noise.
     """
     facts, digests = [], []
-    with progress("look at train frames", len(train)) as advance:
+    with progress("look at train frames", len(train)) as bar:
         for index in range(len(train)):
             frame, labels = train.frame(index), train.labels(index)
             digests.append(_digest(frame))
             facts.append(_Facts.of(frame, labels, len(train.task)))
-            advance()
+            bar.advance()
     _refuse_shared(digests, [str(name) for name in train.names], others)
     chosen = _cover(facts, min(count, len(train)))
     for index in chosen:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import onnx
 import typer
-from rich.table import Table
 
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
@@ -211,15 +210,15 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
 
 def show(ladder: Ladder) -> None:
     """Print the ladder and its verdict."""
-    table = Table(title=f"{ladder.bundle}: {ladder.images} images")
-    for column in ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", ""):
-        table.add_column(column, justify="left" if column in {"rung", "worst class", ""} else "right")
-    for rung in ladder.rungs:
-        table.add_row(
+    headings = ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", "")
+    rows = [
+        (
             rung.name, f"{rung.agreement_before_pct:.3f}", f"{rung.agreement_torch_pct:.3f}", f"{rung.miou_pct:.2f}", f"{rung.change_pct:+.2f}",
             f"{rung.worst_class} {rung.worst_change_pct:+.2f}", rung.finding or "holds",
-        )  # fmt: skip
-    console.out.print(table)
+        )
+        for rung in ladder.rungs
+    ]  # fmt: skip
+    console.show(f"{ladder.bundle}: {ladder.images} images", console.table(headings, rows, left=(0, 5, 6)))
     for one in ladder.worst:
         console.say(f"  {one.signal_to_noise_db:6.2f} dB  {one.tensor}")
     if ladder.worst:

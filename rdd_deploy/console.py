@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import functools
-import os
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -14,10 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from rdd_deploy.errors import RddError
-
-_USERS_OWN = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
-"""What is wrong with a path that somebody named, wherever it is noticed."""
+from rdd_deploy import faults, launchers, places
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -25,7 +20,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def process_rank() -> int:
     """0 in a lone process and in the first of several that train together; from the launcher's variables."""
-    return max(int(os.environ.get(name, "0") or 0) for name in ("LOCAL_RANK", "NODE_RANK"))
+    return launchers.process_rank()
 
 
 def say(text: str) -> None:
@@ -40,20 +35,21 @@ def warn(text: str) -> None:
 
 
 def run(app: Callable[..., Any]) -> None:
-    """Run a typer app: a user's mistake becomes one sentence on standard error and the exit code that ``errors`` documents."""
+    """Run a typer app: what a user or the machine did becomes one sentence on standard error and the exit code that ``errors`` documents.
+
+    Words are read as a shell would have, where it couldn't: see ``places.words_of``.
+    """
+    sys.argv[1:] = [more for word in sys.argv[1:] for more in places.words_of(word)]
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks costs nobody the figures
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
-    except RddError as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in _USERS_OWN or error.filename is None:
+    except Exception as error:
+        if (told := faults.told(error)) is None:
             raise
-        err.print(f"[red]error:[/] can't use {escape(os.fsdecode(error.filename))}: {error.strerror}; check its name and permissions")
-        sys.exit(RddError.exit_code)
+        err.print(f"[red]error:[/] {escape(str(told))}")
+        sys.exit(told.exit_code)
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:

@@ -77,13 +77,13 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
     Args:
         teacher: a further check, of a student's teacher; given the data where they are sound.
     """
-    console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
     network = recipe.network or recipe.student
     assert network is not None
     data: Prepared | None = None
     problems = Problems()
     with problems.collected():
         check_early(recipe, folder, resume)
+    console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
     with problems.collected():
         make_fabric(recipe.train)
     with problems.collected():

@@ -35,11 +35,10 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import Self
 
+from rdd_deploy import faults, launchers, places
 from rdd_deploy.errors import RddError
 from rdd_deploy.text import shown
 
-_USERS_OWN = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
-"""What is wrong with a path that somebody named, wherever it is noticed."""
 _ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """Typer's versions differ in where it comes from."""
 
@@ -103,7 +102,7 @@ _err = Console(file=cast(Any, _stderr), markup=False, emoji=False, highlight=Fal
 
 def process_rank() -> int:
     """0 in a lone process and in the first of several that train together; from the launcher's variables."""
-    return max(int(os.environ.get(name, "0") or 0) for name in ("LOCAL_RANK", "NODE_RANK"))
+    return launchers.process_rank()
 
 
 def say(*lines: str) -> None:
@@ -249,20 +248,21 @@ def _check_heard() -> None:
 
 @_heard()
 def run(app: Callable[..., Any]) -> None:
-    """Run an app: a user's mistake becomes one sentence on standard error and the exit code that ``errors`` documents."""
+    """Run an app: what a user or the machine did becomes one sentence on standard error and the exit code that ``errors`` documents.
+
+    Words are read as a shell would have, where it couldn't: see ``places.words_of``.
+    """
+    sys.argv[1:] = [more for word in sys.argv[1:] for more in places.words_of(word)]
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks costs nobody the figures
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
-    except RddError as error:
-        fail(error)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in _USERS_OWN or error.filename is None:
+    except Exception as error:
+        if (told := faults.told(error)) is None:
             raise
-        fail(f"can't use {os.fsdecode(error.filename)}: {error.strerror}; check its name and permissions")
-        sys.exit(RddError.exit_code)
+        fail(told)
+        sys.exit(told.exit_code)
 
 
 def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "") -> Callable[[], None]:

@@ -7,7 +7,9 @@ code  meaning
 ====  =========================================================================================
 0     done
 1     a bug in rdd_deploy (the traceback is shown)
-2     something the user can mend: recipe, data, weights, bundle, device, missing package, full disk
+2     something the user can mend: recipe, data, weights, bundle, device, missing package; or what the
+      machine refused: memory (also the GPU's and shared memory), a full disk or any other error of the
+      operating system, too many open files, a killed loader process, a lost process of several
 3     ``benchmark``: no bundle fits the latency budget
 4     ``export``: the accuracy gate failed
 5     training diverged (loss is NaN or infinite)
@@ -61,6 +63,10 @@ class MissingPackageError(RddError):
 
 class DiskError(RddError):
     """A file couldn't be written."""
+
+
+class MachineError(RddError):
+    """Memory, files, worker processes or peers failed; see ``rdd_deploy.faults``."""
 
 
 class SourceError(RddError):

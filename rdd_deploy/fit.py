@@ -20,11 +20,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rdd_deploy import console, files
+from rdd_deploy import files, launchers
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.loader import Batch, Crops, Frames, LoadingError, StepSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.errors import DeviceError, DivergedError, RddError, RecipeError
+from rdd_deploy.errors import DeviceError, DiskError, DivergedError, RddError, RecipeError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.logbook import Logbook
 from rdd_deploy.models.predict import torch_predictor
@@ -32,6 +32,7 @@ from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe, Train
+from rdd_deploy.resuming import ORIGIN, read_state
 from rdd_deploy.run import RunFolder
 
 
@@ -89,7 +90,20 @@ def make_fabric(train: Train) -> Fabric:
         raise DeviceError(f"can't train on {train.devices} x '{train.device}': {str(error).splitlines()[0]}") from error
     if fabric._precision.precision != precision:
         raise DeviceError(f"train.precision is {precision}, which '{accelerator}' can't compute in; set train.precision=auto")
+    _check_launched(fabric, train)
     return fabric
+
+
+def _check_launched(fabric: Fabric, train: Train) -> None:
+    """Raise DeviceError where Fabric takes this process for another one than ``console.process_rank`` does: two would write, or none."""
+    found, cluster = launchers.launched(), getattr(fabric._strategy, "cluster_environment", None)
+    if found is None or cluster is None or train.devices * train.nodes == 1:
+        return
+    if (cluster.global_rank(), cluster.world_size()) != (found.rank, found.size):
+        raise DeviceError(
+            f"{found.launcher} says that this is process {found.rank} of {found.size}, the training library takes it for "
+            f"{cluster.global_rank()} of {cluster.world_size()}; start it by {launchers.KNOWN}"
+        )
 
 
 def resolve_precision(precision: str, accelerator: str) -> Any:
@@ -164,14 +178,19 @@ class Trainee:
                 "set train.batch to 2 or more (with as many frames), or choose the head lraspp or pspnet and a larger augment.crop"
             ) from error
 
-    def state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
+    def state(self, alone: bool = False) -> dict[str, Any]:
+        """Tensors, numbers and strings only, so that it loads with ``weights_only``.
+
+        Args:
+            alone: with this process's random numbers only, so that the others needn't take part.
+        """
+        of_all = (lambda value, _: [value]) if alone else _of_every_process
         return {
             "format": 4, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds,
             "average": self.average.state_dict() if self.average is not None else {},
-            "rng": _of_every_process(torch.get_rng_state(), self.fabric),
-            "rng_cuda": _of_every_process(torch.cuda.get_rng_state(self.fabric.device), self.fabric) if self._on_cuda else [],
+            "rng": of_all(torch.get_rng_state(), self.fabric),
+            "rng_cuda": of_all(torch.cuda.get_rng_state(self.fabric.device), self.fabric) if self._on_cuda else [],
             "precision": self.fabric._precision.state_dict(),
         }  # fmt: skip
 
@@ -247,7 +266,7 @@ def fit(
     train = recipe.train
     trainee = Trainee(segmenter, train, fabric)
     origin = {key: facts[key] for key in ORIGIN if key in facts}
-    rows, sums = _restored(trainee, folder, fabric, origin) if resume and folder.state.is_file() else ([], None)
+    resumed = read_state(folder, trainee, origin, len(frames)) if resume and folder.state.is_file() else None
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
     sampler = StepSampler(**order, start=trainee.step, rank=fabric.global_rank, ranks=fabric.world_size)
@@ -257,12 +276,13 @@ def fit(
     )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
+    rows = resumed.rows if resumed else []
     with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, _asked_to_stop() as stop:
-        if sums is not None:
-            book.restore(sums)
+        if resumed:
+            book.restore(resumed.sums)
         segmenter.train()
         since, pending = time.perf_counter(), None
-        for batch in loader:
+        for batch in _until_lost(batches(loader), lambda: _save(trainee, folder, book, fabric, origin), trainee):
             progress = trainee.step / total
             signs, terms = trainee.update(batch, story, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
@@ -277,7 +297,9 @@ def fit(
                 measured = None
                 if epoch % recipe.evaluation.every == 0 or last:
                     measured = _measure(recipe, trainee, validation)
-                    _keep_best(trainee, measured, weights, facts, epoch)
+                    _keep_best(trainee, measured, folder, weights, facts, epoch)
+                if fabric.is_global_zero:
+                    _check_there(folder)
                 if story.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
                     story.picture(folder.pictures / f"epoch_{epoch:03d}.png", trainee.evaluated.eval())
                 segmenter.train()
@@ -303,48 +325,32 @@ def fit(
             "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
 
 
-ORIGIN = {
-    "train_frames": "the training frames (other images, or in another order)",
-    "train_labels": "the training frames' masks",
-    "teacher_sha256": "the teacher's checkpoint",
-}
-"""Facts beside the recipe that a run's every step depends on, and what each is to a person."""
-
-
-def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric, origin: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows and unfinished sums of the log; the trainee is where its state was taken.
-
-    Raises:
-        RddError: damaged, of another network, or begun from other facts than ``origin``.
-    """
+def _until_lost(loading: Iterator[Batch], save: Callable[[], None], trainee: Trainee) -> Iterator[Batch]:
+    """The batches; where one can't be loaded, the state that was reached is saved first. Of several processes the others couldn't save theirs."""
+    begun = trainee.step
     try:
-        with warnings.catch_warnings():  # of an unusual pickle, which the error below tells
-            warnings.simplefilter("ignore")
-            state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
-    except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
-        why = error.strerror if isinstance(error, PermissionError) else "the file is damaged, or wasn't written by distill or train"
-        raise RddError(f"can't resume from {folder.state}: {why}; put a whole one there, or start anew without --resume") from error
-    try:
-        trainee.restore(state)
-        rows, sums, before = state["rows"], state["sums"], state.get("origin")
-    except Exception as error:
-        raise RddError(
-            f"can't resume from {folder.state}: it holds another network's state, or one of another version; start anew without --resume"
-        ) from error
-    if before is None:
-        # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
-        console.warn(f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the same")
-    elif changed := [what for key, what in ORIGIN.items() if before.get(key) != origin.get(key)]:
-        raise RddError(
-            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start anew without --resume"
+        yield from loading
+    except LoadingError as error:
+        if trainee.step == begun or trainee.fabric.world_size > 1:
+            raise
+        save()
+        raise LoadingError(f"{error}. The state at step {trainee.step} is saved: go on with the same command and --resume") from error
+
+
+def _check_there(folder: RunFolder) -> None:
+    """Raise DiskError where the run's folder was taken away: written again, it would lack what was there."""
+    if not folder.recipe.is_file():
+        raise DiskError(
+            f"the run's folder {folder.path} was moved or deleted while it was being trained; put it back and go on with the same command and "
+            "--resume, or train again"
         )
-    return rows, sums
 
 
 def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, origin: dict[str, str]) -> None:
     _check_weights(trainee.segmenter, trainee.kept)
     state = trainee.state()
     if fabric.is_global_zero:
+        _check_there(folder)
         buffer = io.BytesIO()
         torch.save(state | {"origin": origin, "rows": book.rows, "sums": book.sums}, buffer)
         files.write_bytes(folder.state, buffer.getvalue())
@@ -365,12 +371,13 @@ def _check_weights(network: Segmenter, kept: str) -> None:
         raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
 
 
-def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts: dict[str, Any], epoch: int) -> None:
+def _keep_best(trainee: Trainee, measured: dict[str, Any], folder: RunFolder, weights: Path, facts: dict[str, Any], epoch: int) -> None:
     """Save the network where it is the best so far."""
     miou = float(measured["miou_pct"] or 0.0)
     if miou > trainee.best:
         trainee.best, trainee.best_epoch = miou, epoch
         if trainee.fabric.is_global_zero:
+            _check_there(folder)
             save_segmenter(weights, trainee.evaluated, facts | {"epoch": epoch, "miou_pct": miou})
 
 

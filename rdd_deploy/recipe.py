@@ -6,6 +6,7 @@ A recipe is one experiment in one YAML file. ``load_recipe`` reads it, applies `
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.names import check_encoder
+from rdd_deploy.places import at_home, beside
 from rdd_deploy.schema import RuledModel, load_yaml, meant, override_all, validated
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -56,6 +58,11 @@ def _kind_of_device(device: str) -> str:
     )
 
 
+SHIPPED = Path(__file__).resolve().parents[1] / "recipes"
+"""Of a clone; an installed package has none."""
+
+Place = Annotated[str, AfterValidator(at_home)]
+"""A path, ``~`` expanded."""
 Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_latest)]
 Encoder = Annotated[str, AfterValidator(_known_encoder)]
 Device = Annotated[str, AfterValidator(_kind_of_device)]
@@ -116,7 +123,10 @@ class Data(Part):
     """Which frames, at which size. Frames of other sizes are resized to ``size`` for evaluation and export."""
 
     name: Literal[DATASETS] = "camvid"  # type: ignore[valid-type]
-    root: str = Field("data/camvid", description="folder of the data set; a missing CamVid is downloaded there")
+    root: Place = Field(
+        "data/camvid",
+        description="folder of the data set, beside the recipe's file or in the current directory; a missing CamVid is downloaded there",
+    )
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
     classes: list[str] | None = Field(None, max_length=255, description="folder: class names in the order of their ids")
     palette: list[tuple[Byte, Byte, Byte]] | None = Field(None, description="folder: one RGB colour a class")
@@ -174,7 +184,7 @@ class Network(Part):
 
     encoder: Encoder = Field(..., description="any timm encoder with feature maps")
     head: Literal["lraspp", "deeplabv3", "deeplabv3plus", "pspnet"] = "lraspp"
-    weights: str = Field("imagenet", description="'imagenet', 'none', or the path of a local file with the encoder's weights")
+    weights: Place = Field("imagenet", description="'imagenet', 'none', or the path of a local file with the encoder's weights")
     output_stride: Literal["auto", 8, 16, 32] = Field(
         "auto", description="of the last features, by dilation; auto: 16, or 32 for an encoder that can't be dilated"
     )
@@ -188,8 +198,8 @@ class Network(Part):
 class Teacher(Part):
     """The teacher: by recipe (trained first if its checkpoint isn't there), by checkpoint, or both."""
 
-    recipe: str | None = Field(None, description="a teacher recipe, relative to this file or by name")
-    checkpoint: str | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
+    recipe: Place | None = Field(None, description="a teacher recipe, relative to this file or by name")
+    checkpoint: Place | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
     cache: bool = Field(
         False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
     )
@@ -357,7 +367,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
     """
     path = find_recipe(path)
     tree = load_yaml(path)
+    written = _places(tree)
     problems = override_all(tree, overrides)
+    _find_places(tree, path, written)
     if "name" not in tree:
         usable = _can_name_a_run(path.stem)
         tree["name"] = path.stem if usable else name or "unnamed"
@@ -373,6 +385,64 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
     return validated(Recipe, tree, path, problems)
 
 
+_PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", "teacher.checkpoint")
+"""Keys whose values are paths."""
+
+
+def _places(tree: dict[str, Any]) -> dict[str, str]:
+    """The paths of an unchecked tree, by key; those that are words with a meaning of their own aside."""
+    places = {}
+    for key in _PLACES:
+        part, name = key.split(".")
+        value = tree[part].get(name) if isinstance(tree.get(part), dict) else None
+        if isinstance(value, str) and value and not (name == "weights" and value in ("imagenet", "none")):
+            places[key] = value
+    return places
+
+
+def _find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> None:
+    """Change a tree's relative paths in place to what they mean from here.
+
+    Args:
+        written: the paths as they were before the overrides, which are typed and so relative to the current directory first.
+    """
+    for key, value in _places(tree).items():
+        part, name = key.split(".")
+        if (expanded := os.path.expanduser(value)).startswith("~") or (name == "root" and tree[part].get("name") == "streets"):
+            continue
+        typed = written.get(key) != value
+        try:
+            if key == "teacher.recipe":
+                found = str(find_recipe(expanded) if typed and _is_recipe(expanded) else find_recipe(expanded, source))
+            else:
+                found = beside(expanded, source, here_first=typed)
+        except (OSError, ValueError, RecipeError):  # it is told where it is used
+            continue
+        if found != value:
+            tree[part] = {**tree[part], name: found}
+
+
+def with_whole_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths: it means the same from any folder."""
+    tree = recipe.model_dump(mode="json")
+    changes: dict[str, dict[str, str]] = {}
+    for key, value in _places(tree).items():
+        part, name = key.split(".")
+        if name == "root" and recipe.data.name == "streets":
+            continue
+        path = find_recipe(value) if key == "teacher.recipe" and _is_recipe(value) else Path(value)
+        changes.setdefault(part, {})[name] = os.path.abspath(path)
+    return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})
+
+
+def _is_recipe(name: str) -> bool:
+    try:
+        find_recipe(name)
+    except RecipeError:
+        return False
+    return True
+
+
 def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[RecipeError]:
     """What stops a distillation before it begins; of the unchecked tree, so that it is told together with what the schema finds."""
     for part in ("student", "teacher"):
@@ -381,7 +451,7 @@ def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[Recip
     teacher = tree.get("teacher")
     if not isinstance(teacher, dict):
         return
-    recipe, checkpoint = teacher.get("recipe"), teacher.get("checkpoint")
+    recipe, checkpoint = (os.path.expanduser(v) if isinstance(v := teacher.get(key), str) else v for key in ("recipe", "checkpoint"))
     if isinstance(recipe, str):
         yield from _teacher_problems(tree, recipe, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
     elif isinstance(checkpoint, str) and not Path(checkpoint).is_file():
@@ -430,17 +500,17 @@ def _can_name_a_run(name: str) -> bool:
 
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
-    """The file that a recipe name or path means: as given, beside another recipe, or in ``recipes/``."""
-    given = Path(path)
+    """The file that a recipe name or path means: beside another recipe, as given, in ``recipes/`` here, or in the clone's own."""
+    given = Path(os.path.expanduser(path))
     if not given.name:
         raise RecipeError(f"'{path}' names no recipe; expected a YAML file, or the name of one in recipes/")
     names = [given] if given.suffix else [given, given.with_suffix(".yaml")]
-    folders = [Path(), *([beside.parent] if beside else []), Path("recipes")]
+    folders = [*([beside.parent] if beside else []), Path(), Path("recipes"), SHIPPED]
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-    known = sorted(p.stem for p in Path("recipes").glob("*.yaml"))
+    known = sorted(p.stem for p in Path("recipes").glob("*.yaml")) or sorted(p.stem for p in SHIPPED.glob("*.yaml"))
     near = difflib.get_close_matches(given.stem, known, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise RecipeError(f"no recipe '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))

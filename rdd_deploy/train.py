@@ -14,9 +14,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-import yaml
 
-from rdd_deploy import console, pictures
+from rdd_deploy import console, files, pictures
 from rdd_deploy.console import command
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import Problems
@@ -78,13 +77,13 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
     Args:
         teacher: a further check, of a student's teacher; given the data where they are sound.
     """
-    console.say(*yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).splitlines())
     network = recipe.network or recipe.student
     assert network is not None
     data: Prepared | None = None
     problems = Problems()
     with problems.collected():
         check_early(recipe, folder, resume)
+    console.say(*files.yaml_text(recipe.model_dump(mode="json", exclude_none=True)).splitlines())
     with problems.collected():
         make_fabric(recipe.train)
     with problems.collected():

@@ -10,7 +10,7 @@ from toys import network, teacher_tree, tree, write_recipe
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import EXTRA
-from rdd_deploy.recipe import LOSS_OPTIONS, ExtraLoss, Recipe, check_name, find_recipe, load_recipe
+from rdd_deploy.recipe import LOSS_OPTIONS, ExtraLoss, Recipe, check_name, find_recipe, load_recipe, with_whole_paths
 from rdd_deploy.run import RunFolder
 from rdd_deploy.schema import validated
 
@@ -90,7 +90,7 @@ def test_a_written_recipe_reads_the_same(tmp_path: Path) -> None:
     }
     recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
     RunFolder(tmp_path / "run").write_recipe(recipe)
-    assert RunFolder(tmp_path / "run").load_recipe() == recipe
+    assert RunFolder(tmp_path / "run").load_recipe() == with_whole_paths(recipe)
 
 
 def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:

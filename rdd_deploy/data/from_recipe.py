@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +31,22 @@ def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
         options = {"height": data.size[0], "width": data.size[1], "seed": data.seed}
         if data.count is not None and split == "train":
             options["count"] = data.count
-    return open_split(data.name, data.root, split, **options)
+    try:
+        return open_split(data.name, data.root, split, **options)
+    except DataError as error:
+        root = Path(data.root)
+        if data.name == "streets" or root.is_absolute() or root.is_dir():
+            raise
+        raise DataError(
+            f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
+        ) from error
 
 
 def data_provenance(data: Data) -> dict[str, str | int | None]:
     """What a bundle's manifest must say for ``open_recorded`` to find the data again; plain values only."""
     return {
         "data": data.name,
-        "data_root": data.root if data.name != "streets" else None,
+        "data_root": os.path.abspath(data.root) if data.name != "streets" else None,
         "data_height": data.size[0],
         "data_width": data.size[1],
         "data_seed": data.seed,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from rdd_deploy import faults
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.errors import RddError
+
+
+class LoadingError(RddError):
+    """The next batch couldn't be loaded; everything is as after the step before."""
 
 
 class Batch(NamedTuple):
@@ -45,14 +51,21 @@ class Frames:
         return pair
 
 
-class Crops(Dataset[Batch]):
-    """Augmented crops; the key is (epoch, index)."""
+class Crops(Dataset[Any]):
+    """Augmented crops; the key is (epoch, index). In a loader's process an error is handed over as the sample."""
 
     def __init__(self, frames: Frames, transform: RandomScaleCrop, seed: int) -> None:
         self.frames, self.transform, self.seed = frames, transform, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
+        try:
+            return self._crop(*key)
+        except (RddError, OSError, MemoryError) as error:
+            if get_worker_info() is None:
+                raise
+            return error  # raised there, it would reach the main process with the whole traceback as its text
+
+    def _crop(self, epoch: int, index: int) -> Batch:
         image, labels = self.frames[index]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
@@ -88,6 +101,34 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
+def _collated(samples: list[Batch | Exception]) -> Any:
+    """A batch of samples, or the first error among them."""
+    errors = [sample for sample in samples if isinstance(sample, Exception)]
+    return errors[0] if errors else default_collate(samples)
+
+
+def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
+    """The batches of a loader.
+
+    Raises:
+        LoadingError: a file can't be read, or one of the loader's processes failed: one sentence.
+    """
+    steps: Iterator[Batch | Exception] | None = None
+    while True:
+        try:
+            steps = steps or iter(loader)
+            batch = next(steps)
+            if isinstance(batch, Exception):
+                raise batch
+        except StopIteration:
+            return
+        except Exception as error:
+            if (told := faults.told(error)) is None:
+                raise
+            raise LoadingError(str(told)) from error
+        yield batch
+
+
 def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
@@ -95,4 +136,6 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after a resume and
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
-    return DataLoader(crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own)
+    return DataLoader(
+        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own, collate_fn=_collated
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Batch, Count, Part, Positive, Size
+from rdd_deploy.places import beside
+from rdd_deploy.recipe import Batch, Count, Part, Place, Positive, Size
 from rdd_deploy.runtime.manifest import BackendName, Precision
 from rdd_deploy.schema import load_yaml, override_all, validated
 
@@ -43,7 +45,7 @@ class Calibration(Part):
     method: Method = "minmax"
     percentile: Percentile = Field(99.99, description="share of the values inside the range, in percent")
     bins: Bins = Field(2048, description="histogram bins over [-max, max]")
-    folder: str | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
+    folder: Place | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
 
 
 class Distil(Part):
@@ -148,6 +150,9 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
     """
     path = find_profile(path)
     tree = load_yaml(path)
+    calibration = tree.get("calibration")
+    if isinstance(calibration, dict) and isinstance(folder := calibration.get("folder"), str):
+        tree["calibration"] = calibration | {"folder": beside(os.path.expanduser(folder), path)}
     problems = override_all(tree, overrides)
     tree.setdefault("name", path.stem)
     return validated(Profile, tree, path, problems)
@@ -155,7 +160,7 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
 
 def find_profile(path: str | Path) -> Path:
     """The file that a profile's name or path means."""
-    given = Path(path)
+    given = Path(os.path.expanduser(path))
     for candidate in (given, Path("export") / f"{given}.yaml", SHIPPED / f"{given}.yaml"):
         if candidate.is_file():
             return candidate

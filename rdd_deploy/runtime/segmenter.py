@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rdd_deploy import console
 from rdd_deploy.errors import BundleError, DeviceError, SourceError
 from rdd_deploy.frames import resize_frame, resize_labels
+from rdd_deploy.places import followed
 from rdd_deploy.runtime.backends import Backend, open_backend
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
@@ -74,7 +75,7 @@ class Segmenter:
         if parallel < 1 or parallel > (threads or parallel):
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
-        folder = Path(path)
+        folder = followed(Path(path))
         manifest = read_manifest(folder, verify=verify)
         backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel)
         try:

@@ -40,7 +40,7 @@ from rdd_deploy.text import shown
 
 _USERS_OWN = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
 """What is wrong with a path that somebody named, wherever it is noticed."""
-_ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_ClickException = cast(type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"))
 """Typer's versions differ in where it comes from."""
 
 

@@ -130,11 +130,13 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     """Refuse what can be refused before data and weights are touched.
 
     Raises:
-        RddError: another process trains in the folder, ``latest`` beside it can't become a link, or resuming with a recipe that differs
-            from the run's.
+        RddError: another process trains in the folder, ``latest`` beside it can't become a link, nothing can be written there, or resuming
+            with a recipe that differs from the run's.
     """
     check_unlocked(folder.path)
     folder.check_latest()
+    if process_rank() == 0:
+        files.check_writable(folder.path)
     if resume and folder.state.is_file() and (changed := changes(folder, recipe)):
         raise RddError(
             f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"

@@ -207,7 +207,7 @@ def _escaped(line: str) -> str:
 def yaml_text(tree: Any) -> str:
     """As a recipe or plan is written: in the order of its keys, letters as they are unless one of them steers a terminal."""
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140)
-    if all(shown(line) == line for line in text.splitlines()):
+    if all(shown(line) == line for line in text.split("\n")):
         return text
     return yaml.safe_dump(tree, sort_keys=False, width=140)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -31,7 +30,7 @@ from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.from_recipe import OtherClassesError, open_recorded
 from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, missing_package
-from rdd_deploy.files import remove_parts
+from rdd_deploy.files import check_writable, remove_parts
 from rdd_deploy.report import write_report
 from rdd_deploy.runtime.backends.base import parse_device
 from rdd_deploy.runtime.segmenter import MAX_THREADS
@@ -102,8 +101,7 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"can't make the folder {folder}: {error.strerror or error}; choose another one with --output") from error
-    if not os.access(folder, os.W_OK):
-        raise DiskError(f"the folder {folder} isn't writable; choose another one with --output")
+    check_writable(folder)
     remove_parts(folder)
 
 

@@ -39,7 +39,7 @@ from rdd_deploy import faults, launchers, places
 from rdd_deploy.errors import RddError
 from rdd_deploy.text import shown
 
-_ClickException = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_ClickException = cast(type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"))
 """Typer's versions differ in where it comes from."""
 
 
@@ -301,5 +301,4 @@ def _sentence(error: Any, hint: Callable[[str], str]) -> str:
     """What is wrong with the words of a command line."""
     message = error.format_message().rstrip(". ")
     near = hint(getattr(error, "option_name", ""))
-    program = error.ctx.command_path if error.ctx else "--help"
-    return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}`{program} --help` lists what there is"
+    return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}--help lists what there is"

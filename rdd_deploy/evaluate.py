@@ -22,7 +22,7 @@ import typer
 
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Frame, Labels, Split
-from rdd_deploy.data.from_recipe import open_data, open_recorded
+from rdd_deploy.data.from_recipe import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
@@ -130,7 +130,7 @@ def evaluate_run(
     run = find_run(folder)
     recipe = run.load_recipe()
     weights = run.weights()
-    data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
+    data = data_at(recipe.data, root)
     frames = limited(open_data(data, split, fetch=root is None), limit, split)
     segmenter, _ = load_segmenter(weights, list(frames.task.classes))
     measured = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights))
@@ -194,6 +194,7 @@ def main(
 
     Example: `python -m rdd_deploy.evaluate runs/latest/export/onnxruntime-fp32`
     """
+    files.check_file(json)
     if (path / MANIFEST).is_file():
         evaluated = evaluate_bundle(path, split, data, limit, device=device, provider=provider, threads=threads)
     elif (path / "recipe.yaml").is_file():

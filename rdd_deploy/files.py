@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -138,6 +139,27 @@ def read_file(path: Path, at_most: int) -> bytes:
     return content
 
 
+def parse_json(content: bytes) -> Any:
+    """What strict JSON says. Raises ValueError: not UTF-8 or JSON, nested too deep, or a number that is infinite, NaN or endlessly long."""
+    try:
+        return json.loads(content.decode("utf-8"), parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 40:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -185,7 +207,7 @@ def _escaped(line: str) -> str:
 def yaml_text(tree: Any) -> str:
     """As a recipe or plan is written: in the order of its keys, letters as they are unless one of them steers a terminal."""
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140)
-    if all(shown(line) == line for line in text.splitlines()):
+    if all(shown(line) == line for line in text.split("\n")):
         return text
     return yaml.safe_dump(tree, sort_keys=False, width=140)
 

@@ -130,13 +130,15 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     """Refuse what can be refused before data and weights are touched.
 
     Raises:
-        RddError: another process trains in the folder, ``latest`` beside it is of the user's own, resuming with a recipe that differs
-            from the run's, or another number of processes was started than the recipe names.
+        RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be written there, resuming
+            with a recipe that differs from the run's, or another number of processes was started than the recipe names.
     """
     launchers.check(recipe.train.devices, recipe.train.nodes)
     if not torch.distributed.is_initialized():  # else the first of several may have locked it for all
         check_unlocked(folder.path)
     folder.check_latest()
+    if process_rank() == 0:
+        files.check_writable(folder.path)
     if (
         resume
         and folder.state.is_file()

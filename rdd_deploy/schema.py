@@ -113,7 +113,8 @@ class _Loader(yaml.SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put what ``<<`` merges beside a mapping's own keys, which win, as do earlier merged ones: PyYAML's versions differ in that."""
-        own, others = [], []
+        own: list[tuple[Any, Any]] = []
+        others: list[Any] = []
         for key, value in node.value:
             if key.tag != "tag:yaml.org,2002:merge":
                 own.append((key, value))
@@ -242,8 +243,8 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
     kind, got, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
         fields = _fields_at(model, location[:-1])
-        near = " or ".join(f"'{name}'" for name in meant(model, str(location[-1]), fields))
-        hint = f"did you mean {near}? " if near else ""
+        likely = " or ".join(f"'{name}'" for name in meant(model, str(location[-1]), fields))
+        hint = f"did you mean {likely}? " if likely else ""
         return f"{path}: unknown key; {hint}allowed: {', '.join(fields)}"
     if kind == "missing":
         return f"{path}: missing; expected a value"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import unicodedata
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -16,6 +17,11 @@ def shown(text: object) -> str:
     if text.isprintable():
         return text
     return "".join(_visible(one) if unicodedata.category(one) in _HIDDEN and one not in _JOINERS else one for one in text)
+
+
+def in_html(text: object) -> str:
+    """The same for a page."""
+    return html.escape(shown(text))
 
 
 def _visible(character: str) -> str:

@@ -42,6 +42,15 @@ def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
         ) from error
 
 
+def data_at(data: Data, root: Path | None) -> Data:
+    """The data part with the folder that ``--data`` named, if any. Raises DataError for a data set that lies in no folder."""
+    if root is None:
+        return data
+    if data.name == "streets":
+        raise DataError(f"got --data {root}, but streets are made as they are needed and lie in no folder; leave --data out")
+    return data.model_copy(update={"root": str(root)})
+
+
 def data_provenance(data: Data) -> dict[str, str | int | None]:
     """What a bundle's manifest must say for ``open_recorded`` to find the data again; plain values only."""
     return {
@@ -68,7 +77,13 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
     Raises:
         DataError: the manifest names no data set, or it isn't there, or (OtherClassesError) its classes aren't the bundle's.
     """
-    data = _recorded(manifest, root)
+    recorded = _recorded(manifest)
+    data, lay = data_at(recorded, root), Path(recorded.root)
+    if root is None and data.name != "streets" and not lay.is_absolute() and not lay.is_dir():
+        raise DataError(
+            f"the data of '{manifest.name}' isn't in {lay.absolute()}: its manifest says {lay}, which is relative to the folder that the run was "
+            "started in; say where it lies now with --data"
+        )
     opened = open_data(data, split, fetch=False)
     if tuple(opened.task.classes) != tuple(manifest.classes):
         raise OtherClassesError(
@@ -78,7 +93,7 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
     return opened
 
 
-def _recorded(manifest: Manifest, root: Path | None) -> Data:
+def _recorded(manifest: Manifest) -> Data:
     """The data part of the recipe as the manifest tells it. Raises DataError."""
     from rdd_deploy.recipe import Data
 
@@ -94,7 +109,7 @@ def _recorded(manifest: Manifest, root: Path | None) -> Data:
             own = {"seed": int(recorded.get("data_seed") or 0), "count": recorded.get("data_count")}
         return Data(
             name=recorded["data"],
-            root=str(root or recorded.get("data_root") or "data"),
+            root=str(recorded.get("data_root") or "data"),
             size=(int(recorded["data_height"]), int(recorded["data_width"])),
             workers=0,
             memory=False,

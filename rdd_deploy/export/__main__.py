@@ -11,6 +11,7 @@ from rdd_deploy import console
 from rdd_deploy.errors import RddError, RecipeError, missing_package
 from rdd_deploy.evaluate import Evaluated, protocol, show
 from rdd_deploy.export.profile import PRECISIONS, Profile, changed, load_profile
+from rdd_deploy.files import check_writable
 
 TARGETS = {"onnx": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
 
@@ -60,6 +61,7 @@ def main(
     for one in profiles:
         check_backend(one)
     source = open_source(run, data)
+    check_writable(output or source.run.export)
     options = Options(split, limit, evaluate, force, plan)
     for one in profiles:
         target, comparison = export_profile(source, one, output or source.run.export, options)

@@ -248,6 +248,7 @@ def main(
 
     if find_spec("torch") is None:
         raise missing_package("torch", "train", "parity")
+    files.check_file(json)
     ladder = climb(bundle, run, data, split, limit, max_drop)
     show(ladder)
     if json:

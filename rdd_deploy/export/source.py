@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from rdd_deploy.data.base import Frame, Labels, Split
-from rdd_deploy.data.from_recipe import data_provenance, open_data
+from rdd_deploy.data.from_recipe import data_at, data_provenance, open_data
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.evaluate import limited
 from rdd_deploy.export.graph import set_metadata
@@ -135,5 +135,4 @@ def open_source(path: Path | None, data_root: Path | None = None) -> Source:
     recipe = run.load_recipe()
     weights = run.weights()
     segmenter, facts, weights_sha256 = load_checkpoint(weights)
-    data = recipe.data if data_root is None else recipe.data.model_copy(update={"root": str(data_root)})
-    return Source(run, segmenter.float(), facts, data, weights_sha256)
+    return Source(run, segmenter.float(), facts, data_at(recipe.data, data_root), weights_sha256)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from rdd_deploy.live.shot import Array
+from rdd_deploy.text import shown
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)
@@ -43,7 +44,7 @@ class Panel:
 def _text(lines: Sequence[str], scale: float, swatches: Array | None) -> Array:
     row, margin = round(36 * scale), round(14 * scale)
     indent = margin + (0 if swatches is None else row)
-    cells = [line.split("\t") for line in lines]
+    cells = [[shown(cell) for cell in line.split("\t")] for line in lines]
     second = max((_width(left, scale) + row for left, *right in cells if right), default=0)
     width = indent + margin + max((second + _width(cell[1], scale) if cell[1:] else _width(cell[0], scale) for cell in cells), default=0)
     image = np.zeros((row * len(lines) + margin, width, 3), np.uint8)

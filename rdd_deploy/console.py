@@ -14,10 +14,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from rdd_deploy import signals
+from rdd_deploy.addresses import without_secrets_of
+from rdd_deploy.arguments import check_words
 from rdd_deploy.errors import RddError
 
 _USERS_OWN = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
 """What is wrong with a path that somebody named, wherever it is noticed."""
+
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""A mistake in the command line, as the library behind typer raises it: click, or a copy of it inside of newer versions."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -45,15 +51,21 @@ def run(app: Callable[..., Any]) -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        check_words(sys.argv[1:])
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        err.print(f"[red]error:[/] {escape(without_secrets_of(sys.argv[1:], error.format_message()))}")
+        sys.exit(RddError.exit_code)
     except RddError as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
+        err.print(f"[red]error:[/] {escape(without_secrets_of(sys.argv[1:], str(error)))}")
         sys.exit(error.exit_code)
     except OSError as error:
         if error.errno not in _USERS_OWN or error.filename is None:
             raise
         err.print(f"[red]error:[/] can't use {escape(os.fsdecode(error.filename))}: {error.strerror}; check its name and permissions")
         sys.exit(RddError.exit_code)
+    if code:  # of --help and its kin
+        sys.exit(code)
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:
@@ -63,13 +75,15 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
     @functools.wraps(function)
     def interruptible(*arguments: Any, **options: Any) -> Any:
         try:
-            return function(*arguments, **options)
-        except KeyboardInterrupt:  # before the command line's library sees it: its versions differ in the exit code
+            with signals.interrupting():
+                return function(*arguments, **options)
+        except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
             err.print("interrupted")
-            sys.exit(130)
+            sys.exit(signals.exit_code(error))
 
     app.command()(interruptible)
 
+    @functools.wraps(function)
     def main() -> None:
         run(app)
 

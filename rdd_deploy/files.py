@@ -25,7 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_symlink():  # the link stays
         path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file() and not path.is_dir():  # a device or pipe is written to, not replaced
-        yield path
+        try:
+            yield path
+        except OSError as error:
+            raise DiskError(f"can't write {path}: {error.strerror or error}; choose another file") from error
         return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.signals import leave_to_parent
 
 
 class Batch(NamedTuple):
@@ -95,4 +96,7 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after a resume and
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
-    return DataLoader(crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own)
+    return DataLoader(
+        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own,
+        worker_init_fn=leave_to_parent,
+    )  # fmt: skip

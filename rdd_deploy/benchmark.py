@@ -7,7 +7,6 @@ edge install; only ``--include torch`` needs more.
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Annotated
 import typer
 
 from rdd_deploy import console
+from rdd_deploy.arguments import MAX_COUNT, finite
 from rdd_deploy.benchmarking.compare import merged
 from rdd_deploy.benchmarking.gallery import gallery
 from rdd_deploy.benchmarking.images import Images
@@ -116,25 +116,18 @@ def finish(benchmark: Benchmark) -> None:
         raise BudgetError("; ".join(missed))
 
 
-def _finite(value: float | None) -> float | None:
-    """NaN passes every limit."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no such number.")
-    return value
-
-
 @command
 def main(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="bundle folders, e.g. runs/latest/export/*")],
     data: Annotated[Path | None, typer.Option(help="where the data set lies; default: where the bundles were made from")] = None,
     data_name: Annotated[str | None, typer.Option(help=f"{', '.join(DATASETS)}; default: what the bundles were made from")] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
-    limit: Annotated[int | None, typer.Option(min=1, help="use so many images, spread evenly over the split")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="use so many images, spread evenly over the split")] = None,
     latency_budget_ms: Annotated[
-        float | None, typer.Option(min=0.001, max=1e9, callback=_finite, help="decide: the most accurate within it; exit code 3 if none is")
+        float | None, typer.Option(min=0.001, max=1e9, callback=finite, help="decide: the most accurate within it; exit code 3 if none is")
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(min=0, max=100, callback=_finite, help="mIoU points that a bundle may lie below its float one")
+        float | None, typer.Option(min=0, max=100, callback=finite, help="mIoU points that a bundle may lie below its float one")
     ] = None,
     by: Annotated[By, typer.Option(help="the latency that budget, Pareto front and greyed rows go by")] = By.MODEL_P50,
     rounds: Annotated[int, typer.Option(min=1, max=50, help="the images are measured in so many interleaved rounds")] = 5,

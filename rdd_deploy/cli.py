@@ -17,6 +17,7 @@ COMMANDS = {
     "export": ("rdd_deploy.export.__main__", "train", "make a bundle from a run: ONNX, OpenVINO, TensorRT; FP32, FP16, INT8"),
     "parity": ("rdd_deploy.export.parity", "train", "torch against ONNX against Q/DQ against the backend: where labels change"),
     "benchmark": ("rdd_deploy.benchmark", "", "mIoU against latency of bundles, side by side"),
+    "live": ("rdd_deploy.live.__main__", "", "bundles on a camera, video, stream or folder, with overlay, split view and recording"),
     "demo": ("rdd_deploy.demo", "train", "the whole way on procedural street scenes"),
 }
 """Command -> (module with ``main``, extra that it needs, one line of help)."""

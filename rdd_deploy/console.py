@@ -35,7 +35,9 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import Self
 
-from rdd_deploy import faults, launchers, places
+from rdd_deploy import faults, launchers, places, signals
+from rdd_deploy.addresses import without_secrets_of
+from rdd_deploy.arguments import check_words
 from rdd_deploy.errors import RddError
 from rdd_deploy.text import shown
 
@@ -129,7 +131,7 @@ def tell(text: str) -> None:
 
 def fail(error: RddError | str) -> None:
     """Print an error on standard error: one line, and one more for each of its details."""
-    first, *details = error.lines if isinstance(error, RddError) else [error]
+    first, *details = [without_secrets_of(sys.argv[1:], line) for line in (error.lines if isinstance(error, RddError) else [error])]
     _err.print(_marked("error:", first, "red"))
     for line in details:
         tell(f"  {line}")
@@ -252,12 +254,13 @@ def run(app: Callable[..., Any]) -> None:
 
     Words are read as a shell would have, where it couldn't: see ``places.words_of``.
     """
-    sys.argv[1:] = [more for word in sys.argv[1:] for more in places.words_of(word)]
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks costs nobody the figures
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        sys.argv[1:] = [more for word in sys.argv[1:] for more in places.words_of(word)]
+        check_words(sys.argv[1:])
+        app()
     except Exception as error:
         if (told := faults.told(error)) is None:
             raise
@@ -276,14 +279,15 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
     @functools.wraps(function)
     def interruptible(*arguments: Any, **options: Any) -> Any:
         try:
-            return function(*arguments, **options)
-        except KeyboardInterrupt:  # before the command line's library sees it: its versions differ in the exit code
+            with signals.interrupting():
+                return function(*arguments, **options)
+        except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
             tell("interrupted")
-            sys.exit(130)
+            sys.exit(signals.exit_code(error))
 
     app.command()(interruptible)
 
-    def parsed(**_: Any) -> None:
+    def parsed() -> None:
         try:
             code = app(standalone_mode=False)
         except _ClickException as error:
@@ -291,6 +295,7 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
         if code:
             sys.exit(code)
 
+    @functools.wraps(function)
     def main() -> None:
         run(parsed)
 

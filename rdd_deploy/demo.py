@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.train import train_recipe
 
 RECIPE = "streets_demo"
+_TIDY_S = 5.0
+"""For a step that is asked to end to remove what it wrote half."""
 
 
 @partial(command, hint=option_hint)
@@ -55,7 +58,7 @@ def main(
         console.heading("3/5  the same student, distilled")
         distilled = distill_recipe(recipe, source, output, data=data)
     except Interrupted as error:
-        raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again") from error
+        raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again", error.number) from error
     console.heading("4/5  to ONNX")
     bundle = export(distilled)
     console.heading("5/5  the bundle without torch")
@@ -89,7 +92,15 @@ def evaluate_without_torch(bundle: Path) -> dict[str, Any]:
 
 def _step(what: str, *words: str) -> None:
     """Run Python with these words in a process of its own; RddError with its exit code where it fails."""
-    code = subprocess.run([sys.executable, *words], check=False).returncode
+    with subprocess.Popen([sys.executable, *words]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # any signal that ends this process, which may not have reached that one
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_TIDY_S)
+            process.kill()
+            raise
     if code:
         error = RddError(f"{what} ended with code {code}, for the reason given above; mend it and run the demo again")
         error.exit_code = code if code > 0 else 128 - code  # as a shell tells of a signal

@@ -13,7 +13,9 @@ code  meaning
 3     ``benchmark``: no bundle fits the latency budget
 4     ``export``: the accuracy gate failed
 5     training diverged (loss is NaN or infinite)
-130   interrupted with Ctrl-C (143 in the live app: with SIGTERM); what was reached is saved
+129   SIGHUP, the terminal was closed; what was reached is saved
+130   interrupted with Ctrl-C; what was reached is saved
+143   SIGTERM; what was reached is saved
 ====  =========================================================================================
 """
 

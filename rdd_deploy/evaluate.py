@@ -21,12 +21,14 @@ import numpy as np
 import typer
 
 from rdd_deploy import console, files
+from rdd_deploy.arguments import MAX_COUNT, output_file
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.from_recipe import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST, Metrics
+from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 Predict = Callable[[list[Frame]], list[Labels]]
 """RGB frames of any size in, label maps at each frame's own size out."""
@@ -124,8 +126,8 @@ def evaluate_run(
 
     on = checked_device(device)
     if threads is not None:
-        if threads < 1:
-            raise DeviceError(f"asked for {threads} threads; expected 1 or more, or none to let PyTorch choose")
+        if not 1 <= threads <= MAX_THREADS:
+            raise DeviceError(f"asked for {threads} threads; expected 1 to {MAX_THREADS}, or none to let PyTorch choose")
         torch.set_num_threads(threads)
     run = find_run(folder)
     recipe = run.load_recipe()
@@ -184,17 +186,16 @@ def main(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run folder (PyTorch), or a bundle (its own runtime)")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the run or the manifest names it")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     provider: Annotated[str | None, typer.Option(help="for a bundle: an onnxruntime provider or an OpenVINO device")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads")] = None,
+    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the figures to this file")] = None,
 ) -> None:
     """mIoU, pixel accuracy and IoU per class of a run or a bundle.
 
     Example: `python -m rdd_deploy.evaluate runs/latest/export/onnxruntime-fp32`
     """
-    files.check_file(json)
     if (path / MANIFEST).is_file():
         evaluated = evaluate_bundle(path, split, data, limit, device=device, provider=provider, threads=threads)
     elif (path / "recipe.yaml").is_file():

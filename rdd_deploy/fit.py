@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import math
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +31,7 @@ from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe, Train
 from rdd_deploy.resuming import ORIGIN, read_state
 from rdd_deploy.run import RunFolder
+from rdd_deploy.signals import StopRequest
 
 
 class Loss(NamedTuple):
@@ -58,9 +56,11 @@ class Story(NamedTuple):
 
 
 class Interrupted(RddError):
-    """Ctrl-C or SIGTERM; the state is saved."""
+    """A signal asked to stop; the state is saved."""
 
-    exit_code = 130
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.number, self.exit_code = number, 128 + number
 
 
 def make_fabric(train: Train) -> Fabric:
@@ -261,7 +261,7 @@ def fit(
 
     Raises:
         DivergedError: the loss isn't finite; names the batch's samples.
-        Interrupted: Ctrl-C or SIGTERM, after saving the state.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
     train = recipe.train
     trainee = Trainee(segmenter, train, fabric)
@@ -277,7 +277,7 @@ def fit(
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
     rows = resumed.rows if resumed else []
-    with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, _asked_to_stop() as stop:
+    with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, StopRequest() as stop:
         if resumed:
             book.restore(resumed.sums)
         segmenter.train()
@@ -311,7 +311,7 @@ def fit(
                     trainee.seconds,
                 )
                 since = time.perf_counter()
-            stopping = _agreed(stop, trainee.step, inside == 0, fabric)
+            stopping = _agreed(stop.number, trainee.step, inside == 0, fabric)
             if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
                 _check_finite(pending, frames.split, trainee.kept)
                 trainee.seconds += time.perf_counter() - since
@@ -319,7 +319,8 @@ def fit(
                 _save(trainee, folder, book, fabric, origin)
             if stopping:
                 raise Interrupted(
-                    f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
+                    f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume",
+                    stopping,
                 )
     return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _measure(recipe, trainee, validation), "epochs": train.epochs, "steps": total,
             "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
@@ -398,35 +399,13 @@ AGREE_EVERY = 10
 """Steps between two questions to the other processes whether to stop; asking at each step would make a GPU wait."""
 
 
-def _agreed(asked: list[int], step: int, epoch_ends: bool, fabric: Fabric) -> bool:
-    """Whether to stop after this step: all processes at the same one, though a signal may reach only one of them, or each at another step."""
+def _agreed(asked: int | None, step: int, epoch_ends: bool, fabric: Fabric) -> int:
+    """The signal to stop by after this step, or 0: for all processes at the same one, though it may reach only one of them, or each at another step."""
     if fabric.world_size == 1:
-        return bool(asked)
+        return asked or 0
     if step % AGREE_EVERY and not epoch_ends:
-        return False
-    votes = fabric.all_reduce(torch.tensor(float(bool(asked)), device=fabric.device), reduce_op="sum")
-    return bool(votes > 0)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C or SIGTERM makes true; the loop ends at a step's end, so no state is half-done. A second Ctrl-C ends at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, e.g. embedded: no handlers there
-        before = {}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return 0
+    return int(fabric.all_reduce(torch.tensor(float(asked or 0), device=fabric.device), reduce_op="max"))  # type: ignore[arg-type]
 
 
 def seed_everything(seed: int) -> None:

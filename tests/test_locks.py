@@ -107,5 +107,5 @@ def test_a_second_command_leaves_the_first_alone(tmp_path: Path) -> None:
         assert again.running, again.stderr
         time.sleep(0.02)
     again.signal(signal.SIGTERM)
-    assert again.wait().returncode == 130
+    assert again.wait().returncode == 143
     assert leftovers(run.parent) == []

@@ -15,6 +15,7 @@ from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.runtime.backends.base import parse_device
+from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 
 class _Deployed(nn.Module):
@@ -48,7 +49,9 @@ class TorchRunner:
         self.input_size = (int(height), int(width))
         self.device = _device(device)
         self.provider: str = kind
-        if threads:
+        if threads is not None:
+            if not 1 <= threads <= MAX_THREADS:
+                raise DeviceError(f"asked for {threads} threads; expected 1 to {MAX_THREADS}, or none to let PyTorch choose")
             torch.set_num_threads(threads)
         network: nn.Module = _Deployed(segmenter).eval().to(self.device)
         if kind == "torch-channels-last":

@@ -15,6 +15,7 @@ from rdd_deploy import faults
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import RddError
+from rdd_deploy.signals import leave_to_parent
 
 
 class LoadingError(RddError):
@@ -137,5 +138,6 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own, collate_fn=_collated
-    )
+        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own, collate_fn=_collated,
+        worker_init_fn=leave_to_parent,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import onnx
 import typer
 
 from rdd_deploy import console, files
+from rdd_deploy.arguments import MAX_COUNT, finite, output_file
 from rdd_deploy.data.base import Split
 from rdd_deploy.errors import BundleError, DeviceError, GateError, MissingPackageError, missing_package
 from rdd_deploy.export.graph import initializers, load_graph
@@ -236,9 +237,9 @@ def main(
     run: Annotated[Path | None, typer.Option(help="its run folder; default: the one it lies in")] = None,
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split to compare on")] = "val",
-    limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
-    max_drop: Annotated[float, typer.Option(help="points of mIoU that a rung may lose")] = 1.0,
-    json: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
+    max_drop: Annotated[float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a rung may lose")] = 1.0,
+    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the result to this file")] = None,
 ) -> None:
     """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a rung breaks.
 
@@ -248,7 +249,6 @@ def main(
 
     if find_spec("torch") is None:
         raise missing_package("torch", "train", "parity")
-    files.check_file(json)
     ladder = climb(bundle, run, data, split, limit, max_drop)
     show(ladder)
     if json:

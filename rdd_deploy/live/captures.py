@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from urllib.parse import urlsplit
 import cv2
 
 from rdd_deploy import console
+from rdd_deploy.addresses import without_secrets
 from rdd_deploy.errors import SourceError
 from rdd_deploy.files import has_utf8_name
+from rdd_deploy.live.options import MAX_CAMERAS
 from rdd_deploy.live.shot import Shot
 
 OPEN_TIMEOUT_MS = 5000
@@ -23,9 +26,6 @@ READ_TIMEOUT_MS = 3000
 
 MAX_FPS = 1000
 """Streams without a rate claim more."""
-
-MAX_CAMERAS = 1000
-"""OpenCV takes the hundreds beyond for the choice of a back end, and crashes below 0."""
 
 LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
@@ -96,31 +96,39 @@ class Capture:
         return missing if not self.live and missing > (self.frames or 0) / 10 else 0
 
 
-def open_camera(index: int, size: tuple[int, int] | None) -> Capture:
-    """Camera number ``index``, asked for (width, height). Raises SourceError."""
-    if not 0 <= index < MAX_CAMERAS:
-        raise SourceError(f"got camera {index}, expected a number from 0 to {MAX_CAMERAS - 1}; 0 is the first camera")
+def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:
+    """A camera by its number or its device file, asked for (width, height). Raises SourceError."""
+    if isinstance(camera, int) and not 0 <= camera < MAX_CAMERAS:
+        raise SourceError(f"got camera {camera}, expected a number from 0 to {MAX_CAMERAS - 1}; 0 is the first camera")
 
     def opener() -> Any:
-        camera = cv2.VideoCapture(index)
-        if size and camera.isOpened():
-            camera.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-            camera.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # ignored by several back ends, which is why the grabber drains
-        return camera
+        device = cv2.VideoCapture(*_device(camera))
+        if size and device.isOpened():
+            device.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+            device.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        device.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # ignored by several back ends, which is why the grabber drains
+        return device
 
     found = ", ".join(str(path) for path in sorted(Path("/dev").glob("video*"))) or "none"
-    capture = Capture(
-        f"camera {index}",
-        True,
-        opener,
-        f"there is no camera {index} (devices found: {found}); plug it in, close the program that uses it, or pass --source",
-    )
+    title = f"camera {camera}"
+    if isinstance(camera, Path) and not has_utf8_name(camera):
+        raise SourceError(f"can't read the {title}: OpenCV takes no name that isn't UTF-8; rename it")
+    failure = f"there is no {title} (devices found: {found}); plug it in, close the program that uses it, or pass --source"
+    capture = Capture(title, True, opener, failure)
     capture.open()
     obtained = capture.size()
     if size is not None and obtained != size:
-        console.warn(f"asked camera {index} for {size[0]}x{size[1]}, it gives {obtained[0]}x{obtained[1]}")
+        console.warn(f"asked {title} for {size[0]}x{size[1]}, it gives {obtained[0]}x{obtained[1]}")
     return capture
+
+
+def _device(camera: int | Path) -> tuple[Any, ...]:
+    """What OpenCV opens. A link of /dev/v4l/by-id is followed anew each time: a camera that was unplugged may come back under another number."""
+    if isinstance(camera, int):
+        return (camera,)
+    if numbered := re.fullmatch(r"/dev/video(\d{1,3})", os.path.realpath(camera)):
+        return (int(numbered[1]),)
+    return (str(camera.absolute()), cv2.CAP_V4L2)  # under another name, as containers are given them
 
 
 def open_video(path: Path) -> Capture:
@@ -151,7 +159,15 @@ def open_stream(url: str) -> Capture:
         with _environment("OPENCV_FFMPEG_CAPTURE_OPTIONS", LIVE_OPTIONS):
             return cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
 
-    title = without_password(url)
+    if not has_utf8_name(Path(url)):
+        raise SourceError("the stream's address holds characters that aren't UTF-8; write them as %XX")
+    try:
+        urlsplit(url)
+    except ValueError:  # its message may hold the password, too
+        raise SourceError(
+            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
+        ) from None
+    title = without_secrets(url)
     options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
     failure = (
         f"can't open the stream {title}: no answer within {OPEN_TIMEOUT_MS // 1000} s, or not a video; check the address and the network"
@@ -177,21 +193,3 @@ def _environment(name: str, value: str) -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown: what may be a secret (user and password, the query) replaced.
-
-    Raises SourceError, without the address, if it can't be taken apart.
-    """
-    try:
-        urlsplit(url)
-    except ValueError:  # its message may hold the password, too
-        raise SourceError(
-            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
-        ) from None
-    scheme, separator, rest = url.partition("://")
-    # By hand: a password with a slash in it, which should be %2F, would end the host for the parser, and be shown.
-    secret, at, rest = rest.rpartition("@")
-    rest, question, query = rest.partition("?")
-    return f"{scheme}{separator}{'***' * bool(secret)}{at}{rest}{question}{'***' * bool(query)}"

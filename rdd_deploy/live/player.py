@@ -17,11 +17,11 @@ from rdd_deploy.live.overlay import disagreement, step
 from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.shot import Array, Result
-from rdd_deploy.live.signals import StopRequest
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.window import ESCAPE, Screen
 from rdd_deploy.runtime import Segmenter
+from rdd_deploy.signals import StopRequest
 
 POLL_S = 0.02
 """How long the loop waits for a result before it looks at keys and signals."""

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from rdd_deploy.addresses import is_address, without_secrets
 from rdd_deploy.errors import SourceError
 from rdd_deploy.frames import read_image
-from rdd_deploy.live.captures import open_camera, open_stream, open_video, without_password
+from rdd_deploy.live.captures import open_camera, open_stream, open_video
 from rdd_deploy.live.shot import Shot
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
@@ -104,7 +105,7 @@ def open_source(
     """Open what was asked for, or the first camera, or the streets.
 
     Args:
-        source: file, URL, folder or ``streets``.
+        source: file, URL, folder, device file of a camera, or ``streets``.
         camera: camera index; excludes ``source``.
         size: (width, height) asked of a camera or the streets.
         streets_live: the streets follow the clock.
@@ -114,7 +115,7 @@ def open_source(
         SourceError: it can't be read.
     """
     if source is not None and camera is not None:
-        raise SourceError(f"got --camera {camera} and --source {without_password(source)}; give one of them")
+        raise SourceError(f"got --camera {camera} and --source {without_secrets(source)}; give one of them")
     if camera is not None:
         return open_camera(camera, size)
     if source is None:
@@ -123,25 +124,32 @@ def open_source(
         return _streets(size, streets_live)
     if not source:
         raise SourceError("got an empty --source; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'")
+    path = Path(source)
+    if _is_device(path):
+        return open_camera(path, size)
     if size is not None:
-        raise SourceError(f"--size is for a camera or the streets; {without_password(source)} has its own size, leave the option out")
+        raise SourceError(f"--size is for a camera or the streets; {without_secrets(source)} has its own size, leave the option out")
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         return open_stream(source)
-    path = Path(source)
     if path.is_dir():
         return Folder(path)
     if not path.exists():
         hint = f"; for a camera: --camera {source}" if source.isdecimal() else ""
+        if is_address(source):
+            hint = "; the address of a stream begins like rtsp:// or http://"
         raise SourceError(
-            f"there is no {path}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
+            f"there is no {without_secrets(source)}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
         )
-    if camera_file := re.fullmatch(r"/dev/video(\d+)", source):
-        return open_camera(int(camera_file[1]), None)
     if not path.is_file():  # a pipe would hold OpenCV, and with it this process, until somebody writes
         raise SourceError(
             f"{path} is neither a file nor a folder; expected a video file, a folder of images, or an rtsp:// or http:// address"
         )
     return open_video(path)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a camera is meant: a device file, also by a link, or a name in /dev where nothing is, like that of an unplugged camera."""
+    return path.is_char_device() or (path.parts[:2] == ("/", "dev") and not path.exists())
 
 
 def _default(size: tuple[int, int] | None, streets_live: bool, say: Callable[[str], None]) -> Source:

@@ -148,5 +148,5 @@ def test_a_mistake_names_no_secret(monkeypatch: pytest.MonkeyPatch, capfd: pytes
         assert said.startswith("error: ")
 
 
-def test_the_console_knows_usage_errors_of_every_click() -> None:
-    assert console._UsageError.__name__ == "UsageError"
+def test_the_console_knows_mistakes_of_every_click() -> None:
+    assert console._ClickException.__name__ == "ClickException"

@@ -98,7 +98,7 @@ def test_a_wrong_recipe_is_refused_before_torch_is_imported(command: str, tmp_pa
         ),
         (["--onnx", "--openvino", "--plan", "p.yaml"], "error: --plan replays one profile's plan, got 2 profiles; name one"),
         (["--onnx", "--fp16"], "error: --onnx has no fp16; expected fp32 or int8"),
-        (["--onnx", "--max-drop", "-1"], "error: Invalid value for '--max-drop': "),
+        (["--onnx", "--max-drop", "-1"], "error: invalid value for '--max-drop': "),
     ],
 )
 def test_export_mistakes(words: list[str], sentence: str, tmp_path: Path) -> None:

@@ -96,15 +96,15 @@ def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], v
     ("arguments", "sentence"),
     [
         (["--source", "none.mp4"], "error: there is no none.mp4; expected a video file"),
-        (["--camera", "-1"], "error: Invalid value for '--camera': "),
+        (["--camera", "-1"], "error: invalid value for '--camera': "),
         (["--camera", "97"], "error: there is no camera 97 (devices found:"),
         (["--source", "streets", "--bundle", "nowhere"], "error: the bundle nowhere isn't there"),
         (["--source", "streets", "--size", "640"], "error: got the size '640', expected WIDTHxHEIGHT"),
         (["--source", "streets", "--device", "tpu"], "error: unknown device 'tpu'"),
         (["--source", "streets", "--labels", "."], "error: --labels goes with a video file or a folder"),
         (["--source", "streets", "--record", "x.gif"], "error: can't record to x.gif"),
-        (["--max-frames", "0"], "error: Invalid value for '--max-frames': "),
-        (["--opacity", "2"], "error: Invalid value for '--opacity': "),
+        (["--max-frames", "0"], "error: invalid value for '--max-frames': "),
+        (["--opacity", "2"], "error: invalid value for '--opacity': "),
         (["--data-void", "11"], "error: --data-void says what masks mean, and there are none; give --labels, too, or leave it out"),
     ],
 )

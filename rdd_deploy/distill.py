@@ -126,7 +126,10 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     if teacher.network is None:
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
     # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
-    same = {key: getattr(recipe.data, key) for key in ("name", "root", "classes", "palette", "void_ids", "count", "seed", "workers")}
+    same = {
+        key: getattr(recipe.data, key)
+        for key in ("name", "root", "classes", "palette", "ids", "void_ids", "others_void", "count", "seed", "workers")
+    }
     device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
     teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
     path = followed(Path(config.checkpoint)) if config.checkpoint else runs / teacher.name / "teacher.safetensors"

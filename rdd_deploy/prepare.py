@@ -16,16 +16,13 @@ from rdd_deploy.console import process_rank
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
-from rdd_deploy.data.loader import Frames
+from rdd_deploy.data.loader import Frames, Room, room_for_frames
 from rdd_deploy.errors import DiskError, RddError, RecipeError
 from rdd_deploy.locks import check_unlocked, locked
 from rdd_deploy.models.segmenter import ODD, Segmenter
 from rdd_deploy.models.weights import initialise
-from rdd_deploy.recipe import Data, Network, Recipe, with_whole_paths
+from rdd_deploy.recipe import Network, Recipe, with_whole_paths
 from rdd_deploy.run import RunFolder
-
-MEMORY_LIMIT = 6e9
-"""Bytes of decoded frames that are kept in memory at most."""
 
 
 class Prepared:
@@ -37,9 +34,9 @@ class Prepared:
     def __init__(self, recipe: Recipe) -> None:
         data = recipe.data
         train = open_data(data, "train")
-        self.validation = _Kept(open_data(data, recipe.evaluation.split), data)
-        probe = train.frame(0).nbytes * 4 / 3 * len(train) if len(train) else 0
-        self.frames = Frames(train, keep=data.memory and probe < MEMORY_LIMIT)
+        room = room_for_frames() if data.memory else None
+        self.frames = Frames(train, room)
+        self.validation = _Kept(open_data(data, recipe.evaluation.split), room)
         with console.progress("data check", len(train) + len(self.validation)) as bar:
             self.train_facts = check_split(train, bar.advance, pair=self._pair)
             self.val_facts = check_split(self.validation, bar.advance)
@@ -70,11 +67,11 @@ def _warn_absent(name: str, facts: SplitFacts, classes: tuple[str, ...]) -> None
 
 
 class _Kept(Split):
-    """A split whose decoded frames stay in memory: validation reads them again and again."""
+    """A split whose decoded frames stay in memory, where there is room: validation reads them again and again."""
 
-    def __init__(self, split: Split, data: Data) -> None:
+    def __init__(self, split: Split, room: Room | None) -> None:
         self.inner, self.task, self.names = split, split.task, split.names
-        self._frames = Frames(split, keep=data.memory and len(split) < 1000)
+        self._frames = Frames(split, room)
 
     @property
     def pairs(self) -> Any:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rdd_deploy.data import DATASETS
+from rdd_deploy.data.ids import LARGEST_ID
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.names import check_encoder
 from rdd_deploy.places import at_home, beside
@@ -67,6 +68,8 @@ Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_latest)]
 Encoder = Annotated[str, AfterValidator(_known_encoder)]
 Device = Annotated[str, AfterValidator(_kind_of_device)]
 Byte = Annotated[int, Field(ge=0, le=255)]
+MaskValue = Annotated[int, Field(ge=0, le=LARGEST_ID)]
+"""Of a mask of 8 or 16 bits."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -119,6 +122,13 @@ def _usable_size(size: tuple[int, int]) -> tuple[int, int]:
 Size = Annotated[tuple[int, int], AfterValidator(_usable_size), BeforeValidator(_two_numbers)]
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, int) else value
+
+
+ClassIds = Annotated[list[MaskValue], Field(min_length=1), BeforeValidator(_several)]
+
+
 class Data(Part):
     """Which frames, at which size. Frames of other sizes are resized to ``size`` for evaluation and export."""
 
@@ -130,7 +140,11 @@ class Data(Part):
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
     classes: list[str] | None = Field(None, max_length=255, description="folder: class names in the order of their ids")
     palette: list[tuple[Byte, Byte, Byte]] | None = Field(None, description="folder: one RGB colour a class")
-    void_ids: list[Byte] = Field([255], max_length=256, description="folder: mask ids that mean void")
+    ids: list[ClassIds] | None = Field(
+        None, max_length=255, description="folder: per class the mask value that means it, or a list of several; default: 0, 1, 2, …"
+    )
+    void_ids: list[MaskValue] = Field([255], max_length=LARGEST_ID + 1, description="folder: mask values that mean void")
+    others_void: bool = Field(False, description="folder: every other mask value means void, too; else it is an error")
     count: Count | None = Field(None, description="streets: number of training scenes")
     seed: Seed = Field(0, description="streets: seed of the scenes")
     workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
@@ -145,13 +159,10 @@ class Data(Part):
         if self.name != "folder" and (self.classes or self.palette):
             yield "name classes palette", f"data.classes and data.palette belong to the 'folder' data set, not to '{self.name}'"
         # A run's recipe.yaml spells every default out, so only another value than that was meant to have an effect.
-        if self.name != "folder" and self.void_ids != [255]:
-            yield "name void_ids", f"data.void_ids belongs to the 'folder' data set, '{self.name}' has its own; leave it out"
-        if self.classes and (taken := sorted({i for i in self.void_ids if i < len(self.classes)})):
-            yield (
-                "classes void_ids",
-                f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from {len(self.classes)} on, or drop the class",
-            )
+        for key, default in (("void_ids", [255]), ("ids", None), ("others_void", False)):
+            if self.name != "folder" and getattr(self, key) != default:
+                yield f"name {key}", f"data.{key} belongs to the 'folder' data set, '{self.name}' has its own; leave it out"
+        yield from self._id_rules()
         if self.name != "streets" and (self.count is not None or self.seed):
             yield "name count seed", f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out"
         if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):
@@ -161,6 +172,33 @@ class Data(Part):
                 "classes palette",
                 f"data.palette has {len(self.palette)} colours for {len(self.classes)} classes; give one colour a class",
             )
+
+    def _id_rules(self) -> Iterator[tuple[str, str]]:
+        """Each mask value means one thing."""
+        if self.classes and self.ids is None and (taken := sorted({i for i in self.void_ids if i < len(self.classes)})):
+            yield (
+                "classes ids void_ids",
+                f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from {len(self.classes)} on, or drop the "
+                f"class; where the masks' own values differ, data.ids says which value is which class, e.g. data.ids={self._example()}",
+            )
+        if self.ids is None:
+            return
+        if self.classes and len(self.ids) != len(self.classes):
+            yield (
+                "classes ids",
+                f"data.ids has {len(self.ids)} entries for {len(self.classes)} classes; give one value, or list of values, a class",
+            )
+        values = [value for entry in self.ids for value in entry]
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            yield "ids", f"data.ids gives {twice} to more than one class, or twice to one; expected each mask value once"
+        if both := sorted(set(values) & set(self.void_ids)):
+            void = sorted(set(self.void_ids) - set(values))
+            yield "ids void_ids", f"data.ids and data.void_ids both hold {both}; where these values are classes, set data.void_ids={void}"
+
+    def _example(self) -> list[int]:
+        """Ids for the classes that leave the void ones alone."""
+        free = (value for value in range(LARGEST_ID) if value not in self.void_ids)
+        return [next(free) for _ in self.classes or ()]
 
 
 class Augment(Part):

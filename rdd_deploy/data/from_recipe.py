@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from rdd_deploy import console
 from rdd_deploy.data import open_split
-from rdd_deploy.data.base import Split
+from rdd_deploy.data.base import IGNORE, FileSplit, Split
+from rdd_deploy.data.camvid import VOID_ID
 from rdd_deploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,13 +28,13 @@ def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
         fetch_camvid(Path(data.root))
     options: dict[str, Any] = {}
     if data.name == "folder":
-        options = {"classes": data.classes, "palette": data.palette, "void_ids": data.void_ids}
+        options = {key: getattr(data, key) for key in ("classes", "palette", "ids", "void_ids", "others_void")}
     elif data.name == "streets":
         options = {"height": data.size[0], "width": data.size[1], "seed": data.seed}
         if data.count is not None and split == "train":
             options["count"] = data.count
     try:
-        return open_split(data.name, data.root, split, **options)
+        opened = open_split(data.name, data.root, split, **options)
     except DataError as error:
         root = Path(data.root)
         if data.name == "streets" or root.is_absolute() or root.is_dir():
@@ -40,6 +42,9 @@ def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
         raise DataError(
             f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
         ) from error
+    if isinstance(opened, FileSplit):
+        tell(opened.notes(data.size))
+    return opened
 
 
 def data_at(data: Data, root: Path | None) -> Data:
@@ -51,6 +56,18 @@ def data_at(data: Data, root: Path | None) -> Data:
     return data.model_copy(update={"root": str(root)})
 
 
+_told: set[str] = set()
+"""What was said already: a command opens a split more than once."""
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Warn of each, once in a process."""
+    for note in notes:
+        if note not in _told and console.process_rank() == 0:
+            console.warn(note)
+        _told.add(note)
+
+
 def data_provenance(data: Data) -> dict[str, str | int | None]:
     """What a bundle's manifest must say for ``open_recorded`` to find the data again; plain values only."""
     return {
@@ -60,7 +77,9 @@ def data_provenance(data: Data) -> dict[str, str | int | None]:
         "data_width": data.size[1],
         "data_seed": data.seed,
         "data_count": data.count,
+        "data_ids": " ".join(",".join(map(str, values)) for values in data.ids) if data.ids is not None else None,
         "data_void_ids": " ".join(map(str, data.void_ids)),
+        "data_others_void": int(data.others_void),
     }
 
 
@@ -103,8 +122,7 @@ def _recorded(manifest: Manifest) -> Data:
     own: dict[str, Any] = {}  # what belongs to that data set alone
     try:
         if recorded["data"] == "folder":
-            void_ids = [int(value) for value in str(recorded.get("data_void_ids") or "").split()]
-            own = {"classes": list(manifest.classes), "palette": list(manifest.palette), "void_ids": void_ids}
+            own = {"classes": list(manifest.classes), "palette": list(manifest.palette), **_recorded_ids(recorded)}
         elif recorded["data"] == "streets":
             own = {"seed": int(recorded.get("data_seed") or 0), "count": recorded.get("data_count")}
         return Data(
@@ -120,6 +138,27 @@ def _recorded(manifest: Manifest) -> Data:
             f"the data set that the manifest of '{manifest.name}' names can't be opened: {_reason(error)}; "
             "export the bundle again from its run folder"
         ) from error
+
+
+def label_ids(manifest: Manifest) -> dict[str, Any]:
+    """What a bundle's own data set says of its mask values, as ``Ids`` takes it; empty where it says nothing."""
+    name = manifest.provenance.get("data")
+    try:
+        return _recorded_ids(manifest.provenance) if name == "folder" else {"void_ids": [VOID_ID, IGNORE]} if name == "camvid" else {}
+    except ValueError as error:
+        raise DataError(
+            f"the mask values that the manifest of '{manifest.name}' names can't be read: {error}; export the bundle again from its run folder"
+        ) from error
+
+
+def _recorded_ids(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """``ids``, ``void_ids`` and ``others_void`` as ``data_provenance`` wrote them; bundles made before the first and last key lack them."""
+    ids = recorded.get("data_ids")
+    return {
+        "ids": None if ids is None else [[int(value) for value in entry.split(",")] for entry in str(ids).split()],
+        "void_ids": [int(value) for value in str(recorded.get("data_void_ids") or "").split()],
+        "others_void": bool(recorded.get("data_others_void")),
+    }
 
 
 def _reason(error: Exception) -> str:

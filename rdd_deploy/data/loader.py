@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +25,10 @@ class LoadingError(RddError):
     """The next batch couldn't be loaded; everything is as after the step before."""
 
 
+MEMORY_LIMIT = 6e9
+"""Bytes of decoded frames that are kept in memory at most."""
+
+
 class Batch(NamedTuple):
     """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split."""
 
@@ -31,11 +38,43 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
-class Frames:
-    """The decoded frames of a split as tensors, kept in memory once read."""
+class Room:
+    """Bytes of decoded frames that stay in memory at most; splits may share it."""
 
-    def __init__(self, split: Split, keep: bool) -> None:
-        self.split, self.keep = split, keep
+    def __init__(self, size: float) -> None:
+        self._left = size
+        self._one_at_a_time = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether so many bytes fit; then they are taken."""
+        with self._one_at_a_time:
+            fits = size <= self._left
+            self._left -= size if fits else 0
+            return fits
+
+    def __reduce__(self) -> tuple[type[Room], tuple[int]]:
+        """Another process has none: what it kept there would be a copy for itself."""
+        return Room, (0,)
+
+
+def room_for_frames() -> Room:
+    """MEMORY_LIMIT, or half of what this machine or container has free where that is less."""
+    sizes = [MEMORY_LIMIT]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes.append(next(512 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, version 2 and 1
+        with suppress(OSError, ValueError):  # without a limit it says "max"
+            sizes.append(float(Path("/sys/fs/cgroup", limit).read_text()) / 2)
+    return Room(min(sizes))
+
+
+class Frames:
+    """The decoded frames of a split as tensors, kept in memory once read, as many as there is room for."""
+
+    def __init__(self, split: Split, keep: Room | None) -> None:
+        self.split = split
+        self._room = keep or Room(0)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -47,7 +86,7 @@ class Frames:
             return self._kept[index]
         image = torch.from_numpy(self.split.frame(index)).permute(2, 0, 1).contiguous()
         pair = image, torch.from_numpy(self.split.labels(index))
-        if self.keep:
+        if self._room.take(sum(part.nbytes for part in pair)):
             self._kept[index] = pair
         return pair
 

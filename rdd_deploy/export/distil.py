@@ -14,7 +14,7 @@ import torch
 from rdd_deploy import console
 from rdd_deploy.console import progress
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.loader import Crops, Frames, StepSampler, room_for_frames, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.export.fake_quantised import fake_quantised
@@ -31,8 +31,6 @@ from rdd_deploy.recipe import Recipe
 CLIP = 1.0
 """Largest norm of the gradient: a step that a burst of clipped values makes can't undo the others."""
 WARMUP = 0.1
-KEPT_FRAMES = 1000
-"""Train splits up to this size are decoded once."""
 
 
 def distilled(
@@ -100,6 +98,6 @@ def _groups(student: torch.nn.Module, deployed: Deployed, segmenter: Segmenter, 
 def _crops(train: Split, recipe: Recipe, size: tuple[int, int], batch: int, steps: int):  # type: ignore[no-untyped-def]
     """``steps`` batches, the same for the same seed."""
     sampler = StepSampler(len(train), batch, math.ceil(steps / (len(train) // batch)), recipe.train.seed)
-    frames = Frames(train, keep=recipe.data.memory and len(train) <= KEPT_FRAMES)
+    frames = Frames(train, room_for_frames() if recipe.data.memory else None)
     loader = training_loader(Crops(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed), sampler, recipe.data.workers, False)
     return (crop for _, crop in zip(range(steps), loader, strict=False))

@@ -17,6 +17,7 @@ import cv2
 from rdd_deploy import console
 from rdd_deploy.arguments import writable
 from rdd_deploy.cores import available_cores
+from rdd_deploy.data.from_recipe import label_ids
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.files import check_file, write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
@@ -114,7 +115,7 @@ def _truth(options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]
             if segmenter.classes != classes:
                 name = segmenter.manifest.name
                 console.warn(f"bundle {number} {name} has other classes than bundle 1, whose ids the labels hold: no mIoU for it")
-        return LabelFolder(options.labels, source, len(classes), options.data_void), classes
+        return LabelFolder(options.labels, source, len(classes), options.data_void, label_ids(segmenters[0].manifest)), classes
     return None, source.classes if isinstance(source, Streets) else None
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Protocol
 
 from rdd_deploy.addresses import is_address, without_secrets
-from rdd_deploy.errors import SourceError
-from rdd_deploy.frames import read_image
+from rdd_deploy.data.listing import IMAGES, headers_of, list_images, turned_notes
+from rdd_deploy.data.reader import read_image
+from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import open_camera, open_stream, open_video
 from rdd_deploy.live.shot import Shot
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 STREETS_FPS = 30.0
 
 
@@ -44,9 +44,14 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.title = folder.name or str(folder)
-        self.paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file()), key=natural)
+        listing = list_images(folder)
+        self.paths = sorted(listing.paths, key=natural)
+        left_out = listing.notes()
         if not self.paths:
-            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(sorted(IMAGES))}")
+            told = "".join(f"; {note}" for note in left_out)
+            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(IMAGES)}{told}")
+        self.headers = headers_of(self.paths)
+        self.notes = [*left_out, *turned_notes(str(folder), self.paths, self.headers)]
         self._index = 0
 
     def open(self) -> None:
@@ -58,10 +63,11 @@ class Folder:
         index, self._index = self._index, self._index + 1
         started = time.perf_counter()
         path = self.paths[index]
-        frame = read_image(path)
-        if frame is None:
-            raise SourceError(f"can't read the image {path}: it is empty, damaged or not an image")
-        return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)  # type: ignore[arg-type]
+        try:
+            frame = read_image(path)
+        except DataError as error:
+            raise SourceError(str(error)) from error
+        return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)
 
     def close(self) -> None:
         pass
@@ -132,7 +138,10 @@ def open_source(
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         return open_stream(source)
     if path.is_dir():
-        return Folder(path)
+        folder = Folder(path)
+        for note in folder.notes:
+            say(note)
+        return folder
     if not path.exists():
         hint = f"; for a camera: --camera {source}" if source.isdecimal() else ""
         if is_address(source):

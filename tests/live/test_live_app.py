@@ -19,7 +19,7 @@ from toy_bundle import toy_bundle, truth
 
 from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, RddError, SourceError
-from rdd_deploy.live import app, captures, grabber, inference, player
+from rdd_deploy.live import app, captures, grabber, inference, player, sources
 from rdd_deploy.live import bundles as bundles_module
 from rdd_deploy.live.app import live
 from rdd_deploy.live.options import LiveOptions, parse_size
@@ -559,8 +559,8 @@ def test_a_bad_frame_is_skipped(
     bad: np.ndarray,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    read = cv2.imread
-    monkeypatch.setattr(cv2, "imread", lambda path, *flags: bad if path.endswith("frame3.png") else read(path, *flags))
+    read = sources.read_image
+    monkeypatch.setattr(sources, "read_image", lambda path: bad if path.name == "frame3.png" else read(path))
     record = run(tmp_path, bundles[0], source=str(folder))
     assert (record["frames"], record["bad_frames"]) == (11, 1)
     assert "warning: frame frame3: got a frame of shape" in capsys.readouterr().err

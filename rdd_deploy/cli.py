@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from rich.markup import escape
 
-from rdd_deploy import __version__, console
+from rdd_deploy import __version__, console, faults
 from rdd_deploy.errors import RddError, missing_package
 
 COMMANDS = {
@@ -60,6 +60,10 @@ def start(name: str) -> NoReturn:
         if error.name is None or error.name.partition(".")[0] == "rdd_deploy":
             raise
         _fail(str(missing_package(error.name.partition(".")[0], extra or "dev", f"rdd-deploy {name}")))
+    except Exception as error:
+        if (told := faults.told(error)) is None:
+            raise
+        _fail(str(told))
     command()
     sys.exit(0)
 

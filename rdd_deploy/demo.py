@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("demo")
+
 import json
 import subprocess
 import sys
@@ -112,7 +117,3 @@ def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, 
         table.add_row(name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}")
     table.add_row(f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", "")
     console.out.print(table)
-
-
-if __name__ == "__main__":
-    main()

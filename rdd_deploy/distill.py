@@ -22,13 +22,13 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
+from rdd_deploy.locks import InUseError, check_unlocked
 from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
 from rdd_deploy.models.predict import autocast_dtype, torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.locks import InUseError, check_unlocked
 from rdd_deploy.models.weights import Checkpoint, load_checkpoint
-from rdd_deploy.prepare import Prepared, build, changes, check_early, open_run
 from rdd_deploy.places import followed
+from rdd_deploy.prepare import Prepared, build, changes, check_early, open_run
 from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe
 from rdd_deploy.resuming import ResumeError
 from rdd_deploy.run import RUNS, RunFolder
@@ -199,7 +199,9 @@ def _usable(named: NamedTeacher) -> bool:
 
 def _being_trained(error: InUseError) -> InUseError:
     who = str(error).partition(";")[0]
-    return InUseError(f"{who}, the teacher of this distillation; wait until it ends, then start again, or name a finished teacher.checkpoint")
+    return InUseError(
+        f"{who}, the teacher of this distillation; wait until it ends, then start again, or name a finished teacher.checkpoint"
+    )
 
 
 def _other_teacher(folder: RunFolder, teacher: Recipe) -> list[str]:

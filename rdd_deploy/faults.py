@@ -28,7 +28,9 @@ _ADVICE = {
 
 _LESS = "end other programs, or use less of it: a smaller train.batch, augment.crop or data.size, fewer data.workers, data.memory=false"
 _GPU = "end what else uses the GPU, or make train.batch, augment.crop or data.size smaller"
-_SHARED = "give more of it (docker run --shm-size=2g), or use less: fewer data.workers (0 needs none), a smaller augment.crop or train.batch"
+_SHARED = (
+    "give more of it (docker run --shm-size=2g), or use less: fewer data.workers (0 needs none), a smaller augment.crop or train.batch"
+)
 _LOST = (
     "another of the processes that train together was lost ({first}); see what it says itself. What was saved until then is kept: go on with "
     "the same command and --resume"

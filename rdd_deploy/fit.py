@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rdd_deploy import console, files, launchers
+from rdd_deploy import files, launchers
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, Crops, Frames, LoadingError, StepSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
@@ -216,9 +216,10 @@ def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
     """A tensor of each process, by rank. All processes must call this together."""
     if fabric.world_size == 1:
         return [value]
-    gathered = fabric.all_gather(value.to(fabric.device))
-    assert isinstance(gathered, Tensor)
-    return [one.clone() for one in gathered.cpu()]  # views crash torch.set_rng_state, which takes a tensor to begin its storage
+    value = value.to(fabric.device)
+    gathered = [torch.empty_like(value) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(gathered, value)
+    return [one.cpu() for one in gathered]
 
 
 def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:

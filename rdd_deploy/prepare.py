@@ -140,7 +140,11 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     if not torch.distributed.is_initialized():  # else the first of several may have locked it for all
         check_unlocked(folder.path)
     folder.check_latest()
-    if resume and folder.state.is_file() and (changed := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED]):
+    if (
+        resume
+        and folder.state.is_file()
+        and (changed := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
+    ):
         raise RddError(
             f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
         )

@@ -97,7 +97,11 @@ def _problem(state: Any, trainee: Trainee, frames: int) -> str:
         return f"it holds values that are NaN or infinite ({broken[0]})"
     ranks = trainee.fabric.world_size
     for key in ("rng", "rng_cuda"):
-        if not isinstance(state[key], list) or len(state[key]) != (ranks if now[key] else 0) or not all(_is_like(one, now[key][0]) for one in state[key]):
+        if (
+            not isinstance(state[key], list)
+            or len(state[key]) != (ranks if now[key] else 0)
+            or not all(_is_like(one, now[key][0]) for one in state[key])
+        ):
             return f"it isn't the state of {ranks} process{'es' if ranks > 1 else ''} on {trainee.fabric.device.type}"
     if set(state["precision"]) != set(now["precision"]):
         return "it was trained in another precision"
@@ -135,7 +139,9 @@ def _alike(one: Any, other: Mapping[str, Tensor]) -> bool:
 
 
 def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in tensors.items() if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()]
+    return [
+        name for name, value in tensors.items() if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
+    ]
 
 
 def _fits(state: dict[str, Any], trainee: Trainee) -> bool:

@@ -37,7 +37,9 @@ def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
         root = Path(data.root)
         if data.name == "streets" or root.is_absolute() or root.is_dir():
             raise
-        raise DataError(f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)") from error
+        raise DataError(
+            f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
+        ) from error
 
 
 def data_provenance(data: Data) -> dict[str, str | int | None]:

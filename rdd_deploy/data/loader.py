@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -101,6 +102,13 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
+def _left_to_the_parent(worker: int) -> None:
+    """A terminal or scheduler sends its signals to all of a command's processes: a loader's must live until the trainer has saved its state."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _collated(samples: list[Batch | Exception]) -> Any:
     """A batch of samples, or the first error among them."""
     errors = [sample for sample in samples if isinstance(sample, Exception)]
@@ -137,5 +145,6 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own, collate_fn=_collated
-    )
+        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own,
+        collate_fn=_collated, worker_init_fn=_left_to_the_parent,
+    )  # fmt: skip

@@ -295,7 +295,9 @@ def _checked_facts(facts: Any, path: Path) -> list[str]:
         raise _other_facts(path, "classes", own, "2 to 255 names")
     palette, size = facts.get("palette"), facts.get("size")
     if "palette" in facts and not (
-        isinstance(palette, list) and len(palette) == len(own) and all(_are(colour, int, 3) and _within(colour, 0, 255) for colour in palette)
+        isinstance(palette, list)
+        and len(palette) == len(own)
+        and all(_are(colour, int, 3) and _within(colour, 0, 255) for colour in palette)
     ):
         raise _other_facts(path, "palette", palette, f"{len(own)} colours of three numbers from 0 to 255")
     if "size" in facts and not (_are(size, int, 2) and _within(size, 1, LARGEST)):

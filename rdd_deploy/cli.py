@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import NoReturn
 
-from rdd_deploy import __version__, console
+from rdd_deploy import __version__, console, faults
 from rdd_deploy.errors import RddError, missing_package
 
 COMMANDS = {
@@ -59,6 +59,10 @@ def start(name: str) -> NoReturn:
         if error.name is None or error.name.partition(".")[0] == "rdd_deploy":
             raise
         _fail(missing_package(error.name.partition(".")[0], extra or "dev", f"rdd-deploy {name}"))
+    except Exception as error:
+        if (told := faults.told(error)) is None:
+            raise
+        _fail(told)
     command()
     sys.exit(0)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("demo")
+
 import json
 import subprocess
 import sys
@@ -115,7 +120,3 @@ def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, 
         rows.append((name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}"))
     rows.append((f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", ""))
     console.show("procedural streets, validation split", console.table(("network", "mIoU %", "parameters M", "training s"), rows))
-
-
-if __name__ == "__main__":
-    main()

@@ -216,9 +216,10 @@ def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
     """A tensor of each process, by rank. All processes must call this together."""
     if fabric.world_size == 1:
         return [value]
-    gathered = fabric.all_gather(value.to(fabric.device))
-    assert isinstance(gathered, Tensor)
-    return [one.clone() for one in gathered.cpu()]  # views crash torch.set_rng_state, which takes a tensor to begin its storage
+    value = value.to(fabric.device)
+    gathered = [torch.empty_like(value) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(gathered, value)
+    return [one.cpu() for one in gathered]
 
 
 def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("export")
+
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +117,3 @@ def _check_packages() -> None:
     for package in ("torch", "timm", "onnx", "onnxscript"):
         if find_spec(package) is None:
             raise missing_package(package, "train", "exporting")
-
-
-if __name__ == "__main__":
-    main()

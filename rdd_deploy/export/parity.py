@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("parity")
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -258,7 +263,3 @@ def main(
         files.write_json(json, values | {"not_finite": ladder.not_finite, "skipped": ladder.skipped, "broken": ladder.broken})
     if ladder.broken or ladder.not_finite:
         raise GateError(f"{bundle} doesn't say what torch says; see the table above")
-
-
-if __name__ == "__main__":
-    main()

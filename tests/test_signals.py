@@ -50,16 +50,21 @@ def test_nohup_is_respected() -> None:
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_elsewhere_it_ends_what_goes_on_and_the_cleaning_up_is_left_alone(number: int, code: int) -> None:
-    cleaned = False
-    with pytest.raises(KeyboardInterrupt) as caught, interrupting():
+    ends: list[BaseException | None] = []
+
+    def work() -> None:
         try:
             os.kill(os.getpid(), number)
         finally:
+            ends.append(sys.exc_info()[1])
             if number != signal.SIGINT:
-                assert isinstance(sys.exc_info()[1], Stopped)
                 os.kill(os.getpid(), signal.SIGTERM)
-            cleaned = True
-    assert cleaned
+            ends.append(None)
+
+    with pytest.raises(KeyboardInterrupt) as caught, interrupting():
+        work()
+    assert ends == [caught.value, None]
+    assert isinstance(caught.value, Stopped) == (number != signal.SIGINT)
     assert exit_code(caught.value) == code
 
 

@@ -36,7 +36,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith(words) or name.endswith("RANK") or name == "WORLD_SIZE"]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(launchers, "_together", False)
-    yield
+    return
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from rdd_deploy.arguments import writable
 from rdd_deploy.cores import available_cores
 from rdd_deploy.data.from_recipe import label_ids
 from rdd_deploy.errors import DiskError, SourceError
-from rdd_deploy.files import check_file, write_json
+from rdd_deploy.files import check_file, remove_parts, write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel, Relay
@@ -69,17 +69,18 @@ def live(options: LiveOptions) -> int:
             console.warn(f"{source.title} tells no rate of its own: it is played whole, not in real time")
             options = replace(options, realtime=False)
         clocked = source.live or options.realtime
-        recorder = (
-            Recorder(options.record, min(source.fps or RECORD_FPS, MAX_RECORD_FPS if clocked else math.inf), clocked)
-            if options.record
-            else None
-        )
+        recorder = _recorder(options.record, source, clocked) if options.record else None
         screen: Screen = Headless() if options.headless else Window("rdd_deploy")
         stack.callback(screen.close)
         stop = stack.enter_context(StopRequest())  # until here a signal ends at once: there is nothing to finish
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
     _sum_up(record, recorder)
     return stop.exit_code
+
+
+def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:
+    fps = source.even_fps() if isinstance(source, Capture) else source.fps
+    return Recorder(path, min(fps or RECORD_FPS, MAX_RECORD_FPS if clocked else math.inf), clocked)
 
 
 def inferences_at_a_time(options: LiveOptions) -> int:
@@ -101,6 +102,9 @@ def _check_files(options: LiveOptions) -> None:
         if os.path.realpath(one) == os.path.realpath(other):
             raise DiskError(f"{first} and {second} are the same file, {other}; it would be overwritten, give {second} a name of its own")
     stats, save_to = options.stats, options.save_to
+    for folder in {save_to, *([stats.parent] if stats is not None else [])}:
+        with suppress(OSError):  # what a killed run left there may be somebody else's
+            remove_parts(folder)
     check_file(stats)
     # The default folder may be missing or forbidden: most runs save nothing.
     if save_to != LiveOptions.save_to and not writable(save_to):
@@ -142,28 +146,31 @@ def _play(
     player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
     if relay is not None:
         relay.to = player.take
-    try:
-        with ExitStack() as ending:  # runs backwards: the recording first, a silent stream can hold the grabber for seconds
-            ending.callback(warn.sum_up)
-            ending.callback(_end, grabber, source)
-            ending.callback(inference.stop)
-            ending.callback(screen.close)
-            if recorder is not None:
-                ending.callback(recorder.close)
-            ending.callback(results.abandon)
-            gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
-            ending.callback(gc.unfreeze)
-            if inference.workers == 1:  # several read for themselves
-                grabber.start()
-            inference.start()
-            player.play(stop)
-    finally:
-        bad = grabber.bad + inference.bad
-        record = stats.record(source.title, source.live, player.drops, grabber.reconnects, bad, inference.workers)
+    record: dict[str, Any] = {}
+
+    def measured() -> None:
+        bad, workers = grabber.bad + inference.bad, inference.workers
+        record.update(stats.record(source.title, source.live, player.drops, grabber.reconnects, bad, workers))
         if options.stats is not None:
             write_json(options.stats, record)
+
+    with ExitStack() as ending:  # runs backwards: recording and stats first, a silent stream can hold the grabber for seconds
+        ending.callback(warn.sum_up)
+        ending.callback(_end, grabber, source)
+        ending.callback(measured)
+        ending.callback(inference.stop)
+        ending.callback(screen.close)
+        if recorder is not None:
+            ending.callback(recorder.close)
+        ending.callback(results.abandon)
+        gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
+        ending.callback(gc.unfreeze)
+        if inference.workers == 1:  # several read for themselves
+            grabber.start()
+        inference.start()
+        player.play(stop)
     if stop.number is None and not player.quit:
-        _check_end(options, source, stats.frames, bad)
+        _check_end(options, source, stats.frames, int(record["bad_frames"]))
     return record
 
 

@@ -27,6 +27,9 @@ READ_TIMEOUT_MS = 3000
 MAX_FPS = 1000
 """Streams without a rate claim more."""
 
+MAX_EVEN_FPS, MAX_MULTIPLE, SCANNED = 60.0, 64, 600
+"""A recording's rate at most, where its source's frames come at odd times; so many times the source's own; found by so many frames."""
+
 LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
 
@@ -53,6 +56,7 @@ class Capture:
         self._opener, self._failure = opener, failure
         self._capture: Any = None
         self._index = 0
+        self._at_s: float | None = None
 
     def open(self) -> None:
         """Raises SourceError if the source can't be opened."""
@@ -77,7 +81,10 @@ class Capture:
         if not good:
             raise SourceError(f"frame {self._index} of {self.title} can't be decoded")
         index, self._index = self._index, self._index + 1
-        return Shot(frame, index, f"{index:06d}", grabbed if self.live else started, (time.perf_counter() - started) * 1e3)
+        at_ms = -1.0 if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        self._at_s = at_ms / 1e3 if at_ms >= 0 else None
+        capture_ms = (time.perf_counter() - started) * 1e3
+        return Shot(frame, index, f"{index:06d}", grabbed if self.live else started, capture_ms, at_s=self._at_s)
 
     def close(self) -> None:
         """May be called twice."""
@@ -91,9 +98,35 @@ class Capture:
         return (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))) if capture is not None else (0, 0)
 
     def short_by(self) -> int:
-        """So many frames fewer than the file promises were read; containers estimate, so a tenth is no loss."""
+        """So many frames fewer than the file promises were read; a tenth is no loss, as containers estimate.
+
+        Most take their length for it, times the rate. Where frames come at odd times that is no promise of how many there are.
+        """
         missing = (self.frames or 0) - self._index
-        return missing if not self.live and missing > (self.frames or 0) / 10 else 0
+        if self.live or missing <= (self.frames or 0) / 10:
+            return 0
+        reached = self._at_s * self.fps / (self.frames or 1) if self._at_s is not None and self.fps else 0.0
+        return missing if reached < 0.9 else 0
+
+    def even_fps(self) -> float | None:
+        """The rate at which a file of constant rate has room for every frame at its own time: a multiple of the source's own rate.
+
+        Found by the first frames' time stamps, without decoding them.
+        """
+        if self.live or self.fps is None:
+            return self.fps
+        times = self._time_stamps()
+        rates = [self.fps * times_faster for times_faster in range(1, max(1, min(MAX_MULTIPLE, int(MAX_EVEN_FPS / self.fps))) + 1)]
+        return next((rate for rate in rates if len({round((at - times[0]) * rate) for at in times}) == len(times)), rates[-1])
+
+    def _time_stamps(self) -> list[float]:
+        """Of the first packets, sorted, in seconds."""
+        packets, found = self._opener(), set()
+        if packets.isOpened() and packets.set(cv2.CAP_PROP_FORMAT, -1):
+            while len(found) < SCANNED and packets.grab():
+                found.add(packets.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
+        packets.release()
+        return sorted(found)
 
 
 def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:

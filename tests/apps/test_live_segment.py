@@ -44,6 +44,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def start(*arguments: str, **popen: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(APP), *arguments]
+    popen |= {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}  # though the tests may run under nohup
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)  # type: ignore[call-overload,no-any-return]
 
 
@@ -125,7 +126,7 @@ def test_no_display_is_one_sentence(bundles: list[str]) -> None:
     assert "error: there is no display (DISPLAY isn't set); pass --headless" in err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_leave_a_playable_recording(tmp_path: Path, bundles: list[str], video: str, number: int, code: int) -> None:
     seen, stats = tmp_path / "out.mp4", tmp_path / "out.json"
     process = start("--source", video, "--realtime", "--bundle", bundles[0], "--headless", "--record", str(seen), "--stats", str(stats))

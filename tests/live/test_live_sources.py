@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rdd_deploy.errors import DataError, SourceError
-from rdd_deploy.live import sources
+from rdd_deploy.live import captures, sources
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.sources import Folder, Source, Streets, open_source
@@ -124,6 +124,44 @@ def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatc
     assert (source.live, source.fps, shot.index) == (True, 30.0, 0)
     assert isinstance(source, Capture)
     assert source._capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 640
+
+
+@pytest.mark.parametrize("name", ["video7", "usb-Maker_Cam-video-index0", "cam\u00e4ra"])
+def test_a_device_file_is_a_camera(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By whatever name and link: live, asked for a size, and followed anew at every opening."""
+    opened: list[tuple[object, ...]] = []
+
+    class Device(FakeCamera):
+        def __init__(self, *arguments: object) -> None:
+            opened.append(arguments)
+            super().__init__(0)
+
+    node = tmp_path / name
+    node.symlink_to("/dev/null")  # the one device that every test machine has
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    source = open_(str(node), size=(640, 480))
+    assert isinstance(source, Capture)
+    assert (source.live, source.title) == (True, f"camera {node}")
+    assert source._capture.asked[cv2.CAP_PROP_FRAME_HEIGHT] == 480
+    assert opened == [(str(node), cv2.CAP_V4L2)]
+    assert f"asked camera {node} for 640x480" in capsys.readouterr().err
+    monkeypatch.setattr(captures.os.path, "realpath", lambda _: "/dev/video3")
+    source.open()
+    assert opened[1:] == [(3,)]
+
+
+def test_a_device_that_is_not_there_is_said_so() -> None:
+    for name in ("/dev/video97", "/dev/v4l/by-id/usb-None-video-index0"):
+        for size in (None, (640, 480)):
+            with pytest.raises(SourceError, match=rf"there is no camera {name} \(devices found: "):
+                open_(name, size=size)
+
+
+@pytest.mark.parametrize("typed", ["rtsp:/me:secret@h/x", "me:secret@h/x", "http:me:secret@h", "RTSPS:/me:secret@h", "h/x?token=secret"])
+def test_a_malformed_address_is_told_without_its_secret(typed: str) -> None:
+    with pytest.raises(SourceError, match=r"there is no .*\*\*\*.*; the address of a stream begins like rtsp:// or http://") as caught:
+        open_(typed)
+    assert "secret" not in str(caught.value)
 
 
 def test_unreachable_stream_hides_its_password() -> None:

@@ -105,7 +105,7 @@ def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
 def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) -> None:
     """Keys, values, names, rules between keys, encoders, losses' options, devices and the teacher, in one message."""
     (tmp_path / "wrong.yaml").write_text(
-        "data: {name: folder, size: [10, 64], void_ids: [300], wrong: 1}\n"
+        "data: {name: folder, size: [10, 64], void_ids: [70000], wrong: 1}\n"
         "augment: {scale: [2.0, 0.5], crop: [8, 8]}\n"
         "student: {encoder: mobilenetv3_smal_100, head: lrasp}\n"
         "teacher: {recipe: techer.yaml, flip: true}\n"
@@ -127,8 +127,8 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "  override 'train.seed' isn't of the form key.sub=value, e.g. train.seed=1",
         "  teacher.recipe: no recipe 'techer.yaml'; did you mean 'teacher'? expected a YAML file, or one of teacher in recipes/",
         "  data.size: got [10, 64], expected at least [32, 32]",
-        "  data.void_ids.0: got 300, expected: input should be less than or equal to 255",
-        "  data.wrong: unknown key; allowed: name, root, size, classes, palette, void_ids, count, seed, workers, memory",
+        "  data.void_ids.0: got 70000, expected: input should be less than or equal to 65535",
+        "  data.wrong: unknown key; allowed: name, root, size, classes, palette, ids, void_ids, others_void, count, seed, workers, memory",
         "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids",
         "  augment.crop: got [8, 8], expected at least [32, 32]",
         "  augment.scale is [2.0, 0.5]; expected [least, largest]",

@@ -22,13 +22,13 @@ import typer
 
 from rdd_deploy import console, files
 from rdd_deploy.arguments import MAX_COUNT, output_file
+from rdd_deploy.cores import MAX_THREADS, check_threads
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.from_recipe import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST, Metrics
-from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 Predict = Callable[[list[Frame]], list[Labels]]
 """RGB frames of any size in, label maps at each frame's own size out."""
@@ -126,8 +126,7 @@ def evaluate_run(
 
     on = checked_device(device)
     if threads is not None:
-        if not 1 <= threads <= MAX_THREADS:
-            raise DeviceError(f"asked for {threads} threads; expected 1 to {MAX_THREADS}, or none to let PyTorch choose")
+        check_threads(threads, "PyTorch")
         torch.set_num_threads(threads)
     run = find_run(folder)
     recipe = run.load_recipe()

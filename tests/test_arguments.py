@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from rdd_deploy import console
 from rdd_deploy.arguments import check_words, repeated
 from rdd_deploy.cli import COMMANDS
+from rdd_deploy.cores import MAX_THREADS
 from rdd_deploy.errors import DeviceError, RddError
 from rdd_deploy.evaluate import evaluate_run
 from rdd_deploy.live.options import parse_size
 from rdd_deploy.models.predict import checked_device
 from rdd_deploy.runtime.backends.base import parse_device
-from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 NO_NUMBERS = ("", "--", "-", "nan", "inf", "-inf", "1e400", "-1", "99999999999999999999", "9" * 5000, "\0", "\udcff", "²", "0x10")
 NO_TEXT = ("", "--", "-", "\0", "x\0y", "\\0", "\udcff", "\ud800", "a" * 7000, "[/b]", "\x1b[31m", "9" * 5000, "/dev/full/x")
@@ -110,7 +110,7 @@ def test_numbers_within_words() -> None:
 
 @pytest.mark.parametrize("threads", [0, -1, MAX_THREADS + 1, 99999999])
 def test_a_run_takes_no_odd_number_of_threads(threads: int, tmp_path: Path) -> None:
-    with pytest.raises(DeviceError, match=f"asked for {threads} threads; expected 1 to {MAX_THREADS}"):
+    with pytest.raises(DeviceError, match=f"asked for {threads} threads; expected"):
         evaluate_run(tmp_path, threads=threads)
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from rdd_deploy.benchmarking.runners import Kind
+from rdd_deploy.cores import check_threads
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.errors import DeviceError
 from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.runtime.backends.base import parse_device
-from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 
 class _Deployed(nn.Module):
@@ -50,8 +50,7 @@ class TorchRunner:
         self.device = _device(device)
         self.provider: str = kind
         if threads is not None:
-            if not 1 <= threads <= MAX_THREADS:
-                raise DeviceError(f"asked for {threads} threads; expected 1 to {MAX_THREADS}, or none to let PyTorch choose")
+            check_threads(threads, "PyTorch")
             torch.set_num_threads(threads)
         network: nn.Module = _Deployed(segmenter).eval().to(self.device)
         if kind == "torch-channels-last":

@@ -15,9 +15,9 @@ import typer
 
 from rdd_deploy.arguments import MAX_COUNT, finite, output_file, repeated
 from rdd_deploy.console import command
+from rdd_deploy.cores import MAX_THREADS
 from rdd_deploy.errors import RddError
 from rdd_deploy.live.options import MAX_CAMERAS, LiveOptions, parse_size
-from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 SEVERAL = ("--bundle", "--data-void")
 """Options that take several values, also behind one flag."""

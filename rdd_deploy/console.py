@@ -229,6 +229,13 @@ class progress:  # reads as a function: with progress("…", n) as bar
 @contextmanager
 def _heard() -> Iterator[None]:
     """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
+    for descriptor in range(
+        3
+    ):  # one that was closed (``>&-``): the next file to be opened would take its place and get what libraries print
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     try:
         yield
     except SystemExit as ended:
@@ -288,8 +295,7 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
             code = app(standalone_mode=False)
         except _ClickException as error:
             raise RddError(_sentence(error, hint)) from error
-        if code:
-            sys.exit(code)
+        sys.exit(code or 0)
 
     def main() -> None:
         run(parsed)

@@ -56,9 +56,9 @@ def replacing(path: Path) -> Iterator[Path]:
             yield path
             return
         part = temporary_beside(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
             try:
                 yield part
                 if not os.path.samestat(os.fstat(made), os.lstat(part)):
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.close(made)
             os.replace(part, path)
         finally:
-            with suppress(OSError):  # where the folder itself couldn't be made there is nothing to remove, and the error says more
+            with suppress(OSError):  # the error itself says more
                 part.unlink(missing_ok=True)
 
 
@@ -93,12 +93,12 @@ def check_writable(path: Path) -> None:
     """
     path = Path(path)
     with _disk_errors(path):
-        place = Path(os.path.realpath(path))
+        place = target = Path(os.path.realpath(path))
         while not place.is_dir():
+            if place.exists() and place != target:
+                raise OSError(errno.ENOTDIR, f"{place} is no folder")
             if place.exists() and not place.is_file():
                 return  # a device or pipe
-            if place.exists() and place != Path(os.path.realpath(path)):
-                raise OSError(errno.ENOTDIR, f"{place} is a file")
             place = place.parent
         probe = temporary_beside(place / "probe")
         try:

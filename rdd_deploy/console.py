@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -229,9 +230,7 @@ class progress:  # reads as a function: with progress("…", n) as bar
 @contextmanager
 def _heard() -> Iterator[None]:
     """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
-    for descriptor in range(
-        3
-    ):  # one that was closed (``>&-``): the next file to be opened would take its place and get what libraries print
+    for descriptor in range(3):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
         try:
             os.fstat(descriptor)
         except OSError:
@@ -242,7 +241,17 @@ def _heard() -> Iterator[None]:
         if ended.code in (0, None):
             _check_heard()
         raise
+    except Exception:
+        sys.excepthook = _traceback  # only now: typer puts its own there
+        raise
     _check_heard()
+
+
+def _traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug's traceback, in which names from outside are text as well."""
+    for text in traceback.format_exception(kind, error, trace):
+        for line in text.rstrip("\n").split("\n"):
+            tell(line)
 
 
 def _check_heard() -> None:

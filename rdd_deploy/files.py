@@ -23,7 +23,7 @@ from rdd_deploy.text import shown
 
 _PART = re.compile(r"\.(\d+)(?:-[0-9a-f]+)?\.part(?:\.\w+)?$")
 """How the name of a part ends: its process, then what nobody can guess."""
-_MIB = 1 << 20
+_PROBE = 64 << 10
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:
@@ -88,7 +88,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def check_writable(path: Path) -> None:
     """Find out before the work whether a file, or files in a folder, can be written there later; leaves nothing behind. Raises DiskError.
 
-    A file of a MiB is written and removed, in ``path`` if it is a folder, else in the nearest folder above that is there: permissions alone
+    A file of 64 KiB is written and removed, in ``path`` if it is a folder, else in the nearest folder above that is there: permissions alone
     know nothing of file systems that are full or read-only.
     """
     path = Path(path)
@@ -103,7 +103,7 @@ def check_writable(path: Path) -> None:
         probe = temporary_beside(place / "probe")
         try:
             with probe.open("xb") as file:
-                file.write(bytes(_MIB))
+                file.write(bytes(_PROBE))
                 file.flush()
                 os.fsync(file.fileno())
         finally:

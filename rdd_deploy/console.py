@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -230,13 +231,28 @@ class progress:  # reads as a function: with progress("…", n) as bar
 @contextmanager
 def _heard() -> Iterator[None]:
     """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
+    for descriptor in range(3):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     try:
         yield
     except SystemExit as ended:
         if ended.code in (0, None):
             _check_heard()
         raise
+    except Exception:
+        sys.excepthook = _traceback  # only now: typer puts its own there
+        raise
     _check_heard()
+
+
+def _traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug's traceback, in which names from outside are text as well."""
+    for text in traceback.format_exception(kind, error, trace):
+        for line in text.rstrip("\n").split("\n"):
+            tell(line)
 
 
 def _check_heard() -> None:
@@ -292,8 +308,7 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
             code = app(standalone_mode=False)
         except _ClickException as error:
             raise RddError(_sentence(error, hint)) from error
-        if code:
-            sys.exit(code)
+        sys.exit(code or 0)
 
     @functools.wraps(function)
     def main() -> None:

@@ -171,7 +171,8 @@ def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> Iterator[Ru
 
 def _opened(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
     folder = RunFolder(runs / name)
-    files.remove_parts(folder.path)
+    for place in (folder.path, runs):
+        files.remove_parts(place)
     if resume and folder.state.is_file():
         return folder
     if resume:

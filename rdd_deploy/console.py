@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rdd_deploy import signals
-from rdd_deploy.addresses import without_secrets_of
+from rdd_deploy.addresses import without_secrets, without_secrets_of
 from rdd_deploy.arguments import check_words
 from rdd_deploy.errors import RddError
 
@@ -54,7 +54,7 @@ def run(app: Callable[..., Any]) -> None:
         check_words(sys.argv[1:])
         code = app(standalone_mode=False)
     except _UsageError as error:
-        err.print(f"[red]error:[/] {escape(without_secrets_of(sys.argv[1:], error.format_message()))}")
+        err.print(f"[red]error:[/] {escape(without_secrets_of(sys.argv[1:], error.format_message() + _got(error)))}")
         sys.exit(RddError.exit_code)
     except RddError as error:
         err.print(f"[red]error:[/] {escape(without_secrets_of(sys.argv[1:], str(error)))}")
@@ -66,6 +66,17 @@ def run(app: Callable[..., Any]) -> None:
         sys.exit(RddError.exit_code)
     if code:  # of --help and its kin
         sys.exit(code)
+
+
+def _got(error: Any) -> str:
+    """The refused value, where the library's sentence names the option alone."""
+    names, words = getattr(getattr(error, "param", None), "opts", ()), sys.argv[1:]
+    values = [
+        word.partition("=")[2] if "=" in word else next_
+        for word, next_ in zip(words, [*words[1:], ""], strict=True)
+        if word.partition("=")[0] in names
+    ]
+    return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:

@@ -37,7 +37,7 @@ from rich.text import Text
 from typing_extensions import Self
 
 from rdd_deploy import faults, launchers, places, signals
-from rdd_deploy.addresses import without_secrets_of
+from rdd_deploy.addresses import without_secrets, without_secrets_of
 from rdd_deploy.arguments import check_words
 from rdd_deploy.errors import RddError
 from rdd_deploy.text import shown
@@ -284,6 +284,17 @@ def run(app: Callable[..., Any]) -> None:
         sys.exit(told.exit_code)
 
 
+def _got(error: Any) -> str:
+    """The refused value, where the library's sentence names the option alone."""
+    names, words = getattr(getattr(error, "param", None), "opts", ()), sys.argv[1:]
+    values = [
+        word.partition("=")[2] if "=" in word else next_
+        for word, next_ in zip(words, [*words[1:], ""], strict=True)
+        if word.partition("=")[0] in names
+    ]
+    return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
+
+
 def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "") -> Callable[[], None]:
     """Make ``main()`` of a module from its one command function.
 
@@ -319,6 +330,6 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
 
 def _sentence(error: Any, hint: Callable[[str], str]) -> str:
     """What is wrong with the words of a command line."""
-    message = error.format_message().rstrip(". ")
+    message = error.format_message().rstrip(". ") + _got(error)
     near = hint(getattr(error, "option_name", ""))
     return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}--help lists what there is"

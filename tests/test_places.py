@@ -79,7 +79,9 @@ def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     assert words_of("--data=~/x") == [f"--data={project}/x"]
     assert words_of("~/x") == [f"{project}/x"]
     assert words_of("--name=a~b") == ["--name=a~b"]
-    with pytest.raises(RecipeError, match=r"data\.root: got '~nobody-here/x', but no home folder is known for '~nobody-here' .* write the whole"):
+    with pytest.raises(
+        RecipeError, match=r"data\.root: got '~nobody-here/x', but no home folder is known for '~nobody-here' .* write the whole"
+    ):
         load_recipe("~/student", ["data.root=~nobody-here/x"])
 
 

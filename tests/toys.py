@@ -81,6 +81,7 @@ def write_story(folder: Path, student: dict[str, Any] | None = None, teacher: di
 
 
 def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], output: str) -> None:
+    multiprocessing.set_start_method(None, force=True)  # the platform's own, not what this process was started by
     os.chdir(cwd)
     os.environ.update(env)
     for number, name in ((1, "stdout"), (2, "stderr")):

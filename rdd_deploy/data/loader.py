@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,11 +103,25 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
+GRACE = 30
+"""Seconds that a loader's process lives on after SIGTERM."""
+
+
 def _left_to_the_parent(worker: int) -> None:
     """A terminal or scheduler sends its signals to all of a command's processes: a loader's must live until the trainer has saved its state."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not ignored for good: the parent's last means against a process that hangs is SIGTERM, too
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    Queue._on_queue_feeder_error = _HandedOver()  # type: ignore[attr-defined]
+
+
+class _HandedOver:
+    """What a queue does with a batch that it can't send, in a loader's process: it sends the error. Else the trainer would wait for ever."""
+
+    def __get__(self, queue: Any, kind: type) -> Callable[[Exception, Any], None]:
+        return lambda error, item: queue.put((item[0], error))
 
 
 def _collated(samples: list[Batch | Exception]) -> Any:
@@ -145,6 +160,6 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own,
+        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own,
         collate_fn=_collated, worker_init_fn=_left_to_the_parent,
     )  # fmt: skip

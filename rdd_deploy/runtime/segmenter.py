@@ -30,7 +30,7 @@ class Segmenter:
     One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and
     more callers gain nothing. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
 
-    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it may load its own.
+    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it loads its own.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
@@ -193,7 +193,7 @@ class Segmenter:
         self._changed, self._watching, self._inside = threading.Condition(), threading.Lock(), {}
         if self._backend is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._backend))
-            self._backend, self._gone = None, "loaded before this process was forked off; load it here, after the fork"
+            self._backend, self._gone = None, "loaded before this process was forked off; load it in the process that uses it"
 
     def __enter__(self) -> Segmenter:
         return self
@@ -206,8 +206,14 @@ _loaded: weakref.WeakSet[Segmenter] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    for segmenter in list(_loaded):
+    """In a process that was forked off from one with backends. At its end, after Python's own, C++ libraries would destroy what is shared by
+    all models and wait for those threads, too: that is left out."""
+    segmenters = list(_loaded)
+    for segmenter in segmenters:
         segmenter._abandon()
+    libc = ctypes.CDLL(None)
+    if segmenters and hasattr(libc, "on_exit"):  # not in musl and macOS
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,6 +8,7 @@ import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +82,9 @@ class Segmenter:
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
         folder = Path(path)
-        manifest = read_manifest(folder, verify=verify)
-        backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel)
+        manifest = read_manifest(folder, verify=verify, but_model=True)
+        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel}
+        backend = open_backend(folder, manifest, **asked, verify=verify)
         try:
             backend.activate()
         except BaseException:

@@ -82,15 +82,25 @@ class Segmenter:
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
         folder = Path(path)
-        manifest = read_manifest(folder, verify=verify, but_model=True)
-        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel}
-        backend = open_backend(folder, manifest, **asked, verify=verify)
+        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel, "verify": verify}
+        while True:
+            before = _identity(folder)
+            try:
+                return cls._load(folder, asked)
+            except BundleError:
+                if _identity(folder) == before:
+                    raise  # else an export replaced it just now, and this was half of each
+
+    @classmethod
+    def _load(cls, folder: Path, asked: dict[str, Any]) -> Segmenter:
+        manifest = read_manifest(folder, verify=asked["verify"], but_model=True)
+        backend = open_backend(folder, manifest, **asked)
         try:
             backend.activate()
         except BaseException:
             backend.deactivate()
             raise
-        return cls(manifest, backend, parallel)
+        return cls(manifest, backend, asked["parallel"])
 
     @property
     def precision(self) -> str:
@@ -202,6 +212,14 @@ class Segmenter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 _loaded: weakref.WeakSet[Segmenter] = weakref.WeakSet()

@@ -79,7 +79,7 @@ def test_sentences(tmp_path: Path, video: Path) -> None:
         (("streets", 0), "got --camera 0 and --source streets; give one of them"),
         ((str(tmp_path / "none.mp4"),), "none.mp4; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'"),
         (("0",), "for a camera: --camera 0"),
-        ((str(tmp_path / "empty"),), "holds no images; expected files that end in .bmp, .jpeg"),
+        ((str(tmp_path / "empty"),), "holds no images; expected files that end in .png, .jpg"),
         ((str(tmp_path / "x.mp4"),), "can't read the video"),
         ((None, -1), "got camera -1, expected a number from 0 to 999"),
         ((None, 99999999999), "got camera 99999999999, expected a number from 0 to 999"),

@@ -27,7 +27,7 @@ from rdd_deploy.benchmarking.runners import Candidate, bundle_candidates, torch_
 from rdd_deploy.benchmarking.story import Settings, judged, run_benchmark
 from rdd_deploy.benchmarking.terminal import show
 from rdd_deploy.console import command
-from rdd_deploy.cores import available_cores
+from rdd_deploy.cores import MAX_THREADS, available_cores
 from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.from_recipe import OtherClassesError, open_recorded
@@ -35,7 +35,6 @@ from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, mi
 from rdd_deploy.files import remove_parts
 from rdd_deploy.report import write_report
 from rdd_deploy.runtime.backends.base import parse_device
-from rdd_deploy.runtime.segmenter import MAX_THREADS
 
 OUTPUT = Path("runs/benchmark")
 

@@ -1,11 +1,20 @@
-"""How many cores there are to compute with."""
+"""What this machine computes with: how many cores, how many threads are sensible, whether bfloat16 is native."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from rdd_deploy.errors import DeviceError
+
 CPU = Path("/sys/devices/system/cpu")
+CPUINFO = Path("/proc/cpuinfo")
+MAX_THREADS = 1024
+"""A slip of the hand beyond: thousands of threads take minutes to begin, and then take the machine with them."""
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""As x86 and aarch64 name it. AVX-NE-CONVERT isn't among them: it converts, and computes in float32."""
+_ISA_WITHOUT_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni"}
+"""Values of ONEDNN_MAX_CPU_ISA below AVX512_CORE_BF16."""
 
 
 def available_cores() -> int:
@@ -18,6 +27,24 @@ def available_cores() -> int:
     quota = (read(Path("/sys/fs/cgroup/cpu.max")) or "max").split()
     limit = int(quota[0]) // int(quota[1]) if len(quota) == 2 and quota[0].isdigit() else len(siblings)
     return max(1, min(len(siblings), limit))
+
+
+def check_threads(threads: int | None, who: str = "the backend") -> None:
+    """DeviceError unless ``threads`` is None, which lets ``who`` choose, or a number that a machine can bear."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        expected = "1 or more" if threads < 1 else f"{MAX_THREADS} at most"
+        raise DeviceError(f"asked for {threads} threads; expected {expected}, or none to let {who} choose")
+
+
+def has_native_bf16() -> bool:
+    """Whether the CPU multiplies in bfloat16 itself and oneDNN, which PyTorch and OpenVINO compute with, may use it; emulated, it is
+    slower than float32. False where it isn't known."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    if limit.lower() in _ISA_WITHOUT_BF16:
+        return False
+    lines = [line.partition(":") for line in (read(CPUINFO) or "").splitlines()]
+    cores = [set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")]
+    return bool(cores) and all(core & _BF16_FLAGS for core in cores)
 
 
 def read(path: Path) -> str | None:

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
+from rdd_deploy.cores import check_threads
 from rdd_deploy.errors import BundleError, DeviceError, SourceError
 from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.runtime.backends import Backend, open_backend
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
 Array = NDArray[np.uint8]
-MAX_THREADS = 1024
-"""A slip of the hand beyond: thousands of threads take minutes to begin, and then take the machine with them."""
 UNIFORM_FRAMES = 100
 """So many frames in a row that are all one class are reported once: NaN inside a network looks just like that."""
 
@@ -68,9 +67,7 @@ class Segmenter:
             DeviceError: device, provider, precision or ``parallel`` can't be had.
             MissingPackageError: the backend's package isn't installed.
         """
-        if threads is not None and not 1 <= threads <= MAX_THREADS:
-            expected = "1 or more" if threads < 1 else f"{MAX_THREADS} at most"
-            raise DeviceError(f"asked for {threads} threads; expected {expected}, or none to let the backend choose")
+        check_threads(threads)
         if parallel < 1 or parallel > (threads or parallel):
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")

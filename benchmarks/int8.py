@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnx.utils
-from rich.table import Table
 
 from rdd_deploy import console, files
 from rdd_deploy.errors import RddError
@@ -205,17 +204,15 @@ def onnxruntime_infer(model: onnx.ModelProto, threads: int) -> Infer:
 
 def show(rows: list[Row], title: str) -> None:
     """Print the table with the speed against the same backend's FP32."""
-    table = Table(title=title)
-    for column in ("", "mIoU %", "drop", "p50 ms", "p10 ms", "MB", "against its FP32", "tail %"):
-        table.add_column(column, justify="left" if not column else "right")
+    cells = []
     middle = {row.name: row.p50_ms for row in rows}
     for row in rows:
         base = middle.get(f"{row.name.split('-')[0].split(' ')[0]}-fp32")
         ratio = f"{base / row.p50_ms:.2f} x" if base else "-"
         tail = "-" if row.tail_share_pct is None else f"{row.tail_share_pct:.1f}"
         figures = (f"{row.miou_pct:.2f}", f"{row.drop_pct:+.2f}", f"{row.p50_ms:.1f}", f"{row.p10_ms:.1f}", f"{row.megabytes:.1f}")
-        table.add_row(row.name, *figures, ratio, tail)
-    console.out.print(table)
+        cells.append((row.name, *figures, ratio, tail))
+    console.show(title, console.table(("", "mIoU %", "drop", "p50 ms", "p10 ms", "MB", "against its FP32", "tail %"), cells))
 
 
 if __name__ == "__main__":

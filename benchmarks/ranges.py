@@ -12,8 +12,6 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.table import Table
-
 from rdd_deploy import console, files
 from rdd_deploy.evaluate import Chosen, spread
 from rdd_deploy.export.build import calibration_frames, measured
@@ -85,15 +83,13 @@ def judged(source: Source, profile: Profile, reference: Reference, config: Calib
 def show(rows: list[Row], title: str) -> None:
     """One line a method, one column a run, and the mean."""
     runs = list(dict.fromkeys(row.run for row in rows))
-    table = Table(title=title)
-    for column in ("", *runs, "mean"):
-        table.add_column(column, justify="left" if not column else "right")
+    lines = []
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
         cells = [f"{row.agreement_pct:.2f} {row.miou_change:+.2f}" for row in own]
         mean = [sum(row[column] for row in own) / len(own) for column in (2, 3)]
-        table.add_row(method, *cells, f"{mean[0]:.2f} {mean[1]:+.2f}")
-    console.out.print(table)
+        lines.append((method, *cells, f"{mean[0]:.2f} {mean[1]:+.2f}"))
+    console.show(title, console.table(("", *runs, "mean"), lines))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ edge install; only ``--include torch`` needs more.
 from __future__ import annotations
 
 import importlib.util
-import math
-import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rdd_deploy import console
+from rdd_deploy.arguments import MAX_COUNT, finite
 from rdd_deploy.benchmarking.compare import merged
 from rdd_deploy.benchmarking.gallery import gallery
 from rdd_deploy.benchmarking.images import Images
@@ -32,7 +30,7 @@ from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.from_recipe import OtherClassesError, open_recorded
 from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, missing_package
-from rdd_deploy.files import remove_parts
+from rdd_deploy.files import check_writable, remove_parts
 from rdd_deploy.report import write_report
 from rdd_deploy.runtime.backends.base import parse_device
 
@@ -88,12 +86,10 @@ def measure_with_progress(
 ) -> tuple[Benchmark, list[tuple[str, Measured]]]:
     """``run_benchmark`` under a progress bar on standard error."""
     total = len(candidates) * sum(len(turn) for turn in turn_plan(len(images), settings.rounds))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console.err, transient=True, disable=not console.err.is_terminal) as progress:
-        task = progress.add_task("cold starts", total=total)
+    with console.progress("cold starts", total, on="stderr") as bar:
 
         def advance(name: str, frames: int) -> None:
-            progress.update(task, advance=frames, description=name if frames else f"cold start: {name}")
+            bar.advance(frames, name if frames else f"cold start: {name}")
 
         return run_benchmark(candidates, images, settings, advance)
 
@@ -104,8 +100,7 @@ def prepare_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiskError(f"can't make the folder {folder}: {error.strerror or error}; choose another one with --output") from error
-    if not os.access(folder, os.W_OK):
-        raise DiskError(f"the folder {folder} isn't writable; choose another one with --output")
+    check_writable(folder)
     remove_parts(folder)
 
 
@@ -120,25 +115,18 @@ def finish(benchmark: Benchmark) -> None:
         raise BudgetError("; ".join(missed))
 
 
-def _finite(value: float | None) -> float | None:
-    """NaN passes every limit."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no such number.")
-    return value
-
-
 @command
 def main(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="bundle folders, e.g. runs/latest/export/*")],
     data: Annotated[Path | None, typer.Option(help="where the data set lies; default: where the bundles were made from")] = None,
     data_name: Annotated[str | None, typer.Option(help=f"{', '.join(DATASETS)}; default: what the bundles were made from")] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
-    limit: Annotated[int | None, typer.Option(min=1, help="use so many images, spread evenly over the split")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="use so many images, spread evenly over the split")] = None,
     latency_budget_ms: Annotated[
-        float | None, typer.Option(min=0.001, max=1e9, callback=_finite, help="decide: the most accurate within it; exit code 3 if none is")
+        float | None, typer.Option(min=0.001, max=1e9, callback=finite, help="decide: the most accurate within it; exit code 3 if none is")
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(min=0, max=100, callback=_finite, help="mIoU points that a bundle may lie below its float one")
+        float | None, typer.Option(min=0, max=100, callback=finite, help="mIoU points that a bundle may lie below its float one")
     ] = None,
     by: Annotated[By, typer.Option(help="the latency that budget, Pareto front and greyed rows go by")] = By.MODEL_P50,
     rounds: Annotated[int, typer.Option(min=1, max=50, help="the images are measured in so many interleaved rounds")] = 5,
@@ -176,9 +164,7 @@ def main(
     benchmark = judged(merged(benchmark, earlier), latency_budget_ms, max_drop)
     try:
         show(benchmark)  # first of all: a full disk must not cost the figures
-    except OSError as error:
-        raise DiskError(f"can't print the table: {error.strerror or error}; it is in {output / 'report.html'}") from error
-    finally:  # nor must a closed pipe
+    finally:
         write_report(output, benchmark, gallery(results, images), images.task.palette)
     for warning in benchmark.warnings:
         console.warn(warning)

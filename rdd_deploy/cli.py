@@ -7,9 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import NoReturn
 
-from rich.markup import escape
-
-from rdd_deploy import __version__, console
+from rdd_deploy import __version__, console, faults
 from rdd_deploy.errors import RddError, missing_package
 
 COMMANDS = {
@@ -19,6 +17,7 @@ COMMANDS = {
     "export": ("rdd_deploy.export.__main__", "train", "make a bundle from a run: ONNX, OpenVINO, TensorRT; FP32, FP16, INT8"),
     "parity": ("rdd_deploy.export.parity", "train", "torch against ONNX against Q/DQ against the backend: where labels change"),
     "benchmark": ("rdd_deploy.benchmark", "", "mIoU against latency of bundles, side by side"),
+    "live": ("rdd_deploy.live.__main__", "", "bundles on a camera, video, stream or folder, with overlay, split view and recording"),
     "demo": ("rdd_deploy.demo", "train", "the whole way on procedural street scenes"),
 }
 """Command -> (module with ``main``, extra that it needs, one line of help)."""
@@ -28,7 +27,7 @@ def main() -> None:
     """Run the command that the first argument names."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        console.out.print(usage(), markup=False)
+        console.say(*usage().splitlines())
         sys.exit(0 if arguments else 2)
     name = arguments[0]
     if name in {"-V", "--version"}:
@@ -39,7 +38,7 @@ def main() -> None:
 
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        _fail(f"unknown command '{name}'; {hint}allowed: {', '.join(COMMANDS)}")
+        _fail(RddError(f"unknown command '{name}'; {hint}allowed: {', '.join(COMMANDS)}"))
     sys.argv = [f"rdd-deploy {name}", *arguments[1:]]
     start(name)
 
@@ -52,21 +51,30 @@ def start(name: str) -> NoReturn:
             _check_recipe(name, sys.argv[1:])
         command = import_module(module).main
     except KeyboardInterrupt:
-        console.err.print("interrupted")
+        console.tell("interrupted")
         sys.exit(130)
     except RddError as error:
-        _fail(str(error))
+        _fail(error)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "rdd_deploy":
             raise
-        _fail(str(missing_package(error.name.partition(".")[0], extra or "dev", f"rdd-deploy {name}")))
+        _fail(missing_package(error.name.partition(".")[0], extra or "dev", f"rdd-deploy {name}"))
+    except Exception as error:
+        if (told := faults.told(error)) is None:
+            raise
+        _fail(told)
     command()
     sys.exit(0)
 
 
+_OPTIONS = {"--resume", "--output", "--name", "--dry-run"}
+"""Of the commands that take a recipe; any other is told by the command itself."""
+
+
 def _check_recipe(command: str, words: list[str]) -> None:
     """Load the recipe that the words name, with its overrides, for its errors alone; the command itself parses the words."""
-    if "--help" in words:
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if "--help" in words or not {*options} <= _OPTIONS:
         return
     from rdd_deploy.recipe import load_recipe
 
@@ -82,9 +90,9 @@ def usage() -> str:
     return "\n".join(["usage: rdd-deploy COMMAND [ARGUMENTS]", "", *lines, "", "rdd-deploy COMMAND --help says more."])
 
 
-def _fail(sentence: str) -> NoReturn:
-    console.err.print(f"[red]error:[/] {escape(sentence)}")
-    sys.exit(RddError.exit_code)
+def _fail(error: RddError) -> NoReturn:
+    console.fail(error)
+    sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

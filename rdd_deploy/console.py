@@ -1,4 +1,8 @@
-"""One way for every command to speak: rich on a terminal, plain lines elsewhere, errors as one sentence and an exit code."""
+"""One way for every command to speak: rich on a terminal, plain lines elsewhere, errors as one sentence and an exit code.
+
+All that is printed goes through here, as text: nothing in it is markup, an emoji code or a terminal's control sequence. What can't be
+printed (a closed pipe, a full disk, an encoding that lacks a letter) never stops the work; see ``run`` for how it ends.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +10,300 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Any
+from types import TracebackType
+from typing import Any, Literal, cast
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
+from rich.measure import Measurement
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+from typing_extensions import Self
 
+from rdd_deploy import faults, launchers, places, signals
+from rdd_deploy.addresses import without_secrets_of
+from rdd_deploy.arguments import check_words
 from rdd_deploy.errors import RddError
+from rdd_deploy.text import shown
 
-_USERS_OWN = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
-"""What is wrong with a path that somebody named, wherever it is noticed."""
+_ClickException = cast(type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"))
+"""Typer's versions differ in where it comes from."""
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Stream:
+    """Standard output or error for a console. A write that fails is remembered and the rest falls silent: printing costs nobody the work."""
+
+    def __init__(self, name: Literal["stdout", "stderr"]) -> None:
+        self._name = name
+        self.trouble: Exception | None = None
+
+    @property
+    def _now(self) -> Any:
+        stream = getattr(sys, self._name)
+        return getattr(stream, "rich_proxied_file", stream)  # under a progress bar rich puts one of its own in its place
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._now, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        try:
+            try:
+                return int(self._now.write(text)) if self._now else 0
+            except UnicodeEncodeError:
+                return int(self._now.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding)))
+        except (OSError, ValueError) as error:  # ValueError: a file that was closed
+            self._fall_silent(error)
+            return 0
+
+    def flush(self) -> None:
+        try:
+            if self._now:
+                self._now.flush()
+        except (OSError, ValueError) as error:
+            self._fall_silent(error)
+
+    def isatty(self) -> bool:
+        with suppress(AttributeError, ValueError):
+            return bool(self._now.isatty())
+        return False
+
+    def fileno(self) -> int:
+        return int(self._now.fileno())
+
+    def _fall_silent(self, error: Exception) -> None:
+        """What is still in buffers would fail again, at the latest when the interpreter ends."""
+        self.trouble = self.trouble or error
+        with suppress(AttributeError, OSError, ValueError):
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, self.fileno())
+            os.close(silence)
+
+
+_stdout, _stderr = _Stream("stdout"), _Stream("stderr")
+_out = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, soft_wrap=True)
+_wide = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, width=1000)
+"""Of a file or pipe: no table is folded there."""
+_err = Console(file=cast(Any, _stderr), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def process_rank() -> int:
     """0 in a lone process and in the first of several that train together; from the launcher's variables."""
-    return max(int(os.environ.get(name, "0") or 0) for name in ("LOCAL_RANK", "NODE_RANK"))
+    return launchers.process_rank()
 
 
-def say(text: str) -> None:
-    """Print one plain line for the user; of several processes that train together only the first speaks."""
+def say(*lines: str) -> None:
+    """Print plain lines for the user; of several processes that train together only the first speaks."""
     if process_rank() == 0:
-        out.print(escape(text))
+        for line in lines:
+            _out.print(Text(shown(line)))
+
+
+def mark(mark: str, text: str, style: str) -> None:
+    """Print one line that begins with a coloured word."""
+    _out.print(_marked(mark, text, style))
 
 
 def warn(text: str) -> None:
     """Print one warning on standard error."""
-    err.print(f"[yellow]warning:[/] {escape(text)}")
+    _err.print(_marked("warning:", text, "yellow"))
 
 
+def tell(text: str) -> None:
+    """Print one plain line on standard error."""
+    _err.print(Text(shown(text)))
+
+
+def fail(error: RddError | str) -> None:
+    """Print an error on standard error: one line, and one more for each of its details."""
+    first, *details = [without_secrets_of(sys.argv[1:], line) for line in (error.lines if isinstance(error, RddError) else [error])]
+    _err.print(_marked("error:", first, "red"))
+    for line in details:
+        tell(f"  {line}")
+
+
+def _marked(mark: str, text: str, style: str) -> Text:
+    return Text.assemble((shown(mark), style), " ", shown(text))
+
+
+def heading(text: str) -> None:
+    """Print a line across the terminal that says what begins."""
+    _out.rule(Text(shown(text), "bold"), align="left")
+
+
+Cell = str | tuple[str, ...]
+"""Of a table: one line of text, or several."""
+
+
+def table(
+    headings: Sequence[Cell],
+    rows: Sequence[Sequence[Cell] | None],
+    left: Collection[int] = (0,),
+    styles: Sequence[str | None] = (),
+    framed: bool = True,
+) -> Table:
+    """A table for ``show``.
+
+    Args:
+        rows: cells in the order of the headings; None draws a line. left: columns that aren't flush right.
+        styles: one a row; default: none. framed: with a frame around.
+    """
+    built = Table(header_style="bold", **({} if framed else {"box": SIMPLE_HEAD}))  # type: ignore[arg-type]
+    for number, one in enumerate(headings):
+        # The first column holds names, which are folded where nothing else fits: cut off they would read alike.
+        justify: Literal["left", "right"] = "left" if number in left else "right"
+        built.add_column(_cell(one), justify=justify, no_wrap=number > 0 and number not in left, overflow="fold")
+    for number, row in enumerate(rows):
+        if row is None:
+            built.add_section()
+        else:
+            built.add_row(*map(_cell, row), style=styles[number] if styles else None)
+    return built
+
+
+def _cell(cell: Cell) -> Text:
+    return Text("\n".join(map(shown, [cell] if isinstance(cell, str) else cell)))
+
+
+def show(title: str, *tables: Table) -> None:
+    """Print a title and the first of the tables that is no wider than the terminal, else the last; into a file or pipe the first, whole."""
+    if process_rank() != 0:
+        return
+    _out.print(Text(shown(title), "bold"))
+    if not _out.is_terminal:
+        _wide.print(tables[0])
+        return
+    fitting = (one for one in tables if Measurement.get(_wide, _wide.options, one).maximum <= _out.width)
+    _out.print(next(fitting, tables[-1]), soft_wrap=False)
+
+
+class progress:  # reads as a function: with progress("…", n) as bar
+    """A progress bar on a terminal, silence elsewhere.
+
+    Args:
+        total: steps or bytes; None where that isn't known. start: those that are done already.
+        on: the stream. enabled: False for none at all, e.g. of several processes in all but the first.
+    """
+
+    def __init__(
+        self, text: str, total: int | None, *, start: int = 0, unit: Literal["steps", "bytes"] = "steps",
+        on: Literal["stdout", "stderr"] = "stdout", enabled: bool = True,
+    ) -> None:  # fmt: skip
+        console = _out if on == "stdout" else _err
+        name, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
+        count: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
+        if unit == "bytes":
+            count = (DownloadColumn(), TransferSpeedColumn())
+        columns = (SpinnerColumn(), name, BarColumn(), *count, note, TimeRemainingColumn())
+        self.silent = not (enabled and console.is_terminal)
+        self._bar = Progress(*columns, console=console, transient=True, disable=self.silent)
+        self._task = self._bar.add_task(shown(text), total=total, completed=start, note="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int = 1, text: str | None = None, note: str | None = None, total: int | None = None) -> None:
+        """Count steps as done; a text replaces the one before the bar, a note the one behind it."""
+        told: dict[str, Any] = {} if note is None else {"note": shown(note)}
+        self._bar.update(self._task, advance=count, description=None if text is None else shown(text), total=total, **told)
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code in (0, None):
+            _check_heard()
+        raise
+    _check_heard()
+
+
+def _check_heard() -> None:
+    _stdout.flush()
+    trouble, _stdout.trouble = _stdout.trouble, None
+    if trouble is not None and getattr(trouble, "errno", None) != errno.EPIPE:
+        reason = getattr(trouble, "strerror", None) or trouble
+        fail(f"can't print to standard output: {reason}; the work itself was done, only what it would have said is lost")
+        sys.exit(RddError.exit_code)
+
+
+@_heard()
 def run(app: Callable[..., Any]) -> None:
-    """Run a typer app: a user's mistake becomes one sentence on standard error and the exit code that ``errors`` documents."""
+    """Run an app: what a user or the machine did becomes one sentence on standard error and the exit code that ``errors`` documents.
+
+    Words are read as a shell would have, where it couldn't: see ``places.words_of``.
+    """
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks costs nobody the figures
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
-    except RddError as error:
-        err.print(f"[red]error:[/] {escape(str(error))}")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in _USERS_OWN or error.filename is None:
+        sys.argv[1:] = [more for word in sys.argv[1:] for more in places.words_of(word)]
+        check_words(sys.argv[1:])
+        app()
+    except Exception as error:
+        if (told := faults.told(error)) is None:
             raise
-        err.print(f"[red]error:[/] can't use {escape(os.fsdecode(error.filename))}: {error.strerror}; check its name and permissions")
-        sys.exit(RddError.exit_code)
+        fail(told)
+        sys.exit(told.exit_code)
 
 
-def command(function: Callable[..., Any]) -> Callable[[], None]:
-    """Make ``main()`` of a module from its one command function."""
+def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "") -> Callable[[], None]:
+    """Make ``main()`` of a module from its one command function.
+
+    Args:
+        hint: what may have been meant by an unknown option, as a question; empty where it can't tell.
+    """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
     @functools.wraps(function)
     def interruptible(*arguments: Any, **options: Any) -> Any:
         try:
-            return function(*arguments, **options)
-        except KeyboardInterrupt:  # before the command line's library sees it: its versions differ in the exit code
-            err.print("interrupted")
-            sys.exit(130)
+            with signals.interrupting():
+                return function(*arguments, **options)
+        except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
+            tell("interrupted")
+            sys.exit(signals.exit_code(error))
 
     app.command()(interruptible)
 
+    def parsed() -> None:
+        try:
+            code = app(standalone_mode=False)
+        except _ClickException as error:
+            raise RddError(_sentence(error, hint)) from error
+        if code:
+            sys.exit(code)
+
+    @functools.wraps(function)
     def main() -> None:
-        run(app)
+        run(parsed)
 
     return main
+
+
+def _sentence(error: Any, hint: Callable[[str], str]) -> str:
+    """What is wrong with the words of a command line."""
+    message = error.format_message().rstrip(". ")
+    near = hint(getattr(error, "option_name", ""))
+    return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}--help lists what there is"

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("demo")
+
 import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.distill import distill_recipe
 from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.fit import Interrupted
+from rdd_deploy.forecast import in_words, seconds_to_come
 from rdd_deploy.prepare import Prepared
-from rdd_deploy.recipe import find_recipe, load_recipe
+from rdd_deploy.recipe import find_recipe, load_recipe, option_hint
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.train import train_recipe
 
 RECIPE = "streets_demo"
+_TIDY_S = 5.0
+"""For a step that is asked to end to remove what it wrote half."""
 
 
-@command
+@partial(command, hint=option_hint)
 def main(
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the recipe streets_demo")] = None,
@@ -46,28 +55,25 @@ def main(
     # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
     data = Prepared(recipe)
+    to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.task)))
+    console.say(f"to come on this machine: about {to_come}, from one measured step of each network")
 
     try:
-        heading("1/5  a big teacher")
+        console.heading("1/5  a big teacher")
         taught = train_recipe(teacher, output, data=data)
-        heading("2/5  a small student alone, the baseline")
+        console.heading("2/5  a small student alone, the baseline")
         alone = train_recipe(recipe, output, data=data)
-        heading("3/5  the same student, distilled")
+        console.heading("3/5  the same student, distilled")
         distilled = distill_recipe(recipe, source, output, data=data)
     except Interrupted as error:
-        raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again") from error
-    heading("4/5  to ONNX")
+        raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again", error.number) from error
+    console.heading("4/5  to ONNX")
     bundle = export(distilled)
-    heading("5/5  the bundle without torch")
+    console.heading("5/5  the bundle without torch")
     measured = evaluate_without_torch(bundle)
     report([("teacher", taught), ("student alone", alone), ("student distilled", distilled)], bundle, measured)
     console.say(f"pictures: {distilled.pictures}   bundle: {bundle}   {time.perf_counter() - started:.0f} s in all")
     console.say("next: python apps/live_segment.py --source streets")
-
-
-def heading(text: str) -> None:
-    """One line that says which step begins."""
-    console.out.rule(f"[bold]{text}", align="left")
 
 
 def export(run: RunFolder) -> Path:
@@ -94,7 +100,15 @@ def evaluate_without_torch(bundle: Path) -> dict[str, Any]:
 
 def _step(what: str, *words: str) -> None:
     """Run Python with these words in a process of its own; RddError with its exit code where it fails."""
-    code = subprocess.run([sys.executable, *words], check=False).returncode
+    with subprocess.Popen([sys.executable, *words]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # any signal that ends this process, which may not have reached that one
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_TIDY_S)
+            process.kill()
+            raise
     if code:
         error = RddError(f"{what} ended with code {code}, for the reason given above; mend it and run the demo again")
         error.exit_code = code if code > 0 else 128 - code  # as a shell tells of a signal
@@ -103,16 +117,9 @@ def _step(what: str, *words: str) -> None:
 
 def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, Any]) -> None:
     """A table of what each step reached."""
-    table = Table(title="procedural streets, validation split")
-    table.add_column("network")
-    for column in ("mIoU %", "parameters M", "training s"):
-        table.add_column(column, justify="right")
+    rows = []
     for name, run in runs:
         summary = json.loads(run.summary.read_text(encoding="utf-8"))
-        table.add_row(name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}")
-    table.add_row(f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", "")
-    console.out.print(table)
-
-
-if __name__ == "__main__":
-    main()
+        rows.append((name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}"))
+    rows.append((f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", ""))
+    console.show("procedural streets, validation split", console.table(("network", "mIoU %", "parameters M", "training s"), rows))

@@ -8,27 +8,29 @@ if __name__ == "__main__":  # before the imports that take seconds
     start("distill")
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from lightning_fabric import Fabric
-from rich.progress import Progress
 
-from rdd_deploy import console, files, pictures
+from rdd_deploy import console, pictures
 from rdd_deploy.console import command, process_rank
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.errors import RecipeError, WeightsError
+from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.fit import Loss, Story, fit, make_fabric, seed_everything
+from rdd_deploy.locks import InUseError, check_unlocked
 from rdd_deploy.losses import EXTRA, RelativeDifficultyLoss
 from rdd_deploy.models.predict import autocast_dtype, torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.models.weights import Checkpoint, load_checkpoint
+from rdd_deploy.places import followed
 from rdd_deploy.prepare import Prepared, build, changes, check_early, open_run
-from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe
-from rdd_deploy.recipe import Teacher as TeacherPart
+from rdd_deploy.recipe import Distillation, Recipe, check_name, find_recipe, load_recipe, option_hint
+from rdd_deploy.resuming import ResumeError
 from rdd_deploy.run import RUNS, RunFolder
 from rdd_deploy.teacher import CachedTeacher, LiveTeacher, TeacherOutput, Views, averaged_predictor, cached_teacher, describe
 from rdd_deploy.train import dry_run, facts_of, sizes, summary, train_recipe
@@ -41,6 +43,8 @@ class Teacher(NamedTuple):
     outputs: TeacherOutput
     views: Views
     checkpoint: Path
+    sha256: str
+    """Of the bytes that were loaded."""
 
 
 class NamedTeacher(NamedTuple):
@@ -73,13 +77,13 @@ def distill_recipe(
     # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.task), "student", sizes(recipe))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
-        checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data)
-        teacher = _teacher(recipe, checkpoint, data, fabric)
+        checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data, fabric)
+        teacher = _teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
         measured = _measure_teacher(recipe, teacher, data, fabric)
         story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
-        facts = facts_of(recipe, data, weights_source) | {"teacher_sha256": files.sha256(teacher.checkpoint)}
+        facts = facts_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
         result = fit(recipe, student, data.frames, data.validation, story, folder, folder.student, facts, fabric, resume)
         if fabric.is_global_zero:
             folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
@@ -94,7 +98,9 @@ def _checked(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> t
         )
     loss = _loss(recipe.distillation)
     check_early(recipe, folder, resume)
-    return loss, _named_teacher(recipe, source, folder.path.parent)
+    named = _named_teacher(recipe, source, folder.path.parent)
+    _usable(named)
+    return loss, named
 
 
 def _loss(config: Distillation) -> RelativeDifficultyLoss:
@@ -111,7 +117,7 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     config = recipe.teacher
     assert config is not None
     if config.recipe is None:
-        path = Path(str(config.checkpoint))
+        path = followed(Path(str(config.checkpoint)))
         if not path.is_file():
             raise WeightsError(f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained first")
         return NamedTeacher(path, None, None)
@@ -120,21 +126,26 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     if teacher.network is None:
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
     # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
-    same = {key: getattr(recipe.data, key) for key in ("name", "root", "classes", "palette", "void_ids", "count", "seed", "workers")}
+    same = {
+        key: getattr(recipe.data, key)
+        for key in ("name", "root", "classes", "palette", "ids", "void_ids", "others_void", "count", "seed", "workers")
+    }
     device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
     teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
-    path = Path(config.checkpoint) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
+    path = followed(Path(config.checkpoint)) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
     return NamedTeacher(path, teacher, teacher_path)
 
 
-def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: Prepared) -> Path:
-    """The teacher's checkpoint; where it isn't there, it is trained by its recipe first."""
+def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: Prepared, fabric: Fabric) -> Path:
+    """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
     config, path, teacher, teacher_path = recipe.teacher, *named
     if teacher is None:
         return path
     assert config is not None
     folder = RunFolder(runs / teacher.name)
-    if _usable(config, named, runs):
+    # The first of several processes decides for all: the others would by what it has written meanwhile.
+    usable, begun = fabric.broadcast((_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False))
+    if usable:
         if not config.checkpoint and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
             console.warn(
                 f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now ({', '.join(changed)}); move that "
@@ -144,16 +155,56 @@ def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume:
     if config.checkpoint and path != folder.teacher:
         console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}")
     console.say(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
-    resume = resume or (folder.state.is_file() and folder.recipe.is_file() and not changes(folder, teacher))
-    return train_recipe(teacher, runs, resume=resume, data=data if teacher.data == recipe.data else None).teacher
+    shared = data if teacher.data == recipe.data else None
+    try:
+        checkpoint = train_recipe(teacher, runs, resume=resume or begun, data=shared).teacher
+    except InUseError as error:
+        raise _being_trained(error) from error
+    except ResumeError as error:
+        if resume:  # that was asked for, so it isn't left out silently
+            raise
+        console.warn(f"{error}. Nobody asked to resume the teacher: it is trained from the beginning")
+        checkpoint = train_recipe(teacher, runs, data=shared).teacher
+    fabric.barrier()  # the first process writes the summary after the last step
+    return checkpoint
 
 
-def _usable(config: TeacherPart, named: NamedTeacher, runs: Path) -> bool:
-    """Whether the teacher's checkpoint is there, and not that of a run that isn't finished yet."""
+def _begun(folder: RunFolder, teacher: Recipe) -> bool:
+    """Whether a teacher's training was stopped and can go on."""
+    try:
+        return folder.state.is_file() and folder.recipe.is_file() and not changes(folder, teacher)
+    except RddError:  # the recipe that it was begun by can't be read
+        return False
+
+
+def _usable(named: NamedTeacher) -> bool:
+    """Whether the teacher's checkpoint is there and whole: of a run that is finished, or put where it is by hand.
+
+    Raises:
+        InUseError: it is being trained. WeightsError: it is of an unfinished run that isn't this teacher's own.
+    """
+    folder = RunFolder(named.checkpoint.resolve().parent)
+    try:
+        check_unlocked(folder.path)
+    except InUseError as error:
+        raise _being_trained(error) from error
     if not named.checkpoint.is_file():
         return False
-    folder = named.recipe and RunFolder(runs / named.recipe.name)
-    return not folder or bool(config.checkpoint) or folder.summary.is_file() or not folder.state.is_file()
+    if folder.finished or not folder.recipe.is_file():
+        return True
+    if named.recipe is None:
+        raise WeightsError(
+            f"the teacher {named.checkpoint} is of a run that isn't finished (it has no {folder.summary.name}); finish it with --resume, or "
+            "copy the checkpoint to another folder to use it as it is"
+        )
+    return False
+
+
+def _being_trained(error: InUseError) -> InUseError:
+    who = str(error).partition(";")[0]
+    return InUseError(
+        f"{who}, the teacher of this distillation; wait until it ends, then start again, or name a finished teacher.checkpoint"
+    )
 
 
 def _other_teacher(folder: RunFolder, teacher: Recipe) -> list[str]:
@@ -168,45 +219,48 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def _teacher(recipe: Recipe, checkpoint: Path, data: Prepared, fabric: Fabric) -> Teacher:
+def _teacher(recipe: Recipe, named: NamedTeacher, data: Prepared, fabric: Fabric) -> Teacher:
     """Load, guard and wrap the teacher."""
-    config = recipe.teacher
+    config, checkpoint = recipe.teacher, named.checkpoint
     assert config is not None
-    segmenter, facts = _load_teacher(recipe, checkpoint, data)
+    segmenter, facts, sha256 = _load_teacher(recipe, checkpoint, data)
+    # Looked at again: another process may have begun to train it anew between the first look and the reading.
+    if process_rank() == 0 and not _usable(named):
+        raise WeightsError(f"the teacher {checkpoint} was replaced by an unfinished one while it was read; start again")
+    if fabric.broadcast(sha256) != sha256:
+        raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
     segmenter = segmenter.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     views = Views(tuple(facts["size"]), tuple(config.scales), config.flip)
     if not config.cache:
         console.say(f"teacher: {checkpoint}, run on every crop")
-        return Teacher(
-            segmenter, LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision))), Views(recipe.data.size), checkpoint
-        )
-    return Teacher(segmenter, _cache(segmenter, checkpoint, data, views, fabric), views, checkpoint)
+        live = LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision)))
+        return Teacher(segmenter, live, Views(recipe.data.size), checkpoint, sha256)
+    return Teacher(segmenter, _cache(segmenter, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
 
 
-def _load_teacher(recipe: Recipe, checkpoint: Path, data: Prepared) -> tuple[Segmenter, dict[str, Any]]:
-    segmenter, facts = load_segmenter(checkpoint, list(data.validation.task.classes))
-    if "size" not in facts:
+def _load_teacher(recipe: Recipe, checkpoint: Path, data: Prepared) -> Checkpoint:
+    loaded = load_checkpoint(checkpoint, list(data.validation.task.classes))
+    if "size" not in loaded.facts:
         raise WeightsError(
             f"{checkpoint} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train"
         )
     method = recipe.distillation
-    if method.method == "rdd" and method.stage_share > 0 and segmenter.auxiliary is None:
+    if method.method == "rdd" and method.stage_share > 0 and loaded.segmenter.auxiliary is None:
         raise WeightsError(
             f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.stage_share=0"
         )
-    return segmenter, facts
+    return loaded
 
 
-def _cache(segmenter: Segmenter, checkpoint: Path, data: Prepared, views: Views, fabric: Fabric) -> CachedTeacher:
+def _cache(segmenter: Segmenter, checkpoint: Path, sha256: str, data: Prepared, views: Views, fabric: Fabric) -> CachedTeacher:
     console.say(
         f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
     )
     precision = autocast_dtype(str(fabric._precision.precision))
-    with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar, fabric.rank_zero_first():
-        task = bar.add_task("teacher cache", total=len(data.frames))
+    with console.progress("teacher cache", len(data.frames)) as bar, fabric.rank_zero_first():
         return cached_teacher(
-            segmenter, files.sha256(checkpoint), data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
-            lambda count: bar.advance(task, count),
+            segmenter, sha256, data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
+            bar.advance,
         )  # fmt: skip
 
 
@@ -260,7 +314,7 @@ def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, dat
     return paint
 
 
-@command
+@partial(command, hint=option_hint)
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
     overrides: Annotated[
@@ -292,7 +346,7 @@ def _dry_run(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> N
     def check_teacher(data: Prepared | None) -> None:
         named = _named_teacher(recipe, source, folder.path.parent)
         assert recipe.teacher is not None
-        if _usable(recipe.teacher, named, folder.path.parent):
+        if _usable(named):
             if data:
                 _load_teacher(recipe, named.checkpoint, data)
         elif named.recipe is not None and named.recipe.network is not None:

@@ -7,24 +7,36 @@ code  meaning
 ====  =========================================================================================
 0     done
 1     a bug in rdd_deploy (the traceback is shown)
-2     something the user can mend: recipe, data, weights, bundle, device, missing package, full disk
+2     something the user can mend: recipe, data, weights, bundle, device, missing package; or what the
+      machine refused: memory (also the GPU's and shared memory), a full disk or any other error of the
+      operating system, too many open files, a killed loader process, a lost process of several
 3     ``benchmark``: no bundle fits the latency budget
 4     ``export``: the accuracy gate failed
 5     training diverged (loss is NaN or infinite)
-130   interrupted with Ctrl-C (143 in the live app: with SIGTERM); what was reached is saved
+129   SIGHUP, the terminal was closed; what was reached is saved
+130   interrupted with Ctrl-C; what was reached is saved
+143   SIGTERM; what was reached is saved
 ====  =========================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class RddError(Exception):
-    """Base of all errors that are the user's to mend."""
+    """Base of all errors that are the user's to mend: a sentence, and perhaps details, which are told in a line each."""
 
     exit_code = 2
+
+    @property
+    def lines(self) -> list[str]:
+        """The sentence and the details. A line break inside one of them comes from outside and doesn't make two."""
+        return [str(one) for one in self.args] or [type(self).__name__]
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(str, self.args))
 
 
 class RecipeError(RddError):
@@ -53,6 +65,10 @@ class MissingPackageError(RddError):
 
 class DiskError(RddError):
     """A file couldn't be written."""
+
+
+class MachineError(RddError):
+    """Memory, files, worker processes or peers failed; see ``rdd_deploy.faults``."""
 
 
 class SourceError(RddError):
@@ -97,7 +113,15 @@ class Problems:
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
-            raise RddError(f"{len(self.errors)} problems:\n" + "\n".join(f"  {error}" for error in self.errors))
+            raise RddError(f"{len(self.errors)} problems:", *details(self.errors))
+
+
+def details(errors: Iterable[RddError]) -> Iterator[str]:
+    """Errors as details of another one; their own details stay further in."""
+    for error in errors:
+        first, *more = error.lines
+        yield first
+        yield from (f"  {line}" for line in more)
 
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:

@@ -19,12 +19,12 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
-from rich.progress import Progress
-from rich.table import Table
 
 from rdd_deploy import console, files
+from rdd_deploy.arguments import MAX_COUNT, output_file
+from rdd_deploy.cores import MAX_THREADS, check_threads
 from rdd_deploy.data.base import Frame, Labels, Split
-from rdd_deploy.data.from_recipe import open_data, open_recorded
+from rdd_deploy.data.from_recipe import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
@@ -126,13 +126,12 @@ def evaluate_run(
 
     on = checked_device(device)
     if threads is not None:
-        if threads < 1:
-            raise DeviceError(f"asked for {threads} threads; expected 1 or more, or none to let PyTorch choose")
+        check_threads(threads, "PyTorch")
         torch.set_num_threads(threads)
     run = find_run(folder)
     recipe = run.load_recipe()
     weights = run.weights()
-    data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
+    data = data_at(recipe.data, root)
     frames = limited(open_data(data, split, fetch=root is None), limit, split)
     segmenter, _ = load_segmenter(weights, list(frames.task.classes))
     measured = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights))
@@ -162,26 +161,18 @@ def metrics_of(evaluated: Evaluated) -> Metrics:
 
 
 def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:
-    with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar:
-        task = bar.add_task(f"evaluate {what}", total=len(split))
-        return evaluate_split(predict, split, batch, lambda: bar.advance(task))
+    with console.progress(f"evaluate {what}", len(split)) as bar:
+        return evaluate_split(predict, split, batch, bar.advance)
 
 
 def show(evaluated: Evaluated) -> None:
     """Print IoU per class, mIoU, pixel accuracy and the protocol."""
-    facts = evaluated.protocol
-    table = Table(
-        title=f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
-    )
-    table.add_column("class")
-    table.add_column("IoU %", justify="right")
-    for name, value in evaluated.summary["iou_pct"].items():
-        table.add_row(name, "never occurs" if value is None else f"{value:.2f}")
-    table.add_section()
-    table.add_row("mIoU", _percent(evaluated.summary["miou_pct"]))
-    table.add_row("pixel accuracy", _percent(evaluated.summary["pixel_accuracy_pct"]))
+    facts, figures = evaluated.protocol, evaluated.summary
+    classes = [(name, "never occurs" if value is None else f"{value:.2f}") for name, value in figures["iou_pct"].items()]
+    whole = [("mIoU", _percent(figures["miou_pct"])), ("pixel accuracy", _percent(figures["pixel_accuracy_pct"]))]
+    title = f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
     console.say(evaluated.what)
-    console.out.print(table)
+    console.show(title, console.table(("class", "IoU %"), [*classes, None, *whole]))
     console.say("one confusion matrix over all images, at the annotation's own size; void pixels don't count")
 
 
@@ -194,11 +185,11 @@ def main(
     path: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="a run folder (PyTorch), or a bundle (its own runtime)")],
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the run or the manifest names it")] = None,
-    limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     provider: Annotated[str | None, typer.Option(help="for a bundle: an onnxruntime provider or an OpenVINO device")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads")] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads")] = None,
+    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the figures to this file")] = None,
 ) -> None:
     """mIoU, pixel accuracy and IoU per class of a run or a bundle.
 

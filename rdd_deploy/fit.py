@@ -5,14 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import math
-import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,13 +18,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rdd_deploy import console, files
-from rdd_deploy.console import process_rank
+from rdd_deploy import console, files, launchers
 from rdd_deploy.cores import has_native_bf16
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.loader import Batch, Crops, Frames, LoadingError, StepSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.errors import DeviceError, DivergedError, RddError, RecipeError
+from rdd_deploy.errors import DeviceError, DiskError, DivergedError, RddError, RecipeError
 from rdd_deploy.evaluate import evaluate_split
 from rdd_deploy.logbook import Logbook
 from rdd_deploy.models.predict import torch_predictor
@@ -35,7 +31,9 @@ from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe, Train
+from rdd_deploy.resuming import ORIGIN, read_state
 from rdd_deploy.run import RunFolder
+from rdd_deploy.signals import StopRequest
 
 
 class Loss(NamedTuple):
@@ -60,9 +58,11 @@ class Story(NamedTuple):
 
 
 class Interrupted(RddError):
-    """Ctrl-C or SIGTERM; the state is saved."""
+    """A signal asked to stop; the state is saved."""
 
-    exit_code = 130
+    def __init__(self, sentence: str, number: int) -> None:
+        super().__init__(sentence)
+        self.number, self.exit_code = number, 128 + number
 
 
 def make_fabric(train: Train) -> Fabric:
@@ -92,7 +92,20 @@ def make_fabric(train: Train) -> Fabric:
         raise DeviceError(f"can't train on {train.devices} x '{train.device}': {str(error).splitlines()[0]}") from error
     if fabric._precision.precision != precision:
         raise DeviceError(f"train.precision is {precision}, which '{accelerator}' can't compute in; set train.precision=auto")
+    _check_launched(fabric, train)
     return fabric
+
+
+def _check_launched(fabric: Fabric, train: Train) -> None:
+    """Raise DeviceError where Fabric takes this process for another one than ``console.process_rank`` does: two would write, or none."""
+    found, cluster = launchers.launched(), getattr(fabric._strategy, "cluster_environment", None)
+    if found is None or cluster is None or train.devices * train.nodes == 1:
+        return
+    if (cluster.global_rank(), cluster.world_size()) != (found.rank, found.size):
+        raise DeviceError(
+            f"{found.launcher} says that this is process {found.rank} of {found.size}, the training library takes it for "
+            f"{cluster.global_rank()} of {cluster.world_size()}; start it by {launchers.KNOWN}"
+        )
 
 
 def resolve_precision(precision: str, accelerator: str) -> Any:
@@ -115,7 +128,7 @@ def is_emulated(precision: str, accelerator: str) -> bool:
 @cache
 def _warn_of_emulation() -> None:
     """Once, however many networks are trained in turn."""
-    if process_rank() == 0:
+    if launchers.process_rank() == 0:
         console.warn("train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto")
 
 
@@ -182,14 +195,19 @@ class Trainee:
                 "set train.batch to 2 or more (with as many frames), or choose the head lraspp or pspnet and a larger augment.crop"
             ) from error
 
-    def state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only, so that it loads with ``weights_only``."""
+    def state(self, alone: bool = False) -> dict[str, Any]:
+        """Tensors, numbers and strings only, so that it loads with ``weights_only``.
+
+        Args:
+            alone: with this process's random numbers only, so that the others needn't take part.
+        """
+        of_all = (lambda value, _: [value]) if alone else _of_every_process
         return {
             "format": 4, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds,
             "average": self.average.state_dict() if self.average is not None else {},
-            "rng": _of_every_process(torch.get_rng_state(), self.fabric),
-            "rng_cuda": _of_every_process(torch.cuda.get_rng_state(self.fabric.device), self.fabric) if self._on_cuda else [],
+            "rng": of_all(torch.get_rng_state(), self.fabric),
+            "rng_cuda": of_all(torch.cuda.get_rng_state(self.fabric.device), self.fabric) if self._on_cuda else [],
             "precision": self.fabric._precision.state_dict(),
         }  # fmt: skip
 
@@ -215,9 +233,10 @@ def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
     """A tensor of each process, by rank. All processes must call this together."""
     if fabric.world_size == 1:
         return [value]
-    gathered = fabric.all_gather(value.to(fabric.device))
-    assert isinstance(gathered, Tensor)
-    return [one.clone() for one in gathered.cpu()]  # views crash torch.set_rng_state, which takes a tensor to begin its storage
+    value = value.to(fabric.device)
+    gathered = [torch.empty_like(value) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(gathered, value)
+    return [one.cpu() for one in gathered]
 
 
 def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:
@@ -260,12 +279,12 @@ def fit(
 
     Raises:
         DivergedError: the loss isn't finite; names the batch's samples.
-        Interrupted: Ctrl-C or SIGTERM, after saving the state.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
     train = recipe.train
     trainee = Trainee(segmenter, train, fabric)
     origin = {key: facts[key] for key in ORIGIN if key in facts}
-    rows, sums = _restored(trainee, folder, fabric, origin) if resume and folder.state.is_file() else ([], None)
+    resumed = read_state(folder, trainee, origin, len(frames)) if resume and folder.state.is_file() else None
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
     sampler = StepSampler(**order, start=trainee.step, rank=fabric.global_rank, ranks=fabric.world_size)
@@ -275,12 +294,13 @@ def fit(
     )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
-    with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, _asked_to_stop() as stop:
-        if sums is not None:
-            book.restore(sums)
+    rows = resumed.rows if resumed else []
+    with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, StopRequest() as stop:
+        if resumed:
+            book.restore(resumed.sums)
         segmenter.train()
         since, pending = time.perf_counter(), None
-        for batch in loader:
+        for batch in _until_lost(batches(loader), lambda: _save(trainee, folder, book, fabric, origin), trainee):
             progress = trainee.step / total
             signs, terms = trainee.update(batch, story, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
@@ -295,7 +315,9 @@ def fit(
                 measured = None
                 if epoch % recipe.evaluation.every == 0 or last:
                     measured = _measure(recipe, trainee, validation)
-                    _keep_best(trainee, measured, weights, facts, epoch)
+                    _keep_best(trainee, measured, folder, weights, facts, epoch)
+                if fabric.is_global_zero:
+                    _check_there(folder)
                 if story.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
                     story.picture(folder.pictures / f"epoch_{epoch:03d}.png", trainee.evaluated.eval())
                 segmenter.train()
@@ -307,7 +329,7 @@ def fit(
                     trainee.seconds,
                 )
                 since = time.perf_counter()
-            stopping = _agreed(stop, trainee.step, inside == 0, fabric)
+            stopping = _agreed(stop.number, trainee.step, inside == 0, fabric)
             if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
                 _check_finite(pending, frames.split, trainee.kept)
                 trainee.seconds += time.perf_counter() - since
@@ -315,55 +337,40 @@ def fit(
                 _save(trainee, folder, book, fabric, origin)
             if stopping:
                 raise Interrupted(
-                    f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume"
+                    f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume",
+                    stopping,
                 )
     return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _measure(recipe, trainee, validation), "epochs": train.epochs, "steps": total,
             "train_seconds": round(trainee.seconds, 1), "precision": str(fabric._precision.precision),
             "emulated": is_emulated(str(fabric._precision.precision), fabric.device.type)}  # fmt: skip
 
 
-ORIGIN = {
-    "train_frames": "the training frames (other images, or in another order)",
-    "train_labels": "the training frames' masks",
-    "teacher_sha256": "the teacher's checkpoint",
-}
-"""Facts beside the recipe that a run's every step depends on, and what each is to a person."""
-
-
-def _restored(trainee: Trainee, folder: RunFolder, fabric: Fabric, origin: dict[str, str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows and unfinished sums of the log; the trainee is where its state was taken.
-
-    Raises:
-        RddError: damaged, of another network, or begun from other facts than ``origin``.
-    """
+def _until_lost(loading: Iterator[Batch], save: Callable[[], None], trainee: Trainee) -> Iterator[Batch]:
+    """The batches; where one can't be loaded, the state that was reached is saved first. Of several processes the others couldn't save theirs."""
+    begun = trainee.step
     try:
-        with warnings.catch_warnings():  # of an unusual pickle, which the error below tells
-            warnings.simplefilter("ignore")
-            state = torch.load(folder.state, map_location=fabric.device, weights_only=True)
-    except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
-        why = error.strerror if isinstance(error, PermissionError) else "the file is damaged, or wasn't written by distill or train"
-        raise RddError(f"can't resume from {folder.state}: {why}; put a whole one there, or start anew without --resume") from error
-    try:
-        trainee.restore(state)
-        rows, sums, before = state["rows"], state["sums"], state.get("origin")
-    except Exception as error:
-        raise RddError(
-            f"can't resume from {folder.state}: it holds another network's state, or one of another version; start anew without --resume"
-        ) from error
-    if before is None:
-        # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
-        console.warn(f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the same")
-    elif changed := [what for key, what in ORIGIN.items() if before.get(key) != origin.get(key)]:
-        raise RddError(
-            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start anew without --resume"
+        yield from loading
+    except LoadingError as error:
+        if trainee.step == begun or trainee.fabric.world_size > 1:
+            raise
+        save()
+        raise LoadingError(f"{error}. The state at step {trainee.step} is saved: go on with the same command and --resume") from error
+
+
+def _check_there(folder: RunFolder) -> None:
+    """Raise DiskError where the run's folder was taken away: written again, it would lack what was there."""
+    if not folder.recipe.is_file():
+        raise DiskError(
+            f"the run's folder {folder.path} was moved or deleted while it was being trained; put it back and go on with the same command and "
+            "--resume, or train again"
         )
-    return rows, sums
 
 
 def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, origin: dict[str, str]) -> None:
     _check_weights(trainee.segmenter, trainee.kept)
     state = trainee.state()
     if fabric.is_global_zero:
+        _check_there(folder)
         buffer = io.BytesIO()
         torch.save(state | {"origin": origin, "rows": book.rows, "sums": book.sums}, buffer)
         files.write_bytes(folder.state, buffer.getvalue())
@@ -384,12 +391,13 @@ def _check_weights(network: Segmenter, kept: str) -> None:
         raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
 
 
-def _keep_best(trainee: Trainee, measured: dict[str, Any], weights: Path, facts: dict[str, Any], epoch: int) -> None:
+def _keep_best(trainee: Trainee, measured: dict[str, Any], folder: RunFolder, weights: Path, facts: dict[str, Any], epoch: int) -> None:
     """Save the network where it is the best so far."""
     miou = float(measured["miou_pct"] or 0.0)
     if miou > trainee.best:
         trainee.best, trainee.best_epoch = miou, epoch
         if trainee.fabric.is_global_zero:
+            _check_there(folder)
             save_segmenter(weights, trainee.evaluated, facts | {"epoch": epoch, "miou_pct": miou})
 
 
@@ -410,35 +418,13 @@ AGREE_EVERY = 10
 """Steps between two questions to the other processes whether to stop; asking at each step would make a GPU wait."""
 
 
-def _agreed(asked: list[int], step: int, epoch_ends: bool, fabric: Fabric) -> bool:
-    """Whether to stop after this step: all processes at the same one, though a signal may reach only one of them, or each at another step."""
+def _agreed(asked: int | None, step: int, epoch_ends: bool, fabric: Fabric) -> int:
+    """The signal to stop by after this step, or 0: for all processes at the same one, though it may reach only one of them, or each at another step."""
     if fabric.world_size == 1:
-        return bool(asked)
+        return asked or 0
     if step % AGREE_EVERY and not epoch_ends:
-        return False
-    votes = fabric.all_reduce(torch.tensor(float(bool(asked)), device=fabric.device), reduce_op="sum")
-    return bool(votes > 0)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C or SIGTERM makes true; the loop ends at a step's end, so no state is half-done. A second Ctrl-C ends at once."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread, e.g. embedded: no handlers there
-        before = {}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return 0
+    return int(fabric.all_reduce(torch.tensor(float(asked or 0), device=fabric.device), reduce_op="max"))  # type: ignore[arg-type]
 
 
 def seed_everything(seed: int) -> None:

@@ -1,47 +1,16 @@
-"""How a file becomes a frame, a frame the network's size and its labels the frame's: one way, for training's evaluation and every backend."""
+"""How a frame becomes the network's size and its labels the frame's: one way, for training's evaluation and every backend."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from rdd_deploy.files import has_utf8_name
 
 Array = NDArray[np.uint8]
 
 
 ALIASING = 2.5
 """Shrinking in one direction from which bilinear interpolation, which looks at two pixels, would overlook too many."""
-
-
-def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> Array | None:
-    """``cv2.imread`` for any file; None if there is no whole image that OpenCV can decode."""
-    if _cut_short(path):
-        return None
-    try:
-        if has_utf8_name(path):
-            image = cv2.imread(str(path), flags)
-        else:
-            content = np.fromfile(path, np.uint8)
-            image = cv2.imdecode(content, flags) if content.size else None
-    except cv2.error:  # a header that promises more pixels than OpenCV takes
-        return None
-    return image  # type: ignore[return-value]  # of any depth where the flags say so
-
-
-def _cut_short(path: Path) -> bool:
-    """Whether a file is missing, or a JPEG without its end marker: OpenCV would fill the rest with grey and say so to nobody."""
-    try:
-        with path.open("rb") as file:
-            if file.read(2) != b"\xff\xd8":
-                return False
-            file.seek(max(0, path.stat().st_size - 65536))  # some cameras append to the picture
-            return b"\xff\xd9" not in file.read()
-    except OSError:
-        return True
 
 
 def resize_frame(frame: Array, size: tuple[int, int]) -> Array:

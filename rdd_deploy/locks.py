@@ -10,6 +10,11 @@ from pathlib import Path
 from rdd_deploy.console import process_rank
 from rdd_deploy.errors import DiskError, RddError
 
+
+class InUseError(RddError):
+    """Another process trains in a folder."""
+
+
 try:
     import fcntl
 except ImportError:  # Windows, where nothing is locked
@@ -44,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
     Of several processes that train together only the first locks.
 
     Raises:
-        RddError: another process trains there.
+        InUseError: another process trains there.
         DiskError: the folder's own folder can't be written.
     """
     if fcntl is None or process_rank() != 0:
@@ -68,7 +73,7 @@ def _taken(path: Path, folder: Path) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise DiskError(
                 f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there"
@@ -88,9 +93,9 @@ def _taken(path: Path, folder: Path) -> int:
     return file
 
 
-def _locks(file: int) -> bool:
+def _locks(file: int, shared: bool = False) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system that knows no locks: then it is as it was without them
@@ -99,15 +104,15 @@ def _locks(file: int) -> bool:
 
 
 def check_unlocked(folder: Path) -> None:
-    """Raise RddError where another process trains in ``folder``; changes nothing there."""
-    if fcntl is None or process_rank() != 0:
+    """Raise InUseError where another process trains in ``folder``; changes nothing there."""
+    if fcntl is None:
         return
     try:
-        file = os.open(_place(folder), os.O_RDWR)
+        file = os.open(_place(folder), os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return
     try:
-        if not _locks(file):
+        if not _locks(file, shared=True):  # two that look at the same time don't take each other for one that trains
             raise _in_use(folder, _who(file))
     finally:
         os.close(file)
@@ -119,6 +124,6 @@ def _who(file: int) -> str:
     return ""
 
 
-def _in_use(folder: Path, process: str) -> RddError:
+def _in_use(folder: Path, process: str) -> InUseError:
     who = f"process {process}" if process.isdigit() else "another process"
-    return RddError(f"{who} is training in {folder}; wait until it ends, or train under another name with --name")
+    return InUseError(f"{who} is training in {folder}; wait until it ends, or train under another name with --name")

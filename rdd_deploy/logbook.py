@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from rdd_deploy import console, files
@@ -39,19 +38,15 @@ class Logbook:
 
             with _disk_errors(folder):
                 self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
-        self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn(),
-            console=console.out, disable=not (enabled and console.out.is_terminal), transient=True,
-        )  # fmt: skip
-        self._task = self._progress.add_task("training", total=steps, completed=start, note="")
+        self._bar = console.progress("training", steps, start=start, enabled=enabled)
         self._miou = ""
 
     def __enter__(self) -> Logbook:
-        self._progress.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self._bar.__exit__(kind, error, trace)
         if self._writer:
             with _disk_errors(self.folder):
                 self._writer.close()  # type: ignore[no-untyped-call]
@@ -71,13 +66,14 @@ class Logbook:
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._count += 1
         self._images += images
-        if self._progress.disable:
+        if self._bar.silent:
             return
-        self._progress.update(self._task, advance=1, description=f"{stage:8}")
+        note = None
         if self._count % NOTE_EVERY == 1:
             rate = self._images / max(1e-9, time.perf_counter() - self._since)
             losses = " ".join(f"{name} {value / self._count:.3f}" for name, value in self._totals().items())
-            self._progress.update(self._task, note=f"{losses} {rate:.1f} images/s {self._miou}")
+            note = f"{losses} {rate:.1f} images/s {self._miou}"
+        self._bar.advance(text=f"{stage:8}", note=note)
 
     def _totals(self) -> dict[str, float]:
         return {name: float(value) for name, value in self._sums.items()}
@@ -104,7 +100,7 @@ class Logbook:
                         self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
         losses = "  ".join(f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_"))
         miou = f"  mIoU {row['miou_pct']:.2f} %" if row.get("miou_pct") is not None else ""
-        if self._progress.disable or miou:
+        if self._bar.silent or miou:
             console.say(f"epoch {row['epoch']}/{self.epochs}  {stage}  {losses}  {row['seconds']:.0f} s{miou}")
 
 

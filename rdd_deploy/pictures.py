@@ -17,6 +17,7 @@ from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.losses.difficulty import RelativeDifficultyLoss, teacher_full_evaluated, teacher_student_evaluated
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.teacher import Views, averaged
+from rdd_deploy.text import shown
 
 
 def coloured(labels: Labels, task: Task) -> Frame:
@@ -69,7 +70,7 @@ def _labels(logits: Tensor, task: Task) -> Frame:
 def titled(picture: Frame, title: str) -> Frame:
     """The picture under a strip with its title."""
     strip = np.full((22, picture.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, title, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(strip, shown(title), (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([strip, picture])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,23 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
-from rdd_deploy import console, files
+from rdd_deploy import console, files, launchers
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
-from rdd_deploy.data.loader import Frames
+from rdd_deploy.data.loader import Frames, Room, room_for_frames
 from rdd_deploy.errors import DiskError, RddError, RecipeError
 from rdd_deploy.locks import check_unlocked, locked
 from rdd_deploy.models.segmenter import ODD, Segmenter
 from rdd_deploy.models.weights import initialise
-from rdd_deploy.recipe import Data, Network, Recipe
+from rdd_deploy.recipe import Network, Recipe, with_whole_paths
 from rdd_deploy.run import RunFolder
-
-MEMORY_LIMIT = 6e9
-"""Bytes of decoded frames that are kept in memory at most."""
 
 
 class Prepared:
@@ -39,14 +34,12 @@ class Prepared:
     def __init__(self, recipe: Recipe) -> None:
         data = recipe.data
         train = open_data(data, "train")
-        self.validation = _Kept(open_data(data, recipe.evaluation.split), data)
-        probe = train.frame(0).nbytes * 4 / 3 * len(train) if len(train) else 0
-        self.frames = Frames(train, keep=data.memory and probe < MEMORY_LIMIT)
-        with Progress(console=console.out, transient=True, disable=not console.out.is_terminal) as bar:
-            task = bar.add_task("data check", total=len(train) + len(self.validation))
-            advance = lambda: bar.advance(task)  # noqa: E731
-            self.train_facts = check_split(train, advance, pair=self._pair)
-            self.val_facts = check_split(self.validation, advance)
+        room = room_for_frames() if data.memory else None
+        self.frames = Frames(train, room)
+        self.validation = _Kept(open_data(data, recipe.evaluation.split), room)
+        with console.progress("data check", len(train) + len(self.validation)) as bar:
+            self.train_facts = check_split(train, bar.advance, pair=self._pair)
+            self.val_facts = check_split(self.validation, bar.advance)
         check_apart(self.train_facts, self.val_facts, recipe.evaluation.split)
         self.digest = self.train_facts.digest
         self._tell(recipe)
@@ -57,8 +50,9 @@ class Prepared:
 
     def _tell(self, recipe: Recipe) -> None:
         task = self.validation.task
+        place = "" if recipe.data.name == "streets" else f" in {recipe.data.root}"
         console.say(
-            f"data: {recipe.data.name}, {self.train_facts.count} train and {self.val_facts.count} {recipe.evaluation.split} frames, "
+            f"data: {recipe.data.name}{place}, {self.train_facts.count} train and {self.val_facts.count} {recipe.evaluation.split} frames, "
             f"{len(task)} classes, {100 * self.train_facts.void_share:.1f} % void"
         )
         for name, facts in (("train", self.train_facts), (recipe.evaluation.split, self.val_facts)):
@@ -66,18 +60,18 @@ class Prepared:
 
 
 def _warn_absent(name: str, facts: SplitFacts, classes: tuple[str, ...]) -> None:
-    if absent := facts.absent(classes):
+    if process_rank() == 0 and (absent := facts.absent(classes)):
         console.warn(
             f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or measured there"
         )
 
 
 class _Kept(Split):
-    """A split whose decoded frames stay in memory: validation reads them again and again."""
+    """A split whose decoded frames stay in memory, where there is room: validation reads them again and again."""
 
-    def __init__(self, split: Split, data: Data) -> None:
+    def __init__(self, split: Split, room: Room | None) -> None:
         self.inner, self.task, self.names = split, split.task, split.names
-        self._frames = Frames(split, keep=data.memory and len(split) < 1000)
+        self._frames = Frames(split, room)
 
     @property
     def pairs(self) -> Any:
@@ -133,20 +127,33 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     """Refuse what can be refused before data and weights are touched.
 
     Raises:
-        RddError: another process trains in the folder, ``latest`` beside it can't become a link, or resuming with a recipe that differs
-            from the run's.
+        RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be written there, resuming
+            with a recipe that differs from the run's, or another number of processes was started than the recipe names.
     """
-    check_unlocked(folder.path)
+    launchers.check(recipe.train.devices, recipe.train.nodes)
+    if not torch.distributed.is_initialized():  # else the first of several may have locked it for all
+        check_unlocked(folder.path)
     folder.check_latest()
-    if resume and folder.state.is_file() and (changed := changes(folder, recipe)):
+    if process_rank() == 0:
+        files.check_writable(folder.path)
+    if (
+        resume
+        and folder.state.is_file()
+        and (changed := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
+    ):
         raise RddError(
             f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
         )
 
 
+CHECKED = {"data.root", "teacher.recipe", "teacher.checkpoint"}
+"""Keys that say where something lies whose content a resumed run checks: the folder may have moved."""
+
+
 def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
     """What differs between the recipe that a run was made by and this one, as ``key: before → after``; the name apart."""
-    return _changed(folder.load_recipe().model_dump(exclude={"name"}), recipe.model_dump(exclude={"name"}))
+    before, after = (with_whole_paths(one).model_dump(exclude={"name"}) for one in (folder.load_recipe(), recipe))
+    return _changed(before, after)
 
 
 @contextmanager
@@ -181,12 +188,13 @@ def _set_aside(folder: RunFolder) -> None:
         return
     number = next(i for i in itertools.count(1) if not folder.path.with_name(f"{folder.path.name}.{i}").exists())
     aside = folder.path.with_name(f"{folder.path.name}.{number}")
+    was_latest = folder.is_latest()
     try:
         folder.path.rename(aside)
         if (aside / "cache").is_dir():  # a teacher cache is found by its content, so the new run may use it
             folder.path.mkdir()
             (aside / "cache").rename(folder.path / "cache")
-        if folder.latest.is_symlink() and os.readlink(folder.latest) == folder.path.name:
+        if was_latest:
             RunFolder(aside).point_latest()
     except OSError as error:
         raise DiskError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files as resources
 from pathlib import Path
 from string import Template
@@ -16,6 +16,7 @@ from rdd_deploy.benchmarking.gallery import Exhibit
 from rdd_deploy.benchmarking.plot import HEIGHT, WIDTH, pareto_shapes
 from rdd_deploy.benchmarking.records import Benchmark, Row, by_device
 from rdd_deploy.benchmarking.shapes import Shape, png, svg
+from rdd_deploy.text import in_html as escape
 
 METHOD = (
     "Both figures of a row come from one artifact: the labels that are counted for its mIoU are those of the inferences that are timed, "
@@ -39,7 +40,7 @@ def write_report(folder: Path, benchmark: Benchmark, exhibits: Sequence[Exhibit]
         folder / "report.html": files.encoded(render(benchmark, exhibits, palette)),
     }
     for number, (device, rows) in enumerate(benchmark.tables().items()):
-        name = "pareto.png" if number == 0 else f"pareto-{device.replace(':', '-')}.png"
+        name = "pareto.png" if number == 0 else f"pareto-{re.sub('[^A-Za-z0-9.]', '-', device)[:40]}.png"
         done, encoded = cv2.imencode(".png", png(_shapes(benchmark, device, rows), WIDTH, HEIGHT))
         if not done:
             raise RuntimeError("OpenCV can't encode PNG")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rdd_deploy import files
+from rdd_deploy import console, files
 from rdd_deploy.errors import RddError
-from rdd_deploy.recipe import Recipe, load_recipe
+from rdd_deploy.places import LATEST, followed, named_latest
+from rdd_deploy.recipe import Recipe, load_recipe, with_whole_paths
 
 RUNS = Path("runs")
 
@@ -23,7 +23,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.latest = path.parent / "latest"
+        self.latest = path.parent / LATEST
         self.recipe = path / "recipe.yaml"
         self.state = path / "state.ckpt"
         self.metrics = path / "metrics.csv"
@@ -51,34 +51,58 @@ class RunFolder:
         return load_recipe(self.recipe)
 
     def write_recipe(self, recipe: Recipe) -> None:
-        """Write the fully resolved recipe."""
-        tree = recipe.model_dump(mode="json", exclude_none=True)
-        files.write_text(self.recipe, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140))
+        """Write the fully resolved recipe, its paths such that they hold from any other folder."""
+        tree = with_whole_paths(recipe).model_dump(mode="json", exclude_none=True)
+        files.write_text(self.recipe, files.yaml_text(tree))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary and point ``latest`` beside the run at it."""
+        """Write the summary and point ``latest`` beside the run at it. A run is finished with its summary, whatever becomes of ``latest``."""
         files.write_json(self.summary, summary)
-        self.point_latest()
+        try:
+            self.point_latest()
+        except (OSError, RddError) as error:
+            console.warn(f"{self.path} is finished, but {self.latest} can't point at it ({error}); name the run by its folder")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run's training came to its end."""
+        return self.summary.is_file()
 
     def check_latest(self) -> None:
-        """Raise RddError where ``latest`` can't become a link."""
-        if self.latest.exists() and not self.latest.is_symlink():
+        """Raise RddError where ``latest`` is something of the user's own."""
+        if self.latest.exists() and not self.latest.is_symlink() and named_latest(self.latest) is None:
             raise RddError(
                 f"{self.latest} is a {'folder' if self.latest.is_dir() else 'file'}, expected a link to the newest run; move it away"
             )
 
+    def is_latest(self) -> bool:
+        """Whether ``latest`` points at this run."""
+        with suppress(OSError):
+            return os.readlink(self.latest) == self.path.name
+        return named_latest(self.latest) == self.path.name
+
     def point_latest(self) -> None:
-        """Make ``latest`` beside the run a link to it, in one rename."""
+        """Make ``latest`` beside the run a link to it, in one rename; a text file with its name where the file system has no links.
+
+        Raises:
+            RddError: something of the user's own is there. DiskError, OSError: neither can be written.
+        """
         self.check_latest()
-        part = self.latest.with_name(f".latest.{os.getpid()}")
-        part.unlink(missing_ok=True)
-        part.symlink_to(self.path.name, target_is_directory=True)
-        os.replace(part, self.latest)
+        part = files.temporary_beside(self.latest)
+        try:
+            part.symlink_to(self.path.name, target_is_directory=True)
+            os.replace(part, self.latest)
+        except (OSError, NotImplementedError):  # FAT, exFAT and network shares refuse with many different errors
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if self.latest.is_symlink():
+                self.latest.unlink()
+            files.write_text(self.latest, self.path.name + "\n")
 
 
 def find_run(path: Path | None) -> RunFolder:
     """A run folder as named, or ``runs/latest``."""
-    folder = path or RUNS / "latest"
+    folder = followed(path or RUNS / LATEST)
     if not folder.is_dir():
         what = f"no run folder {folder}" if path else "no finished run (runs/latest)"
         raise RddError(f"{what}; train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml")

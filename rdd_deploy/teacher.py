@@ -170,10 +170,10 @@ def cached_teacher(
     names = ["primary", "auxiliary"] if segmenter.auxiliary is not None else ["primary"]
     if not place.is_dir():
         # Filled elsewhere and renamed: the folder is there whole or not at all, also where two runs fill it at the same time.
-        part = folder / f".{place.name}.{os.getpid()}.part"
+        part = files.temporary_beside(place)
         try:
             files.remove_parts(folder)
-            part.mkdir(parents=True, exist_ok=True)
+            part.mkdir(parents=True)
             _fill(segmenter, split, views, part, names, device, precision, advance)
             files.write_json(part / "key.json", key)
             _rename(part, place)

@@ -8,14 +8,14 @@ if __name__ == "__main__":  # before the imports that take seconds
     start("train")
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-import yaml
 
-from rdd_deploy import console, pictures
+from rdd_deploy import console, files, pictures
 from rdd_deploy.console import command
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import Problems
@@ -25,7 +25,7 @@ from rdd_deploy.losses.task import TaskLoss, class_weights
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.prepare import Prepared, build, check_early, open_run
-from rdd_deploy.recipe import Recipe, check_name, load_recipe
+from rdd_deploy.recipe import Recipe, check_name, load_recipe, option_hint
 from rdd_deploy.run import RUNS, RunFolder, provenance
 
 
@@ -77,13 +77,13 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
     Args:
         teacher: a further check, of a student's teacher; given the data where they are sound.
     """
-    console.say(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False).rstrip())
     network = recipe.network or recipe.student
     assert network is not None
     data: Prepared | None = None
     problems = Problems()
     with problems.collected():
         check_early(recipe, folder, resume)
+    console.say(*files.yaml_text(recipe.model_dump(mode="json", exclude_none=True)).splitlines())
     with problems.collected():
         make_fabric(recipe.train)
     with problems.collected():
@@ -152,7 +152,7 @@ def summary(recipe: Recipe, data: Prepared, network: Segmenter, result: dict[str
     }  # fmt: skip
 
 
-@command
+@partial(command, hint=option_hint)
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
     overrides: Annotated[

@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
 import hypothesis
 import pytest
 
+import rdd_deploy  # noqa: F401  # before any test imports a backend: it keeps them from phoning home
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
 sys.path.insert(0, str(Path(__file__).parent))  # toys
 

@@ -139,7 +139,7 @@ def test_no_gpu(place: Path) -> None:
 def spoil_truncated(root: Path) -> str:
     path = root / "train" / "train0002.png"
     path.write_bytes(path.read_bytes()[:200])
-    return f"can't read the image {path}: not an image that OpenCV can decode, or the file is damaged"
+    return f"can't read the image {path}: the file is cut short; copy it again, or remove it"
 
 
 def spoil_jpeg(root: Path) -> str:
@@ -147,7 +147,7 @@ def spoil_jpeg(root: Path) -> str:
     cv2.imwrite(str(path), picture(2)[0])
     path.write_bytes(path.read_bytes()[:-30])
     (root / "train" / "train0002.png").unlink()
-    return f"can't read the image {path}: not an image that OpenCV can decode, or the file is damaged"
+    return f"can't read the image {path}: the file is cut short; copy it again, or remove it"
 
 
 def spoil_empty(root: Path) -> str:
@@ -165,7 +165,10 @@ def spoil_size(root: Path) -> str:
 def spoil_colours(root: Path) -> str:
     path = root / "trainannot" / "train0001.png"
     cv2.imwrite(str(path), picture(1)[0])
-    return f"{path} is a mask of shape (64, 64, 3) and type uint8; expected one 8-bit channel of class ids (not colours)"
+    return (
+        f"{path} is a mask of shape (64, 64, 3) and type uint8; expected one 8-bit channel of class ids (not colours): "
+        "export it as greyscale or with a palette"
+    )
 
 
 def spoil_leak(root: Path) -> str:

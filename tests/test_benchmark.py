@@ -210,7 +210,7 @@ def test_figures_outlive_the_terminal(bundles: Path, data: Path, tmp_path: Path)
             )
             assert "Traceback" not in done.stderr
             assert done.returncode == code, done.stderr
-            assert ("can't print the table" in done.stderr) == (code == 2)
+            assert ("can't print to standard output" in done.stderr) == (code == 2)
             assert len(list((tmp_path / name).iterdir())) == 3
             assert read_benchmark(tmp_path / name / "benchmark.json").rows[0].measured
 

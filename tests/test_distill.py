@@ -13,9 +13,9 @@ from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.distill import _loss, _named_teacher, _objective, _teacher_checkpoint, distill_recipe
 from rdd_deploy.errors import RddError
-from rdd_deploy.fit import Loss
+from rdd_deploy.fit import Loss, make_fabric
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.models.weights import load_checkpoint, load_segmenter
 from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import load_recipe
 from rdd_deploy.teacher import LiveTeacher, Views
@@ -63,14 +63,14 @@ def test_a_student_starts_alike_whether_its_teacher_was_there_or_not(tmp_path: P
 def test_the_teacher_stays_as_it_was(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its BatchNorm statistics too, through training, measuring and painting."""
     kept: list[tuple[Segmenter, dict[str, torch.Tensor]]] = []
-    real = load_segmenter
+    real = load_checkpoint
 
     def load(*arguments: Any) -> Any:
-        segmenter, facts = real(*arguments)
-        kept.append((segmenter, {name: value.clone() for name, value in segmenter.state_dict().items()}))
-        return segmenter, facts
+        loaded = real(*arguments)
+        kept.append((loaded.segmenter, {name: value.clone() for name, value in loaded.segmenter.state_dict().items()}))
+        return loaded
 
-    monkeypatch.setattr(distill, "load_segmenter", load)
+    monkeypatch.setattr(distill, "load_checkpoint", load)
     folder = distill_recipe(load_recipe(story), story, story.parent / "runs", name="watched")
     ((segmenter, before),) = kept
     assert not segmenter.training
@@ -84,7 +84,7 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     torch.manual_seed(0)
     teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").network, 3)  # type: ignore[arg-type]
     loss = _loss(recipe.distillation)
-    objective = _objective(recipe, loss, distill.Teacher(teacher, LiveTeacher(teacher), Views((64, 64)), Path()))
+    objective = _objective(recipe, loss, distill.Teacher(teacher, LiveTeacher(teacher), Views((64, 64)), Path(), ""))
     batch = Batch(
         torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 3, (2, 64, 64)), torch.zeros(2, 5), torch.arange(2)
     )
@@ -197,7 +197,7 @@ def changed(tmp_path: Path) -> Path:
 
 def checkpoint_of(story: Path, resume: bool = False) -> Path:
     recipe, runs = load_recipe(story), story.parent / "runs"
-    return _teacher_checkpoint(recipe, _named_teacher(recipe, story, runs), runs, resume, Prepared(recipe))
+    return _teacher_checkpoint(recipe, _named_teacher(recipe, story, runs), runs, resume, Prepared(recipe), make_fabric(recipe.train))
 
 
 def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:

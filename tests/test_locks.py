@@ -38,7 +38,6 @@ def test_a_second_one_is_refused_until_the_first_ends(tmp_path: Path) -> None:
 def test_only_the_first_of_several_that_train_together_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(tmp_path / "a"):
         monkeypatch.setenv("LOCAL_RANK", "1")
-        check_unlocked(tmp_path / "a")
         with locked(tmp_path / "a"):
             pass
         monkeypatch.delenv("LOCAL_RANK")
@@ -108,5 +107,5 @@ def test_a_second_command_leaves_the_first_alone(tmp_path: Path) -> None:
         assert again.running, again.stderr
         time.sleep(0.02)
     again.signal(signal.SIGTERM)
-    assert again.wait().returncode == 130
+    assert again.wait().returncode == 143
     assert leftovers(run.parent) == []

@@ -1,5 +1,6 @@
 """The teacher's boundary: frozen, and the dense cache says what the live teacher says."""
 
+import math
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from toys import CLASSES, ENCODER, leftovers, write_data
 
 from rdd_deploy.data import open_split
 from rdd_deploy.data.check import check_split
-from rdd_deploy.data.loader import Batch, Crops, Frames
+from rdd_deploy.data.loader import Batch, Crops, Frames, Room
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DiskError
 from rdd_deploy.models.segmenter import Segmenter
@@ -34,7 +35,7 @@ def segmenter(seed: int = 0, auxiliary: bool = True) -> Segmenter:
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Frames:
-    return Frames(open_split("folder", write_data(tmp_path_factory.mktemp("data")), "train", classes=CLASSES), keep=True)
+    return Frames(open_split("folder", write_data(tmp_path_factory.mktemp("data")), "train", classes=CLASSES), Room(math.inf))
 
 
 def opened(frames: Frames, folder: Path, views: Views = Views(SIZE), **changes: Any) -> CachedTeacher:
@@ -104,7 +105,7 @@ def test_no_gradient_and_no_change(frames: Frames) -> None:
 
 
 def _fill_slowly(folder: str, data: str) -> None:
-    frames = Frames(open_split("folder", data, "train", classes=CLASSES), keep=True)
+    frames = Frames(open_split("folder", data, "train", classes=CLASSES), Room(math.inf))
     opened(frames, Path(folder), advance=lambda _: time.sleep(60))
 
 

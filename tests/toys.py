@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,8 @@ def write_story(folder: Path, student: dict[str, Any] | None = None, teacher: di
 
 
 def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], output: str) -> None:
+    os.setsid()  # a group of its own, for signals to all processes of it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the tests may run under nohup
     os.chdir(cwd)
     os.environ.update(env)
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -122,6 +125,9 @@ class Started:
 
     def signal(self, number: int) -> None:
         os.kill(self._process.pid or 0, number)
+
+    def signal_group(self, number: int) -> None:
+        os.killpg(self._process.pid or 0, number)
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         self._process.join(200)

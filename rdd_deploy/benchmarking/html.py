@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from html import escape
 
 from rdd_deploy.benchmarking.gallery import Exhibit
 from rdd_deploy.benchmarking.records import STAGES, Benchmark, Change, Machine, Protocol, Quantiles, Row
+from rdd_deploy.text import in_html as escape
 
 _HEADINGS = (
     ("bundle", ""), ("mIoU %", "95 % interval"), ("change", "95 % interval"), ("worst class", "change"), ("model ms p50", "p95 · p99"),
@@ -91,7 +91,7 @@ def stage_bars(rows: Sequence[Row]) -> str:
         assert row.latency is not None
         stages = row.latency.stages_p50_ms
         parts = "".join(
-            f'<span class="s{number}" style="width:{100 * stages[name] / max(totals):.2f}%"></span>'
+            f'<span class="s{number}" style="width:{100 * stages[name] / (max(totals) or 1):.2f}%"></span>'
             for number, name in enumerate(STAGES, 1)
         )
         said = ", ".join(f"{name} {stages[name]:.2f} ms" for name in STAGES)
@@ -151,7 +151,9 @@ def gallery_section(exhibits: Sequence[Exhibit], classes: Sequence[str], palette
 
 
 def _picture(caption: str, detail: str, jpeg: bytes, name: str) -> str:
-    said = escape(" ".join(filter(None, [name, caption, detail])), quote=True)
+    said = escape(
+        " ".join(filter(None, [name, caption, detail])),
+    )
     more = f"<span>{escape(detail)}</span>" if detail else ""
     data = base64.b64encode(jpeg).decode("ascii")
     return f'<figure><img src="data:image/jpeg;base64,{data}" alt="{said}"><figcaption>{escape(caption)}{more}</figcaption></figure>'

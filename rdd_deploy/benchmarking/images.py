@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rdd_deploy import console
 from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
+from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError
-from rdd_deploy.frames import read_image
 
 _NAMED = 3
 """So many unreadable images are named; a wrong folder of labels would name them all."""
@@ -77,12 +77,11 @@ class Images:
         """Read one image as the live app would: file to uint8 (H, W, 3) BGR."""
         index = self._indices[number]
         if isinstance(self._split, FileSplit):
-            frame = read_image(self._split.pairs[index][0])
-        else:
-            frame = cv2.imdecode(self._encoded[index][0], cv2.IMREAD_COLOR)
-        if frame is None:
-            raise DataError(f"the image {self.names[number]} was readable and no longer is; leave the data alone during a benchmark")
-        return np.asarray(frame, np.uint8)
+            try:
+                return read_image(self._split.pairs[index][0])
+            except DataError as error:
+                raise DataError(f"{error}; it was readable before: leave the data alone during a benchmark") from error
+        return np.asarray(cv2.imdecode(self._encoded[index][0], cv2.IMREAD_COLOR), np.uint8)
 
     def truth(self, number: int) -> Labels:
         """Label map uint8 (H, W) with IGNORE for void."""

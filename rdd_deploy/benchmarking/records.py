@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rdd_deploy.errors import BundleError
+from rdd_deploy.files import parse_json, read_file
 
 SCHEMA_VERSION = 1
+LARGEST_FILE = 64 << 20
 Percent = Annotated[float, Field(ge=0, le=100)]
+Points = Annotated[float, Field(ge=-100, le=100)]
+Ms = Annotated[float, Field(ge=1e-6, le=1e9)]
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""Bounded, so that a file of somebody else's can be drawn and printed whatever it says."""
 Judge = Literal["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]
 """The latency that the Pareto front, the greyed rows and the budget go by."""
 STAGES = ("decode", "resize", "infer", "resize back", "draw")
 
 
+def _of_all_stages(times: dict[str, float]) -> dict[str, float]:
+    if set(times) != set(STAGES):
+        raise ValueError(f"got the stages {', '.join(times)}, expected {', '.join(STAGES)}")
+    return times
+
+
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Protocol(_Closed):
@@ -27,20 +39,20 @@ class Protocol(_Closed):
 
     data: str
     split: str
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1, le=2**53)]
     images_sha256: str
     """Of the decoded frames and labels, in order."""
-    images_skipped: int = 0
+    images_skipped: Count = 0
     labels_at: Literal["frame"] = "frame"
     device_asked: str
-    threads: Annotated[int, Field(ge=1)]
-    rounds: Annotated[int, Field(ge=1)]
-    timed_frames: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1, le=2**53)]
+    rounds: Annotated[int, Field(ge=1, le=2**53)]
+    timed_frames: Annotated[int, Field(ge=1, le=2**53)]
     """Of each row, over all rounds."""
-    warmup_frames_per_turn: Annotated[int, Field(ge=0)]
-    bootstrap_resamples: int
-    confidence_pct: float
-    seed: int
+    warmup_frames_per_turn: Count
+    bootstrap_resamples: Count
+    confidence_pct: Percent
+    seed: Count
 
 
 class Machine(_Closed):
@@ -48,16 +60,16 @@ class Machine(_Closed):
 
     cpu_model: str
     architecture: str
-    cores: int
+    cores: Count
     governor: str | None
     """None where the system tells none (virtual machines, containers)."""
     gpu: str | None
-    memory_gib: float | None
+    memory_gib: Amount | None
     system: str
     python: str
     versions: dict[str, str]
-    load_average_before: float | None
-    load_average_after: float | None = None
+    load_average_before: Amount | None
+    load_average_after: Amount | None = None
 
     def where(self, device: str) -> str:
         """The chip behind a row's device."""
@@ -67,22 +79,22 @@ class Machine(_Closed):
 class Quantiles(_Closed):
     """Of wall-clock times in milliseconds."""
 
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    mean_ms: float
+    p50_ms: Ms
+    p95_ms: Ms
+    p99_ms: Ms
+    mean_ms: Ms
 
 
 class Latency(_Closed):
     """``model`` is frame-sized bytes in, label bytes out, with all copies to and from a device. ``end_to_end`` adds the other stages."""
 
-    frames: int
+    frames: Count
     model: Quantiles
     end_to_end: Quantiles
-    stages_p50_ms: dict[str, float]
-    model_p50_per_round_ms: list[float]
-    model_throughput_fps: float
-    end_to_end_throughput_fps: float
+    stages_p50_ms: Annotated[dict[str, Amount], AfterValidator(_of_all_stages)]
+    model_p50_per_round_ms: list[Ms]
+    model_throughput_fps: Amount
+    end_to_end_throughput_fps: Amount
 
     def judged_ms(self, judge: Judge) -> float:
         """The figure that ``judge`` names."""
@@ -93,12 +105,12 @@ class Latency(_Closed):
 class ColdStart(_Closed):
     """In a fresh process: the backend's import, load and first label. Interpreter start, numpy and OpenCV stay outside."""
 
-    load_ms: float
-    first_label_ms: float
+    load_ms: Amount
+    first_label_ms: Amount
     """From the start of the load."""
-    peak_memory_mib: float
-    memory_before_load_mib: float
-    runs: int
+    peak_memory_mib: Amount
+    memory_before_load_mib: Amount
+    runs: Count
 
 
 class Accuracy(_Closed):
@@ -115,12 +127,12 @@ class Change(_Closed):
     """Against the float bundle, in percentage points; negative is worse. The interval resamples the same images for both."""
 
     reference: str
-    miou_change_pct: float
-    miou_change_low_pct: float
-    miou_change_high_pct: float
-    iou_change_pct: dict[str, float | None]
+    miou_change_pct: Points
+    miou_change_low_pct: Points
+    miou_change_high_pct: Points
+    iou_change_pct: dict[str, Points | None]
     worst_class: str | None
-    worst_class_change_pct: float | None
+    worst_class_change_pct: Points | None
     label_agreement_pct: Percent
 
 
@@ -137,10 +149,10 @@ class Row(_Closed):
     """Package and version, e.g. ``onnxruntime 1.22.0``."""
     run: str | None = None
     """The training run that it comes from: bundles of one run share a float reference."""
-    input_height: int | None = None
-    input_width: int | None = None
+    input_height: Count | None = None
+    input_width: Count | None = None
     model_sha256: str | None = None
-    file_size_bytes: int | None = None
+    file_size_bytes: Count | None = None
     measured_utc: str
     source: str | None = None
     """The file that it was merged from; None if it was measured in this run."""
@@ -180,7 +192,7 @@ class Apart(_Closed):
     differences: list[str]
     machine: Machine
     protocol: Protocol
-    rows: list[Row]
+    rows: Annotated[list[Row], Field(max_length=1000)]
 
 
 class Benchmark(_Closed):
@@ -188,16 +200,16 @@ class Benchmark(_Closed):
 
     schema_version: Literal[1] = 1
     created_utc: str
-    seconds: float
+    seconds: Amount
     judge: Judge
-    classes: list[str]
+    classes: Annotated[list[str], Field(max_length=255)]
     protocol: Protocol
     machine: Machine
-    rows: list[Row]
+    rows: Annotated[list[Row], Field(max_length=1000)]
     dominated: list[str] = []
     """Names of rows that another row of the same table beats in mIoU and latency."""
     decisions: list[Decision] = []
-    apart: list[Apart] = []
+    apart: Annotated[list[Apart], Field(max_length=100)] = []
     warnings: list[str] = []
 
     def tables(self) -> dict[str, list[Row]]:
@@ -222,7 +234,7 @@ def read_benchmark(path: Path) -> Benchmark:
     """Read and check a ``benchmark.json``. Raises BundleError with what is wrong with it."""
     again = "give a benchmark.json that `python -m rdd_deploy.benchmark` wrote"
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = parse_json(read_file(path, LARGEST_FILE))
     except OSError as error:
         raise BundleError(f"can't read {path}: {error.strerror or error}; {again}") from error
     except ValueError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from rdd_deploy.data.base import Frame
+from rdd_deploy.text import in_html as escape
+from rdd_deploy.text import shown
 
 Anchor = Literal["start", "middle", "end"]
 CHARACTER_WIDTH = 0.56
@@ -162,6 +163,7 @@ def png(shapes: Sequence[Shape], width: int, height: int, scale: int = 2) -> Fra
 
 
 def _write(canvas: Frame, text: Text, colour: tuple[int, ...], scale: int) -> None:
+    text = replace(text, text=shown(text.text))
     origin, size = (text.x * scale, text.y * scale), text.size * scale
     library: Any = cv2
     if hasattr(library, "FontFace"):  # OpenCV 5 draws real fonts

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rdd_deploy.benchmarking.runners import Kind
+from rdd_deploy.cores import check_threads
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.errors import DeviceError
 from rdd_deploy.frames import resize_frame, resize_labels
@@ -48,7 +49,8 @@ class TorchRunner:
         self.input_size = (int(height), int(width))
         self.device = _device(device)
         self.provider: str = kind
-        if threads:
+        if threads is not None:
+            check_threads(threads, "PyTorch")
             torch.set_num_threads(threads)
         network: nn.Module = _Deployed(segmenter).eval().to(self.device)
         if kind == "torch-channels-last":

@@ -40,7 +40,7 @@ def open_split(name: str, root: str | Path, split: str, **options: Any) -> Split
         name: one of DATASETS.
         root: where its files lie (``streets`` has none and ignores it).
         split: ``train``, ``val`` or ``test``.
-        options: the data set's own (``folder``: classes, palette, void_ids; ``streets``: height, width, count, seed).
+        options: the data set's own (``folder``: classes, palette, ids, void_ids, others_void; ``streets``: height, width, count, seed).
 
     Raises:
         DataError: unknown data set or split, files missing or inconsistent.

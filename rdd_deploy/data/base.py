@@ -5,17 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rdd_deploy.data.ids import IGNORE, Ids
+from rdd_deploy.data.image_file import Header
+from rdd_deploy.data.listing import headers_of, shape_notes, turned_notes
+from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
-from rdd_deploy.frames import read_image
 
-IGNORE = 255
-"""The one void label inside rdd_deploy; each data set maps its own void ids to it."""
+__all__ = ["IGNORE", "FileSplit", "Frame", "Labels", "Split", "Task", "size_problem"]
+
 
 Frame = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB unless a name says BGR."""
@@ -64,88 +67,47 @@ class FileSplit(Split):
     Args:
         task: the classes.
         pairs: (frame path, mask path) per sample.
-        void_ids: mask values that mean void.
+        ids: which mask value is which class.
+        notes: sentences about what was left out of it.
     """
 
-    def __init__(self, task: Task, pairs: Sequence[tuple[Path, Path]], void_ids: Sequence[int]) -> None:
+    def __init__(self, task: Task, pairs: Sequence[tuple[Path, Path]], ids: Ids, notes: Sequence[str] = ()) -> None:
         self.task = task
         self.pairs = list(pairs)
         self.names = [image.stem for image, _ in self.pairs]
-        table = np.full(256, -1, np.int16)
-        table[: len(task)] = np.arange(len(task))
-        table[list(void_ids)] = IGNORE
-        self._table = table
+        self._ids = ids
+        self._notes = list(notes)
+
+    @cached_property
+    def headers(self) -> list[Header | None]:
+        """What each frame's file promises; None where it can't be read."""
+        return headers_of([image for image, _ in self.pairs])
+
+    def notes(self, size: tuple[int, int]) -> list[str]:
+        """What a user should know of the files before the network, which takes frames of ``size``, sees them."""
+        images = [image for image, _ in self.pairs]
+        where = str(images[0].parent) if images else ""
+        return [*self._notes, *turned_notes(where, images, self.headers), *shape_notes(where, images, self.headers, size)]
 
     def frame(self, index: int) -> Frame:
         return read_frame(self.pairs[index][0])
 
     def labels(self, index: int) -> Labels:
-        path = self.pairs[index][1]
-        mapped = self._table[read_mask(path)]
-        if (mapped < 0).any():
-            ids = np.unique(read_mask(path)[mapped < 0]).tolist()
-            raise DataError(f"{path} holds unknown class ids {ids}; expected 0 to {len(self.task) - 1} or a void id ({self._voids()})")
-        return mapped.astype(np.uint8)
-
-    def _voids(self) -> str:
-        return ", ".join(str(i) for i in np.flatnonzero(self._table == IGNORE)) or "none"
+        """Also DataError where the mask's size isn't the frame's."""
+        image, mask = self.pairs[index]
+        labels = self._ids.labels(mask)
+        head = self.headers[index]
+        if head is not None and head.shown != labels.shape:
+            raise DataError(f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; mend {image} or {mask}")
+        return labels
 
 
-def read_frame(path: Path) -> Frame:
-    """Read a colour image as RGB uint8 (H, W, 3); raises DataError with the path if it can't be decoded."""
-    image = read_image(path)
-    if image is None:
-        raise DataError(f"can't read the image {path}: {_why(path)}")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def read_mask(path: Path) -> Labels:
-    """Read an index mask as uint8 (H, W). Palette PNGs give their indices, colour masks are refused."""
-    depth, colour = _png_kind(path)
-    mask = _palette_indices(path) if colour == _PALETTE else None
-    if mask is None:
-        mask = read_image(path, cv2.IMREAD_UNCHANGED)
-        if mask is not None and colour == _GREY and depth < 8:
-            mask = mask // (255 // (2**depth - 1))  # OpenCV spreads 1, 2 and 4 bits over 0 to 255
-    if mask is None:
-        raise DataError(f"can't read the mask {path}: {_why(path)}")
-    if mask.ndim == 3 and mask.shape[2] == 3 and (mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all():
-        mask = mask[..., 0]  # a grey image stored with three equal channels
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise DataError(
-            f"{path} is a mask of shape {mask.shape} and type {mask.dtype}; expected one 8-bit channel of class ids (not colours)"
+def size_problem(frame: tuple[int, ...], mask: tuple[int, ...], head: Header | None = None) -> str:
+    """What is wrong where a frame's (height, width) isn't its mask's."""
+    said = f"the frame is {frame[0]}x{frame[1]}, its mask {mask[0]}x{mask[1]}"
+    if head is not None and head.orientation != 1 and (head.height, head.width) == tuple(mask):
+        said += (
+            f", which is the frame's size as stored: its EXIF orientation is {head.orientation}, so it is turned on reading. Turn the mask as "
+            "well, or store the frame as the mask was drawn, without the tag"
         )
-    return np.asarray(mask, np.uint8)
-
-
-_GREY, _PALETTE = 0, 3
-"""PNG's colour types."""
-
-
-def _png_kind(path: Path) -> tuple[int, int]:
-    """Bit depth and colour type of a PNG; (0, -1) where the file is none."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(26)
-    except OSError:
-        return 0, -1
-    return (head[24], head[25]) if len(head) == 26 and head[:8] == b"\x89PNG\r\n\x1a\n" else (0, -1)
-
-
-def _palette_indices(path: Path) -> Labels | None:
-    """The indices of a palette PNG (OpenCV would expand them to colours), None where it is damaged."""
-    from PIL import Image  # only data sets with palette masks need it
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image, np.uint8)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        return None
-
-
-def _why(path: Path) -> str:
-    if not path.exists():
-        return "no such file"
-    if path.stat().st_size == 0:
-        return "the file is empty"
-    return "not an image that OpenCV can decode, or the file is damaged"
+    return said

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rdd_deploy.data.base import FileSplit
 from rdd_deploy.data.camvid_task import CAMVID_TASK
+from rdd_deploy.data.ids import Ids
+from rdd_deploy.data.listing import MASKS, pair_up
 from rdd_deploy.errors import DataError
 
 VOID_ID = 11
@@ -27,10 +29,5 @@ def open_camvid(root: Path, split: str) -> FileSplit:
             f"no CamVid {split} split in {root}: expected the folders {split}/ and {split}annot/ with PNG files, "
             f"as in the folder CamVid of {ARCHIVE}; put them there, or say where they are (data.root, --data)"
         )
-    images = sorted(frames.glob("*.png"))
-    if not images:
-        raise DataError(f"{frames} holds no PNG files; expected CamVid's {split} frames")
-    lost = [image.name for image in images if not (masks / image.name).is_file()]
-    if lost:
-        raise DataError(f"{len(lost)} frames of {frames} have no mask in {masks}, e.g. {lost[0]}")
-    return FileSplit(CAMVID_TASK, [(image, masks / image.name) for image in images], void_ids=[VOID_ID])
+    pairs, notes = pair_up(frames, masks, MASKS)
+    return FileSplit(CAMVID_TASK, pairs, Ids(len(CAMVID_TASK), void_ids=[VOID_ID]), notes)

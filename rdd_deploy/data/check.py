@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.base import IGNORE, Split
+from rdd_deploy.data.base import IGNORE, Split, size_problem
 from rdd_deploy.data.jpeg import complaints, first_damaged
 from rdd_deploy.errors import DataError
 
@@ -53,9 +53,7 @@ def check_split(
     def look(index: int) -> tuple[str, str, NDArray[np.int64], int]:
         frame, labels = pair(index) if pair else (split.frame(index), split.labels(index))
         if frame.shape[:2] != labels.shape:
-            raise DataError(
-                f"{split.names[index]}: the frame is {frame.shape[0]}x{frame.shape[1]}, its mask {labels.shape[0]}x{labels.shape[1]}; {_where(split, index)}"
-            )
+            raise DataError(f"{split.names[index]}: {size_problem(frame.shape, labels.shape)}; both must be of one size")
         counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
         if counts[len(split.task) : IGNORE].any():
             ids = [len(split.task) + int(i) for i in np.flatnonzero(counts[len(split.task) : IGNORE])]
@@ -93,8 +91,3 @@ def check_apart(train: SplitFacts, other: SplitFacts, name: str) -> None:
             f"{len(shared)} images are in both train and {name}, e.g. {train.digests[first]} and {other.digests[first]}; "
             "remove them from one, or the measured mIoU means nothing"
         )
-
-
-def _where(split: Split, index: int) -> str:
-    pairs = getattr(split, "pairs", None)
-    return f"mend {pairs[index][0]} or {pairs[index][1]}" if pairs else "both must be of one size"

@@ -7,20 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rdd_deploy.data.base import FileSplit, Task
+from rdd_deploy.data.ids import Ids
+from rdd_deploy.data.listing import pair_up
 from rdd_deploy.errors import DataError
-
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def open_folder(
-    root: Path, split: str, classes: Sequence[str], palette: Sequence[tuple[int, int, int]] | None = None, void_ids: Sequence[int] = (255,)
+    root: Path,
+    split: str,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]] | None = None,
+    ids: Sequence[Sequence[int]] | None = None,
+    void_ids: Sequence[int] = (255,),
+    others_void: bool = False,
 ) -> FileSplit:
     """One split of a folder data set: ``root/<split>/`` holds frames, ``root/<split>annot/`` one PNG index mask of the same stem each.
 
     Args:
         classes: names in the order of their ids.
         palette: RGB colours; default: evenly spread hues.
+        ids: per class the mask values that mean it; default: class 0 is 0, class 1 is 1, …
         void_ids: mask values that don't count.
+        others_void: whether all other values don't count either.
 
     Raises:
         DataError: folders or masks missing.
@@ -30,20 +38,9 @@ def open_folder(
         raise DataError(
             f"no {split} split in {root}: expected the folders {split}/ (frames) and {split}annot/ (PNG index masks of the same stem)"
         )
-    images = sorted(path for path in frames.iterdir() if path.suffix.lower() in IMAGES)
-    if not images:
-        raise DataError(f"{frames} holds no images; expected files ending in {', '.join(IMAGES)}")
-    by_stem = {image.stem: image for image in images}
-    if len(by_stem) < len(images):
-        twin = next(image for image in images if by_stem[image.stem] != image)
-        raise DataError(f"{frames}: {twin.name} and {by_stem[twin.stem].name} share the mask {twin.stem}.png; rename or remove one")
-    lost = [image.name for image in images if not (masks / f"{image.stem}.png").is_file()]
-    if lost:
-        raise DataError(
-            f"{len(lost)} of {len(images)} frames in {frames} have no mask in {masks}, e.g. {lost[0]} needs {Path(lost[0]).stem}.png"
-        )
+    pairs, notes = pair_up(frames, masks)
     colours = tuple(palette) if palette else spread_colours(len(classes))
-    return FileSplit(Task(tuple(classes), colours), [(image, masks / f"{image.stem}.png") for image in images], void_ids)
+    return FileSplit(Task(tuple(classes), colours), pairs, Ids(len(classes), ids, void_ids, others_void), notes)
 
 
 def spread_colours(count: int) -> tuple[tuple[int, int, int], ...]:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from rdd_deploy import faults
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.errors import RddError
+from rdd_deploy.signals import leave_to_parent
+
+
+class LoadingError(RddError):
+    """The next batch couldn't be loaded; everything is as after the step before."""
+
+
+MEMORY_LIMIT = 6e9
+"""Bytes of decoded frames that are kept in memory at most."""
 
 
 class Batch(NamedTuple):
@@ -24,11 +38,43 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
-class Frames:
-    """The decoded frames of a split as tensors, kept in memory once read."""
+class Room:
+    """Bytes of decoded frames that stay in memory at most; splits may share it."""
 
-    def __init__(self, split: Split, keep: bool) -> None:
-        self.split, self.keep = split, keep
+    def __init__(self, size: float) -> None:
+        self._left = size
+        self._one_at_a_time = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether so many bytes fit; then they are taken."""
+        with self._one_at_a_time:
+            fits = size <= self._left
+            self._left -= size if fits else 0
+            return fits
+
+    def __reduce__(self) -> tuple[type[Room], tuple[int]]:
+        """Another process has none: what it kept there would be a copy for itself."""
+        return Room, (0,)
+
+
+def room_for_frames() -> Room:
+    """MEMORY_LIMIT, or half of what this machine or container has free where that is less."""
+    sizes = [MEMORY_LIMIT]
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes.append(next(512 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, version 2 and 1
+        with suppress(OSError, ValueError):  # without a limit it says "max"
+            sizes.append(float(Path("/sys/fs/cgroup", limit).read_text()) / 2)
+    return Room(min(sizes))
+
+
+class Frames:
+    """The decoded frames of a split as tensors, kept in memory once read, as many as there is room for."""
+
+    def __init__(self, split: Split, keep: Room | None) -> None:
+        self.split = split
+        self._room = keep or Room(0)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
@@ -40,19 +86,26 @@ class Frames:
             return self._kept[index]
         image = torch.from_numpy(self.split.frame(index)).permute(2, 0, 1).contiguous()
         pair = image, torch.from_numpy(self.split.labels(index))
-        if self.keep:
+        if self._room.take(sum(part.nbytes for part in pair)):
             self._kept[index] = pair
         return pair
 
 
-class Crops(Dataset[Batch]):
-    """Augmented crops; the key is (epoch, index)."""
+class Crops(Dataset[Any]):
+    """Augmented crops; the key is (epoch, index). In a loader's process an error is handed over as the sample."""
 
     def __init__(self, frames: Frames, transform: RandomScaleCrop, seed: int) -> None:
         self.frames, self.transform, self.seed = frames, transform, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
+        try:
+            return self._crop(*key)
+        except (RddError, OSError, MemoryError) as error:
+            if get_worker_info() is None:
+                raise
+            return error  # raised there, it would reach the main process with the whole traceback as its text
+
+    def _crop(self, epoch: int, index: int) -> Batch:
         image, labels = self.frames[index]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
@@ -88,6 +141,34 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
+def _collated(samples: list[Batch | Exception]) -> Any:
+    """A batch of samples, or the first error among them."""
+    errors = [sample for sample in samples if isinstance(sample, Exception)]
+    return errors[0] if errors else default_collate(samples)
+
+
+def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
+    """The batches of a loader.
+
+    Raises:
+        LoadingError: a file can't be read, or one of the loader's processes failed: one sentence.
+    """
+    steps: Iterator[Batch | Exception] | None = None
+    while True:
+        try:
+            steps = steps or iter(loader)
+            batch = next(steps)
+            if isinstance(batch, Exception):
+                raise batch
+        except StopIteration:
+            return
+        except Exception as error:
+            if (told := faults.told(error)) is None:
+                raise
+            raise LoadingError(str(told)) from error
+        yield batch
+
+
 def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
@@ -95,4 +176,7 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after a resume and
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
-    return DataLoader(crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own)
+    return DataLoader(
+        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own, collate_fn=_collated,
+        worker_init_fn=leave_to_parent,
+    )  # fmt: skip

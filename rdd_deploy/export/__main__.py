@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("export")
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rdd_deploy import console
+from rdd_deploy.arguments import MAX_COUNT, finite
 from rdd_deploy.errors import RddError, RecipeError, missing_package
 from rdd_deploy.evaluate import Evaluated, protocol, show
 from rdd_deploy.export.profile import PRECISIONS, Profile, changed, load_profile
+from rdd_deploy.files import check_writable
 
 TARGETS = {"onnx": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
 
@@ -27,13 +34,15 @@ def main(
     profile: Annotated[list[str] | None, typer.Option(help="a profile's file or name in export/; may be given more than once")] = None,
     compute_capability: Annotated[str | None, typer.Option(help="build for these GPUs with tensorrt-rtx, e.g. 8.6,8.9")] = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="input size; default: the profile's, or the recipe's")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="points of mIoU that the artifact may lose")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that the artifact may lose")
+    ] = None,
     plan: Annotated[Path | None, typer.Option(help="replay an INT8 plan (…plan.yaml) instead of searching one")] = None,
     force: Annotated[bool, typer.Option("--force", help="write a bundle that fails the gate, marked as forced")] = False,
     output: Annotated[Path | None, typer.Option(help="folder of bundles; default: RUN/export")] = None,
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split that the artifact is measured on")] = "val",
-    limit: Annotated[int | None, typer.Option(help="measure on the first so many frames only")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="measure on the first so many frames only")] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="measure the artifact's mIoU")] = True,
 ) -> None:
     """Export a run as bundles: graph or engine, manifest, and each artifact's own measured accuracy.
@@ -60,6 +69,7 @@ def main(
     for one in profiles:
         check_backend(one)
     source = open_source(run, data)
+    check_writable(output or source.run.export)
     options = Options(split, limit, evaluate, force, plan)
     for one in profiles:
         target, comparison = export_profile(source, one, output or source.run.export, options)
@@ -107,7 +117,3 @@ def _check_packages() -> None:
     for package in ("torch", "timm", "onnx", "onnxscript"):
         if find_spec(package) is None:
             raise missing_package(package, "train", "exporting")
-
-
-if __name__ == "__main__":
-    main()

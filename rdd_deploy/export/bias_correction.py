@@ -11,9 +11,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from rdd_deploy.console import progress
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames
 from rdd_deploy.export.graph import INPUT, initializers
-from rdd_deploy.export.measure import progress
 from rdd_deploy.export.placement import plan_of
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.ranges import RangeTable, activation_scale, weight_scales
@@ -36,12 +36,12 @@ def corrected_biases(
     session = onnxruntime.InferenceSession(measuring.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     sums = {layer: np.zeros(constants[node.input[1]].shape[0], np.float64) for layer, node in layers.items()}
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
-    with progress("bias correction", len(chosen)) as advance:
+    with progress("bias correction", len(chosen)) as bar:
         for position in chosen:
             shifts = session.run([_output(layer) for layer in layers], {INPUT: frames.blob(int(position))})
             for layer, shift in zip(layers, shifts, strict=True):
                 sums[layer] += shift.ravel() / len(chosen)
-            advance()
+            bar.advance()
     biases = {layer: constants[node.input[2]] if len(node.input) > 2 and node.input[2] else 0.0 for layer, node in layers.items()}
     return {layer: np.asarray(biases[layer] + total, np.float32) for layer, total in sums.items()}
 

@@ -154,8 +154,7 @@ def calibration_frames(source: Source, profile: Profile, size: tuple[int, int], 
     if key not in source.made:
         others = [source.split(name) for name in dict.fromkeys(("val", split))]
         if config.folder:
-            height, width = others[0].frame(0).shape[:2]
-            source.made[key] = from_folder(Path(config.folder), others, config.images, size, (height, width))
+            source.made[key] = from_folder(Path(config.folder), others, config.images, size)
         else:
             source.made[key] = from_train(source.split("train"), others, config.images, size)
     return source.made[key]  # type: ignore[no-any-return]

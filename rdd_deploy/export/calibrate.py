@@ -14,10 +14,10 @@ import onnx
 from numpy.typing import NDArray
 
 from rdd_deploy import console
+from rdd_deploy.console import progress
 from rdd_deploy.errors import DiskError, missing_package
 from rdd_deploy.export.frames_to_calibrate import CalibrationFrames
 from rdd_deploy.export.graph import INPUT
-from rdd_deploy.export.measure import progress
 from rdd_deploy.export.profile import Calibration
 from rdd_deploy.export.ranges import Range, RangeTable, check_ranges, load_table, table_key, tensors_to_calibrate
 
@@ -93,12 +93,12 @@ def least_error_range(histogram: Histogram, candidates: int = 100) -> Range:
 
 
 def _feed(calibrator: Any, frames: CalibrationFrames, what: str) -> None:
-    with progress(what, len(frames)) as advance:
+    with progress(what, len(frames)) as bar:
         for position in range(len(frames)):
             # All at once would keep every activation of every image in memory.
             with contextlib.redirect_stdout(io.StringIO()):
                 calibrator.collect_data(_One({INPUT: frames.blob(position)}))
-            advance()
+            bar.advance()
 
 
 class _One:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from rdd_deploy import console
+from rdd_deploy.console import progress
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.loader import Crops, Frames, StepSampler, room_for_frames, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.export.fake_quantised import fake_quantised
-from rdd_deploy.export.measure import progress
 from rdd_deploy.export.onnx_from_run import Deployed
 from rdd_deploy.export.placement import Plan
 from rdd_deploy.export.profile import Distil
@@ -31,8 +31,6 @@ from rdd_deploy.recipe import Recipe
 CLIP = 1.0
 """Largest norm of the gradient: a step that a burst of clipped values makes can't undo the others."""
 WARMUP = 0.1
-KEPT_FRAMES = 1000
-"""Train splits up to this size are decoded once."""
 
 
 def distilled(
@@ -60,7 +58,7 @@ def distilled(
     losses = []
     console.say(f"fine-tuning for INT8: {config.steps} steps of {batch} crops on {device}")
     try:
-        with progress("fine-tune", config.steps) as advance:
+        with progress("fine-tune", config.steps) as bar:
             for step, (images, labels, *_) in enumerate(_crops(train, recipe, size, batch, config.steps)):
                 images, labels = images.to(device), labels.to(device)
                 with torch.no_grad():
@@ -79,7 +77,7 @@ def distilled(
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * factor
                 optimizer.step()
-                advance()
+                bar.advance()
     finally:
         teacher.cpu()
     tenth = max(1, config.steps // 10)
@@ -100,6 +98,6 @@ def _groups(student: torch.nn.Module, deployed: Deployed, segmenter: Segmenter, 
 def _crops(train: Split, recipe: Recipe, size: tuple[int, int], batch: int, steps: int):  # type: ignore[no-untyped-def]
     """``steps`` batches, the same for the same seed."""
     sampler = StepSampler(len(train), batch, math.ceil(steps / (len(train) // batch)), recipe.train.seed)
-    frames = Frames(train, keep=recipe.data.memory and len(train) <= KEPT_FRAMES)
+    frames = Frames(train, room_for_frames() if recipe.data.memory else None)
     loader = training_loader(Crops(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed), sampler, recipe.data.workers, False)
     return (crop for _, crop in zip(range(steps), loader, strict=False))

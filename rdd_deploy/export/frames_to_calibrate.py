@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.base import Frame, Split, read_frame
+from rdd_deploy.console import progress
+from rdd_deploy.data.base import Frame, Split
+from rdd_deploy.data.from_recipe import tell
+from rdd_deploy.data.listing import IMAGES, headers_of, list_images, shape_notes, turned_notes
+from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
-from rdd_deploy.export.measure import progress
 from rdd_deploy.frames import resize_frame
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 BRIGHTNESS_BINS = 8
 LEAST_CORRELATION = 0.3
 """Of horizontally adjacent pixels. Photographs and renderings lie above 0.8, noise near 0."""
@@ -58,12 +60,12 @@ def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[in
         DataError: an image is in both, or is noise.
     """
     facts, digests = [], []
-    with progress("look at train frames", len(train)) as advance:
+    with progress("look at train frames", len(train)) as bar:
         for index in range(len(train)):
             frame, labels = train.frame(index), train.labels(index)
             digests.append(_digest(frame))
             facts.append(_Facts.of(frame, labels, len(train.task)))
-            advance()
+            bar.advance()
     _refuse_shared(digests, [str(name) for name in train.names], others)
     chosen = _cover(facts, min(count, len(train)))
     for index in chosen:
@@ -72,29 +74,25 @@ def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[in
     return CalibrationFrames([train.names[i] for i in chosen], chosen, train, size, key)
 
 
-def from_folder(folder: Path, others: Sequence[Split], count: int, size: tuple[int, int], frame_size: tuple[int, int]) -> CalibrationFrames:
-    """Take up to ``count`` images of a folder, evenly over their names.
-
-    Args:
-        frame_size: (height, width) of the data set's frames; the images must have this size or the network's.
+def from_folder(folder: Path, others: Sequence[Split], count: int, size: tuple[int, int]) -> CalibrationFrames:
+    """Take up to ``count`` images of a folder, evenly over their names. They may have any size, as what the live app shows.
 
     Raises:
-        DataError: no folder, no images, images of another size, noise, or images that are also in ``others``.
+        DataError: no folder, no images, an unreadable one, noise, or images that are also in ``others``.
     """
     if not folder.is_dir():
         raise DataError(f"no calibration folder {folder}; put images of the target's camera there, or leave calibration.folder out")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    listing = list_images(folder)
+    paths, notes = listing.paths, listing.notes()
     if not paths:
-        raise DataError(f"the calibration folder {folder} holds no images ({', '.join(sorted(SUFFIXES))}); put some there, or leave it out")
+        told = "".join(f"; {note}" for note in notes)
+        raise DataError(f"the calibration folder {folder} holds no images ({', '.join(IMAGES)}); put some there, or leave it out{told}")
     paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
+    headers = headers_of(paths)
+    tell([*notes, *turned_notes(str(folder), paths, headers), *shape_notes(str(folder), paths, headers, size)])
     digests, shrunk = [], []
     for path in paths:
         frame = read_frame(path)
-        if frame.shape[:2] not in (tuple(size), tuple(frame_size)):
-            raise DataError(
-                f"{path} is {frame.shape[0]}x{frame.shape[1]}; expected frames of {frame_size[0]}x{frame_size[1]} (the data set's) or "
-                f"{size[0]}x{size[1]} (the network's), because another size or shape gives other activations"
-            )
         _refuse_noise(frame, str(path))
         digests.append(_digest(frame))
         shrunk.append(_thumbnail(frame))

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import onnx
-import yaml
 from pydantic import Field
-from rich.table import Table
 
 from rdd_deploy import console, files
 from rdd_deploy.data.base import Split
@@ -243,7 +241,7 @@ def save_plan(path: Path, trial: Trial, passed: bool) -> None:
     }
     head = "# How this graph was quantised. Edit it and replay it: python -m rdd_deploy.export RUN --profile … --plan THIS_FILE\n"
     tree = trial.plan.model_copy(update={"result": result}).model_dump(mode="json")
-    files.write_text(path, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140))
+    files.write_text(path, head + files.yaml_text(tree))
 
 
 def load_plan(path: Path, profile: Profile) -> Plan:
@@ -261,19 +259,11 @@ def load_plan(path: Path, profile: Profile) -> Plan:
 
 def show_trials(trials: list[Trial], best: Trial, max_drop: float) -> None:
     """Print what was tried and the per-class change of the best."""
-    table = Table(title=f"INT8 against float, gate at {max_drop:g} points")
-    for column in ("tried", "mIoU %", "drop", "labels agree %"):
-        table.add_column(column, justify="left" if column == "tried" else "right")
-    for trial in trials:
-        own = trial.comparison
-        table.add_row(trial.what, f"{own.miou_pct:.2f}", f"{own.drop_pct:+.2f}", f"{own.agreement_pct:.2f}")
-    console.out.print(table)
-    classes = Table(title=f"IoU per class: {best.what}")
-    for column in ("class", "float %", "INT8 %", "change"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
-    for name, before, after in per_class(best.comparison):
-        classes.add_row(name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
-    console.out.print(classes)
+    figures = [(one.what, one.comparison.miou_pct, one.comparison.drop_pct, one.comparison.agreement_pct) for one in trials]
+    tried = [(what, f"{miou:.2f}", f"{drop:+.2f}", f"{agreement:.2f}") for what, miou, drop, agreement in figures]
+    console.show(f"INT8 against float, gate at {max_drop:g} points", console.table(("tried", "mIoU %", "drop", "labels agree %"), tried))
+    classes = [(name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}") for name, before, after in per_class(best.comparison)]
+    console.show(f"IoU per class: {best.what}", console.table(("class", "float %", "INT8 %", "change"), classes))
 
 
 def per_class(comparison: Comparison) -> list[tuple[str, float, float]]:

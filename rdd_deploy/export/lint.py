@@ -21,9 +21,8 @@ def lint(model: onnx.ModelProto, form: str | None, what: str = "the graph") -> N
     """
     problems = [*_interface(model), *_quantisers(model, form)]
     if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
         raise BundleError(
-            f"{what} isn't fit for its target ({form or 'float'} form), {len(problems)} finding(s); export it again:\n{lines}"
+            f"{what} isn't fit for its target ({form or 'float'} form), {len(problems)} finding(s); export it again:", *problems
         )
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 
-from rdd_deploy import console
+from rdd_deploy.console import progress
 from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.frames import resize_frame, resize_labels
 from rdd_deploy.metrics import Confusion
@@ -77,13 +76,13 @@ class Comparison:
 def reference_from(infer: Infer, split: Split, size: tuple[int, int], data: str, split_name: str) -> Reference:
     """Run the float network over a split."""
     reference = Reference(data, split_name, split, size, [], Confusion(split.task.classes))
-    with progress("float network", len(split)) as advance:
+    with progress("float network", len(split)) as bar:
         for index in range(len(split)):
             labels = infer(reference.blob(index))[0]
             truth = split.labels(index)
             reference.labels.append(labels)
             reference.confusion.add(truth, resize_labels(labels, truth.shape))  # type: ignore[arg-type]
-            advance()
+            bar.advance()
     return reference
 
 
@@ -92,7 +91,7 @@ def compare(infer: Infer, reference: Reference, what: str = "artifact") -> Compa
     confusion = Confusion(reference.split.task.classes)
     same = total = 0
     kept: list[Labels] = []
-    with progress(what, len(reference.labels)) as advance:
+    with progress(what, len(reference.labels)) as bar:
         for index, expected in enumerate(reference.labels):
             labels = infer(reference.blob(index))[0]
             truth = reference.split.labels(index)
@@ -100,7 +99,7 @@ def compare(infer: Infer, reference: Reference, what: str = "artifact") -> Compa
             kept.append(labels)
             same += int((labels == expected).sum())
             total += labels.size
-            advance()
+            bar.advance()
     return Comparison(confusion, 100 * same / total, reference, kept)
 
 
@@ -108,18 +107,3 @@ def compare_bundle(folder: Path, reference: Reference, **load: Any) -> Compariso
     """Run a bundle through its own runtime over the reference's frames."""
     with Runtime.load(folder, **load) as runtime:
         return compare(runtime.infer, reference, f"{runtime.backend} {runtime.precision}")
-
-
-class progress:  # reads as a function: with progress("…", n) as advance
-    """A progress bar on a terminal, silence elsewhere; yields what advances it."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._bar = Progress(console=console.out, transient=True, disable=not console.out.is_terminal)
-        self._task = self._bar.add_task(what, total=total)
-
-    def __enter__(self) -> Callable[[], None]:
-        self._bar.start()
-        return lambda: self._bar.advance(self._task)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

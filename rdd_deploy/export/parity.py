@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from rdd_deploy.cli import start
+
+    start("parity")
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -9,9 +14,9 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import onnx
 import typer
-from rich.table import Table
 
 from rdd_deploy import console, files
+from rdd_deploy.arguments import MAX_COUNT, finite, output_file
 from rdd_deploy.data.base import Split
 from rdd_deploy.errors import BundleError, DeviceError, GateError, MissingPackageError, missing_package
 from rdd_deploy.export.graph import initializers, load_graph
@@ -211,15 +216,15 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
 
 def show(ladder: Ladder) -> None:
     """Print the ladder and its verdict."""
-    table = Table(title=f"{ladder.bundle}: {ladder.images} images")
-    for column in ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", ""):
-        table.add_column(column, justify="left" if column in {"rung", "worst class", ""} else "right")
-    for rung in ladder.rungs:
-        table.add_row(
+    headings = ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", "")
+    rows = [
+        (
             rung.name, f"{rung.agreement_before_pct:.3f}", f"{rung.agreement_torch_pct:.3f}", f"{rung.miou_pct:.2f}", f"{rung.change_pct:+.2f}",
             f"{rung.worst_class} {rung.worst_change_pct:+.2f}", rung.finding or "holds",
-        )  # fmt: skip
-    console.out.print(table)
+        )
+        for rung in ladder.rungs
+    ]  # fmt: skip
+    console.show(f"{ladder.bundle}: {ladder.images} images", console.table(headings, rows, left=(0, 5, 6)))
     for one in ladder.worst:
         console.say(f"  {one.signal_to_noise_db:6.2f} dB  {one.tensor}")
     if ladder.worst:
@@ -237,9 +242,9 @@ def main(
     run: Annotated[Path | None, typer.Option(help="its run folder; default: the one it lies in")] = None,
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split to compare on")] = "val",
-    limit: Annotated[int | None, typer.Option(help="only the first so many frames")] = None,
-    max_drop: Annotated[float, typer.Option(help="points of mIoU that a rung may lose")] = 1.0,
-    json: Annotated[Path | None, typer.Option("--json", help="also write the result to this file")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
+    max_drop: Annotated[float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a rung may lose")] = 1.0,
+    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the result to this file")] = None,
 ) -> None:
     """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a rung breaks.
 
@@ -258,7 +263,3 @@ def main(
         files.write_json(json, values | {"not_finite": ladder.not_finite, "skipped": ladder.skipped, "broken": ladder.broken})
     if ladder.broken or ladder.not_finite:
         raise GateError(f"{bundle} doesn't say what torch says; see the table above")
-
-
-if __name__ == "__main__":
-    main()

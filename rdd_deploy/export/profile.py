@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Part, Positive, Size
+from rdd_deploy.places import beside
+from rdd_deploy.recipe import Batch, Count, Part, Place, Positive, Size
 from rdd_deploy.runtime.manifest import BackendName, Precision
 from rdd_deploy.schema import load_yaml, override_all, validated
 
@@ -17,7 +19,7 @@ Method = Literal["minmax", "percentile", "entropy", "mse"]
 Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "distil"]
 Images = Annotated[int, Field(ge=1, le=4096)]
 Percentile = Annotated[float, Field(gt=50, le=100)]
-Bins = Annotated[int, Field(ge=512)]
+Bins = Annotated[int, Field(ge=512, le=1 << 16)]
 Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 SHIPPED = Path(__file__).resolve().parents[2] / "export"
 PRECISIONS: dict[str, tuple[str, ...]] = {
@@ -43,14 +45,14 @@ class Calibration(Part):
     method: Method = "minmax"
     percentile: Percentile = Field(99.99, description="share of the values inside the range, in percent")
     bins: Bins = Field(2048, description="histogram bins over [-max, max]")
-    folder: str | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
+    folder: Place | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
 
 
 class Distil(Part):
     """The last remedy: the student is fine-tuned with its own rounding, towards what it says in float. Crops and seed are the recipe's."""
 
-    steps: Annotated[int, Field(ge=1)] = 200
-    batch: Annotated[int, Field(ge=1)] = 8
+    steps: Count = 200
+    batch: Batch = 8
     lr: Positive = Field(4e-4, description="the highest; it rises over the first tenth and falls to 0 in a line")
 
 
@@ -62,7 +64,7 @@ class Gate(Part):
         ["percentile", "mse", "bias_correction", "float_layers", "distil"], description="in the order they are tried"
     )
     float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
-    ranking_frames: Annotated[int, Field(ge=1)] = Field(16, description="train frames on which layers are ranked")
+    ranking_frames: Images = Field(16, description="train frames on which layers are ranked")
     distil: Distil = Distil()
 
 
@@ -76,7 +78,7 @@ class Engine(Part):
     compute_capabilities: list[Capability] = Field(
         default_factory=list, description="tensorrt-rtx: GPUs to build for, e.g. 8.6; tensorrt builds for its own"
     )
-    workspace_mib: Annotated[int, Field(ge=16)] | None = None
+    workspace_mib: Annotated[int, Field(ge=16, le=1 << 20)] | None = None
 
 
 class Profile(Part):
@@ -148,6 +150,9 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
     """
     path = find_profile(path)
     tree = load_yaml(path)
+    calibration = tree.get("calibration")
+    if isinstance(calibration, dict) and isinstance(folder := calibration.get("folder"), str):
+        tree["calibration"] = calibration | {"folder": beside(os.path.expanduser(folder), path)}
     problems = override_all(tree, overrides)
     tree.setdefault("name", path.stem)
     return validated(Profile, tree, path, problems)
@@ -155,7 +160,7 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
 
 def find_profile(path: str | Path) -> Path:
     """The file that a profile's name or path means."""
-    given = Path(path)
+    given = Path(os.path.expanduser(path))
     for candidate in (given, Path("export") / f"{given}.yaml", SHIPPED / f"{given}.yaml"):
         if candidate.is_file():
             return candidate

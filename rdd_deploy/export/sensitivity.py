@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
+from rdd_deploy.console import progress
 from rdd_deploy.data.base import Labels, Split
 from rdd_deploy.errors import BundleError
 from rdd_deploy.evaluate import spread
 from rdd_deploy.export.graph import INPUT, OUTPUT
-from rdd_deploy.export.measure import Infer, compare, progress, reference_from
+from rdd_deploy.export.measure import Infer, compare, reference_from
 from rdd_deploy.export.placement import multiply_adds, plan_of
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
@@ -38,13 +39,13 @@ def rank_layers(
     frames = spread(train, count)
     reference = reference_from(infer_onnx(model), frames, size, "train frames", "train")
     found = []
-    with progress("rank layers", len(layers)) as advance:
+    with progress("rank layers", len(layers)) as bar:
         for layer in layers:
             others = [other for other in layers if other != layer]
             alone = qdq_from_onnx(model, table, form, placement, others)
             measured = compare(infer_onnx(alone), reference, layer)
             found.append(Sensitivity(layer, measured.drop_pct, measured.agreement_pct, macs[layer] / total))
-            advance()
+            bar.advance()
     return sorted(found, key=lambda one: (-round(one.drop_pct, 2), one.agreement_pct))
 
 

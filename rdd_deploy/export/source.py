@@ -12,7 +12,7 @@ import onnx
 import torch
 
 from rdd_deploy.data.base import Frame, Labels, Split
-from rdd_deploy.data.from_recipe import data_provenance, open_data
+from rdd_deploy.data.from_recipe import data_at, data_provenance, open_data
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.evaluate import limited
 from rdd_deploy.export.graph import set_metadata
@@ -20,7 +20,7 @@ from rdd_deploy.export.measure import Infer, Reference, reference_from
 from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
 from rdd_deploy.files import sha256
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.models.weights import load_checkpoint
 from rdd_deploy.recipe import Data
 from rdd_deploy.run import RunFolder, find_run, git_commit, machine
 
@@ -74,8 +74,8 @@ class Source:
 
     def fine_tuned(self, path: Path) -> Source:
         """The run with the weights of a checkpoint that was fine-tuned from its own."""
-        segmenter, _ = load_segmenter(path, self.classes)
-        return replace(self, segmenter=segmenter.float(), fine_tuned_sha256=sha256(path), made={})
+        segmenter, _, fine_tuned_sha256 = load_checkpoint(path, self.classes)
+        return replace(self, segmenter=segmenter.float(), fine_tuned_sha256=fine_tuned_sha256, made={})
 
     def find_fine_tuned(self, wanted: str, places: Sequence[Path]) -> Source | None:
         """The run with the fine-tuned checkpoint of a hash; None where no place holds a checkpoint.
@@ -134,6 +134,5 @@ def open_source(path: Path | None, data_root: Path | None = None) -> Source:
     run = find_run(path)
     recipe = run.load_recipe()
     weights = run.weights()
-    segmenter, facts = load_segmenter(weights)
-    data = recipe.data if data_root is None else recipe.data.model_copy(update={"root": str(data_root)})
-    return Source(run, segmenter.float(), facts, data, sha256(weights))
+    segmenter, facts, weights_sha256 = load_checkpoint(weights)
+    return Source(run, segmenter.float(), facts, data_at(recipe.data, data_root), weights_sha256)

@@ -1,4 +1,4 @@
-"""``apps/live_segment.py``'s story: bundles, source, labels, screen, play, sum up."""
+"""``rdd-deploy live``'s story: bundles, source, labels, screen, play, sum up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Any
 import cv2
 
 from rdd_deploy import console
+from rdd_deploy.arguments import writable
 from rdd_deploy.cores import available_cores
+from rdd_deploy.data.from_recipe import label_ids
 from rdd_deploy.errors import DiskError, SourceError
-from rdd_deploy.files import write_json
+from rdd_deploy.files import check_file, remove_parts, write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel, Relay
@@ -28,11 +30,11 @@ from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.shot import Result
-from rdd_deploy.live.signals import StopRequest
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.window import Headless, Screen, Window, check_display
 from rdd_deploy.runtime import Segmenter
+from rdd_deploy.signals import StopRequest
 
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0
@@ -43,7 +45,7 @@ MAX_PARALLEL = 4
 
 
 def live(options: LiveOptions) -> int:
-    """Run the app; returns the exit code: 0, 130 after Ctrl-C, 143 after SIGTERM.
+    """Run the app; returns the exit code: 0, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Raises:
         RddError: anything the user can mend.
@@ -55,34 +57,30 @@ def live(options: LiveOptions) -> int:
     if not options.headless:
         check_display()
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
         segmenters = stack.enter_context(
             loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
         )
-        try:
-            source = open_source(
-                options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.say
-            )
-        except SourceError:
-            if stop.number is not None:  # a silent stream holds the opening for seconds, and who gave up wants no reason
-                return stop.exit_code
-            raise
+        source = open_source(
+            options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.say
+        )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
         if options.realtime and not source.live and source.fps is None:
             console.warn(f"{source.title} tells no rate of its own: it is played whole, not in real time")
             options = replace(options, realtime=False)
         clocked = source.live or options.realtime
-        recorder = (
-            Recorder(options.record, min(source.fps or RECORD_FPS, MAX_RECORD_FPS if clocked else math.inf), clocked)
-            if options.record
-            else None
-        )
+        recorder = _recorder(options.record, source, clocked) if options.record else None
         screen: Screen = Headless() if options.headless else Window("rdd_deploy")
         stack.callback(screen.close)
+        stop = stack.enter_context(StopRequest())  # until here a signal ends at once: there is nothing to finish
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
     _sum_up(record, recorder)
     return stop.exit_code
+
+
+def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:
+    fps = source.even_fps() if isinstance(source, Capture) else source.fps
+    return Recorder(path, min(fps or RECORD_FPS, MAX_RECORD_FPS if clocked else math.inf), clocked)
 
 
 def inferences_at_a_time(options: LiveOptions) -> int:
@@ -104,17 +102,13 @@ def _check_files(options: LiveOptions) -> None:
         if os.path.realpath(one) == os.path.realpath(other):
             raise DiskError(f"{first} and {second} are the same file, {other}; it would be overwritten, give {second} a name of its own")
     stats, save_to = options.stats, options.save_to
-    if stats is not None and (stats.is_dir() or not _writable(stats.parent)):
-        raise DiskError(f"can't write {stats}: it is a folder, or lies where nothing can be written; choose another name")
+    for folder in {save_to, *([stats.parent] if stats is not None else [])}:
+        with suppress(OSError):  # what a killed run left there may be somebody else's
+            remove_parts(folder)
+    check_file(stats)
     # The default folder may be missing or forbidden: most runs save nothing.
-    if save_to != LiveOptions.save_to and not _writable(save_to):
+    if save_to != LiveOptions.save_to and not writable(save_to):
         raise DiskError(f"can't save frames to {save_to}: it isn't a folder, or can't be written; choose another one with --save-to")
-
-
-def _writable(folder: Path) -> bool:
-    """Whether files can be written there; what is missing of the folder is made when it is needed."""
-    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
-    return place.is_dir() and os.access(place, os.W_OK)
 
 
 def _truth(options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]) -> tuple[LabelFolder | None, tuple[str, ...] | None]:
@@ -125,7 +119,7 @@ def _truth(options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]
             if segmenter.classes != classes:
                 name = segmenter.manifest.name
                 console.warn(f"bundle {number} {name} has other classes than bundle 1, whose ids the labels hold: no mIoU for it")
-        return LabelFolder(options.labels, source, len(classes), options.data_void), classes
+        return LabelFolder(options.labels, source, len(classes), options.data_void, label_ids(segmenters[0].manifest)), classes
     return None, source.classes if isinstance(source, Streets) else None
 
 
@@ -152,28 +146,31 @@ def _play(
     player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
     if relay is not None:
         relay.to = player.take
-    try:
-        with ExitStack() as ending:  # runs backwards: the recording first, a silent stream can hold the grabber for seconds
-            ending.callback(warn.sum_up)
-            ending.callback(_end, grabber, source)
-            ending.callback(inference.stop)
-            ending.callback(screen.close)
-            if recorder is not None:
-                ending.callback(recorder.close)
-            ending.callback(results.abandon)
-            gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
-            ending.callback(gc.unfreeze)
-            if inference.workers == 1:  # several read for themselves
-                grabber.start()
-            inference.start()
-            player.play(stop)
-    finally:
-        bad = grabber.bad + inference.bad
-        record = stats.record(source.title, source.live, player.drops, grabber.reconnects, bad, inference.workers)
+    record: dict[str, Any] = {}
+
+    def measured() -> None:
+        bad, workers = grabber.bad + inference.bad, inference.workers
+        record.update(stats.record(source.title, source.live, player.drops, grabber.reconnects, bad, workers))
         if options.stats is not None:
             write_json(options.stats, record)
+
+    with ExitStack() as ending:  # runs backwards: recording and stats first, a silent stream can hold the grabber for seconds
+        ending.callback(warn.sum_up)
+        ending.callback(_end, grabber, source)
+        ending.callback(measured)
+        ending.callback(inference.stop)
+        ending.callback(screen.close)
+        if recorder is not None:
+            ending.callback(recorder.close)
+        ending.callback(results.abandon)
+        gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
+        ending.callback(gc.unfreeze)
+        if inference.workers == 1:  # several read for themselves
+            grabber.start()
+        inference.start()
+        player.play(stop)
     if stop.number is None and not player.quit:
-        _check_end(options, source, stats.frames, bad)
+        _check_end(options, source, stats.frames, int(record["bad_frames"]))
     return record
 
 

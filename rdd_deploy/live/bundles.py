@@ -11,6 +11,7 @@ import numpy as np
 
 from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError
+from rdd_deploy.places import followed
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST
 
@@ -20,7 +21,7 @@ MAX_BUNDLES = 9
 
 def newest_bundle(folder: Path = EXPORTS) -> Path:
     """The bundle written last. Raises BundleError, naming the command that makes one."""
-    found = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(followed(folder).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise BundleError(
             f"there is no bundle in {folder}; make one with `python -m rdd_deploy.export --onnx`, or name one with --bundle FOLDER"

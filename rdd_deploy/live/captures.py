@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from urllib.parse import urlsplit
 import cv2
 
 from rdd_deploy import console
+from rdd_deploy.addresses import without_secrets
 from rdd_deploy.errors import SourceError
 from rdd_deploy.files import has_utf8_name
+from rdd_deploy.live.options import MAX_CAMERAS
 from rdd_deploy.live.shot import Shot
 
 OPEN_TIMEOUT_MS = 5000
@@ -24,8 +27,8 @@ READ_TIMEOUT_MS = 3000
 MAX_FPS = 1000
 """Streams without a rate claim more."""
 
-MAX_CAMERAS = 1000
-"""OpenCV takes the hundreds beyond for the choice of a back end, and crashes below 0."""
+MAX_EVEN_FPS, MAX_MULTIPLE, SCANNED = 60.0, 64, 600
+"""A recording's rate at most, where its source's frames come at odd times; so many times the source's own; found by so many frames."""
 
 LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
@@ -53,6 +56,7 @@ class Capture:
         self._opener, self._failure = opener, failure
         self._capture: Any = None
         self._index = 0
+        self._at_s: float | None = None
 
     def open(self) -> None:
         """Raises SourceError if the source can't be opened."""
@@ -77,7 +81,10 @@ class Capture:
         if not good:
             raise SourceError(f"frame {self._index} of {self.title} can't be decoded")
         index, self._index = self._index, self._index + 1
-        return Shot(frame, index, f"{index:06d}", grabbed if self.live else started, (time.perf_counter() - started) * 1e3)
+        at_ms = -1.0 if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        self._at_s = at_ms / 1e3 if at_ms >= 0 else None
+        capture_ms = (time.perf_counter() - started) * 1e3
+        return Shot(frame, index, f"{index:06d}", grabbed if self.live else started, capture_ms, at_s=self._at_s)
 
     def close(self) -> None:
         """May be called twice."""
@@ -91,36 +98,70 @@ class Capture:
         return (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))) if capture is not None else (0, 0)
 
     def short_by(self) -> int:
-        """So many frames fewer than the file promises were read; containers estimate, so a tenth is no loss."""
+        """So many frames fewer than the file promises were read; a tenth is no loss, as containers estimate.
+
+        Most take their length for it, times the rate. Where frames come at odd times that is no promise of how many there are.
+        """
         missing = (self.frames or 0) - self._index
-        return missing if not self.live and missing > (self.frames or 0) / 10 else 0
+        if self.live or missing <= (self.frames or 0) / 10:
+            return 0
+        reached = self._at_s * self.fps / (self.frames or 1) if self._at_s is not None and self.fps else 0.0
+        return missing if reached < 0.9 else 0
+
+    def even_fps(self) -> float | None:
+        """The rate at which a file of constant rate has room for every frame at its own time: a multiple of the source's own rate.
+
+        Found by the first frames' time stamps, without decoding them.
+        """
+        if self.live or self.fps is None:
+            return self.fps
+        times = self._time_stamps()
+        rates = [self.fps * times_faster for times_faster in range(1, max(1, min(MAX_MULTIPLE, int(MAX_EVEN_FPS / self.fps))) + 1)]
+        return next((rate for rate in rates if len({round((at - times[0]) * rate) for at in times}) == len(times)), rates[-1])
+
+    def _time_stamps(self) -> list[float]:
+        """Of the first packets, sorted, in seconds."""
+        packets, found = self._opener(), set()
+        if packets.isOpened() and packets.set(cv2.CAP_PROP_FORMAT, -1):
+            while len(found) < SCANNED and packets.grab():
+                found.add(packets.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
+        packets.release()
+        return sorted(found)
 
 
-def open_camera(index: int, size: tuple[int, int] | None) -> Capture:
-    """Camera number ``index``, asked for (width, height). Raises SourceError."""
-    if not 0 <= index < MAX_CAMERAS:
-        raise SourceError(f"got camera {index}, expected a number from 0 to {MAX_CAMERAS - 1}; 0 is the first camera")
+def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:
+    """A camera by its number or its device file, asked for (width, height). Raises SourceError."""
+    if isinstance(camera, int) and not 0 <= camera < MAX_CAMERAS:
+        raise SourceError(f"got camera {camera}, expected a number from 0 to {MAX_CAMERAS - 1}; 0 is the first camera")
 
     def opener() -> Any:
-        camera = cv2.VideoCapture(index)
-        if size and camera.isOpened():
-            camera.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-            camera.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # ignored by several back ends, which is why the grabber drains
-        return camera
+        device = cv2.VideoCapture(*_device(camera))
+        if size and device.isOpened():
+            device.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+            device.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        device.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # ignored by several back ends, which is why the grabber drains
+        return device
 
     found = ", ".join(str(path) for path in sorted(Path("/dev").glob("video*"))) or "none"
-    capture = Capture(
-        f"camera {index}",
-        True,
-        opener,
-        f"there is no camera {index} (devices found: {found}); plug it in, close the program that uses it, or pass --source",
-    )
+    title = f"camera {camera}"
+    if isinstance(camera, Path) and not has_utf8_name(camera):
+        raise SourceError(f"can't read the {title}: OpenCV takes no name that isn't UTF-8; rename it")
+    failure = f"there is no {title} (devices found: {found}); plug it in, close the program that uses it, or pass --source"
+    capture = Capture(title, True, opener, failure)
     capture.open()
     obtained = capture.size()
     if size is not None and obtained != size:
-        console.warn(f"asked camera {index} for {size[0]}x{size[1]}, it gives {obtained[0]}x{obtained[1]}")
+        console.warn(f"asked {title} for {size[0]}x{size[1]}, it gives {obtained[0]}x{obtained[1]}")
     return capture
+
+
+def _device(camera: int | Path) -> tuple[Any, ...]:
+    """What OpenCV opens. A link of /dev/v4l/by-id is followed anew each time: a camera that was unplugged may come back under another number."""
+    if isinstance(camera, int):
+        return (camera,)
+    if numbered := re.fullmatch(r"/dev/video(\d{1,3})", os.path.realpath(camera)):
+        return (int(numbered[1]),)
+    return (str(camera.absolute()), cv2.CAP_V4L2)  # under another name, as containers are given them
 
 
 def open_video(path: Path) -> Capture:
@@ -151,7 +192,15 @@ def open_stream(url: str) -> Capture:
         with _environment("OPENCV_FFMPEG_CAPTURE_OPTIONS", LIVE_OPTIONS):
             return cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
 
-    title = without_password(url)
+    if not has_utf8_name(Path(url)):
+        raise SourceError("the stream's address holds characters that aren't UTF-8; write them as %XX")
+    try:
+        urlsplit(url)
+    except ValueError:  # its message may hold the password, too
+        raise SourceError(
+            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
+        ) from None
+    title = without_secrets(url)
     options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
     failure = (
         f"can't open the stream {title}: no answer within {OPEN_TIMEOUT_MS // 1000} s, or not a video; check the address and the network"
@@ -177,21 +226,3 @@ def _environment(name: str, value: str) -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-def without_password(url: str) -> str:
-    """The address as it may be shown: what may be a secret (user and password, the query) replaced.
-
-    Raises SourceError, without the address, if it can't be taken apart.
-    """
-    try:
-        urlsplit(url)
-    except ValueError:  # its message may hold the password, too
-        raise SourceError(
-            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
-        ) from None
-    scheme, separator, rest = url.partition("://")
-    # By hand: a password with a slash in it, which should be %2F, would end the host for the parser, and be shown.
-    secret, at, rest = rest.rpartition("@")
-    rest, question, query = rest.partition("?")
-    return f"{scheme}{separator}{'***' * bool(secret)}{at}{rest}{question}{'***' * bool(query)}"

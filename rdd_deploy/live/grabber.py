@@ -16,6 +16,8 @@ from rdd_deploy.live.sources import Source
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 JOIN_S = 10.0
 """Longer than a silent stream can hold ``read`` or ``open`` (see captures)."""
+LONGEST_STEP_S = 60.0
+"""A longer one in a file's time stamps is a break in them, and isn't waited for."""
 MAX_BAD = 30
 """So many frames or masks in a row that can't be used end the run; a live source that gives such frames counts as lost."""
 
@@ -64,6 +66,7 @@ class Grabber:
         self._thread: threading.Thread | None = None
         self._interval = 1 / source.fps if realtime and not source.live and source.fps else 0.0
         self._due = 0.0
+        self._at_s: float | None = None
         self._stopping = threading.Event()
         self._running = threading.Event()
         self._running.set()
@@ -125,7 +128,9 @@ class Grabber:
     def _next(self) -> Shot | None:
         """The next usable frame; None at the end."""
         while not self._stopping.is_set():
-            self._pace()
+            if not self._running.is_set():
+                self._running.wait()
+                self._due = 0.0
             try:
                 shot = self._source.read()
             except SourceError as error:
@@ -137,6 +142,7 @@ class Grabber:
                 continue
             self._bad_in_a_row = 0
             if shot is not None:
+                shot = self._paced(shot)
                 return shot if self._labels is None else replace(shot, truth=self._truth(self._labels, shot))
             if self._mask_error is not None and not self._good_masks:
                 raise self._mask_error
@@ -159,15 +165,18 @@ class Grabber:
             self._bad_masks = 0
         return truth
 
-    def _pace(self) -> None:
-        if not self._running.is_set():
-            self._running.wait()
-            self._due = 0.0
-        if self._interval:
-            now = time.perf_counter()
-            # After a pause, or a frame that took longer than its turn, count from now instead of hurrying.
-            self._due = self._due + self._interval if now < self._due + 2 * self._interval else now
-            self._stopping.wait(max(0.0, self._due - now))
+    def _paced(self, shot: Shot) -> Shot:
+        """Hold a frame of a file until its time, by the file's own time stamps where it has them."""
+        if not self._interval:
+            return shot
+        step = shot.at_s - self._at_s if shot.at_s is not None and self._at_s is not None else self._interval
+        self._at_s = shot.at_s
+        now, due = time.perf_counter(), self._due + (step if 0 < step < LONGEST_STEP_S else self._interval)
+        # After a pause, or a frame that took longer than its turn, count from now instead of hurrying.
+        self._due = due if now < due + 2 * self._interval else now
+        wait = max(0.0, self._due - now)
+        self._stopping.wait(wait)
+        return replace(shot, grabbed_s=shot.grabbed_s + wait)
 
     def _reconnect(self) -> Shot | None:
         """Open the source again and again until it delivers a frame; None if stopped meanwhile."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from rdd_deploy.data.base import IGNORE, read_mask
-from rdd_deploy.errors import DataError, SourceError, missing_package
+from rdd_deploy.data.ids import IGNORE, Ids
+from rdd_deploy.data.image_file import Header
+from rdd_deploy.data.listing import MASKS, by_stem, list_images, stem
+from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.shot import Array, Shot
 from rdd_deploy.live.sources import Folder, Source
@@ -21,21 +23,25 @@ class LabelFolder:
         source: its names are compared with the masks' at once.
         classes: how many ids there are.
         void: mask values that count as void, beside 255.
+        recorded: what the mask values mean by the bundle's own data (``from_recipe.label_ids``); counts where ``void`` is empty.
 
     Raises:
         SourceError: the folder is missing, or its names don't match the source's.
+        DataError: two masks have one name.
     """
 
-    def __init__(self, folder: Path, source: Source, classes: int, void: tuple[int, ...]) -> None:
+    def __init__(
+        self, folder: Path, source: Source, classes: int, void: tuple[int, ...], recorded: Mapping[str, Any] | None = None
+    ) -> None:
         if not folder.is_dir():
             raise SourceError(f"there is no label folder {folder}; expected a folder of PNG index masks")
-        self._classes = classes
-        self._table = np.full(256, -1, np.int16)
-        self._table[:classes] = np.arange(classes)
-        self._table[[IGNORE, *void]] = IGNORE
-        masks = {path.stem: path for path in sorted(folder.glob("*.png"))}
+        meaning = recorded if recorded and not void else {"void_ids": (*void, IGNORE)}
+        self._ids = Ids(classes, **meaning, way_out="if they mean void, pass --data-void {values}")
+        masks = by_stem(list_images(folder, MASKS).paths)
+        self._headers: dict[str, Header | None] = {}
         if isinstance(source, Folder):
-            self._by_name = _matched(folder, masks, [path.stem for path in source.paths])
+            self._headers = dict(zip((path.stem for path in source.paths), source.headers, strict=True))
+            self._by_name = _matched(folder, masks, source.paths)
         elif isinstance(source, Capture) and not source.live:
             self._by_name = _numbered(folder, masks, source)
         else:
@@ -46,30 +52,27 @@ class LabelFolder:
         path = self._by_name.get(shot.name)
         if path is None:
             return None
-        try:
-            mask = read_mask(path)
-        except ImportError as error:
-            raise missing_package("pillow", "train", f"the palette mask {path}") from error
-        if mask.shape != shot.frame.shape[:2]:
-            raise DataError(f"{path} is of size {_size(mask)}, its frame {_size(shot.frame)}; give labels of the frames' size")
-        mapped = self._table[mask]
-        if (mapped < 0).any():
-            unknown = np.unique(mask[mapped < 0]).tolist()
-            void = " ".join(map(str, unknown))
-            raise DataError(
-                f"{path} holds the ids {unknown}, expected 0 to {self._classes - 1} or 255; if they mean void, pass --data-void {void}"
+        labels = self._ids.labels(path)
+        if labels.shape != shot.frame.shape[:2]:
+            head = self._headers.get(shot.name)
+            turned = (
+                f"; the frame is turned on reading, as its EXIF orientation {head.orientation} says"
+                if head and head.orientation > 1
+                else ""
             )
-        return mapped.astype(np.uint8)
+            raise DataError(f"{path} is of size {_size(labels)}, its frame {_size(shot.frame)}{turned}; give labels of the frames' size")
+        return labels
 
 
-def _matched(folder: Path, masks: dict[str, Path], names: list[str]) -> dict[str, Path]:
-    missing = [name for name in names if name not in masks]
+def _matched(folder: Path, masks: dict[str, Path], images: Sequence[Path]) -> dict[str, Path]:
+    """The images' names, as shots have them, with their masks."""
+    missing = [path.stem for path in images if stem(path) not in masks]
     if missing:
         raise SourceError(
-            f"{len(missing)} of {len(names)} images have no mask of the same name in {folder}, the first is {missing[0]}.png; "
+            f"{len(missing)} of {len(images)} images have no mask of the same name in {folder}, the first is {missing[0]}.png; "
             "give the folder whose names match"
         )
-    return masks
+    return {path.stem: masks[stem(path)] for path in images}
 
 
 def _numbered(folder: Path, masks: dict[str, Path], source: Capture) -> dict[str, Path]:

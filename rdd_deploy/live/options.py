@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from rdd_deploy.errors import RddError
 
+MAX_CAMERAS = 1000
+"""OpenCV takes the hundreds beyond for the choice of a back end, and crashes below 0."""
+
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What the command line says; see ``python apps/live_segment.py --help``."""
+    """What the command line says; see ``rdd-deploy live --help``."""
 
     bundles: tuple[Path, ...] = ()
     source: str | None = None
@@ -33,7 +37,8 @@ class LiveOptions:
 
 def parse_size(text: str) -> tuple[int, int]:
     """'640x480' -> (640, 480), width first. Raises RddError."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 32 <= int(width) <= 8192 and 32 <= int(height) <= 8192):
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text.lower())
+    width, height = (int(side) for side in match.groups()) if match else (0, 0)
+    if not (32 <= width <= 8192 and 32 <= height <= 8192):
         raise RddError(f"got the size '{text}', expected WIDTHxHEIGHT from 32x32 to 8192x8192, like 640x480")
-    return int(width), int(height)
+    return width, height

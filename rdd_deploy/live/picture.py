@@ -100,12 +100,12 @@ class Picture:
         return overlay.draw(frame, labels, canvas)
 
     def _status(self, result: Result, drops: int, paused: bool) -> list[str]:
-        """Lines for the panel, ASCII, short enough for a frame of 480 columns."""
+        """Lines for the panel; but for a long name short enough for a frame of 480 columns."""
         stats, many = self._stats, len(self._segmenters)
         lines = []
         for answer in result.answers:
             segmenter = self._segmenters[answer.bundle]
-            lines.append(f"{answer.bundle + 1}/{many} {segmenter.manifest.name[:28]}")
+            lines.append(f"{answer.bundle + 1}/{many} {segmenter.manifest.name}")
             parallel = f" x{segmenter.parallel}" if segmenter.parallel > 1 else ""
             lines.append(f"{segmenter.backend} {segmenter.precision} {segmenter.device}{parallel}")
         median, high = stats.age.recent(50, 95)

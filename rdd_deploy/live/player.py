@@ -17,11 +17,11 @@ from rdd_deploy.live.overlay import disagreement, step
 from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.shot import Array, Result
-from rdd_deploy.live.signals import StopRequest
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.window import ESCAPE, Screen
 from rdd_deploy.runtime import Segmenter
+from rdd_deploy.signals import StopRequest
 
 POLL_S = 0.02
 """How long the loop waits for a result before it looks at keys and signals."""
@@ -121,7 +121,7 @@ class Player:
         canvas = self._picture.draw(result, labels, self.drops) if labels is not None and drawn_on else None
         drawn = time.perf_counter()
         if canvas is not None:
-            self._deliver(canvas)
+            self._deliver(canvas, result.shot.at_s)
         now = time.perf_counter()
         self._stats.shown((drawn - drawing) * 1e3, (now - drawn) * 1e3, result.shot.grabbed_s)
 
@@ -130,10 +130,10 @@ class Player:
         size = (result.shot.frame.shape[0], result.shot.frame.shape[1])
         return [self._segmenters[answer.bundle].restore(answer.labels, size) for answer in result.answers]
 
-    def _deliver(self, canvas: Array) -> None:
+    def _deliver(self, canvas: Array, at_s: float | None = None) -> None:
         self._screen.show(canvas)
         if self._recorder is not None:
-            self._recorder.write(canvas, time.perf_counter())
+            self._recorder.write(canvas, time.perf_counter() if self._recorder.clocked else at_s)
             if self._recorder.full:
                 console.warn(f"the disk is almost full: {self._recorder.path} ends here, at frame {self._recorder.frames}")
                 self._recorder = None

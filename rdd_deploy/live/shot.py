@@ -20,6 +20,7 @@ class Shot:
         name: file stem, or the index as six digits.
         grabbed_s: ``time.perf_counter()`` when the source gave it, before it was decoded where the source tells these apart.
         capture_ms: what reading and decoding took.
+        at_s: when it is in a file, in seconds by the file's own time stamps; None where there are none.
         truth: labels uint8 (H, W) with 255 for void, where there are any.
     """
 
@@ -29,6 +30,7 @@ class Shot:
     grabbed_s: float
     capture_ms: float
     truth: Array | None = None
+    at_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from rdd_deploy.errors import SourceError
-from rdd_deploy.frames import read_image
-from rdd_deploy.live.captures import open_camera, open_stream, open_video, without_password
+from rdd_deploy.addresses import is_address, without_secrets
+from rdd_deploy.data.listing import IMAGES, headers_of, list_images, turned_notes
+from rdd_deploy.data.reader import read_image
+from rdd_deploy.errors import DataError, SourceError
+from rdd_deploy.live.captures import open_camera, open_stream, open_video
 from rdd_deploy.live.shot import Shot
 
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 STREETS_FPS = 30.0
 
 
@@ -43,9 +44,14 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self.title = folder.name or str(folder)
-        self.paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file()), key=natural)
+        listing = list_images(folder)
+        self.paths = sorted(listing.paths, key=natural)
+        left_out = listing.notes()
         if not self.paths:
-            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(sorted(IMAGES))}")
+            told = "".join(f"; {note}" for note in left_out)
+            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(IMAGES)}{told}")
+        self.headers = headers_of(self.paths)
+        self.notes = [*left_out, *turned_notes(str(folder), self.paths, self.headers)]
         self._index = 0
 
     def open(self) -> None:
@@ -57,10 +63,11 @@ class Folder:
         index, self._index = self._index, self._index + 1
         started = time.perf_counter()
         path = self.paths[index]
-        frame = read_image(path)
-        if frame is None:
-            raise SourceError(f"can't read the image {path}: it is empty, damaged or not an image")
-        return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)  # type: ignore[arg-type]
+        try:
+            frame = read_image(path)
+        except DataError as error:
+            raise SourceError(str(error)) from error
+        return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)
 
     def close(self) -> None:
         pass
@@ -104,7 +111,7 @@ def open_source(
     """Open what was asked for, or the first camera, or the streets.
 
     Args:
-        source: file, URL, folder or ``streets``.
+        source: file, URL, folder, device file of a camera, or ``streets``.
         camera: camera index; excludes ``source``.
         size: (width, height) asked of a camera or the streets.
         streets_live: the streets follow the clock.
@@ -114,7 +121,7 @@ def open_source(
         SourceError: it can't be read.
     """
     if source is not None and camera is not None:
-        raise SourceError(f"got --camera {camera} and --source {without_password(source)}; give one of them")
+        raise SourceError(f"got --camera {camera} and --source {without_secrets(source)}; give one of them")
     if camera is not None:
         return open_camera(camera, size)
     if source is None:
@@ -123,25 +130,35 @@ def open_source(
         return _streets(size, streets_live)
     if not source:
         raise SourceError("got an empty --source; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'")
+    path = Path(source)
+    if _is_device(path):
+        return open_camera(path, size)
     if size is not None:
-        raise SourceError(f"--size is for a camera or the streets; {without_password(source)} has its own size, leave the option out")
+        raise SourceError(f"--size is for a camera or the streets; {without_secrets(source)} has its own size, leave the option out")
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         return open_stream(source)
-    path = Path(source)
     if path.is_dir():
-        return Folder(path)
+        folder = Folder(path)
+        for note in folder.notes:
+            say(note)
+        return folder
     if not path.exists():
         hint = f"; for a camera: --camera {source}" if source.isdecimal() else ""
+        if is_address(source):
+            hint = "; the address of a stream begins like rtsp:// or http://"
         raise SourceError(
-            f"there is no {path}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
+            f"there is no {without_secrets(source)}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
         )
-    if camera_file := re.fullmatch(r"/dev/video(\d+)", source):
-        return open_camera(int(camera_file[1]), None)
     if not path.is_file():  # a pipe would hold OpenCV, and with it this process, until somebody writes
         raise SourceError(
             f"{path} is neither a file nor a folder; expected a video file, a folder of images, or an rtsp:// or http:// address"
         )
     return open_video(path)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a camera is meant: a device file, also by a link, or a name in /dev where nothing is, like that of an unplugged camera."""
+    return path.is_char_device() or (path.parts[:2] == ("/", "dev") and not path.exists())
 
 
 def _default(size: tuple[int, int] | None, streets_live: bool, say: Callable[[str], None]) -> Source:

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import sys
+from contextlib import suppress
 from typing import Any, Protocol
 
 import cv2
@@ -14,6 +15,8 @@ from rdd_deploy.errors import DeviceError
 from rdd_deploy.live.shot import Array
 
 ESCAPE = "\x1b"
+FIRST_PORT = 6000
+"""Of X servers over TCP: that of display 0."""
 SEQUENCE_S = 0.03
 """What an arrow key sends behind its ESC follows within this time, through ssh too."""
 
@@ -92,20 +95,20 @@ def check_display() -> None:
     display = os.environ.get("DISPLAY", "")
     if not display:
         raise DeviceError("there is no display (DISPLAY isn't set); pass --headless, or run it on a desktop")
-    host, _, number = display.partition(":")
+    host, colon, number = display.rpartition(":")
     number = number.partition(".")[0]
-    if not number.isdigit():
+    if not (colon and number.isascii() and number.isdecimal() and len(number) <= 5 and FIRST_PORT + int(number) < 1 << 16):
         raise DeviceError(f"DISPLAY is '{display}', expected something like :0; pass --headless, or set it")
     addresses: list[tuple[int, Any]] = [(socket.AF_UNIX, f"\0/tmp/.X11-unix/X{number}"), (socket.AF_UNIX, f"/tmp/.X11-unix/X{number}")]
     if host not in ("", "unix"):
-        addresses = [(socket.AF_INET, (host, 6000 + int(number)))]
+        addresses = [(socket.AF_INET, (host, FIRST_PORT + int(number)))]
     for family, address in addresses:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.settimeout(2)
             try:
                 probe.connect(address)
                 return
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a host that is no name
                 continue
     raise DeviceError(f"no X server answers at DISPLAY={display}; pass --headless, or run it on a desktop")
 
@@ -149,12 +152,16 @@ class Headless:
 
     def _typed(self, wait_s: float = 0.0) -> str:
         """One character from the terminal, empty without one."""
-        waiting = select.select([self._fd], [], [], wait_s)[0]
-        return os.read(self._fd, 1).decode(errors="ignore") if waiting else ""
+        try:
+            waiting = select.select([self._fd], [], [], wait_s)[0]
+            return os.read(self._fd, 1).decode(errors="ignore") if waiting else ""
+        except OSError:  # the terminal was closed; the signal that tells so comes in a moment
+            return ""
 
     def close(self) -> None:
         saved, self._saved = self._saved, None
         if saved is not None:
             import termios
 
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, saved)
+            with suppress(termios.error, OSError):  # a terminal that was closed meanwhile has nothing to be put back
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, saved)

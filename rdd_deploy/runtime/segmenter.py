@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +16,7 @@ from rdd_deploy import console
 from rdd_deploy.cores import check_threads
 from rdd_deploy.errors import BundleError, DeviceError, SourceError
 from rdd_deploy.frames import resize_frame, resize_labels
+from rdd_deploy.places import followed
 from rdd_deploy.runtime.backends import Backend, open_backend
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
@@ -26,6 +30,8 @@ class Segmenter:
 
     One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and
     more callers gain nothing. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
+
+    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it may load its own.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
@@ -35,10 +41,14 @@ class Segmenter:
         self.palette.setflags(write=False)
         self.input_size: tuple[int, int] = (manifest.input.height, manifest.input.width)
         self._backend: Backend | None = backend
+        self._gone: str | None = None
+        self._inside: dict[object, int] = {}
+        self._changed = threading.Condition()
         self._uniform = 0
         self._watching = threading.Lock()
         self.device: str = backend.device
         self.provider: str = backend.provider
+        _loaded.add(self)
 
     @classmethod
     def load(
@@ -71,7 +81,7 @@ class Segmenter:
         if parallel < 1 or parallel > (threads or parallel):
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
-        folder = Path(path)
+        folder = followed(Path(path))
         manifest = read_manifest(folder, verify=verify)
         backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel)
         try:
@@ -108,16 +118,14 @@ class Segmenter:
         """uint8 (1, h, w, 3) from ``prepare`` -> labels uint8 (1, h, w), class ids only.
 
         Raises:
-            BundleError: the model misbehaves.
+            BundleError: the model misbehaves, was closed, or was loaded by the process that this one was forked from.
             SourceError: the input is of another shape or type.
         """
-        if self._backend is None:
-            raise BundleError(f"the bundle '{self.manifest.name}' was closed; load it again before using it")
         if blob.shape != (1, *self.input_size, 3) or blob.dtype != np.uint8:
             raise SourceError(
                 f"got {blob.dtype}{list(blob.shape)}, expected uint8{[1, *self.input_size, 3]}; let `prepare` make it of a frame"
             )
-        labels = self._backend.infer(blob)
+        labels = self._run(blob)
         if labels.dtype != np.uint8 or labels.shape != (1, *self.input_size):
             raise BundleError(
                 f"the model of '{self.manifest.name}' gave {labels.dtype}{list(labels.shape)}, expected uint8{[1, *self.input_size]}; "
@@ -131,6 +139,23 @@ class Segmenter:
             )
         self._watch(labels, highest)
         return labels
+
+    def _run(self, blob: Array) -> Array:
+        """The backend's answer; the backend stays as long as somebody is in here."""
+        ticket = object()
+        try:
+            with self._changed:
+                if self._backend is None or self._gone is not None:
+                    raise BundleError(f"the bundle '{self.manifest.name}' was {self._gone}")
+                backend = self._backend
+                self._inside[ticket] = threading.get_ident()
+            return backend.infer(blob)
+        finally:
+            with self._changed:
+                self._inside.pop(ticket, None)
+                self._changed.notify_all()
+                if self._gone is not None and not self._inside:
+                    self._deactivate()
 
     def restore(self, labels: Array, size: tuple[int, int]) -> Array:
         """Labels uint8 (1, h, w) -> uint8 (height, width), by the nearest pixel centre (no half-pixel shift against the frame)."""
@@ -147,16 +172,47 @@ class Segmenter:
             )
 
     def close(self) -> None:
-        """Give the model, its memory and its device back; may be called twice."""
+        """Give the model, its memory and its device back; may be called twice, and by any thread.
+
+        Callers who are inside are waited for; later ones get a BundleError.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            self._gone = self._gone or "closed; load it again before using it"
+            # A signal's handler may close what its own thread is using: then that gives it back when it comes out.
+            self._changed.wait_for(lambda: all(who == me for who in self._inside.values()))
+            if not self._inside:
+                self._deactivate()
+
+    def _deactivate(self) -> None:
         backend, self._backend = self._backend, None
         if backend is not None:
             backend.deactivate()
+
+    def _abandon(self) -> None:
+        """In a process that was forked off: the backend's threads aren't here, and to end it would wait for them, so it is kept for ever."""
+        self._changed, self._watching, self._inside = threading.Condition(), threading.Lock(), {}
+        if self._backend is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._backend))
+            self._backend, self._gone = None, "loaded before this process was forked off; load it here, after the fork"
 
     def __enter__(self) -> Segmenter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+_loaded: weakref.WeakSet[Segmenter] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for segmenter in list(_loaded):
+        segmenter._abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 def check_frame(frame: object) -> None:

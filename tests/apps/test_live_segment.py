@@ -44,6 +44,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def start(*arguments: str, **popen: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(APP), *arguments]
+    popen |= {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}  # though the tests may run under nohup
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)  # type: ignore[call-overload,no-any-return]
 
 
@@ -76,7 +77,7 @@ def test_help_has_examples() -> None:
     code, out, _ = finish(start("--help"))
     assert code == 0
     assert "python apps/live_segment.py --camera 0" in out
-    assert "exit codes:" in out
+    assert "Exit codes:" in out
 
 
 def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], video: str) -> None:
@@ -96,15 +97,15 @@ def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], v
     ("arguments", "sentence"),
     [
         (["--source", "none.mp4"], "error: there is no none.mp4; expected a video file"),
-        (["--camera", "-1"], "error: got camera -1, expected a number from 0 to 999"),
+        (["--camera", "-1"], "error: invalid value for '--camera': "),
         (["--camera", "97"], "error: there is no camera 97 (devices found:"),
         (["--source", "streets", "--bundle", "nowhere"], "error: the bundle nowhere isn't there"),
         (["--source", "streets", "--size", "640"], "error: got the size '640', expected WIDTHxHEIGHT"),
         (["--source", "streets", "--device", "tpu"], "error: unknown device 'tpu'"),
         (["--source", "streets", "--labels", "."], "error: --labels goes with a video file or a folder"),
         (["--source", "streets", "--record", "x.gif"], "error: can't record to x.gif"),
-        (["--max-frames", "0"], "error: --max-frames is 0; expected 1 or more"),
-        (["--opacity", "2"], "error: --opacity is 2.0; expected 0 to 1"),
+        (["--max-frames", "0"], "error: invalid value for '--max-frames': "),
+        (["--opacity", "2"], "error: invalid value for '--opacity': "),
         (["--data-void", "11"], "error: --data-void says what masks mean, and there are none; give --labels, too, or leave it out"),
     ],
 )
@@ -125,7 +126,7 @@ def test_no_display_is_one_sentence(bundles: list[str]) -> None:
     assert "error: there is no display (DISPLAY isn't set); pass --headless" in err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_leave_a_playable_recording(tmp_path: Path, bundles: list[str], video: str, number: int, code: int) -> None:
     seen, stats = tmp_path / "out.mp4", tmp_path / "out.json"
     process = start("--source", video, "--realtime", "--bundle", bundles[0], "--headless", "--record", str(seen), "--stats", str(stats))
@@ -140,7 +141,12 @@ def test_signals_leave_a_playable_recording(tmp_path: Path, bundles: list[str], 
 
 def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    process = start("--source", "streets", "--headless", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    process = start(
+        "--source",
+        "streets",
+        "--headless",
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
     process.send_signal(signal.SIGINT)
@@ -155,7 +161,7 @@ def test_ctrl_c_while_a_stream_is_silent(bundles: list[str]) -> None:
         with camera.accept()[0]:
             process.send_signal(signal.SIGINT)
             code, _, err = finish(process)
-    assert (code, err) == (130, "")
+    assert (code, err) == (130, "interrupted\n")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ GREEN, GREY = "\x1b[1;32m", "\x1b[90m"
 def printed(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a wide terminal with colours gets."""
     file = StringIO()
-    monkeypatch.setattr(console, "out", Console(file=file, force_terminal=True, color_system="standard", width=300, highlight=False))
+    monkeypatch.setattr(console, "_out", Console(file=file, force_terminal=True, color_system="standard", width=300, highlight=False))
     show(benchmark)
     return file.getvalue()
 
@@ -44,7 +44,7 @@ def test_rows_of_another_machine_are_neither_chosen_nor_grey(monkeypatch: pytest
 
 def test_names_stay_apart_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     file = StringIO()
-    monkeypatch.setattr(console, "out", Console(file=file, force_terminal=True, color_system=None, width=60, highlight=False))
+    monkeypatch.setattr(console, "_out", Console(file=file, force_terminal=True, color_system=None, width=60, highlight=False))
     show(made_up.benchmark(made_up.row("onnxruntime-fp32", 30, 70), made_up.row("onnxruntime-int8", 10, 69, drop=1)))
     table = file.getvalue().replace("\n", "").replace(" ", "")
     names = "".join(line[:20].strip() for line in file.getvalue().splitlines()[1:])

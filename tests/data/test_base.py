@@ -1,100 +1,85 @@
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from toys import CLASSES, COLOURS, picture
+from toys import CLASSES, COLOURS, picture, write_data, write_pair
 
-from rdd_deploy.data.base import IGNORE, FileSplit, Task, read_frame, read_mask
+from rdd_deploy.data import open_split
+from rdd_deploy.data.base import FileSplit, Task
+from rdd_deploy.data.folder import open_folder
+from rdd_deploy.data.ids import Ids
 from rdd_deploy.errors import DataError
 
 TASK = Task(tuple(CLASSES), COLOURS)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
-def test_frames_are_rgb(tmp_path: Path, suffix: str) -> None:
-    frame, _ = picture(0)
-    path = tmp_path / f"frame{suffix}"
-    cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 100])
-    got = read_frame(path)
-    assert (got.dtype, got.shape) == (np.uint8, (64, 64, 3))
-    assert np.abs(got.astype(int) - frame).mean() < (25 if suffix == ".jpg" else 1e-9)
+def save_turned(path: Path, frame: np.ndarray, orientation: int) -> None:
+    """A frame whose EXIF orientation says that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(frame).save(path, exif=exif.tobytes(), quality=100, subsampling=0)
 
 
-def test_masks_by_index_however_they_are_stored(tmp_path: Path) -> None:
-    labels = (np.arange(64 * 64).reshape(64, 64) % 3).astype(np.uint8)
-    cv2.imwrite(str(tmp_path / "grey.png"), labels)
-    cv2.imwrite(str(tmp_path / "three.png"), np.repeat(labels[..., None], 3, 2))
-    palette = Image.fromarray(labels, mode="P")
-    palette.putpalette([200, 40, 40, 40, 200, 40, 40, 40, 200])
-    palette.save(tmp_path / "palette.png")
-    for name in ("grey", "three", "palette"):
-        assert (read_mask(tmp_path / f"{name}.png") == labels).all(), name
+def test_a_mask_of_the_size_as_stored_is_an_error_that_names_the_tag(tmp_path: Path) -> None:
+    write_data(tmp_path, height=48, width=64)
+    for path in ("train/train0002.png", "trainannot/train0002.png"):
+        (tmp_path / path).unlink()
+    frame, labels = picture(2, 48, 64)
+    save_turned(tmp_path / "train" / "train0002.jpg", frame, 6)
+    mask = tmp_path / "trainannot" / "train0002.png"
+    cv2.imwrite(str(mask), labels)
+    sentence = (
+        rf"train0002: the frame is 64x48, its mask 48x64, which is the frame's size as stored: its EXIF orientation is 6, so it is turned on "
+        rf"reading\. Turn the mask as well, or store the frame .*; mend {tmp_path}/train/train0002\.jpg or {mask}"
+    )
+    with pytest.raises(DataError, match=sentence):
+        open_folder(tmp_path, "train", CLASSES).labels(2)
+    cv2.imwrite(str(mask), np.ascontiguousarray(np.rot90(labels, -1)))
+    split = open_folder(tmp_path, "train", CLASSES)
+    assert (split.labels(2) == np.rot90(labels, -1)).all()
+    assert np.abs(split.frame(2).astype(int) - np.rot90(frame, -1)).mean() < 25
+    cv2.imwrite(str(mask), labels[:40])
+    with pytest.raises(DataError, match=r"train0002: the frame is 64x48, its mask 40x64; mend "):
+        open_folder(tmp_path, "train", CLASSES).labels(2)
 
 
-def write_grey_png(path: Path, labels: np.ndarray, bits: int) -> None:
-    """A greyscale PNG of 1, 2 or 4 bits a pixel; no library here writes all three."""
-    padded = np.pad(labels, ((0, 0), (0, -labels.shape[1] % (8 // bits))))
-    packed = np.packbits(np.unpackbits(padded[..., None], axis=2)[..., 8 - bits :].reshape(len(labels), -1), axis=1)
-    rows = b"".join(b"\0" + row.tobytes() for row in packed)
-    header = struct.pack(">IIBBBBB", labels.shape[1], labels.shape[0], bits, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_frames_that_are_turned_or_lie_across_are_told(tmp_path: Path, split: str) -> None:
+    for index in range(5):
+        write_pair(tmp_path, split, f"f{index}", *picture(index, 48, 64))
+    for index in (5, 6):
+        write_pair(tmp_path, split, f"f{index}", *picture(index, 64, 48))
+    save_turned(tmp_path / split / "f1.png", picture(1, 48, 64)[0], 3)
+    save_turned(tmp_path / split / "f2.png", picture(2, 48, 64)[0], 4)
+    notes = open_folder(tmp_path, split, CLASSES).notes((32, 48))
+    where = tmp_path / split
+    assert notes[0] == (
+        f"2 of 7 images in {where} are turned on reading, as their EXIF orientation says, the first is f1.png (orientation 3): masks must be "
+        "turned as well"
+    )
+    assert notes[1].startswith(
+        f"2 of 7 images in {where} are upright (portrait), the first is f5.png (64x48): stretched to the network's 32x48 like all others"
+    )
+    assert len(notes) == 2
+    assert open_folder(tmp_path, split, CLASSES).notes((48, 48))[1] == notes[1].replace("32x48", "48x48")
+    assert "5 of 7 images" in open_folder(tmp_path, split, CLASSES).notes((48, 32))[1]
+    assert len(open_folder(write_data(tmp_path / "other"), split, CLASSES).notes((48, 32))) == 0
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_masks_of_few_bits_keep_their_ids(tmp_path: Path, bits: int) -> None:
-    labels = (np.arange(9 * 13).reshape(9, 13) % 2**bits).astype(np.uint8)
-    write_grey_png(tmp_path / "mask.png", labels, bits)
-    assert (read_mask(tmp_path / "mask.png") == labels).all()
+def test_a_frame_that_is_no_image_breaks_no_notes(tmp_path: Path) -> None:
+    (write_data(tmp_path) / "train" / "train0001.png").write_bytes(b"x")
+    split = open_split("folder", tmp_path, "train", classes=CLASSES)
+    assert isinstance(split, FileSplit)
+    assert split.notes((64, 64)) == []
+    with pytest.raises(DataError, match=r"can't read the image .*train0001\.png: not an image"):
+        split.frame(1)
 
 
-def test_masks_that_are_none(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((8, 8), np.uint16))
-    with pytest.raises(DataError, match="type uint16; expected one 8-bit channel of class ids"):
-        read_mask(tmp_path / "deep.png")
-    with pytest.raises(DataError, match=r"can't read the mask .*lost.png: no such file"):
-        read_mask(tmp_path / "lost.png")
-    Image.fromarray(np.zeros((64, 64), np.uint8), mode="P").save(tmp_path / "cut.png")
-    whole = (tmp_path / "cut.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"can't read the mask .*cut.png"):
-        read_mask(tmp_path / "cut.png")
-
-
-@pytest.mark.parametrize("keep", [0.1, 0.5, 0.99])
-def test_a_jpeg_cut_short_is_refused(tmp_path: Path, keep: float) -> None:
-    path = tmp_path / "frame.jpg"
-    cv2.imwrite(str(path), picture(0)[0])
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(DataError, match="or the file is damaged"):
-        read_frame(path)
-    path.write_bytes(whole + b"the camera's own notes")
-    assert read_frame(path).shape == (64, 64, 3)
-
-
-def test_a_missing_frame(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match=r"can't read the image .*lost.png: no such file"):
-        read_frame(tmp_path / "lost.png")
-    assert capfd.readouterr().err == "", "OpenCV adds a warning of its own"
-
-
-def test_ids_are_mapped_and_checked(tmp_path: Path) -> None:
-    mask = np.array([[0, 1, 2, 11], [255, 2, 1, 0]], np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), mask)
-    pairs = [(tmp_path / "a.png", tmp_path / "a.png")]
-    got = FileSplit(TASK, pairs, [11, 255]).labels(0)
-    assert got.tolist() == [[0, 1, 2, IGNORE], [IGNORE, 2, 1, 0]]
-    assert got.dtype == np.uint8
-    with pytest.raises(DataError, match=r"a\.png holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\)"):
-        FileSplit(TASK, pairs, [255]).labels(0)
-    with pytest.raises(DataError, match=r"unknown class ids \[11, 255\]; expected 0 to 2 or a void id \(none\)"):
-        FileSplit(TASK, pairs, []).labels(0)
+def test_labels_come_through_the_ids(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 1, 2, 11]], np.uint8))
+    assert FileSplit(TASK, [(tmp_path / "a.png", tmp_path / "a.png")], Ids(3, void_ids=[11])).labels(0).tolist() == [[0, 1, 2, 255]]
 
 
 def test_tasks() -> None:

@@ -21,8 +21,8 @@ def test_layout_and_void(tmp_path: Path) -> None:
     [
         ("train", r"no CamVid train split in .*: expected the folders train/ and trainannot/ with PNG files, as in the folder CamVid of "),
         ("dev", "CamVid has no split 'dev'; expected train, val, test"),
-        ("val", "val holds no PNG files; expected CamVid's val frames"),
-        ("test", r"1 frames of .*test have no mask in .*testannot, e\.g\. a\.png"),
+        ("val", "val holds no images; expected files ending in \.png"),
+        ("test", r"1 of 1 frames in .*test have no mask in .*testannot, e\.g\. a\.png needs a\.png"),
     ],
 )
 def test_missing(tmp_path: Path, split: str, sentence: str) -> None:

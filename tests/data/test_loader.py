@@ -1,3 +1,4 @@
+import math
 import os
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from toys import CLASSES, write_data
 
 from rdd_deploy.data import open_split
-from rdd_deploy.data.loader import Batch, Crops, Frames, StepSampler, training_loader
+from rdd_deploy.data.ids import Ids
+from rdd_deploy.data.loader import Batch, Crops, Frames, Room, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.recipe import Augment
 
@@ -16,7 +18,7 @@ from rdd_deploy.recipe import Augment
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Frames:
     root = write_data(tmp_path_factory.mktemp("data"), train=7, val=1)
-    return Frames(open_split("folder", root, "train", classes=CLASSES), keep=True)
+    return Frames(open_split("folder", root, "train", classes=CLASSES), Room(math.inf))
 
 
 def batches(frames: Frames, workers: int, start: int = 0, seed: int = 3) -> list[Batch]:
@@ -92,10 +94,10 @@ def test_frames_are_read_once_where_they_are_kept(frames: Frames) -> None:
             reads.append(index)
             return super().frame(index)
 
-    split = Counting(frames.split.task, frames.split.pairs, [255])  # type: ignore[attr-defined]
-    for keep, expected in ((True, 1), (False, 3)):
+    split = Counting(frames.split.task, frames.split.pairs, Ids(3, void_ids=[255]))  # type: ignore[attr-defined]
+    for room, expected in ((Room(64 * 64 * 4), 1), (Room(64 * 64 * 4 - 1), 3), (None, 3)):
         reads.clear()
-        kept = Frames(split, keep)
+        kept = Frames(split, room)
         for _ in range(3):
             image, labels = kept[2]
         assert len(reads) == expected

@@ -74,29 +74,38 @@ def test_noise_is_refused() -> None:
 
 def test_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"no calibration folder {tmp_path / 'none'}; put images of the target's camera there"):
-        from_folder(tmp_path / "none", [], 4, SIZE, SIZE)
+        from_folder(tmp_path / "none", [], 4, SIZE)
     with pytest.raises(DataError, match=f"the calibration folder {tmp_path} holds no images"):
-        from_folder(tmp_path, [], 4, SIZE, SIZE)
+        from_folder(tmp_path, [], 4, SIZE)
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"{index}.png"), toys.picture(index, *SIZE)[0])
-    frames = from_folder(tmp_path, [], 2, SIZE, SIZE)
+    frames = from_folder(tmp_path, [], 2, SIZE)
     assert frames.names == ["0", "2"]
-    cv2.imwrite(str(tmp_path / "0.png"), toys.picture(0, 50, 50)[0])
-    with pytest.raises(DataError, match=r"0\.png is 50x50; expected frames of 64x96"):
-        from_folder(tmp_path, [], 3, SIZE, SIZE)
+
+
+def test_a_folder_of_any_frame_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The live app takes any, too."""
+    for index, (height, width) in enumerate(((50, 50), (120, 40), (480, 640))):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), toys.picture(index, height, width)[0])
+    (tmp_path / "._0.png").write_bytes(b"a Mac's notes")
+    frames = from_folder(tmp_path, [], 3, SIZE)
+    assert [frames.blob(index).shape for index in range(3)] == [(1, *SIZE, 3)] * 3
+    said = capsys.readouterr().err
+    assert f"1 of 3 images in {tmp_path} is upright (portrait), the first is 1.png (120x40): stretched to the network's 64x96" in said
+    assert f"1 hidden or system file in {tmp_path} passed over" in said
 
 
 def test_folder_with_frames_of_val_is_refused(tmp_path: Path) -> None:
     frames = [toys.picture(index, 120, 160)[0] for index in range(3)]
     val = Listed([(frame, np.zeros((120, 160), np.uint8)) for frame in frames])
     cv2.imwrite(str(tmp_path / "a.png"), toys.picture(7, 120, 160)[0][..., ::-1])
-    assert len(from_folder(tmp_path, [val], 4, SIZE, (120, 160))) == 1
+    assert len(from_folder(tmp_path, [val], 4, SIZE)) == 1
     cv2.imwrite(str(tmp_path / "b.png"), frames[2][..., ::-1])
     with pytest.raises(DataError, match=r"b\.png is also frame2 of the split that accuracy is measured on"):
-        from_folder(tmp_path, [val], 4, SIZE, (120, 160))
+        from_folder(tmp_path, [val], 4, SIZE)
     cv2.imwrite(str(tmp_path / "b.png"), cv2.resize(frames[2], (SIZE[1], SIZE[0]), interpolation=cv2.INTER_AREA)[..., ::-1])
     with pytest.raises(DataError, match=r"b\.png shows what frame2 of the split that accuracy is measured on shows; take it out"):
-        from_folder(tmp_path, [val], 4, SIZE, (120, 160))
+        from_folder(tmp_path, [val], 4, SIZE)
 
 
 def test_val_is_refused_in_full_whatever_is_measured(source: Source, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from cameras import Camera, MjpegCamera, RtspCamera
 from toy_bundle import toy_bundle, truth
+from vfr import timeline, write_vfr
 
 from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, RddError, SourceError
-from rdd_deploy.live import app, captures, grabber, inference, player
+from rdd_deploy.live import app, captures, grabber, inference, player, sources
 from rdd_deploy.live import bundles as bundles_module
 from rdd_deploy.live.app import live
 from rdd_deploy.live.options import LiveOptions, parse_size
@@ -559,8 +560,8 @@ def test_a_bad_frame_is_skipped(
     bad: np.ndarray,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    read = cv2.imread
-    monkeypatch.setattr(cv2, "imread", lambda path, *flags: bad if path.endswith("frame3.png") else read(path, *flags))
+    read = sources.read_image
+    monkeypatch.setattr(sources, "read_image", lambda path: bad if path.name == "frame3.png" else read(path))
     record = run(tmp_path, bundles[0], source=str(folder))
     assert (record["frames"], record["bad_frames"]) == (11, 1)
     assert "warning: frame frame3: got a frame of shape" in capsys.readouterr().err
@@ -644,7 +645,7 @@ def test_size_is_checked() -> None:
 def test_stats_that_cant_be_written_are_found_before_the_run(tmp_path: Path, bundles: tuple[Path, Path]) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "out.json"):
-        with pytest.raises(DiskError, match=r"can't write .*; choose another name"):
+        with pytest.raises(DiskError, match=r"can't write .*; (give the file's name as well|free some space or choose another folder)"):
             live(LiveOptions(bundles=(bundles[0],), source="streets", headless=True, stats=path))
     with pytest.raises(DiskError, match=r"can't save frames to .*; choose another one with --save-to"):
         live(LiveOptions(bundles=(bundles[0],), source="streets", headless=True, save_to=tmp_path / "file" / "x"))
@@ -678,3 +679,75 @@ def test_without_a_display(monkeypatch: pytest.MonkeyPatch, display: str, senten
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(DeviceError, match=f"{sentence}.*--headless"):
         check_display()
+
+
+TIMES = [0, 40, 80, 120, 500, 540, 1000, 1020, 1040, 1080, 1500, 1540]
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_a_recording_of_a_variable_rate_video_keeps_its_times(
+    tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realtime: bool
+) -> None:
+    monkeypatch.setattr(player.Picture, "draw", lambda _, result, *__, **___: np.ascontiguousarray(result.shot.frame))
+    source, seen = write_vfr(tmp_path / "odd.mkv", TIMES), tmp_path / "seen.mp4"
+    assert [at for at, _ in timeline(source)] == TIMES
+    record = run(tmp_path, bundles[0], source=str(source), record=seen, realtime=realtime, threads=2)
+    assert capsys.readouterr().err == ""  # fewer frames than the container estimates aren't a damage
+    found = {index: at for at, index in timeline(seen)}
+    if realtime:
+        assert record["seconds"] > 1.5
+        assert {0, 3, 4, 9, 10} <= set(found)  # some may be dropped, as a camera's are
+        assert all(found[index] == pytest.approx(TIMES[index], abs=150) for index in found)
+    else:
+        assert record["frames"] == len(TIMES) == len(found)
+        assert all(found[index] == pytest.approx(TIMES[index], abs=21) for index in found)
+
+
+def test_a_constant_rate_stays_what_it_is(video: Path, tmp_path: Path) -> None:
+    steady = sources.open_source(str(video), None, None, streets_live=False, say=print)
+    assert isinstance(steady, captures.Capture)
+    assert steady.even_fps() == steady.fps == 25.0
+    steady.close()
+    odd = captures.open_video(write_vfr(tmp_path / "odd.mkv", TIMES))
+    assert odd.even_fps() == 50.0
+    odd.close()
+
+
+def test_leftovers_of_killed_runs_are_swept(tmp_path: Path, bundles: tuple[Path, Path], video: Path) -> None:
+    """Of stats, recordings and saved pictures, each in its folder."""
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    for name in (".stats.json.4194305.part", ".seen.4194305.part.avi", "saved/.frame.png.4194305.part"):
+        (tmp_path / name).touch()
+    run(tmp_path, bundles[0], source=str(video), record=tmp_path / "seen.avi", save_to=saved, max_frames=1)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["saved", "seen.avi", "stats.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_a_pause_finishes_the_recording(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(app, "Headless", Screen)
+    Screen.script = {5: " "}
+    wait = player.Player._wait
+    monkeypatch.setattr(player.Player, "_wait", lambda self: (self._paused and os.kill(os.getpid(), number), wait(self))[1])
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        options = LiveOptions(
+            bundles=bundles[:1], source=str(video), headless=True, stats=tmp_path / "s.json", record=tmp_path / "seen.avi"
+        )
+        assert live(options) == 128 + number
+    finally:
+        signal.signal(number, before)
+    assert json.loads((tmp_path / "s.json").read_text())["frames"] == count(tmp_path / "seen.avi") >= 5
+
+
+def test_the_stats_are_there_before_a_silent_source_is_waited_for(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks to stop may kill a few seconds later."""
+    seen: list[bool] = []
+    stop = grabber.Grabber.stop
+    monkeypatch.setattr(grabber.Grabber, "stop", lambda self: (seen.append((tmp_path / "stats.json").is_file()), stop(self))[1])
+    run(tmp_path, bundles[0], source=str(video), realtime=True, max_frames=2)
+    assert seen == [True]

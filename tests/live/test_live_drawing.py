@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdd_deploy.live.hud import Hud, Panel, paste
+from rdd_deploy.live import hud
+from rdd_deploy.live.hud import Hud, Panel, drawable, fitted, paste
 from rdd_deploy.live.overlay import Overlay, disagreement, step
 from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.shot import Answer, Result, Shot
@@ -98,9 +99,9 @@ def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:
 
 def test_panel_is_drawn_once_per_text() -> None:
     panel = Panel()
-    first = panel.image(["a"], 0.5)
-    assert panel.image(["a"], 0.5) is first
-    assert panel.image(["b"], 0.5) is not first
+    first = panel.image(["a"], 0.5, 100)
+    assert panel.image(["a"], 0.5, 100) is first
+    assert panel.image(["b"], 0.5, 100) is not first
 
 
 def test_paste_from_the_far_side() -> None:
@@ -108,3 +109,28 @@ def test_paste_from_the_far_side() -> None:
     paste(canvas, np.full((2, 3, 3), 200, np.uint8), -1, -1)
     assert (canvas[8:, 7:] == 200).all()
     assert canvas.sum() == 200 * 18
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=120), st.integers(0, 500), st.booleans())
+def test_any_text_is_drawn_and_shortened_only_where_it_does_not_fit(text: str, room: int, every_letter: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if not every_letter:
+            patch.setattr(hud, "_ANY_LETTER", False)
+        shown = drawable(text)
+    assert every_letter or shown.isascii()
+    assert shown.isprintable()
+    line = fitted(shown, 0.5, room)
+    assert line == shown or hud._width(shown, 0.5) > room
+    assert hud._width(line, 0.5) <= max(room, hud._width("...", 0.5))
+    Hud().draw(np.zeros((90, 120, 3), np.uint8), [text], [text, "b", "c"], PALETTE, notice=text)
+
+
+def test_names_keep_both_ends_and_accents_without_unicode_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "1/2 camvid_effnet_lite0_half_onnxruntime-int8"
+    assert fitted(name, 0.38, 472) == name  # more than 28 letters, on a frame of 480 columns
+    short = fitted(name, 0.38, 120)
+    assert (short[:5], short[-5:]) == ("1/2 c", "-int8")
+    assert "..." in short
+    monkeypatch.setattr(hud, "_ANY_LETTER", False)
+    assert drawable("Stra\u00dfe \u017elut\u00e1 \u9053\x1b[31m\udcff") == "Strasse zluta <9053>?[31m?"

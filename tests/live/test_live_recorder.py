@@ -1,9 +1,15 @@
+import os
+import re
 from collections import namedtuple
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vfr import level, timeline
 
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.live import recorder
@@ -110,3 +116,74 @@ def test_unplayable_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: 
     with pytest.raises(DiskError, match="the recording isn't playable"):
         writer.close()
     assert not list(tmp_path.iterdir())
+
+
+TIMES = [0, 40, 80, 120, 500, 540, 1500, 1520, 1540, 1580, 2600, 2640]
+
+
+def test_times_of_a_video_are_kept(tmp_path: Path) -> None:
+    """Until a frame's own time the one before is seen."""
+    writer = Recorder(tmp_path / "out.avi", 50.0, clocked=False)
+    for index, at in enumerate(TIMES):
+        writer.write(np.full((48, 64, 3), level(index), np.uint8), 7.0 + at / 1e3)
+    writer.close()
+    assert timeline(tmp_path / "out.avi") == [(pytest.approx(at, abs=10), index) for index, at in enumerate(TIMES)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=40), st.sampled_from([5.0, 25.0, 60.0]))
+def test_no_time_is_off_by_more_than_the_rate_allows(steps: list[int], fps: float) -> None:
+    with TemporaryDirectory() as place:
+        writer = Recorder(Path(place) / "out.avi", fps, clocked=False)
+        written: list[int] = []
+        writer._open(CANVAS)
+        writer._put = lambda canvas: (written.append(int(canvas[0, 0, 0])), setattr(writer, "frames", len(written)))  # type: ignore[assignment]
+        at = 0
+        for index, step in enumerate([0, *steps]):
+            at += step
+            writer.write(np.full((48, 64, 3), index, np.uint8), at / 1e3)
+            if written[-1] == index:
+                assert abs((len(written) - 1) / fps - at / 1e3) <= max(0.5 / fps, recorder.AHEAD_S + 1 / fps) + 1e-6
+        writer._discard()
+
+
+def test_times_that_say_nothing_lose_no_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for times in ([0.0] * 9, [None] * 9, [9.0 - index for index in range(9)]):
+        writer = Recorder(tmp_path / "out.avi", 25.0, clocked=False)
+        for at in times:
+            writer.write(CANVAS, at)
+        assert writer.frames == 9
+        writer.close()
+    assert capsys.readouterr().err == ""
+    writer = Recorder(tmp_path / "out.avi", 25.0, clocked=False)
+    for at in (0.0, 0.04, 95443.7, 95443.74):
+        writer.write(CANVAS, at)
+    assert writer.frames == 4
+    writer.close()
+    assert "out.avi: nothing for 95444 s at frame 2; the recording goes on without that gap" in capsys.readouterr().err
+
+
+def test_killed_recordings_are_swept_and_running_ones_are_not(tmp_path: Path) -> None:
+    """Whatever process number either has: in containers all begin with 1."""
+    running = Recorder(tmp_path / "a.mp4", 25.0, clocked=False)
+    running.write(CANVAS, None)
+    (part,) = tmp_path.glob(".a.*.part.mp4")
+    assert re.fullmatch(rf"\.a\.{os.getpid()}\.[0-9a-f]{{16}}\.part\.mp4", part.name)
+    for name in (f".seen.{os.getpid()}.{'0' * 16}.part.mp4", ".seen.4194305.part.avi", f".x\n.1.{'a' * 16}.part.mkv"):
+        (tmp_path / name).touch()
+    mine = [f".seen.{os.getpid()}.part.mp4", ".notes.part.mp4", ".seen.12.part.gif", "seen.1.part.mp4"]
+    for name in mine:
+        (tmp_path / name).touch()
+    (tmp_path / f".link.1.{'b' * 16}.part.mp4").symlink_to(tmp_path / mine[0])
+    Recorder(tmp_path / "b.mp4", 25.0, clocked=False)
+    assert {path.name for path in tmp_path.iterdir()} == {part.name, *mine, f".link.1.{'b' * 16}.part.mp4"}
+    assert running.close()
+    assert frames(tmp_path / "a.mp4") == 1
+
+
+def test_a_long_name_can_be_recorded_to(tmp_path: Path) -> None:
+    path = tmp_path / ("\u00e4" * 120 + ".avi")
+    writer = Recorder(path, 25.0, clocked=False)
+    writer.write(CANVAS, None)
+    writer.close()
+    assert frames(path) == 1

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rdd_deploy.errors import DataError, SourceError
-from rdd_deploy.live import sources
-from rdd_deploy.live.captures import Capture, without_password
+from rdd_deploy.live import captures, sources
+from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.sources import Folder, Source, Streets, open_source
 
@@ -65,7 +65,7 @@ def test_bad_image_is_skipped(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "f" / "frame1.png").write_bytes(b"")
     source = open_(str(tmp_path / "f"))
     assert source.read() is not None
-    with pytest.raises(SourceError, match=r"can't read the image .*frame1.png: it is empty, damaged or not an image"):
+    with pytest.raises(SourceError, match=r"can't read the image .*frame1.png: the file is empty"):
         source.read()
     assert len(read_all(source)) == 10
 
@@ -126,12 +126,47 @@ def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatc
     assert source._capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 640
 
 
+@pytest.mark.parametrize("name", ["video7", "usb-Maker_Cam-video-index0", "cam\u00e4ra"])
+def test_a_device_file_is_a_camera(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By whatever name and link: live, asked for a size, and followed anew at every opening."""
+    opened: list[tuple[object, ...]] = []
+
+    class Device(FakeCamera):
+        def __init__(self, *arguments: object) -> None:
+            opened.append(arguments)
+            super().__init__(0)
+
+    node = tmp_path / name
+    node.symlink_to("/dev/null")  # the one device that every test machine has
+    monkeypatch.setattr(cv2, "VideoCapture", Device)
+    source = open_(str(node), size=(640, 480))
+    assert isinstance(source, Capture)
+    assert (source.live, source.title) == (True, f"camera {node}")
+    assert source._capture.asked[cv2.CAP_PROP_FRAME_HEIGHT] == 480
+    assert opened == [(str(node), cv2.CAP_V4L2)]
+    assert f"asked camera {node} for 640x480" in capsys.readouterr().err
+    monkeypatch.setattr(captures.os.path, "realpath", lambda _: "/dev/video3")
+    source.open()
+    assert opened[1:] == [(3,)]
+
+
+def test_a_device_that_is_not_there_is_said_so() -> None:
+    for name in ("/dev/video97", "/dev/v4l/by-id/usb-None-video-index0"):
+        for size in (None, (640, 480)):
+            with pytest.raises(SourceError, match=rf"there is no camera {name} \(devices found: "):
+                open_(name, size=size)
+
+
+@pytest.mark.parametrize("typed", ["rtsp:/me:secret@h/x", "me:secret@h/x", "http:me:secret@h", "RTSPS:/me:secret@h", "h/x?token=secret"])
+def test_a_malformed_address_is_told_without_its_secret(typed: str) -> None:
+    with pytest.raises(SourceError, match=r"there is no .*\*\*\*.*; the address of a stream begins like rtsp:// or http://") as caught:
+        open_(typed)
+    assert "secret" not in str(caught.value)
+
+
 def test_unreachable_stream_hides_its_password() -> None:
     with pytest.raises(SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"):
         open_("http://me:secret@127.0.0.1:9/x")
-    assert without_password("rtsp://h/x") == "rtsp://h/x"
-    assert without_password("rtsp://me:sec/ret#@h:1/x") == "rtsp://***@h:1/x"
-    assert without_password("http://h/x?user=me&password=secret") == "http://h/x?***"
 
 
 def test_odd_names_are_sorted(tmp_path: Path) -> None:
@@ -237,7 +272,9 @@ def test_labels_that_cant_be_used(folder: Path, tmp_path: Path) -> None:
     names = [f"frame{index}" for index in range(12)]
     shot = Folder(folder).read()
     assert shot is not None
-    with pytest.raises(DataError, match=r"holds the ids \[11\], expected 0 to 2 or 255; if they mean void, pass --data-void 11"):
+    with pytest.raises(
+        DataError, match=r"holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): if they mean void, pass --data-void 11"
+    ):
         LabelFolder(masks(tmp_path / "a", names, 11), Folder(folder), 3, ()).truth(shot)
     with pytest.raises(DataError, match="is of size 8x4, its frame 64x48"):
         LabelFolder(masks(tmp_path / "b", names, 1, (4, 8)), Folder(folder), 3, ()).truth(shot)

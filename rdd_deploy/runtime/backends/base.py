@@ -40,7 +40,7 @@ class Backend(Protocol):
 
 def parse_device(device: str) -> tuple[str, int | None]:
     """'auto', 'cpu', 'cuda' or 'cuda:1' -> (kind, index or None). Raises DeviceError."""
-    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d+)", device)
+    match = re.fullmatch(r"(auto|cpu|cuda)|cuda:(\d{1,4})", device)
     if not match:
         raise DeviceError(f"unknown device '{device}'; expected auto, cpu, cuda or cuda:N")
     return (match[1], None) if match[1] else ("cuda", int(match[2]))

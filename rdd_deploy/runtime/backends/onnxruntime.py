@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rdd_deploy import console, telemetry
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
 from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, PRECISION, check_parallel, check_precision, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import Manifest
@@ -49,6 +50,8 @@ class OnnxRuntimeBackend:
         except ImportError as error:
             raise missing_package("onnxruntime", "cpu", f"the bundle {folder}") from error
         self._ort: Any = onnxruntime
+        if sentence := telemetry.quiet_onnxruntime(onnxruntime):
+            console.warn(sentence)
         self._path = folder / manifest.model
         self._manifest = manifest
         self._threads, self._parallel = threads, parallel

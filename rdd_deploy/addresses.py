@@ -1,0 +1,64 @@
+"""Addresses of streams as they may be shown: what may be a secret is replaced, also where the address is malformed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+HIDDEN = "***"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]+|(?:rtsps?|rtmps?|https?|udp|tcp|tls|rtp|srt|s?ftp|mmsh?|file):", re.IGNORECASE)
+"""Two letters or more (one is a drive), with as many slashes as somebody typed; none only where it can't be a user's name."""
+_HOST = re.compile(r"(?:\d+(?:\.\d+){3}|\[[^\]]*\]|[\w.-]+:\d+)(?:[:/?#]|$)")
+_NAMED = re.compile(
+    r"((?:pass(?:word|wd|phrase)?|pwd|user(?:name)?|login|token|key|secret|auth\w*|credentials?|sig(?:nature)?|session\w*|code)\s*=)[^&;/?#]+",
+    re.IGNORECASE,
+)
+"""Some cameras take their password within the path."""
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is meant as an address rather than as a file's name; one that lies there under this name is a file."""
+    if os.path.exists(source.replace("\0", "")):
+        return False
+    return "@" in source or any(sign is not None for sign in (_SCHEME.match(source), _HOST.match(source), _NAMED.search(source)))
+
+
+def without_secrets(source: str) -> str:
+    """A source as it may be shown and written: user and password, query and fragment replaced by ``***``, the rest as it is.
+
+    Made for whatever a person types, not for valid URLs alone: a slash missing or too many, no scheme, one in upper case, special characters
+    in the password that should have been escaped. In doubt more is hidden. Names of files that exist are left alone.
+    """
+    if not is_address(source):
+        return source
+    scheme = match[0] if (match := _SCHEME.match(source)) else ""
+    secret, at, rest = source[len(scheme) :].rpartition("@")
+    if not at and not match and not _HOST.match(source):  # of a file that isn't there, as far as one can tell
+        return _hidden_values(source)
+    place, mark, behind = _split(rest)
+    host, slash, path = place.partition("/")
+    name, colon, port = host.rpartition(":")
+    if colon and "]" not in port and not (port.isdecimal() and len(port) <= 5):  # user:password of an address whose host was forgotten
+        host = f"{name if at else HIDDEN}:{HIDDEN}"
+    return f"{scheme}{HIDDEN * bool(secret)}{at}{_hidden_values(host + slash + path)}{mark}{HIDDEN * bool(behind)}"
+
+
+def _hidden_values(text: str) -> str:
+    return _NAMED.sub(lambda found: found[1] + HIDDEN, text)
+
+
+def without_secrets_of(words: Sequence[str], text: str) -> str:
+    """A sentence about a command line's mistake, without the secrets of any address that was given in it, in whatever place."""
+    values = {value for word in words for value in (word, word.partition("=")[2]) if value and without_secrets(value) != value}
+    for value in sorted(values, key=len, reverse=True):
+        for written in (value, repr(value)[1:-1], str(Path(value))):  # a path has no double slash
+            text = text.replace(written, without_secrets(value))
+    return text
+
+
+def _split(rest: str) -> tuple[str, str, str]:
+    """What stands before the first ``?`` or ``#``, that mark, and what is behind it."""
+    found = re.search(r"[?#]", rest)
+    return (rest[: found.start()], found[0], rest[found.end() :]) if found else (rest, "", "")

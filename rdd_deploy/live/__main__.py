@@ -1,0 +1,118 @@
+"""``rdd-deploy live``: show a bundle on a camera, video, stream, folder of images, or the procedural streets."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before the imports that take time
+    from rdd_deploy.cli import start
+
+    start("live")
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rdd_deploy.arguments import MAX_COUNT, finite, output_file, repeated
+from rdd_deploy.console import command
+from rdd_deploy.cores import MAX_THREADS
+from rdd_deploy.errors import RddError
+from rdd_deploy.live.options import MAX_CAMERAS, LiveOptions, parse_size
+
+SEVERAL = ("--bundle", "--data-void")
+"""Options that take several values, also behind one flag."""
+
+
+@command
+def _run(
+    camera: Annotated[int | None, typer.Option(metavar="N", min=0, max=MAX_CAMERAS - 1, help="camera number")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL|FOLDER|DEVICE|streets",
+            help="video file, rtsp:// or http:// stream, folder of images, device file of a camera (/dev/v4l/by-id/...), or 'streets'",
+        ),
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER...", help="up to nine; default: the newest of runs/latest/export")
+    ] = None,
+    split: Annotated[bool, typer.Option("--split", help="start in split view of the first two bundles")] = False,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="frame size asked of a camera or the streets; default: the camera's own, 480x360")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="index masks named like the images (or the video's frame numbers): running mIoU"),
+    ] = None,
+    data_void: Annotated[
+        list[int] | None, typer.Option(metavar="ID...", min=0, max=255, help="mask values that mean void, beside 255")
+    ] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="play a file at its own rate, dropping frames as a camera would")] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="no window")] = False,
+    stats: Annotated[Path | None, typer.Option(metavar="FILE.json", callback=output_file, help="write what was measured")] = None,
+    record: Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="write what is shown (.mp4, .mkv, .avi)")] = None,
+    save_to: Annotated[Path, typer.Option(metavar="FOLDER", help="where the key s saves frames")] = LiveOptions.save_to,
+    max_frames: Annotated[int | None, typer.Option(metavar="N", min=1, max=MAX_COUNT, help="stop after so many frames")] = None,
+    opacity: Annotated[float, typer.Option(min=0, max=1, callback=finite, help="of the colours")] = LiveOptions.opacity,
+    device: Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N")] = LiveOptions.device,
+    provider: Annotated[
+        str | None,
+        typer.Option(metavar="P", help="onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or OpenVINO device"),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=MAX_THREADS,
+            help="CPU threads of the network; default: the backend's choice. Up to four frames of a file share them",
+        ),
+    ] = None,
+) -> None:
+    """Show a bundle live: camera, video, stream, folder of images, or the procedural streets.
+
+    Examples (`rdd-deploy live` and `python -m rdd_deploy.live` are the same program):
+
+    - `python apps/live_segment.py` : the first camera, or the streets where there is none
+    - `python apps/live_segment.py --camera 0 --size 1280x720`
+    - `python apps/live_segment.py --source /dev/v4l/by-id/usb-Cam-video-index0 --size 1280x720`
+    - `python apps/live_segment.py --source drive.mp4 --bundle runs/a/export/onnxruntime-fp32 runs/a/export/onnxruntime-int8 --split`
+    - `python apps/live_segment.py --source rtsp://user:password@10.0.0.7/stream1 --record seen.mp4`
+    - `python apps/live_segment.py --source data/camvid/val --labels data/camvid/valannot --data-void 11 --headless --stats out.json`
+
+    Keys: 1-9 switch bundle, v split view, + and - opacity, s save a frame, space pause, h help, q or Esc quit
+    (with --headless the same keys work in the terminal).
+
+    Exit codes: 0 done, 2 something to mend (one sentence says what); 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP (a closed
+    terminal), with recording and stats finished.
+    """
+    if data_void and labels is None:
+        raise RddError("--data-void says what masks mean, and there are none; give --labels, too, or leave it out")
+    options = LiveOptions(
+        bundles=tuple(bundle or ()),
+        source=source,
+        camera=camera,
+        size=parse_size(size) if size else None,
+        labels=labels,
+        data_void=tuple(data_void or ()),
+        headless=headless,
+        realtime=realtime,
+        split=split,
+        opacity=opacity,
+        stats=stats,
+        record=record,
+        save_to=save_to,
+        max_frames=max_frames,
+        device=device,
+        provider=provider,
+        threads=threads,
+    )
+    from rdd_deploy.live.app import live
+
+    sys.exit(live(options))
+
+
+def main() -> None:
+    """Run on ``sys.argv``, and end with the exit code that the help names."""
+    sys.argv[1:] = repeated(sys.argv[1:], SEVERAL)
+    _run()

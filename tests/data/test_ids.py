@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pngs import optimised, stored
+from toys import COLOURS
+
+from rdd_deploy.data.ids import IGNORE, Ids
+from rdd_deploy.errors import DataError
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_ids_are_mapped_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.array([[0, 1, 2, 11], [255, 2, 1, 0]], np.uint8))
+    got = Ids(3, void_ids=[11, 255]).labels(path)
+    assert got.tolist() == [[0, 1, 2, IGNORE], [IGNORE, 2, 1, 0]]
+    assert got.dtype == np.uint8
+    with pytest.raises(
+        DataError, match=r"a\.png holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): say with data\.ids "
+    ):
+        Ids(3, void_ids=[255]).labels(path)
+    with pytest.raises(DataError, match=r"unknown class ids \[11, 255\]; expected 0 to 2 or a void id \(none\)"):
+        Ids(3).labels(path)
+    with pytest.raises(DataError, match=r"unknown class ids \[0, 1\]; expected 2, 11, 13 or a void id \(255\): pass --x 0 1"):
+        Ids(2, ids=[[2], [11, 13]], void_ids=[255], way_out="pass --x {values}").labels(path)
+
+
+def test_gaps_several_values_a_class_and_others_void(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.array([[0, 7, 11, 12, 26, 255]], np.uint8))
+    assert Ids(3, [[7], [11, 12], [26]], others_void=True).labels(path).tolist() == [[255, 0, 1, 1, 2, 255]]
+    assert Ids(2, [[0], [255]], others_void=True).labels(path).tolist() == [[0, 255, 255, 255, 255, 1]]
+    cv2.imwrite(str(path), np.array([[1, 2, 3, 0]], np.uint8))
+    assert Ids(3, [[1], [2], [3]], void_ids=[0]).labels(path).tolist() == [[0, 1, 2, 255]]
+
+
+def test_masks_of_sixteen_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.array([[0, 1000, 65535]], np.uint16))
+    assert Ids(2, [[0], [1000]], [65535]).labels(path).tolist() == [[0, 1, 255]]
+    with pytest.raises(DataError, match=r"unknown class ids \[1000, 65535\]"):
+        Ids(2, void_ids=[255]).labels(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_grey_mask_means_the_same_however_it_is_packed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Classes 0 to 5 and void as 8-bit grey, and as a palette of greys in any order."""
+    values = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, 255]), min_size=1, max_size=40))
+    mask = np.array([values], np.uint8)
+    order = data.draw(st.permutations(sorted(set(values))))
+    path = written(tmp_path_factory.mktemp("m") / "m.png", optimised(mask, order))
+    ids = Ids(6, void_ids=[255])
+    expected = np.where(mask == 255, IGNORE, mask)
+    moved = {grey for index, grey in enumerate(order) if index != grey}
+    if moved and moved <= {0, 255}:  # black and white, which may as well be colours for the eye
+        with pytest.raises(DataError, match="can mean two things"):
+            ids.labels(path)
+    else:
+        assert (ids.labels(path) == expected).all()
+
+
+def test_what_was_taken_for_ids_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = Ids(3, void_ids=[255])
+    mask = np.array([[0, 2, 2, 255]], np.uint8)
+    for name in ("a", "b"):
+        assert ids.labels(written(tmp_path / f"{name}.png", optimised(mask))).tolist() == mask.tolist()
+    said = capsys.readouterr().err
+    assert said.count("warning") == 1
+    assert f"{tmp_path}/a.png and maybe others in its folder" in said
+    assert "the grey levels [0, 2, 255] are taken as ids, not the numbers [0, 1, 2]" in said
+
+
+COLOURED = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
+
+
+@pytest.mark.parametrize(
+    ("palette", "ids", "expected"),
+    [
+        (COLOURED, Ids(4, void_ids=[255]), [0, 1, 2, 3]),
+        (COLOURED, Ids(4, [[3], [2], [1], [0]]), [3, 2, 1, 0]),
+        ([(0, 0, 0), (80, 80, 80), (160, 160, 160), (255, 255, 255)], Ids(4, void_ids=[255]), [0, 1, 2, 3]),  # greys for the eye
+        ([(0, 0, 0), (7, 7, 7), (11, 11, 11), (26, 26, 26)], Ids(3, [[7], [11], [26]], others_void=True), [255, 0, 1, 2]),
+        ([(3, 3, 3), (2, 2, 2), (1, 1, 1), (0, 0, 0)], Ids(4, void_ids=[255]), [3, 2, 1, 0]),
+        ([(0, 0, 0)] * 4, Ids(4, void_ids=[255]), [0, 1, 2, 3]),  # one grey for all: no ids were stored so
+        ([(i, i, i) for i in range(256)], Ids(4, void_ids=[255]), [0, 1, 2, 3]),
+    ],
+)
+def test_palettes(tmp_path: Path, palette: list[tuple[int, int, int]], ids: Ids, expected: list[int]) -> None:
+    numbers = np.array([[0, 1, 2, 3]], np.uint8)
+    for bits in (2, 4, 8):
+        if len(palette) <= 2**bits:
+            assert ids.labels(written(tmp_path / "a.png", stored(numbers, bits, palette))).tolist() == [expected], bits
+
+
+@pytest.mark.parametrize("content", [stored(np.array([[0, 1]]), 1, [(0, 0, 0), (255, 255, 255)]), stored(np.array([[0, 1]]), 1)])
+def test_black_and_white_is_never_guessed(tmp_path: Path, content: bytes) -> None:
+    """Class 1, or void? A program that makes files smaller writes the second, one that draws the first."""
+    path = written(tmp_path / "a.png", content)
+    sentence = (
+        r"a\.png can mean two things: it stores the numbers \[0, 1\] for the grey levels \[0, 255\], and both are ids of this data set; save it "
+        "as greyscale with 8 bits, or, where the numbers are meant, with a palette of colours"
+    )
+    with pytest.raises(DataError, match=sentence):
+        Ids(2, void_ids=[255]).labels(path)
+    assert Ids(2).labels(path).tolist() == [[0, 1]]
+    assert Ids(2, [[0], [255]]).labels(path).tolist() == [[0, 1]]
+    assert Ids(2, [[1], [0]]).labels(path).tolist() == [[1, 0]]
+
+
+def test_colour_palettes_of_a_library(tmp_path: Path) -> None:
+    labels = (np.arange(64 * 64).reshape(64, 64) % 3).astype(np.uint8)
+    palette = Image.fromarray(labels, mode="P")
+    palette.putpalette([value for colour in COLOURS for value in colour])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    assert (Ids(3, void_ids=[255]).labels(tmp_path / "palette.png") == labels).all()

@@ -1,25 +1,36 @@
-# make demo: the whole way on procedural streets. make test: all tests. Both install into .venv on first use.
+# make demo: the whole way on procedural streets. make test: all tests. Both install into .venv on first use, at the versions of
+# requirements/lock.txt. make lock: newer versions into the lock. make test-oldest, test-latest: the core of the tests at the ends of the ranges.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# tensorrt-rtx is x86-64 only; everything else installs everywhere.
+# tensorrt-rtx is x86-64 only; everything else installs everywhere. Other extras take the lock's versions, unhashed.
 EXTRAS ?= train,weights,cpu,rtx,openvino,dev
 
-.PHONY: install demo test lint format clean
+.PHONY: install lock demo test test-avx2 test-oldest test-latest lint format clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
-	touch $@
+$(VENV)/.installed: pyproject.toml requirements/lock.txt requirements/install.py
+	@test -x $(BIN)/python || { echo "environment $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python requirements/install.py $(EXTRAS)
+	@touch $@
+
+lock:
+	$(PYTHON) requirements/lock.py
 
 demo: install
 	$(BIN)/python -m rdd_deploy.demo
 
 test: install
 	$(BIN)/python -m pytest -m 'not slow and not gpu' tests
+
+# What depends on the CPU: no bf16 and no VNNI here, whatever the machine has.
+test-avx2: install
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python requirements/core.py
+
+# In environments of their own, .venv-oldest and .venv-latest.
+test-oldest test-latest: test-%: install
+	$(BIN)/python requirements/ends.py $*
 
 lint: install
 	$(BIN)/ruff check .
@@ -31,4 +42,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-latest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,6 +23,7 @@ from rdd_deploy.console import command
 from rdd_deploy.distill import distill_recipe
 from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.fit import Interrupted
+from rdd_deploy.forecast import in_words, seconds_to_come
 from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import find_recipe, load_recipe, option_hint
 from rdd_deploy.run import RUNS, RunFolder
@@ -54,6 +55,8 @@ def main(
     # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
     data = Prepared(recipe)
+    to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.task)))
+    console.say(f"to come on this machine: about {to_come}, from one measured step of each network")
 
     try:
         console.heading("1/5  a big teacher")

@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rdd_deploy import files, launchers
+from rdd_deploy import console, files, launchers
+from rdd_deploy.cores import has_native_bf16
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, Crops, Frames, LoadingError, StepSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
@@ -107,12 +109,27 @@ def _check_launched(fabric: Fabric, train: Train) -> None:
 
 
 def resolve_precision(precision: str, accelerator: str) -> Any:
-    """``auto`` is bf16 where the device computes in it (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), fp16 on older GPUs, else float32."""
+    """``auto`` is bf16 where the device itself computes in it (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), fp16 on older GPUs, else
+    float32."""
     if precision != "auto":
+        if is_emulated(precision, accelerator):
+            _warn_of_emulation()
         return precision
     if accelerator == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "32-true"
+    return "32-true" if is_emulated("bf16-mixed", accelerator) else "bf16-mixed"
+
+
+def is_emulated(precision: str, accelerator: str) -> bool:
+    """Whether this is bf16 on a CPU that doesn't multiply in it; PyTorch says that it is supported wherever there is AVX512."""
+    return precision == "bf16-mixed" and accelerator == "cpu" and not (has_native_bf16() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@cache
+def _warn_of_emulation() -> None:
+    """Once, however many networks are trained in turn."""
+    if launchers.process_rank() == 0:
+        console.warn("train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto")
 
 
 def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
@@ -324,7 +341,8 @@ def fit(
                     stopping,
                 )
     return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _measure(recipe, trainee, validation), "epochs": train.epochs, "steps": total,
-            "train_seconds": round(trainee.seconds, 1)}  # fmt: skip
+            "train_seconds": round(trainee.seconds, 1), "precision": str(fabric._precision.precision),
+            "emulated": is_emulated(str(fabric._precision.precision), fabric.device.type)}  # fmt: skip
 
 
 def _until_lost(loading: Iterator[Batch], save: Callable[[], None], trainee: Trainee) -> Iterator[Batch]:

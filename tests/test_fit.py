@@ -29,9 +29,10 @@ from toys import (
     write_story,
 )
 
+from rdd_deploy import fit as fit_module
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import DeviceError, DivergedError
-from rdd_deploy.fit import Loss, Story, fit, learning_rate_factor, make_fabric, resolve_precision
+from rdd_deploy.fit import Loss, Story, fit, is_emulated, learning_rate_factor, make_fabric, resolve_precision
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter, save_segmenter
 from rdd_deploy.prepare import Prepared
@@ -352,7 +353,36 @@ def test_gpu_means_cuda() -> None:
     assert one._precision.precision == other._precision.precision
 
 
-def test_precision_that_was_named_is_kept() -> None:
+def pretend_bf16(monkeypatch: pytest.MonkeyPatch, native: bool, torch_says: bool = True) -> None:
+    monkeypatch.setattr(fit_module, "has_native_bf16", lambda: native)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: torch_says)
+    fit_module._warn_of_emulation.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("native", "torch_says", "chosen"),
+    [(True, True, "bf16-mixed"), (False, True, "32-true"), (True, False, "32-true"), (False, False, "32-true")],
+)
+def test_auto_takes_bf16_only_where_the_cpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, torch_says: bool, chosen: str
+) -> None:
+    pretend_bf16(monkeypatch, native, torch_says)
+    assert resolve_precision("auto", "cpu") == chosen
+    assert make_fabric(Train(device="cpu"))._precision.precision == chosen
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_precision_that_was_named_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native: bool) -> None:
+    pretend_bf16(monkeypatch, native)
     assert resolve_precision("32-true", "cpu") == "32-true"
-    assert resolve_precision("auto", "cpu") in ("bf16-mixed", "32-true")
-    assert make_fabric(Train(device="cpu", precision="bf16-mixed"))._precision.precision == "bf16-mixed"
+    for _ in range(2):
+        assert make_fabric(Train(device="cpu", precision="bf16-mixed"))._precision.precision == "bf16-mixed"
+    expected = (
+        ""
+        if native
+        else ("warning: train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto\n")
+    )
+    assert capsys.readouterr().err == expected
+    assert is_emulated("bf16-mixed", "cpu") is not native
+    assert not is_emulated("bf16-mixed", "cuda")
+    fit_module._warn_of_emulation.cache_clear()

@@ -68,14 +68,11 @@ def test_same_labels_as_torch(graph: onnx.ModelProto, source: Source, segmenter:
 @pytest.mark.parametrize(
     "encoder",
     [
-        "tf_efficientnet_lite0",
-        "tf_mobilenetv3_large_minimal_100",
-        "mobilenetv4_conv_small",
         "test_efficientnet",
         "dla46_c",
         "test_nfnet",
         "test_mambaout",
-        "cait_xxs24_224",
+        "test_vit",
     ],
 )
 def test_other_encoders(encoder: str) -> None:

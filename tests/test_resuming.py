@@ -8,6 +8,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +134,14 @@ def test_every_key_of_a_state_is_needed(run: Run) -> None:
 
 def test_flipped_bits_and_cut_ends_of_a_state_are_noticed(run: Run) -> None:
     damaged = list(variants(run.whole, 60))
-    refused = 0
+    sentences = []
     for content in damaged:
         try:
             run.read(content)
         except RddError as error:
-            assert "\n" not in str(error)
-            refused += 1
-    assert refused >= len(damaged) - 6, "but for bits of the archive that mean nothing"
+            sentences.append(str(error))
+    assert not any("\n" in sentence for sentence in sentences)
+    assert len(sentences) >= len(damaged) - 6, "but for bits of the archive that mean nothing"
     assert len(run.read(run.whole).rows) == 2
 
 
@@ -159,10 +160,8 @@ def variants(content: bytes, count: int) -> Iterator[bytes]:
 def test_damaged_checkpoints_end_in_a_sentence(run: Run, tmp_path: Path) -> None:
     for content in variants(run.checkpoint, 30):
         (tmp_path / "a.safetensors").write_bytes(content)
-        try:
+        with suppress(RddError):  # any other error fails the test
             load_checkpoint(tmp_path / "a.safetensors")
-        except RddError as error:
-            assert str(error)
 
 
 def with_facts(run: Run, tmp_path: Path, change: Callable[[dict[str, Any]], Any], tensors: Any = None) -> Path:

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rdd_deploy import files
 from rdd_deploy.errors import BundleError
 from rdd_deploy.files import has_utf8_name, parse_json, sha256, write_json
+from rdd_deploy.files import read_file as read_bounded
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -212,7 +212,7 @@ def _load(folder: Path) -> Any:
             f"{folder} has no {MANIFEST}, so it isn't a bundle; give a folder that `python -m rdd_deploy.export --onnx` wrote"
         )
     try:
-        value = parse_json(files.read_file(path, LARGEST_MANIFEST))
+        value = parse_json(read_bounded(path, LARGEST_MANIFEST))
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate couldn't be printed
         return value
     except ValueError as error:

@@ -99,8 +99,6 @@ class Manifest(_Closed):
             raise ValueError(f"classes: got {twice[0]!r:.60} more than once, expected names that differ")
         if not all(name.strip() for name in self.classes):
             raise ValueError("classes: got an empty name, expected one for each class")
-        if self.metrics is not None and (strange := sorted(set(self.metrics.iou_pct) - set(self.classes))):
-            raise ValueError(f"metrics.iou_pct: {strange[0]!r:.60} isn't one of the classes")
         for file in (*self.files, self.model):
             _check_name(file)
         if self.model not in self.files:

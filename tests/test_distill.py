@@ -286,7 +286,7 @@ def test_a_teachers_damaged_state_is_trained_anew_unless_resuming_was_asked_for(
     expected = teacher.teacher.read_bytes()
     teacher.summary.unlink()
     teacher.state.write_bytes(teacher.state.read_bytes()[:-100])
-    with pytest.raises(RddError, match="can't resume from .*: the file is damaged"):
+    with pytest.raises(RddError, match=r"can't resume from .*: the file is damaged"):
         checkpoint_of(story, resume=True)
     assert checkpoint_of(story).read_bytes() == expected
     assert "it is trained from the beginning" in " ".join(capsys.readouterr().err.split())

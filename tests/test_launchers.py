@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import lightning_fabric.plugins.environments as fabrics
@@ -30,13 +29,12 @@ LSF = {"LSB_JOBID": "1", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_RANK": 
 
 
 @pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher's variables but the test's own."""
     words = ("SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "TORCHELASTIC_")
     for name in [name for name in os.environ if name.startswith(words) or name.endswith("RANK") or name == "WORLD_SIZE"]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(launchers, "_together", False)
-    yield
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
@@ -103,18 +105,23 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
-GRACE = 30
-"""Seconds that a loader's process lives on after SIGTERM."""
-
-
-def _left_to_the_parent(worker: int) -> None:
-    """A terminal or scheduler sends its signals to all of a command's processes: a loader's must live until the trainer has saved its state."""
+def _left_to_the_trainer(trainer: int, worker: int) -> None:
+    """In a loader's process: a terminal or scheduler sends its signals to all of a command's processes, but this one must live until the
+    trainer has saved its state. The trainer's own SIGTERM ends it.
+    """
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not ignored for good: the parent's last means against a process that hangs is SIGTERM, too
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_until_ended_by, args=(trainer,), daemon=True).start()
     Queue._on_queue_feeder_error = _HandedOver()  # type: ignore[attr-defined]
+
+
+def _until_ended_by(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 class _HandedOver:
@@ -161,5 +168,5 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     own = torch.Generator()
     return DataLoader(
         crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own,
-        collate_fn=_collated, worker_init_fn=_left_to_the_parent,
+        collate_fn=_collated, worker_init_fn=functools.partial(_left_to_the_trainer, os.getpid()),
     )  # fmt: skip

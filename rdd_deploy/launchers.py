@@ -82,9 +82,9 @@ def check(devices: int, nodes: int) -> None:
         if _number(size, 1) > 1:
             raise _unknown(size, _number(size), "the package mpi4py isn't installed" if (rank, size) in _MPI else "")
     local = _number("NODE_RANK", _number("GROUP_RANK")) * devices + _number("LOCAL_RANK")
-    size = _number("WORLD_SIZE", 1)
-    if "RANK" in os.environ and size > 1 and (local, wanted) != (_number("RANK"), size):
-        raise _unknown("WORLD_SIZE", size, "it sets RANK without torchrun's other variables")
+    world = _number("WORLD_SIZE", 1)
+    if "RANK" in os.environ and world > 1 and (local, wanted) != (_number("RANK"), world):
+        raise _unknown("WORLD_SIZE", world, "it sets RANK without torchrun's other variables")
 
 
 def _unknown(variable: str, size: int, why: str) -> DeviceError:

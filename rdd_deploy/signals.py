@@ -13,8 +13,6 @@ from typing import Any
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 HUP = int(getattr(signal, "SIGHUP", 0))
 """0 on Windows, which has none."""
-GRACE_S = 30
-"""How long a loader's process lives on after SIGTERM."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -77,12 +75,21 @@ def interrupting() -> Iterator[None]:
         _restore(before)
 
 
-def leave_to_parent(worker: int) -> None:
-    """In a loader's worker process: its parent decides when to end. Signals to the whole group, as terminals and clusters send them, reach both."""
+def leave_to_parent(parent: int) -> None:
+    """In a loader's process: terminals and clusters send their signals to all of a command's processes, but this one must live until its parent
+    has saved its state. The parent's own SIGTERM ends it.
+    """
     for number in filter(None, (INT, HUP)):
         signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not ignored for good: the parent's last means against a process that hangs is SIGTERM, too
-        signal.signal(TERM, lambda *_: signal.alarm(GRACE_S))
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {TERM})
+        threading.Thread(target=_until_ended_by, args=(parent,), daemon=True).start()
+
+
+def _until_ended_by(parent: int) -> None:
+    while signal.sigwaitinfo({TERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _handle(numbers: tuple[int, ...], act: Callable[[int], None]) -> dict[int, Any]:

@@ -35,7 +35,6 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(words) or name.endswith("RANK") or name == "WORLD_SIZE"]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(launchers, "_together", False)
-    return
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -142,8 +143,8 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
-def _begin_worker(worker: int) -> None:
-    leave_to_parent(worker)
+def _begin_worker(trainer: int, worker: int) -> None:
+    leave_to_parent(trainer)
     Queue._on_queue_feeder_error = _HandedOver()  # type: ignore[attr-defined]
 
 
@@ -190,5 +191,6 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=_collated, worker_init_fn=_begin_worker,
+        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=_collated,
+        worker_init_fn=functools.partial(_begin_worker, os.getpid()),
     )  # fmt: skip

@@ -162,6 +162,7 @@ def _load_by_name(encoder: nn.Module, state: dict[str, Tensor], where: str) -> N
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"no weights file {path}; put it there, or set weights to imagenet, none or another file")
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
@@ -178,7 +179,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no plain state dict (names to tensors)")
     check_finite(state, str(path))
-    return state
+    return dict(state)
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:

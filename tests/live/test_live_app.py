@@ -107,7 +107,7 @@ def test_bad_masks_in_a_row_end_the_run(tmp_path: Path, bundles: tuple[Path, Pat
     masks.mkdir()
     for index in range(40):
         cv2.imwrite(str(masks / f"{index}.png"), np.full((48, 64), 7 if index else 0, np.uint8))
-    with pytest.raises(DataError, match=r"30\.png holds the ids \[7\]"):
+    with pytest.raises(DataError, match=r"30\.png holds unknown class ids \[7\]"):
         run(tmp_path, bundles[0], source=str(video), labels=masks)
     assert json.loads((tmp_path / "stats.json").read_text())["frames"] == 30
 

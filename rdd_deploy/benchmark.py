@@ -27,8 +27,8 @@ from rdd_deploy.benchmarking.terminal import show
 from rdd_deploy.console import command
 from rdd_deploy.cores import MAX_THREADS, available_cores
 from rdd_deploy.data import DATASETS, open_split
-from rdd_deploy.data.base import Split
-from rdd_deploy.data.from_recipe import OtherClassesError, open_recorded
+from rdd_deploy.data.base import FileSplit, Split
+from rdd_deploy.data.from_recipe import OtherClassesError, open_recorded, tell
 from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, missing_package
 from rdd_deploy.files import check_writable, remove_parts
 from rdd_deploy.report import write_report
@@ -78,6 +78,8 @@ def open_images(candidates: Sequence[Candidate], data: Path | None, name: str | 
             )
         options = {"classes": manifest.classes, "palette": manifest.palette}
     opened: Split = open_split(name, data or Path("data") / name, split, **options)
+    if isinstance(opened, FileSplit):
+        tell(opened.notes())
     return name, Images(opened, limit)
 
 

@@ -10,6 +10,7 @@ import errno
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
@@ -36,7 +37,7 @@ from rich.text import Text
 from typing_extensions import Self
 
 from rdd_deploy import faults, launchers, places, signals
-from rdd_deploy.addresses import without_secrets_of
+from rdd_deploy.addresses import without_secrets, without_secrets_of
 from rdd_deploy.arguments import check_words
 from rdd_deploy.errors import RddError
 from rdd_deploy.text import shown
@@ -230,13 +231,28 @@ class progress:  # reads as a function: with progress("…", n) as bar
 @contextmanager
 def _heard() -> Iterator[None]:
     """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
+    for descriptor in range(3):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     try:
         yield
     except SystemExit as ended:
         if ended.code in (0, None):
             _check_heard()
         raise
+    except Exception:
+        sys.excepthook = _traceback  # only now: typer puts its own there
+        raise
     _check_heard()
+
+
+def _traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug's traceback, in which names from outside are text as well."""
+    for text in traceback.format_exception(kind, error, trace):
+        for line in text.rstrip("\n").split("\n"):
+            tell(line)
 
 
 def _check_heard() -> None:
@@ -268,6 +284,17 @@ def run(app: Callable[..., Any]) -> None:
         sys.exit(told.exit_code)
 
 
+def _got(error: Any) -> str:
+    """The refused value, where the library's sentence names the option alone."""
+    names, words = getattr(getattr(error, "param", None), "opts", ()), sys.argv[1:]
+    values = [
+        word.partition("=")[2] if "=" in word else next_
+        for word, next_ in zip(words, [*words[1:], ""], strict=True)
+        if word.partition("=")[0] in names
+    ]
+    return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
+
+
 def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "") -> Callable[[], None]:
     """Make ``main()`` of a module from its one command function.
 
@@ -292,8 +319,7 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
             code = app(standalone_mode=False)
         except _ClickException as error:
             raise RddError(_sentence(error, hint)) from error
-        if code:
-            sys.exit(code)
+        sys.exit(code or 0)
 
     @functools.wraps(function)
     def main() -> None:
@@ -304,6 +330,6 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
 
 def _sentence(error: Any, hint: Callable[[str], str]) -> str:
     """What is wrong with the words of a command line."""
-    message = error.format_message().rstrip(". ")
+    message = error.format_message().rstrip(". ") + _got(error)
     near = hint(getattr(error, "option_name", ""))
     return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}--help lists what there is"

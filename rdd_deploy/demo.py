@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rdd_deploy import console
+from rdd_deploy import console, files
 from rdd_deploy.console import command
 from rdd_deploy.distill import distill_recipe
 from rdd_deploy.errors import RddError, RecipeError
@@ -84,7 +84,7 @@ def export(run: RunFolder) -> Path:
 
 def evaluate_without_torch(bundle: Path) -> dict[str, Any]:
     """Evaluate a bundle in a process in which torch can't be imported, as on the edge; returns what it measured."""
-    target = bundle.parent / f".{bundle.name}.evaluation.json"
+    target = files.temporary_beside(bundle)
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from rdd_deploy.evaluate import main\n"

@@ -23,8 +23,9 @@ import typer
 from rdd_deploy import console, files
 from rdd_deploy.arguments import MAX_COUNT, output_file
 from rdd_deploy.cores import MAX_THREADS, check_threads
-from rdd_deploy.data.base import Frame, Labels, Split
+from rdd_deploy.data.base import Frame, Labels, Split, frame_paths
 from rdd_deploy.data.from_recipe import data_at, open_data, open_recorded
+from rdd_deploy.data.jpeg import sound
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
@@ -49,6 +50,12 @@ class Chosen(Split):
     def __init__(self, split: Split, indices: Sequence[int]) -> None:
         self.inner, self.task, self.indices = split, split.task, indices
         self.names = [split.names[i] for i in indices]
+
+    @property
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """The files of those that have any."""
+        pairs = getattr(self.inner, "pairs", None)
+        return [pairs[i] for i in self.indices] if pairs else []
 
     def frame(self, index: int) -> Frame:
         return self.inner.frame(self.indices[index])
@@ -161,7 +168,7 @@ def metrics_of(evaluated: Evaluated) -> Metrics:
 
 
 def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:
-    with console.progress(f"evaluate {what}", len(split)) as bar:
+    with sound(frame_paths(split)), console.progress(f"evaluate {what}", len(split)) as bar:
         return evaluate_split(predict, split, batch, bar.advance)
 
 

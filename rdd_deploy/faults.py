@@ -40,7 +40,7 @@ _KILLED = "a process of the data loader was killed, most often because the machi
 
 _WORDS = {
     r"(?:CUDA|HIP|XPU|MPS backend) out of memory|CUDA error: out of memory|CU(?:BLAS|DNN|SOLVER)_STATUS_ALLOC_FAILED": f"the GPU's memory is full; {_GPU}",
-    r"[Tt]oo many open files": f"too many open files; {_FILES}",
+    r"[Tt]oo many open files|items of ancdata": f"too many open files; {_FILES}",
     r"</torch_\w+>|shared memory (?:object|limit)|shared memory\(shm\)|out of shared memory|Bus error|/dev/shm": (
         f"shared memory (/dev/shm{{size}}) is too small for what the loader's processes hand over; {_SHARED}"
     ),

@@ -23,7 +23,7 @@ from rdd_deploy.text import shown
 
 _PART = re.compile(r"\.(\d+)(?:-[0-9a-f]+)?\.part(?:\.\w+)?$")
 """How the name of a part ends: its process, then what nobody can guess."""
-_MIB = 1 << 20
+_PROBE = 64 << 10
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:
@@ -56,9 +56,9 @@ def replacing(path: Path) -> Iterator[Path]:
             yield path
             return
         part = temporary_beside(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
             try:
                 yield part
                 if not os.path.samestat(os.fstat(made), os.lstat(part)):
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.close(made)
             os.replace(part, path)
         finally:
-            with suppress(OSError):  # where the folder itself couldn't be made there is nothing to remove, and the error says more
+            with suppress(OSError):  # the error itself says more
                 part.unlink(missing_ok=True)
 
 
@@ -88,22 +88,22 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def check_writable(path: Path) -> None:
     """Find out before the work whether a file, or files in a folder, can be written there later; leaves nothing behind. Raises DiskError.
 
-    A file of a MiB is written and removed, in ``path`` if it is a folder, else in the nearest folder above that is there: permissions alone
+    A file of 64 KiB is written and removed, in ``path`` if it is a folder, else in the nearest folder above that is there: permissions alone
     know nothing of file systems that are full or read-only.
     """
     path = Path(path)
     with _disk_errors(path):
-        place = Path(os.path.realpath(path))
+        place = target = Path(os.path.realpath(path))
         while not place.is_dir():
+            if place.exists() and place != target:
+                raise OSError(errno.ENOTDIR, f"{place} is no folder")
             if place.exists() and not place.is_file():
                 return  # a device or pipe
-            if place.exists() and place != Path(os.path.realpath(path)):
-                raise OSError(errno.ENOTDIR, f"{place} is a file")
             place = place.parent
         probe = temporary_beside(place / "probe")
         try:
             with probe.open("xb") as file:
-                file.write(bytes(_MIB))
+                file.write(bytes(_PROBE))
                 file.flush()
                 os.fsync(file.fileno())
         finally:

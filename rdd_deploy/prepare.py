@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rdd_deploy import console, files, launchers
+from rdd_deploy import console, faults, files, launchers
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
@@ -119,6 +119,8 @@ def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
         with torch.inference_mode():
             segmenter.eval()(torch.zeros(1, 3, *size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if told := faults.told(error):
+            raise told from error
         return (str(error).splitlines() or [type(error).__name__])[0]
     return ""
 
@@ -171,7 +173,8 @@ def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> Iterator[Ru
 
 def _opened(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
     folder = RunFolder(runs / name)
-    files.remove_parts(folder.path)
+    for place in (folder.path, runs):
+        files.remove_parts(place)
     if resume and folder.state.is_file():
         return folder
     if resume:

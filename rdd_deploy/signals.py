@@ -13,6 +13,8 @@ from typing import Any
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 HUP = int(getattr(signal, "SIGHUP", 0))
 """0 on Windows, which has none."""
+GRACE_S = 30
+"""How long a loader's process lives on after SIGTERM."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -79,8 +81,8 @@ def leave_to_parent(worker: int) -> None:
     """In a loader's worker process: its parent decides when to end. Signals to the whole group, as terminals and clusters send them, reach both."""
     for number in filter(None, (INT, HUP)):
         signal.signal(number, signal.SIG_IGN)
-    # The loader ends a worker that hangs by SIGTERM; then it is the second one.
-    signal.signal(TERM, lambda *_: signal.signal(TERM, signal.SIG_DFL))
+    if hasattr(signal, "alarm"):  # not ignored for good: the parent's last means against a process that hangs is SIGTERM, too
+        signal.signal(TERM, lambda *_: signal.alarm(GRACE_S))
 
 
 def _handle(numbers: tuple[int, ...], act: Callable[[int], None]) -> dict[int, Any]:

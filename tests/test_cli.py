@@ -84,6 +84,16 @@ def test_a_wrong_recipe_is_refused_before_torch_is_imported(command: str, tmp_pa
     assert done.stdout == "torch imported: False\n"
 
 
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["--epochs=3"]])
+def test_an_option_that_is_a_key_of_the_recipe(words: list[str], tmp_path: Path) -> None:
+    toys.write_recipe(tmp_path / "toy.yaml", toys.tree(tmp_path))
+    done = toys.call("cli", "train", "toy.yaml", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert toys.errors_of(done) == [
+        "error: no such option: --epochs; did you mean train.epochs=VALUE, without dashes? --help lists what there is"
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -48,10 +48,11 @@ def test_a_users_mistake_is_one_sentence_and_its_code(what: str, code: int, text
 
 
 def test_our_own_mistake_shows_its_traceback() -> None:
-    code, text = ended("ZeroDivisionError('ours')")
+    code, text = ended("ZeroDivisionError('ours: [/b] \\x1b[31m')")
     assert code == 1
     assert "Traceback" in text
-    assert text.endswith("ZeroDivisionError: ours\n")
+    assert text.endswith("ZeroDivisionError: ours: [/b] \\x1b[31m\n")
+    assert "\x1b" not in text
 
 
 def test_every_error_has_a_documented_code() -> None:

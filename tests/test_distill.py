@@ -12,8 +12,10 @@ from toys import network, read_json, teacher_tree, write_recipe, write_story
 from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.distill import _loss, _named_teacher, _objective, _teacher_checkpoint, distill_recipe
-from rdd_deploy.errors import RddError
+from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.files import sha256
 from rdd_deploy.fit import Loss, make_fabric
+from rdd_deploy.locks import locked
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
 from rdd_deploy.prepare import Prepared
@@ -164,6 +166,12 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         (distill.main, ["teacher.recipe=null", "teacher.checkpoint=lost.safetensors"], "no teacher checkpoint lost.safetensors"),
         (distill.main, ["data.classes=[left, middle, right, above]"], "teacher.safetensors was trained on 3 classes"),
         (distill.main, ["--name", "a b"], "--name is 'a b'; expected letters, digits"),
+        (distill.main, ["--epochs", "3"], "no such option: --epochs; did you mean train.epochs=VALUE, without dashes?"),
+        (train.main, ["--epochs=3"], "no such option: --epochs; did you mean train.epochs=VALUE, without dashes?"),
+        (train.main, ["epochs=3"], "epochs: unknown key; did you mean 'train.epochs'?"),
+        (train.main, ["data.size=96"], "data.size: got 96, expected [height, width], e.g. [360, 480]"),
+        (train.main, ["--output", "/proc/none/runs"], "can't write /proc/none/runs/student_alone: "),
+        (distill.main, ["--output", "/dev/null/runs"], "can't write /dev/null/runs/student: "),
         (train.main, ["--name", "latest"], "--name is 'latest'; expected letters, digits"),
         (train.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
         (train.main, ["train.device=tpu"], "can't train on 1 x 'tpu'"),
@@ -218,3 +226,74 @@ def test_an_unfinished_teacher_of_another_recipe_is_set_aside(changed: Path) -> 
     checkpoint = checkpoint_of(changed)
     assert load_segmenter(checkpoint)[0].network.channels == 24
     assert load_segmenter(runs / "teacher.1" / "teacher.safetensors")[0].network.channels == 16
+
+
+@pytest.fixture
+def half_taught(tmp_path: Path) -> Path:
+    """A story whose teacher's training was killed between its first checkpoint and its first state: nothing else is there."""
+    story = write_story(tmp_path, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 0}})
+    train_recipe(load_recipe(tmp_path / "teacher.yaml", ["train.epochs=1"]), tmp_path / "runs")
+    for name in ("summary.json", "state.ckpt"):
+        (tmp_path / "runs" / "teacher" / name).unlink()
+    return story
+
+
+def test_a_half_trained_teacher_never_teaches(half_taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = half_taught.parent / "runs"
+    expected = (runs / "teacher" / "teacher.safetensors").read_bytes()
+    folder = distill_recipe(load_recipe(half_taught), half_taught, runs)
+    assert "isn't there or isn't finished: training it first" in capsys.readouterr().out
+    assert (runs / "teacher" / "summary.json").is_file()
+    assert (runs / "teacher" / "teacher.safetensors").read_bytes() == expected
+    assert (runs / "teacher.1" / "teacher.safetensors").is_file(), "what was there isn't lost"
+    assert load_checkpoint(folder.student).facts["teacher_sha256"] == sha256(runs / "teacher" / "teacher.safetensors")
+
+
+def test_a_checkpoint_of_an_unfinished_run_is_refused(half_taught: Path, tmp_path: Path) -> None:
+    checkpoint = half_taught.parent / "runs" / "teacher" / "teacher.safetensors"
+    recipe = load_recipe(half_taught, ["teacher.recipe=null", f"teacher.checkpoint={checkpoint}"])
+    with pytest.raises(
+        WeightsError, match=r"teacher\.safetensors is of a run that isn't finished \(it has no summary\.json\); finish it with --resume"
+    ):
+        distill_recipe(recipe, half_taught, tmp_path / "runs")
+    (tmp_path / "mine.safetensors").write_bytes(checkpoint.read_bytes())
+    recipe = load_recipe(half_taught, ["teacher.recipe=null", f"teacher.checkpoint={tmp_path}/mine.safetensors"])
+    assert distill_recipe(recipe, half_taught, tmp_path / "runs").finished, "one that was put somewhere by hand is used"
+
+
+def test_a_teacher_that_is_being_trained_is_waited_for(story: Path) -> None:
+    """Also where an earlier training of it is finished: the new one replaces it."""
+    runs = story.parent / "runs"
+    with (
+        locked(runs / "teacher"),
+        pytest.raises(RddError, match=r"^process \d+ is training in .*/runs/teacher, the teacher of this distillation; wait until it ends"),
+    ):
+        distill_recipe(load_recipe(story), story, runs, name="second_at_once")
+    assert not (runs / "second_at_once").exists()
+
+
+def test_a_teacher_that_is_replaced_while_it_is_read(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = story.parent / "runs" / "teacher" / "summary.json"
+    real, content = load_checkpoint, summary.read_bytes()
+
+    def load(*arguments: Any) -> Any:
+        summary.unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(distill, "load_checkpoint", load)
+    with pytest.raises(WeightsError, match=r"teacher\.safetensors was replaced by an unfinished one while it was read; start again"):
+        distill_recipe(load_recipe(story), story, story.parent / "runs", name="replaced")
+    summary.write_bytes(content)
+
+
+def test_a_teachers_damaged_state_is_trained_anew_unless_resuming_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    story = write_story(tmp_path)
+    teacher = train_recipe(load_recipe(tmp_path / "teacher.yaml"), tmp_path / "runs")
+    expected = teacher.teacher.read_bytes()
+    teacher.summary.unlink()
+    teacher.state.write_bytes(teacher.state.read_bytes()[:-100])
+    with pytest.raises(RddError, match=r"can't resume from .*: the file is damaged"):
+        checkpoint_of(story, resume=True)
+    assert checkpoint_of(story).read_bytes() == expected
+    assert "it is trained from the beginning" in " ".join(capsys.readouterr().err.split())
+    assert teacher.finished

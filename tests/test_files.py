@@ -124,10 +124,81 @@ def test_sha256(tmp_path: Path) -> None:
 
 
 def test_parts_of_running_processes_stay(tmp_path: Path) -> None:
-    for name in (f".a.{os.getpid()}.part", ".b.4194303.part", ".c.part", "d.part"):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "inside").write_text("x")
+    stay = {f".a.{os.getpid()}.part", ".c.part", "d.part", ".e.x-1.part", files.temporary_beside(tmp_path / "f.mp4", ".mp4").name}
+    for name in (*stay, ".b.4194303.part", ".b.4194303-0123456789abcdef.part", ".film.4194303-0123.part.mp4"):
         (tmp_path / name).write_text("x")
-    (tmp_path / ".e.4194303.part").mkdir()
-    (tmp_path / ".e.4194303.part" / "inside").write_text("x")
+    for name in (".g.4194303.part", ".g.4194303-ab.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "inside").write_text("x")
+    (tmp_path / ".h.4194303-ab.part").symlink_to("mine")
     files.remove_parts(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([f".a.{os.getpid()}.part", ".c.part", "d.part"])
+    assert {p.name for p in tmp_path.iterdir()} == stay | {"mine"}
+    assert (tmp_path / "mine" / "inside").is_file()
     files.remove_parts(tmp_path / "nowhere")
+
+
+def test_nobody_can_guess_a_temporary_name(tmp_path: Path) -> None:
+    names = {files.temporary_beside(tmp_path / "a.json") for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.parent == tmp_path and f".{os.getpid()}-" in name.name for name in names)
+    long = files.temporary_beside(tmp_path / ("ö" * 127))
+    long.touch()  # as long as a name may be, and still there is place for the rest
+    files.write_text(tmp_path / ("ö" * 127), "x")
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even by somebody who could guess the name."""
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "shared").mkdir()
+    planted = tmp_path / "shared" / "planted"
+    monkeypatch.setattr(files, "temporary_beside", lambda path, suffix="": planted)
+    planted.symlink_to(tmp_path / "mine")
+    with pytest.raises(DiskError, match="File exists"):
+        files.write_text(tmp_path / "shared" / "a.json", "x")
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_file_that_another_one_was_put_in_place_of_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(DiskError, match="put another file in its place"), files.replacing(tmp_path / "a.json") as part:  # noqa: PT012
+        part.unlink()
+        part.symlink_to(tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_what_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(""), Path("/")):
+        with pytest.raises(DiskError, match="give the file's name as well"):
+            files.write_text(path, "x")
+        with pytest.raises(DiskError, match="give the file's name as well"):
+            files.check_file(path)
+    with pytest.raises(DiskError, match="it is a folder"):
+        files.check_file(tmp_path)
+    with pytest.raises(DiskError, match="can't write /dev/full: No space left on device"):
+        files.write_text(Path("/dev/full"), "x")
+    files.check_file(None)
+    files.check_file(Path("/dev/null"))
+
+
+def test_whether_something_can_be_written_is_known_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("nowhere/yet")
+    for path in (tmp_path, tmp_path / "file", tmp_path / "new" / "folder", tmp_path / "link"):
+        files.check_writable(path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+    for path in (tmp_path / "file" / "below", Path("/proc/none/such")):
+        with pytest.raises(DiskError, match="can't write "):
+            files.check_writable(path)
+    program = (
+        "import resource, signal, sys; from pathlib import Path; from rdd_deploy import errors, files\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: files.check_writable(Path(sys.argv[1]) / 'runs')\n"
+        "except errors.DiskError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"can't write {tmp_path}/runs: File too large; free some space or choose another folder")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]

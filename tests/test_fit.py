@@ -103,6 +103,29 @@ def test_killed_at_any_moment_and_resumed_is_the_same_run(place: Path) -> None:
     assert_same_run(run, place / "runs" / "whole")
 
 
+def test_a_distillation_killed_at_any_moment_and_run_again_is_the_same(place: Path) -> None:
+    """While its teacher is trained: from the moment of its first checkpoint, before there is a state, to a random later one."""
+    runs = place / "again"
+    for number, wait in enumerate((0.0, random.Random(os.getpid()).uniform(0, 0.1))):
+        process = Started("distill", "student.yaml", "--output", "again", cwd=place)
+        checkpoint = runs / "teacher" / "teacher.safetensors"
+        before = checkpoint.stat().st_ino if checkpoint.is_file() else 0
+        while not checkpoint.is_file() or (number and checkpoint.stat().st_ino == before):
+            if not process.running:
+                break  # it was finished before
+            time.sleep(0.001)
+        time.sleep(wait)
+        with contextlib.suppress(ProcessLookupError):
+            process.signal(signal.SIGKILL)
+        process.wait()
+    done = call("distill", "student.yaml", "--output", "again", cwd=place)
+    assert done.returncode == 0, done.stderr
+    for run in ("teacher/teacher.safetensors", "student/student.safetensors"):
+        expected = place / "runs" / run.replace("student/", "whole/")
+        tensors, wanted = safetensors.torch.load_file(runs / run), safetensors.torch.load_file(expected)
+        assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+
+
 def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
     process = Started("distill", "student.yaml", "--name", "stopped", "--resume", "train.save_every=100", cwd=place)
     run = place / "runs" / "stopped"

@@ -35,6 +35,18 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.01]}}, "  teacher.scales.0: got 0.01, expected: input should be greater than or equal to 0.1"),
         ({"distillation": {"losses": [{"name": "kd", "options": {"ignore_index": 0}}]}}, "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature"),
         ({"data": {"name": "folder", "classes": ["a", "b", "c"], "void_ids": [0, 255]}}, "  data.void_ids is [0, 255], of which [0] are ids of classes; expected ids from 3 on"),
+        ({"data": {"name": "folder", "classes": ["a", "b", "c"], "void_ids": [0]}}, "data.ids says which value is which class, e.g. data.ids=[1, 2, 3]"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [3]}}, "  data.ids has 1 entries for 2 classes; give one value, or list of values, a class"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [3, [4, 3]]}}, "  data.ids gives [3] to more than one class, or twice to one; expected each mask value once"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, 255]}}, "  data.ids and data.void_ids both hold [255]; where these values are classes, set data.void_ids=[]"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, -1]}}, "  data.ids.1.0: got -1, expected: input should be greater than or equal to 0"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, 65536]}}, "  data.ids.1.0: got 65536, expected: input should be less than or equal to 65535"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, []]}}, "  data.ids.1: got [], expected: list should have at least 1 item after validation, not 0"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, "b"]}}, "  data.ids.1: got 'b', expected a list in brackets"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, True]}}, "  data.ids: got [0, True], expected a number, not true or false"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": {"a": 0}}}, "  data.ids: got {'a': 0}, expected a list in brackets"),
+        ({"data": {"name": "camvid", "ids": [[0]]}}, "data.ids belongs to the 'folder' data set, 'camvid' has its own; leave it out"),
+        ({"data": {"name": "streets", "others_void": True}}, "data.others_void belongs to the 'folder' data set, 'streets' has its own; leave it out"),
         ({"evaluation": {"split": "train"}}, "  evaluation.split: got 'train', expected 'val' or 'test'"),
         ({"augment": {"crop": [16, 64]}}, "  augment.crop: got [16, 64], expected at least [32, 32]"),
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
@@ -91,6 +103,15 @@ def test_a_written_recipe_reads_the_same(tmp_path: Path) -> None:
     recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
     RunFolder(tmp_path / "run").write_recipe(recipe)
     assert RunFolder(tmp_path / "run").load_recipe() == with_whole_paths(recipe)
+
+
+def test_ids_are_a_value_or_several_a_class(tmp_path: Path) -> None:
+    content = tree(tmp_path)
+    content["data"] |= {"ids": [7, [11, 12], 26], "void_ids": [], "others_void": True}
+    recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
+    assert recipe.data.ids == [[7], [11, 12], [26]]
+    RunFolder(tmp_path / "run").write_recipe(recipe)
+    assert RunFolder(tmp_path / "run").load_recipe() == recipe
 
 
 def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 import toys
 
+from rdd_deploy import demo
+from rdd_deploy.live import bundles
+from rdd_deploy.live.__main__ import main as live_main
 from rdd_deploy.signals import Stopped, StopRequest, exit_code, interrupting
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -128,6 +132,34 @@ def test_every_command_cleans_up(number: int, code: int) -> None:
 
 def _as_a_shell() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_what_the_demo_started_ends_with_it(tmp_path: Path) -> None:
+    program = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+
+    def end() -> None:
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end).start()
+    with pytest.raises(Stopped), interrupting():
+        demo._step("the nap", "-c", program)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_bundle_that_loads_is_left(
+    number: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is begun that had to be finished."""
+    monkeypatch.setattr(bundles.Segmenter, "load", lambda *_, **__: os.kill(os.getpid(), number))
+    monkeypatch.setattr(sys, "argv", ["live", "--headless", "--bundle", "x", "--source", "streets", "--stats", str(tmp_path / "s.json")])
+    with pytest.raises(SystemExit) as caught:
+        live_main()
+    assert (caught.value.code, capsys.readouterr().err) == (code, "interrupted\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_signal_to_a_training_and_its_loaders_saves_the_state(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def write_story(folder: Path, student: dict[str, Any] | None = None, teacher: di
 
 
 def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], output: str) -> None:
+    multiprocessing.set_start_method(None, force=True)  # the platform's own, not what this process was started by
     os.setsid()  # a group of its own, for signals to all processes of it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the tests may run under nohup
     os.chdir(cwd)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
+from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split, frame_paths
+from rdd_deploy.data.jpeg import sound
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError
 
@@ -39,22 +41,9 @@ class Images:
         self._encoded: dict[int, tuple[Frame, Frame]] = {}
         self._indices: list[int] = []
         self.skipped: list[str] = []
-        digest, any_known = hashlib.sha256(), False
-        for index in map(int, wanted):
-            try:
-                frame, labels = split.frame(index), split.labels(index)
-                if frame.shape[:2] != labels.shape:
-                    raise DataError(
-                        f"the frame {split.names[index]} is {frame.shape[:2]}, its labels are {labels.shape}; make them one size"
-                    )
-            except DataError as error:
-                self.skipped.append(split.names[index])
-                if len(self.skipped) <= _NAMED:
-                    console.warn(f"{error}; left out")
-                continue
-            digest.update(f"{frame.shape}".encode() + frame.tobytes() + labels.tobytes())
-            any_known = any_known or bool((labels != IGNORE).any())
-            self._keep(index, frame, labels)
+        digest = hashlib.sha256()
+        with sound(frame_paths(split)):
+            any_known = self._look_at(map(int, wanted), digest)
         if not self._indices:
             raise DataError(f"none of the {len(self.skipped)} images can be used; the first: {self.skipped[0] if self.skipped else 'none'}")
         if not any_known:
@@ -64,6 +53,26 @@ class Images:
             )
         self.sha256 = digest.hexdigest()
         self.names = [split.names[index] for index in self._indices]
+
+    def _look_at(self, wanted: Iterable[int], digest: hashlib._Hash) -> bool:
+        """Read, hash and keep what can be used; whether any pixel of it is known."""
+        any_known = False
+        for index in wanted:
+            try:
+                frame, labels = self._split.frame(index), self._split.labels(index)
+                if frame.shape[:2] != labels.shape:
+                    raise DataError(
+                        f"the frame {self._split.names[index]} is {frame.shape[:2]}, its labels are {labels.shape}; make them one size"
+                    )
+            except DataError as error:
+                self.skipped.append(self._split.names[index])
+                if len(self.skipped) <= _NAMED:
+                    console.warn(f"{error}; left out")
+                continue
+            digest.update(f"{frame.shape}".encode() + frame.tobytes() + labels.tobytes())
+            any_known = any_known or bool((labels != IGNORE).any())
+            self._keep(index, frame, labels)
+        return any_known
 
     def _keep(self, index: int, frame: Frame, labels: Labels) -> None:
         self._indices.append(index)

@@ -17,7 +17,7 @@ from rdd_deploy.data.listing import headers_of, shape_notes, turned_notes
 from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
 
-__all__ = ["IGNORE", "FileSplit", "Frame", "Labels", "Split", "Task", "size_problem"]
+__all__ = ["IGNORE", "FileSplit", "Frame", "Labels", "Split", "Task", "frame_paths", "size_problem"]
 
 
 Frame = NDArray[np.uint8]
@@ -81,13 +81,14 @@ class FileSplit(Split):
     @cached_property
     def headers(self) -> list[Header | None]:
         """What each frame's file promises; None where it can't be read."""
-        return headers_of([image for image, _ in self.pairs])
+        return headers_of(frame_paths(self))
 
-    def notes(self, size: tuple[int, int]) -> list[str]:
-        """What a user should know of the files before the network, which takes frames of ``size``, sees them."""
-        images = [image for image, _ in self.pairs]
+    def notes(self, size: tuple[int, int] | None = None) -> list[str]:
+        """What a user should know of the files before a network, which takes frames of ``size``, sees them."""
+        images = frame_paths(self)
         where = str(images[0].parent) if images else ""
-        return [*self._notes, *turned_notes(where, images, self.headers), *shape_notes(where, images, self.headers, size)]
+        across = shape_notes(where, images, self.headers, size) if size else []
+        return [*self._notes, *turned_notes(where, images, self.headers), *across]
 
     def frame(self, index: int) -> Frame:
         return read_frame(self.pairs[index][0])
@@ -100,6 +101,11 @@ class FileSplit(Split):
         if head is not None and head.shown != labels.shape:
             raise DataError(f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; mend {image} or {mask}")
         return labels
+
+
+def frame_paths(split: Split) -> list[Path]:
+    """The frames' files, none where the split makes its frames itself."""
+    return [image for image, _ in getattr(split, "pairs", None) or ()]
 
 
 def size_problem(frame: tuple[int, ...], mask: tuple[int, ...], head: Header | None = None) -> str:

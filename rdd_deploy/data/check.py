@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.base import IGNORE, Split, size_problem
-from rdd_deploy.data.jpeg import complaints, first_damaged
+from rdd_deploy.data.base import IGNORE, Split, frame_paths, size_problem
+from rdd_deploy.data.jpeg import sound
 from rdd_deploy.errors import DataError
 
 
@@ -61,11 +61,8 @@ def check_split(
         advance()
         return _digest(frame), _digest(labels), counts[: len(split.task)], int(counts[IGNORE])
 
-    with complaints() as heard, ThreadPoolExecutor(4) as pool:
+    with sound(frame_paths(split)), ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(look, range(len(split))))
-    # Which of the four threads' files it was isn't said, so where anything was, the files are read again, one by one.
-    if heard and (damaged := first_damaged([image for image, _ in getattr(split, "pairs", None) or ()])):
-        raise DataError(f"can't read the image {damaged[0]}: the file is damaged ({damaged[1]}); copy it again, or remove it and its mask")
     frames, labels, counts, voids = zip(*seen, strict=True)
     pixels, void = np.sum(counts, 0), sum(voids)
     if not pixels.sum():

@@ -57,7 +57,10 @@ def content(path: Path) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
             raise Unreadable(f"the file has {size >> 20} MiB; expected at most {MOST_BYTES >> 20}")
-        data = file.read()
+        try:
+            data = file.read()
+        except OSError as error:
+            raise Unreadable(f"{error.strerror or error}; check its disk") from error
     if not data:
         raise Unreadable("the file is empty")
     return data
@@ -68,22 +71,20 @@ def header_of(path: Path) -> Header | None:
     try:
         with _opened(path) as file:
             return header(lambda offset, count: os.pread(file.fileno(), count, offset), file)
-    except Unreadable:
+    except (Unreadable, OSError):
         return None
 
 
 def _opened(path: Path) -> io.FileIO:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise Unreadable("it isn't a file but a folder, pipe or device; remove it")
+        # Not to wait for ever, where something else took its place in between.
+        return io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except FileNotFoundError as error:
         raise Unreadable("no such file") from error
     except OSError as error:
-        raise Unreadable(f"{error.strerror or error}; check its permissions") from error
-    file = io.FileIO(descriptor)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise Unreadable("it isn't a file but a folder, pipe or device; remove it")
-    return file
+        raise Unreadable(f"{error.strerror or error}; check the file and its permissions") from error
 
 
 _KINDS = (

@@ -17,9 +17,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from rdd_deploy.errors import DataError
+
 _COMPLAINT = re.compile(rb"^(?:Corrupt JPEG data|Premature end of JPEG file).*\n?", re.MULTILINE)
 _LEFT_OVER = re.compile(rb"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
-_one_at_a_time = threading.Lock()
+_one_at_a_time = threading.RLock()
 
 _SOI, _EOI, _APP1, _APP14 = 0xD8, 0xD9, 0xE1, 0xEE
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -101,6 +103,19 @@ def complaints() -> Iterator[list[str]]:
             with suppress(OSError):  # a closed pipe is no reason to stop
                 os.write(own, _COMPLAINT.sub(b"", said))
             os.close(own)
+
+
+@contextmanager
+def sound(paths: Sequence[Path]) -> Iterator[None]:
+    """Read files inside; where the decoder complained of any, those given are read again, one by one, to find it.
+
+    Raises:
+        DataError: naming the first that is damaged.
+    """
+    with complaints() as heard:
+        yield
+    if heard and (damaged := first_damaged(paths)):
+        raise DataError(f"can't read the image {damaged[0]}: the file is damaged ({damaged[1]}); copy it again, or remove it and its mask")
 
 
 def first_damaged(paths: Sequence[Path]) -> tuple[Path, str] | None:

@@ -66,7 +66,7 @@ def list_images(folder: Path, suffixes: Sequence[str] = IMAGES) -> Listing:
         suffix = os.path.splitext(entry.name)[1].lower()
         if _is_hidden(entry.name):
             listing.hidden += 1
-        elif entry.is_dir():
+        elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
             if inside := _images_inside(entry, (*IMAGES, *_OTHERS)):
                 listing.folders.append((f"{entry.name}/{inside[0]}", len(inside)))
             elif suffix in suffixes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,6 +142,18 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
 
 
+def _begin_worker(worker: int) -> None:
+    leave_to_parent(worker)
+    Queue._on_queue_feeder_error = _HandedOver()  # type: ignore[attr-defined]
+
+
+class _HandedOver:
+    """What a queue does with a batch that it can't send, in a loader's process: it sends the error. Else the trainer would wait for ever."""
+
+    def __get__(self, queue: Any, kind: type) -> Callable[[Exception, Any], None]:
+        return lambda error, item: queue.put((item[0], error))
+
+
 def _collated(samples: list[Batch | Exception]) -> Any:
     """A batch of samples, or the first error among them."""
     errors = [sample for sample in samples if isinstance(sample, Exception)]
@@ -177,6 +190,5 @@ def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, persistent_workers=count > 0, pin_memory=pin, generator=own, collate_fn=_collated,
-        worker_init_fn=leave_to_parent,
+        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=_collated, worker_init_fn=_begin_worker,
     )  # fmt: skip

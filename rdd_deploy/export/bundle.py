@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,9 @@ from typing import Any
 from rdd_deploy.errors import DiskError
 from rdd_deploy.files import sha256
 from rdd_deploy.runtime.manifest import MANIFEST, Manifest, write_manifest
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
 
 @contextmanager
@@ -31,18 +37,50 @@ def new_bundle(target: Path) -> Iterator[Path]:
         for file in part.iterdir():
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        if target.exists():
-            target.rename(old)  # a folder can't be renamed over one that holds files
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _replace(target, part)
     except OSError as error:
         raise DiskError(
             f"can't write the bundle {target}: {error.strerror or error}; free some space or choose another folder with --output. "
             "Nothing was changed there"
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
+
+
+def _replace(target: Path, part: Path) -> None:
+    """Put ``part`` in the place of ``target``, which is left at ``part`` or removed. Whoever looks finds one of the two, whole."""
+    if not target.exists() and not target.is_symlink():
+        part.rename(target)
+    elif not _exchange(target, part):
+        # A folder can't be renamed over one that holds files. A process that is killed between the two leaves the old one to ``_sweep``.
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        target.rename(old)
+        try:
+            part.rename(target)
+        except OSError:
+            old.rename(target)
+            raise
+        _remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names at once; False where the system or the file system can't (Linux can, but for some network mounts and FUSE)."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if function is None:
+        return False
+    if function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):  # EPERM: a sandbox that doesn't know the call
+        return False
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _remove(path: Path) -> None:
+    """A folder with what it holds, or a link to one; nothing where there is none."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_place(target: Path) -> None:
@@ -67,7 +105,7 @@ def _sweep(target: Path) -> None:
         if match[2] == "old" and not target.exists():
             leftover.rename(target)
         else:
-            shutil.rmtree(leftover, ignore_errors=True)
+            _remove(leftover)
 
 
 def _alive(pid: int) -> bool:

@@ -121,9 +121,12 @@ class Capture:
 
     def _time_stamps(self) -> list[float]:
         """Of the first packets, sorted, in seconds."""
-        packets, found = self._opener(), set()
+        packets: Any = self._opener()
+        found: set[float] = set()
         if packets.isOpened() and packets.set(cv2.CAP_PROP_FORMAT, -1):
-            while len(found) < SCANNED and packets.grab():
+            for _ in range(SCANNED):
+                if not packets.grab():
+                    break
                 found.add(packets.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
         packets.release()
         return sorted(found)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -9,15 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rdd_deploy.errors import BundleError
-from rdd_deploy.files import has_utf8_name, parse_json, read_file, sha256, write_json
+from rdd_deploy.files import has_utf8_name, parse_json, sha256, write_json
+from rdd_deploy.files import read_file as read_bounded
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 << 20
 EXPORT = "python -m rdd_deploy.export --onnx"
 MAX_CLASSES = 255
-MAX_SIDE = 16384
 """Id 255 is void."""
+MAX_SIDE = 16384
+_LITTER = {"thumbs.db", "desktop.ini"}
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -27,7 +32,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class InputSpec(_Closed):
@@ -90,6 +95,12 @@ class Manifest(_Closed):
             raise ValueError(f"classes: got {len(self.classes)}, expected 2 to {MAX_CLASSES}")
         if len(self.palette) != len(self.classes):
             raise ValueError(f"palette: got {len(self.palette)} colours, expected one for each of {len(self.classes)} classes")
+        if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            raise ValueError(f"classes: got {twice[0]!r:.60} more than once, expected names that differ")
+        if not all(name.strip() for name in self.classes):
+            raise ValueError("classes: got an empty name, expected one for each class")
+        if self.metrics is not None and (strange := sorted(set(self.metrics.iou_pct) - set(self.classes))):
+            raise ValueError(f"metrics.iou_pct: {strange[0]!r:.60} isn't one of the classes")
         for file in (*self.files, self.model):
             _check_name(file)
         if self.model not in self.files:
@@ -107,30 +118,79 @@ def _check_name(file: str) -> None:
         raise ValueError(f"files: {MANIFEST} can't hold its own hash")
 
 
-def read_manifest(folder: str | Path, verify: bool = True) -> Manifest:
-    """Read and check a bundle's manifest.
+def read_manifest(folder: str | Path, verify: bool = True, but_model: bool = False) -> Manifest:
+    """Read and check a bundle's manifest, and that the folder holds what it names and no other files.
 
     Args:
         folder: the bundle.
         verify: also hash every file (about 1 ms a megabyte).
+        but_model: leave the model's hash to ``read_file``.
 
     Raises:
-        BundleError: folder, manifest or a file is missing; the path isn't UTF-8; the manifest isn't valid; a file's content isn't the one that was exported.
+        BundleError: folder, manifest or a file is missing; the path isn't UTF-8; the manifest isn't valid; a file's content isn't the one that was exported;
+            a file isn't named by the manifest, or is a link that leads out of the folder.
     """
     folder = Path(folder)
     if not has_utf8_name(folder):
         raise BundleError(f"the path of the bundle {folder} isn't UTF-8, which no backend takes; rename it")
     manifest = _parse(folder / MANIFEST, _load(folder))
+    _check_inside(folder, MANIFEST)
     for file, expected in manifest.files.items():
         path = folder / file
         if not path.is_file():
             raise BundleError(f"{folder} has no {file}, which its {MANIFEST} names; copy the whole folder, or export it again")
-        if verify and (got := _hash(path)) != expected:
-            raise BundleError(
-                f"{path} isn't the file that was exported: its SHA-256 is {got[:12]}…, {MANIFEST} says {expected[:12]}…; "
-                "copy the bundle again, or export it again"
-            )
+        _check_inside(folder, file)
+        if verify and not (but_model and file == manifest.model):
+            _check_hash(path, _hash(path), expected)
+    _check_nothing_else(folder, manifest)
     return manifest
+
+
+def read_file(path: Path, expected: str | None) -> bytes:
+    """A bundle's file. What was hashed is what is returned, so that nobody swaps it in between.
+
+    Args:
+        path: the file.
+        expected: its SHA-256; None checks nothing.
+
+    Raises:
+        BundleError: it can't be read, or isn't the file that was exported.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"can't read {path}: {error.strerror or error}; check its permissions") from error
+    if expected is not None:
+        _check_hash(path, hashlib.sha256(content).hexdigest(), expected)
+    return content
+
+
+def _check_hash(path: Path, got: str, expected: str) -> None:
+    if got != expected:
+        raise BundleError(
+            f"{path} isn't the file that was exported: its SHA-256 is {got[:12]}…, {MANIFEST} says {expected[:12]}…; "
+            "copy the bundle again, or export it again"
+        )
+
+
+def _check_inside(folder: Path, file: str) -> None:
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{path} is a link that leads out of the bundle; copy the file itself to its place (cp -L)")
+
+
+def _check_nothing_else(folder: Path, manifest: Manifest) -> None:
+    """Refuse what the manifest doesn't name: backends load weights that lie beside a model. What systems leave in every folder is no part of it."""
+    listed = {MANIFEST, *manifest.files}
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]  # not walked into
+        for name in sorted([*files, *links]):
+            path = Path(parent) / name
+            if path.relative_to(folder).as_posix() not in listed and not name.startswith(".") and name.lower() not in _LITTER:
+                raise BundleError(
+                    f"{path} isn't named by the bundle's {MANIFEST}; remove it, or export the bundle again if it belongs to it"
+                )
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
@@ -152,7 +212,9 @@ def _load(folder: Path) -> Any:
             f"{folder} has no {MANIFEST}, so it isn't a bundle; give a folder that `python -m rdd_deploy.export --onnx` wrote"
         )
     try:
-        return parse_json(read_file(path, LARGEST_MANIFEST))
+        value = parse_json(read_bounded(path, LARGEST_MANIFEST))
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate couldn't be printed
+        return value
     except ValueError as error:
         raise BundleError(f"{path} isn't JSON ({error}); copy the bundle again, or export it again") from error
     except OSError as error:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Segmenter:
     One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and
     more callers gain nothing. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
 
-    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it may load its own.
+    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it loads its own.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
@@ -82,14 +83,25 @@ class Segmenter:
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
         folder = followed(Path(path))
-        manifest = read_manifest(folder, verify=verify)
-        backend = open_backend(folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel)
+        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel, "verify": verify}
+        while True:
+            before = _identity(folder)
+            try:
+                return cls._load(folder, asked)
+            except BundleError:
+                if _identity(folder) == before:
+                    raise  # else an export replaced it just now, and this was half of each
+
+    @classmethod
+    def _load(cls, folder: Path, asked: dict[str, Any]) -> Segmenter:
+        manifest = read_manifest(folder, verify=asked["verify"], but_model=True)
+        backend = open_backend(folder, manifest, **asked)
         try:
             backend.activate()
         except BaseException:
             backend.deactivate()
             raise
-        return cls(manifest, backend, parallel)
+        return cls(manifest, backend, asked["parallel"])
 
     @property
     def precision(self) -> str:
@@ -194,7 +206,7 @@ class Segmenter:
         self._changed, self._watching, self._inside = threading.Condition(), threading.Lock(), {}
         if self._backend is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._backend))
-            self._backend, self._gone = None, "loaded before this process was forked off; load it here, after the fork"
+            self._backend, self._gone = None, "loaded before this process was forked off; load it in the process that uses it"
 
     def __enter__(self) -> Segmenter:
         return self
@@ -203,12 +215,26 @@ class Segmenter:
         self.close()
 
 
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 _loaded: weakref.WeakSet[Segmenter] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    for segmenter in list(_loaded):
+    """In a process that was forked off from one with backends. At its end, after Python's own, C++ libraries would destroy what is shared by
+    all models and wait for those threads, too: that is left out."""
+    segmenters = list(_loaded)
+    for segmenter in segmenters:
         segmenter._abandon()
+    libc = ctypes.CDLL(None)
+    if segmenters and hasattr(libc, "on_exit"):  # not in musl and macOS
+        libc.on_exit(libc._exit, None)
 
 
 if hasattr(os, "register_at_fork"):

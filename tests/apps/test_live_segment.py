@@ -154,14 +154,15 @@ def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
     assert (code, err) == (130, "interrupted\n")
 
 
-def test_ctrl_c_while_a_stream_is_silent(bundles: list[str]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_while_a_stream_is_silent(bundles: list[str], number: int, code: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as camera:
         camera.settimeout(60)
         process = start("--source", f"rtsp://127.0.0.1:{camera.getsockname()[1]}/x", "--bundle", bundles[0], "--headless")
         with camera.accept()[0]:
-            process.send_signal(signal.SIGINT)
-            code, _, err = finish(process)
-    assert (code, err) == (130, "interrupted\n")
+            process.send_signal(number)
+            ended, _, err = finish(process)
+    assert (ended, err) == (code, "interrupted\n")
 
 
 @contextmanager

@@ -4,11 +4,18 @@ import errno
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import toys
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+
+from toy_bundle import toy_bundle
 
 from rdd_deploy.errors import BundleError, DiskError
 from rdd_deploy.export import bundle as bundles
@@ -17,6 +24,7 @@ from rdd_deploy.export.bundle import new_bundle
 from rdd_deploy.export.graph import load_graph
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.export.source import Source
+from rdd_deploy.runtime import Segmenter
 
 
 def test_replaces_the_old_one(tmp_path: Path) -> None:
@@ -27,6 +35,86 @@ def test_replaces_the_old_one(tmp_path: Path) -> None:
             (folder / "manifest.json").write_text("{}")
     assert (target / "file").read_text() == "two"
     assert [path.name for path in target.parent.iterdir()] == ["b"]
+
+
+def write(folder: Path, generation: int) -> None:
+    toy_bundle(folder / "made", manifest={"provenance": {"generation": generation}})
+    for file in (folder / "made").iterdir():
+        file.rename(folder / file.name)
+    (folder / "made").rmdir()
+
+
+def test_there_is_a_whole_bundle_at_every_moment(tmp_path: Path) -> None:
+    """Who looks, and who loads, while it is replaced again and again."""
+    target = tmp_path / "toy"
+    with new_bundle(target) as folder:
+        write(folder, 0)
+    ended, missing, seen = threading.Event(), [0], set[object]()
+
+    def look() -> None:
+        while not ended.is_set():
+            missing[0] += not target.is_dir()
+
+    def load() -> None:
+        while not ended.is_set():
+            with Segmenter.load(target, threads=1) as segmenter:
+                seen.add(segmenter.manifest.provenance["generation"])
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(look), pool.submit(load)]
+        for generation in range(1, 60):
+            with new_bundle(target) as folder:
+                write(folder, generation)
+        ended.set()
+        for one in waiting:
+            one.result(20)
+    assert missing == [0]
+    assert len(seen) > 1
+    assert [path.name for path in tmp_path.iterdir()] == ["toy"]
+
+
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on network mounts that lack it."""
+    monkeypatch.setattr(bundles, "_EXCHANGE", 1 << 30)  # EINVAL
+
+
+def test_file_systems_that_cant_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_exchange(monkeypatch)
+    test_replaces_the_old_one(tmp_path)
+
+
+def test_the_old_one_is_put_back_where_the_new_one_cant_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_exchange(monkeypatch)
+    target, real = tmp_path / "b", Path.rename
+    with new_bundle(target) as folder:
+        (folder / "manifest.json").write_text("old")
+
+    def rename(self: Path, to: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(DiskError, match="Nothing was changed there"), new_bundle(target) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert (target / "manifest.json").read_text() == "old"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_link_in_its_place_is_replaced_and_what_it_leads_to_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    if not exchange:
+        without_exchange(monkeypatch)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "manifest.json").write_text("mine")
+    (tmp_path / "b").symlink_to("real")
+    with new_bundle(tmp_path / "b") as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (tmp_path / "b" / "manifest.json").read_text() == "new"
+    assert (tmp_path / "real" / "manifest.json").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "real"]
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live import captures, sources
@@ -77,7 +79,7 @@ def test_sentences(tmp_path: Path, video: Path) -> None:
         (("streets", 0), "got --camera 0 and --source streets; give one of them"),
         ((str(tmp_path / "none.mp4"),), "none.mp4; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'"),
         (("0",), "for a camera: --camera 0"),
-        ((str(tmp_path / "empty"),), "holds no images; expected files that end in .bmp, .jpeg"),
+        ((str(tmp_path / "empty"),), "holds no images; expected files that end in .png, .jpg"),
         ((str(tmp_path / "x.mp4"),), "can't read the video"),
         ((None, -1), "got camera -1, expected a number from 0 to 999"),
         ((None, 99999999999), "got camera 99999999999, expected a number from 0 to 999"),
@@ -266,6 +268,74 @@ def test_label_names_must_match_the_images(folder: Path, tmp_path: Path, names: 
 def test_label_names_must_match_the_video(video: Path, tmp_path: Path, names: list[str], sentence: str) -> None:
     with pytest.raises(SourceError, match=sentence):
         LabelFolder(masks(tmp_path / "m", names), open_(str(video)), 3, ())
+
+
+def test_a_folder_of_real_files(folder: Path, tmp_path: Path) -> None:
+    """A Mac's companions, endings of either case, a pipe, names composed otherwise, kinds that aren't read."""
+    images, labels = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    labels.mkdir()
+    for index, name in enumerate(("a.PNG", "b.Jpg", "c.jfif", unicodedata.normalize("NFC", "é.png"))):
+        frame = cv2.imread(str(folder / f"frame{index}.png"))
+        assert frame is not None
+        cv2.imwrite(str(images / "x.png"), frame)
+        (images / "x.png").rename(images / name)
+        cv2.imwrite(str(labels / "x.png"), np.full((48, 64), index % 3, np.uint8))
+        (labels / "x.png").rename(labels / f"{unicodedata.normalize('NFD', name).rpartition('.')[0]}.PNG")
+    for name in ("._a.png", ".DS_Store", "Thumbs.db"):
+        (images / name).write_bytes(b"x")
+        (labels / name.replace(".DS_Store", "._b.png")).write_bytes(b"x")
+    (images / "d.heic").write_bytes(b"x")
+    os.mkfifo(images / "ü.png")
+    os.mkfifo(labels / "ü.png")
+    said: list[str] = []
+    source = open_source(str(images), None, None, streets_live=False, say=said.append)
+    assert said == [
+        f"1 file in {images} of other kinds (.heic), the first is d.heic: left out, convert them to use them",
+        f"3 hidden or system files in {images} passed over",
+    ]
+    truth = LabelFolder(labels, source, 3, ())
+    for index in range(4):
+        shot = source.read()
+        assert shot is not None
+        got = truth.truth(shot)
+        assert got is not None
+        assert (got == index % 3).all()
+    with pytest.raises(SourceError, match=r"can't read the image .*ü\.png: it isn't a file but a folder, pipe or device"):
+        source.read()
+
+
+def test_a_turned_frame_is_told_and_needs_a_turned_mask(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    (tmp_path / "i").mkdir()
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "i" / "a.jpg", exif=exif.tobytes())
+    said: list[str] = []
+    source = open_source(str(tmp_path / "i"), None, None, streets_live=False, say=said.append)
+    assert said == [
+        f"1 of 1 image in {tmp_path / 'i'} is turned on reading, as their EXIF orientation says, the first is a.jpg (orientation 6): "
+        "masks must be turned as well"
+    ]
+    shot = source.read()
+    assert shot is not None
+    assert shot.frame.shape == (64, 48, 3)
+    with pytest.raises(
+        DataError, match="is of size 64x48, its frame 48x64; the frame is turned on reading, as its EXIF orientation 6 says"
+    ):
+        LabelFolder(masks(tmp_path / "m", ["a"]), source, 3, ()).truth(shot)
+
+
+def test_labels_mean_what_the_bundles_data_says(folder: Path, tmp_path: Path) -> None:
+    images = Folder(folder)
+    shot = images.read()
+    assert shot is not None
+    recorded = {"ids": [[7], [11], [26]], "void_ids": [], "others_void": True}
+    labels = masks(tmp_path / "a", [f"frame{index}" for index in range(12)], 11)
+    truth = LabelFolder(labels, images, 3, (), recorded).truth(shot)
+    assert truth is not None
+    assert (truth == 1).all()
+    with pytest.raises(DataError, match=r"unknown class ids \[11\]"):
+        LabelFolder(labels, images, 3, (5,), recorded).truth(shot)  # --data-void was given: ids count as they are
 
 
 def test_labels_that_cant_be_used(folder: Path, tmp_path: Path) -> None:

@@ -145,10 +145,10 @@ def test_precision_must_be_the_manifests(bundle: Path) -> None:
     onnx.helper.set_model_props(model, {"precision": "fp32"})
     onnx.save(model, bundle / "model.onnx")
     manifest = read_manifest(bundle, verify=False)
-    OnnxRuntimeBackend(bundle, manifest, device="cpu", provider=None, threads=1).activate()
+    OnnxRuntimeBackend(bundle, manifest, device="cpu", provider=None, threads=1, verify=False).activate()
     relabelled = manifest.model_copy(update={"precision": "int8"})
     with pytest.raises(BundleError, match=r"model\.onnx computes in fp32, its manifest says int8; copy the whole bundle again"):
-        OnnxRuntimeBackend(bundle, relabelled, device="cpu", provider=None, threads=1).activate()
+        OnnxRuntimeBackend(bundle, relabelled, device="cpu", provider=None, threads=1, verify=False).activate()
 
 
 def test_free_dimensions_are_accepted(bundle: Path) -> None:

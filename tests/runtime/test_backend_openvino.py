@@ -3,6 +3,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError, MissingPackageError
 from rdd_deploy.files import sha256
 from rdd_deploy.runtime import Segmenter
-from rdd_deploy.runtime.backends.openvino import Requests
+from rdd_deploy.runtime.backends import openvino as backend
+from rdd_deploy.runtime.backends.openvino import OpenVinoBackend, Requests
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
@@ -43,15 +45,27 @@ def test_labels_and_precision(tmp_path: Path) -> None:
         Segmenter.load(openvino_bundle(tmp_path / "int8", "int8"))
 
 
-def test_bf16_is_obtained_or_refused(tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
-    has_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    bundle = openvino_bundle(tmp_path / "toy", "bf16")
-    if has_bf16:
-        Segmenter.load(bundle).close()
-    else:
-        with pytest.raises(DeviceError, match=r"asked OpenVINO for bf16|can't run"):
-            Segmenter.load(bundle)
+def test_bf16_is_refused_where_the_cpu_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of the CPU itself: OpenVINO emulates it on any CPU with AVX512, slower than float32."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(backend, "has_native_bf16", lambda: False)
+    monkeypatch.setattr(OpenVinoBackend, "_compiled", lambda *_: pytest.fail("refused before anything is compiled"))
+    with pytest.raises(DeviceError, match=r"asked OpenVINO for bf16, which this CPU lacks .*; take a bundle of another precision"):
+        Segmenter.load(openvino_bundle(tmp_path / "toy", "bf16"))
+
+
+def test_bf16_is_asked_for_where_the_cpu_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(backend, "has_native_bf16", lambda: True)
+    asked: list[str] = []
+
+    def compiled(self: Any, core: Any, model: Any, hint: str, options: dict[str, Any]) -> Any:
+        asked.append(hint)
+        return core.compile_model(model, "CPU", options | {"INFERENCE_PRECISION_HINT": "f32"})
+
+    monkeypatch.setattr(OpenVinoBackend, "_compiled", compiled)
+    Segmenter.load(openvino_bundle(tmp_path / "toy", "bf16")).close()
+    assert asked == ["bf16"]
 
 
 def test_precision_that_this_cpu_replaces(tmp_path: Path) -> None:

@@ -99,10 +99,12 @@ def test_names_that_leave_the_folder(bundle: Path, name: str) -> None:
 
 
 def test_files_in_a_subfolder_are_fine(bundle: Path) -> None:
+    files = read_manifest(bundle).files
     (bundle / "sub").mkdir()
     (bundle / "sub" / "weights.bin").write_bytes(b"")
+    assert "sub/weights.bin isn't named by the bundle's manifest.json; remove it, or export" in refusal(bundle)
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    edit(bundle, files={"sub/weights.bin": empty} | read_manifest(bundle).files)
+    edit(bundle, files={"sub/weights.bin": empty} | files)
     assert "sub/weights.bin" in read_manifest(bundle).files
 
 
@@ -128,6 +130,74 @@ def test_file_edited(bundle: Path) -> None:
         file.write(b"x")
     assert "model.onnx isn't the file that was exported: its SHA-256 is " in refusal(bundle)
     assert read_manifest(bundle, verify=False).model == "model.onnx"
+
+
+@pytest.mark.parametrize("name", ["model.bin", "weights", "model.onnx.data", "Model.onnx"])
+def test_files_that_the_manifest_doesnt_name_are_refused(bundle: Path, name: str) -> None:
+    (bundle / name).write_bytes(b"anything")
+    assert f"{name} isn't named by the bundle's manifest.json" in refusal(bundle)
+
+
+def test_what_systems_leave_behind_is_no_part_of_a_bundle(bundle: Path) -> None:
+    for name in (".DS_Store", "._model.onnx", "Thumbs.db", ".nfs0001"):
+        (bundle / name).write_bytes(b"")
+    (bundle / ".Trash").mkdir()
+    (bundle / ".Trash" / "old.onnx").write_bytes(b"")
+    assert read_manifest(bundle).name == "toy"
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_links_that_lead_out_are_refused(bundle: Path, tmp_path: Path, name: str) -> None:
+    (bundle / name).rename(tmp_path / "elsewhere")
+    (bundle / name).symlink_to("../elsewhere")
+    assert f"{name} is a link that leads out of the bundle; copy the file itself to its place" in refusal(bundle)
+
+
+def test_folders_that_are_links_are_refused(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (bundle / "sub").symlink_to("../elsewhere")
+    assert "sub isn't named by the bundle's manifest.json" in refusal(bundle)
+
+
+def test_links_to_a_bundle_and_inside_it_are_fine(bundle: Path, tmp_path: Path) -> None:
+    edit(bundle, files={"a.onnx": (digest := read_manifest(bundle).files["model.onnx"]), "model.onnx": digest})
+    (bundle / "a.onnx").symlink_to("model.onnx")
+    (tmp_path / "latest").symlink_to(bundle)
+    assert read_manifest(tmp_path / "latest").name == "toy"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 5000, "101", "-1"])
+@pytest.mark.parametrize("key", ["miou_pct", "float_miou_pct", "drop_pct", "iou", "provenance"])
+def test_numbers_that_nothing_measures(bundle: Path, key: str, number: str) -> None:
+    value = json.loads((bundle / "manifest.json").read_text())
+    place = {"iou": value["metrics"]["iou_pct"], "provenance": value["provenance"]}.get(key, value["metrics"])
+    place["blue" if key == "iou" else key] = "HERE"
+    (bundle / "manifest.json").write_text(json.dumps(value).replace('"HERE"', number))
+    if number in ("101", "-1") and key in ("drop_pct", "provenance"):
+        read_manifest(bundle)
+    else:
+        assert "manifest.json is" in refusal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (["a", "a", "b"], "classes: got 'a' more than once, expected names that differ"),
+        (["a", " ", "b"], "classes: got an empty name"),
+        (["a", "b", "c"], "metrics.iou_pct: 'blue' isn't one of the classes"),
+        (["a", "\ud800", "b"], "surrogates not allowed"),
+        (["a", 3, "b"], "classes.1: got 3"),
+    ],
+)
+def test_class_names_are_checked(bundle: Path, classes: list[Any], sentence: str) -> None:
+    edit(bundle, classes=classes)
+    assert sentence in refusal(bundle)
+
+
+@pytest.mark.parametrize("colour", [[0, 0], [0, 0, 256], [0, 0, -1], [0, 0, 0.5], "red", None])
+def test_colours_are_three_bytes(bundle: Path, colour: Any) -> None:
+    edit(bundle, palette=[colour, [1, 2, 3], [4, 5, 6]])
+    assert "palette.0" in refusal(bundle)
 
 
 def test_closed_and_frozen(bundle: Path) -> None:

@@ -23,7 +23,16 @@ _BACKENDS = {
 BACKENDS = tuple(_BACKENDS)
 
 
-def open_backend(folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1) -> Backend:
+def open_backend(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    device: str,
+    provider: str | None,
+    threads: int | None,
+    parallel: int = 1,
+    verify: bool = True,
+) -> Backend:
     """Make the backend that the manifest names; nothing is loaded before ``activate()``.
 
     Raises:
@@ -32,6 +41,6 @@ def open_backend(folder: Path, manifest: Manifest, *, device: str, provider: str
     """
     module, _, name = _BACKENDS[manifest.backend].partition(":")
     made: Backend = getattr(import_module(f"{__name__}.{module}"), name)(
-        folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel
+        folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel, verify=verify
     )
     return made

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError
 from rdd_deploy.runtime.manifest import Manifest
+from rdd_deploy.runtime.onnx_file import has_external_data
 
 INPUT, OUTPUT = "frame", "labels"
 PRECISION = "precision"
@@ -44,6 +45,17 @@ def parse_device(device: str) -> tuple[str, int | None]:
     if not match:
         raise DeviceError(f"unknown device '{device}'; expected auto, cpu, cuda or cuda:N")
     return (match[1], None) if match[1] else ("cuda", int(match[2]))
+
+
+def check_whole(path: Path, content: bytes) -> None:
+    """Refuse an ONNX model that takes weights from another file.
+
+    Raises:
+        BundleError: it does.
+        ValueError: it isn't ONNX.
+    """
+    if has_external_data(content):
+        raise BundleError(f"{path} takes weights from another file, which no bundle's model may; export the bundle again")
 
 
 def check_parallel(path: Path, device: str, parallel: int) -> None:

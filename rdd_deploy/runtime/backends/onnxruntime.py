@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 
 from rdd_deploy import console, telemetry
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, PRECISION, check_parallel, check_precision, check_tensor, parse_device
-from rdd_deploy.runtime.manifest import Manifest
+from rdd_deploy.runtime.backends.base import (
+    INPUT,
+    OUTPUT,
+    PRECISION,
+    check_parallel,
+    check_precision,
+    check_tensor,
+    check_whole,
+    parse_device,
+)
+from rdd_deploy.runtime.manifest import Manifest, read_file
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -46,7 +55,15 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        device: str,
+        provider: str | None,
+        threads: int | None,
+        parallel: int = 1,
+        verify: bool = True,
     ) -> None:
         try:
             import onnxruntime
@@ -57,6 +74,7 @@ class OnnxRuntimeBackend:
             console.warn(sentence)
         self._path = folder / manifest.model
         self._manifest = manifest
+        self._hash = manifest.files[manifest.model] if verify else None
         self._threads, self._parallel = threads, parallel
         self._session: Any = None
         kind, self._index = parse_device(device)
@@ -69,13 +87,18 @@ class OnnxRuntimeBackend:
 
     def activate(self) -> None:
         self._require(self._wanted)
+        content = read_file(self._path, self._hash)
         try:
-            self._session = self._open(self._wanted)
+            check_whole(self._path, content)
+        except ValueError as error:
+            raise BundleError(f"onnxruntime can't load {self._path}: {error}; export the bundle again") from error
+        try:
+            self._session = self._open(self._wanted, content)
         except DeviceError:
             if not self._auto:
                 raise
             self.device, self.provider = "cpu", PROVIDERS["cpu"]  # auto promises what works, and says so in .device
-            self._session = self._open("cpu")
+            self._session = self._open("cpu", content)
         check_parallel(self._path, self.device, self._parallel)
         model_input, model_output = self._session.get_inputs(), self._session.get_outputs()
         if len(model_input) != 1 or len(model_output) != 1:
@@ -104,7 +127,7 @@ class OnnxRuntimeBackend:
                 f"install the one with it (pip install 'rdd-deploy[gpu]'), or pass --device cpu.{mixed_distributions() or ''}"
             )
 
-    def _open(self, wanted: str) -> Any:
+    def _open(self, wanted: str, content: bytes) -> Any:
         options = self._ort.SessionOptions()
         options.log_severity_level = 3  # its warnings about node placement aren't the user's business; failures raise
         options.inter_op_num_threads = 1
@@ -121,7 +144,7 @@ class OnnxRuntimeBackend:
         ]
         try:
             # Its own fallback would print a banner and go on with the CPU.
-            session = self._ort.InferenceSession(str(self._path), options, providers=providers, enable_fallback=0)
+            session = self._ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
             if wanted != "cpu":
                 raise DeviceError(
@@ -129,6 +152,7 @@ class OnnxRuntimeBackend:
                     f"check driver and CUDA libraries (nvidia-smi), or pass --device cpu.{mixed_distributions() or ''}"
                 ) from error
             raise BundleError(f"onnxruntime can't load {self._path}: {_first_line(error)}; export the bundle again") from error
+        session._model_bytes = None  # it would keep the file in memory for that fallback
         obtained = session.get_providers()
         if obtained[0] != PROVIDERS[wanted]:
             raise DeviceError(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.cores import available_cores, saturates_int8
+from rdd_deploy.cores import available_cores, has_native_bf16, saturates_int8
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_precision, check_tensor, parse_device
-from rdd_deploy.runtime.manifest import Manifest
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_precision, check_tensor, check_whole, parse_device
+from rdd_deploy.runtime.manifest import Manifest, read_file
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """Precision of what isn't quantised. INT8 layers stay INT8 under any hint; without one, their float neighbours would silently run in
 bf16 on CPUs that have it, and the accuracy would depend on the machine."""
 _NAMES = {"u8": "uint8"}
+_process: int | None = None
+"""The one that OpenVINO was begun in."""
 
 
 class OpenVinoBackend:
@@ -37,7 +40,15 @@ class OpenVinoBackend:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        device: str,
+        provider: str | None,
+        threads: int | None,
+        parallel: int = 1,
+        verify: bool = True,
     ) -> None:
         try:
             import openvino
@@ -48,6 +59,7 @@ class OpenVinoBackend:
             raise DeviceError(f"{folder} runs with OpenVINO, which has no CUDA; pass --device cpu, or take a bundle of another backend")
         self._path = folder / manifest.model
         self._manifest = manifest
+        self._hashes: dict[str, str] = dict(manifest.files) if verify else {}
         self._threads, self._parallel = threads, parallel
         self._requests = Requests()
         self.provider = (provider or "CPU").upper()
@@ -55,6 +67,7 @@ class OpenVinoBackend:
         check_parallel(self._path, self.device, parallel)
 
     def activate(self) -> None:
+        self._check_process()
         core = self._openvino.Core()
         if self.provider not in core.available_devices:
             raise DeviceError(
@@ -62,7 +75,9 @@ class OpenVinoBackend:
                 "install the device's driver or leave it to CPU"
             )
         try:
-            model = core.read_model(str(self._path))
+            model = self._read(core)
+        except BundleError:
+            raise
         except Exception as error:  # RuntimeError or its own, by version
             raise BundleError(f"OpenVINO can't read {self._path}: {_last_line(error)}; export the bundle again") from error
         self._check_tensors(model)
@@ -76,6 +91,11 @@ class OpenVinoBackend:
                 "evaluate it here, or take a bundle of onnxruntime or float32"
             )
         hint = HINTS[self._manifest.precision]
+        if hint == "bf16" and self.provider == "CPU" and not has_native_bf16():
+            raise DeviceError(
+                "asked OpenVINO for bf16, which this CPU lacks (AVX512-BF16 or AMX) or ONEDNN_MAX_CPU_ISA forbids: emulated, it is slower than "
+                "float32; take a bundle of another precision (openvino-fp32 runs everywhere)"
+            )
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         if self._threads and self.provider == "CPU":
             options["INFERENCE_NUM_THREADS"] = self._threads
@@ -84,7 +104,33 @@ class OpenVinoBackend:
             shared = max(self._threads or 0, self._parallel) // self._parallel
             options |= {"INFERENCE_NUM_THREADS": shared, "ENABLE_CPU_PINNING": False}
         for _ in range(self._parallel):
-            self._requests.add(self._compiled(core, model, hint, options).create_infer_request())
+            request = self._compiled(core, model, hint, options).create_infer_request()
+            # The binding prepares itself at the first look at a tensor; two threads that take it together wait for each other for ever.
+            request.get_output_tensor().data  # noqa: B018
+            self._requests.add(request)
+
+    def _read(self, core: Any) -> Any:
+        """The model, from the bytes that were hashed: without a path, nothing that lies beside it is found."""
+        content = read_file(self._path, self._hashes.get(self._manifest.model))
+        weights = b""
+        if content[:64].lstrip().startswith(b"<"):  # OpenVINO's own, with its weights beside it
+            beside = PurePosixPath(self._manifest.model).with_suffix(".bin").as_posix()
+            if beside in self._manifest.files:
+                weights = read_file(self._path.with_suffix(".bin"), self._hashes.get(beside))
+        else:
+            check_whole(self._path, content)
+        return core.read_model(content, weights)
+
+    def _check_process(self) -> None:
+        """OpenVINO keeps threads for all models, and joins them when it is begun again: in a process that was forked off that never ends."""
+        global _process
+        if _process is None:
+            _process = os.getpid()
+        if _process != os.getpid():
+            raise DeviceError(
+                f"can't load {self._path}: OpenVINO was in use already when this process was forked off, and its threads aren't here; "
+                "load bundles in the forked processes only, or start those with multiprocessing's 'spawn'"
+            )
 
     def _compiled(self, core: Any, model: Any, hint: str, options: dict[str, Any]) -> Any:
         """A compiled model that is what was asked for. Raises DeviceError."""

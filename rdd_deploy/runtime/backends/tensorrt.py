@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
 from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_tensor, parse_device
-from rdd_deploy.runtime.manifest import EngineInfo, Manifest
+from rdd_deploy.runtime.manifest import EngineInfo, Manifest, read_file
 
 _MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
 _GRAPH = "cuda-graph"
@@ -29,7 +29,15 @@ class TensorRtBackend:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, *, device: str, provider: str | None, threads: int | None, parallel: int = 1
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        device: str,
+        provider: str | None,
+        threads: int | None,
+        parallel: int = 1,
+        verify: bool = True,
     ) -> None:
         package, extra = _MODULES[manifest.backend]
         kind, index = parse_device(device)
@@ -43,6 +51,7 @@ class TensorRtBackend:
         self._cuda: Any = _import("cuda.bindings.runtime", "cuda-python", extra, folder)
         self._path, self._manifest, self._index = folder / manifest.model, manifest, index or 0
         self.device, self.provider = f"cuda:{self._index}", provider or manifest.backend
+        self._hash = manifest.files[manifest.model] if verify else None
         check_parallel(self._path, self.device, parallel)
         self._use_graph = provider == _GRAPH
         self._capability = ""
@@ -67,7 +76,7 @@ class TensorRtBackend:
             )
         self._check_gpu(engine)
         logger = self._trt.Logger(self._trt.Logger.ERROR)
-        loaded = self._trt.Runtime(logger).deserialize_cuda_engine(self._path.read_bytes())
+        loaded = self._trt.Runtime(logger).deserialize_cuda_engine(read_file(self._path, self._hash))
         if loaded is None:
             raise BundleError(f"{engine.package} can't load {self._path}; {self._rebuild()}")
         self._context = loaded.create_execution_context()

@@ -15,6 +15,8 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """As x86 and aarch64 name it. AVX-NE-CONVERT isn't among them: it converts, and computes in float32."""
 _ISA_WITHOUT_BF16 = {"sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni"}
 """Values of ONEDNN_MAX_CPU_ISA below AVX512_CORE_BF16."""
+_VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
+_ISA_WITHOUT_VNNI = {"sse41", "avx", "avx2", "avx512_core"}
 
 
 def available_cores() -> int:
@@ -39,12 +41,24 @@ def check_threads(threads: int | None, who: str = "the backend") -> None:
 def has_native_bf16() -> bool:
     """Whether the CPU multiplies in bfloat16 itself and oneDNN, which PyTorch and OpenVINO compute with, may use it; emulated, it is
     slower than float32. False where it isn't known."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
-    if limit.lower() in _ISA_WITHOUT_BF16:
-        return False
+    cores = _flags()
+    return _onednn_limit() not in _ISA_WITHOUT_BF16 and bool(cores) and all(core & _BF16_FLAGS for core in cores)
+
+
+def saturates_int8() -> bool:
+    """Whether oneDNN adds products of U8 and S8 in 16 bits here: an x86 CPU without VNNI, or one whose VNNI oneDNN may not use."""
+    cores = [core for core in _flags() if "sse2" in core]
+    return bool(cores) and (_onednn_limit() in _ISA_WITHOUT_VNNI or not all(core & _VNNI_FLAGS for core in cores))
+
+
+def _onednn_limit() -> str:
+    return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "").lower()
+
+
+def _flags() -> list[set[str]]:
+    """What each core of this machine can do, as /proc/cpuinfo names it."""
     lines = [line.partition(":") for line in (read(CPUINFO) or "").splitlines()]
-    cores = [set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")]
-    return bool(cores) and all(core & _BF16_FLAGS for core in cores)
+    return [set(value.split()) for key, _, value in lines if key.strip() in ("flags", "Features")]
 
 
 def read(path: Path) -> str | None:

@@ -69,3 +69,21 @@ def test_numbers_of_threads_that_are_refused(threads: int, expected: str) -> Non
 @pytest.mark.parametrize("threads", [None, 1, 1024])
 def test_numbers_of_threads_that_are_taken(threads: int | None) -> None:
     cores.check_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "saturates"),
+    [
+        ("flags\t\t: fpu sse2 avx2\n", "", True),
+        ("flags\t\t: fpu sse2 avx2 avx_vnni\n", "", False),
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_vnni\n", "", False),
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_vnni\n", "AVX2", True),
+        ("flags\t\t: fpu sse2 avx2 avx512f avx512_vnni\n", "avx512_core_vnni", False),
+        (GRAVITON2, "", False),
+        ("", "", False),
+    ],
+)
+def test_where_int8_saturates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, limit: str, saturates: bool) -> None:
+    pretend(monkeypatch, tmp_path, text)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert cores.saturates_int8() is saturates

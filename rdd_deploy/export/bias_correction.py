@@ -17,6 +17,7 @@ from rdd_deploy.export.graph import INPUT, initializers
 from rdd_deploy.export.placement import plan_of
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.ranges import RangeTable, activation_scale, weight_scales
+from rdd_deploy.runtime.backends.onnxruntime import EXACT_INT8
 
 FRAMES = 32
 """So many frames give the mean shift to well under a quantisation step."""
@@ -32,6 +33,7 @@ def corrected_biases(
     layers = plan_of(model, form, placement).convolutions
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    settings.add_session_config_entry(*EXACT_INT8)
     measuring = _with_shifts(model, layers, table, form)
     session = onnxruntime.InferenceSession(measuring.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     sums = {layer: np.zeros(constants[node.input[1]].shape[0], np.float64) for layer, node in layers.items()}

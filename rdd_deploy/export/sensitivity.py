@@ -18,6 +18,7 @@ from rdd_deploy.export.placement import multiply_adds, plan_of
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.qdq_from_onnx import qdq_from_onnx
 from rdd_deploy.export.ranges import RangeTable
+from rdd_deploy.runtime.backends.onnxruntime import EXACT_INT8
 
 
 class Sensitivity(NamedTuple):
@@ -77,6 +78,7 @@ def run_onnx(model: onnx.ModelProto, names: list[str]) -> Callable[[Labels], lis
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    settings.add_session_config_entry(*EXACT_INT8)
     if _half_scales(model):  # onnxruntime 1.32's optimiser makes other labels of such graphs; as they stand it computes them as they say
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

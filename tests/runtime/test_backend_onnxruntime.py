@@ -158,3 +158,38 @@ def test_free_dimensions_are_accepted(bundle: Path) -> None:
 
     with Segmenter.load(rewritten(bundle, free)) as segmenter:
         assert segmenter(np.zeros((5, 5, 3), np.uint8)).shape == (5, 5)
+
+
+@pytest.mark.parametrize(("kernel", "group"), [(1, 1), (3, 1), (3, 32)])
+def test_integer_convolutions_do_not_saturate(kernel: int, group: int) -> None:
+    """Large U8 activations and S8 weights, whose sums leave 16 bits: the same on CPUs with VNNI and without."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(200, 256, (1, 32, 8, 8)).astype(np.uint8)
+    weight = rng.integers(90, 128, (32, 32 // group, kernel, kernel)).astype(np.int8)
+    shape = [1, 32, 9 - kernel, 9 - kernel]
+    scale = np.float32(255 * 127 * 32 // group * kernel**2 / 255)
+    values = {"one": np.float32(1), "zero": np.uint8(0), "w": weight, "w_zero": np.int8(0), "scale": scale}
+    nodes = [
+        onnx.helper.make_node("DequantizeLinear", ["x", "one", "zero"], ["xf"]),
+        onnx.helper.make_node("DequantizeLinear", ["w", "one", "w_zero"], ["wf"]),
+        onnx.helper.make_node("Conv", ["xf", "wf"], ["yf"], group=group),
+        onnx.helper.make_node("QuantizeLinear", ["yf", "scale", "zero"], ["y"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(*end) for end in (("x", 2, x.shape), ("y", 2, shape))]
+    initializers = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+    def run(optimised: bool) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(*backend.EXACT_INT8)
+        if not optimised:  # in float, as the graph says it
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0].astype(int)
+
+    assert np.abs(run(True) - run(False)).max() <= 1
+
+
+def test_a_session_is_told_to_be_exact(bundle: Path) -> None:
+    session: Any = Segmenter.load(bundle, device="cpu")._backend
+    assert session._session.get_session_options().get_session_config_entry(backend.EXACT_INT8[0]) == "1"

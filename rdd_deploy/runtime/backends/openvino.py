@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.cores import available_cores, has_native_bf16
+from rdd_deploy import console
+from rdd_deploy.cores import available_cores, has_native_bf16, saturates_int8
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
 from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_precision, check_tensor, check_whole, parse_device
 from rdd_deploy.runtime.manifest import Manifest, read_file
@@ -83,6 +84,11 @@ class OpenVinoBackend:
         if self._parallel > available_cores():
             raise DeviceError(
                 f"asked OpenVINO for {self._parallel} inferences at a time, cores for this process: {available_cores()}; ask for no more"
+            )
+        if self._manifest.precision == "int8" and self.provider == "CPU" and saturates_int8():
+            console.warn(
+                f"this CPU has no VNNI: OpenVINO's INT8 sums may saturate, and {self._path.parent} say other labels than where it was measured; "
+                "evaluate it here, or take a bundle of onnxruntime or float32"
             )
         hint = HINTS[self._manifest.precision]
         if hint == "bf16" and self.provider == "CPU" and not has_native_bf16():

@@ -56,7 +56,7 @@ def main(
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
     data = Prepared(recipe)
     to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.task)))
-    console.say(f"to come on this machine: about {to_come}, from one measured step of each network")
+    console.say(f"to come on this machine: about {to_come}, from measured steps of each network")
 
     try:
         console.heading("1/5  a big teacher")

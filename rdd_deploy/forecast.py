@@ -1,4 +1,4 @@
-"""How long the demo's trainings take on this machine, from one measured step of each network."""
+"""How long the demo's trainings take on this machine, from measured steps of each network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def seconds_to_come(student: Recipe, teacher: Recipe, frames: int, classes: int)
 
 
 def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
-    """The second of two training steps on blank crops, with the recipe's device and precision; the first allocates."""
+    """The fastest of three training steps on blank crops, with the recipe's device and precision, after one that allocates; on a busy machine
+    a single one may take ten times as long."""
     network = recipe.network or recipe.student
     assert network is not None
     with torch.random.fork_rng():
@@ -35,12 +36,12 @@ def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
         images = torch.zeros(recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=trainee.fabric.device)
         batch = Batch(images, *(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
         story = Story(lambda output, *_: Loss(output.primary.float().mean(), {}), lambda _: "", None)
-        seconds = 0.0
-        for _ in range(2):
+        seconds = []
+        for _ in range(4):
             began = time.perf_counter()
             float(trainee.update(batch, story, 0.0)[0][0])  # waits for a GPU
-            seconds = time.perf_counter() - began
-    return seconds
+            seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
 
 
 def in_words(seconds: float) -> str:

@@ -12,10 +12,13 @@ import cv2
 import pytest
 from toys import CLASSES, picture, write_data
 
+from rdd_deploy.benchmarking.images import Images
 from rdd_deploy.data import open_split
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.jpeg import complaints, first_damaged
 from rdd_deploy.errors import DataError
+from rdd_deploy.evaluate import _counted
+from rdd_deploy.export.frames_to_calibrate import from_folder
 
 
 def jpeg(path: Path, *options: int) -> Path:
@@ -77,6 +80,22 @@ def test_the_check_names_the_damaged_file(tmp_path: Path, capfd: pytest.CaptureF
     ):
         check_split(split)
     assert capfd.readouterr().err == ""
+
+
+def test_evaluation_calibration_and_benchmarks_find_it_too(tmp_path: Path) -> None:
+    """They read data that no training checked on this machine."""
+    write_data(tmp_path, height=360, width=480)
+    (tmp_path / "val" / "val1001.png").unlink()
+    spoil(bad := jpeg(tmp_path / "val" / "val1001.jpg"))
+    split = open_split("folder", tmp_path, "val", classes=CLASSES)
+    sentence = rf"can't read the image {bad}: the file is damaged \(Corrupt JPEG data: .*\); copy it again"
+    for read in (
+        lambda: _counted(lambda frames: [frame[..., 0] % 3 for frame in frames], split, 1, "toy"),
+        lambda: from_folder(bad.parent, [], 3, (96, 96)),
+        lambda: Images(split),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            read()
 
 
 def test_what_others_say_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,39 +12,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 import safetensors.torch
 
 RECIPE = """
 data: {name: streets, size: [64, 96], count: 8}
 augment: {crop: [64, 64]}
-network: {encoder: mobilenetv3_small_050, weights: none, channels: 16, auxiliary: true}
-train: {epochs: 1, batch: 4, lr: 0.01, pictures_every: 0, device: cpu, devices: 2, precision: 32-true}
+network: {encoder: mobilenetv3_small_050, weights: none, channels: 16, auxiliary: true, dropout: 0.4}
+train: {epochs: 3, batch: 4, lr: 0.01, pictures_every: 0, device: cpu, devices: 2, precision: 32-true}
 """
 
 
-def test_two_processes_train_one_network_and_speak_once(tmp_path: Path) -> None:
-    (tmp_path / "pair.yaml").write_text(RECIPE)
-    command = [sys.executable, "-m", "rdd_deploy.train", "pair.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+COMMAND = [sys.executable, "-m", "rdd_deploy.train", "pair.yaml", "--name"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of an undisturbed run, and what its processes said."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "pair.yaml").write_text(RECIPE)
+    done = subprocess.run([*COMMAND, "whole"], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/pair/teacher.safetensors").is_file()
-    assert done.stdout.count("done: runs/pair") == 1, done.stdout
-    rows = list(csv.DictReader((tmp_path / "runs/pair/metrics.csv").open()))
-    assert [row["epoch"] for row in rows] == ["1"]
+    return folder / "runs/whole", done.stdout
 
 
-def test_a_killed_pair_resumes_bit_for_bit(tmp_path: Path) -> None:
-    (tmp_path / "pair.yaml").write_text(RECIPE.replace("epochs: 1", "epochs: 3").replace("channels: 16", "channels: 16, dropout: 0.4"))
-    command = [sys.executable, "-m", "rdd_deploy.train", "pair.yaml", "--name"]
-    subprocess.run([*command, "whole"], cwd=tmp_path, capture_output=True, timeout=200, check=True)
-    with started([*command, "killed"], tmp_path) as killed:
+def test_two_processes_train_one_network_and_speak_once(whole: tuple[Path, str]) -> None:
+    run, said = whole
+    assert (run / "teacher.safetensors").is_file()
+    assert said.count("done: runs/whole") == 1, said
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_killed_pair_resumes_bit_for_bit(tmp_path: Path, whole: tuple[Path, str]) -> None:
+    (tmp_path / "pair.yaml").write_text(RECIPE)
+    with started([*COMMAND, "killed"], tmp_path) as killed:
         wait_for(tmp_path / "runs/killed/state.ckpt", killed)
-    subprocess.run([*command, "killed", "--resume"], cwd=tmp_path, capture_output=True, timeout=200, check=True)
-    assert weights(tmp_path / "runs/killed") == weights(tmp_path / "runs/whole")
+    subprocess.run([*COMMAND, "killed", "--resume"], cwd=tmp_path, capture_output=True, timeout=200, check=True)
+    assert weights(tmp_path / "runs/killed") == weights(whole[0])
 
 
 def test_ctrl_c_to_one_of_a_pair_stops_both(tmp_path: Path) -> None:
-    (tmp_path / "pair.yaml").write_text(RECIPE.replace("epochs: 1", "epochs: 500"))
+    (tmp_path / "pair.yaml").write_text(RECIPE.replace("epochs: 3", "epochs: 500"))
     with started([sys.executable, "-m", "rdd_deploy.train", "pair.yaml"], tmp_path) as pair:
         wait_for(tmp_path / "runs/pair/metrics.csv", pair)
         pair.send_signal(signal.SIGINT)

@@ -41,18 +41,20 @@ def runs(python: str) -> bool:
 
 def install_end(python: str, end: str) -> None:
     """The newest versions that pip takes within the ranges, or the lowest ones of pyproject.toml with what these allow."""
+    backend = re.findall(r'requires = \["(.+?)"\]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pip_install(python, *backend, stage="build backend")
     if end == "oldest":
         version = subprocess.run(
             [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], stdout=subprocess.PIPE, text=True, check=True
         )
         wanted = ROOT / f".venv-{end}" / "requirements.txt"
-        wanted.write_text(compile_with_uv("--resolution", "lowest-direct", "--python-version", version.stdout.strip()), encoding="utf-8")
-        words = ["-r", str(wanted)]
+        # With hashes, or pip would also take a build of the same version that lies on this machine, such as torch's for CPUs alone.
+        lowest = ("--resolution", "lowest-direct", "--generate-hashes", "--python-version", version.stdout.strip())
+        wanted.write_text(compile_with_uv(*lowest), encoding="utf-8")
+        words = ["--require-hashes", "--no-build-isolation", "-r", str(wanted)]
     else:
         words = ["--upgrade", "--upgrade-strategy", "eager", f".[{EXTRAS}]"]
     pip_install(python, *words, stage=f"{end} versions within the ranges")
-    backend = re.findall(r'requires = \["(.+?)"\]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    pip_install(python, *backend, stage="build backend")
     pip_install(python, "--no-deps", "--no-build-isolation", "-e", ".", stage="rdd-deploy")
 
 

@@ -118,13 +118,13 @@ class Ids:
             if known is not None and self._table[number] not in (known, IGNORE, -1):
                 self._refuse(path, f"stores the number {number} for the colour {colour}, which data.palette gives to class {known}")
             other, first = self._numbers.setdefault(colour, (number, path))
-            if other != number and first.parent == path.parent:
-                self._refuse(path, f"stores the number {number} for the colour {colour}, and {first.name} the number {other}")
+            if other != number:
+                self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {other}")
             before, first = self._colours.setdefault(number, (colour, path))
-            if before != colour and first.parent == path.parent:
+            if before != colour:
                 self._tell_once(
                     path,
-                    f"{path} shows the number {number} as the colour {colour}, {first.name} as {before}: make sure that the numbers mean the same "
+                    f"{path} shows the number {number} as the colour {colour}, {first} as {before}: make sure that the numbers mean the same "
                     "in all masks; programs that make files smaller sort palettes anew",
                     "colours",
                 )
@@ -132,6 +132,13 @@ class Ids:
         ids = np.array(meant)[used]
         if min(meant) >= 0 and self._named[ids].all() and (self._table[ids] != self._table[used]).any():
             self._refuse(path, f"stores the numbers {used} for colours that stand for the ids {ids.tolist()} in PASCAL VOC's palette")
+
+    def check_palettes(self, other: Ids) -> None:
+        """Raise DataError where a colour in the masks that another split has read so far has another number than in those of this one."""
+        for colour, (number, path) in other._numbers.items():
+            mine, first = self._numbers.get(colour, (number, path))
+            if mine != number:
+                self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {mine}")
 
     def _refuse(self, path: Path, what: str) -> None:
         raise DataError(

@@ -56,6 +56,7 @@ class Ids:
         self._way_out = way_out
         self._told: set[tuple[Path, str]] = set()
         self._classes = {tuple(colour): index for index, colour in enumerate(colours) if list(colours).count(colour) == 1}
+        self._read_by: dict[str, Path] = {}  # the first mask whose ids are its palette's grey levels, and of numbers
         self._numbers: dict[Colour, tuple[int, Path]] = {}  # of a colour, in the first mask that has it
         self._colours: dict[int, tuple[Colour, Path]] = {}  # of a number
 
@@ -95,14 +96,26 @@ class Ids:
                 "palette of colours"
             )
         numbers, levels = f"the numbers {used.tolist()}", f"the grey levels {behind.tolist()}"
-        what = (
-            f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that make files smaller"
-        )
         if as_grey:
-            self._tell_once(path, f"{what}: {levels} are taken as ids, not {numbers}", "greys")
+            self._read_one_way(path, "grey levels", f"{levels} are taken as ids, not {numbers}")
         elif as_stored and not _even(greys):
-            self._tell_once(path, f"{what}: {numbers} are taken as ids, as {levels} aren't all ids of this data set", "numbers")
+            self._read_one_way(path, "numbers", f"{numbers} are taken as ids, as {levels} aren't all ids of this data set")
         return greys[stored] if as_grey else stored
+
+    def _read_one_way(self, path: Path, by: str, how: str) -> None:
+        """Tell how a palette of greys is read. Raises DataError where another mask's is read the other way."""
+        self._tell_once(
+            path,
+            f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that make files smaller: {how}",
+            by,
+        )
+        self._read_by.setdefault(by, path)
+        if len(self._read_by) == 2:
+            of_greys, of_numbers = self._read_by["grey levels"], self._read_by["numbers"]
+            raise DataError(
+                f"{of_greys} holds this data set's ids as the grey levels of its palette, {of_numbers} as the numbers that it stores: one of "
+                "them holds something else. Save the masks as greyscale with 8 bits, and see that data.ids and data.void_ids name all values"
+            )
 
     def _check_colours(self, path: Path, stored: Numbers, palette: Array) -> None:
         """A mask's numbers against what its palette's colours stand for elsewhere: a program that makes files smaller sorts palettes anew.
@@ -147,7 +160,7 @@ class Ids:
         )
 
     def _tell_once(self, path: Path, sentence: str, about: str) -> None:
-        if (path.parent, about) not in self._told:
+        if (path.parent, about) not in self._told and console.process_rank() == 0:
             self._told.add((path.parent, about))
             console.warn(sentence)
 

@@ -141,6 +141,20 @@ def test_numbers_of_greys_that_are_no_ids_are_told(tmp_path: Path, capsys: pytes
     assert not capsys.readouterr().err, "few bits without a palette are numbers"
 
 
+def test_a_folder_is_read_one_way(tmp_path: Path) -> None:
+    """An id that nobody knows, packed, must not become one that is known."""
+    ids = Ids(3, void_ids=[255])
+    masks = [np.array([values], np.uint8) for values in ([0, 2, 255], [0, 1, 7])]
+    paths = [written(tmp_path / f"{number}.png", optimised(mask)) for number, mask in enumerate(masks)]
+    for first, second in (paths, paths[::-1]):
+        ids = Ids(3, void_ids=[255])
+        ids.labels(first)
+        with pytest.raises(
+            DataError, match=r"0\.png holds .* as the grey levels of its palette, .*1\.png as the numbers that it stores: one"
+        ):
+            ids.labels(second)
+
+
 def sorted_anew(mask: np.ndarray, palette: Sequence[tuple[int, int, int]], order: Sequence[int]) -> bytes:
     """A mask of colours after a program that drops the colours it doesn't use and sorts the others."""
     table = np.zeros(256, np.uint8)

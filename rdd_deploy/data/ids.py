@@ -143,8 +143,13 @@ class Ids:
                 )
         meant = [_VOC.get(colour, -1) for colour in colours]
         ids = np.array(meant)[used]
-        if min(meant) >= 0 and self._named[ids].all() and (self._table[ids] != self._table[used]).any():
-            self._refuse(path, f"stores the numbers {used} for colours that stand for the ids {ids.tolist()} in PASCAL VOC's palette")
+        said = all(colours[number] in self._classes for number in used)
+        if not said and min(meant) >= 0 and self._named[ids].all() and (self._table[ids] != self._table[used]).any():
+            self._refuse(
+                path,
+                f"stores the numbers {used} for colours that stand for the ids {ids.tolist()} in PASCAL VOC's palette",
+                ", or, where the numbers are meant, give the masks' colours in data.palette",
+            )
 
     def check_palettes(self, other: Ids) -> None:
         """Raise DataError where a colour in the masks that another split has read so far has another number than in those of this one."""
@@ -153,10 +158,10 @@ class Ids:
             if mine != number:
                 self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {mine}")
 
-    def _refuse(self, path: Path, what: str) -> None:
+    def _refuse(self, path: Path, what: str, way_out: str = "") -> None:
         raise DataError(
             f"{path} {what}, as programs leave it that make files smaller: which id is meant can't be told. Export the masks anew, as greyscale "
-            "with 8 bits or all with one palette"
+            f"with 8 bits or all with one palette{way_out}"
         )
 
     def _tell_once(self, path: Path, sentence: str, about: str) -> None:

@@ -1,6 +1,8 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from pngs import optimised, stored
 from toys import COLOURS
 
+from rdd_deploy.data.from_recipe import label_ids
 from rdd_deploy.data.ids import IGNORE, Ids
 from rdd_deploy.errors import DataError
 
@@ -221,6 +224,13 @@ def test_colours_of_voc_that_are_for_the_eye(tmp_path: Path) -> None:
     palette = [(128, 0, 0), (0, 128, 0), (0, 0, 128)]  # the ids 1, 2 and 4, one more than there are
     path = written(tmp_path / "a.png", stored(np.array([[0, 1, 2]]), 2, palette))
     assert Ids(3, void_ids=[255]).labels(path).tolist() == Ids(3, others_void=True).labels(path).tolist() == [[0, 1, 2]]
+    palette = [(0, 0, 0), (0, 128, 0), (128, 0, 0)]
+    path = written(path, stored(np.array([[0, 1, 2]]), 2, palette))
+    with pytest.raises(DataError, match=r"or, where the numbers are meant, give the masks' colours in data\.palette"):
+        Ids(3, void_ids=[255]).labels(path)
+    assert Ids(3, void_ids=[255], colours=palette).labels(path).tolist() == [[0, 1, 2]]
+    recorded: Any = SimpleNamespace(palette=palette, provenance={"data": "folder", "data_void_ids": "255"})
+    assert Ids(3, **label_ids(recorded)).labels(path).tolist() == [[0, 1, 2]], "labels beside the live app"
 
 
 def test_colour_palettes_of_a_library(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from rdd_deploy import console, faults, files, launchers
 from rdd_deploy.console import process_rank
-from rdd_deploy.data.base import Split
+from rdd_deploy.data.base import FileSplit, Split
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
 from rdd_deploy.data.from_recipe import open_data
 from rdd_deploy.data.loader import Frames, Room, room_for_frames
@@ -36,11 +36,14 @@ class Prepared:
         train = open_data(data, "train")
         room = room_for_frames() if data.memory else None
         self.frames = Frames(train, room)
-        self.validation = _Kept(open_data(data, recipe.evaluation.split), room)
+        validation = open_data(data, recipe.evaluation.split)
+        self.validation = _Kept(validation, room)
         with console.progress("data check", len(train) + len(self.validation)) as bar:
             self.train_facts = check_split(train, bar.advance, pair=self._pair)
             self.val_facts = check_split(self.validation, bar.advance)
         check_apart(self.train_facts, self.val_facts, recipe.evaluation.split)
+        if isinstance(train, FileSplit) and isinstance(validation, FileSplit):
+            train.ids.check_palettes(validation.ids)
         self.digest = self.train_facts.digest
         self._tell(recipe)
 

@@ -75,7 +75,7 @@ class FileSplit(Split):
         self.task = task
         self.pairs = list(pairs)
         self.names = [image.stem for image, _ in self.pairs]
-        self._ids = ids
+        self.ids = ids
         self._notes = list(notes)
 
     @cached_property
@@ -96,7 +96,7 @@ class FileSplit(Split):
     def labels(self, index: int) -> Labels:
         """Also DataError where the mask's size isn't the frame's."""
         image, mask = self.pairs[index]
-        labels = self._ids.labels(mask)
+        labels = self.ids.labels(mask)
         head = self.headers[index]
         if head is not None and head.shown != labels.shape:
             raise DataError(f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; mend {image} or {mask}")

@@ -40,7 +40,8 @@ def open_folder(
         )
     pairs, notes = pair_up(frames, masks)
     colours = tuple(palette) if palette else spread_colours(len(classes))
-    return FileSplit(Task(tuple(classes), colours), pairs, Ids(len(classes), ids, void_ids, others_void), notes)
+    meaning = Ids(len(classes), ids, void_ids, others_void, colours=palette or ())
+    return FileSplit(Task(tuple(classes), colours), pairs, meaning, notes)
 
 
 def spread_colours(count: int) -> tuple[tuple[int, int, int], ...]:

@@ -144,7 +144,9 @@ def label_ids(manifest: Manifest) -> dict[str, Any]:
     """What a bundle's own data set says of its mask values, as ``Ids`` takes it; empty where it says nothing."""
     name = manifest.provenance.get("data")
     try:
-        return _recorded_ids(manifest.provenance) if name == "folder" else {"void_ids": [VOID_ID, IGNORE]} if name == "camvid" else {}
+        if name == "folder":
+            return {**_recorded_ids(manifest.provenance), "colours": manifest.palette}
+        return {"void_ids": [VOID_ID, IGNORE]} if name == "camvid" else {}
     except ValueError as error:
         raise DataError(
             f"the mask values that the manifest of '{manifest.name}' names can't be read: {error}; export the bundle again from its run folder"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from rdd_deploy.errors import DataError
 IGNORE = 255
 """The one void label inside rdd_deploy; each data set maps its own void ids to it."""
 LARGEST_ID = 65535
+Colour: TypeAlias = tuple[int, int, int]
 _EXTREMES = (0, 255)
 """Black and white: greys that people draw classes in, so that they tell nothing of an optimiser."""
 
@@ -29,27 +31,34 @@ class Ids:
         void_ids: values that mean void.
         others_void: whether all other values mean void, too; otherwise they are errors.
         way_out: what to do about values that mean nothing; ``{values}`` stands for them.
+        colours: per class the RGB colour that the user gave it, if any; a mask's palette must not give it to another.
     """
 
     def __init__(
         self,
         classes: int,
         ids: Sequence[Sequence[int]] | None = None,
-        void_ids: Sequence[int] = (),
+        void_ids: Iterable[int] = (),
         others_void: bool = False,
         way_out: str = "say with data.ids which value is which class, or with data.void_ids or data.others_void that they are void",
+        colours: Sequence[tuple[int, int, int]] = (),
     ) -> None:
         self._table = np.full(LARGEST_ID + 1, -1, np.int16)
         for index, values in enumerate(ids if ids is not None else [[index] for index in range(classes)]):
             self._table[list(values)] = index
         self._table[list(void_ids)] = IGNORE
+        self._others_void = others_void
         self._named = self._table >= 0
         if others_void:
             self._table[~self._named] = IGNORE
         self._expected = f"0 to {classes - 1}" if ids is None else ", ".join(str(value) for values in ids for value in values)
         self._voids = ", ".join(str(value) for value in void_ids) or "none"
         self._way_out = way_out
-        self._told: set[Path] = set()
+        self._told: set[tuple[Path, str]] = set()
+        self._classes = {tuple(colour): index for index, colour in enumerate(colours) if list(colours).count(colour) == 1}
+        self._read_by: dict[str, Path] = {}  # the first mask whose ids are its palette's grey levels, and of numbers
+        self._numbers: dict[Colour, tuple[int, Path]] = {}  # of a colour, in the first mask that has it
+        self._colours: dict[int, tuple[Colour, Path]] = {}  # of a number
 
     def labels(self, path: Path) -> Array:
         """A mask as class ids and IGNORE, uint8 (H, W). Raises DataError for values that mean nothing, or two things."""
@@ -67,30 +76,115 @@ class Ids:
         A program that makes PNG files smaller stores a grey mask's few values as indices of a palette of greys, or in fewer bits. A palette
         may as well be there for the eye alone. The classes decide; where both would do, greys that nobody would draw a class in.
         """
-        stored, greys = mask
+        stored, greys, colours = mask
+        if colours is not None:
+            self._check_colours(path, stored, colours)
         if greys is None:
             return stored
         used = np.unique(stored)
         behind = greys[used]
+        if (self._table[behind] == self._table[used]).all() or len(set(behind.tolist())) < len(used):
+            return stored  # both mean the same, or one grey stands for two: no ids were stored so
         moved = behind[behind != used]
-        if not moved.size or len(set(behind.tolist())) < len(used):  # the same, or one grey for two: no ids were stored so
-            return stored
         as_grey, as_stored = self._fits(behind), self._fits(used)
-        if as_grey and as_stored and not (self._named[moved] & ~np.isin(moved, _EXTREMES)).any():
+        both = as_grey and not (self._named[moved] & ~np.isin(moved, _EXTREMES)).any()
+        all_others = self._others_void and not as_grey and not _even(greys)  # else it could be void that an optimiser packed
+        if as_stored and (both or all_others):
             raise DataError(
                 f"{path} can mean two things: it stores the numbers {used.tolist()} for the grey levels {behind.tolist()}, and both are ids "
-                "of this data set; save it as greyscale with 8 bits, or, where the numbers are meant, with a palette of colours"
+                f"of this data set{' or void' if all_others else ''}; save it as greyscale with 8 bits, or, where the numbers are meant, with a "
+                "palette of colours"
             )
-        if not as_grey:
-            return stored
-        if path.parent not in self._told:
-            self._told.add(path.parent)
-            console.warn(
-                f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that make files smaller: "
-                f"the grey levels {behind.tolist()} are taken as ids, not the numbers {used.tolist()}"
+        numbers, levels = f"the numbers {used.tolist()}", f"the grey levels {behind.tolist()}"
+        if as_grey:
+            self._read_one_way(path, "grey levels", f"{levels} are taken as ids, not {numbers}")
+        elif as_stored and not _even(greys):
+            self._read_one_way(path, "numbers", f"{numbers} are taken as ids, as {levels} aren't all ids of this data set")
+        return greys[stored] if as_grey else stored
+
+    def _read_one_way(self, path: Path, by: str, how: str) -> None:
+        """Tell how a palette of greys is read. Raises DataError where another mask's is read the other way."""
+        self._tell_once(
+            path,
+            f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that make files smaller: {how}",
+            by,
+        )
+        self._read_by.setdefault(by, path)
+        if len(self._read_by) == 2:
+            of_greys, of_numbers = self._read_by["grey levels"], self._read_by["numbers"]
+            raise DataError(
+                f"{of_greys} holds this data set's ids as the grey levels of its palette, {of_numbers} as the numbers that it stores: one of "
+                "them holds something else. Save the masks as greyscale with 8 bits, and see that data.ids and data.void_ids name all values"
             )
-        return greys[stored]
+
+    def _check_colours(self, path: Path, stored: Numbers, palette: Array) -> None:
+        """A mask's numbers against what its palette's colours stand for elsewhere: a program that makes files smaller sorts palettes anew.
+
+        Raises DataError where a colour has another number in another mask, in the recipe or in PASCAL VOC's palette.
+        """
+        colours: list[Colour] = [(r, g, b) for r, g, b in palette.tolist()]
+        used = np.flatnonzero(np.bincount(stored.ravel(), minlength=256)).tolist()
+        times = Counter(colours)
+        own = [(number, colours[number]) for number in used if times[colours[number]] == 1]  # palettes are filled up with one colour
+        for number, colour in own:
+            known = self._classes.get(colour)
+            if known is not None and self._table[number] not in (known, IGNORE, -1):
+                self._refuse(path, f"stores the number {number} for the colour {colour}, which data.palette gives to class {known}")
+            other, first = self._numbers.setdefault(colour, (number, path))
+            if other != number:
+                self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {other}")
+            before, first = self._colours.setdefault(number, (colour, path))
+            if before != colour:
+                self._tell_once(
+                    path,
+                    f"{path} shows the number {number} as the colour {colour}, {first} as {before}: make sure that the numbers mean the same "
+                    "in all masks; programs that make files smaller sort palettes anew",
+                    "colours",
+                )
+        meant = [_VOC.get(colour, -1) for colour in colours]
+        ids = np.array(meant)[used]
+        said = all(colours[number] in self._classes for number in used)
+        if not said and min(meant) >= 0 and self._named[ids].all() and (self._table[ids] != self._table[used]).any():
+            self._refuse(
+                path,
+                f"stores the numbers {used} for colours that stand for the ids {ids.tolist()} in PASCAL VOC's palette",
+                ", or, where the numbers are meant, give the masks' colours in data.palette",
+            )
+
+    def check_palettes(self, other: Ids) -> None:
+        """Raise DataError where a colour in the masks that another split has read so far has another number than in those of this one."""
+        for colour, (number, path) in other._numbers.items():
+            mine, first = self._numbers.get(colour, (number, path))
+            if mine != number:
+                self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {mine}")
+
+    def _refuse(self, path: Path, what: str, way_out: str = "") -> None:
+        raise DataError(
+            f"{path} {what}, as programs leave it that make files smaller: which id is meant can't be told. Export the masks anew, as greyscale "
+            f"with 8 bits or all with one palette{way_out}"
+        )
+
+    def _tell_once(self, path: Path, sentence: str, about: str) -> None:
+        if (path.parent, about) not in self._told and console.process_rank() == 0:
+            self._told.add((path.parent, about))
+            console.warn(sentence)
 
     def _fits(self, values: NDArray[Any]) -> bool:
         found = self._table[values]
         return bool((found >= 0).all() and (self._named[values]).any())
+
+
+def _even(greys: Array) -> bool:
+    """Whether they are evenly spread from black to white: for the eye, or what few bits mean."""
+    return len(greys) > 1 and bool((greys == np.linspace(0, 255, len(greys)).round()).all())
+
+
+def _voc() -> dict[Colour, int]:
+    """PASCAL VOC's palette, which most tools write: three bits of the id for each bit of red, green and blue, the highest first."""
+    return {
+        (*(sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)),): index  # type: ignore[misc]
+        for index in range(256)
+    }
+
+
+_VOC = _voc()

@@ -129,6 +129,10 @@ def header(read: Read, file: Any) -> Header:
     return found
 
 
+_INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
+"""EXIF's types of whole numbers that have a sign or more than a byte."""
+
+
 def orientation(exif: bytes) -> int:
     """The orientation tag of an EXIF block (a TIFF header with its first directory); 1 where there is none that is valid."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -138,9 +142,11 @@ def orientation(exif: bytes) -> int:
         (start,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, start)
         for entry in range(count):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            tag, kind = struct.unpack_from(f"{order}HH", exif, start + 2 + 12 * entry)
             if tag == 0x112:
-                return value if kind == 3 and 1 <= value <= 8 else 1
+                # Short is what the standard says; some programs write a long one, or with a sign.
+                (value,) = struct.unpack_from(order + _INTEGERS[kind], exif, start + 10 + 12 * entry) if kind in _INTEGERS else (1,)
+                return int(value) if 1 <= value <= 8 else 1
     except struct.error:  # it ends before
         pass
     return 1
@@ -238,6 +244,8 @@ def _check_tiff(data: bytes) -> None:
         tags = image.tag_v2  # type: ignore[attr-defined]
         offsets, counts = (tags.get(strips, tags.get(tiles, ())) for strips, tiles in ((273, 324), (279, 325)))
         for offset, count in zip(_tuple(offsets), _tuple(counts), strict=False):
+            if not isinstance(offset, int) or not isinstance(count, int):
+                raise Unreadable(DAMAGED)
             if offset + count > len(data):
                 raise Unreadable(CUT_SHORT)
             if tags.get(259) in (8, 32946):  # deflate, which carries a checksum

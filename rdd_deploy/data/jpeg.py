@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import cv2
 import numpy as np
@@ -77,6 +77,14 @@ def end(data: bytes) -> int | None:
     return None
 
 
+def _scratch() -> IO[bytes]:
+    """An unnamed file; in memory where the system has that, as the temporary folder may be read-only or full."""
+    try:
+        return os.fdopen(os.memfd_create("complaints"), "w+b")
+    except (AttributeError, OSError):  # not Linux, or forbidden
+        return tempfile.TemporaryFile()
+
+
 @contextmanager
 def complaints() -> Iterator[list[str]]:
     """Collect what libjpeg says on file descriptor 2 inside the block, from any thread; the list is filled at its end.
@@ -84,7 +92,7 @@ def complaints() -> Iterator[list[str]]:
     Whatever else is written there in the meantime is passed on. Where descriptor 2 is closed nothing can be heard.
     """
     heard: list[str] = []
-    with _one_at_a_time, tempfile.TemporaryFile() as file:
+    with _one_at_a_time, _scratch() as file:
         try:
             own = os.dup(2)
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -54,10 +55,12 @@ class Mask(NamedTuple):
     Attributes:
         values: uint8 or uint16 (H, W): its indices or grey values.
         greys: where these may stand for others, the grey level (0 to 255) behind each.
+        colours: of a palette that isn't grey alone, the (N, 3) RGB colour behind each.
     """
 
     values: Numbers
     greys: Array | None = None
+    colours: Array | None = None
 
 
 def read_mask(path: Path) -> Mask:
@@ -105,7 +108,9 @@ def _pixels(data: bytes, head: Header) -> Numbers:
         raise Unreadable("it has 16 bits and a transparent value; save it with 8 bits and without")
     if head.kind in ("BMP", "TIFF", "PPM") or transparent_value:
         return _by_pillow(data, head)
-    return _by_opencv(data)
+    # Versions of OpenCV differ in which picture of an animated PNG they give; every other reader shows the one that isn't in the animation.
+    animated = head.kind == "PNG" and any(kind == b"acTL" for kind, _, _ in png_chunks(lambda o, n: data[o : o + n]))
+    return _by_opencv(_rewritten(data, lambda kind: kind not in (b"acTL", b"fcTL", b"fdAT")) if animated else data)
 
 
 def _by_opencv(data: bytes) -> Numbers:
@@ -176,7 +181,7 @@ def _bgr(pixels: Numbers) -> Array:
 
 def _indexed(data: bytes, depth: int) -> Mask:
     """A grey or palette PNG's stored numbers. It is decoded as if it were grey: a decoder would expand a palette to its colours."""
-    values = _by_opencv(_as_grey(data))
+    values = _by_opencv(_rewritten(data, lambda kind: kind in (b"IHDR", b"IDAT", b"IEND"), _GREY))
     if values.ndim != 2:
         raise Unreadable(DAMAGED)
     if depth < 8:
@@ -185,7 +190,7 @@ def _indexed(data: bytes, depth: int) -> Mask:
         if int(values.max()) >= len(palette):
             raise Unreadable(f"it holds the index {int(values.max())}, its palette only {len(palette)} colours; export the mask anew")
         grey = (palette == palette[:, :1]).all()
-        return Mask(values, palette[:, 0].copy() if grey else None)
+        return Mask(values, greys=palette[:, 0].copy()) if grey else Mask(values, colours=palette)
     # Few bits are either the ids themselves or what an optimiser made of 8 bits, which then are multiples; it takes the fewest that do.
     if depth == 1 or (depth < 8 and ((values > 0) & (values < 2**depth - 1)).any()):
         return Mask(values, (np.arange(2**depth) * (255 // (2**depth - 1))).astype(np.uint8))
@@ -202,13 +207,14 @@ def _palette(data: bytes) -> Array | None:
     raise Unreadable(f"{DAMAGED}: its palette is missing")
 
 
-def _as_grey(data: bytes) -> bytes:
+def _rewritten(data: bytes, keep: Callable[[bytes], bool], colour: int | None = None) -> bytes:
+    """A PNG of some chunks of another, of any colour type."""
     parts = [data[:8]]
     for kind, offset, length in png_chunks(lambda offset, count: data[offset : offset + count]):
         body = data[offset : offset + length]
-        if kind == b"IHDR":
-            body = body[:9] + bytes([_GREY]) + body[10:]
-        if kind in (b"IHDR", b"IDAT", b"IEND"):
+        if kind == b"IHDR" and colour is not None:
+            body = body[:9] + bytes([colour]) + body[10:]
+        if keep(kind):
             parts.append(struct.pack(">I", length) + kind + body + struct.pack(">I", zlib.crc32(kind + body)))
     return b"".join(parts)
 

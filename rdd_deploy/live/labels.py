@@ -35,7 +35,7 @@ class LabelFolder:
     ) -> None:
         if not folder.is_dir():
             raise SourceError(f"there is no label folder {folder}; expected a folder of PNG index masks")
-        meaning = recorded if recorded and not void else {"void_ids": (*void, IGNORE)}
+        meaning = recorded if recorded and not void else {"void_ids": dict.fromkeys((*void, IGNORE))}
         self._ids = Ids(classes, **meaning, way_out="if they mean void, pass --data-void {values}")
         masks = by_stem(list_images(folder, MASKS).paths)
         self._headers: dict[str, Header | None] = {}

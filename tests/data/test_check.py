@@ -1,13 +1,18 @@
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from toys import CLASSES, COLOURS, picture, write_data, write_pair
+from pngs import stored
+from toys import CLASSES, COLOURS, picture, tree, write_data, write_pair
 
 from rdd_deploy.data import Split, open_split
 from rdd_deploy.data.base import Task
 from rdd_deploy.data.check import check_apart, check_split
+from rdd_deploy.data.reader import read_mask
 from rdd_deploy.errors import DataError
+from rdd_deploy.prepare import Prepared
+from rdd_deploy.recipe import Recipe
 
 
 def opened(root: Path, split: str = "train") -> Split:
@@ -101,3 +106,20 @@ def test_camvid(camvid: Path) -> None:
     assert not other.absent(val.task.classes)
     assert facts.pixels.sum() + round(facts.void_share * 367 * 360 * 480) == 367 * 360 * 480
     check_apart(facts, other, "val")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_masks_of_which_some_have_their_palette_sorted_anew(tmp_path: Path, split: str) -> None:
+    """In one folder, or between two."""
+    write_data(tmp_path, train=2, val=2)
+    recipe = Recipe.model_validate(tree(tmp_path))
+    for mask in (*tmp_path.glob("*annot/*.png"),):
+        labels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+        assert labels is not None
+        turned = mask.name == "train0001.png" if split == "train" else mask.parent.name == "valannot"
+        order = [2, 1, 0] if turned else [0, 1, 2]
+        labels[labels == 255] = 0
+        mask.write_bytes(stored(np.array(order, np.uint8)[labels], 2, [COLOURS[index] for index in order]))
+        assert read_mask(mask).colours is not None
+    with pytest.raises(DataError, match=rf"{split}\d+\.png stores the number . for the colour \(\d+, \d+, \d+\), and .*\.png the number"):
+        Prepared(recipe)

@@ -1,4 +1,8 @@
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +13,7 @@ from PIL import Image
 from pngs import optimised, stored
 from toys import COLOURS
 
+from rdd_deploy.data.from_recipe import label_ids
 from rdd_deploy.data.ids import IGNORE, Ids
 from rdd_deploy.errors import DataError
 
@@ -115,6 +120,117 @@ def test_black_and_white_is_never_guessed(tmp_path: Path, content: bytes) -> Non
     assert Ids(2).labels(path).tolist() == [[0, 1]]
     assert Ids(2, [[0], [255]]).labels(path).tolist() == [[0, 1]]
     assert Ids(2, [[1], [0]]).labels(path).tolist() == [[1, 0]]
+
+
+def test_black_and_white_that_mean_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.png", stored(np.array([[0, 1]]), 1))
+    assert Ids(2, [[0], [1, 255]]).labels(path).tolist() == [[0, 1]]
+
+
+def test_others_may_be_void_behind_a_palette(tmp_path: Path) -> None:
+    """Grey levels that mean nothing, packed: their numbers are ids by chance alone."""
+    ids = Ids(3, [[1], [2], [3]], others_void=True)
+    with pytest.raises(DataError, match=r"can mean two things: .* numbers \[0, 1, 2\] for the grey levels \[0, 5, 9\], .* ids .* or void"):
+        ids.labels(written(tmp_path / "a.png", optimised(np.array([[0, 5, 9]], np.uint8))))
+    assert ids.labels(written(tmp_path / "a.png", stored(np.array([[0, 1, 2]]), 2))).tolist() == [[255, 0, 1]], "true numbers of few bits"
+
+
+def test_numbers_of_greys_that_are_no_ids_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "a.png", optimised(np.array([[0, 7, 11]], np.uint8)))
+    assert Ids(3, void_ids=[255]).labels(path).tolist() == [[0, 1, 2]]
+    said = capsys.readouterr().err
+    assert "the numbers [0, 1, 2] are taken as ids, as the grey levels [0, 7, 11] aren't all ids of this data set" in said
+    Ids(4, void_ids=[255]).labels(written(path, stored(np.array([[0, 1, 2, 3]]), 2)))
+    assert not capsys.readouterr().err, "few bits without a palette are numbers"
+
+
+def test_a_folder_is_read_one_way(tmp_path: Path) -> None:
+    """An id that nobody knows, packed, must not become one that is known."""
+    ids = Ids(3, void_ids=[255])
+    masks = [np.array([values], np.uint8) for values in ([0, 2, 255], [0, 1, 7])]
+    paths = [written(tmp_path / f"{number}.png", optimised(mask)) for number, mask in enumerate(masks)]
+    for first, second in (paths, paths[::-1]):
+        ids = Ids(3, void_ids=[255])
+        ids.labels(first)
+        with pytest.raises(
+            DataError, match=r"0\.png holds .* as the grey levels of its palette, .*1\.png as the numbers that it stores: one"
+        ):
+            ids.labels(second)
+
+
+def sorted_anew(mask: np.ndarray, palette: Sequence[tuple[int, int, int]], order: Sequence[int]) -> bytes:
+    """A mask of colours after a program that drops the colours it doesn't use and sorts the others."""
+    table = np.zeros(256, np.uint8)
+    table[list(order)] = np.arange(len(order))
+    return stored(table[mask], 2, [palette[number] for number in order])
+
+
+@pytest.mark.parametrize("palette", [[(200, 40, 40), (40, 200, 40), (40, 40, 200)], [(9, 9, 9), (9, 9, 9), (40, 200, 40), (40, 40, 200)]])
+def test_a_colour_of_two_numbers_is_refused(tmp_path: Path, palette: list[tuple[int, int, int]]) -> None:
+    count = len(palette)
+    mask, ids = np.array([range(count)], np.uint8), Ids(4, void_ids=[255])
+    for name in ("a", "b"):
+        assert ids.labels(written(tmp_path / f"{name}.png", stored(mask, 2, palette))).tolist() == mask.tolist()
+    order = [count - 1, *range(count - 1)]
+    with pytest.raises(
+        DataError, match=r"c\.png stores the number 0 for the colour \(40, 40, 200\), and .*a\.png the number \d, as programs"
+    ):
+        ids.labels(written(tmp_path / "c.png", sorted_anew(mask, palette, order)))
+    other = Ids(4, void_ids=[255])
+    other.labels(tmp_path / "c.png")
+    with pytest.raises(DataError, match=r"c\.png stores the number 0 for the colour \(40, 40, 200\), and .*a\.png the number"):
+        ids.check_palettes(other)
+    ids.check_palettes(ids)
+
+
+def test_a_number_of_two_colours_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = Ids(3, void_ids=[255])
+    for number in range(3):
+        palette = [(10, 10, 10), (number, 200, 40), (40, 40, 200)]
+        ids.labels(written(tmp_path / f"{number}.png", stored(np.array([[0, 1, 2]]), 2, palette)))
+    said = capsys.readouterr().err
+    assert (
+        said.count(
+            f"shows the number 1 as the colour (1, 200, 40), {tmp_path}/0.png as (0, 200, 40): make sure that the numbers mean the same"
+        )
+        == 1
+    )
+    assert said.count("shows the number") == 1
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([0, 1, 2])))
+def test_colours_are_compared_with_the_recipes_and_vocs(tmp_path: Path, order: tuple[int, ...]) -> None:
+    mask = np.array([[0, 1, 2, 2]], np.uint8)
+    for palette, ids, told in (
+        (COLOURS, Ids(3, void_ids=[255], colours=COLOURS), "which data.palette gives to class"),
+        (
+            COLOURED,
+            Ids(3, void_ids=[255]),
+            rf"for colours that stand for the ids {list(order)} in PASCAL VOC's palette".replace("[", r"\["),
+        ),
+    ):
+        path = written(tmp_path / "a.png", sorted_anew(mask, palette, order))
+        if order == (0, 1, 2):
+            assert ids.labels(path).tolist() == mask.tolist()
+            continue
+        with pytest.raises(DataError, match=told):
+            ids.labels(path)
+    path = written(tmp_path / "a.png", sorted_anew(np.array([[0, 15]], np.uint8), [*COLOURED, *[(1, 1, 1)] * 11, (192, 128, 128)], [0, 15]))
+    with pytest.raises(DataError, match=r"stand for the ids \[0, 15\] in PASCAL"):
+        Ids(21, void_ids=[255]).labels(path)
+
+
+def test_colours_of_voc_that_are_for_the_eye(tmp_path: Path) -> None:
+    palette = [(128, 0, 0), (0, 128, 0), (0, 0, 128)]  # the ids 1, 2 and 4, one more than there are
+    path = written(tmp_path / "a.png", stored(np.array([[0, 1, 2]]), 2, palette))
+    assert Ids(3, void_ids=[255]).labels(path).tolist() == Ids(3, others_void=True).labels(path).tolist() == [[0, 1, 2]]
+    palette = [(0, 0, 0), (0, 128, 0), (128, 0, 0)]
+    path = written(path, stored(np.array([[0, 1, 2]]), 2, palette))
+    with pytest.raises(DataError, match=r"or, where the numbers are meant, give the masks' colours in data\.palette"):
+        Ids(3, void_ids=[255]).labels(path)
+    assert Ids(3, void_ids=[255], colours=palette).labels(path).tolist() == [[0, 1, 2]]
+    recorded: Any = SimpleNamespace(palette=palette, provenance={"data": "folder", "data_void_ids": "255"})
+    assert Ids(3, **label_ids(recorded)).labels(path).tolist() == [[0, 1, 2]], "labels beside the live app"
 
 
 def test_colour_palettes_of_a_library(tmp_path: Path) -> None:

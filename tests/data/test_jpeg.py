@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -119,3 +120,12 @@ def test_without_a_standard_error(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "6\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files in memory are Linux's")
+def test_no_temporary_folder_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be read-only, or full."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    bad = jpeg(tmp_path / "bad.jpg")
+    spoil(bad)
+    assert first_damaged([bad])

@@ -71,6 +71,14 @@ def test_a_tag_behind_the_pixels_and_one_of_big_endian(tmp_path: Path) -> None:
     exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 8, 0, 0)
     (tmp_path / "a.png").write_bytes(png([*chunks[:-1], (b"eXIf", exif), chunks[-1]]))
     assert (read_frame(tmp_path / "a.png") == np.rot90(FRAME)).all()
+    for kind, value in (
+        (4, struct.pack(">I", 8)),
+        (8, struct.pack(">hxx", 8)),
+        (9, struct.pack(">i", 8)),
+    ):  # not the standard's, but written
+        exif_of_kind = b"MM\0*" + struct.pack(">IHHHI", 8, 1, 0x112, kind, 1) + value + bytes(4)
+        (tmp_path / "a.png").write_bytes(png([*chunks[:-1], (b"eXIf", exif_of_kind), chunks[-1]]))
+        assert (read_frame(tmp_path / "a.png") == np.rot90(FRAME)).all()
     for broken in (b"", b"II", exif[:14], exif.replace(b"\0\x08\0\0", b"\0\x09\0\0"), b"MM\0*\xff\xff\xff\xff"):
         (tmp_path / "a.png").write_bytes(png([*chunks[:-1], (b"eXIf", broken), chunks[-1]]))
         assert (read_frame(tmp_path / "a.png") == FRAME).all()
@@ -133,6 +141,25 @@ def test_sixteen_bits(tmp_path: Path, suffix: str, channels: int) -> None:
         )
         cv2.imwrite(str(path), pixels * 0)
         assert not read_image(path).any(), "a black picture is black with any number of bits"
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_an_animated_png_is_its_first_picture(tmp_path: Path, default: bool) -> None:
+    """The one outside the animation, where there is one, as readers show that know no animations."""
+    more = [Image.fromarray(FRAME[::-1]), Image.fromarray(FRAME[:, ::-1])]
+    path = saved(tmp_path / "a.png", Image.fromarray(FRAME), save_all=True, append_images=more, default_image=default)
+    assert b"acTL" in path.read_bytes()
+    assert (read_frame(path) == FRAME).all()
+
+
+def test_a_tiff_whose_tags_are_damaged(tmp_path: Path) -> None:
+    """Places and lengths of its strips that are no whole numbers."""
+    whole, path = WHOLE["TIFF"], tmp_path / "a.tif"
+    for tag in (273, 279):
+        start = whole.index(struct.pack("<HH", tag, 4))
+        for kind in (2, 11):
+            path.write_bytes(whole[: start + 2] + struct.pack("<H", kind) + whole[start + 4 :])
+            refused(path, "can't read the image")
 
 
 def test_pixels_that_no_viewer_knows(tmp_path: Path) -> None:

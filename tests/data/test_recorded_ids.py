@@ -52,7 +52,7 @@ def test_what_older_bundles_lack(tmp_path: Path) -> None:
     write_data(tmp_path)
     old = manifest(data="folder", data_root=str(tmp_path), data_height=64, data_width=64, data_void_ids="255")
     assert (open_recorded(old, "val").labels(0) == picture(1000)[1]).all()
-    assert label_ids(old) == {"ids": None, "void_ids": [255], "others_void": False}
+    assert label_ids(old) == {"ids": None, "void_ids": [255], "others_void": False, "colours": COLOURS}
     assert label_ids(manifest(data="camvid")) == {"void_ids": [11, 255]}
     assert label_ids(manifest(data="streets")) == label_ids(manifest()) == {}
     with pytest.raises(DataError, match=r"the mask values that the manifest of 'toy' names can't be read: .*; export the bundle again"):

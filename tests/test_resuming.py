@@ -7,6 +7,7 @@ import io
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from toys import CLASSES, network, tree, write_data, write_recipe
 
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.export.source import open_source
 from rdd_deploy.files import sha256
 from rdd_deploy.fit import Trainee, make_fabric
 from rdd_deploy.models.segmenter import Segmenter
@@ -208,6 +210,17 @@ def test_weights_that_are_not_finite_are_refused_at_every_load(run: Run, tmp_pat
     for name in ("a.safetensors", "a.pth"):
         with pytest.raises(WeightsError, match=sentence):
             initialise(Segmenter(Network.model_validate(network(weights=str(tmp_path / name))), 3))
+
+
+def test_a_checkpoint_without_colours_is_not_exported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(run.folder.recipe, tmp_path / "run")
+    path = with_facts(run, tmp_path, lambda facts: {key: value for key, value in facts.items() if key != "palette"})
+    path.rename(tmp_path / "run" / "student.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"student\.safetensors doesn't say which colours its classes are drawn in; expected a checkpoint"
+    ):
+        open_source(tmp_path / "run")
 
 
 def test_a_negative_variance_is_refused_like_nan(run: Run, tmp_path: Path) -> None:

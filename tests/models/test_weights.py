@@ -127,6 +127,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         assert same(segmenter, made()), "a refused file left its traces"
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize(
     "changed",
     [

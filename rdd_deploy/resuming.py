@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from rdd_deploy import console
 from rdd_deploy.errors import WeightsError
+from rdd_deploy.models.tensors import load_archive, senseless
 from rdd_deploy.run import RunFolder
 
 if TYPE_CHECKING:
@@ -72,12 +71,9 @@ def read_state(folder: RunFolder, trainee: Trainee, origin: dict[str, str], fram
 def _loaded(folder: RunFolder, trainee: Trainee) -> Any:
     try:
         content = folder.state.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:  # torch doesn't look at its checksums
-            if broken := archive.testzip():
-                raise ValueError(f"the checksum of {broken} is another one")
-        with warnings.catch_warnings():  # of an unusual pickle, which the error below tells
-            warnings.simplefilter("ignore")
-            return torch.load(io.BytesIO(content), map_location=trainee.fabric.device, weights_only=True)
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            raise ValueError("it is no archive")
+        return load_archive(content, trainee.fabric.device)
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
@@ -91,10 +87,13 @@ def _problem(state: Any, trainee: Trainee, frames: int) -> str:
     if not isinstance(state, dict) or set(now) - set(state) or state["format"] != now["format"]:
         return OTHER
     average, model = state["average"], state["model"]
+    train = trainee.config
+    if state["step"] and not state["optimizer"]["state"] and (train.optimizer == "adamw" or train.momentum):
+        return "the optimizer's averages are missing"
     if not _alike(model, now["model"]) or not _alike(average, now["average"]) or not _fits(state["optimizer"], trainee):
         return OTHER
-    if broken := [name for part in (model, average, *state["optimizer"]["state"].values()) for name in _not_finite(part)]:
-        return f"it holds values that are NaN or infinite ({broken[0]})"
+    if broken := [name for part in (model, average, *state["optimizer"]["state"].values()) for name in senseless(part)]:
+        return f"it holds values that are NaN or infinite, or a negative variance ({broken[0]})"
     ranks = trainee.fabric.world_size
     for key in ("rng", "rng_cuda"):
         if (
@@ -124,7 +123,9 @@ def _problem_of_progress(state: dict[str, Any], trainee: Trainee, frames: int) -
         return f"its log doesn't hold one row for each of the {epoch} epochs before step {state['step']}"
     if not all(type(name) is str and type(value) in plain for row in rows for name, value in row.items()):
         return "its log holds something else than names with numbers and texts"
-    if sums["count"] != inside or not all(type(name) is str and type(value) is float for name, value in sums["sums"].items()):
+    if sums["count"] != inside or not all(
+        type(name) is str and type(value) is float and math.isfinite(value) for name, value in sums["sums"].items()
+    ):
         return f"the sums of its unfinished epoch aren't those of {inside} steps"
     origin = state.get("origin")
     return "" if origin is None or all(type(text) is str for item in origin.items() for text in item) else OTHER
@@ -136,12 +137,6 @@ def _is_like(one: Any, other: Any) -> bool:
 
 def _alike(one: Any, other: Mapping[str, Tensor]) -> bool:
     return isinstance(one, dict) and set(one) == set(other) and all(_is_like(value, other[name]) for name, value in one.items())
-
-
-def _not_finite(tensors: Mapping[str, Any]) -> list[str]:
-    return [
-        name for name, value in tensors.items() if isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()
-    ]
 
 
 def _fits(state: dict[str, Any], trainee: Trainee) -> bool:
@@ -156,6 +151,8 @@ def _fits(state: dict[str, Any], trainee: Trainee) -> bool:
         shape = parameters[index].shape
         there = {name: value for name, value in entry.items() if adam or value is not None}
         known = set(entry) == names if adam else set(entry) <= names
-        return known and all(value.shape == (() if name == "step" else shape) for name, value in there.items())
+        return known and all(
+            value.is_floating_point() and value.shape == (() if name == "step" else shape) for name, value in there.items()
+        )
 
     return options[0] == options[1] and all(type(index) is int and belongs(index, entry) for index, entry in state["state"].items())

@@ -175,7 +175,7 @@ def cached_teacher(
             files.remove_parts(folder)
             part.mkdir(parents=True)
             _fill(segmenter, split, views, part, names, device, precision, advance)
-            files.write_json(part / "key.json", key)
+            files.write_json(part / "key.json", key | {"sha256": {file.name: files.sha256(file) for file in sorted(part.iterdir())}})
             _rename(part, place)
         except OSError as error:
             raise DiskError(
@@ -184,11 +184,29 @@ def cached_teacher(
         finally:
             shutil.rmtree(part, ignore_errors=True)
     try:
-        stores = [np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
-        sizes = np.load(place / "sizes.npy", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        stores, sizes = _opened(place, names, (len(split), segmenter.classes, *_grid(views)))
+    except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: a key of another form
         raise DiskError(f"the teacher cache {place} is damaged ({error}); delete that folder, it is filled again") from error
     return CachedTeacher(stores[0], stores[1] if len(stores) > 1 else None, sizes)
+
+
+def _opened(place: Path, names: list[str], shape: tuple[int, ...]) -> tuple[list[NDArray[np.float16]], NDArray[np.int64]]:
+    """A cache's arrays of logits (frames, classes, height, width) and the frames' sizes.
+
+    Raises:
+        OSError, EOFError, ValueError, AttributeError: a file is missing, or isn't what was written.
+    """
+    key = files.parse_json((place / "key.json").read_bytes())
+    for file, expected in key.get("sha256", {}).items():  # caches of earlier versions have none
+        if files.sha256(place / file) != expected:
+            raise ValueError(f"{file} isn't what was written")
+    stores = [np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
+    sizes = np.load(place / "sizes.npy", allow_pickle=False)
+    if any((store.shape, store.dtype) != (shape, np.float16) for store in stores):
+        raise ValueError(f"it holds {stores[0].dtype}{list(stores[0].shape)}, expected float16{list(shape)}")
+    if (sizes.shape, sizes.dtype) != ((shape[0], 2), np.int64) or sizes.min() < 1:
+        raise ValueError("it doesn't hold the size of each frame")
+    return stores, sizes
 
 
 def _rename(part: Path, place: Path) -> None:

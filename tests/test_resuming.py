@@ -7,6 +7,7 @@ import io
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from toys import CLASSES, network, tree, write_data, write_recipe
 
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.export.source import open_source
 from rdd_deploy.files import sha256
 from rdd_deploy.fit import Trainee, make_fabric
 from rdd_deploy.models.segmenter import Segmenter
@@ -99,14 +101,17 @@ CHANGES: list[tuple[str, Any, str]] = [
     ("rows/1/lr", [1], "its log holds something else than names with numbers and texts"),
     ("sums", {"sums": {}, "count": 2}, "the sums of its unfinished epoch aren't those of 0 steps"),
     ("sums/sums", {"task": "x"}, "the sums of its unfinished epoch"),
-    ("model/encoder.conv_stem.weight", spoilt, "it holds values that are NaN or infinite (encoder.conv_stem.weight)"),
-    ("average/module.encoder.conv_stem.weight", spoilt, "it holds values that are NaN or infinite (module.encoder.conv_stem.weight)"),
-    ("optimizer/state/0/exp_avg", spoilt, "it holds values that are NaN or infinite (exp_avg)"),
+    ("sums/sums", {"task": math.nan}, "the sums of its unfinished epoch"),
+    ("optimizer/state", {}, "the optimizer's averages are missing"),
+    ("model/encoder.bn1.running_var", lambda t: t - 100, "it holds values that are NaN or infinite, or a negative variance (encoder.bn1.running_var)"),
+    ("model/encoder.conv_stem.weight", spoilt, "it holds values that are NaN or infinite, or a negative variance (encoder.conv_stem.weight)"),
+    ("average/module.encoder.conv_stem.weight", spoilt, "it holds values that are NaN or infinite, or a negative variance (module.encoder.conv_stem.weight)"),
+    ("optimizer/state/0/exp_avg", spoilt, "it holds values that are NaN or infinite, or a negative variance (exp_avg)"),
     *((path, value, "it holds another network's state, or one of another version") for path, value in (
         ("format", 3), ("model", {}), ("model", []), ("model/encoder.conv_stem.weight", lambda t: t[:1]), ("average", {}), ("average", None),
         ("model/encoder.conv_stem.weight", lambda t: t.double()), ("model/encoder.conv_stem.weight", "x"), ("optimizer", {}), ("optimizer", 1),
         ("optimizer/param_groups", []), ("optimizer/param_groups/0/weight_decay", 0.5), ("optimizer/state/0", {}), ("optimizer/state/0", None),
-        ("optimizer/state/0/exp_avg", lambda t: t[:1]), ("optimizer/state", {999: {}}), ("precision", 5), ("sums", []), ("rows", [1, 2]),
+        ("optimizer/state/0/exp_avg", lambda t: t[:1]), ("optimizer/state/0/exp_avg", lambda t: t.int()), ("optimizer/state", {999: {}}), ("precision", 5), ("sums", []), ("rows", [1, 2]),
         ("origin", [1]), ("origin", {"train_frames": 1}),
     )),
 ]  # fmt: skip
@@ -182,7 +187,7 @@ def with_facts(run: Run, tmp_path: Path, change: Callable[[dict[str, Any]], Any]
         ("classes", [1, 2, 3], "2 to 255 names"), ("classes", "abc", "2 to 255 names"), ("classes", ["a"], "2 to 255 names"),
         ("classes", ["a"] * 256, "2 to 255 names"), ("palette", [[1, 2, 3]], "3 colours of three numbers from 0 to 255"),
         ("palette", [[1, 2, 300]] * 3, "3 colours"), ("palette", [[1, 2]] * 3, "3 colours"), ("palette", "red", "3 colours"),
-        ("palette", [[1, 2, True]] * 3, "3 colours"), ("size", [0, 64], "[height, width]"), ("size", [64], "[height, width]"),
+        ("palette", [[1, 2, True]] * 3, "3 colours"), ("size", [0, 64], "[height, width]"), ("classes", ["\ud800", "b", "c"], "2 to 255 names"), ("size", [64], "[height, width]"),
         ("size", ["64", "64"], "[height, width]"), ("size", [64, 10**9], "[height, width]"), ("size", None, "[height, width]"),
     ],
 )  # fmt: skip
@@ -195,9 +200,7 @@ def test_facts_of_a_checkpoint_are_checked(run: Run, tmp_path: Path, key: str, v
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused_at_every_load(run: Run, tmp_path: Path, value: float) -> None:
-    sentence = (
-        r"holds weights that are NaN or infinite, in 1 of \d+ tensors, e\.g\. encoder\.conv_stem\.weight; the file is damaged, or its"
-    )
+    sentence = r"holds weights that are NaN or infinite, or a negative variance, in 1 of \d+ tensors, e\.g\. encoder\.conv_stem\.weight; the file is damaged, or its"
     tensors = safetensors.torch.load(run.checkpoint)
     tensors["encoder.conv_stem.weight"][0, 0, 0, 0] = value
     path = with_facts(run, tmp_path, lambda facts: facts, tensors)
@@ -207,6 +210,24 @@ def test_weights_that_are_not_finite_are_refused_at_every_load(run: Run, tmp_pat
     for name in ("a.safetensors", "a.pth"):
         with pytest.raises(WeightsError, match=sentence):
             initialise(Segmenter(Network.model_validate(network(weights=str(tmp_path / name))), 3))
+
+
+def test_a_checkpoint_without_colours_is_not_exported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shutil.copy(run.folder.recipe, tmp_path / "run")
+    path = with_facts(run, tmp_path, lambda facts: {key: value for key, value in facts.items() if key != "palette"})
+    path.rename(tmp_path / "run" / "student.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"student\.safetensors doesn't say which colours its classes are drawn in; expected a checkpoint"
+    ):
+        open_source(tmp_path / "run")
+
+
+def test_a_negative_variance_is_refused_like_nan(run: Run, tmp_path: Path) -> None:
+    tensors = safetensors.torch.load(run.checkpoint)
+    tensors["encoder.bn1.running_var"][0] = -1.0
+    with pytest.raises(WeightsError, match=r"or a negative variance, in 1 of \d+ tensors, e\.g\. encoder\.bn1\.running_var"):
+        load_checkpoint(with_facts(run, tmp_path, lambda facts: facts, tensors), CLASSES)
 
 
 def test_tensors_of_another_type_are_refused(run: Run, tmp_path: Path) -> None:

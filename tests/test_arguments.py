@@ -154,9 +154,7 @@ def test_the_console_knows_mistakes_of_every_click() -> None:
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "live", "demo")])
-def test_no_word_at_all_is_told_with_what_is_missing(
-    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_no_word_at_all_is_told_with_what_is_missing(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     assert "missing argument" in ended(name, [], monkeypatch, capfd)
 
 

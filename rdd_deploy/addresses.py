@@ -59,7 +59,9 @@ def must_be_source(word: str) -> bool:
 
 def without_secrets_of(words: Sequence[str], text: str) -> str:
     """A sentence about a command line's mistake, without the secrets of any address that was given in it, in whatever place."""
-    values = {value for word in words for value in (word, word.partition("=")[2]) if value and without_secrets(value) != value}
+    values = {
+        value for word in words for value in (word, word.lstrip("-"), word.partition("=")[2]) if value and without_secrets(value) != value
+    }
     for value in sorted(values, key=len, reverse=True):
         for written in (value, repr(value)[1:-1], str(Path(value))):  # a path has no double slash
             text = text.replace(written, without_secrets(value))

@@ -79,3 +79,4 @@ def test_a_sentence_about_the_command_line_names_no_secret() -> None:
     words = ["--bundle", "rtsp://u:se'cret@h/x", "--camera=http://a:secret@h"]
     said = without_secrets_of(words, f"no bundle rtsp:/u:se'cret@h/x; {words[1]!r}; 'http://a:secret@h' is no number")
     assert said == "no bundle rtsp://***@h/x; \"rtsp://***@h/x\"; 'http://***@h' is no number"
+    assert without_secrets_of(["--rtsp://h/x#secret"], "no such option: --rtsp://h/x#secret") == "no such option: --rtsp://h/x#***"

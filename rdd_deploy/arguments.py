@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from rdd_deploy.addresses import must_be_source, without_secrets
 from rdd_deploy.errors import RddError
 from rdd_deploy.files import check_file
 
@@ -17,12 +18,14 @@ MAX_COUNT = 10**9
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise RddError for words that no option and no argument can mean: empty ones (an unset variable of the shell), and a NUL inside."""
+    """Raise RddError for words that no option and no argument can mean: empty ones (an unset variable of the shell), a NUL inside, addresses."""
     for before, word in zip(["", *words], words, strict=False):
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
         where = f" for {option}" if option.startswith("--") else ""
         if equals and not value:
             raise RddError(f"got an empty value{where}; give one, or leave it out (is a variable of the shell unset?)")
+        if option != "--source" and must_be_source(value):  # else it would become a folder's name, or stand in a report
+            raise RddError(f"got the address {without_secrets(value)}{where}; only live takes one, as --source")
         if "\0" in word:
             raise RddError(f"got a value with a NUL character{where}; no name and no number holds one")
 

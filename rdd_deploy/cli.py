@@ -23,6 +23,7 @@ COMMANDS = {
 """Command -> (module with ``main``, extra that it needs, one line of help)."""
 
 
+@console.heard()
 def main() -> None:
     """Run the command that the first argument names."""
     arguments = sys.argv[1:]

@@ -229,7 +229,7 @@ class progress:  # reads as a function: with progress("…", n) as bar
 
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def heard() -> Iterator[None]:
     """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
     for descriptor in range(3):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
         try:
@@ -264,7 +264,7 @@ def _check_heard() -> None:
         sys.exit(RddError.exit_code)
 
 
-@_heard()
+@heard()
 def run(app: Callable[..., Any]) -> None:
     """Run an app: what a user or the machine did becomes one sentence on standard error and the exit code that ``errors`` documents.
 
@@ -289,7 +289,7 @@ def _got(error: Any) -> str:
     names, words = getattr(getattr(error, "param", None), "opts", ()), sys.argv[1:]
     values = [
         word.partition("=")[2] if "=" in word else next_
-        for word, next_ in zip(words, [*words[1:], ""], strict=True)
+        for word, next_ in zip(words, [*words[1:], ""], strict=False)  # there may be no word at all
         if word.partition("=")[0] in names
     ]
     return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
@@ -311,6 +311,8 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
         except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
             tell("interrupted")
             sys.exit(signals.exit_code(error))
+        except OSError as error:  # before it as well: a broken pipe, of whatever process, it takes for its own and ends with 1 in silence
+            raise faults.told(error) or error from error
 
     app.command()(interruptible)
 
@@ -319,6 +321,11 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
             code = app(standalone_mode=False)
         except _ClickException as error:
             raise RddError(_sentence(error, hint)) from error
+        except SystemExit as ended:
+            if not isinstance(ended.__context__, BrokenPipeError):
+                raise
+            _stdout._fall_silent(ended.__context__)  # the help's reader went away
+            code = 0
         sys.exit(code or 0)
 
     @functools.wraps(function)

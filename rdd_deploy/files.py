@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if not path.name:
         raise DiskError(f"'{path}' names no file; give the file's name as well")
     with _disk_errors(path):
-        path = Path(os.path.realpath(path)) if path.is_symlink() else path
+        path = behind_link(path)
         if path.exists() and not path.is_file() and not path.is_dir():  # a device or pipe is written to, not replaced
             yield path
             return
@@ -70,6 +70,14 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):  # the error itself says more
                 part.unlink(missing_ok=True)
+
+
+def behind_link(path: Path) -> Path:
+    """What is to be replaced: the end of a link, which itself stays. Raises OSError for a link that leads to itself."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link that leads to itself")
+    return target
 
 
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -93,7 +101,7 @@ def check_writable(path: Path) -> None:
     """
     path = Path(path)
     with _disk_errors(path):
-        place = target = Path(os.path.realpath(path))
+        place = target = Path(os.path.realpath(behind_link(path)))
         while not place.is_dir():
             if place.exists() and place != target:
                 raise OSError(errno.ENOTDIR, f"{place} is no folder")
@@ -124,7 +132,8 @@ def remove_parts(folder: Path) -> None:
     for part in folder.glob(".*.part*"):
         found = _PART.search(part.name)
         if found and not _runs(int(found[1])):
-            shutil.rmtree(part, ignore_errors=True) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
+            with suppress(OSError):  # it is somebody else's
+                shutil.rmtree(part, ignore_errors=True) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
 
 
 def read_file(path: Path, at_most: int) -> bytes:
@@ -163,7 +172,7 @@ def _finite(text: str) -> float:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has such a number
         return False
     except OSError:  # it is someone else's
         return True
@@ -185,8 +194,23 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     with ExitStack() as stack:
         for path, content in contents.items():
             part = stack.enter_context(replacing(path))
-            with open(os.open(part, os.O_WRONLY | (_NO_LINK if part.is_file() else 0)), "wb") as file:
+            with open(_opened(part), "wb") as file:
                 file.write(content)
+
+
+def _opened(path: Path) -> int:
+    """To write into a part, or into a device or pipe; never waits for somebody to read a pipe."""
+    if path.is_file():
+        return os.open(path, os.O_WRONLY | _NO_LINK)
+    with _disk_errors(path):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                error.strerror = "nobody reads from it"
+            raise
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def write_json(path: Path, value: Any) -> None:

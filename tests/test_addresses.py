@@ -47,6 +47,13 @@ def test_query_and_fragment_are_hidden(scheme: str, slash: str, secret: str, mar
         ("rtsp://user:pass%40host/x", "rtsp://***:***/x"),
         ("rtsp://10.0.0.7/user=admin&password=tlJw&channel=1", "rtsp://10.0.0.7/user=***&password=***&channel=1"),
         ("rtsp://[fe80::1]:554/x", "rtsp://[fe80::1]:554/x"),
+        ("rtsp%3A%2F%2Fu%3Asecret%40h", "rtsp://***@h"),
+        ("rtsp://h/me:secret/x", "rtsp://h/***/x"),
+        ("admin:secret:10.0.0.7", "***:***"),
+        ("rtsp://h/password/secret/x?a", "rtsp://h/password/***/x?***"),
+        ("rtsp://h/psw=secret", "rtsp://h/psw=***"),
+        ("data/code/a.mp4", "data/code/a.mp4"),
+        ("cuda:x", "cuda:x"),
         ("drive.mp4", "drive.mp4"),
         ("what?.mp4", "what?.mp4"),
         ("c:/drive.mp4", "c:/drive.mp4"),
@@ -72,3 +79,4 @@ def test_a_sentence_about_the_command_line_names_no_secret() -> None:
     words = ["--bundle", "rtsp://u:se'cret@h/x", "--camera=http://a:secret@h"]
     said = without_secrets_of(words, f"no bundle rtsp:/u:se'cret@h/x; {words[1]!r}; 'http://a:secret@h' is no number")
     assert said == "no bundle rtsp://***@h/x; \"rtsp://***@h/x\"; 'http://***@h' is no number"
+    assert without_secrets_of(["--rtsp://h/x#secret"], "no such option: --rtsp://h/x#secret") == "no such option: --rtsp://h/x#***"

@@ -150,3 +150,21 @@ def test_a_mistake_names_no_secret(monkeypatch: pytest.MonkeyPatch, capfd: pytes
 
 def test_the_console_knows_mistakes_of_every_click() -> None:
     assert console._ClickException.__name__ == "ClickException"
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "live", "demo")])
+def test_no_word_at_all_is_told_with_what_is_missing(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "missing argument" in ended(name, [], monkeypatch, capfd)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("address", ["rtsp://me:secret@h/x", "http:/h/x#secret", "me:secret@h"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_address_is_refused_where_it_is_no_source(
+    name: str, address: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for words in ([address], [f"--output={address}"], ["--record", address], ["--source", "x", address]):
+        said = ended(name, words, monkeypatch, capfd)
+        assert said.startswith("error: got the address ")
+        assert "secret" not in said

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -36,6 +37,11 @@ def ended(what: str) -> tuple[int, str]:
         ("errors.DivergedError('nan')", 5, "error: nan\n"),
         ("KeyboardInterrupt", 130, "interrupted\n"),
         (
+            "BrokenPipeError(32, 'Broken pipe')",
+            2,
+            "error: the system refused something: Broken pipe; see what is wrong with it, and run the command again\n",
+        ),
+        (
             "PermissionError(13, 'Permission denied', '/x/y')",
             2,
             "error: can't use /x/y: Permission denied; check its name and permissions\n",
@@ -45,6 +51,21 @@ def ended(what: str) -> tuple[int, str]:
 )
 def test_a_users_mistake_is_one_sentence_and_its_code(what: str, code: int, text: str) -> None:
     assert ended(what) == (code, text)
+
+
+def test_help_that_nobody_reads_is_no_failure_and_one_that_is_lost_is() -> None:
+    def helped(*words: str, stdout: int) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, *words, "--help"], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(stdout)
+        return done.returncode, done.stderr
+
+    for words in (("-c", PROGRAM.format(what="KeyboardInterrupt")), ("-m", "rdd_deploy.cli")):
+        reader, writer = os.pipe()
+        os.close(reader)
+        assert helped(*words, stdout=writer) == (0, "")
+        code, said = helped(*words, stdout=os.open("/dev/full", os.O_WRONLY))
+        assert code == 2
+        assert "No space left on device" in said
 
 
 def test_our_own_mistake_shows_its_traceback() -> None:

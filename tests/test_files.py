@@ -4,12 +4,14 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rdd_deploy import files
 from rdd_deploy.errors import DiskError
+from rdd_deploy.live import recorder
 
 
 def test_a_write_replaces_the_old_file_whole(tmp_path: Path) -> None:
@@ -71,6 +73,18 @@ def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
     os.close(reader)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "target"]
+
+
+def test_a_pipe_that_nobody_reads_and_a_link_to_itself_are_errors(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DiskError, match="nobody reads from it"):
+        files.write_text(tmp_path / "pipe", "lost")
+    for refuse in (lambda path: files.write_text(path, "lost"), files.check_file):
+        with pytest.raises(DiskError, match="leads to itself"):
+            refuse(tmp_path / "loop")
+    assert (tmp_path / "loop").is_symlink()
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_any_name_can_be_written_down(tmp_path: Path) -> None:
@@ -137,6 +151,14 @@ def test_parts_of_running_processes_stay(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == stay | {"mine"}
     assert (tmp_path / "mine" / "inside").is_file()
     files.remove_parts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("sweep", [files.remove_parts, recorder.remove_parts])
+def test_a_part_of_a_process_that_cant_be_is_swept(sweep: Callable[[Path], None], tmp_path: Path) -> None:
+    for number in (2**31, 2**64, 10**80):
+        (tmp_path / f".a.{number}.part.mp4").touch()
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_can_guess_a_temporary_name(tmp_path: Path) -> None:

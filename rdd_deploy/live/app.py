@@ -23,6 +23,7 @@ from rdd_deploy.files import check_file, remove_parts, write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel, Relay
+from rdd_deploy.live.display import check_display
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import AT_ONCE, Inference
 from rdd_deploy.live.labels import LabelFolder
@@ -32,7 +33,7 @@ from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.shot import Result
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
-from rdd_deploy.live.window import Headless, Screen, Window, check_display
+from rdd_deploy.live.window import Headless, Screen, Window
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.signals import StopRequest
 

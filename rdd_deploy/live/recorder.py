@@ -45,12 +45,14 @@ class Recorder:
     """
 
     def __init__(self, path: Path, fps: float, clocked: bool) -> None:
-        if path.suffix.lower() not in CODECS:
+        suffix = path.suffix
+        if suffix.lower() not in CODECS:
             raise SourceError(f"can't record to {path}: expected a name that ends in {', '.join(CODECS)}")
+        path = files.behind_link(path)
         if not files.has_utf8_name(path):
             raise DiskError(f"can't record to {path}: OpenCV takes no name that isn't UTF-8; choose another one")
         self.path, self._fps, self.clocked = path, fps, clocked
-        self._part = path.with_name(f".{path.stem[:40]}.{os.getpid()}.{secrets.token_hex(8)}.part{path.suffix}")
+        self._part = path.with_name(f".{path.stem[:40]}.{os.getpid()}.{secrets.token_hex(8)}.part{suffix}")
         self._lock = -1
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -61,6 +63,8 @@ class Recorder:
         self.full = False
         if path.is_dir():
             raise DiskError(f"can't record to {path}: it is a folder; choose another name")
+        if path.exists() and not path.is_file():
+            raise DiskError(f"can't record to {path}: it is a device or pipe, and a recording is no stream; choose another name")
         if not path.parent.is_dir():
             raise DiskError(f"can't record to {path}: there is no folder {path.parent}; make it first")
         if not os.access(path.parent, os.W_OK):
@@ -137,7 +141,7 @@ class Recorder:
 
     def _open(self, canvas: Array) -> None:
         self._size = (canvas.shape[1], canvas.shape[0])
-        codec = CODECS[self.path.suffix.lower()]
+        codec = CODECS[self._part.suffix.lower()]
         try:
             self._lock = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
             if fcntl is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import sys
 from contextlib import suppress
 from typing import Any, Protocol
@@ -12,11 +11,10 @@ from typing import Any, Protocol
 import cv2
 
 from rdd_deploy.errors import DeviceError
+from rdd_deploy.live.display import check_display
 from rdd_deploy.live.shot import Array
 
 ESCAPE = "\x1b"
-FIRST_PORT = 6000
-"""Of X servers over TCP: that of display 0."""
 SEQUENCE_S = 0.03
 """What an arrow key sends behind its ESC follows within this time, through ssh too."""
 
@@ -86,31 +84,6 @@ class Window:
             self._opened = False
             cv2.destroyAllWindows()
             cv2.pollKey()
-
-
-def check_display() -> None:
-    """Qt ends the whole process where it finds no X server, so look before it does."""
-    if not sys.platform.startswith("linux"):
-        return
-    display = os.environ.get("DISPLAY", "")
-    if not display:
-        raise DeviceError("there is no display (DISPLAY isn't set); pass --headless, or run it on a desktop")
-    host, colon, number = display.rpartition(":")
-    number = number.partition(".")[0]
-    if not (colon and number.isascii() and number.isdecimal() and len(number) <= 5 and FIRST_PORT + int(number) < 1 << 16):
-        raise DeviceError(f"DISPLAY is '{display}', expected something like :0; pass --headless, or set it")
-    addresses: list[tuple[int, Any]] = [(socket.AF_UNIX, f"\0/tmp/.X11-unix/X{number}"), (socket.AF_UNIX, f"/tmp/.X11-unix/X{number}")]
-    if host not in ("", "unix"):
-        addresses = [(socket.AF_INET, (host, FIRST_PORT + int(number)))]
-    for family, address in addresses:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.settimeout(2)
-            try:
-                probe.connect(address)
-                return
-            except (OSError, ValueError):  # ValueError: a host that is no name
-                continue
-    raise DeviceError(f"no X server answers at DISPLAY={display}; pass --headless, or run it on a desktop")
 
 
 class Headless:

@@ -23,8 +23,8 @@ from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, Rd
 from rdd_deploy.live import app, captures, grabber, inference, player, sources
 from rdd_deploy.live import bundles as bundles_module
 from rdd_deploy.live.app import live
+from rdd_deploy.live.display import check_display
 from rdd_deploy.live.options import LiveOptions, parse_size
-from rdd_deploy.live.window import check_display
 
 
 @pytest.fixture(autouse=True)

@@ -89,6 +89,23 @@ def test_nothing_written_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_link_stays_and_a_device_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for target in ("other/new.mp4", "other/old.bin"):
+        link = tmp_path / f"{Path(target).stem}.avi"
+        link.symlink_to(target)
+        writer = Recorder(link, 25.0, clocked=False)
+        writer.write(CANVAS, 0.0)
+        writer.close()
+        assert link.is_symlink()
+        assert frames(tmp_path / target) == 1
+    (tmp_path / "null.mp4").symlink_to(os.devnull)
+    os.mkfifo(tmp_path / "pipe.mkv")
+    for name in ("null.mp4", "pipe.mkv"):
+        with pytest.raises(DiskError, match="device or pipe"):
+            Recorder(tmp_path / name, 25.0, clocked=False)
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"can't record to .*out.gif: expected a name that ends in .mp4, .mkv, .avi"):
         Recorder(tmp_path / "out.gif", 10.0, clocked=False)

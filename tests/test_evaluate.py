@@ -110,7 +110,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--device", "cuda:99"], "the device is 'cuda:99' but torch"),
         (["--device", "tpu"], "the device is 'tpu'; expected auto, cpu, cuda or cuda:N"),
         (["--device", "cpu:1"], "the device is 'cpu:1'; expected auto, cpu, cuda or cuda:N"),
-        (["--threads", "0"], "Invalid value for '--threads': "),
+        (["--threads", "0"], "invalid value for '--threads': "),
         (["--provider", "cuda"], "--provider 'cuda' is for a bundle, but RUN is a run, which PyTorch measures; choose with --device"),
     ],
 )

@@ -21,11 +21,8 @@ lock:
 demo: install
 	$(BIN)/python -m rdd_deploy.demo
 
-# Two processes: in one, with the tests of export before them, those of runtime now and then end in a SIGSEGV that the kernel raises (docs/operations.md).
 test: install
-	@failed=0; for part in '--ignore tests/export tests' tests/export; do \
-	  $(BIN)/python -m pytest -m 'not slow and not gpu' $$part || failed=1; \
-	done; exit $$failed
+	$(BIN)/python -m pytest -m 'not slow and not gpu' tests
 
 # What depends on the CPU: no bf16 and no VNNI here, whatever the machine has.
 test-avx2: install

@@ -33,6 +33,7 @@ from rdd_deploy.export.source import Source, open_source
 from rdd_deploy.export.tail import TAIL
 from rdd_deploy.run import machine
 from rdd_deploy.runtime import Segmenter, read_manifest
+from rdd_deploy.runtime.backends.openvino import shared_core
 
 PROFILES = ("onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-bf16", "openvino-int8")
 TURN, WARMUP = 20, 3
@@ -137,11 +138,11 @@ def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference,
         return None
     profile = load_profile("openvino-int8")
     frames = calibration_frames(source, profile, reference.size)
-    model = openvino.Core().read_model(str(bundles["openvino-fp32"] / "model.onnx"))
+    model = shared_core(openvino).read_model(str(bundles["openvino-fp32"] / "model.onnx"))
     dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.blob(position)})
     tail = nncf.IgnoredScope(patterns=[f"{TAIL}/.*"], validate=False)
     quantised = nncf.quantize(model, dataset, subset_size=len(frames), ignored_scope=tail)
-    request = openvino.Core().compile_model(quantised, "CPU", openvino_options(threads)).create_infer_request()
+    request = shared_core(openvino).compile_model(quantised, "CPU", openvino_options(threads)).create_infer_request()
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(quantised, str(Path(folder) / "model.xml"))
         size = (Path(folder) / "model.bin").stat().st_size / 1e6
@@ -173,7 +174,7 @@ def openvino_infer(model: onnx.ModelProto, threads: int) -> Infer:
     """As `rdd_deploy.runtime` runs it."""
     import openvino
 
-    core = openvino.Core()
+    core = shared_core(openvino)
     return lean(core.compile_model(core.read_model(model.SerializeToString()), "CPU", openvino_options(threads)).create_infer_request())
 
 

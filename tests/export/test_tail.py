@@ -24,6 +24,7 @@ from rdd_deploy.export.profile import load_profile
 from rdd_deploy.export.sensitivity import infer_onnx
 from rdd_deploy.export.source import Source
 from rdd_deploy.export.tail import CLASSES_AT_ONCE, PACKED_STEPS, Packing, bilinear_matrix, row_blocks, with_tail
+from rdd_deploy.runtime.backends.openvino import shared_core
 
 FORMS = [("matmul", "onnxruntime"), ("packed", "onnxruntime"), ("matmul", "openvino"), ("running", "openvino")]
 
@@ -133,8 +134,8 @@ def test_ties_go_to_the_first_class() -> None:
 def test_openvino_makes_one_kernel_of_each_two_classes() -> None:
     """What the running form is fast for; another release of OpenVINO may fuse otherwise, and then CLASSES_AT_ONCE should change."""
     model = with_tail(tail_alone(11, (30, 40), (240, 320)), "running", "openvino")
-    compiled = openvino.Core().compile_model(
-        openvino.Core().read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = shared_core(openvino).compile_model(
+        shared_core(openvino).read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     kinds = Counter(str(node.get_rt_info()["layerType"].astype(str)) for node in compiled.get_runtime_model().get_ordered_ops())
     assert kinds["Subgraph"] == 11 // CLASSES_AT_ONCE
@@ -178,7 +179,7 @@ def run(model: onnx.ModelProto, backend: str, logits: NDArray[np.float32]) -> ND
     if backend == "onnxruntime":
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         return np.asarray(session.run(None, {INPUT: logits})[0])
-    core = openvino.Core()
+    core = shared_core(openvino)
     request = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     ).create_infer_request()

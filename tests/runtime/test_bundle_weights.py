@@ -18,6 +18,7 @@ from toy_bundle import toy_bundle, truth
 from rdd_deploy.errors import BundleError
 from rdd_deploy.files import sha256
 from rdd_deploy.runtime import Segmenter, segmenter
+from rdd_deploy.runtime.backends.openvino import shared_core
 from rdd_deploy.runtime.onnx_file import has_external_data
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -153,7 +154,7 @@ def test_a_model_swapped_after_it_was_hashed(tmp_path: Path, monkeypatch: pytest
 def test_openvinos_own_format_takes_its_weights_from_the_listed_file_only(tmp_path: Path, listed: bool) -> None:
     openvino = pytest.importorskip("openvino")
     folder = bundle(tmp_path / "toy", "openvino")
-    openvino.serialize(openvino.Core().read_model(str(folder / "model.onnx")), str(folder / "model.xml"))
+    openvino.serialize(shared_core(openvino).read_model(str(folder / "model.onnx")), str(folder / "model.xml"))
     (folder / "model.onnx").unlink()
     weights = (folder / "model.bin").read_bytes()
     relisted(folder, "model.xml", *(["model.bin"] if listed else []), model="model.xml")

@@ -190,3 +190,28 @@ def test_two_threads_may_be_the_first(tmp_path: Path, backend: str) -> None:
             assert process.wait(60) == 0, process.communicate()[1]
         finally:
             process.send_signal(signal.SIGKILL)
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from rdd_deploy.runtime import Segmenter
+
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+first, second = Segmenter.load(sys.argv[1]), Segmenter.load(sys.argv[1])
+first.close(), second.close()
+del first, second
+last = [Segmenter.load(sys.argv[1])]
+thread = threading.Thread(target=lambda: last.pop().close())
+thread.start(), thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+print(len(heard))
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_signal_after_models_have_gone(tmp_path: Path, backend: str) -> None:
+    """In the order in which they came, and in another thread: OpenVINO left the main thread without a stack for signals."""
+    words = [sys.executable, "-c", SIGNALLED, str(bundle(tmp_path, backend))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

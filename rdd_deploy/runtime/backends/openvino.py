@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,17 @@ bf16 on CPUs that have it, and the accuracy would depend on the machine."""
 _NAMES = {"u8": "uint8"}
 _process: int | None = None
 """The one that OpenVINO was begun in."""
+
+
+@functools.cache
+def shared_core(openvino: Any) -> Any:
+    """OpenVINO's core, one for the life of the process.
+
+    With the first model a core sets a stack of its own for the thread's signal handlers, and unmaps it when the core goes. It puts back what
+    was there before only if its own is still in place: where two cores go in the order in which they came, or in another thread, the thread
+    is left with a stack that isn't there, and the next signal ends the process.
+    """
+    return openvino.Core()
 
 
 class OpenVinoBackend:
@@ -68,7 +80,7 @@ class OpenVinoBackend:
 
     def activate(self) -> None:
         self._check_process()
-        core = self._openvino.Core()
+        core = shared_core(self._openvino)
         if self.provider not in core.available_devices:
             raise DeviceError(
                 f"asked OpenVINO for {self.provider}, it has {', '.join(core.available_devices)}; "

@@ -219,7 +219,7 @@ def peaks_mb(model: Path, method: str, *images: int) -> list[int]:
     words = [sys.executable, "-c", MEMORY, str(model), str(Path(toys.__file__).parent), method, *map(str, images)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, done.stderr
-    return [int(line) for line in done.stdout.split()[-len(images) :]]
+    return [int(line) for line in done.stdout.splitlines() if line.isdigit()]  # between lines of progress
 
 
 def exported(folder: Path, encoder: str, channels: int) -> Path:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast
 
@@ -36,11 +37,11 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import Self
 
-from rdd_deploy import faults, launchers, places, signals
-from rdd_deploy.addresses import without_secrets, without_secrets_of
-from rdd_deploy.arguments import check_words
-from rdd_deploy.errors import RddError
-from rdd_deploy.text import shown
+from rdd_deploy.errors import RddError, missing_package
+from rdd_deploy.utils import faults, launchers, places, signals
+from rdd_deploy.utils.addresses import without_secrets, without_secrets_of
+from rdd_deploy.utils.arguments import check_words
+from rdd_deploy.utils.text import shown
 
 _ClickException = cast(type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"))
 """Typer's versions differ in where it comes from."""
@@ -295,11 +296,12 @@ def _got(error: Any) -> str:
     return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
 
 
-def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "") -> Callable[[], None]:
+def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "", extra: str = "dev") -> Callable[[], None]:
     """Make ``main()`` of a module from its one command function.
 
     Args:
         hint: what may have been meant by an unknown option, as a question; empty where it can't tell.
+        extra: of the package, whose packages the command needs.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -311,6 +313,11 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
         except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
             tell("interrupted")
             sys.exit(signals.exit_code(error))
+        except ModuleNotFoundError as error:
+            package = (error.name or "rdd_deploy").partition(".")[0]
+            if package == "rdd_deploy":
+                raise
+            raise missing_package(package, extra, _name_of_command()) from error
         except OSError as error:  # before it as well: a broken pipe, of whatever process, it takes for its own and ends with 1 in silence
             raise faults.told(error) or error from error
 
@@ -333,6 +340,13 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
         run(parsed)
 
     return main
+
+
+def _name_of_command() -> str:
+    """E.g. ``rdd-deploy export``, however it was started."""
+    first = Path(sys.argv[0])
+    name = first.parent.name if first.stem == "__main__" else first.stem
+    return name if name.startswith("rdd-deploy") else f"rdd-deploy {name}"
 
 
 def _sentence(error: Any, hint: Callable[[str], str]) -> str:

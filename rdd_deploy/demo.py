@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take seconds
-    from rdd_deploy.cli import start
-
-    start("demo")
-
 import json
 import subprocess
 import sys
@@ -18,23 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
-from rdd_deploy import console, files
+from rdd_deploy import console
 from rdd_deploy.console import command
-from rdd_deploy.distill import distill_recipe
 from rdd_deploy.errors import RddError, RecipeError
-from rdd_deploy.fit import Interrupted
-from rdd_deploy.forecast import in_words, seconds_to_come
-from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import find_recipe, load_recipe, option_hint
-from rdd_deploy.run import RUNS, RunFolder
-from rdd_deploy.train import train_recipe
+from rdd_deploy.training.run_folder import RUNS, RunFolder
+from rdd_deploy.utils import files
 
 RECIPE = "streets_demo"
 _TIDY_S = 5.0
 """For a step that is asked to end to remove what it wrote half."""
 
 
-@partial(command, hint=option_hint)
+@partial(command, hint=option_hint, extra="train")
 def main(
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the recipe streets_demo")] = None,
@@ -54,6 +45,12 @@ def main(
     teacher_source = find_recipe(recipe.teacher.recipe, beside=source)
     # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
+    from rdd_deploy.training.data import Prepared  # takes seconds: torch
+    from rdd_deploy.training.distillation import distill_recipe
+    from rdd_deploy.training.forecast import in_words, seconds_to_come
+    from rdd_deploy.training.loop import Interrupted
+    from rdd_deploy.training.supervised import train_recipe
+
     data = Prepared(recipe)
     to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.task)))
     console.say(f"to come on this machine: about {to_come}, from measured steps of each network")
@@ -123,3 +120,7 @@ def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, 
         rows.append((name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}"))
     rows.append((f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", ""))
     console.show("procedural streets, validation split", console.table(("network", "mIoU %", "parameters M", "training s"), rows))
+
+
+if __name__ == "__main__":
+    main()

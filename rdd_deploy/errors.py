@@ -68,7 +68,7 @@ class DiskError(RddError):
 
 
 class MachineError(RddError):
-    """Memory, files, worker processes or peers failed; see ``rdd_deploy.faults``."""
+    """Memory, files, worker processes or peers failed; see ``rdd_deploy.utils.faults``."""
 
 
 class SourceError(RddError):

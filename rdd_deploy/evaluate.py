@@ -8,31 +8,23 @@ A bundle is measured through its own runtime, so nothing here imports torch befo
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take seconds
-    from rdd_deploy.cli import start
-
-    start("evaluate")
-
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
 
-from rdd_deploy import console, files
-from rdd_deploy.arguments import MAX_COUNT, output_file
-from rdd_deploy.cores import MAX_THREADS, check_threads
-from rdd_deploy.data.base import Frame, Labels, Split, frame_paths
-from rdd_deploy.data.from_recipe import data_at, open_data, open_recorded
+from rdd_deploy import console
+from rdd_deploy.data.base import Split, frame_paths, limited
 from rdd_deploy.data.jpeg import sound
+from rdd_deploy.data.open import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
-from rdd_deploy.metrics import Confusion
+from rdd_deploy.metrics import Confusion, Predict, evaluate_split, protocol
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST, Metrics
-
-Predict = Callable[[list[Frame]], list[Labels]]
-"""RGB frames of any size in, label maps at each frame's own size out."""
+from rdd_deploy.utils import files
+from rdd_deploy.utils.arguments import MAX_COUNT, output_file
+from rdd_deploy.utils.machine import MAX_THREADS, check_threads
 
 
 class Evaluated(NamedTuple):
@@ -42,56 +34,6 @@ class Evaluated(NamedTuple):
     protocol: dict[str, Any]
     summary: dict[str, Any]
     """mIoU, pixel accuracy and IoU per class in percent."""
-
-
-class Chosen(Split):
-    """Some samples of a split, by their indices."""
-
-    def __init__(self, split: Split, indices: Sequence[int]) -> None:
-        self.inner, self.task, self.indices = split, split.task, indices
-        self.names = [split.names[i] for i in indices]
-
-    @property
-    def pairs(self) -> list[tuple[Path, Path]]:
-        """The files of those that have any."""
-        pairs = getattr(self.inner, "pairs", None)
-        return [pairs[i] for i in self.indices] if pairs else []
-
-    def frame(self, index: int) -> Frame:
-        return self.inner.frame(self.indices[index])
-
-    def labels(self, index: int) -> Labels:
-        return self.inner.labels(self.indices[index])
-
-
-def spread(split: Split, count: int) -> Chosen:
-    """At most ``count`` samples, evenly over a split."""
-    return Chosen(split, np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int).tolist())
-
-
-def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
-    """Count the confusion matrix of a predictor over a whole split."""
-    confusion = Confusion(split.task.classes)
-    for indices in batches(len(split), batch):
-        frames = [split.frame(i) for i in indices]
-        for index, labels in zip(indices, predict(frames), strict=True):
-            confusion.add(split.labels(index), labels)
-            advance()
-    return confusion
-
-
-def batches(count: int, size: int) -> Iterator[range]:
-    """Consecutive index ranges of at most ``size``."""
-    for start in range(0, count, size):
-        yield range(start, min(start + size, count))
-
-
-def protocol(data: str, split: str, images: int, size: tuple[int, int], classes: int) -> dict[str, Any]:
-    """What is written beside every figure."""
-    return {
-        "data": data, "split": split, "images": images, "input_height": size[0], "input_width": size[1], "labels_at": "frame",
-        "classes": classes,
-    }  # fmt: skip
 
 
 def evaluate_bundle(folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, **load: Any) -> Evaluated:
@@ -129,7 +71,7 @@ def evaluate_run(
 
     from rdd_deploy.models.predict import checked_device, torch_predictor
     from rdd_deploy.models.weights import load_segmenter
-    from rdd_deploy.run import find_run
+    from rdd_deploy.training.run_folder import find_run
 
     on = checked_device(device)
     if threads is not None:
@@ -150,15 +92,6 @@ def evaluate_run(
 def bundle_predictor(segmenter: Segmenter) -> Predict:
     """A bundle as a predictor of RGB frames, one at a time."""
     return lambda frames: [segmenter(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
-
-
-def limited(split: Split, limit: int | None, name: str) -> Split:
-    """The split, or its first ``limit`` samples; DataError if it holds none."""
-    if limit is not None and limit < 1:
-        raise DataError(f"the limit is {limit}; expected 1 frame or more")
-    if not len(split):
-        raise DataError(f"the {name} split holds no frames; expected at least one with its mask")
-    return split if limit is None or limit >= len(split) else Chosen(split, range(limit))
 
 
 def metrics_of(evaluated: Evaluated) -> Metrics:
@@ -214,3 +147,7 @@ def main(
     show(evaluated)
     if json:
         files.write_json(json, evaluated._asdict())
+
+
+if __name__ == "__main__":
+    main()

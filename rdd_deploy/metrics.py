@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.base import IGNORE
+from rdd_deploy.data.base import IGNORE, Frame, Labels, Split
 
 
 @dataclass
@@ -73,3 +74,32 @@ def iou_from(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _percent(value: float) -> float | None:
     return round(100 * float(value), 3) if np.isfinite(value) else None
+
+
+Predict = Callable[[list[Frame]], list[Labels]]
+"""RGB frames of any size in, label maps at each frame's own size out."""
+
+
+def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
+    """Count the confusion matrix of a predictor over a whole split."""
+    confusion = Confusion(split.task.classes)
+    for indices in batches(len(split), batch):
+        frames = [split.frame(i) for i in indices]
+        for index, labels in zip(indices, predict(frames), strict=True):
+            confusion.add(split.labels(index), labels)
+            advance()
+    return confusion
+
+
+def batches(count: int, size: int) -> Iterator[range]:
+    """Consecutive index ranges of at most ``size``."""
+    for start in range(0, count, size):
+        yield range(start, min(start + size, count))
+
+
+def protocol(data: str, split: str, images: int, size: tuple[int, int], classes: int) -> dict[str, Any]:
+    """What is written beside every figure."""
+    return {
+        "data": data, "split": split, "images": images, "input_height": size[0], "input_width": size[1], "labels_at": "frame",
+        "classes": classes,
+    }  # fmt: skip

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from rdd_deploy.errors import RecipeError, details
-from rdd_deploy.files import read_file
+from rdd_deploy.utils.places import at_home
+from rdd_deploy.utils.yaml_file import parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
-LARGEST_FILE = 256 * 1024
-_DEEPEST, _MOST, _LONGEST_NUMBER = 32, 20_000, 40
-"""Levels, values (those behind an alias each time it is used) and digits of a YAML text; none of ours comes near."""
+
 _LEVELS = 16
 """Of a key in an override."""
 
@@ -65,110 +73,6 @@ def _again(problem: Any) -> InitErrorDetails:
     """A problem to be raised again; with its text as it is, which pydantic would otherwise write anew with rounded numbers."""
     kind = PydanticCustomError(problem["type"], problem["msg"], problem.get("ctx"))
     return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"])
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (YAML would silently keep the last), reads 1e-3 as a number, and stays small."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-        self._sizes: dict[yaml.Node, int] = {}
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Each alias counts with all that it stands for: a few lines of them can mean more values than memory holds."""
-        mark, is_alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)  # type: ignore[no-untyped-call]
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise yaml.constructor.ConstructorError(None, None, f"values are nested more than {_DEEPEST} deep", mark)
-        node: Any = super().compose_node(parent, index)
-        self._depth -= 1
-        if is_alias and node not in self._sizes:
-            raise yaml.constructor.ConstructorError(None, None, "an alias stands for what it is a part of", mark)
-        size = self._sizes[node] = self._sizes[node] if is_alias else self._size(node)
-        if size > _MOST:
-            raise yaml.constructor.ConstructorError(None, None, f"aliases make more than {_MOST} values of it", mark)
-        return node
-
-    def _size(self, node: Any) -> int:
-        if isinstance(node, yaml.MappingNode):
-            return 1 + sum(self._sizes[one] for pair in node.value for one in pair)
-        if isinstance(node, yaml.SequenceNode):
-            return 1 + sum(self._sizes[one] for one in node.value)
-        return 1 + len(node.value) // 64
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Keys are looked at as they are written: where a mapping is built, those merged in by ``<<`` stand beside its own."""
-        node = super().compose_mapping_node(anchor)
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            merge = key_node.tag == "tag:yaml.org,2002:merge"
-            key = key_node.value if merge else self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-            seen.add(key)
-        return node
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put what ``<<`` merges beside a mapping's own keys, which win, as do earlier merged ones: PyYAML's versions differ in that."""
-        own: list[tuple[Any, Any]] = []
-        others: list[Any] = []
-        for key, value in node.value:
-            if key.tag != "tag:yaml.org,2002:merge":
-                own.append((key, value))
-            else:
-                others += value.value if isinstance(value, yaml.SequenceNode) else [value]
-        taken, merged = {key.value for key, _ in own}, []
-        for other in others:
-            if not isinstance(other, yaml.MappingNode):
-                raise yaml.constructor.ConstructorError(None, None, "expected a mapping or list of mappings for merging", other.start_mark)
-            self.flatten_mapping(other)
-            merged += [(key, value) for key, value in other.value if key.value not in taken]
-            taken |= {key.value for key, _ in other.value}
-        node.value = merged + own
-
-
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
-    if len(node.value) > _LONGEST_NUMBER:
-        raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} characters", node.start_mark)
-    return loader.construct_yaml_int(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with the safe loader; RecipeError with line and column for anything else."""
-    try:
-        text = read_file(path, LARGEST_FILE).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"can't read {path}: {error}; expected a UTF-8 YAML file") from error
-    except OSError as error:
-        raise RecipeError(f"can't read {path}: {error.strerror or error}; expected a UTF-8 YAML file") from error
-    tree = parse_yaml(text, str(path))
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{path} holds a {type(tree).__name__}; expected a mapping of keys to values")
-    return tree
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML text with the safe loader."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:  # !!bool x is a KeyError
-        problem = " ".join(str(error).split())
-        raise RecipeError(f"{where} isn't valid YAML: {problem}") from error
 
 
 def override(tree: dict[str, Any], text: str) -> None:
@@ -321,3 +225,72 @@ def _literals(model: type[BaseModel], location: list[Any]) -> tuple[Any, ...]:
             node = _model_of(node.model_fields[part].annotation)
     field = node.model_fields.get(location[-1]) if node and isinstance(location[-1], str) else None
     return get_args(field.annotation) if field else ()
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LARGEST, MOST = 8192, 8192 * 4320
+"""Pixels of a side and in all at most: a size typed wrong must not end in memory that can't be had."""
+
+
+def _not_latest(name: str) -> str:
+    if name == "latest":
+        raise ValueError("name is 'latest', which links to the newest run; choose another")
+    return name
+
+
+Place = Annotated[str, AfterValidator(at_home)]
+"""A path, ``~`` expanded."""
+Name = Annotated[str, Field(pattern=NAME), AfterValidator(_not_latest)]
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+Nodes = Annotated[int, Field(ge=1, le=1024)]
+"""Bounded far above what anybody means, so that a number typed wrong ends in a sentence."""
+Scale = Annotated[float, Field(ge=0.1, le=10.0)]
+"""Bounded like sizes, which it multiplies: a scale typed wrong must not end in memory that can't be had."""
+
+
+class Part(RuledModel):
+    """Base of all parts: unknown keys are errors, values don't change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic reads true as 1."""
+        if info.field_name and _numeric(cls.model_fields[info.field_name].annotation) and _holds_truth(value):
+            raise ValueError(f"got {value!r}, expected a number, not true or false")
+        return value
+
+
+def _numeric(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_numeric(arm) for arm in get_args(annotation))
+
+
+def _holds_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, (list, tuple)) and any(_holds_truth(item) for item in value))
+
+
+def _two_numbers(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"got {value!r:.60}, expected [height, width], e.g. [360, 480]")
+    return value
+
+
+def _usable_size(size: tuple[int, int]) -> tuple[int, int]:
+    if min(size) < 32:
+        raise ValueError(f"got {list(size)}, expected at least [32, 32]")
+    if max(size) > LARGEST:
+        raise ValueError(f"got {list(size)}, expected at most [{LARGEST}, {LARGEST}]")
+    if size[0] * size[1] > MOST:
+        raise ValueError(f"got {list(size)}, expected at most {MOST} pixels in all (8K)")
+    return size
+
+
+Size = Annotated[tuple[int, int], AfterValidator(_usable_size), BeforeValidator(_two_numbers)]

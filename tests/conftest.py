@@ -1,6 +1,5 @@
 import os
 import signal
-import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy networks: threads cost more than they give, here and in the processes that tests start
@@ -12,7 +11,6 @@ import pytest
 import rdd_deploy  # noqa: F401  # before any test imports a backend: it keeps them from phoning home
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would what tests start
-sys.path.insert(0, str(Path(__file__).parent))  # toys
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no verdict depends on how busy the machine is
 hypothesis.settings.load_profile("untimed")

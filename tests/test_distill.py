@@ -11,17 +11,19 @@ from toys import network, read_json, teacher_tree, write_recipe, write_story
 
 from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.distill import _loss, _named_teacher, _objective, _teacher_checkpoint, distill_recipe
 from rdd_deploy.errors import RddError, WeightsError
-from rdd_deploy.files import sha256
-from rdd_deploy.fit import Loss, make_fabric
-from rdd_deploy.locks import locked
 from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.tta import Views
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
-from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import load_recipe
-from rdd_deploy.teacher import LiveTeacher, Views
-from rdd_deploy.train import train_recipe
+from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.distillation import _loss, _objective, distill_recipe
+from rdd_deploy.training.fabric import make_fabric
+from rdd_deploy.training.state import Loss
+from rdd_deploy.training.supervised import train_recipe
+from rdd_deploy.training.teacher import LiveTeacher, _named_teacher, _teacher_checkpoint
+from rdd_deploy.utils.files import sha256
+from rdd_deploy.utils.locks import locked
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import toys
 
-from rdd_deploy.data.base import Frame, Labels, Split, Task
+from rdd_deploy.data.base import Frame, Labels, Split, Task, limited
 from rdd_deploy.errors import DataError
-from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, evaluate_split, limited, main, metrics_of
+from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, main, metrics_of
+from rdd_deploy.metrics import evaluate_split
 
 NO_TORCH = """
 import sys
@@ -32,13 +33,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with random weights and its float bundle."""
     import torch
 
-    from rdd_deploy.export.build import Options, export_profile
+    from rdd_deploy.export.pipeline import Options, export_profile
     from rdd_deploy.export.profile import load_profile
-    from rdd_deploy.export.source import open_source
+    from rdd_deploy.export.trained_run import open_source
+    from rdd_deploy.models.config import Network
     from rdd_deploy.models.segmenter import Segmenter
     from rdd_deploy.models.weights import save_segmenter
-    from rdd_deploy.recipe import Network
-    from rdd_deploy.run import RunFolder
+    from rdd_deploy.training.run_folder import RunFolder
 
     folder = tmp_path_factory.mktemp("evaluate")
     data = toys.write_data(folder / "data")
@@ -92,10 +93,10 @@ def test_command_on_a_run(run: Path) -> None:
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with random weights and no bundle."""
+    from rdd_deploy.models.config import Network
     from rdd_deploy.models.segmenter import Segmenter
     from rdd_deploy.models.weights import save_segmenter
-    from rdd_deploy.recipe import Network
-    from rdd_deploy.run import RunFolder
+    from rdd_deploy.training.run_folder import RunFolder
 
     folder = tmp_path_factory.mktemp("devices")
     run = RunFolder(folder / "runs" / "toy")

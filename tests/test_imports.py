@@ -40,15 +40,15 @@ def test_the_edge_needs_no_torch(blocked: str) -> None:
         "data",
         "data.check",
         "data.download",
-        "data.from_recipe",
+        "data.open",
         "metrics",
         "runtime",
         "recipe",
         "evaluate",
-        "frames",
-        "files",
+        "preprocess",
+        "utils.files",
         "cli",
-        "run",
+        "training.run_folder",
     ]
     assert imported(blocked, [f"rdd_deploy.{name}" for name in names]) == ""
 

@@ -9,10 +9,11 @@ import yaml
 from toys import network, teacher_tree, tree, write_recipe
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.losses import EXTRA
-from rdd_deploy.recipe import LOSS_OPTIONS, ExtraLoss, Recipe, check_name, find_recipe, load_recipe, with_whole_paths
-from rdd_deploy.run import RunFolder
+from rdd_deploy.losses import LOSSES
+from rdd_deploy.losses.config import ExtraLoss
+from rdd_deploy.recipe import Recipe, check_name, find_recipe, load_recipe, with_whole_paths
 from rdd_deploy.schema import validated
+from rdd_deploy.training.run_folder import RunFolder
 
 
 def problems(content: dict[str, Any]) -> list[str]:
@@ -193,11 +194,11 @@ def test_which_parts_a_recipe_has_is_told_whatever_is_wrong_inside_them(tmp_path
 
 
 def test_loss_options_are_those_of_the_losses() -> None:
-    for name, loss in EXTRA.items():
+    for name, loss in LOSSES.items():
         # The void label can be chosen where the losses are used as a library; inside the package it is always the same.
-        assert set(LOSS_OPTIONS[name]) == set(inspect.signature(loss).parameters) - {"ignore_index"}
+        assert set(LOSSES[name].options) == set(inspect.signature(loss.load()).parameters) - {"ignore_index"}
         for value in (2, 2.5):
-            ExtraLoss(name=name, options=dict.fromkeys(LOSS_OPTIONS[name], value))
+            ExtraLoss(name=name, options=dict.fromkeys(LOSSES[name].options, value))
     with pytest.raises(ValueError, match=r"temperature: got True"):
         ExtraLoss(name="kd", options={"temperature": True})
 

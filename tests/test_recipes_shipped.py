@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdd_deploy.data.camvid_task import CAMVID_TASK
-from rdd_deploy.losses import EXTRA
+from rdd_deploy.data.camvid import CAMVID_TASK
+from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import find_recipe, load_recipe
 
@@ -26,7 +26,7 @@ def test_recipe(path: Path) -> None:
     network = recipe.student or recipe.network
     assert network is not None
     assert recipe.name == path.stem
-    assert all(extra.name in EXTRA for extra in recipe.distillation.losses)
+    assert all(extra.name in LOSSES for extra in recipe.distillation.losses)
     if recipe.student is not None:
         assert recipe.teacher is not None
         assert recipe.teacher.recipe is not None

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.schema import load_yaml, override, parse_yaml
+from rdd_deploy.schema import override
+from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 
 @pytest.mark.parametrize(

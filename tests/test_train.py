@@ -6,7 +6,7 @@ from toys import CLASSES, read_json, teacher_tree, tree, write_data, write_recip
 from rdd_deploy.evaluate import evaluate_run
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.recipe import load_recipe
-from rdd_deploy.train import train_recipe
+from rdd_deploy.training.supervised import train_recipe
 
 
 @pytest.mark.parametrize("task_loss", ["ce", "ohem", "balanced"])

@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from toys import tree
 
-from rdd_deploy.benchmarking.compare import merged
-from rdd_deploy.benchmarking.records import Benchmark, read_benchmark
-from rdd_deploy.benchmarking.story import judged
-from rdd_deploy.benchmarking.terminal import show
+from rdd_deploy.benchmark.compare import merged
+from rdd_deploy.benchmark.records import Benchmark, read_benchmark
+from rdd_deploy.benchmark.report.terminal import show
+from rdd_deploy.benchmark.report.write import render
+from rdd_deploy.benchmark.session import judged
 from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.export.profile import Profile, load_profile
-from rdd_deploy.files import parse_json, read_file
 from rdd_deploy.recipe import Recipe, load_recipe, option_hint
-from rdd_deploy.report import render
 from rdd_deploy.runtime.manifest import read_manifest
-from rdd_deploy.schema import _model_of, dotted, load_yaml, override, parse_yaml, validated
+from rdd_deploy.schema import _model_of, dotted, override, validated
+from rdd_deploy.utils.files import parse_json, read_file
+from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 KEYS = sorted({part for path in (*dotted(Recipe), *dotted(Profile)) for part in path.split(".")})
 ODD = ["bool", "int", "str", "float", "[", "a[b", "list[str]", "function-wrap[x()]", "", "0", "\x1b", "\udcff", "{error}", "epochs"]

@@ -24,7 +24,7 @@ def _folder(root: Path, split: str, options: dict[str, Any]) -> Split:
 
 
 def _streets(root: Path, split: str, options: dict[str, Any]) -> Split:
-    from rdd_deploy.data.streets import open_streets
+    from rdd_deploy.data.streets.dataset import open_streets
 
     return open_streets(split, **options)
 

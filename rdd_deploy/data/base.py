@@ -117,3 +117,37 @@ def size_problem(frame: tuple[int, ...], mask: tuple[int, ...], head: Header | N
             "well, or store the frame as the mask was drawn, without the tag"
         )
     return said
+
+
+class Chosen(Split):
+    """Some samples of a split, by their indices."""
+
+    def __init__(self, split: Split, indices: Sequence[int]) -> None:
+        self.inner, self.task, self.indices = split, split.task, indices
+        self.names = [split.names[i] for i in indices]
+
+    @property
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """The files of those that have any."""
+        pairs = getattr(self.inner, "pairs", None)
+        return [pairs[i] for i in self.indices] if pairs else []
+
+    def frame(self, index: int) -> Frame:
+        return self.inner.frame(self.indices[index])
+
+    def labels(self, index: int) -> Labels:
+        return self.inner.labels(self.indices[index])
+
+
+def spread(split: Split, count: int) -> Chosen:
+    """At most ``count`` samples, evenly over a split."""
+    return Chosen(split, np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int).tolist())
+
+
+def limited(split: Split, limit: int | None, name: str) -> Split:
+    """The split, or its first ``limit`` samples; DataError if it holds none."""
+    if limit is not None and limit < 1:
+        raise DataError(f"the limit is {limit}; expected 1 frame or more")
+    if not len(split):
+        raise DataError(f"the {name} split holds no frames; expected at least one with its mask")
+    return split if limit is None or limit >= len(split) else Chosen(split, range(limit))

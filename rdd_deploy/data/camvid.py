@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdd_deploy.data.base import FileSplit
-from rdd_deploy.data.camvid_task import CAMVID_TASK
+from rdd_deploy.data.base import FileSplit, Task
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.listing import MASKS, pair_up
 from rdd_deploy.errors import DataError
@@ -31,3 +30,21 @@ def open_camvid(root: Path, split: str) -> FileSplit:
         )
     pairs, notes = pair_up(frames, masks, MASKS)
     return FileSplit(CAMVID_TASK, pairs, Ids(len(CAMVID_TASK), void_ids=[VOID_ID]), notes)
+
+
+CAMVID_TASK = Task(
+    classes=("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
+    palette=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+)

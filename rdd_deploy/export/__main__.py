@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take seconds
-    from rdd_deploy.cli import start
-
-    start("export")
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rdd_deploy import console
-from rdd_deploy.arguments import MAX_COUNT, finite
 from rdd_deploy.errors import RddError, RecipeError, missing_package
-from rdd_deploy.evaluate import Evaluated, protocol, show
+from rdd_deploy.evaluate import Evaluated, show
 from rdd_deploy.export.profile import PRECISIONS, Profile, changed, load_profile
-from rdd_deploy.files import check_writable
+from rdd_deploy.metrics import protocol
+from rdd_deploy.utils.arguments import MAX_COUNT, finite
+from rdd_deploy.utils.files import check_writable
 
 TARGETS = {"onnx": "onnxruntime", "openvino": "openvino", "trt": "tensorrt"}
 
@@ -63,8 +59,8 @@ def main(
     if double := sorted({name for name in names if names.count(name) > 1}):
         raise RecipeError(f"the profile name {double[0]} is given more than once; each writes a folder of its name, so name them apart")
     profiles = [_adjusted(one, capabilities, size, max_drop) for one in profiles]
-    from rdd_deploy.export.build import Options, check_backend, export_profile
-    from rdd_deploy.export.source import open_source
+    from rdd_deploy.export.pipeline import Options, check_backend, export_profile
+    from rdd_deploy.export.trained_run import open_source
 
     for one in profiles:
         check_backend(one)
@@ -102,7 +98,7 @@ def _adjusted(profile: Profile, capabilities: list[str] | None, size: tuple[int,
     if max_drop is not None:
         profile = changed(profile, gate=profile.gate.model_dump(exclude_unset=True) | {"max_drop": max_drop})
     if profile.backend.startswith("tensorrt"):
-        from rdd_deploy.export.engine_from_onnx import retargeted
+        from rdd_deploy.export.tensorrt import retargeted
 
         return retargeted(profile, capabilities)
     if capabilities:
@@ -117,3 +113,7 @@ def _check_packages() -> None:
     for package in ("torch", "timm", "onnx", "onnxscript"):
         if find_spec(package) is None:
             raise missing_package(package, "train", "exporting")
+
+
+if __name__ == "__main__":
+    main()

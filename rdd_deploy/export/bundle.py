@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rdd_deploy.errors import DiskError
-from rdd_deploy.files import sha256
 from rdd_deploy.runtime.manifest import MANIFEST, Manifest, write_manifest
+from rdd_deploy.utils.files import sha256
 
 _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of Linux."""

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take seconds
-    from rdd_deploy.cli import start
-
-    start("parity")
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import typer
 
-from rdd_deploy import console, files
-from rdd_deploy.arguments import MAX_COUNT, finite, output_file
+from rdd_deploy import console
 from rdd_deploy.data.base import Split
-from rdd_deploy.errors import BundleError, DeviceError, GateError, MissingPackageError, missing_package
-from rdd_deploy.export.graph import initializers, load_graph
+from rdd_deploy.errors import BundleError, DeviceError, MissingPackageError
+from rdd_deploy.export.onnx.graph import initializers, load_graph
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
 FLOAT_AGREEMENT_PCT = 99.99
@@ -82,10 +75,10 @@ def climb(
     Raises:
         BundleError: the bundle is invalid or belongs to other weights.
     """
-    from rdd_deploy.export.measure import Comparison, compare, compare_bundle, reference_from
-    from rdd_deploy.export.onnx_from_run import onnx_from_segmenter
-    from rdd_deploy.export.sensitivity import infer_onnx
-    from rdd_deploy.export.source import checkpoint_name, open_source
+    from rdd_deploy.export.compare import Comparison, compare, compare_bundle, reference_from
+    from rdd_deploy.export.onnx.export import onnx_from_segmenter
+    from rdd_deploy.export.onnx.session import infer_onnx
+    from rdd_deploy.export.trained_run import checkpoint_name, open_source
 
     manifest = read_manifest(bundle)
     source = open_source(run or _run_of(bundle), data)
@@ -194,7 +187,7 @@ def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Spli
 
 
 def _blobs(frames: Split, size: tuple[int, int]) -> Any:
-    from rdd_deploy.frames import resize_frame
+    from rdd_deploy.preprocess import resize_frame
 
     for index in np.linspace(0, len(frames) - 1, min(NODE_FRAMES, len(frames))).round().astype(int):
         yield np.ascontiguousarray(resize_frame(frames.frame(int(index)), size)[np.newaxis, ..., ::-1])
@@ -202,7 +195,7 @@ def _blobs(frames: Split, size: tuple[int, int]) -> Any:
 
 def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
     """Names of a graph's layer outputs (convolutions and what computes between them), and a function from blob to their values."""
-    from rdd_deploy.export.sensitivity import run_onnx
+    from rdd_deploy.export.onnx.session import run_onnx
 
     constants = initializers(model)
     kinds = {"Conv", "Add", "Mul", "HardSwish", "Relu", "Clip", "Resize", "ReduceMean", "GlobalAveragePool", "Sigmoid", "HardSigmoid"}
@@ -234,32 +227,3 @@ def show(ladder: Ladder) -> None:
     if ladder.skipped:
         console.warn(f"not compared: {ladder.skipped}")
     console.say(f"first rung that breaks: {ladder.broken}" if ladder.broken else "every rung compared holds")
-
-
-@console.command
-def main(
-    bundle: Annotated[Path, typer.Argument(help="the bundle's folder")],
-    run: Annotated[Path | None, typer.Option(help="its run folder; default: the one it lies in")] = None,
-    data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
-    split: Annotated[str, typer.Option(help="split to compare on")] = "val",
-    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
-    max_drop: Annotated[float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a rung may lose")] = 1.0,
-    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the result to this file")] = None,
-) -> None:
-    """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a rung breaks.
-
-    Example: `rdd-deploy parity runs/latest/export/onnxruntime-int8`
-    """
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None:
-        raise missing_package("torch", "train", "parity")
-    ladder = climb(bundle, run, data, split, limit, max_drop)
-    show(ladder)
-    if json:
-        rungs = [rung._asdict() for rung in ladder.rungs]
-        worst = [one._asdict() for one in ladder.worst]
-        values = {"bundle": ladder.bundle, "images": ladder.images, "rungs": rungs, "worst": worst}
-        files.write_json(json, values | {"not_finite": ladder.not_finite, "skipped": ladder.skipped, "broken": ladder.broken})
-    if ladder.broken or ladder.not_finite:
-        raise GateError(f"{bundle} doesn't say what torch says; see the table above")

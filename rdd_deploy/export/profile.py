@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.places import beside
-from rdd_deploy.recipe import Batch, Count, Part, Place, Positive, Size
 from rdd_deploy.runtime.manifest import BackendName, Precision
-from rdd_deploy.schema import load_yaml, override_all, validated
+from rdd_deploy.schema import Batch, Count, Part, Place, Positive, Size, override_all, validated
+from rdd_deploy.utils.places import beside
+from rdd_deploy.utils.yaml_file import load_yaml
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "distil"]

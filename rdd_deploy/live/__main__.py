@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports that take time
-    from rdd_deploy.cli import start
-
-    start("live")
-
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rdd_deploy.arguments import MAX_COUNT, finite, output_file, repeated
 from rdd_deploy.console import command
-from rdd_deploy.cores import MAX_THREADS
 from rdd_deploy.errors import RddError
 from rdd_deploy.live.options import MAX_CAMERAS, LiveOptions, parse_size
+from rdd_deploy.utils.arguments import MAX_COUNT, finite, output_file, repeated
+from rdd_deploy.utils.machine import MAX_THREADS
 
 SEVERAL = ("--bundle", "--data-void")
 """Options that take several values, also behind one flag."""

@@ -15,27 +15,27 @@ from typing import Any
 import cv2
 
 from rdd_deploy import console
-from rdd_deploy.arguments import writable
-from rdd_deploy.cores import available_cores
-from rdd_deploy.data.from_recipe import label_ids
+from rdd_deploy.data.open import label_ids
 from rdd_deploy.errors import DiskError, SourceError
-from rdd_deploy.files import check_file, remove_parts, write_json
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel, Relay
-from rdd_deploy.live.display import check_display
+from rdd_deploy.live.display import Headless, Screen, Window
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import AT_ONCE, Inference
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
-from rdd_deploy.live.shot import Result
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
-from rdd_deploy.live.window import Headless, Screen, Window
+from rdd_deploy.live.types import Result
+from rdd_deploy.live.x_server import check_display
 from rdd_deploy.runtime import Segmenter
-from rdd_deploy.signals import StopRequest
+from rdd_deploy.utils.arguments import writable
+from rdd_deploy.utils.files import check_file, remove_parts, write_json
+from rdd_deploy.utils.machine import available_cores
+from rdd_deploy.utils.signals import StopRequest
 
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0

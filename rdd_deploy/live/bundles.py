@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rdd_deploy.cores import available_cores
 from rdd_deploy.errors import BundleError, DeviceError
-from rdd_deploy.places import followed
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.runtime.manifest import MANIFEST
+from rdd_deploy.utils.machine import available_cores
+from rdd_deploy.utils.places import followed
 
 EXPORTS = Path("runs/latest/export")
 MAX_BUNDLES = 9

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import cv2
 
 from rdd_deploy import console
-from rdd_deploy.addresses import without_secrets
 from rdd_deploy.errors import SourceError
-from rdd_deploy.files import has_utf8_name
 from rdd_deploy.live.options import MAX_CAMERAS
-from rdd_deploy.live.shot import Shot
+from rdd_deploy.live.types import Shot
+from rdd_deploy.utils.addresses import without_secrets
+from rdd_deploy.utils.files import has_utf8_name
 
 OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 3000

@@ -1,81 +1,140 @@
-"""Whether an X server lets this process show windows. Qt ends the whole process where none does, so look before it does."""
+"""Where pictures go and keys come from: a window, or the terminal alone."""
 
 from __future__ import annotations
 
 import os
-import socket
-import struct
+import select
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import cv2
 
 from rdd_deploy.errors import DeviceError
-from rdd_deploy.files import read_file
+from rdd_deploy.live.types import Array
+from rdd_deploy.live.x_server import check_display
 
-FIRST_PORT = 6000
-"""Of X servers over TCP: that of display 0."""
-_ANSWER_S = 2.0
-_COOKIE = b"MIT-MAGIC-COOKIE-1"
-
-
-def check_display() -> None:
-    """Raise DeviceError where a window would end the process."""
-    if not sys.platform.startswith("linux"):
-        return
-    display = os.environ.get("DISPLAY", "")
-    if not display:
-        raise DeviceError("there is no display (DISPLAY isn't set); pass --headless, or run it on a desktop")
-    host, colon, number = display.rpartition(":")
-    number = number.partition(".")[0]
-    if not (colon and number.isascii() and number.isdecimal() and len(number) <= 5 and FIRST_PORT + int(number) < 1 << 16):
-        raise DeviceError(f"DISPLAY is '{display}', expected something like :0; pass --headless, or set it")
-    addresses: list[tuple[int, Any]] = [(socket.AF_UNIX, f"\0/tmp/.X11-unix/X{number}"), (socket.AF_UNIX, f"/tmp/.X11-unix/X{number}")]
-    if host not in ("", "unix"):
-        addresses = [(socket.AF_INET, (host, FIRST_PORT + int(number)))]
-    refused = False
-    for family, address in addresses:
-        for cookie in (b"", *_cookies(number)):
-            answer = _answer(family, address, cookie)
-            if answer == b"\1":
-                return
-            if answer is None:
-                break
-            refused = True
-    if refused:
-        raise DeviceError(
-            f"the X server at DISPLAY={display} refuses this process; name its key in XAUTHORITY, allow this user (xhost), or pass --headless"
-        )
-    raise DeviceError(f"no X server answers at DISPLAY={display}; pass --headless, or run it on a desktop")
+ESCAPE = "\x1b"
+SEQUENCE_S = 0.03
+"""What an arrow key sends behind its ESC follows within this time, through ssh too."""
 
 
-def _answer(family: int, address: Any, cookie: bytes) -> bytes | None:
-    """What a server says to the first words of X11: 1 if it takes them, 0 or 2 if it wants another key; None where no server speaks X11."""
-    name = _COOKIE if cookie else b""
-    padded = b"".join(one + bytes(-len(one) % 4) for one in (name, cookie))
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.settimeout(_ANSWER_S)
+class Screen(Protocol):
+    """``visible`` says whether pictures need drawing; ``key`` also lets the window live and is called often."""
+
+    visible: bool
+
+    def show(self, canvas: Array) -> None:
+        """Show uint8 (H, W, 3) BGR."""
+
+    def key(self) -> str | None:
+        """A pressed key, at once; 'q' too if the window was closed."""
+
+    def close(self) -> None:
+        """May be called twice."""
+
+
+class Window:
+    """An OpenCV window; belongs to the main thread. Raises DeviceError if there can be none."""
+
+    visible = True
+
+    def __init__(self, title: str) -> None:
+        check_display()
+        self._title = title
+        self._opened = self._sized = self._seen = False
+        self._code = -1
         try:
-            probe.connect(address)
-            probe.sendall(struct.pack("<cxHHHHxx", b"l", 11, 0, len(name), len(cookie)) + padded)
-            answer = probe.recv(1)
-        except (OSError, ValueError):  # ValueError: a host that is no name
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        except cv2.error as error:
+            raise DeviceError(
+                "this OpenCV has no windows (opencv-python-headless?): pip uninstall opencv-python-headless && pip install opencv-python, "
+                "or pass --headless"
+            ) from error
+        self._opened = True
+
+    def show(self, canvas: Array) -> None:
+        if not self._sized:
+            self._sized = True
+            factor = max(1, 720 // canvas.shape[0])  # small networks' frames would be stamps on today's screens
+            cv2.resizeWindow(self._title, canvas.shape[1] * factor, canvas.shape[0] * factor)
+        cv2.imshow(self._title, canvas)
+        self._code = cv2.pollKey()  # the toolkit paints while it looks for keys, and the frame isn't shown before
+
+    def key(self) -> str | None:
+        code, self._code = self._code, -1
+        if code < 0:
+            code = cv2.pollKey()
+        if code < 0:
+            return "q" if self._sized and self._closed() else None
+        code &= 0xFFFF  # GTK puts Shift and NumLock above
+        return chr(code) if code <= 0xFF else None  # arrows and other keys without a character: Left would end in Q's byte
+
+    def _closed(self) -> bool:
+        """Whether the window was there and is gone; one that isn't mapped yet isn't closed."""
+        try:
+            visible = bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
+        except cv2.error:  # Qt, once its last window is gone
+            visible = False
+        self._seen = self._seen or visible
+        return self._seen and not visible
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened = False
+            cv2.destroyAllWindows()
+            cv2.pollKey()
+
+
+class Headless:
+    """No pictures. At a terminal the same keys work, unbuffered, without Enter."""
+
+    visible = False
+
+    def __init__(self) -> None:
+        self._saved: Any = None
+        if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
+            return
+        import termios
+        import tty
+
+        self._fd = sys.stdin.fileno()
+        try:
+            foreground = os.tcgetpgrp(self._fd) == os.getpgrp()
+        except OSError:  # another session's terminal
+            return
+        if not foreground:
+            return  # in the background reading the terminal would stop the process
+        self._saved = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+
+    def show(self, canvas: Array) -> None:
+        pass
+
+    def key(self) -> str | None:
+        if self._saved is None:
             return None
-    return answer if answer in (b"\0", b"\1", b"\2") and answer else None
+        typed = self._typed()
+        if typed != ESCAPE or not (second := self._typed(SEQUENCE_S)):
+            return typed or None
+        # An arrow or function key: '[' or 'O', parameters, a letter or '~'. Alt sends the other key behind the ESC.
+        part = self._typed() if second in "[O" else ""
+        while part and not "@" <= part <= "~":
+            part = self._typed()
+        return ESCAPE if second == ESCAPE else None
 
+    def _typed(self, wait_s: float = 0.0) -> str:
+        """One character from the terminal, empty without one."""
+        try:
+            waiting = select.select([self._fd], [], [], wait_s)[0]
+            return os.read(self._fd, 1).decode(errors="ignore") if waiting else ""
+        except OSError:  # the terminal was closed; the signal that tells so comes in a moment
+            return ""
 
-def _cookies(number: str) -> Iterator[bytes]:
-    """The keys of a display in the user's file of them."""
-    with suppress(OSError, RuntimeError, struct.error):  # no such file or home, or it is cut short
-        content = read_file(Path(os.environ.get("XAUTHORITY") or Path.home() / ".Xauthority"), 1 << 20)
-        place = 0
-        while place < len(content):
-            fields = []
-            place += 2  # the kind of address
-            for _ in range(4):  # address, number of the display, name of the method, key
-                (length,) = struct.unpack_from(">H", content, place)
-                fields.append(content[place + 2 : place + 2 + length])
-                place += 2 + length
-            if fields[1] in (b"", number.encode()) and fields[2] == _COOKIE and fields[3]:
-                yield fields[3]
+    def close(self) -> None:
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            import termios
+
+            with suppress(termios.error, OSError):  # a terminal that was closed meanwhile has nothing to be put back
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, saved)

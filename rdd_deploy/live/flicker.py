@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.live.shot import Array
+from rdd_deploy.live.types import Array
 
 STILL = 4
 """Grey levels of 255: a pixel that differs by no more from the frame before hardly changed."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.labels import LabelFolder
-from rdd_deploy.live.shot import Array, Shot
 from rdd_deploy.live.sources import Source
+from rdd_deploy.live.types import Array, Shot
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 JOIN_S = 10.0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from rdd_deploy.live.shot import Array
-from rdd_deploy.text import shown
+from rdd_deploy.live.types import Array
+from rdd_deploy.utils.text import shown
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE = (255, 255, 255)

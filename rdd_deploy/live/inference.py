@@ -14,7 +14,7 @@ from rdd_deploy.errors import SourceError
 from rdd_deploy.live.channel import Channel, Finished, Relay
 from rdd_deploy.live.flicker import ROWS, Flicker, seen
 from rdd_deploy.live.grabber import MAX_BAD
-from rdd_deploy.live.shot import Answer, Array, Result, Shot
+from rdd_deploy.live.types import Answer, Array, Result, Shot
 from rdd_deploy.runtime import Segmenter
 
 AT_ONCE = 16

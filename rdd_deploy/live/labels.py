@@ -11,8 +11,8 @@ from rdd_deploy.data.image_file import Header
 from rdd_deploy.data.listing import MASKS, by_stem, list_images, stem
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import Capture
-from rdd_deploy.live.shot import Array, Shot
 from rdd_deploy.live.sources import Folder, Source
+from rdd_deploy.live.types import Array, Shot
 
 
 class LabelFolder:

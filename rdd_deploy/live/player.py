@@ -7,21 +7,21 @@ import time
 from collections.abc import Sequence
 
 from rdd_deploy import console
+from rdd_deploy.drawing import disagreement, step
 from rdd_deploy.errors import DiskError
 from rdd_deploy.live.channel import Channel, Finished, Relay
+from rdd_deploy.live.display import ESCAPE, Screen
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.hud import HELP
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.options import LiveOptions
-from rdd_deploy.live.overlay import disagreement, step
-from rdd_deploy.live.picture import Picture
 from rdd_deploy.live.recorder import Recorder
-from rdd_deploy.live.shot import Array, Result
+from rdd_deploy.live.renderer import Picture
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
-from rdd_deploy.live.window import ESCAPE, Screen
+from rdd_deploy.live.types import Array, Result
 from rdd_deploy.runtime import Segmenter
-from rdd_deploy.signals import StopRequest
+from rdd_deploy.utils.signals import StopRequest
 
 POLL_S = 0.02
 """How long the loop waits for a result before it looks at keys and signals."""

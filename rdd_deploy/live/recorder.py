@@ -12,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rdd_deploy import console, files
+from rdd_deploy import console
 from rdd_deploy.errors import DiskError, SourceError
-from rdd_deploy.live.shot import Array
+from rdd_deploy.live.types import Array
+from rdd_deploy.utils import files
 
 try:
     import fcntl

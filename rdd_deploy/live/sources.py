@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from rdd_deploy.addresses import is_address, without_secrets
 from rdd_deploy.data.listing import IMAGES, headers_of, list_images, turned_notes
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import open_camera, open_stream, open_video
-from rdd_deploy.live.shot import Shot
+from rdd_deploy.live.types import Shot
+from rdd_deploy.utils.addresses import is_address, without_secrets
 
 STREETS_FPS = 30.0
 
@@ -79,7 +79,7 @@ class Streets:
     fps: float | None = STREETS_FPS
 
     def __init__(self, size: tuple[int, int], live: bool, seed: int = 0) -> None:
-        from rdd_deploy.data.streets import StreetVideo
+        from rdd_deploy.data.streets.dataset import StreetVideo
 
         self.title, self.live = "streets", live
         self._video = StreetVideo(height=size[1], width=size[0], seed=seed, fps=STREETS_FPS)

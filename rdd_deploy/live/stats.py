@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.live.shot import Array, Result
+from rdd_deploy.live.types import Array, Result
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.losses.pixels import pixel_terms
+from rdd_deploy.losses.fused import pixel_terms
 
 
 def pixel_kd(

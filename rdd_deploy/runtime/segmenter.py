@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.cores import check_threads
 from rdd_deploy.errors import BundleError, DeviceError, SourceError
-from rdd_deploy.frames import resize_frame, resize_labels
-from rdd_deploy.places import followed
+from rdd_deploy.preprocess import resize_frame, resize_labels
 from rdd_deploy.runtime.backends import Backend, open_backend
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
+from rdd_deploy.utils.machine import check_threads
+from rdd_deploy.utils.places import followed
 
 Array = NDArray[np.uint8]
 UNIFORM_FRAMES = 100

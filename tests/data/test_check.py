@@ -11,8 +11,8 @@ from rdd_deploy.data.base import Task
 from rdd_deploy.data.check import check_apart, check_split
 from rdd_deploy.data.reader import read_mask
 from rdd_deploy.errors import DataError
-from rdd_deploy.prepare import Prepared
 from rdd_deploy.recipe import Recipe
+from rdd_deploy.training.data import Prepared
 
 
 def opened(root: Path, split: str = "train") -> Split:

@@ -13,8 +13,8 @@ from PIL import Image
 from pngs import optimised, stored
 from toys import COLOURS
 
-from rdd_deploy.data.from_recipe import label_ids
 from rdd_deploy.data.ids import IGNORE, Ids
+from rdd_deploy.data.open import label_ids
 from rdd_deploy.errors import DataError
 
 

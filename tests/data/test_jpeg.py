@@ -13,13 +13,13 @@ import cv2
 import pytest
 from toys import CLASSES, picture, write_data
 
-from rdd_deploy.benchmarking.images import Images
+from rdd_deploy.benchmark.images import Images
 from rdd_deploy.data import open_split
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.jpeg import complaints, first_damaged
 from rdd_deploy.errors import DataError
 from rdd_deploy.evaluate import _counted
-from rdd_deploy.export.frames_to_calibrate import from_folder
+from rdd_deploy.export.quantization.calibration_frames import from_folder
 
 
 def jpeg(path: Path, *options: int) -> Path:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from toys import CLASSES, write_data
 
 from rdd_deploy.data import open_split
+from rdd_deploy.data.config import Augment
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.loader import Batch, Crops, Frames, Room, StepSampler, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.recipe import Augment
 
 
 @pytest.fixture(scope="module")

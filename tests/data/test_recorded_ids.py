@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from toys import CLASSES, COLOURS, picture, write_data
 
-from rdd_deploy.data.from_recipe import data_provenance, label_ids, open_data, open_recorded
+from rdd_deploy.data.config import Data
 from rdd_deploy.data.ids import Ids
+from rdd_deploy.data.open import data_provenance, label_ids, open_data, open_recorded
 from rdd_deploy.errors import DataError
-from rdd_deploy.recipe import Data
 
 
 def manifest(**provenance: Any) -> Any:

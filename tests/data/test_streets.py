@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.data.camvid_task import CAMVID_TASK
-from rdd_deploy.data.streets import StreetVideo, open_streets
+from rdd_deploy.data.camvid import CAMVID_TASK
+from rdd_deploy.data.streets.dataset import StreetVideo, open_streets
 from rdd_deploy.errors import DataError
 
 CLASSES = len(CAMVID_TASK)
@@ -65,7 +65,7 @@ def test_any_order_gives_the_same() -> None:
 def test_another_process_gives_the_same() -> None:
     code = """
 import hashlib
-from rdd_deploy.data.streets import StreetVideo, open_streets
+from rdd_deploy.data.streets.dataset import StreetVideo, open_streets
 split = open_streets("test", height=96, width=128, seed=3)
 frame, labels = StreetVideo(96, 128, seed=3).render(40)
 print(hashlib.sha256(split.labels(5).tobytes() + split.frame(5).tobytes() + frame.tobytes() + labels.tobytes()).hexdigest())

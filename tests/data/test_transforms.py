@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rdd_deploy.data.base import IGNORE
+from rdd_deploy.data.config import Augment
 from rdd_deploy.data.transforms import RandomScaleCrop, Window, cut, cut_logits
-from rdd_deploy.recipe import Augment
 
 
 def coordinates(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

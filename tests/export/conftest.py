@@ -1,27 +1,23 @@
 """One toy run that every export test starts from: a network that has really learned its stripes, so that accuracy means something."""
 
 import hashlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # toy_export, whatever pytest's import mode
-
 import toys
 from toy_export import SIZE, taught, write_run
 
-from rdd_deploy.export import onnx_from_run
-from rdd_deploy.export.source import Source, open_source
+from rdd_deploy.export.onnx import export as onnx_export
+from rdd_deploy.export.trained_run import Source, open_source
 from rdd_deploy.models.segmenter import Segmenter
 
 
 @pytest.fixture(scope="session", autouse=True)
 def exported_once() -> Iterator[None]:
     """A network with the same weights is exported at one size once for all tests: the exporter takes seconds each time."""
-    export, made = onnx_from_run.onnx_from_segmenter, {}
+    export, made = onnx_export.onnx_from_segmenter, {}
 
     def remembered(segmenter: Segmenter, size: tuple[int, int]) -> onnx.ModelProto:
         digest = hashlib.sha256()
@@ -35,7 +31,7 @@ def exported_once() -> Iterator[None]:
         return copied
 
     with pytest.MonkeyPatch.context() as patched:
-        for module in ("onnx_from_run", "source"):
+        for module in ("onnx.export", "trained_run"):
             patched.setattr(f"rdd_deploy.export.{module}.onnx_from_segmenter", remembered)
         yield
 
@@ -63,7 +59,7 @@ def source(run: Path) -> Source:
 @pytest.fixture(scope="session")
 def graph(segmenter: Segmenter) -> onnx.ModelProto:
     """The plain float export. Tests must not change it."""
-    return onnx_from_run.onnx_from_segmenter(segmenter, SIZE)
+    return onnx_export.onnx_from_segmenter(segmenter, SIZE)
 
 
 @pytest.fixture

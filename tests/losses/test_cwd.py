@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from rdd_deploy.losses import ChannelWise
+from rdd_deploy.losses.cwd import ChannelWise
 
 
 def test_value_is_the_formulas() -> None:

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from rdd_deploy.losses import EXTRA, PixelKD, pixel_kd
+from rdd_deploy.losses import LOSSES
+from rdd_deploy.losses.kd import PixelKD, pixel_kd
 
 VOID = 255
 
@@ -90,14 +91,14 @@ def test_float32_under_autocast_and_finite_at_extremes() -> None:
     assert pixel_kd(1e4 * student, -1e4 * teacher, target).isfinite()
 
 
-@pytest.mark.parametrize("name", EXTRA)
+@pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_of_the_table_takes_the_same_arguments(name: str) -> None:
     student, teacher, target = drawn()
     student.requires_grad_()
-    value = EXTRA[name]()(student, teacher, target)
+    value = LOSSES[name].load()()(student, teacher, target)
     value.backward()
     assert value.shape == ()
     assert value.dtype == torch.float32
     assert student.grad is not None
     assert student.grad.abs().sum() > 0
-    assert EXTRA[name]()(teacher, teacher, target).item() == pytest.approx(0, abs=1e-7)
+    assert LOSSES[name].load()()(teacher, teacher, target).item() == pytest.approx(0, abs=1e-7)

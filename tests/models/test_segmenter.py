@@ -8,14 +8,14 @@ from toys import CLASSES, ENCODER, write_data
 
 from rdd_deploy.data import open_split
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.evaluate import evaluate_split
+from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models import segmenter as segmenter_module
+from rdd_deploy.models.build import build
+from rdd_deploy.models.config import Network
+from rdd_deploy.models.encoder_names import check_encoder, encoder_names
 from rdd_deploy.models.heads import HEADS, Shape, resized
-from rdd_deploy.models.names import check_encoder, encoder_names
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.prepare import build
-from rdd_deploy.recipe import Network
 
 ENCODERS = (ENCODER, "lcnet_050", "resnet10t", "test_convnext")
 

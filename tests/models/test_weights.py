@@ -12,9 +12,9 @@ from toys import ENCODER
 
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.models import weights
+from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import initialise, load_segmenter, save_segmenter
-from rdd_deploy.recipe import Network
 
 FACTS = {"classes": ["a", "b", "c"], "size": [64, 64]}
 

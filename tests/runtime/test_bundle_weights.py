@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from toy_bundle import toy_bundle, truth
 
 from rdd_deploy.errors import BundleError
-from rdd_deploy.files import sha256
 from rdd_deploy.runtime import Segmenter, segmenter
 from rdd_deploy.runtime.backends.openvino import shared_core
 from rdd_deploy.runtime.onnx_file import has_external_data
+from rdd_deploy.utils.files import sha256
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 BACKENDS = ("onnxruntime", "openvino")

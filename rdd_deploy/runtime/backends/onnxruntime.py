@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy import console, telemetry
+from rdd_deploy import console
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
 from rdd_deploy.runtime.backends.base import (
     INPUT,
@@ -22,6 +22,7 @@ from rdd_deploy.runtime.backends.base import (
     parse_device,
 )
 from rdd_deploy.runtime.manifest import Manifest, read_file
+from rdd_deploy.utils import telemetry
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

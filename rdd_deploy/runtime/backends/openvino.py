@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.cores import available_cores, has_native_bf16, saturates_int8
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
 from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_precision, check_tensor, check_whole, parse_device
 from rdd_deploy.runtime.manifest import Manifest, read_file
+from rdd_deploy.utils.machine import available_cores, has_native_bf16, saturates_int8
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 """Precision of what isn't quantised. INT8 layers stay INT8 under any hint; without one, their float neighbours would silently run in

@@ -1,0 +1,86 @@
+"""The run's weights in PyTorch, as rows beside the bundles: eager, channels-last and torch.compile. The only part that needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rdd_deploy.benchmark.records import Kind
+from rdd_deploy.data.base import Frame, Labels
+from rdd_deploy.errors import DeviceError
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.weights import load_segmenter
+from rdd_deploy.preprocess import resize_frame, resize_labels
+from rdd_deploy.runtime.backends.base import parse_device
+from rdd_deploy.utils.machine import check_threads
+
+
+class _Deployed(nn.Module):
+    """The same contract as a bundle's graph: uint8 (1, h, w, 3) BGR -> uint8 (1, h, w)."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, frame: Tensor) -> Tensor:
+        rgb = frame.permute(0, 3, 1, 2).flip(1)
+        labels: Tensor = self.segmenter(rgb).primary.argmax(1).to(torch.uint8)
+        return labels
+
+
+class TorchRunner:
+    """A ``benchmarking.runners.Runner`` on a checkpoint.
+
+    Args:
+        weights: ``student.safetensors`` or ``teacher.safetensors``.
+        kind: torch-eager, torch-channels-last or torch-compile.
+        size: (height, width); None takes the size that it was trained for.
+        device: auto, cpu, cuda or cuda:N.
+        threads: inside an operator; None leaves it to torch.
+    """
+
+    def __init__(self, weights: Path, kind: Kind, size: tuple[int, int] | None, device: str, threads: int | None) -> None:
+        segmenter, facts = load_segmenter(weights)
+        self.classes = tuple(map(str, facts["classes"]))
+        height, width = size or facts["size"]
+        self.input_size = (int(height), int(width))
+        self.device = _device(device)
+        self.provider: str = kind
+        if threads is not None:
+            check_threads(threads, "PyTorch")
+            torch.set_num_threads(threads)
+        network: nn.Module = _Deployed(segmenter).eval().to(self.device)
+        if kind == "torch-channels-last":
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = torch.compile(network) if kind == "torch-compile" else network
+
+    def prepare(self, frame: Frame) -> Frame:
+        return np.ascontiguousarray(resize_frame(frame, self.input_size))[np.newaxis]
+
+    def infer(self, blob: Frame) -> Labels:
+        with torch.inference_mode():
+            # .cpu() waits for the device: the time is that of finished work
+            labels: Labels = self._network(torch.from_numpy(blob).to(self.device)).cpu().numpy()
+        return labels
+
+    def restore(self, labels: Labels, size: tuple[int, int]) -> Labels:
+        return resize_labels(labels[0], size)
+
+    def close(self) -> None:
+        del self._network
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+
+
+def _device(asked: str) -> str:
+    kind, index = parse_device(asked)
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"asked for {asked}, this torch sees {torch.cuda.device_count()} GPU(s); pass --device cpu")
+    return f"cuda:{index or 0}"

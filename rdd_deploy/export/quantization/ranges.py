@@ -1,0 +1,149 @@
+"""The range table: one calibration, from which every target's quantised graph is rendered. Keyed, so that a stale one is never reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from rdd_deploy.errors import DataError
+from rdd_deploy.export.onnx.graph import consumers, weight_fingerprint
+from rdd_deploy.utils import files
+
+VERSION = 3
+CALIBRATED = {
+    "Conv",
+    "Add",
+    "Mul",
+    "ReduceMean",
+    "Sub",
+    "HardSwish",
+    "HardSigmoid",
+    "Sigmoid",
+    "Relu",
+    "Clip",
+    "Concat",
+    "AveragePool",
+    "MaxPool",
+}
+"""Operators whose output may be quantised."""
+ACTIVATIONS = {"Relu", "Clip"}
+"""What disappears into a quantised convolution: only the range after it matters."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RangeTable:
+    """Range of each activation, and what it was measured on.
+
+    Attributes:
+        key: weights and graph (one fingerprint), images, method and its parameters.
+        ranges: tensor name -> (lowest, highest).
+    """
+
+    key: dict[str, Any]
+    ranges: Mapping[str, Range]
+
+    def save(self, folder: Path) -> Path:
+        """Write the table under its key; returns the file."""
+        path = table_path(folder, self.key)
+        rows = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
+        files.write_json(path, {"schema_version": VERSION, "key": self.key, "ranges": rows, "sha256": _digest(rows)})
+        return path
+
+
+def table_path(folder: Path, key: Mapping[str, Any]) -> Path:
+    """Where the table of a key lies."""
+    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"ranges-{key['method']}-{digest}.json"
+
+
+def load_table(folder: Path, key: Mapping[str, Any]) -> RangeTable | None:
+    """The table of exactly this key, or None. A damaged or edited file counts as none."""
+    try:
+        tree = json.loads(table_path(folder, key).read_text(encoding="utf-8"))
+        if tree["schema_version"] != VERSION or tree["key"] != dict(key) or tree["sha256"] != _digest(tree["ranges"]):
+            return None
+        ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return RangeTable(dict(key), ranges) if all(map(_sound, ranges.values())) else None
+
+
+def _digest(rows: Mapping[str, Sequence[float]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _sound(limits: Range) -> bool:
+    return math.isfinite(limits[0]) and math.isfinite(limits[1]) and limits[0] <= limits[1]
+
+
+def table_key(model: onnx.ModelProto, images: str, method: str, **parameters: Any) -> dict[str, Any]:
+    """The key of a table: graph with weights, images (their digest), method and whatever changes its result."""
+    return {"graph": weight_fingerprint(model), "images": images, "method": method, **parameters}
+
+
+def check_ranges(ranges: Mapping[str, Range]) -> None:
+    """DataError where an activation is not finite: the float network itself overflows."""
+    for name, limits in ranges.items():
+        if not _sound(limits):
+            raise DataError(f"activation '{name}' is {limits} on the calibration images; the float network overflows there, train it again")
+
+
+def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
+    """Activations that some form may quantise. What only feeds a Relu or Clip never is, and neither is the upsampled output."""
+    readers = consumers(model)
+    constant = {one.name for one in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        name = node.output[0]
+        if node.op_type not in CALIBRATED or all(source in constant for source in node.input):
+            continue
+        if all(reader.op_type in ACTIVATIONS for reader in readers.get(name, [])):
+            continue
+        found.append(name)
+    return found
+
+
+NOTHING = 255 * float(np.finfo(np.float32).tiny)
+"""Below this a scale would be subnormal, which float32 rounds to 0 and backends flush: the tensor counts as always zero."""
+
+
+def symmetric_scale(limits: Range) -> float:
+    """S8 scale with zero point 0; 1 for a tensor that is always zero."""
+    largest = max(abs(limits[0]), abs(limits[1]))
+    return largest / 127 if largest > NOTHING else 1.0
+
+
+def affine_scale(limits: Range) -> tuple[float, int]:
+    """U8 scale and zero point; zero is exact, and a range from 0 never reaches above its top (or onnxruntime would keep the Clip)."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    if high - low <= NOTHING:
+        return 1.0, 0
+    scale = np.float32((high - low) / 255)
+    while low == 0 and np.float32(255) * scale > np.float32(high):
+        scale = np.nextafter(scale, np.float32(0))
+    return float(scale), int(np.clip(round(-low / float(scale)), 0, 255))
+
+
+def activation_scale(limits: Range, form: str) -> tuple[np.float32, np.int8 | np.uint8]:
+    """Scale and zero point of an activation in a form. ``openvino`` takes U8 for what is never negative, without a zero point to subtract."""
+    if form == "x86" or (form == "openvino" and limits[0] >= 0):
+        scale, zero = affine_scale(limits)
+        return np.float32(scale), np.uint8(zero)
+    return np.float32(symmetric_scale(limits)), np.int8(0)
+
+
+def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """S8 scale per output channel, (O,); 1 for a channel of zeros."""
+    largest = np.abs(weight.reshape(weight.shape[0], -1)).max(1)
+    return np.where(largest > NOTHING, largest / 127, 1).astype(np.float32)

@@ -1,0 +1,73 @@
+"""Recipe sections of the distillation's losses."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rdd_deploy.losses import LOSSES
+from rdd_deploy.schema import Part, Positive, Share
+
+
+class TeacherFull(Part):
+    """Stage 1 of RDD (TFE): the teacher's two classifiers weigh each pixel; easy ones count most (paper, Eq. 6-8)."""
+
+    divergence: Literal["main_aux", "aux_main"] = Field("main_aux", description="KL(main‖aux), the paper's, or KL(aux‖main)")
+
+
+class TeacherStudent(Part):
+    """Stage 2 of RDD (TSE): pixels that exactly one of the two networks finds hard (paper, Eq. 9)."""
+
+    rule: Literal["xor", "and", "or", "student"] = "xor"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    min_kept: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
+        0.05, description="share of the batch's pixels (0 to 1) or a count (integer)"
+    )
+    reduction: Literal["kept", "all"] = Field("kept", description="mean over the kept pixels, or their sum over all valid pixels")
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """A share is one."""
+        if isinstance(self.min_kept, float) and self.min_kept > 1:
+            yield "min_kept", f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels"
+
+
+class ExtraLoss(Part):
+    """A further distillation loss beside the plain KD term."""
+
+    name: Literal[tuple(LOSSES)]  # type: ignore[valid-type]
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The options are the loss's own."""
+        known = LOSSES[self.name].options
+        for key, value in self.options.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1, 0.5)
+                hint = f"did you mean '{near[0]}'? " if near else ""
+                yield "name options", f".options.{key}: unknown option of the loss '{self.name}'; {hint}allowed: {', '.join(known)}"
+                continue
+            try:
+                TypeAdapter(known[key]).validate_python(value, strict=not isinstance(value, int) or isinstance(value, bool))
+            except ValidationError as error:
+                expected = error.errors()[0]["msg"]
+                yield "name options", f".options.{key}: got {value!r}, expected: {expected[0].lower()}{expected[1:]}"
+
+
+class Distillation(Part):
+    """Two-stage Relative Difficulty Distillation and the distillation losses beside it."""
+
+    method: Literal["rdd", "kd"] = Field("rdd", description="rdd weights the task loss; kd leaves it plain")
+    stage_share: Share = Field(0.1, description="share of the iterations in stage 1; 0: TSE only, 1: TFE only")
+    hand_over: Literal["switch", "linear"] = Field("switch", description="linear fades stage 1 into stage 2 over the whole run")
+    teacher_full: TeacherFull = TeacherFull()
+    teacher_student: TeacherStudent = TeacherStudent()
+    task_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)"
+    )
+    kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
+    temperature: Positive = 1.0
+    losses: list[ExtraLoss] = Field(default_factory=list, max_length=16)

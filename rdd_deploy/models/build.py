@@ -1,0 +1,56 @@
+"""Build a network by its configuration, initialise it and try it on the frame sizes that it will see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rdd_deploy import console
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.models.config import Network
+from rdd_deploy.models.encoder import ODD
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.weights import initialise
+from rdd_deploy.utils import faults
+
+
+def build(network: Network, classes: int, role: str, sizes: Sequence[tuple[int, int]] = ()) -> tuple[Segmenter, str]:
+    """Build and initialise a network; says where its weights come from.
+
+    Args:
+        sizes: (height, width) of the frames that it will see; default: any, so RecipeError where it can't take all.
+    """
+    segmenter = Segmenter(network, classes)
+    _try_out(segmenter, sizes)
+    source = initialise(segmenter)
+    parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
+    console.say(f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}")
+    return segmenter, source
+
+
+def _try_out(segmenter: Segmenter, sizes: Sequence[tuple[int, int]]) -> None:
+    """Transformers of one fixed frame size, or with channels last, look like any other encoder until they see a frame."""
+    if fixed := segmenter.frame_sizes.fixed:
+        console.warn(
+            f"encoder '{segmenter.network.encoder}' only takes frames of {fixed[0]}x{fixed[1]}: every frame is resized to that inside"
+        )
+    for height, width in sizes or ODD:
+        if not (problem := _problem_at(segmenter, (height, width))):
+            continue
+        raise RecipeError(
+            f"encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' can't segment frames of {f'{height}x{width}' if sizes else 'any size'} "
+            f"({problem}); choose another encoder, such as a plain convolutional one"
+        )
+
+
+def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
+    """What stops the network at a frame size; empty where nothing does."""
+    try:
+        with torch.inference_mode():
+            segmenter.eval()(torch.zeros(1, 3, *size, dtype=torch.uint8))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if told := faults.told(error):
+            raise told from error
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""

@@ -1,0 +1,92 @@
+"""Test-time augmentation: logits averaged over scales and mirrored frames."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rdd_deploy.data.base import Frame, Labels
+from rdd_deploy.metrics import Predict
+from rdd_deploy.models.heads import resized
+from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.preprocess import resize_frame, resize_labels
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which views of a frame a teacher is averaged over.
+
+    Args:
+        size: (height, width) of the teacher's own frames; scale 1.
+        scales: factors of that size. flip: also mirrored.
+    """
+
+    size: tuple[int, int]
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    @property
+    def single(self) -> bool:
+        """Whether there is nothing to average."""
+        return len(self.scales) == 1 and not self.flip
+
+
+def averaged(segmenter: Segmenter, frames: Tensor, views: Views, grid: tuple[int, int], precision: torch.dtype | None = None) -> Output:
+    """Logits of whole frames on a grid; over several views, the log of their mean probability.
+
+    Args:
+        frames: uint8 (N, 3, *views.size).
+        grid: (height, width) of the result.
+
+    Returns:
+        float32 logits (N, C, *grid), auxiliary likewise or None.
+    """
+    sums: list[list[Tensor]] = [[], []]
+    for scale in views.scales:
+        size = [max(32, round(side * scale)) for side in views.size]
+        scaled = frames if scale == 1 else resized(frames.float(), size).round_().to(torch.uint8)
+        for mirrored in (False, True) if views.flip else (False,):
+            view = scaled.flip(-1) if mirrored else scaled
+            with torch.autocast(view.device.type, dtype=precision, enabled=precision is not None):
+                output = segmenter.small(view)
+            for kept, logits in zip(sums, output, strict=True):
+                if logits is not None:
+                    straight = logits.float().flip(-1) if mirrored else logits.float()
+                    kept.append(resized(straight, grid) if views.single else F.log_softmax(resized(straight, grid), 1))
+    primary, auxiliary = (torch.logsumexp(torch.stack(kept), 0) - math.log(len(kept)) if kept else None for kept in sums)
+    assert primary is not None
+    return Output(primary, auxiliary)
+
+
+def averaged_predictor(segmenter: Segmenter, views: Views, device: torch.device | str, precision: torch.dtype | None = None) -> Predict:
+    """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches."""
+    grid = _grid(views)
+
+    def predict(frames: list[Frame]) -> list[Labels]:
+        with torch.inference_mode():
+            logits = averaged(segmenter, _stack(frames, views.size).to(device), views, grid, precision).primary
+            labels = resized(logits, views.size).argmax(1).to(torch.uint8).cpu().numpy()
+        return [resize_labels(one, frame.shape[:2]) for one, frame in zip(labels, frames, strict=True)]
+
+    return predict
+
+
+def _grid(views: Views) -> tuple[int, int]:
+    """The cache's resolution: stride 2 of the teacher's frame where finer views are averaged in, else stride 4, the heads' own."""
+    stride = 2 if max(views.scales) > 1 else 4
+    return math.ceil(views.size[0] / stride), math.ceil(views.size[1] / stride)
+
+
+def _stack(frames: list[Frame], size: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(np.stack([resize_frame(frame, size) for frame in frames])).permute(0, 3, 1, 2).contiguous()
+
+
+def describe(views: Views) -> dict[str, Any]:
+    """The views as JSON values, for the run's summary."""
+    return {"height": views.size[0], "width": views.size[1], "scales": list(views.scales), "flip": views.flip}

@@ -1,0 +1,163 @@
+"""The beginning that every training shares: data there and sound, network built and initialised, run folder open."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rdd_deploy import console
+from rdd_deploy.console import process_rank
+from rdd_deploy.errors import DiskError, Problems, RddError
+from rdd_deploy.metrics import protocol
+from rdd_deploy.models.build import build
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.recipe import Recipe, with_whole_paths
+from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.fabric import make_fabric
+from rdd_deploy.training.run_folder import RunFolder
+from rdd_deploy.utils import files, launchers
+from rdd_deploy.utils.locks import check_unlocked, locked
+from rdd_deploy.utils.machine import provenance
+
+
+def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
+    """Refuse what can be refused before data and weights are touched.
+
+    Raises:
+        RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be written there, resuming
+            with a recipe that differs from the run's, or another number of processes was started than the recipe names.
+    """
+    launchers.check(recipe.train.devices, recipe.train.nodes)
+    if not torch.distributed.is_initialized():  # else the first of several may have locked it for all
+        check_unlocked(folder.path)
+    folder.check_latest()
+    if process_rank() == 0:
+        files.check_writable(folder.path)
+    if (
+        resume
+        and folder.state.is_file()
+        and (changed := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
+    ):
+        raise RddError(
+            f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
+        )
+
+
+CHECKED = {"data.root", "teacher.recipe", "teacher.checkpoint"}
+"""Keys that say where something lies whose content a resumed run checks: the folder may have moved."""
+
+
+def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
+    """What differs between the recipe that a run was made by and this one, as ``key: before → after``; the name apart."""
+    before, after = (with_whole_paths(one).model_dump(exclude={"name"}) for one in (folder.load_recipe(), recipe))
+    return _changed(before, after)
+
+
+@contextmanager
+def open_run(recipe: Recipe, name: str, runs: Path, resume: bool) -> Iterator[RunFolder]:
+    """The run's folder, this process's alone inside the block.
+
+    An earlier run of that name is continued with --resume, else moved aside: nothing that was trained is lost.
+
+    Raises:
+        RddError: another process trains there.
+    """
+    with locked(runs / name):
+        yield _opened(recipe, name, runs, resume)
+
+
+def _opened(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
+    folder = RunFolder(runs / name)
+    for place in (folder.path, runs):
+        files.remove_parts(place)
+    if resume and folder.state.is_file():
+        return folder
+    if resume:
+        console.say(f"nothing to resume: {folder.path} holds no state; starting anew")
+    if process_rank() == 0:
+        _set_aside(folder)
+        folder.write_recipe(recipe.model_copy(update={"name": name}))
+    return folder
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Rename an earlier run's folder to the first free ``<name>.1``, ``.2``, …; a folder without weights or state is used as it is."""
+    if not any(path.is_file() for path in (folder.student, folder.teacher, folder.state, folder.summary)):
+        return
+    number = next(i for i in itertools.count(1) if not folder.path.with_name(f"{folder.path.name}.{i}").exists())
+    aside = folder.path.with_name(f"{folder.path.name}.{number}")
+    was_latest = folder.is_latest()
+    try:
+        folder.path.rename(aside)
+        if (aside / "cache").is_dir():  # a teacher cache is found by its content, so the new run may use it
+            folder.path.mkdir()
+            (aside / "cache").rename(folder.path / "cache")
+        if was_latest:
+            RunFolder(aside).point_latest()
+    except OSError as error:
+        raise DiskError(
+            f"can't move {folder.path} aside: {error.strerror or error}; choose another folder with --output or --name"
+        ) from error
+    console.say(f"an earlier run was in {folder.path}; it is now {aside}")
+
+
+def _changed(before: Any, after: Any, path: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [line for key in after for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)]
+    return [] if before == after else [f"{path}: {before} → {after}"]
+
+
+def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The frame sizes that a recipe's network sees."""
+    return recipe.data.size, recipe.augment.crop
+
+
+def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[Prepared | None], Any] | None = None) -> None:
+    """Print the resolved recipe; check device, data, network with its weights, and the teacher; tell all that is wrong together.
+
+    Args:
+        teacher: a further check, of a student's teacher; given the data where they are sound.
+    """
+    network = recipe.network or recipe.student
+    assert network is not None
+    data: Prepared | None = None
+    problems = Problems()
+    with problems.collected():
+        check_early(recipe, folder, resume)
+    console.say(*files.yaml_text(recipe.model_dump(mode="json", exclude_none=True)).splitlines())
+    with problems.collected():
+        make_fabric(recipe.train)
+    with problems.collected():
+        data = Prepared(recipe)
+    with problems.collected():
+        build(network, len(data.validation.task) if data else 2, "teacher" if recipe.network else "student", sizes(recipe))
+    if teacher:
+        with problems.collected():
+            teacher(data)
+    problems.tell()
+    console.say("dry run: recipe, data and weights are fine; nothing was trained")
+
+
+def facts_of(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
+    """What a checkpoint's metadata says of its network beside its architecture."""
+    task = data.validation.task
+    return {
+        "classes": list(task.classes), "palette": [list(colour) for colour in task.palette], "size": list(recipe.data.size),
+        "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
+        "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
+    }  # fmt: skip
+
+
+def summary(recipe: Recipe, data: Prepared, network: Segmenter, result: dict[str, Any], kind: str, source: str) -> dict[str, Any]:
+    """What ``summary.json`` holds."""
+    split = recipe.evaluation.split
+    return {
+        "schema_version": 1, "kind": kind, "recipe": recipe.name,
+        "protocol": protocol(recipe.data.name, split, len(data.validation), recipe.data.size, len(data.validation.task)),
+        **result, "parameters": sum(p.numel() for p in network.parameters()), "encoder_weights": source, **provenance(recipe.train.seed),
+    }  # fmt: skip

@@ -1,0 +1,171 @@
+"""Everything that changes while training: network, optimiser, moving average, progress; saved and restored as one dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from rdd_deploy.data.loader import Batch
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.surgery import depthwise_in_float32
+from rdd_deploy.recipe import Train
+
+
+class Loss(NamedTuple):
+    """Scalar with gradient, and its named terms (detached scalars) for the log."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+Objective = Callable[[Output, Batch, float], Loss]
+"""(network's output on the batch, batch, progress in [0, 1)) -> loss."""
+
+
+class Story(NamedTuple):
+    """What differs between supervised training and distillation."""
+
+    objective: Objective
+    stage: Callable[[float], str]
+    """Name of the stage at a progress in [0, 1)."""
+    picture: Callable[[Path, Segmenter], None] | None
+    """Draws the epoch's picture, given its path and the network in eval mode."""
+
+
+def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
+    """Poly schedule with linear warm-up: (1 − progress)^power, times progress / warmup before that share is over."""
+    return float((1 - progress) ** power * (min(1.0, progress / warmup) if warmup else 1.0))
+
+
+class Trainee:
+    """Everything that changes while training, so that saving and resuming it is one dictionary."""
+
+    def __init__(self, segmenter: Segmenter, train: Train, fabric: Fabric) -> None:
+        self.segmenter, self.config, self.fabric = segmenter, train, fabric
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
+        if fabric.device.type == "cpu" and fabric._precision.precision == "bf16-mixed":
+            depthwise_in_float32(segmenter)
+        segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = _optimizer(segmenter, train)
+        self.model, self.optimizer = fabric.setup(segmenter, optimizer)
+        self.forward = torch.compile(self.model) if train.compile else self.model
+        self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
+        self.lrs = [group["lr"] for group in optimizer.param_groups]
+        self.step, self.best, self.best_epoch = 0, -1.0, 0
+        self.seconds = 0.0
+
+    @property
+    def kept(self) -> str:
+        """What a diverging run ends with: where there are weights of before, that they are still there."""
+        return ". The best weights so far are kept" if self.best_epoch else ""
+
+    @property
+    def evaluated(self) -> Segmenter:
+        """The network that is measured and saved: the average where there is one."""
+        return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
+
+    def update(self, batch: Batch, story: Story, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device."""
+        factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
+        for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
+            group["lr"] = lr * factor
+        loss = story.objective(self._outputs(batch.images), batch, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss.total)
+        signs = [loss.total.detach()]
+        if self.config.clip:
+            norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
+            if norm is not None and self.fabric._precision.precision != "16-mixed":  # there the loss scale finds its way by overflowing
+                signs.append(norm.detach().to(signs[0]))
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.segmenter)
+        self.step += 1
+        return torch.stack(signs), loss.terms
+
+    def _outputs(self, images: Tensor) -> Output:
+        try:
+            return self.forward(images)  # type: ignore[no-any-return]
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RecipeError(
+                f"a batch of {len(images)} crop of {images.shape[-2]}x{images.shape[-1]} leaves BatchNorm a single value per channel; "
+                "set train.batch to 2 or more (with as many frames), or choose the head lraspp or pspnet and a larger augment.crop"
+            ) from error
+
+    def state(self, alone: bool = False) -> dict[str, Any]:
+        """Tensors, numbers and strings only, so that it loads with ``weights_only``.
+
+        Args:
+            alone: with this process's random numbers only, so that the others needn't take part.
+        """
+        of_all = (lambda value, _: [value]) if alone else _of_every_process
+        return {
+            "format": 4, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "best_epoch": self.best_epoch, "seconds": self.seconds,
+            "average": self.average.state_dict() if self.average is not None else {},
+            "rng": of_all(torch.get_rng_state(), self.fabric),
+            "rng_cuda": of_all(torch.cuda.get_rng_state(self.fabric.device), self.fabric) if self._on_cuda else [],
+            "precision": self.fabric._precision.state_dict(),
+        }  # fmt: skip
+
+    @property
+    def _on_cuda(self) -> bool:
+        return str(self.fabric.device.type) == "cuda"
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where ``state`` was taken."""
+        self.segmenter.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
+        self.fabric._precision.load_state_dict(state["precision"])  # the loss scale of 16-mixed
+        rank = self.fabric.global_rank
+        torch.set_rng_state(state["rng"][rank].cpu())
+        if self._on_cuda and state["rng_cuda"]:
+            torch.cuda.set_rng_state(state["rng_cuda"][rank].cpu(), self.fabric.device)
+
+
+def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
+    """A tensor of each process, by rank. All processes must call this together."""
+    if fabric.world_size == 1:
+        return [value]
+    value = value.to(fabric.device)
+    gathered = [torch.empty_like(value) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(gathered, value)
+    return [one.cpu() for one in gathered]
+
+
+def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:
+    encoder = {id(p) for p in segmenter.encoder.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in segmenter.parameters():
+        # Norms and biases have one dimension; decaying them only shrinks activations.
+        groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
+    options = [
+        {"params": params, "lr": train.lr * (1 if inside else train.head_lr_factor), "weight_decay": train.weight_decay if decays else 0.0}
+        for (inside, decays), params in groups.items()
+    ]
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(options, lr=train.lr)
+    return torch.optim.SGD(options, lr=train.lr, momentum=train.momentum)
+
+
+def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    def average(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        # Early on the average follows quickly, or it would carry the random start for a thousand steps.
+        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        if averages[0].is_floating_point():  # torch hands over one dtype at a time; BatchNorm's step counters stay as they are
+            torch._foreach_lerp_(averages, current, weight)
+
+    return average

@@ -1,0 +1,226 @@
+"""The teacher of a distillation: found or trained first, loaded, frozen, and wrapped as live or cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+
+from rdd_deploy import console
+from rdd_deploy.console import process_rank
+from rdd_deploy.data.loader import Batch
+from rdd_deploy.errors import RddError, RecipeError, WeightsError
+from rdd_deploy.metrics import evaluate_split
+from rdd_deploy.models.predict import autocast_dtype, torch_predictor
+from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.tta import Views, averaged_predictor, describe
+from rdd_deploy.models.weights import Checkpoint, load_checkpoint
+from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
+from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.resume import ResumeError
+from rdd_deploy.training.run_folder import RunFolder
+from rdd_deploy.training.session import changes
+from rdd_deploy.training.supervised import train_recipe
+from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher
+from rdd_deploy.utils.locks import InUseError, check_unlocked
+from rdd_deploy.utils.places import followed
+
+
+class Teacher(NamedTuple):
+    """The frozen teacher, ready to teach."""
+
+    segmenter: Segmenter
+    outputs: TeacherOutput
+    views: Views
+    checkpoint: Path
+    sha256: str
+    """Of the bytes that were loaded."""
+
+
+class NamedTeacher(NamedTuple):
+    """A recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file) where one is named."""
+
+    checkpoint: Path
+    recipe: Recipe | None
+    source: Path | None
+
+
+def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
+    """What the recipe says of its teacher, checked before anything heavy is done."""
+    config = recipe.teacher
+    assert config is not None
+    if config.recipe is None:
+        path = followed(Path(str(config.checkpoint)))
+        if not path.is_file():
+            raise WeightsError(f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained first")
+        return NamedTeacher(path, None, None)
+    teacher_path = find_recipe(config.recipe, beside=source)
+    teacher = load_recipe(teacher_path)
+    if teacher.network is None:
+        raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
+    # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
+    same = {
+        key: getattr(recipe.data, key)
+        for key in ("name", "root", "classes", "palette", "ids", "void_ids", "others_void", "count", "seed", "workers")
+    }
+    device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
+    teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
+    path = followed(Path(config.checkpoint)) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
+    return NamedTeacher(path, teacher, teacher_path)
+
+
+def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: Prepared, fabric: Fabric) -> Path:
+    """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
+    config, path, teacher, teacher_path = recipe.teacher, *named
+    if teacher is None:
+        return path
+    assert config is not None
+    folder = RunFolder(runs / teacher.name)
+    # The first of several processes decides for all: the others would by what it has written meanwhile.
+    usable, begun = fabric.broadcast((_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False))
+    if usable:
+        if not config.checkpoint and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
+            console.warn(
+                f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now ({', '.join(changed)}); move that "
+                "folder away to train it anew"
+            )
+        return path
+    if config.checkpoint and path != folder.teacher:
+        console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}")
+    console.say(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
+    shared = data if teacher.data == recipe.data else None
+    try:
+        checkpoint = train_recipe(teacher, runs, resume=resume or begun, data=shared).teacher
+    except InUseError as error:
+        raise _being_trained(error) from error
+    except ResumeError as error:
+        if resume:  # that was asked for, so it isn't left out silently
+            raise
+        console.warn(f"{error}. Nobody asked to resume the teacher: it is trained from the beginning")
+        checkpoint = train_recipe(teacher, runs, data=shared).teacher
+    fabric.barrier()  # the first process writes the summary after the last step
+    return checkpoint
+
+
+def _begun(folder: RunFolder, teacher: Recipe) -> bool:
+    """Whether a teacher's training was stopped and can go on."""
+    try:
+        return folder.state.is_file() and folder.recipe.is_file() and not changes(folder, teacher)
+    except RddError:  # the recipe that it was begun by can't be read
+        return False
+
+
+def _usable(named: NamedTeacher) -> bool:
+    """Whether the teacher's checkpoint is there and whole: of a run that is finished, or put where it is by hand.
+
+    Raises:
+        InUseError: it is being trained. WeightsError: it is of an unfinished run that isn't this teacher's own.
+    """
+    folder = RunFolder(named.checkpoint.resolve().parent)
+    try:
+        check_unlocked(folder.path)
+    except InUseError as error:
+        raise _being_trained(error) from error
+    if not named.checkpoint.is_file():
+        return False
+    if folder.finished or not folder.recipe.is_file():
+        return True
+    if named.recipe is None:
+        raise WeightsError(
+            f"the teacher {named.checkpoint} is of a run that isn't finished (it has no {folder.summary.name}); finish it with --resume, or "
+            "copy the checkpoint to another folder to use it as it is"
+        )
+    return False
+
+
+def _being_trained(error: InUseError) -> InUseError:
+    who = str(error).partition(";")[0]
+    return InUseError(
+        f"{who}, the teacher of this distillation; wait until it ends, then start again, or name a finished teacher.checkpoint"
+    )
+
+
+def _other_teacher(folder: RunFolder, teacher: Recipe) -> list[str]:
+    """How a finished teacher's recipe differs from today's, but for where and how fast it was trained."""
+    return [line for line in changes(folder, teacher) if line.partition(":")[0] not in WHERE]
+
+
+WHERE = {
+    "data.root", "data.workers", "data.memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.compile",
+    "train.save_every", "train.pictures_every", "evaluation.batch",
+}  # fmt: skip
+"""Keys that say nothing of what a teacher knows."""
+
+
+def _teacher(recipe: Recipe, named: NamedTeacher, data: Prepared, fabric: Fabric) -> Teacher:
+    """Load, guard and wrap the teacher."""
+    config, checkpoint = recipe.teacher, named.checkpoint
+    assert config is not None
+    segmenter, facts, sha256 = _load_teacher(recipe, checkpoint, data)
+    # Looked at again: another process may have begun to train it anew between the first look and the reading.
+    if process_rank() == 0 and not _usable(named):
+        raise WeightsError(f"the teacher {checkpoint} was replaced by an unfinished one while it was read; start again")
+    if fabric.broadcast(sha256) != sha256:
+        raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
+    segmenter = segmenter.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    views = Views(tuple(facts["size"]), tuple(config.scales), config.flip)
+    if not config.cache:
+        console.say(f"teacher: {checkpoint}, run on every crop")
+        live = LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision)))
+        return Teacher(segmenter, live, Views(recipe.data.size), checkpoint, sha256)
+    return Teacher(segmenter, _cache(segmenter, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
+
+
+def _load_teacher(recipe: Recipe, checkpoint: Path, data: Prepared) -> Checkpoint:
+    loaded = load_checkpoint(checkpoint, list(data.validation.task.classes))
+    if "size" not in loaded.facts:
+        raise WeightsError(
+            f"{checkpoint} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train"
+        )
+    method = recipe.distillation
+    if method.method == "rdd" and method.stage_share > 0 and loaded.segmenter.auxiliary is None:
+        raise WeightsError(
+            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.stage_share=0"
+        )
+    return loaded
+
+
+def _cache(segmenter: Segmenter, checkpoint: Path, sha256: str, data: Prepared, views: Views, fabric: Fabric) -> CachedTeacher:
+    console.say(
+        f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
+    )
+    precision = autocast_dtype(str(fabric._precision.precision))
+    with console.progress("teacher cache", len(data.frames)) as bar, fabric.rank_zero_first():
+        return cached_teacher(
+            segmenter, sha256, data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
+            bar.advance,
+        )  # fmt: skip
+
+
+def _measure_teacher(recipe: Recipe, teacher: Teacher, data: Prepared, fabric: Fabric) -> dict[str, Any]:
+    """The teacher's own mIoU, seen as the student sees it."""
+    if isinstance(teacher.outputs, LiveTeacher):
+        predict = torch_predictor(teacher.segmenter, recipe.data.size, fabric.device)
+    else:
+        predict = averaged_predictor(teacher.segmenter, teacher.views, fabric.device)
+    measured = evaluate_split(predict, data.validation, 4).summary()
+    console.say(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
+    return {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views), **measured}
+
+
+TeacherOutput = Callable[[Batch, bool], Output]
+"""(batch, whether the auxiliary logits are needed) -> logits at the crops' size."""
+
+
+class LiveTeacher:
+    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None: float32)."""
+
+    def __init__(self, segmenter: Segmenter, dtype: torch.dtype | None = None) -> None:
+        self.segmenter, self.dtype = segmenter.eval().requires_grad_(False), dtype
+
+    def __call__(self, batch: Batch, auxiliary: bool) -> Output:
+        with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return self.segmenter(batch.images)  # type: ignore[no-any-return]

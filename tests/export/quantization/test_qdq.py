@@ -1,0 +1,264 @@
+"""Both renderings of one table, and the lint that keeps TensorRT from changing a graph in silence."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import toys
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from toy_export import SIZE, taught
+
+from rdd_deploy.errors import BundleError, DataError, RecipeError
+from rdd_deploy.export.compare import compare, reference_from
+from rdd_deploy.export.onnx.export import onnx_from_segmenter
+from rdd_deploy.export.onnx.graph import consumers, initializers
+from rdd_deploy.export.onnx.lint import lint
+from rdd_deploy.export.onnx.session import infer_onnx
+from rdd_deploy.export.profile import Calibration, Placement
+from rdd_deploy.export.quantization.bias_correction import corrected_biases
+from rdd_deploy.export.quantization.calibrate import calibrated
+from rdd_deploy.export.quantization.calibration_frames import from_train
+from rdd_deploy.export.quantization.qdq import qdq_from_onnx, quantised_layers
+from rdd_deploy.export.quantization.ranges import NOTHING, RangeTable, affine_scale, symmetric_scale, weight_scales
+from rdd_deploy.export.quantization.schemes import layer_of, multiply_adds, plan_of
+from rdd_deploy.export.trained_run import Source
+
+FORMS = ["trt", "x86", "openvino"]
+finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
+
+
+@pytest.fixture(scope="session")
+def table(graph: onnx.ModelProto, source: Source, tmp_path_factory: pytest.TempPathFactory) -> RangeTable:
+    frames = from_train(source.split("train"), [source.split("val")], 6, SIZE)
+    return calibrated(graph, frames, Calibration(images=6), tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="session")
+def relu6(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, RangeTable]:
+    """A network without hard-swish and squeeze-and-excitation, with made-up ranges."""
+    network = toys.network(encoder="tf_efficientnet_lite0")
+    graph = onnx_from_segmenter(taught(network, steps=0), (64, 64))
+    return graph, made_up(graph)
+
+
+def made_up(graph: onnx.ModelProto) -> RangeTable:
+    from rdd_deploy.export.quantization.ranges import tensors_to_calibrate
+
+    clipped = {node.output[0] for node in graph.graph.node if node.op_type in ("Clip", "Relu")}
+    return RangeTable({"method": "made up"}, {name: (0.0, 6.0) if name in clipped else (-4.0, 4.0) for name in tensors_to_calibrate(graph)})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_form_keeps_accuracy(graph: onnx.ModelProto, table: RangeTable, source: Source, form: str) -> None:
+    rendered = qdq_from_onnx(graph, table, form, Placement())
+    onnx.checker.check_model(rendered, full_check=True)
+    lint(rendered, form)
+    reference = reference_from(source.infer(), source.split("val"), SIZE, "toy", "val")
+    measured = compare(infer_onnx(rendered), reference)
+    assert measured.agreement_pct > 90
+    assert measured.drop_pct < 10
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_per_channel_and_biases_float(graph: onnx.ModelProto, table: RangeTable, form: str) -> None:
+    rendered = qdq_from_onnx(graph, table, form, Placement())
+    constants = initializers(rendered)
+    assert constants["encoder.conv_stem.weight/int8"].dtype == np.int8
+    assert constants["encoder.conv_stem.weight/scale"].shape == (constants["encoder.conv_stem.weight/int8"].shape[0],)
+    assert not [name for name, value in constants.items() if value.dtype == np.int32]
+    assert {"head.classify_high", "head.classify_low", "head.gate.1"} & set(quantised_layers(rendered)) == set()
+    layers = {layer_of(node) for node in graph.graph.node if node.op_type == "Conv"}
+    assert len(quantised_layers(rendered)) == len(layers) - 3
+
+
+def test_float_graph_is_left_alone(graph: onnx.ModelProto, table: RangeTable) -> None:
+    before = graph.SerializeToString()
+    qdq_from_onnx(graph, table, "x86", Placement())
+    qdq_from_onnx(graph, table, "trt", Placement())
+    assert graph.SerializeToString() == before
+
+
+def test_x86_form_becomes_integer_convolutions(relu6: tuple[onnx.ModelProto, RangeTable], tmp_path: Path) -> None:
+    rendered = qdq_from_onnx(*relu6, "x86", Placement())
+    settings = onnxruntime.SessionOptions()
+    settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    settings.log_severity_level = 3
+    onnxruntime.InferenceSession(rendered.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    assert found["QLinearConv"] == len(quantised_layers(rendered)) == 49
+    assert found["Clip"] == 0  # absorbed by the quantiser's range
+    assert found["QLinearAdd"] == 9
+
+
+def test_x86_form_subtracts_the_mean_row_by_row(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+    """The same mean, in the shape that onnxruntime is fast with; the other forms keep it."""
+    graph, table = relu6
+    before = initializers(graph)["mean"]
+    assert before.shape == (1, 3, 1, 1)
+    row = initializers(qdq_from_onnx(graph, table, "x86", Placement()))["mean"]
+    assert row.shape == (1, 3, 1, 64)
+    assert np.all(row == before)
+    assert initializers(qdq_from_onnx(graph, table, "openvino", Placement()))["mean"].shape == before.shape
+
+
+def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+    rendered = qdq_from_onnx(*relu6, "trt", Placement())
+    adds = [node for node in rendered.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
+    assert len(adds) == 9
+    for node in adds:
+        assert sorted(source.endswith("/DequantizeLinear") for source in node.input) == [False, True]
+    assert "Clip" not in {node.op_type for node in rendered.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
+
+
+def test_openvino_form_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
+    graph: onnx.ModelProto, table: RangeTable, relu6: tuple[onnx.ModelProto, RangeTable]
+) -> None:
+    rendered = qdq_from_onnx(*relu6, "openvino", Placement())
+    sums = [node for node in rendered.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
+    assert len(sums) == 9
+    assert all(source.endswith("/DequantizeLinear") for node in sums for source in node.input)
+    rendered = qdq_from_onnx(graph, table, "openvino", Placement())
+    readers, constants = consumers(rendered), initializers(rendered)
+    kinds = set()
+    for node in rendered.graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert {reader.op_type for reader in readers[f"{node.input[0]}/DequantizeLinear"]} <= {"Conv", "Add"}
+            zero = constants[node.input[2]]
+            assert zero == 0
+            assert (zero.dtype == np.uint8) == (table.ranges[node.input[0]][0] >= 0)
+            kinds.add(zero.dtype.name)
+    assert kinds == {"uint8", "int8"}
+
+
+def test_float_layers_stay_float(graph: onnx.ModelProto, table: RangeTable) -> None:
+    rendered = qdq_from_onnx(graph, table, "x86", Placement(), ["encoder.conv_stem"])
+    assert "encoder.conv_stem" not in quantised_layers(rendered)
+    assert "encoder.conv_stem.weight" in initializers(rendered)
+    with pytest.raises(
+        RecipeError, match=r"placement.float_layers: no convolution encoder.stem in the graph; nearest are .*encoder.conv_stem"
+    ):
+        plan_of(graph, "x86", Placement(), ["encoder.stem"])
+
+
+def test_placement_switches(graph: onnx.ModelProto) -> None:
+    assert "head.classify_low" in plan_of(graph, "x86", Placement(classifier="int8")).convolutions
+    assert "head.gate.1" in plan_of(graph, "trt", Placement(gate="int8")).convolutions
+
+
+def test_missing_range(graph: onnx.ModelProto, table: RangeTable) -> None:
+    ranges = dict(table.ranges)
+    del ranges["frame/Sub"]
+    with pytest.raises(DataError, match="the range table has no range of 'frame/Sub'"):
+        qdq_from_onnx(graph, RangeTable(table.key, ranges), "trt", Placement())
+
+
+def test_multiply_adds_by_hand(graph: onnx.ModelProto) -> None:
+    weight = initializers(graph)["encoder.conv_stem.weight"]
+    assert multiply_adds(graph)["encoder.conv_stem"] == weight.shape[0] * 3 * 9 * (SIZE[0] // 2) * (SIZE[1] // 2)
+
+
+def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table: RangeTable, source: Source) -> None:
+    frames = from_train(source.split("train"), [], 6, SIZE)
+    biases = corrected_biases(graph, table, "trt", Placement(), frames)
+    assert set(biases) == set(plan_of(graph, "trt", Placement()).convolutions)
+
+    def mean_of_stem(model: onnx.ModelProto) -> np.ndarray:
+        shown = onnx.ModelProto()
+        shown.CopyFrom(model)
+        shown.graph.output.append(helper.make_tensor_value_info("encoder.conv_stem", onnx.TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+        return np.mean([session.run(["encoder.conv_stem"], {"frame": frames.blob(i)})[0].mean((0, 2, 3)) for i in range(6)], 0)
+
+    expected = mean_of_stem(graph)
+    plain = mean_of_stem(qdq_from_onnx(graph, table, "trt", Placement()))
+    corrected = mean_of_stem(qdq_from_onnx(graph, table, "trt", Placement(), biases=biases))
+    assert np.abs(corrected - expected).max() < 0.1 * np.abs(plain - expected).max() + 1e-5
+
+
+@given(finite, finite)
+def test_affine_scale(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    scale, zero = affine_scale((low, high))
+    assert scale > 0
+    assert 0 <= zero <= 255
+    least, most = scale * (0 - zero), scale * (255 - zero)
+    tolerance = scale * 0.51 + 1e-6
+    assert least <= min(low, 0) + tolerance
+    assert most >= max(high, 0) - tolerance
+    if low >= 0 and high > NOTHING:
+        assert zero == 0
+        assert np.float32(255) * np.float32(scale) <= np.float32(high)  # a Clip at `high` is redundant then
+
+
+@given(finite, finite)
+def test_symmetric_scale(first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    scale = symmetric_scale((low, high))
+    assert scale > 0
+    assert 127 * scale >= max(abs(low), abs(high)) * (1 - 1e-6)
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.floats(1e-3, 1e3))
+def test_weight_scales(channels: int, size: int, factor: float) -> None:
+    weight = (np.random.default_rng(0).normal(size=(channels, size, 1, 1)) * factor).astype(np.float32)
+    weight[0] = 0
+    scales = weight_scales(weight)
+    assert scales[0] == 1
+    error = np.abs(np.rint(weight / scales.reshape(-1, 1, 1, 1)) * scales.reshape(-1, 1, 1, 1) - weight)
+    assert (error <= 0.5001 * scales.reshape(-1, 1, 1, 1)).all()
+
+
+def small(kind: type = np.int8, zero: int = 0, scales: int = 1, first: str = "Cast", bias: bool = False) -> onnx.ModelProto:
+    """A graph with one pair of quantisers, right by default."""
+    nodes = [helper.make_node("Cast", ["frame"], ["image"], "cast", to=onnx.TensorProto.FLOAT)]
+    if first != "Cast":
+        nodes = [
+            helper.make_node(first, ["frame"], ["turned"], "turned", perm=[0, 1, 2, 3]),
+            helper.make_node("Cast", ["turned"], ["image"], "cast", to=onnx.TensorProto.FLOAT),
+        ]
+    nodes += [
+        helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["q"], "quantise", axis=3),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"], "dequantise", axis=3),
+        helper.make_node("ReduceMax", ["dq", "axes"], ["most"], "most", keepdims=0),
+        helper.make_node("Cast", ["most"], ["labels"], "out", to=onnx.TensorProto.UINT8),
+    ]
+    shape = () if scales == 1 else (scales,)
+    constants = [
+        numpy_helper.from_array(np.full(shape, 0.5, np.float32), "scale"),
+        numpy_helper.from_array(np.full(shape, zero, kind), "zero"),
+        numpy_helper.from_array(np.array([3], np.int64), "axes"),
+    ]
+    if bias:
+        constants.append(numpy_helper.from_array(np.ones(3, np.int32), "bias"))
+        nodes.insert(-2, helper.make_node("DequantizeLinear", ["bias", "scale"], ["float bias"], "bias"))
+    frame = helper.make_tensor_value_info("frame", onnx.TensorProto.UINT8, [1, 8, 8, 3])
+    labels = helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [1, 8, 8])
+    return helper.make_model(helper.make_graph(nodes, "small", [frame], [labels], constants), opset_imports=[helper.make_opsetid("", 18)])
+
+
+def test_lint_passes_what_is_right() -> None:
+    lint(small(), "trt")
+    lint(small(np.uint8, 3), "x86")
+
+
+@pytest.mark.parametrize(
+    ("graph", "form", "sentence"),
+    [
+        (small(np.uint8), "trt", "'quantise' is uint8, which TensorRT silently turns into int8, so that values above 127 x scale clip"),
+        (small(zero=3), "trt", "'quantise' has the zero point 3; TensorRT needs 0"),
+        (small(scales=3), "trt", "'quantise' has 3 scales; expected one for the whole activation"),
+        (small(first="Transpose"), "trt", "uint8 frame goes into Transpose 'turned'; TensorRT takes it only straight into a Cast"),
+        (small(bias=True), "trt", "'bias' dequantises an int32 bias, which TensorRT rejects; leave biases float"),
+        (small(), "x86", "'quantise' is int8; onnxruntime's fast convolutions take uint8 activations"),
+        (small(), None, "a float graph holds quantisers"),
+    ],
+)
+def test_lint_refuses(graph: onnx.ModelProto, form: str | None, sentence: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        lint(graph, form)
+    assert sentence in str(caught.value)

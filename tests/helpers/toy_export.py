@@ -1,0 +1,51 @@
+"""A toy network that has really learned its stripes, and a run folder around it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import toys
+from torch.nn import functional as F
+
+from rdd_deploy.models.config import Network
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.weights import save_segmenter
+from rdd_deploy.recipe import load_recipe
+from rdd_deploy.training.run_folder import RunFolder
+
+SIZE = (64, 96)
+
+
+def taught(network: dict[str, Any], steps: int = 30) -> Segmenter:
+    """A segmenter after a few steps on striped pictures of SIZE."""
+    torch.manual_seed(0)
+    segmenter = Segmenter(Network.model_validate(network), len(toys.CLASSES)).train()
+    pictures = [toys.picture(index, *SIZE) for index in range(6)]
+    frames = torch.from_numpy(np.stack([frame for frame, _ in pictures])).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(np.stack([labels for _, labels in pictures])).long()
+    optimizer = torch.optim.AdamW(segmenter.parameters(), 4e-3)
+    for _ in range(steps):
+        loss = F.cross_entropy(segmenter(frames).primary, labels, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():  # BatchNorm's averages lag behind so few steps
+        for module in segmenter.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None
+        segmenter(frames)
+    return segmenter.eval()
+
+
+def write_run(folder: Path, data: Path, segmenter: Segmenter, network: dict[str, Any]) -> Path:
+    """A finished run folder."""
+    tree = toys.tree(data) | {"student": network, "name": folder.name}
+    tree["data"] = tree["data"] | {"size": list(SIZE)}
+    recipe = load_recipe(toys.write_recipe(folder / "recipe.yaml", tree))
+    run = RunFolder(folder)
+    run.write_recipe(recipe)
+    facts = {"classes": toys.CLASSES, "palette": [list(colour) for colour in toys.COLOURS], "size": list(SIZE), "recipe": folder.name}
+    save_segmenter(run.student, segmenter, facts)
+    return folder

@@ -27,11 +27,11 @@ def main() -> None:
     """Run the command that the first argument names."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        console.say(*usage().splitlines())
+        console.info(*usage().splitlines())
         sys.exit(0 if arguments else 2)
     name = arguments[0]
     if name in {"-V", "--version"}:
-        console.say(f"rdd-deploy {__version__}")
+        console.info(f"rdd-deploy {__version__}")
         return
     if name not in COMMANDS:
         import difflib
@@ -48,7 +48,7 @@ def start(name: str) -> NoReturn:
     try:
         command = import_module(COMMANDS[name][0]).main
     except KeyboardInterrupt:
-        console.tell("interrupted")
+        console.report("interrupted")
         sys.exit(130)
     command()
     sys.exit(0)

@@ -109,7 +109,7 @@ def process_rank() -> int:
     return launchers.process_rank()
 
 
-def say(*lines: str) -> None:
+def info(*lines: str) -> None:
     """Print plain lines for the user; of several processes that train together only the first speaks."""
     if process_rank() == 0:
         for line in lines:
@@ -126,7 +126,7 @@ def warn(text: str) -> None:
     _err.print(_marked("warning:", text, "yellow"))
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
     """Print one plain line on standard error."""
     _err.print(Text(shown(text)))
 
@@ -136,7 +136,7 @@ def fail(error: RddError | str) -> None:
     first, *details = [without_secrets_of(sys.argv[1:], line) for line in (error.lines if isinstance(error, RddError) else [error])]
     _err.print(_marked("error:", first, "red"))
     for line in details:
-        tell(f"  {line}")
+        report(f"  {line}")
 
 
 def _marked(mark: str, text: str, style: str) -> Text:
@@ -253,7 +253,7 @@ def _traceback(kind: type[BaseException], error: BaseException, trace: Traceback
     """A bug's traceback, in which names from outside are text as well."""
     for text in traceback.format_exception(kind, error, trace):
         for line in text.rstrip("\n").split("\n"):
-            tell(line)
+            report(line)
 
 
 def _check_heard() -> None:
@@ -279,7 +279,7 @@ def run(app: Callable[..., Any]) -> None:
         check_words(sys.argv[1:])
         app()
     except Exception as error:
-        if (told := faults.told(error)) is None:
+        if (told := faults.as_error(error)) is None:
             raise
         fail(told)
         sys.exit(told.exit_code)
@@ -311,7 +311,7 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
             with signals.interrupting():
                 return function(*arguments, **options)
         except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
-            tell("interrupted")
+            report("interrupted")
             sys.exit(signals.exit_code(error))
         except ModuleNotFoundError as error:
             package = (error.name or "rdd_deploy").partition(".")[0]
@@ -319,7 +319,7 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
                 raise
             raise missing_package(package, extra, _name_of_command()) from error
         except OSError as error:  # before it as well: a broken pipe, of whatever process, it takes for its own and ends with 1 in silence
-            raise faults.told(error) or error from error
+            raise faults.as_error(error) or error from error
 
     app.command()(interruptible)
 

@@ -45,15 +45,15 @@ def main(
     teacher_source = find_recipe(recipe.teacher.recipe, beside=source)
     # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
-    from rdd_deploy.training.data import Prepared  # takes seconds: torch
+    from rdd_deploy.training.data import TrainingData  # takes seconds: torch
     from rdd_deploy.training.distillation import distill_recipe
     from rdd_deploy.training.forecast import in_words, seconds_to_come
     from rdd_deploy.training.loop import Interrupted
     from rdd_deploy.training.supervised import train_recipe
 
-    data = Prepared(recipe)
-    to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.task)))
-    console.say(f"to come on this machine: about {to_come}, from measured steps of each network")
+    data = TrainingData(recipe)
+    to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.label_space)))
+    console.info(f"to come on this machine: about {to_come}, from measured steps of each network")
 
     try:
         console.heading("1/5  a big teacher")
@@ -63,14 +63,14 @@ def main(
         console.heading("3/5  the same student, distilled")
         distilled = distill_recipe(recipe, source, output, data=data)
     except Interrupted as error:
-        raise Interrupted("interrupted; the demo has no --resume, it begins anew when it is run again", error.number) from error
+        raise Interrupted("interrupted; the demo has no --resume, it begins again when it is run again", error.number) from error
     console.heading("4/5  to ONNX")
     bundle = export(distilled)
     console.heading("5/5  the bundle without torch")
     measured = evaluate_without_torch(bundle)
     report([("teacher", taught), ("student alone", alone), ("student distilled", distilled)], bundle, measured)
-    console.say(f"pictures: {distilled.pictures}   bundle: {bundle}   {time.perf_counter() - started:.0f} s in all")
-    console.say("next: python apps/live_segment.py --source streets")
+    console.info(f"pictures: {distilled.pictures}   bundle: {bundle}   {time.perf_counter() - started:.0f} s in all")
+    console.info("next: python apps/live_segment.py --source streets")
 
 
 def export(run: RunFolder) -> Path:
@@ -107,7 +107,7 @@ def _step(what: str, *words: str) -> None:
             process.kill()
             raise
     if code:
-        error = RddError(f"{what} ended with code {code}, for the reason given above; mend it and run the demo again")
+        error = RddError(f"{what} ended with code {code}, for the reason given above; fix it and run the demo again")
         error.exit_code = code if code > 0 else 128 - code  # as a shell tells of a signal
         raise error
 

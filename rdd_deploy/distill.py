@@ -41,7 +41,7 @@ def main(
         dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)
         return
     folder = distill_recipe(loaded, find_recipe(recipe), output, resume, name)
-    console.say(f"done: {folder.path}; next: python -m rdd_deploy.export {folder.path} --onnx")
+    console.info(f"done: {folder.path}; next: python -m rdd_deploy.export {folder.path} --onnx")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.base import IGNORE, Frame, Labels, Task
+from rdd_deploy.data.base import IGNORE, Frame, Labels, LabelSpace
 
 Array = NDArray[np.uint8]
 
@@ -45,9 +45,9 @@ def disagreement(first: Array, second: Array) -> float:
     return cv2.countNonZero(cv2.compare(first, second, cv2.CMP_NE)) / first.size
 
 
-def coloured(labels: Labels, task: Task) -> Frame:
+def coloured(labels: Labels, label_space: LabelSpace) -> Frame:
     """Label map (H, W) -> RGB (H, W, 3); void is black."""
     table = np.zeros((256, 3), np.uint8)
-    table[: len(task)] = task.palette
+    table[: len(label_space)] = label_space.palette
     table[IGNORE] = 0
     return table[labels]

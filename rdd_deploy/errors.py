@@ -7,7 +7,7 @@ code  meaning
 ====  =========================================================================================
 0     done
 1     a bug in rdd_deploy (the traceback is shown)
-2     something the user can mend: recipe, data, weights, bundle, device, missing package; or what the
+2     something the user can fix: recipe, data, weights, bundle, device, missing package; or what the
       machine refused: memory (also the GPU's and shared memory), a full disk or any other error of the
       operating system, too many open files, a killed loader process, a lost process of several
 3     ``benchmark``: no bundle fits the latency budget
@@ -26,7 +26,7 @@ from contextlib import contextmanager
 
 
 class RddError(Exception):
-    """Base of all errors that are the user's to mend: a sentence, and perhaps details, which are told in a line each."""
+    """Base of all errors that are the user's to fix: a sentence, and perhaps details, which are told in a line each."""
 
     exit_code = 2
 
@@ -101,14 +101,14 @@ class Problems:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Keep an error of this block for ``tell``, and go on."""
+        """Keep an error of this block for ``raise_all``, and go on."""
         try:
             yield
         except RddError as error:
             if str(error) not in map(str, self.errors):
                 self.errors.append(error)
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raise what was collected: a lone error as it is, several as one RddError of as many lines."""
         if len(self.errors) == 1:
             raise self.errors[0]

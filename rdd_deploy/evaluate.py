@@ -52,7 +52,7 @@ def evaluate_bundle(folder: Path, split: str = "val", root: Path | None = None, 
         measured = _counted(bundle_predictor(segmenter), frames, 1, str(folder))
         name = str(segmenter.manifest.provenance["data"])
         what = f"{folder} ({segmenter.backend} {segmenter.precision} on {segmenter.device})"
-        return Evaluated(what, protocol(name, split, len(frames), segmenter.input_size, len(frames.task)), measured.summary())
+        return Evaluated(what, protocol(name, split, len(frames), segmenter.input_size, len(frames.label_space)), measured.summary())
 
 
 def evaluate_run(
@@ -65,7 +65,7 @@ def evaluate_run(
         threads: CPU threads; None lets PyTorch choose.
 
     Raises:
-        DeviceError: what was asked for can't be had.
+        DeviceError: what was asked for isn't available.
     """
     import torch
 
@@ -82,10 +82,10 @@ def evaluate_run(
     weights = run.weights()
     data = data_at(recipe.data, root)
     frames = limited(open_data(data, split, fetch=root is None), limit, split)
-    segmenter, _ = load_segmenter(weights, list(frames.task.classes))
+    segmenter, _ = load_segmenter(weights, list(frames.label_space.classes))
     measured = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights))
     return Evaluated(
-        f"{weights} (torch fp32 on {on})", protocol(data.name, split, len(frames), data.size, len(frames.task)), measured.summary()
+        f"{weights} (torch fp32 on {on})", protocol(data.name, split, len(frames), data.size, len(frames.label_space)), measured.summary()
     )
 
 
@@ -111,9 +111,9 @@ def show(evaluated: Evaluated) -> None:
     classes = [(name, "never occurs" if value is None else f"{value:.2f}") for name, value in figures["iou_pct"].items()]
     whole = [("mIoU", _percent(figures["miou_pct"])), ("pixel accuracy", _percent(figures["pixel_accuracy_pct"]))]
     title = f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
-    console.say(evaluated.what)
+    console.info(evaluated.what)
     console.show(title, console.table(("class", "IoU %"), [*classes, None, *whole]))
-    console.say("one confusion matrix over all images, at the annotation's own size; void pixels don't count")
+    console.info("one confusion matrix over all images, at the annotation's own size; void pixels don't count")
 
 
 def _percent(value: float | None) -> str:

@@ -82,7 +82,7 @@ Predict = Callable[[list[Frame]], list[Labels]]
 
 def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
     """Count the confusion matrix of a predictor over a whole split."""
-    confusion = Confusion(split.task.classes)
+    confusion = Confusion(split.label_space.classes)
     for indices in batches(len(split), batch):
         frames = [split.frame(i) for i in indices]
         for index, labels in zip(indices, predict(frames), strict=True):

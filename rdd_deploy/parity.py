@@ -28,16 +28,16 @@ def main(
 
     Example: `rdd-deploy parity runs/latest/export/onnxruntime-int8`
     """
-    from rdd_deploy.export.parity import climb, show  # takes seconds: torch, onnx
+    from rdd_deploy.export.parity import compare_stages, show  # takes seconds: torch, onnx
 
-    ladder = climb(bundle, run, data, split, limit, max_drop)
-    show(ladder)
+    report = compare_stages(bundle, run, data, split, limit, max_drop)
+    show(report)
     if json:
-        rungs = [rung._asdict() for rung in ladder.rungs]
-        worst = [one._asdict() for one in ladder.worst]
-        values = {"bundle": ladder.bundle, "images": ladder.images, "rungs": rungs, "worst": worst}
-        files.write_json(json, values | {"not_finite": ladder.not_finite, "skipped": ladder.skipped, "broken": ladder.broken})
-    if ladder.broken or ladder.not_finite:
+        stages = [stage._asdict() for stage in report.stages]
+        worst = [one._asdict() for one in report.worst]
+        values = {"bundle": report.bundle, "images": report.images, "rungs": stages, "worst": worst}
+        files.write_json(json, values | {"not_finite": report.not_finite, "skipped": report.skipped, "broken": report.broken})
+    if report.broken or report.not_finite:
         raise GateError(f"{bundle} doesn't say what torch says; see the table above")
 
 

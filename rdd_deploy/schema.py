@@ -70,7 +70,7 @@ class RuledModel(BaseModel):
 
 
 def _again(problem: Any) -> InitErrorDetails:
-    """A problem to be raised again; with its text as it is, which pydantic would otherwise write anew with rounded numbers."""
+    """A problem to be raised again; with its text as it is, which pydantic would otherwise write again with rounded numbers."""
     kind = PydanticCustomError(problem["type"], problem["msg"], problem.get("ctx"))
     return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"])
 
@@ -229,7 +229,7 @@ def _literals(model: type[BaseModel], location: list[Any]) -> tuple[Any, ...]:
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 LARGEST, MOST = 8192, 8192 * 4320
-"""Pixels of a side and in all at most: a size typed wrong must not end in memory that can't be had."""
+"""Pixels of a side and in all at most: a size typed wrong must not end in memory that isn't there."""
 
 
 def _not_latest(name: str) -> str:
@@ -252,7 +252,7 @@ Batch = Annotated[int, Field(ge=1, le=65_536)]
 Nodes = Annotated[int, Field(ge=1, le=1024)]
 """Bounded far above what anybody means, so that a number typed wrong ends in a sentence."""
 Scale = Annotated[float, Field(ge=0.1, le=10.0)]
-"""Bounded like sizes, which it multiplies: a scale typed wrong must not end in memory that can't be had."""
+"""Bounded like sizes, which it multiplies: a scale typed wrong must not end in memory that isn't there."""
 
 
 class Part(RuledModel):

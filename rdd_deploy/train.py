@@ -40,7 +40,7 @@ def main(
         dry_run(loaded, folder_of(loaded, output, name), resume)
         return
     folder = train_recipe(loaded, output, resume, name)
-    console.say(f"done: {folder.path}")
+    console.info(f"done: {folder.path}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from rdd_deploy.export.onnx.graph import INPUT
 from rdd_deploy.export.onnx.postprocess import TAIL
 from rdd_deploy.export.pipeline import Options, calibration_frames, export_profile
 from rdd_deploy.export.profile import load_profile
-from rdd_deploy.export.trained_run import Source, open_source
+from rdd_deploy.export.trained_run import Source, open_run
 from rdd_deploy.runtime import Segmenter, read_manifest
 from rdd_deploy.runtime.backends.openvino import shared_core
 from rdd_deploy.utils import files
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
-    source = open_source(arguments.run, arguments.data)
+    source = open_run(arguments.run, arguments.data)
     load = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="rdd-int8-") as name:
         bundles = {profile: path for profile in PROFILES if (path := exported(source, profile, Path(name), arguments.limit)) is not None}
@@ -71,7 +71,7 @@ def main() -> None:
     show(
         rows, f"{source.run.path.name}, {source.data.name} val, {len(reference.labels)} images, {source.data.size[0]}x{source.data.size[1]}"
     )
-    console.say(
+    console.info(
         f"{machine()}, {arguments.threads} threads, load before {load[0]:.1f}, after {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}"
     )
     if arguments.json:
@@ -114,13 +114,13 @@ def in_turn(candidates: dict[str, Infer], reference: Reference, rounds: int) -> 
     """Seconds of ``infer`` per candidate: turn by turn, of which each round has one for every candidate."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(rounds):
-        blobs = [reference.blob((turn * TURN + frame) % len(reference.labels)) for frame in range(TURN)]
+        blobs = [reference.network_input((turn * TURN + frame) % len(reference.labels)) for frame in range(TURN)]
         for name, infer in candidates.items():
-            for blob in blobs[:WARMUP]:
-                infer(blob)
-            for blob in blobs:
+            for network_input in blobs[:WARMUP]:
+                infer(network_input)
+            for network_input in blobs:
                 start = time.perf_counter()
-                infer(blob)
+                infer(network_input)
                 times[name].append(time.perf_counter() - start)
     return times
 
@@ -140,7 +140,7 @@ def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference,
     profile = load_profile("openvino-int8")
     frames = calibration_frames(source, profile, reference.size)
     model = shared_core(openvino).read_model(str(bundles["openvino-fp32"] / "model.onnx"))
-    dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.blob(position)})
+    dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.network_input(position)})
     tail = nncf.IgnoredScope(patterns=[f"{TAIL}/.*"], validate=False)
     quantised = nncf.quantize(model, dataset, subset_size=len(frames), ignored_scope=tail)
     request = shared_core(openvino).compile_model(quantised, "CPU", openvino_options(threads)).create_infer_request()
@@ -186,8 +186,8 @@ def openvino_options(threads: int) -> dict[str, str | int]:
 def lean(request: Any) -> Infer:
     """An infer request of OpenVINO as a function, through its own tensors."""
 
-    def infer(blob: np.ndarray) -> np.ndarray:
-        request.get_input_tensor().data[:] = blob
+    def infer(network_input: np.ndarray) -> np.ndarray:
+        request.get_input_tensor().data[:] = network_input
         request.infer(share_outputs=True)
         return np.array(request.get_output_tensor().data)
 
@@ -201,7 +201,7 @@ def onnxruntime_infer(model: onnx.ModelProto, threads: int) -> Infer:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.inter_op_num_threads, settings.log_severity_level = threads, 1, 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    return lambda blob: np.asarray(session.run(None, {INPUT: blob})[0])
+    return lambda network_input: np.asarray(session.run(None, {INPUT: network_input})[0])
 
 
 def show(rows: list[Row], title: str) -> None:

@@ -55,8 +55,8 @@ def bare_fps(bundle: Path, frames: int, threads: int | None) -> float:
     street = StreetVideo(height=360, width=480, seed=0)
     with Segmenter.load(bundle, threads=threads) as segmenter:
         blobs = [segmenter.prepare(street.render(index)[0]) for index in range(8)]
-        for blob in blobs:
-            segmenter.infer(blob)
+        for network_input in blobs:
+            segmenter.infer(network_input)
         start = time.perf_counter()
         for index in range(frames):
             segmenter.infer(blobs[index % len(blobs)])

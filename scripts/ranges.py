@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rdd_deploy import console
-from rdd_deploy.data.base import Chosen, spread
+from rdd_deploy.data.base import Subset, evenly_spaced
 from rdd_deploy.export.compare import Reference, reference_from
 from rdd_deploy.export.pipeline import calibration_frames, measured
 from rdd_deploy.export.profile import Calibration, Profile, load_profile
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
-from rdd_deploy.export.trained_run import Source, open_source
+from rdd_deploy.export.trained_run import Source, open_run
 from rdd_deploy.utils import files
 
 METHODS = {
@@ -52,13 +52,13 @@ def main() -> None:
     assert profile.calibration is not None, "a float profile has no ranges"
     rows: list[Row] = []
     for path in arguments.runs:
-        source = open_source(path)
+        source = open_run(path)
         reference = unseen(source, profile, arguments.frames)
-        console.say(f"{path.name}: {len(reference.labels)} train frames, float mIoU {100 * reference.confusion.miou:.2f} %")
+        console.info(f"{path.name}: {len(reference.labels)} train frames, float mIoU {100 * reference.confusion.miou:.2f} %")
         for name, options in METHODS.items():
             config = Calibration.model_validate(profile.calibration.model_dump() | {"method": "minmax"} | options)
             rows.append(Row(path.name, name, *judged(source, profile, reference, config)))
-            console.say(f"  {name}: labels agree on {rows[-1].agreement_pct:.3f} %, mIoU {rows[-1].miou_change:+.2f}")
+            console.info(f"  {name}: labels agree on {rows[-1].agreement_pct:.3f} %, mIoU {rows[-1].miou_change:+.2f}")
     show(rows, f"{profile.name}: agreement with float in %, change of mIoU in points")
     if arguments.json:
         files.write_json(arguments.json, [row._asdict() for row in rows])
@@ -68,7 +68,7 @@ def unseen(source: Source, profile: Profile, count: int) -> Reference:
     """The float network on train frames that aren't calibration frames."""
     size = profile.size or source.data.size
     train, seen = source.split("train"), calibration_frames(source, profile, size)
-    others = spread(Chosen(train, [i for i in range(len(train)) if i not in seen.paths_or_indices]), count)
+    others = evenly_spaced(Subset(train, [i for i in range(len(train)) if i not in seen.paths_or_indices]), count)
     return reference_from(source.infer(), others, size, source.data.name, "train")
 
 

@@ -159,7 +159,7 @@ def spoil_empty(root: Path) -> str:
 def spoil_size(root: Path) -> str:
     frame, labels = picture(3)
     write_pair(root, "train", "train0003", frame, labels[:50])
-    return f"train0003: the frame is 64x64, its mask 50x64; mend {root}/train/train0003.png or {root}/trainannot/train0003.png"
+    return f"train0003: the frame is 64x64, its mask 50x64; fix {root}/train/train0003.png or {root}/trainannot/train0003.png"
 
 
 def spoil_colours(root: Path) -> str:
@@ -263,8 +263,8 @@ def test_damaged_state(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     state = place / "runs" / "student" / "state.ckpt"
     whole = state.read_bytes()
-    damaged = "the file is damaged, or wasn't written by distill or train; put a whole one there, or start anew without --resume"
-    other = "it holds another network's state, or one of another version; start anew without --resume"
+    damaged = "the file is damaged, or wasn't written by distill or train; put a whole one there, or start again without --resume"
+    other = "it holds another network's state, or one of another version; start again without --resume"
     for content, problem in (
         (whole[:5000], damaged),
         (b"", damaged),

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(("program", "code"), [("import sys; sys.exit(4)", 4), ("import os; os.kill(os.getpid(), 15)", 143)])
 def test_a_step_that_fails_ends_the_demo_with_its_code(program: str, code: int) -> None:
     with pytest.raises(
-        RddError, match=rf"^the export ended with code {4 if code == 4 else -15}, for the reason given above; mend it and"
+        RddError, match=rf"^the export ended with code {4 if code == 4 else -15}, for the reason given above; fix it and"
     ) as raised:
         demo._step("the export", "-c", program)
     assert raised.value.exit_code == code

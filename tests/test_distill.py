@@ -13,10 +13,11 @@ from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.models.tta import Views
+from rdd_deploy.models.tta import TestTimeAugmentation
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
 from rdd_deploy.recipe import load_recipe
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training import teacher as teachers
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.distillation import _loss, _objective, distill_recipe
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.state import Loss
@@ -74,7 +75,7 @@ def test_the_teacher_stays_as_it_was(story: Path, monkeypatch: pytest.MonkeyPatc
         kept.append((loaded.segmenter, {name: value.clone() for name, value in loaded.segmenter.state_dict().items()}))
         return loaded
 
-    monkeypatch.setattr(distill, "load_checkpoint", load)
+    monkeypatch.setattr(teachers, "load_checkpoint", load)
     folder = distill_recipe(load_recipe(story), story, story.parent / "runs", name="watched")
     ((segmenter, before),) = kept
     assert not segmenter.training
@@ -88,7 +89,7 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     torch.manual_seed(0)
     teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").network, 3)  # type: ignore[arg-type]
     loss = _loss(recipe.distillation)
-    objective = _objective(recipe, loss, distill.Teacher(teacher, LiveTeacher(teacher), Views((64, 64)), Path(), ""))
+    objective = _objective(recipe, loss, teachers.Teacher(teacher, LiveTeacher(teacher), TestTimeAugmentation((64, 64)), Path(), ""))
     batch = Batch(
         torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 3, (2, 64, 64)), torch.zeros(2, 5), torch.arange(2)
     )
@@ -207,7 +208,7 @@ def changed(tmp_path: Path) -> Path:
 
 def checkpoint_of(story: Path, resume: bool = False) -> Path:
     recipe, runs = load_recipe(story), story.parent / "runs"
-    return _teacher_checkpoint(recipe, _named_teacher(recipe, story, runs), runs, resume, Prepared(recipe), make_fabric(recipe.train))
+    return _teacher_checkpoint(recipe, _named_teacher(recipe, story, runs), runs, resume, TrainingData(recipe), make_fabric(recipe.train))
 
 
 def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +218,7 @@ def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsy
     assert warning.startswith(
         f"warning: the teacher in {changed.parent}/runs/teacher is used as it is, though {changed.parent}/teacher.yaml is another"
     )
-    assert "recipe now (network.channels: 16 → 24); move that folder away to train it anew" in warning
+    assert "recipe now (network.channels: 16 → 24); move that folder away to train it again" in warning
 
 
 def test_an_unfinished_teacher_of_another_recipe_is_set_aside(changed: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_half_trained_teacher_never_teaches(half_taught: Path, capsys: pytest.
     assert (runs / "teacher" / "summary.json").is_file()
     assert (runs / "teacher" / "teacher.safetensors").read_bytes() == expected
     assert (runs / "teacher.1" / "teacher.safetensors").is_file(), "what was there isn't lost"
-    assert load_checkpoint(folder.student).facts["teacher_sha256"] == sha256(runs / "teacher" / "teacher.safetensors")
+    assert load_checkpoint(folder.student).metadata["teacher_sha256"] == sha256(runs / "teacher" / "teacher.safetensors")
 
 
 def test_a_checkpoint_of_an_unfinished_run_is_refused(half_taught: Path, tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_a_teacher_that_is_replaced_while_it_is_read(story: Path, monkeypatch: p
         summary.unlink()
         return real(*arguments)
 
-    monkeypatch.setattr(distill, "load_checkpoint", load)
+    monkeypatch.setattr(teachers, "load_checkpoint", load)
     with pytest.raises(WeightsError, match=r"teacher\.safetensors was replaced by an unfinished one while it was read; start again"):
         distill_recipe(load_recipe(story), story, story.parent / "runs", name="replaced")
     summary.write_bytes(content)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toys
 
-from rdd_deploy.data.base import Frame, Labels, Split, Task, limited
+from rdd_deploy.data.base import Frame, Labels, LabelSpace, Split, limited
 from rdd_deploy.errors import DataError
 from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, main, metrics_of
 from rdd_deploy.metrics import evaluate_split
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from rdd_deploy.export.pipeline import Options, export_profile
     from rdd_deploy.export.profile import load_profile
-    from rdd_deploy.export.trained_run import open_source
+    from rdd_deploy.export.trained_run import open_run
     from rdd_deploy.models.config import Network
     from rdd_deploy.models.segmenter import Segmenter
     from rdd_deploy.models.weights import save_segmenter
@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     segmenter = Segmenter(Network.model_validate(toys.network()), 3).eval()
     save_segmenter(run.student, segmenter, {"classes": toys.CLASSES, "palette": [list(c) for c in toys.COLOURS], "size": [64, 64]})
-    export_profile(open_source(run.path), load_profile("onnxruntime-fp32"), run.export, Options())
+    export_profile(open_run(run.path), load_profile("onnxruntime-fp32"), run.export, Options())
     return run.path
 
 
@@ -168,7 +168,7 @@ class Made(Split):
     """Two frames of other sizes than each other."""
 
     def __init__(self) -> None:
-        self.task = Task(("a", "b"), ((0, 0, 0), (255, 255, 255)))
+        self.label_space = LabelSpace(("a", "b"), ((0, 0, 0), (255, 255, 255)))
         self.names = ["small", "large"]
 
     def frame(self, index: int) -> Frame:

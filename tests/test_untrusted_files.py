@@ -28,12 +28,12 @@ from rdd_deploy.utils.files import parse_json, read_file
 from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 KEYS = sorted({part for path in (*dotted(Recipe), *dotted(Profile)) for part in path.split(".")})
-ODD = ["bool", "int", "str", "float", "[", "a[b", "list[str]", "function-wrap[x()]", "", "0", "\x1b", "\udcff", "{error}", "epochs"]
+PROBE_SIZES = ["bool", "int", "str", "float", "[", "a[b", "list[str]", "function-wrap[x()]", "", "0", "\x1b", "\udcff", "{error}", "epochs"]
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(2**130), 2**130), st.floats(), st.text(max_size=8), st.sampled_from(KEYS + ODD),
+    st.none(), st.booleans(), st.integers(), st.integers(-(2**130), 2**130), st.floats(), st.text(max_size=8), st.sampled_from(KEYS + PROBE_SIZES),
     st.sampled_from([10**30, 1e308, -1, 0, 1, 255, 256, "none", "camvid", "folder", "streets", "\ud800", "x" * 300]),
 )  # fmt: skip
-NAMES = st.sampled_from(KEYS + ODD) | st.text(max_size=5)
+NAMES = st.sampled_from(KEYS + PROBE_SIZES) | st.text(max_size=5)
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12)
 
 

@@ -17,13 +17,13 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.benchmark.compare import merged
 from rdd_deploy.benchmark.images import Images
-from rdd_deploy.benchmark.records import Benchmark, Judge, read_benchmark
+from rdd_deploy.benchmark.records import Benchmark, LatencyMetric, read_benchmark
 from rdd_deploy.benchmark.report.gallery import gallery
 from rdd_deploy.benchmark.report.terminal import show
 from rdd_deploy.benchmark.report.write import write_report
 from rdd_deploy.benchmark.runners import Candidate, bundle_candidates, torch_candidates
 from rdd_deploy.benchmark.session import Settings, judged, run_benchmark
-from rdd_deploy.benchmark.timing import Measured, turn_plan
+from rdd_deploy.benchmark.timing import Measured, round_schedule
 from rdd_deploy.console import command
 from rdd_deploy.data import DATASETS, open_split
 from rdd_deploy.data.base import FileSplit, Split
@@ -38,7 +38,7 @@ OUTPUT = Path("runs/benchmark")
 
 
 class By(str, Enum):
-    """The values of ``records.Judge``, for the command line."""
+    """The values of ``records.LatencyMetric``, for the command line."""
 
     MODEL_P50 = "model-p50"
     MODEL_P95 = "model-p95"
@@ -87,7 +87,7 @@ def measure_with_progress(
     candidates: Sequence[Candidate], images: Images, settings: Settings
 ) -> tuple[Benchmark, list[tuple[str, Measured]]]:
     """``run_benchmark`` under a progress bar on standard error."""
-    total = len(candidates) * sum(len(turn) for turn in turn_plan(len(images), settings.rounds))
+    total = len(candidates) * sum(len(turn) for turn in round_schedule(len(images), settings.rounds))
     with console.progress("cold starts", total, on="stderr") as bar:
 
         def advance(name: str, frames: int) -> None:
@@ -161,16 +161,16 @@ def main(
     candidates += torch_candidates(candidates) if include else []
     prepare_folder(output)
     name, images = open_images(candidates, data, data_name, split, limit)
-    judge: Judge = by.value
+    judge: LatencyMetric = by.value
     benchmark, results = measure_with_progress(candidates, images, Settings(name, split, device, threads, rounds, judge))
     benchmark = judged(merged(benchmark, earlier), latency_budget_ms, max_drop)
     try:
         show(benchmark)  # first of all: a full disk must not cost the figures
     finally:
-        write_report(output, benchmark, gallery(results, images), images.task.palette)
+        write_report(output, benchmark, gallery(results, images), images.label_space.palette)
     for warning in benchmark.warnings:
         console.warn(warning)
-    console.say(f"{benchmark.seconds:.0f} s -> {output / 'report.html'}, pareto.png, benchmark.json")
+    console.info(f"{benchmark.seconds:.0f} s -> {output / 'report.html'}, pareto.png, benchmark.json")
     finish(benchmark)
 
 

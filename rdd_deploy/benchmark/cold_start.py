@@ -142,11 +142,11 @@ def _answer(asked: dict[str, Any]) -> dict[str, float | str]:
     try:
         runner = candidate.open()
         loaded = time.perf_counter()
-        blob = np.random.default_rng(0).integers(0, 256, (1, *runner.input_size, 3), np.uint8)
-        runner.infer(blob)
+        network_input = np.random.default_rng(0).integers(0, 256, (1, *runner.input_size, 3), np.uint8)
+        runner.infer(network_input)
         first = time.perf_counter()
         for _ in range(_SETTLE):
-            runner.infer(blob)
+            runner.infer(network_input)
     except Exception as error:  # backends raise classes of their own; the parent writes the reason into the row
         return {"failure": reason(error)}
     return {

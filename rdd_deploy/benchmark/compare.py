@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdd_deploy.benchmark.records import Apart, Benchmark, Machine, Protocol, Row
+from rdd_deploy.benchmark.records import Benchmark, Incomparable, Machine, Protocol, Row
 
 _MACHINE = ("cpu_model", "architecture", "cores", "governor", "gpu")
 """Library versions aren't among them: comparing two is what people do, and every row names its own.
@@ -22,7 +22,7 @@ def differences(new: tuple[Machine, Protocol], old: tuple[Machine, Protocol]) ->
 def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> Benchmark:
     """The benchmark with the earlier rows: joined where comparable (renamed if the name is taken), else set apart with the reasons.
 
-    Rows that stood apart in an earlier file come along, and are judged anew: they may well be comparable with these.
+    Rows that stood apart in an earlier file come along, and are judged again: they may well be comparable with these.
     """
     rows, apart, warnings = list(benchmark.rows), list(benchmark.apart), list(benchmark.warnings)
     warnings += [f"{path}: {text}" for path, old in earlier for text in old.warnings]
@@ -40,9 +40,9 @@ def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> B
     return benchmark.model_copy(update={"rows": rows, "apart": apart, "warnings": warnings})
 
 
-def _groups(path: Path, old: Benchmark) -> list[Apart]:
+def _groups(path: Path, old: Benchmark) -> list[Incomparable]:
     """A file's own rows, and those that stand apart in it."""
-    return [Apart(source=str(path), differences=[], machine=old.machine, protocol=old.protocol, rows=old.rows), *old.apart]
+    return [Incomparable(source=str(path), differences=[], machine=old.machine, protocol=old.protocol, rows=old.rows), *old.apart]
 
 
 def _marked(rows: Sequence[Row], source: str, taken: set[str]) -> list[Row]:

@@ -36,7 +36,7 @@ class Images:
 
     def __init__(self, split: Split, limit: int | None = None) -> None:
         self._split = split
-        self.task = split.task
+        self.label_space = split.label_space
         wanted = range(len(split)) if limit is None or limit >= len(split) else np.linspace(0, len(split) - 1, limit).round().astype(int)
         self._encoded: dict[int, tuple[Frame, Frame]] = {}
         self._indices: list[int] = []

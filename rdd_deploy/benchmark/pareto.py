@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rdd_deploy.benchmark.records import Decision, Judge, Row
+from rdd_deploy.benchmark.records import Decision, LatencyMetric, Row
 
 
 def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -15,20 +15,20 @@ def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
     ]  # fmt: skip
 
 
-def point(row: Row, judge: Judge) -> tuple[float, float]:
+def point(row: Row, judge: LatencyMetric) -> tuple[float, float]:
     """(latency in ms, mIoU in percent) of a measured row."""
     assert row.latency is not None
     assert row.accuracy is not None
     return row.latency.judged_ms(judge), row.accuracy.miou_pct
 
 
-def dominated_names(rows: Sequence[Row], judge: Judge) -> list[str]:
+def dominated_names(rows: Sequence[Row], judge: LatencyMetric) -> list[str]:
     """Names of the dominated rows of one table."""
     measured = [row for row in rows if row.measured]
     return [row.name for row, beaten in zip(measured, dominated([point(row, judge) for row in measured]), strict=True) if beaten]
 
 
-def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: float | None, judge: Judge) -> Decision:
+def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: float | None, judge: LatencyMetric) -> Decision:
     """The most accurate row within the budget (and the drop); without a budget, the fastest within the drop.
 
     Args:
@@ -74,19 +74,19 @@ def _lost(row: Row) -> float:
     return -row.change.miou_change_pct
 
 
-def _asked(budget_ms: float | None, max_drop: float | None, judge: Judge) -> str:
+def _asked(budget_ms: float | None, max_drop: float | None, judge: LatencyMetric) -> str:
     parts = [f"within {budget_ms:g} ms ({judge})"] if budget_ms is not None else []
     parts += [f"within {max_drop:g} points of the float mIoU"] if max_drop is not None else []
     return " and ".join(parts)
 
 
-def _figures(row: Row, judge: Judge) -> str:
+def _figures(row: Row, judge: LatencyMetric) -> str:
     latency, miou = point(row, judge)
     lost = f", {0.0 - round(_lost(row), 2):+.2f} points against {row.change.reference}" if row.change else ""
     return f"{latency:.2f} ms, mIoU {miou:.2f} %{lost}"
 
 
-def _lacking(row: Row, judge: Judge, budget_ms: float | None, max_drop: float | None) -> str:
+def _lacking(row: Row, judge: LatencyMetric, budget_ms: float | None, max_drop: float | None) -> str:
     lacks = []
     if budget_ms is not None and (over := point(row, judge)[0] - budget_ms) > 0:
         lacks.append(f"{over:.2f} ms too slow")

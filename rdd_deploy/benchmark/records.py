@@ -19,7 +19,7 @@ Ms = Annotated[float, Field(ge=1e-6, le=1e9)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 """Bounded, so that a file of somebody else's can be drawn and printed whatever it says."""
-Judge = Literal["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]
+LatencyMetric = Literal["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]
 """The latency that the Pareto front, the greyed rows and the budget go by."""
 STAGES = ("decode", "resize", "infer", "resize back", "draw")
 
@@ -96,7 +96,7 @@ class Latency(_Closed):
     model_throughput_fps: Amount
     end_to_end_throughput_fps: Amount
 
-    def judged_ms(self, judge: Judge) -> float:
+    def judged_ms(self, judge: LatencyMetric) -> float:
         """The figure that ``judge`` names."""
         part = self.model if judge.startswith("model") else self.end_to_end
         return part.p95_ms if judge.endswith("p95") else part.p50_ms
@@ -179,13 +179,13 @@ class Decision(_Closed):
     device: str
     latency_budget_ms: float | None
     max_drop_pct: float | None
-    judge: Judge
+    judge: LatencyMetric
     chosen: str | None
     nearest: str | None
     sentence: str
 
 
-class Apart(_Closed):
+class Incomparable(_Closed):
     """Rows of another file that can't join, with what differs."""
 
     source: str
@@ -201,7 +201,7 @@ class Benchmark(_Closed):
     schema_version: Literal[1] = 1
     created_utc: str
     seconds: Amount
-    judge: Judge
+    judge: LatencyMetric
     classes: Annotated[list[str], Field(max_length=255)]
     protocol: Protocol
     machine: Machine
@@ -209,7 +209,7 @@ class Benchmark(_Closed):
     dominated: list[str] = []
     """Names of rows that another row of the same table beats in mIoU and latency."""
     decisions: list[Decision] = []
-    apart: Annotated[list[Apart], Field(max_length=100)] = []
+    apart: Annotated[list[Incomparable], Field(max_length=100)] = []
     warnings: list[str] = []
 
     def tables(self) -> dict[str, list[Row]]:

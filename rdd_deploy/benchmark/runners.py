@@ -27,7 +27,7 @@ class Runner(Protocol):
     def prepare(self, frame: Frame) -> Frame:
         """uint8 (H, W, 3) BGR -> uint8 (1, h, w, 3)."""
 
-    def infer(self, blob: Frame) -> Labels:
+    def infer(self, network_input: Frame) -> Labels:
         """uint8 (1, h, w, 3) -> uint8 (1, h, w), on the host, with everything that was queued on a device finished."""
 
     def restore(self, labels: Labels, size: tuple[int, int]) -> Labels:
@@ -60,7 +60,7 @@ class Candidate:
 
     @property
     def run(self) -> str | None:
-        """The training run that it comes from, with the hash of its weights: a run trained anew has a float bundle of its own."""
+        """The training run that it comes from, with the hash of its weights: a run trained again has a float bundle of its own."""
         if self.manifest is None:
             return None
         named, weights = (self.manifest.provenance.get(key) for key in ("run", "weights_sha256"))

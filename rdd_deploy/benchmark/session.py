@@ -14,9 +14,9 @@ from rdd_deploy.benchmark.accuracy import CONFIDENCE_PCT, RESAMPLES, accuracy_of
 from rdd_deploy.benchmark.cold_start import ColdFailure, cold_start
 from rdd_deploy.benchmark.images import Images
 from rdd_deploy.benchmark.pareto import decide, dominated_names
-from rdd_deploy.benchmark.records import Benchmark, ColdStart, Judge, Machine, Protocol, Row
+from rdd_deploy.benchmark.records import Benchmark, ColdStart, LatencyMetric, Machine, Protocol, Row
 from rdd_deploy.benchmark.runners import Candidate
-from rdd_deploy.benchmark.timing import WARMUP, Measured, latency_of, measure, turn_plan
+from rdd_deploy.benchmark.timing import WARMUP, Measured, latency_of, measure, round_schedule
 from rdd_deploy.utils import machine as facts
 from rdd_deploy.utils.files import sha256
 from rdd_deploy.utils.machine import _gpu, _memory_gib, available_cores, cpu_model, governor, load_average, package_version
@@ -34,7 +34,7 @@ class Settings:
     device: str
     threads: int
     rounds: int
-    judge: Judge
+    judge: LatencyMetric
     cold: bool = True
     seed: int = 0
 
@@ -64,7 +64,7 @@ def run_benchmark(
     rows = _rows(candidates, results, failures, cold, images, settings.seed)
     machine = machine.model_copy(update={"load_average_after": facts.load_average()})
     benchmark = Benchmark(
-        created_utc=now(), seconds=round(time.monotonic() - began, 1), judge=settings.judge, classes=list(images.task.classes),
+        created_utc=now(), seconds=round(time.monotonic() - began, 1), judge=settings.judge, classes=list(images.label_space.classes),
         protocol=_protocol(images, settings), machine=machine, rows=rows, warnings=_warnings(machine, rows, images),
     )  # fmt: skip
     return benchmark, [(row.name, results[row.name]) for row in rows if row.measured]
@@ -92,7 +92,7 @@ def _rows(
     images: Images,
     seed: int,
 ) -> list[Row]:
-    classes, drawn = images.task.classes, draw(len(images), RESAMPLES, seed)
+    classes, drawn = images.label_space.classes, draw(len(images), RESAMPLES, seed)
     rows = []
     for candidate in candidates:
         result = results.get(candidate.name, Measured(failure=failures.get(candidate.name)))
@@ -135,7 +135,7 @@ def _protocol(images: Images, settings: Settings) -> Protocol:
     return Protocol(
         data=settings.data, split=settings.split, images=len(images), images_sha256=images.sha256, images_skipped=len(images.skipped),
         device_asked=settings.device, threads=settings.threads, rounds=settings.rounds,
-        timed_frames=sum(len(turn) for turn in turn_plan(len(images), settings.rounds)), warmup_frames_per_turn=WARMUP,
+        timed_frames=sum(len(turn) for turn in round_schedule(len(images), settings.rounds)), warmup_frames_per_turn=WARMUP,
         bootstrap_resamples=RESAMPLES, confidence_pct=CONFIDENCE_PCT, seed=settings.seed,
     )  # fmt: skip
 

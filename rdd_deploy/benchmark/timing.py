@@ -54,7 +54,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Turn:
+class RoundSlice:
     """Image numbers of one turn: ``fresh`` ones are timed and counted, ``again`` ones only timed."""
 
     fresh: tuple[int, ...]
@@ -64,12 +64,12 @@ class Turn:
         return len(self.fresh) + len(self.again)
 
 
-def turn_plan(images: int, rounds: int) -> list[Turn]:
+def round_schedule(images: int, rounds: int) -> list[RoundSlice]:
     """One turn a round. Their fresh images cover every image once, and each slice runs through the whole split."""
     plan = []
     for number in range(rounds):
         fresh = tuple(range(number, images, rounds))
-        plan.append(Turn(fresh, tuple((number + i) % images for i in range(max(0, MIN_TURN - len(fresh))))))
+        plan.append(RoundSlice(fresh, tuple((number + i) % images for i in range(max(0, MIN_TURN - len(fresh))))))
     return plan
 
 
@@ -94,7 +94,7 @@ def measure(
                 runner.infer(runner.prepare(images.decode(0)))  # compiles and allocates, which is no turn's business
             except Exception as error:  # backends raise classes of their own; the row keeps the reason and the others go on
                 results[number].failure = reason(error)
-        for round_number, turn in enumerate(turn_plan(len(images), rounds)):
+        for round_number, turn in enumerate(round_schedule(len(images), rounds)):
             for number, candidate in enumerate(candidates):
                 if results[number].failure is None:
                     try:
@@ -108,17 +108,17 @@ def measure(
 def _open(candidate: Candidate, images: Images, result: Measured) -> Runner:
     runner = candidate.open()
     result.device, result.provider, result.input_size = runner.device, runner.provider, runner.input_size
-    if runner.classes != images.task.classes:
+    if runner.classes != images.label_space.classes:
         runner.close()
         raise BundleError(
             f"it was made for {len(runner.classes)} classes ({', '.join(runner.classes)}), "
-            f"the data has {len(images.task)} ({', '.join(images.task.classes)}); benchmark it on its own data"
+            f"the data has {len(images.label_space)} ({', '.join(images.label_space.classes)}); benchmark it on its own data"
         )
     return runner
 
 
-def _take(runner: Runner, images: Images, turn: Turn, round_number: int, result: Measured) -> None:
-    overlay = Overlay(np.array(images.task.palette, np.uint8), OPACITY)
+def _take(runner: Runner, images: Images, turn: RoundSlice, round_number: int, result: Measured) -> None:
+    overlay = Overlay(np.array(images.label_space.palette, np.uint8), OPACITY)
     for _ in range(WARMUP):
         _timed(runner, images, turn.again[0] if turn.again else turn.fresh[0], overlay)
     kept: list[Labels] = []
@@ -130,7 +130,7 @@ def _take(runner: Runner, images: Images, turn: Turn, round_number: int, result:
             kept.append(labels)
     # Counting waits for the end of the turn: between two timed frames it would cool the caches and let threads fall asleep.
     for image, labels in zip(turn.fresh, kept, strict=True):
-        result.matrices[image] = Confusion(images.task.classes).add(images.truth(image), labels)
+        result.matrices[image] = Confusion(images.label_space.classes).add(images.truth(image), labels)
         result.labels[image] = encode_png(labels)
 
 
@@ -139,9 +139,9 @@ def _timed(runner: Runner, images: Images, image: int, overlay: Overlay) -> tupl
     t0 = clock()
     frame = images.decode(image)
     t1 = clock()
-    blob = runner.prepare(frame)
+    network_input = runner.prepare(frame)
     t2 = clock()
-    small = runner.infer(blob)
+    small = runner.infer(network_input)
     t3 = clock()
     labels = runner.restore(small, (frame.shape[0], frame.shape[1]))
     t4 = clock()

@@ -60,10 +60,10 @@ class TorchRunner:
     def prepare(self, frame: Frame) -> Frame:
         return np.ascontiguousarray(resize_frame(frame, self.input_size))[np.newaxis]
 
-    def infer(self, blob: Frame) -> Labels:
+    def infer(self, network_input: Frame) -> Labels:
         with torch.inference_mode():
             # .cpu() waits for the device: the time is that of finished work
-            labels: Labels = self._network(torch.from_numpy(blob).to(self.device)).cpu().numpy()
+            labels: Labels = self._network(torch.from_numpy(network_input).to(self.device)).cpu().numpy()
         return labels
 
     def restore(self, labels: Labels, size: tuple[int, int]) -> Labels:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rdd_deploy.data.base import IGNORE, Split, Task
+from rdd_deploy.data.base import IGNORE, LabelSpace, Split
 
-__all__ = ["DATASETS", "IGNORE", "Split", "Task", "open_split"]
+__all__ = ["DATASETS", "IGNORE", "LabelSpace", "Split", "open_split"]
 
 
 def _camvid(root: Path, split: str, options: dict[str, Any]) -> Split:

@@ -17,7 +17,7 @@ from rdd_deploy.data.listing import headers_of, shape_notes, turned_notes
 from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
 
-__all__ = ["IGNORE", "FileSplit", "Frame", "Labels", "Split", "Task", "frame_paths", "size_problem"]
+__all__ = ["IGNORE", "FileSplit", "Frame", "LabelSpace", "Labels", "Split", "frame_paths", "size_problem"]
 
 
 Frame = NDArray[np.uint8]
@@ -27,7 +27,7 @@ Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Task:
+class LabelSpace:
     """The classes of a data set, in the order of their ids, with an RGB colour each."""
 
     classes: tuple[str, ...]
@@ -46,7 +46,7 @@ class Task:
 class Split(ABC):
     """One split of a data set: ``len``, ``names`` and, per index, a frame and its labels at the same size."""
 
-    task: Task
+    label_space: LabelSpace
     names: Sequence[str]
 
     def __len__(self) -> int:
@@ -65,14 +65,14 @@ class FileSplit(Split):
     """A split whose frames and index masks are image files.
 
     Args:
-        task: the classes.
+        label_space: the classes.
         pairs: (frame path, mask path) per sample.
         ids: which mask value is which class.
         notes: sentences about what was left out of it.
     """
 
-    def __init__(self, task: Task, pairs: Sequence[tuple[Path, Path]], ids: Ids, notes: Sequence[str] = ()) -> None:
-        self.task = task
+    def __init__(self, label_space: LabelSpace, pairs: Sequence[tuple[Path, Path]], ids: Ids, notes: Sequence[str] = ()) -> None:
+        self.label_space = label_space
         self.pairs = list(pairs)
         self.names = [image.stem for image, _ in self.pairs]
         self.ids = ids
@@ -99,7 +99,7 @@ class FileSplit(Split):
         labels = self.ids.labels(mask)
         head = self.headers[index]
         if head is not None and head.shown != labels.shape:
-            raise DataError(f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; mend {image} or {mask}")
+            raise DataError(f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; fix {image} or {mask}")
         return labels
 
 
@@ -119,11 +119,11 @@ def size_problem(frame: tuple[int, ...], mask: tuple[int, ...], head: Header | N
     return said
 
 
-class Chosen(Split):
+class Subset(Split):
     """Some samples of a split, by their indices."""
 
     def __init__(self, split: Split, indices: Sequence[int]) -> None:
-        self.inner, self.task, self.indices = split, split.task, indices
+        self.inner, self.label_space, self.indices = split, split.label_space, indices
         self.names = [split.names[i] for i in indices]
 
     @property
@@ -139,9 +139,9 @@ class Chosen(Split):
         return self.inner.labels(self.indices[index])
 
 
-def spread(split: Split, count: int) -> Chosen:
+def evenly_spaced(split: Split, count: int) -> Subset:
     """At most ``count`` samples, evenly over a split."""
-    return Chosen(split, np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int).tolist())
+    return Subset(split, np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int).tolist())
 
 
 def limited(split: Split, limit: int | None, name: str) -> Split:
@@ -150,4 +150,4 @@ def limited(split: Split, limit: int | None, name: str) -> Split:
         raise DataError(f"the limit is {limit}; expected 1 frame or more")
     if not len(split):
         raise DataError(f"the {name} split holds no frames; expected at least one with its mask")
-    return split if limit is None or limit >= len(split) else Chosen(split, range(limit))
+    return split if limit is None or limit >= len(split) else Subset(split, range(limit))

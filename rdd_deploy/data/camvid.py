@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdd_deploy.data.base import FileSplit, Task
+from rdd_deploy.data.base import FileSplit, LabelSpace
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.listing import MASKS, pair_up
 from rdd_deploy.errors import DataError
@@ -32,7 +32,7 @@ def open_camvid(root: Path, split: str) -> FileSplit:
     return FileSplit(CAMVID_TASK, pairs, Ids(len(CAMVID_TASK), void_ids=[VOID_ID]), notes)
 
 
-CAMVID_TASK = Task(
+CAMVID_TASK = LabelSpace(
     classes=("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"),
     palette=(
         (128, 128, 128),

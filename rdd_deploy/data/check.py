@@ -55,11 +55,13 @@ def check_split(
         if frame.shape[:2] != labels.shape:
             raise DataError(f"{split.names[index]}: {size_problem(frame.shape, labels.shape)}; both must be of one size")
         counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
-        if counts[len(split.task) : IGNORE].any():
-            ids = [len(split.task) + int(i) for i in np.flatnonzero(counts[len(split.task) : IGNORE])]
-            raise DataError(f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.task) - 1} or void")
+        if counts[len(split.label_space) : IGNORE].any():
+            ids = [len(split.label_space) + int(i) for i in np.flatnonzero(counts[len(split.label_space) : IGNORE])]
+            raise DataError(
+                f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.label_space) - 1} or void"
+            )
         advance()
-        return _digest(frame), _digest(labels), counts[: len(split.task)], int(counts[IGNORE])
+        return _digest(frame), _digest(labels), counts[: len(split.label_space)], int(counts[IGNORE])
 
     with sound(frame_paths(split)), ThreadPoolExecutor(4) as pool:
         seen = list(pool.map(look, range(len(split))))

@@ -57,7 +57,7 @@ def fetch_camvid(
     if any((root / folder).is_dir() for folder in FOLDERS):
         return
     url = url or os.environ.get("RDD_CAMVID_URL") or URL
-    console.say(f"CamVid isn't in {root}: fetching it from {url}")
+    console.info(f"CamVid isn't in {root}: fetching it from {url}")
     work = files.temporary_beside(root)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import colorsys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdd_deploy.data.base import FileSplit, Task
+from rdd_deploy.data.base import FileSplit, LabelSpace
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.listing import pair_up
 from rdd_deploy.errors import DataError
@@ -41,7 +41,7 @@ def open_folder(
     pairs, notes = pair_up(frames, masks)
     colours = tuple(palette) if palette else spread_colours(len(classes))
     meaning = Ids(len(classes), ids, void_ids, others_void, colours=palette or ())
-    return FileSplit(Task(tuple(classes), colours), pairs, meaning, notes)
+    return FileSplit(LabelSpace(tuple(classes), colours), pairs, meaning, notes)
 
 
 def spread_colours(count: int) -> tuple[tuple[int, int, int], ...]:

@@ -118,7 +118,7 @@ class Ids:
             )
 
     def _check_colours(self, path: Path, stored: Numbers, palette: Array) -> None:
-        """A mask's numbers against what its palette's colours stand for elsewhere: a program that makes files smaller sorts palettes anew.
+        """A mask's numbers against what its palette's colours stand for elsewhere: a program that makes files smaller sorts palettes again.
 
         Raises DataError where a colour has another number in another mask, in the recipe or in PASCAL VOC's palette.
         """
@@ -138,7 +138,7 @@ class Ids:
                 self._tell_once(
                     path,
                     f"{path} shows the number {number} as the colour {colour}, {first} as {before}: make sure that the numbers mean the same "
-                    "in all masks; programs that make files smaller sort palettes anew",
+                    "in all masks; programs that make files smaller sort palettes again",
                     "colours",
                 )
         meant = [_VOC.get(colour, -1) for colour in colours]
@@ -160,7 +160,7 @@ class Ids:
 
     def _refuse(self, path: Path, what: str, way_out: str = "") -> None:
         raise DataError(
-            f"{path} {what}, as programs leave it that make files smaller: which id is meant can't be told. Export the masks anew, as greyscale "
+            f"{path} {what}, as programs leave it that make files smaller: which id is meant can't be told. Export the masks again, as greyscale "
             f"with 8 bits or all with one palette{way_out}"
         )
 

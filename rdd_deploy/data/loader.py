@@ -71,7 +71,7 @@ def room_for_frames() -> Room:
     return Room(min(sizes))
 
 
-class Frames:
+class FrameCache:
     """The decoded frames of a split as tensors, kept in memory once read, as many as there is room for."""
 
     def __init__(self, split: Split, keep: Room | None) -> None:
@@ -93,10 +93,10 @@ class Frames:
         return pair
 
 
-class Crops(Dataset[Any]):
+class CropDataset(Dataset[Any]):
     """Augmented crops; the key is (epoch, index). In a loader's process an error is handed over as the sample."""
 
-    def __init__(self, frames: Frames, transform: RandomScaleCrop, seed: int) -> None:
+    def __init__(self, frames: FrameCache, transform: RandomScaleCrop, seed: int) -> None:
         self.frames, self.transform, self.seed = frames, transform, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
@@ -115,7 +115,7 @@ class Crops(Dataset[Any]):
         return Batch(crop.image, crop.labels.long(), torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
+class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) from any step on: each epoch a new permutation, the last incomplete batch dropped.
 
     Args:
@@ -177,13 +177,13 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
         except StopIteration:
             return
         except Exception as error:
-            if (told := faults.told(error)) is None:
+            if (failure := faults.as_error(error)) is None:
                 raise
-            raise LoadingError(str(told)) from error
+            raise LoadingError(str(failure)) from error
         yield batch
 
 
-def training_loader(crops: Crops, sampler: StepSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
+def training_loader(crops: CropDataset, sampler: ResumableBatchSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
     count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))

@@ -104,10 +104,10 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
             "started in; say where it lies now with --data"
         )
     opened = open_data(data, split, fetch=False)
-    if tuple(opened.task.classes) != tuple(manifest.classes):
+    if tuple(opened.label_space.classes) != tuple(manifest.classes):
         raise OtherClassesError(
             f"the bundle '{manifest.name}' knows the classes {', '.join(manifest.classes)}, the {data.name} data has "
-            f"{', '.join(opened.task.classes)}; give the data that it was trained for with --data"
+            f"{', '.join(opened.label_space.classes)}; give the data that it was trained for with --data"
         )
     return opened
 

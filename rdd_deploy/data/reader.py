@@ -69,7 +69,7 @@ def read_mask(path: Path) -> Mask:
         data = content(path)
         if (kind := kind_of(data[:16])) not in ("", "PNG"):
             lossy = ", and its compression changes ids, at the edges most" if kind in ("JPEG", "WEBP") else ""
-            raise Unreadable(f"it is a {kind} file named {path.suffix}{lossy}; export the masks anew as PNG")
+            raise Unreadable(f"it is a {kind} file named {path.suffix}{lossy}; export the masks again as PNG")
         head = _whole(data)
         depth, colour = head.detail[0], head.detail[1]
         mask = _indexed(data, depth) if colour in (_GREY, _PALETTE) else Mask(_one_channel(_pixels(data, head)))
@@ -188,7 +188,7 @@ def _indexed(data: bytes, depth: int) -> Mask:
         values = values // (255 // (2**depth - 1))  # OpenCV spreads 1, 2 and 4 bits over 0 to 255
     if (palette := _palette(data)) is not None:
         if int(values.max()) >= len(palette):
-            raise Unreadable(f"it holds the index {int(values.max())}, its palette only {len(palette)} colours; export the mask anew")
+            raise Unreadable(f"it holds the index {int(values.max())}, its palette only {len(palette)} colours; export the mask again")
         grey = (palette == palette[:, :1]).all()
         return Mask(values, greys=palette[:, 0].copy()) if grey else Mask(values, colours=palette)
     # Few bits are either the ids themselves or what an optimiser made of 8 bits, which then are multiples; it takes the fewest that do.

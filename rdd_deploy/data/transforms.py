@@ -18,7 +18,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.data.config import Augment
 
 
-class Window(NamedTuple):
+class CropWindow(NamedTuple):
     """The part of the source frame that a crop shows, in source pixels; it may reach beyond the frame. ``flip`` mirrors it after."""
 
     top: int
@@ -33,7 +33,7 @@ class Crop(NamedTuple):
 
     image: Tensor
     labels: Tensor
-    window: Window
+    window: CropWindow
 
 
 def _uniform(low: float, high: float) -> float:
@@ -53,14 +53,14 @@ class RandomScaleCrop:
         s = augment.jitter
         self.jitter = v2.ColorJitter(brightness=s, contrast=s, saturation=s, hue=s / 10) if s else None
 
-    def draw(self, height: int, width: int) -> Window:
+    def draw(self, height: int, width: int) -> CropWindow:
         """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside at random."""
         scale = _uniform(*self.augment.scale)
         h = max(1, round(self.augment.crop[0] / scale * height / self.base[0]))
         w = max(1, round(self.augment.crop[1] / scale * width / self.base[1]))
         top = round(_uniform(min(0, height - h), max(0, height - h)))
         left = round(_uniform(min(0, width - w), max(0, width - w)))
-        return Window(top, left, h, w, _uniform(0, 1) < self.augment.flip)
+        return CropWindow(top, left, h, w, _uniform(0, 1) < self.augment.flip)
 
     def __call__(self, image: Tensor, labels: Tensor) -> Crop:
         """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``augment.crop``."""
@@ -78,7 +78,7 @@ class RandomScaleCrop:
         return Crop(picture.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor)[0].contiguous(), window)
 
 
-def cut(picture: Tensor, window: Window, fill: int) -> Tensor:
+def cut(picture: Tensor, window: CropWindow, fill: int) -> Tensor:
     """The window of a (C, H, W) picture, unmirrored and unscaled; beyond the frame it is ``fill``."""
     return (
         F.crop(picture, window.top, window.left, window.height, window.width)
@@ -87,12 +87,12 @@ def cut(picture: Tensor, window: Window, fill: int) -> Tensor:
     )
 
 
-def _inside(picture: Tensor, window: Window) -> bool:
+def _inside(picture: Tensor, window: CropWindow) -> bool:
     height, width = picture.shape[-2:]
     return window.top >= 0 and window.left >= 0 and window.top + window.height <= height and window.left + window.width <= width
 
 
-def _padded(picture: Tensor, window: Window, fill: int) -> Tensor:
+def _padded(picture: Tensor, window: CropWindow, fill: int) -> Tensor:
     height, width = picture.shape[-2:]
     out = picture.new_full((*picture.shape[:-2], window.height, window.width), fill)
     y0, y1 = max(0, window.top), min(height, window.top + window.height)

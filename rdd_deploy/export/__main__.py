@@ -60,11 +60,11 @@ def main(
         raise RecipeError(f"the profile name {double[0]} is given more than once; each writes a folder of its name, so name them apart")
     profiles = [_adjusted(one, capabilities, size, max_drop) for one in profiles]
     from rdd_deploy.export.pipeline import Options, check_backend, export_profile
-    from rdd_deploy.export.trained_run import open_source
+    from rdd_deploy.export.trained_run import open_run
 
     for one in profiles:
         check_backend(one)
-    source = open_source(run, data)
+    source = open_run(run, data)
     check_writable(output or source.run.export)
     options = Options(split, limit, evaluate, force, plan)
     for one in profiles:
@@ -74,7 +74,7 @@ def main(
             graph_only = one.backend == "tensorrt-rtx"
             what = "the graph by onnxruntime; the engine itself can't be measured here" if graph_only else f"{one.backend} {one.precision}"
             show(Evaluated(f"{target} ({what})", facts, comparison.confusion.summary()))
-        console.say(f"done: {target}")
+        console.info(f"done: {target}")
 
 
 def _shipped(targets: dict[str, bool], *, int8: bool, fp16: bool, bf16: bool) -> list[str]:

@@ -34,7 +34,7 @@ class Reference:
     labels: list[Labels]
     confusion: Confusion
 
-    def blob(self, index: int) -> Frame:
+    def network_input(self, index: int) -> Frame:
         """Frame ``index`` as the deployed graph takes it: uint8 (1, H, W, 3), BGR."""
         return np.ascontiguousarray(resize_frame(self.split.frame(index), self.size)[np.newaxis, ..., ::-1])
 
@@ -75,10 +75,10 @@ class Comparison:
 
 def reference_from(infer: Infer, split: Split, size: tuple[int, int], data: str, split_name: str) -> Reference:
     """Run the float network over a split."""
-    reference = Reference(data, split_name, split, size, [], Confusion(split.task.classes))
+    reference = Reference(data, split_name, split, size, [], Confusion(split.label_space.classes))
     with progress("float network", len(split)) as bar:
         for index in range(len(split)):
-            labels = infer(reference.blob(index))[0]
+            labels = infer(reference.network_input(index))[0]
             truth = split.labels(index)
             reference.labels.append(labels)
             reference.confusion.add(truth, resize_labels(labels, truth.shape))  # type: ignore[arg-type]
@@ -88,12 +88,12 @@ def reference_from(infer: Infer, split: Split, size: tuple[int, int], data: str,
 
 def compare(infer: Infer, reference: Reference, what: str = "artifact") -> Comparison:
     """Run a candidate over the reference's frames."""
-    confusion = Confusion(reference.split.task.classes)
+    confusion = Confusion(reference.split.label_space.classes)
     same = total = 0
     kept: list[Labels] = []
     with progress(what, len(reference.labels)) as bar:
         for index, expected in enumerate(reference.labels):
-            labels = infer(reference.blob(index))[0]
+            labels = infer(reference.network_input(index))[0]
             truth = reference.split.labels(index)
             confusion.add(truth, resize_labels(labels, truth.shape))  # type: ignore[arg-type]
             kept.append(labels)

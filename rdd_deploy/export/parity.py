@@ -23,7 +23,7 @@ NODES = 8
 NODE_FRAMES = 4
 
 
-class Rung(NamedTuple):
+class Stage(NamedTuple):
     """One step of the ladder, compared with the rung before and with torch; percentages."""
 
     name: str
@@ -46,12 +46,12 @@ class NodeError(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ladder:
+class ParityReport:
     """The whole result."""
 
     bundle: str
     images: int
-    rungs: list[Rung]
+    stages: list[Stage]
     not_finite: list[str]
     """Tensors of the float graph that hold NaN or infinity."""
     worst: list[NodeError]
@@ -60,12 +60,12 @@ class Ladder:
     @property
     def broken(self) -> str | None:
         """The first rung that breaks."""
-        return next((rung.name for rung in self.rungs if rung.finding), None)
+        return next((stage.name for stage in self.stages if stage.finding), None)
 
 
-def climb(
+def compare_stages(
     bundle: Path, run: Path | None = None, data: Path | None = None, split: str = "val", limit: int | None = None, max_drop: float = 1.0
-) -> Ladder:
+) -> ParityReport:
     """Compare every rung of a bundle.
 
     Args:
@@ -78,10 +78,10 @@ def climb(
     from rdd_deploy.export.compare import Comparison, compare, compare_bundle, reference_from
     from rdd_deploy.export.onnx.export import onnx_from_segmenter
     from rdd_deploy.export.onnx.session import infer_onnx
-    from rdd_deploy.export.trained_run import checkpoint_name, open_source
+    from rdd_deploy.export.trained_run import checkpoint_name, open_run
 
     manifest = read_manifest(bundle)
-    source = open_source(run or _run_of(bundle), data)
+    source = open_run(run or _run_of(bundle), data)
     if (made_from := manifest.provenance.get("weights_sha256")) not in (None, source.weights_sha256):
         raise BundleError(
             f"{bundle} was exported from other weights ({str(made_from)[:12]}…) than {source.run.path} holds "
@@ -103,7 +103,7 @@ def climb(
         steps.append(("q/dq", lambda ref: compare(infer_onnx(graph), ref, "q/dq"), 0.0))
     least = {"fp32": FLOAT_AGREEMENT_PCT}.get(manifest.precision, HALF_AGREEMENT_PCT)
     steps.append((f"{manifest.backend} {manifest.precision}", lambda ref: compare_bundle(bundle, ref), least))
-    rungs: list[Rung] = []
+    stages: list[Stage] = []
     before: Comparison | None = None
     skipped = ""
     for name, step, floor in steps:
@@ -112,10 +112,10 @@ def climb(
         except (DeviceError, MissingPackageError) as error:
             skipped = f"{name}: {error}"
             break
-        rungs.append(_rung(name, base, before, now, floor, max_drop))
+        stages.append(_stage(name, base, before, now, floor, max_drop))
         before = now
     worst = node_errors(plain, graph, frames, size) if manifest.precision == "int8" and graph is not None else []
-    return Ladder(str(bundle), len(frames), rungs, not_finite(plain, frames, size), worst, skipped)
+    return ParityReport(str(bundle), len(frames), stages, not_finite(plain, frames, size), worst, skipped)
 
 
 def _run_of(bundle: Path) -> Path:
@@ -134,7 +134,7 @@ def _graph_of(bundle: Path, manifest: Manifest) -> onnx.ModelProto | None:
     return None
 
 
-def _rung(name: str, base: Any, before: Any, now: Any, floor: float, max_drop: float) -> Rung:
+def _stage(name: str, base: Any, before: Any, now: Any, floor: float, max_drop: float) -> Stage:
     """Judge a rung against the one below it (torch for the first)."""
     earlier = base.confusion if before is None else before.confusion
     agreement = now.agreement_pct if before is None else 100 * _same(before.labels, now.labels)
@@ -146,7 +146,7 @@ def _rung(name: str, base: Any, before: Any, now: Any, floor: float, max_drop: f
         finding = f"labels agree on {agreement:.3f} % only, expected {floor:g} %"
     elif change < -max_drop:
         finding = f"mIoU falls by {-change:.2f} points"
-    return Rung(
+    return Stage(
         name, round(agreement, 4), round(now.agreement_pct, 4), round(now.miou_pct, 3), round(change, 3), now.confusion.classes[worst],
         round(float(per_class[worst]), 3), finding,
     )  # fmt: skip
@@ -160,8 +160,8 @@ def not_finite(model: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> 
     """Float tensors of a graph that hold NaN or infinity on some frame, in the graph's order."""
     found: list[str] = []
     names, values = _tensors(model)
-    for blob in _blobs(frames, size):
-        for name, value in zip(names, values(blob), strict=True):
+    for network_input in _network_inputs(frames, size):
+        for name, value in zip(names, values(network_input), strict=True):
             if name not in found and not np.isfinite(value).all():
                 found.append(name)
     return [name for name in names if name in found]
@@ -176,8 +176,8 @@ def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Spli
     shared = [name for name in own[0] if twins[name] in there]
     signal = dict.fromkeys(shared, 0.0)
     noise = dict.fromkeys(shared, 0.0)
-    for blob in _blobs(frames, size):
-        first, second = dict(zip(own[0], own[1](blob), strict=True)), dict(zip(other[0], other[1](blob), strict=True))
+    for network_input in _network_inputs(frames, size):
+        first, second = dict(zip(own[0], own[1](network_input), strict=True)), dict(zip(other[0], other[1](network_input), strict=True))
         for name in shared:
             if first[name].shape == second[twins[name]].shape:
                 signal[name] += float(np.square(first[name], dtype=np.float64).sum())
@@ -186,7 +186,7 @@ def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Spli
     return sorted(ratios, key=lambda one: one.signal_to_noise_db)[:NODES]
 
 
-def _blobs(frames: Split, size: tuple[int, int]) -> Any:
+def _network_inputs(frames: Split, size: tuple[int, int]) -> Any:
     from rdd_deploy.preprocess import resize_frame
 
     for index in np.linspace(0, len(frames) - 1, min(NODE_FRAMES, len(frames))).round().astype(int):
@@ -207,23 +207,23 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
     return names, run_onnx(shown, names)
 
 
-def show(ladder: Ladder) -> None:
+def show(report: ParityReport) -> None:
     """Print the ladder and its verdict."""
     headings = ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", "")
     rows = [
         (
-            rung.name, f"{rung.agreement_before_pct:.3f}", f"{rung.agreement_torch_pct:.3f}", f"{rung.miou_pct:.2f}", f"{rung.change_pct:+.2f}",
-            f"{rung.worst_class} {rung.worst_change_pct:+.2f}", rung.finding or "holds",
+            stage.name, f"{stage.agreement_before_pct:.3f}", f"{stage.agreement_torch_pct:.3f}", f"{stage.miou_pct:.2f}", f"{stage.change_pct:+.2f}",
+            f"{stage.worst_class} {stage.worst_change_pct:+.2f}", stage.finding or "holds",
         )
-        for rung in ladder.rungs
+        for stage in report.stages
     ]  # fmt: skip
-    console.show(f"{ladder.bundle}: {ladder.images} images", console.table(headings, rows, left=(0, 5, 6)))
-    for one in ladder.worst:
-        console.say(f"  {one.signal_to_noise_db:6.2f} dB  {one.tensor}")
-    if ladder.worst:
-        console.say("^ tensors with the largest error between float and Q/DQ, in decibels of signal over noise")
-    if ladder.not_finite:
-        console.say(f"NaN or infinity in the float network: {', '.join(ladder.not_finite[:5])}")
-    if ladder.skipped:
-        console.warn(f"not compared: {ladder.skipped}")
-    console.say(f"first rung that breaks: {ladder.broken}" if ladder.broken else "every rung compared holds")
+    console.show(f"{report.bundle}: {report.images} images", console.table(headings, rows, left=(0, 5, 6)))
+    for one in report.worst:
+        console.info(f"  {one.signal_to_noise_db:6.2f} dB  {one.tensor}")
+    if report.worst:
+        console.info("^ tensors with the largest error between float and Q/DQ, in decibels of signal over noise")
+    if report.not_finite:
+        console.info(f"NaN or infinity in the float network: {', '.join(report.not_finite[:5])}")
+    if report.skipped:
+        console.warn(f"not compared: {report.skipped}")
+    console.info(f"first rung that breaks: {report.broken}" if report.broken else "every rung compared holds")

@@ -19,11 +19,20 @@ from rdd_deploy.export.onnx.lint import lint
 from rdd_deploy.export.onnx.postprocess import with_tail
 from rdd_deploy.export.onnx.session import infer_onnx
 from rdd_deploy.export.profile import Profile
-from rdd_deploy.export.quantization.accuracy_gate import Plan, Trial, Workbench, load_plan, replayed, save_plan, show_trials, through_gate
+from rdd_deploy.export.quantization.accuracy_gate import (
+    QuantizationPlan,
+    QuantizationSearch,
+    Trial,
+    load_plan,
+    replayed,
+    save_plan,
+    search,
+    show_trials,
+)
 from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames, from_folder, from_train
 from rdd_deploy.export.quantization.schemes import check_layers
 from rdd_deploy.export.tensorrt import engine_from_onnx
-from rdd_deploy.export.trained_run import Source, checkpoint_name
+from rdd_deploy.export.trained_run import TrainedRun, checkpoint_name
 from rdd_deploy.runtime import InputSpec
 from rdd_deploy.runtime.backends.base import PRECISION
 
@@ -51,7 +60,7 @@ class Options:
     plan: Path | None = None
 
 
-def export_profile(source: Source, profile: Profile, folder: Path, options: Options) -> tuple[Path, Comparison]:
+def export_profile(source: TrainedRun, profile: Profile, folder: Path, options: Options) -> tuple[Path, Comparison]:
     """Write the bundle ``folder/<profile name>``.
 
     Returns:
@@ -59,7 +68,7 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
 
     Raises:
         GateError: it loses more accuracy than allowed; no bundle is written (unless forced).
-        RddError: whatever else the user can mend.
+        RddError: whatever else the user can fix.
     """
     check_backend(profile)
     plan = _plan(profile, options)
@@ -67,7 +76,7 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
     size = profile.size or source.data.size
     target = folder / profile.name
     check_place(target)
-    console.say(f"{source.run.path} -> {target}, {size[0]}x{size[1]}")
+    console.info(f"{source.run.path} -> {target}, {size[0]}x{size[1]}")
     model = source.graph(size)
     lint(model, None, "the float graph")
     if plan is not None:
@@ -82,7 +91,7 @@ def export_profile(source: Source, profile: Profile, folder: Path, options: Opti
     return target, comparison
 
 
-def _plan(profile: Profile, options: Options) -> Plan | None:
+def _plan(profile: Profile, options: Options) -> QuantizationPlan | None:
     """The plan to replay; a wrong one is found before anything is computed."""
     if options.plan is None:
         return None
@@ -122,18 +131,26 @@ def check_agreement(comparison: Comparison, what: str, least_pct: float = AGREEM
             f"{what} and torch agree on {comparison.agreement_pct:.3f} % of the pixels of {frames} {comparison.reference.data} frames, "
             f"expected {least_pct} %; no bundle was written. Compare step by step with: rdd-deploy parity"
         )
-    console.say(f"{what} agrees with torch on {comparison.agreement_pct:.4f} % of the pixels ({frames} frames)")
+    console.info(f"{what} agrees with torch on {comparison.agreement_pct:.4f} % of the pixels ({frames} frames)")
 
 
 def _write_int8(
-    source: Source, profile: Profile, model: onnx.ModelProto, reference: Reference, target: Path, options: Options, plan: Plan | None
+    source: TrainedRun,
+    profile: Profile,
+    model: onnx.ModelProto,
+    reference: Reference,
+    target: Path,
+    options: Options,
+    plan: QuantizationPlan | None,
 ) -> Comparison:
     _check_float(model, reference)
     frames = calibration_frames(source, profile, reference.size, options.split)
     folders = dict.fromkeys((target.parent, options.plan.parent if options.plan else target.parent))
     checkpoints = [folder / checkpoint_name(profile.name) for folder in folders]
-    bench = Workbench(profile, source, frames, reference.size, checkpoints, lambda graph: measured(profile, graph, source, reference))
-    best, passed = through_gate(bench, plan)
+    bench = QuantizationSearch(
+        profile, source, frames, reference.size, checkpoints, lambda graph: measured(profile, graph, source, reference)
+    )
+    best, passed = search(bench, plan)
     plan_file = target.with_name(f"{target.name}.plan.yaml")
     if options.plan is None or options.plan.resolve() != plan_file.resolve():  # an edited plan keeps its comments
         save_plan(plan_file, best, passed)
@@ -146,7 +163,7 @@ def _write_int8(
     return _write(bench.student(best.plan), profile, best.model, reference, target, options, best, forced=not passed)
 
 
-def calibration_frames(source: Source, profile: Profile, size: tuple[int, int], split: str = "val") -> CalibrationFrames:
+def calibration_frames(source: TrainedRun, profile: Profile, size: tuple[int, int], split: str = "val") -> CalibrationFrames:
     """The frames that a profile calibrates on. Images of val, or of the split that accuracy is measured on, are refused, all of them."""
     assert profile.calibration is not None
     config = profile.calibration
@@ -160,7 +177,7 @@ def calibration_frames(source: Source, profile: Profile, size: tuple[int, int], 
     return source.made[key]  # type: ignore[no-any-return]
 
 
-def measured(profile: Profile, graph: onnx.ModelProto, source: Source, reference: Reference) -> Comparison:
+def measured(profile: Profile, graph: onnx.ModelProto, source: TrainedRun, reference: Reference) -> Comparison:
     """Run a graph through the backend that the bundle will use; an engine's graph through onnxruntime, where no GPU is at hand."""
     lint(graph, profile.form, "the rendered graph")
     try:
@@ -186,7 +203,7 @@ def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path, precision:
 
 
 def _write(
-    source: Source,
+    source: TrainedRun,
     profile: Profile,
     graph: onnx.ModelProto,
     reference: Reference,
@@ -212,7 +229,7 @@ def _write(
 
 
 def _write_engine(
-    source: Source,
+    source: TrainedRun,
     profile: Profile,
     graph: onnx.ModelProto,
     reference: Reference,
@@ -233,7 +250,7 @@ def _write_engine(
     save_graph(graph, folder / "graph.onnx")
     built = engine_from_onnx(graph, profile)
     (folder / "model.engine").write_bytes(built.engine)
-    console.say(f"engine: {len(built.engine) / 1e6:.1f} MB for {built.info.gpu or ', '.join(built.info.compute_capabilities)}")
+    console.info(f"engine: {len(built.engine) / 1e6:.1f} MB for {built.info.gpu or ', '.join(built.info.compute_capabilities)}")
     provenance = fields["provenance"] | _graph_figures(comparison)
     fields |= {"model": "model.engine", "engine": built.info, "provenance": provenance}
     describe(folder, **fields)
@@ -258,7 +275,7 @@ def _gate(comparison: Comparison, profile: Profile, options: Options) -> bool:
     return passed
 
 
-def _fields(source: Source, profile: Profile, graph: onnx.ModelProto, reference: Reference) -> dict[str, Any]:
+def _fields(source: TrainedRun, profile: Profile, graph: onnx.ModelProto, reference: Reference) -> dict[str, Any]:
     return {
         "name": f"{source.run.path.name}/{profile.name}",
         "classes": source.classes,

@@ -26,12 +26,12 @@ from rdd_deploy.utils.machine import git_commit, machine
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedRun:
     """A finished run, loaded."""
 
     run: RunFolder
     segmenter: Segmenter
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     data: Data
     weights_sha256: str
     fine_tuned_sha256: str | None = None
@@ -41,18 +41,18 @@ class Source:
 
     @property
     def classes(self) -> list[str]:
-        return list(self.facts["classes"])
+        return list(self.metadata["classes"])
 
     @property
     def palette(self) -> list[tuple[int, int, int]]:
-        return [(int(r), int(g), int(b)) for r, g, b in self.facts["palette"]]
+        return [(int(r), int(g), int(b)) for r, g, b in self.metadata["palette"]]
 
     def split(self, name: str, limit: int | None = None) -> Split:
         """One split of the run's data; WeightsError if the network was trained on other classes."""
         split = open_data(self.data, name)
-        if list(split.task.classes) != self.classes:
+        if list(split.label_space.classes) != self.classes:
             raise WeightsError(
-                f"{self.run.path} was trained on the classes {', '.join(self.classes)}, its data set has {', '.join(split.task.classes)}; "
+                f"{self.run.path} was trained on the classes {', '.join(self.classes)}, its data set has {', '.join(split.label_space.classes)}; "
                 "give the data that it was trained on with --data, or train it again"
             )
         return limited(split, limit, name)
@@ -72,12 +72,12 @@ class Source:
             self.made[key] = reference_from(self.infer(), self.split(split, limit), size, self.data.name, split)
         return self.made[key]  # type: ignore[no-any-return]
 
-    def fine_tuned(self, path: Path) -> Source:
+    def fine_tuned(self, path: Path) -> TrainedRun:
         """The run with the weights of a checkpoint that was fine-tuned from its own."""
         segmenter, _, fine_tuned_sha256 = load_checkpoint(path, self.classes)
         return replace(self, segmenter=segmenter.float(), fine_tuned_sha256=fine_tuned_sha256, made={})
 
-    def find_fine_tuned(self, wanted: str, places: Sequence[Path]) -> Source | None:
+    def find_fine_tuned(self, wanted: str, places: Sequence[Path]) -> TrainedRun | None:
         """The run with the fine-tuned checkpoint of a hash; None where no place holds a checkpoint.
 
         Raises:
@@ -98,7 +98,7 @@ class Source:
         """What a manifest says of where the bundle comes from."""
         return {
             "run": self.run.path.name,
-            "recipe": str(self.facts.get("recipe") or ""),
+            "recipe": str(self.metadata.get("recipe") or ""),
             "weights_sha256": self.weights_sha256,
             **({"fine_tuned_sha256": self.fine_tuned_sha256} if self.fine_tuned_sha256 else {}),
             "git_commit": git_commit(),
@@ -109,8 +109,8 @@ class Source:
     def infer(self) -> Infer:
         """The network in PyTorch, with the deployed graph's contract."""
 
-        def infer(blob: Frame) -> Labels:
-            frames = torch.from_numpy(np.ascontiguousarray(blob[..., ::-1])).permute(0, 3, 1, 2)
+        def infer(network_input: Frame) -> Labels:
+            frames = torch.from_numpy(np.ascontiguousarray(network_input[..., ::-1])).permute(0, 3, 1, 2)
             with torch.inference_mode():
                 return np.asarray(self.segmenter(frames).primary.argmax(1).to(torch.uint8).numpy(), np.uint8)
 
@@ -122,7 +122,7 @@ def checkpoint_name(profile: str) -> str:
     return f"{profile}.fine-tuned.safetensors"
 
 
-def open_source(path: Path | None, data_root: Path | None = None) -> Source:
+def open_run(path: Path | None, data_root: Path | None = None) -> TrainedRun:
     """Load a run folder (default: runs/latest).
 
     Args:
@@ -134,9 +134,9 @@ def open_source(path: Path | None, data_root: Path | None = None) -> Source:
     run = find_run(path)
     recipe = run.load_recipe()
     weights = run.weights()
-    segmenter, facts, weights_sha256 = load_checkpoint(weights)
-    if "palette" not in facts:
+    segmenter, metadata, weights_sha256 = load_checkpoint(weights)
+    if "palette" not in metadata:
         raise WeightsError(
             f"{weights} doesn't say which colours its classes are drawn in; expected a checkpoint written by distill or train"
         )
-    return Source(run, segmenter.float(), facts, data_at(recipe.data, data_root), weights_sha256)
+    return TrainedRun(run, segmenter.float(), metadata, data_at(recipe.data, data_root), weights_sha256)

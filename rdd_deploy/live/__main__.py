@@ -78,7 +78,7 @@ def _run(
     Keys: 1-9 switch bundle, v split view, + and - opacity, s save a frame, space pause, h help, q or Esc quit
     (with --headless the same keys work in the terminal).
 
-    Exit codes: 0 done, 2 something to mend (one sentence says what); 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP (a closed
+    Exit codes: 0 done, 2 something to fix (one sentence says what); 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP (a closed
     terminal), with recording and stats finished.
     """
     if data_void and labels is None:

@@ -49,7 +49,7 @@ def live(options: LiveOptions) -> int:
     """Run the app; returns the exit code: 0, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
     Raises:
-        RddError: anything the user can mend.
+        RddError: anything the user can fix.
     """
     # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way (0.82 -> 0.89 of its speed).
     cv2.setNumThreads(1)
@@ -62,12 +62,12 @@ def live(options: LiveOptions) -> int:
             loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
         )
         source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.say
+            options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.info
         )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
         if options.realtime and not source.live and source.fps is None:
-            console.warn(f"{source.title} tells no rate of its own: it is played whole, not in real time")
+            console.warn(f"{source.title} has no frame rate: it is played whole, not in real time")
             options = replace(options, realtime=False)
         clocked = source.live or options.realtime
         recorder = _recorder(options.record, source, clocked) if options.record else None
@@ -177,7 +177,7 @@ def _play(
 
 def _end(grabber: Grabber, source: Source) -> None:
     if not grabber.stop():
-        console.warn(f"{source.title} doesn't answer; its driver is left to itself")
+        console.warn(f"{source.title} doesn't answer; its driver was not closed")
 
 
 def _check_end(options: LiveOptions, source: Source, frames: int, bad: int) -> None:
@@ -212,12 +212,12 @@ def _sum_up(record: dict[str, Any], recorder: Recorder | None) -> None:
     if age is not None and record["fps"] is not None:
         line += f", {record['fps']:.1f} fps, age p50 {age['p50']:.0f} ms, p95 {age['p95']:.0f} ms"
     line += f", {record['drops']} dropped, {record['reconnects']} reconnections"
-    console.say(line)
+    console.info(line)
     for number, bundle in enumerate(record["bundles"], 1):
         if bundle["miou_pct"] is not None:
-            console.say(f"bundle {number} {bundle['name']}: mIoU {bundle['miou_pct']:.1f} % over {bundle['labelled_frames']} frames")
+            console.info(f"bundle {number} {bundle['name']}: mIoU {bundle['miou_pct']:.1f} % over {bundle['labelled_frames']} frames")
     for pair in record["disagreements"]:
         first, second = pair["bundles"]
-        console.say(f"bundles {first} and {second} differ on {pair['pct']:.2f} % of the pixels of {pair['frames']} frames")
+        console.info(f"bundles {first} and {second} differ on {pair['pct']:.2f} % of the pixels of {pair['frames']} frames")
     if recorder is not None and recorder.frames:
-        console.say(f"recorded {recorder.frames} frames to {recorder.path}")
+        console.info(f"recorded {recorder.frames} frames to {recorder.path}")

@@ -16,13 +16,13 @@ import cv2
 from rdd_deploy import console
 from rdd_deploy.errors import SourceError
 from rdd_deploy.live.options import MAX_CAMERAS
-from rdd_deploy.live.types import Shot
+from rdd_deploy.live.types import CapturedFrame
 from rdd_deploy.utils.addresses import without_secrets
 from rdd_deploy.utils.files import has_utf8_name
 
 OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 3000
-"""A stream that is silent for so long counts as lost and is opened anew."""
+"""A stream that is silent for so long counts as lost and is opened again."""
 
 MAX_FPS = 1000
 """Streams without a rate claim more."""
@@ -71,7 +71,7 @@ class Capture:
         self.fps = fps if 0 < fps <= MAX_FPS else None
         self.frames = int(frames) if frames > 0 else None
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         """The next frame; None at the end of a file or when the connection is lost."""
         started = time.perf_counter()
         if self._capture is None or not self._capture.grab():
@@ -84,7 +84,7 @@ class Capture:
         at_ms = -1.0 if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC)
         self._at_s = at_ms / 1e3 if at_ms >= 0 else None
         capture_ms = (time.perf_counter() - started) * 1e3
-        return Shot(frame, index, f"{index:06d}", grabbed if self.live else started, capture_ms, at_s=self._at_s)
+        return CapturedFrame(frame, index, f"{index:06d}", grabbed if self.live else started, capture_ms, at_s=self._at_s)
 
     def close(self) -> None:
         """May be called twice."""
@@ -159,7 +159,7 @@ def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:
 
 
 def _device(camera: int | Path) -> tuple[Any, ...]:
-    """What OpenCV opens. A link of /dev/v4l/by-id is followed anew each time: a camera that was unplugged may come back under another number."""
+    """What OpenCV opens. A link of /dev/v4l/by-id is followed again each time: a camera that was unplugged may come back under another number."""
     if isinstance(camera, int):
         return (camera,)
     if numbered := re.fullmatch(r"/dev/video(\d{1,3})", os.path.realpath(camera)):

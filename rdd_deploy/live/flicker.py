@@ -16,9 +16,9 @@ ROWS = 4
 """Flicker is counted on every so many-th row, a quarter of the work."""
 
 
-def seen(blob: Array) -> Array:
+def seen(network_input: Array) -> Array:
     """What flicker is told by of a bundle's input, uint8 (1, h, w, 3) BGR: every ROWS-th row in grey, uint8 (rows, w)."""
-    return np.asarray(cv2.cvtColor(blob[0, ::ROWS], cv2.COLOR_BGR2GRAY), np.uint8)
+    return np.asarray(cv2.cvtColor(network_input[0, ::ROWS], cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 class Flicker:

@@ -11,7 +11,7 @@ from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.sources import Source
-from rdd_deploy.live.types import Array, Shot
+from rdd_deploy.live.types import Array, CapturedFrame
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 JOIN_S = 10.0
@@ -62,7 +62,7 @@ class Grabber:
         self, source: Source, *, lossy: bool = False, realtime: bool = False, labels: LabelFolder | None, warn: Callable[[str], None]
     ) -> None:
         self._source, self._labels, self._warn = source, labels, warn
-        self._channel: Channel[Shot] = Channel(1 if lossy else 2, lossy)
+        self._channel: Channel[CapturedFrame] = Channel(1 if lossy else 2, lossy)
         self._thread: threading.Thread | None = None
         self._interval = 1 / source.fps if realtime and not source.live and source.fps else 0.0
         self._due = 0.0
@@ -86,7 +86,7 @@ class Grabber:
         self._thread = threading.Thread(target=self._run, name="grabber", daemon=True)
         self._thread.start()
 
-    def get(self) -> Shot:
+    def get(self) -> CapturedFrame:
         """The next frame; one caller at a time. Raises Finished at the end, or what made going on impossible."""
         shot = self._channel.get() if self._thread is not None else self._next()
         if shot is None:
@@ -125,7 +125,7 @@ class Grabber:
             self._source.close()
             self._channel.finish(failure)
 
-    def _next(self) -> Shot | None:
+    def _next(self) -> CapturedFrame | None:
         """The next usable frame; None at the end."""
         while not self._stopping.is_set():
             if not self._running.is_set():
@@ -149,7 +149,7 @@ class Grabber:
             return self._reconnect() if self._source.live else None
         return None
 
-    def _truth(self, labels: LabelFolder, shot: Shot) -> Array | None:
+    def _truth(self, labels: LabelFolder, shot: CapturedFrame) -> Array | None:
         """A bad mask costs its frame the truth. Raises DataError once MAX_BAD in a row were bad."""
         try:
             truth = labels.truth(shot)
@@ -165,7 +165,7 @@ class Grabber:
             self._bad_masks = 0
         return truth
 
-    def _paced(self, shot: Shot) -> Shot:
+    def _paced(self, shot: CapturedFrame) -> CapturedFrame:
         """Hold a frame of a file until its time, by the file's own time stamps where it has them."""
         if not self._interval:
             return shot
@@ -178,7 +178,7 @@ class Grabber:
         self._stopping.wait(wait)
         return replace(shot, grabbed_s=shot.grabbed_s + wait)
 
-    def _reconnect(self) -> Shot | None:
+    def _reconnect(self) -> CapturedFrame | None:
         """Open the source again and again until it delivers a frame; None if stopped meanwhile."""
         since = time.perf_counter()
         self._bad_in_a_row = 0

@@ -14,7 +14,7 @@ from rdd_deploy.errors import SourceError
 from rdd_deploy.live.channel import Channel, Finished, Relay
 from rdd_deploy.live.flicker import ROWS, Flicker, seen
 from rdd_deploy.live.grabber import MAX_BAD
-from rdd_deploy.live.types import Answer, Array, Result, Shot
+from rdd_deploy.live.types import Array, CapturedFrame, Prediction, Result
 from rdd_deploy.runtime import Segmenter
 
 AT_ONCE = 16
@@ -29,7 +29,7 @@ TURN_BYTES = 1 << 24
 class Frames(Protocol):
     """Where frames come from: a Grabber, or a Channel."""
 
-    def get(self) -> Shot | None:
+    def get(self) -> CapturedFrame | None:
         """The next frame. Raises Finished at the end."""
 
     def abandon(self) -> None:
@@ -40,12 +40,12 @@ class Frames(Protocol):
 class _Frame:
     """A frame on its way, with what went wrong with it or (without a frame) before it."""
 
-    shot: Shot | None
+    shot: CapturedFrame | None
     inputs: list[tuple[int, Array, float]] = field(default_factory=list)
     """Of each bundle that is still to be asked its number, what it is to see, and the milliseconds that making that took."""
     greys: list[Array] = field(default_factory=list)
     """What flicker is told by, for each answer."""
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Prediction] = field(default_factory=list)
     error: BaseException | None = None
 
 
@@ -157,14 +157,14 @@ class Inference:
             turn.append(_Frame(None, error=error))
         return turn
 
-    def _prepared(self, shot: Shot, active: Sequence[int]) -> _Frame:
+    def _prepared(self, shot: CapturedFrame, active: Sequence[int]) -> _Frame:
         frame = _Frame(shot)
         try:
             for index in active:
                 start = time.perf_counter()
-                blob = self._segmenters[index].prepare(shot.frame)
-                frame.inputs.append((index, blob, (time.perf_counter() - start) * 1e3))
-                frame.greys.append(seen(blob))
+                network_input = self._segmenters[index].prepare(shot.frame)
+                frame.inputs.append((index, network_input, (time.perf_counter() - start) * 1e3))
+                frame.greys.append(seen(network_input))
         except BaseException as error:  # each frame that was taken must have its turn, or those behind it wait for ever
             frame.error = error
         return frame
@@ -172,10 +172,10 @@ class Inference:
     def _label(self, frame: _Frame) -> None:
         """Ask the bundles, unless something went wrong already."""
         try:
-            for index, blob, prepare_ms in frame.inputs if frame.error is None else ():
+            for index, network_input, prepare_ms in frame.inputs if frame.error is None else ():
                 start = time.perf_counter()
-                labels = self._segmenters[index].infer(blob)
-                frame.answers.append(Answer(index, labels, prepare_ms, (time.perf_counter() - start) * 1e3))
+                labels = self._segmenters[index].infer(network_input)
+                frame.answers.append(Prediction(index, labels, prepare_ms, (time.perf_counter() - start) * 1e3))
         except BaseException as error:  # as above
             frame.error = error
         frame.inputs.clear()
@@ -217,7 +217,7 @@ class Inference:
         self._bad_in_a_row = 0
         return self._results.put(Result(frame.shot, tuple(frame.answers)))
 
-    def _skip(self, shot: Shot, error: SourceError) -> None:
+    def _skip(self, shot: CapturedFrame, error: SourceError) -> None:
         self.bad += 1
         self._bad_in_a_row += 1
         self._warn(f"frame {shot.name}: {error}; skipped")

@@ -12,7 +12,7 @@ from rdd_deploy.data.listing import MASKS, by_stem, list_images, stem
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.sources import Folder, Source
-from rdd_deploy.live.types import Array, Shot
+from rdd_deploy.live.types import Array, CapturedFrame
 
 
 class LabelFolder:
@@ -47,7 +47,7 @@ class LabelFolder:
         else:
             raise SourceError(f"--labels goes with a video file or a folder of images; {source.title} has no labels in a folder")
 
-    def truth(self, shot: Shot) -> Array | None:
+    def truth(self, shot: CapturedFrame) -> Array | None:
         """Labels uint8 (H, W) of that frame, 255 for void; None where the video has none. Raises DataError for an unusable mask."""
         path = self._by_name.get(shot.name)
         if path is None:

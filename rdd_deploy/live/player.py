@@ -59,7 +59,7 @@ class Player:
         self._paused = self.quit = self._redraw = False
         self._stop: StopRequest | None = None
         self._one = threading.Lock()
-        """Held while a frame is shown, a key obeyed or the picture drawn anew; other threads bring the frames of a Relay."""
+        """Held while a frame is shown, a key obeyed or the picture drawn again; other threads bring the frames of a Relay."""
         self._told_attempt = 0
         if options.split:
             self._toggle_split()
@@ -109,7 +109,7 @@ class Player:
         started = time.perf_counter()
         if self._told_attempt:
             self._told_attempt = 0
-            console.say(f"{self._source.title}: connected again")
+            console.info(f"{self._source.title}: connected again")
         drawn_on = self._screen.visible or self._recorder is not None
         # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
         labels = self._restored(result) if drawn_on or result.shot.truth is not None or len(result.answers) > 1 else None
@@ -190,7 +190,7 @@ class Player:
         elif key in "hH":
             self._picture.help = not self._picture.help
             if not self._screen.visible:
-                console.say("keys: " + ", ".join(line.replace("\t", " ") for line in HELP))
+                console.info("keys: " + ", ".join(line.replace("\t", " ") for line in HELP))
         elif key in "sS":
             self._save()
 
@@ -205,7 +205,7 @@ class Player:
         if self._recorder is not None:
             self._recorder.pause()
         if not self._screen.visible:
-            console.say("paused" if self._paused else "goes on")
+            console.info("paused" if self._paused else "goes on")
 
     def _switch(self, index: int) -> None:
         if index >= len(self._segmenters):
@@ -254,4 +254,4 @@ class Player:
     def _say(self, text: str) -> None:
         self._picture.notice(text)
         if not self._screen.visible:
-            console.say(text)
+            console.info(text)

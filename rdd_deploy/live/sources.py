@@ -13,7 +13,7 @@ from rdd_deploy.data.listing import IMAGES, headers_of, list_images, turned_note
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import open_camera, open_stream, open_video
-from rdd_deploy.live.types import Shot
+from rdd_deploy.live.types import CapturedFrame
 from rdd_deploy.utils.addresses import is_address, without_secrets
 
 STREETS_FPS = 30.0
@@ -29,7 +29,7 @@ class Source(Protocol):
     def open(self) -> None:
         """Raises SourceError."""
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         """The next frame, None at the end. Raises SourceError for one bad frame; the next call goes on."""
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Folder:
     def open(self) -> None:
         self._index = 0
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         if self._index >= len(self.paths):
             return None
         index, self._index = self._index, self._index + 1
@@ -67,7 +67,7 @@ class Folder:
             frame = read_image(path)
         except DataError as error:
             raise SourceError(str(error)) from error
-        return Shot(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)
+        return CapturedFrame(frame, index, path.stem, started, (time.perf_counter() - started) * 1e3)
 
     def close(self) -> None:
         pass
@@ -83,14 +83,14 @@ class Streets:
 
         self.title, self.live = "streets", live
         self._video = StreetVideo(height=size[1], width=size[0], seed=seed, fps=STREETS_FPS)
-        self.classes: tuple[str, ...] = self._video.task.classes
+        self.classes: tuple[str, ...] = self._video.label_space.classes
         self._index = -1
         self._started = 0.0
 
     def open(self) -> None:
         self._started = time.perf_counter()
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         self._index += 1
         if self.live:
             self._index = max(self._index, int((time.perf_counter() - self._started) * STREETS_FPS))
@@ -99,7 +99,7 @@ class Streets:
         frame, truth = self._video.render(self._index)
         done = time.perf_counter()
         # What a camera takes to expose isn't its frame's age either.
-        return Shot(frame, self._index, f"{self._index:06d}", done if self.live else started, (done - started) * 1e3, truth)
+        return CapturedFrame(frame, self._index, f"{self._index:06d}", done if self.live else started, (done - started) * 1e3, truth)
 
     def close(self) -> None:
         pass

@@ -11,7 +11,7 @@ Array = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shot:
+class CapturedFrame:
     """One grabbed frame.
 
     Attributes:
@@ -34,7 +34,7 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """The labels that one bundle gave, uint8 (1, h, w) at its own size."""
 
     bundle: int
@@ -49,5 +49,5 @@ class Answer:
 class Result:
     """A frame and the answers to it: one, or two in split view."""
 
-    shot: Shot
-    answers: tuple[Answer, ...]
+    shot: CapturedFrame
+    answers: tuple[Prediction, ...]

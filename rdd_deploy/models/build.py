@@ -9,7 +9,7 @@ import torch
 from rdd_deploy import console
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.config import Network
-from rdd_deploy.models.encoder import ODD
+from rdd_deploy.models.encoder import PROBE_SIZES
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import initialise
 from rdd_deploy.utils import faults
@@ -25,7 +25,7 @@ def build(network: Network, classes: int, role: str, sizes: Sequence[tuple[int, 
     _try_out(segmenter, sizes)
     source = initialise(segmenter)
     parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
-    console.say(f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}")
+    console.info(f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}")
     return segmenter, source
 
 
@@ -35,7 +35,7 @@ def _try_out(segmenter: Segmenter, sizes: Sequence[tuple[int, int]]) -> None:
         console.warn(
             f"encoder '{segmenter.network.encoder}' only takes frames of {fixed[0]}x{fixed[1]}: every frame is resized to that inside"
         )
-    for height, width in sizes or ODD:
+    for height, width in sizes or PROBE_SIZES:
         if not (problem := _problem_at(segmenter, (height, width))):
             continue
         raise RecipeError(
@@ -50,7 +50,7 @@ def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
         with torch.inference_mode():
             segmenter.eval()(torch.zeros(1, 3, *size, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        if told := faults.told(error):
-            raise told from error
+        if failure := faults.as_error(error):
+            raise failure from error
         return (str(error).splitlines() or [type(error).__name__])[0]
     return ""

@@ -17,7 +17,7 @@ from rdd_deploy.models.encoder_names import check_encoder
 from rdd_deploy.models.heads import resized
 
 
-class FrameSizes(NamedTuple):
+class InputSizePolicy(NamedTuple):
     """Which frame sizes an encoder takes: multiples of a number, or just one; and whether its maps are (N, H, W, C), as window transformers'."""
 
     multiple: int = 1
@@ -42,26 +42,26 @@ class FrameSizes(NamedTuple):
         return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
 
-ODD = ((73, 105), (361, 481))
+PROBE_SIZES = ((73, 105), (361, 481))
 """Frame sizes that no stride divides: a few windows of attention, and many."""
 
 
-def _fitting_encoder(network: Network) -> tuple[nn.Module, FrameSizes]:
+def _fitting_encoder(network: Network) -> tuple[nn.Module, InputSizePolicy]:
     """The encoder as it takes the most frame sizes: all; else multiples of its stride (HRNet, DLA, HaloNet); else only its own (CaiT)."""
     encoder = _encoder(network)
     last = _channels_last(encoder)
-    if _takes(encoder, *ODD):
-        return encoder, FrameSizes(channels_last=last)
+    if _accepts(encoder, *PROBE_SIZES):
+        return encoder, InputSizePolicy(channels_last=last)
     with suppress(RecipeError):  # vision transformers take any size if they are told so before they are built
         dynamic = _encoder(network, dynamic_img_size=True, dynamic_img_pad=True)
-        if _takes(dynamic, *ODD):
-            return dynamic, FrameSizes(channels_last=_channels_last(dynamic))
+        if _accepts(dynamic, *PROBE_SIZES):
+            return dynamic, InputSizePolicy(channels_last=_channels_last(dynamic))
     stride = max(encoder.feature_info.reduction())  # type: ignore[operator, union-attr]
     for multiple in (stride, 2 * stride, 4 * stride, 8 * stride):
-        if _takes(encoder, *((high * multiple, wide * multiple) for high, wide in ((2, 1), (1, 3), (5, 7)))):
-            return encoder, FrameSizes(multiple, channels_last=last)
+        if _accepts(encoder, *((high * multiple, wide * multiple) for high, wide in ((2, 1), (1, 3), (5, 7)))):
+            return encoder, InputSizePolicy(multiple, channels_last=last)
     config: Any = encoder.pretrained_cfg
-    return encoder, FrameSizes(fixed=tuple(config["input_size"][1:]), channels_last=last)
+    return encoder, InputSizePolicy(fixed=tuple(config["input_size"][1:]), channels_last=last)
 
 
 def _channels_last(encoder: nn.Module) -> bool:
@@ -69,7 +69,7 @@ def _channels_last(encoder: nn.Module) -> bool:
     return getattr(encoder, "output_fmt", "NCHW") == "NHWC"
 
 
-def _takes(encoder: Any, *sizes: tuple[int, int]) -> bool:
+def _accepts(encoder: Any, *sizes: tuple[int, int]) -> bool:
     """Whether the encoder makes, of frames of these sizes, maps of as many channels as it says."""
     training = encoder.training
     axis = -1 if _channels_last(encoder) else 1

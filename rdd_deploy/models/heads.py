@@ -19,7 +19,7 @@ def resized(x: Tensor, size: Sequence[int] | torch.Size) -> Tensor:
     return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
-class Shape:
+class FeatureInfo:
     """What a head may know of its encoder: channels and stride of each feature map, finest first."""
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
@@ -36,7 +36,7 @@ class LRASPP(nn.Module):
     A gated projection of the last features plus a 1x1 classifier on stride-8 features.
     """
 
-    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+    def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
         # Where dilation brings the last features to stride 8, the detail still comes from an earlier stage.
         self.low = min(shape.at_most(8), len(shape.strides) - 2)
@@ -58,7 +58,7 @@ class LRASPP(nn.Module):
 class DeepLabV3(nn.Module):
     """ASPP on the last features (Chen et al., 2017), from segmentation-models-pytorch."""
 
-    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+    def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.decoder = DeepLabV3Decoder(shape.channels[-1], channels, (12, 24, 36), aspp_separable=False, aspp_dropout=dropout)
         self.classify = nn.Conv2d(channels, classes, 1)
@@ -73,7 +73,7 @@ class DeepLabV3Plus(nn.Module):
     Its own forward multiplies sizes by four, which fails for frames such as 360x480; here the features decide the size.
     """
 
-    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+    def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.low = shape.at_most(4)
         encoder_channels = [0, 0, shape.channels[self.low], 0, 0, shape.channels[-1]]
@@ -90,7 +90,7 @@ class DeepLabV3Plus(nn.Module):
 class PSPNet(nn.Module):
     """Pyramid pooling of the last features (Zhao et al., CVPR 2017), from segmentation-models-pytorch."""
 
-    def __init__(self, shape: Shape, channels: int, classes: int, dropout: float) -> None:
+    def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
         # Pooling to 1x1 leaves BatchNorm one value a channel: a batch of one crop couldn't train there, so that cell goes without.
         self.decoder = PSPDecoder([shape.channels[-1]], out_channels=channels, dropout=dropout)

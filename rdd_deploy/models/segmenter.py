@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder import _fitting_encoder
-from rdd_deploy.models.heads import FCN, HEADS, Shape, resized
+from rdd_deploy.models.heads import FCN, HEADS, FeatureInfo, resized
 from rdd_deploy.models.surgery import drop_squeeze_excite, swap_activations
 
 
@@ -44,7 +44,7 @@ class Segmenter(nn.Module):
             drop_squeeze_excite(self.encoder)
         if network.activation == "relu6":
             swap_activations(self.encoder)
-        shape = Shape(encoder.feature_info.channels(), encoder.feature_info.reduction())
+        shape = FeatureInfo(encoder.feature_info.channels(), encoder.feature_info.reduction())
         self.head = HEADS[network.head](shape, network.channels, classes, network.dropout)
         self.auxiliary = FCN(shape.channels[-2], classes, network.dropout) if network.auxiliary else None
         config = encoder.pretrained_cfg

@@ -19,7 +19,7 @@ from rdd_deploy.preprocess import resize_frame, resize_labels
 
 
 @dataclass(frozen=True)
-class Views:
+class TestTimeAugmentation:
     """Which views of a frame a teacher is averaged over.
 
     Args:
@@ -37,7 +37,9 @@ class Views:
         return len(self.scales) == 1 and not self.flip
 
 
-def averaged(segmenter: Segmenter, frames: Tensor, views: Views, grid: tuple[int, int], precision: torch.dtype | None = None) -> Output:
+def tta_logits(
+    segmenter: Segmenter, frames: Tensor, views: TestTimeAugmentation, grid: tuple[int, int], precision: torch.dtype | None = None
+) -> Output:
     """Logits of whole frames on a grid; over several views, the log of their mean probability.
 
     Args:
@@ -64,20 +66,22 @@ def averaged(segmenter: Segmenter, frames: Tensor, views: Views, grid: tuple[int
     return Output(primary, auxiliary)
 
 
-def averaged_predictor(segmenter: Segmenter, views: Views, device: torch.device | str, precision: torch.dtype | None = None) -> Predict:
+def tta_predictor(
+    segmenter: Segmenter, views: TestTimeAugmentation, device: torch.device | str, precision: torch.dtype | None = None
+) -> Predict:
     """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches."""
     grid = _grid(views)
 
     def predict(frames: list[Frame]) -> list[Labels]:
         with torch.inference_mode():
-            logits = averaged(segmenter, _stack(frames, views.size).to(device), views, grid, precision).primary
+            logits = tta_logits(segmenter, _stack(frames, views.size).to(device), views, grid, precision).primary
             labels = resized(logits, views.size).argmax(1).to(torch.uint8).cpu().numpy()
         return [resize_labels(one, frame.shape[:2]) for one, frame in zip(labels, frames, strict=True)]
 
     return predict
 
 
-def _grid(views: Views) -> tuple[int, int]:
+def _grid(views: TestTimeAugmentation) -> tuple[int, int]:
     """The cache's resolution: stride 2 of the teacher's frame where finer views are averaged in, else stride 4, the heads' own."""
     stride = 2 if max(views.scales) > 1 else 4
     return math.ceil(views.size[0] / stride), math.ceil(views.size[1] / stride)
@@ -87,6 +91,6 @@ def _stack(frames: list[Frame], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack([resize_frame(frame, size) for frame in frames])).permute(0, 3, 1, 2).contiguous()
 
 
-def describe(views: Views) -> dict[str, Any]:
+def describe(views: TestTimeAugmentation) -> dict[str, Any]:
     """The views as JSON values, for the run's summary."""
     return {"height": views.size[0], "width": views.size[1], "scales": list(views.scales), "flip": views.flip}

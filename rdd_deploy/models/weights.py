@@ -41,7 +41,7 @@ def initialise(segmenter: Segmenter) -> str:
         Where they came from, for the log and the run's summary.
 
     Raises:
-        WeightsError: they can't be had, or don't fit the encoder.
+        WeightsError: they aren't available, or don't fit the encoder.
     """
     network = segmenter.network
     if network.weights == "none":
@@ -180,7 +180,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def save_segmenter(path: Path, segmenter: Segmenter, facts: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
+def save_segmenter(path: Path, segmenter: Segmenter, metadata: dict[str, Any], state: dict[str, Tensor] | None = None) -> None:
     """Write a segmenter with what is needed to build it again (network, class names, …) in the file's metadata.
 
     Args:
@@ -189,7 +189,7 @@ def save_segmenter(path: Path, segmenter: Segmenter, facts: dict[str, Any], stat
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in (state or segmenter.state_dict()).items()}
     network = segmenter.network.model_dump(mode="json")
-    metadata = {"format": "rdd_deploy.segmenter.1", "network": json.dumps(network), "facts": json.dumps(facts)}
+    metadata = {"format": "rdd_deploy.segmenter.1", "network": json.dumps(network), "facts": json.dumps(metadata)}
     files.write_bytes(path, _header_sorted(safetensors.torch.save(tensors, metadata)))
 
 
@@ -205,14 +205,14 @@ class Checkpoint(NamedTuple):
     """A loaded checkpoint: the segmenter in eval mode, its facts, and the hash of exactly the bytes that it was loaded from."""
 
     segmenter: Segmenter
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     sha256: str
 
 
 def load_segmenter(path: Path, classes: list[str] | None = None) -> tuple[Segmenter, dict[str, Any]]:
     """Build the segmenter that a checkpoint describes and load it; see ``load_checkpoint``."""
     loaded = load_checkpoint(path, classes)
-    return loaded.segmenter, loaded.facts
+    return loaded.segmenter, loaded.metadata
 
 
 def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
@@ -234,7 +234,7 @@ def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
             raise WeightsError(
                 f"{path} isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by distill or train"
             )
-        network, facts = Network.model_validate_json(metadata["network"]), json.loads(metadata["facts"])
+        network, metadata = Network.model_validate_json(metadata["network"]), json.loads(metadata["facts"])
         tensors = safetensors.torch.load(content)
     except (RddError, MemoryError):
         raise
@@ -243,7 +243,7 @@ def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
     except Exception as error:  # damaged header, truncated file, invalid JSON
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path} can't be read: {why}; the file is damaged, train or copy it again") from error
-    own = _checked_facts(facts, path)
+    own = _checked_metadata(metadata, path)
     if classes is not None and own != list(classes):
         raise WeightsError(
             f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})"
@@ -262,7 +262,7 @@ def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
             "the file was edited"
         )
     check_finite(tensors, str(path))
-    return Checkpoint(segmenter.eval(), facts, hashlib.sha256(content).hexdigest())
+    return Checkpoint(segmenter.eval(), metadata, hashlib.sha256(content).hexdigest())
 
 
 def _metadata(content: bytes) -> dict[str, str]:
@@ -275,22 +275,22 @@ def _metadata(content: bytes) -> dict[str, str]:
     return metadata
 
 
-def _checked_facts(facts: Any, path: Path) -> list[str]:
+def _checked_metadata(metadata: Any, path: Path) -> list[str]:
     """The class names of a checkpoint's facts, after all of the facts that something is built from were looked at."""
-    own = facts.get("classes") if isinstance(facts, dict) else None
+    own = metadata.get("classes") if isinstance(metadata, dict) else None
     if not own:
         raise WeightsError(f"{path} doesn't say which classes it was trained on; expected a checkpoint written by distill or train")
     if not _are(own, str) or not 2 <= len(own) <= 255 or any(name.encode(errors="replace").decode() != name for name in own):
-        raise _other_facts(path, "classes", own, "2 to 255 names")
-    palette, size = facts.get("palette"), facts.get("size")
-    if "palette" in facts and not (
+        raise _other_metadata(path, "classes", own, "2 to 255 names")
+    palette, size = metadata.get("palette"), metadata.get("size")
+    if "palette" in metadata and not (
         isinstance(palette, list)
         and len(palette) == len(own)
         and all(_are(colour, int, 3) and _within(colour, 0, 255) for colour in palette)
     ):
-        raise _other_facts(path, "palette", palette, f"{len(own)} colours of three numbers from 0 to 255")
-    if "size" in facts and not (_are(size, int, 2) and _within(size, 1, LARGEST)):
-        raise _other_facts(path, "size", size, f"[height, width] of at most {LARGEST}")
+        raise _other_metadata(path, "palette", palette, f"{len(own)} colours of three numbers from 0 to 255")
+    if "size" in metadata and not (_are(size, int, 2) and _within(size, 1, LARGEST)):
+        raise _other_metadata(path, "size", size, f"[height, width] of at most {LARGEST}")
     return list(own)
 
 
@@ -302,6 +302,6 @@ def _within(values: list[int], least: int, most: int) -> bool:
     return all(least <= value <= most for value in values)
 
 
-def _other_facts(path: Path, key: str, got: Any, expected: str) -> WeightsError:
+def _other_metadata(path: Path, key: str, got: Any, expected: str) -> WeightsError:
     shown = repr(got) if len(repr(got)) <= 60 else repr(got)[:57] + "..."
     return WeightsError(f"{path} says of itself {key} = {shown}; expected {expected}: the file was edited, train or copy it again")

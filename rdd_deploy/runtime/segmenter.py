@@ -75,7 +75,7 @@ class Segmenter:
 
         Raises:
             BundleError: the bundle is missing, incomplete, edited, or doesn't keep its manifest's promises.
-            DeviceError: device, provider, precision or ``parallel`` can't be had.
+            DeviceError: device, provider, precision or ``parallel`` isn't available.
             MissingPackageError: the backend's package isn't installed.
         """
         check_threads(threads)
@@ -126,18 +126,18 @@ class Segmenter:
         frame = resize_frame(frame, self.input_size)
         return np.ascontiguousarray(frame)[np.newaxis]
 
-    def infer(self, blob: Array) -> Array:
+    def infer(self, network_input: Array) -> Array:
         """uint8 (1, h, w, 3) from ``prepare`` -> labels uint8 (1, h, w), class ids only.
 
         Raises:
             BundleError: the model misbehaves, was closed, or was loaded by the process that this one was forked from.
             SourceError: the input is of another shape or type.
         """
-        if blob.shape != (1, *self.input_size, 3) or blob.dtype != np.uint8:
+        if network_input.shape != (1, *self.input_size, 3) or network_input.dtype != np.uint8:
             raise SourceError(
-                f"got {blob.dtype}{list(blob.shape)}, expected uint8{[1, *self.input_size, 3]}; let `prepare` make it of a frame"
+                f"got {network_input.dtype}{list(network_input.shape)}, expected uint8{[1, *self.input_size, 3]}; let `prepare` make it of a frame"
             )
-        labels = self._run(blob)
+        labels = self._run(network_input)
         if labels.dtype != np.uint8 or labels.shape != (1, *self.input_size):
             raise BundleError(
                 f"the model of '{self.manifest.name}' gave {labels.dtype}{list(labels.shape)}, expected uint8{[1, *self.input_size]}; "
@@ -152,7 +152,7 @@ class Segmenter:
         self._watch(labels, highest)
         return labels
 
-    def _run(self, blob: Array) -> Array:
+    def _run(self, network_input: Array) -> Array:
         """The backend's answer; the backend stays as long as somebody is in here."""
         ticket = object()
         try:
@@ -161,7 +161,7 @@ class Segmenter:
                     raise BundleError(f"the bundle '{self.manifest.name}' was {self._gone}")
                 backend = self._backend
                 self._inside[ticket] = threading.get_ident()
-            return backend.infer(blob)
+            return backend.infer(network_input)
         finally:
             with self._changed:
                 self._inside.pop(ticket, None)

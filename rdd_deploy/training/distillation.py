@@ -18,12 +18,12 @@ from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training import session, visualize
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, seed_everything
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
-from rdd_deploy.training.session import check_early, facts_of, open_run, sizes, summary
-from rdd_deploy.training.state import Loss, Story
+from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
+from rdd_deploy.training.state import Loss, Method
 from rdd_deploy.training.teacher import (
     NamedTeacher,
     Teacher,
@@ -37,7 +37,7 @@ from rdd_deploy.training.teacher import (
 
 
 def distill_recipe(
-    recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: Prepared | None = None
+    recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
 ) -> RunFolder:
     """Distil ``recipe.student`` from ``recipe.teacher``.
 
@@ -53,19 +53,19 @@ def distill_recipe(
     assert recipe.student is not None
     fabric = make_fabric(recipe.train)
     fabric.launch()
-    data = data or Prepared(recipe)
+    data = data or TrainingData(recipe)
     seed_everything(recipe.train.seed)
     # Before the teacher: its training may take hours, and the student's weights may be missing.
-    student, weights_source = build(recipe.student, len(data.validation.task), "student", sizes(recipe))
+    student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data, fabric)
         teacher = _teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
-        console.say(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
         measured = _measure_teacher(recipe, teacher, data, fabric)
-        story = Story(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
-        facts = facts_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
-        result = fit(recipe, student, data.frames, data.validation, story, folder, folder.student, facts, fabric, resume)
+        method = Method(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
+        metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
+        result = fit(recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume)
         if fabric.is_global_zero:
             folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
     return folder
@@ -120,7 +120,7 @@ def _columns(names: list[str]) -> list[str]:
     return columns
 
 
-def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: Prepared) -> Any:
+def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData) -> Any:
     """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages."""
     split, size = data.validation, recipe.data.size
     indices = (0, len(split) // 2)
@@ -133,13 +133,15 @@ def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, dat
 
 
 def dry_run(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> None:
-    def check_teacher(data: Prepared | None) -> None:
+    def check_teacher(data: TrainingData | None) -> None:
         named = _named_teacher(recipe, source, folder.path.parent)
         assert recipe.teacher is not None
         if _usable(named):
             if data:
                 _load_teacher(recipe, named.checkpoint, data)
         elif named.recipe is not None and named.recipe.network is not None:
-            build(named.recipe.network, len(data.validation.task) if data else 2, "teacher, to be trained first", sizes(named.recipe))
+            build(
+                named.recipe.network, len(data.validation.label_space) if data else 2, "teacher, to be trained first", sizes(named.recipe)
+            )
 
     session.dry_run(recipe, folder, resume, check_teacher)

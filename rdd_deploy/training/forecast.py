@@ -10,7 +10,7 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training.fabric import make_fabric
-from rdd_deploy.training.state import Loss, Story, Trainee
+from rdd_deploy.training.state import Loss, Method, TrainState
 
 BESIDE = 1.2
 """Validation, pictures, checkpoints and the export, as a factor of the training itself."""
@@ -33,14 +33,14 @@ def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
     network = recipe.network or recipe.student
     assert network is not None
     with torch.random.fork_rng():
-        trainee = Trainee(Segmenter(network, classes).train(), recipe.train, make_fabric(recipe.train))
-        images = torch.zeros(recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=trainee.fabric.device)
+        train_state = TrainState(Segmenter(network, classes).train(), recipe.train, make_fabric(recipe.train))
+        images = torch.zeros(recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=train_state.fabric.device)
         batch = Batch(images, *(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
-        story = Story(lambda output, *_: Loss(output.primary.float().mean(), {}), lambda _: "", None)
+        method = Method(lambda output, *_: Loss(output.primary.float().mean(), {}), lambda _: "", None)
         seconds = []
         for _ in range(4):
             began = time.perf_counter()
-            float(trainee.update(batch, story, 0.0)[0][0])  # waits for a GPU
+            float(train_state.update(batch, method, 0.0)[0][0])  # waits for a GPU
             seconds.append(time.perf_counter() - began)
     return min(seconds[1:])
 

@@ -21,7 +21,7 @@ NOTE_EVERY = 10
 """Steps between updates of the losses beside the progress bar."""
 
 
-class Logbook:
+class TrainLogger:
     """Rows by epoch. ``rows`` is part of the resumable state, so a resumed run's CSV has no gap and no double line.
 
     Args:
@@ -42,7 +42,7 @@ class Logbook:
         self._bar = console.progress("training", steps, start=start, enabled=enabled)
         self._miou = ""
 
-    def __enter__(self) -> Logbook:
+    def __enter__(self) -> TrainLogger:
         self._bar.__enter__()
         return self
 
@@ -102,7 +102,7 @@ class Logbook:
         losses = "  ".join(f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_"))
         miou = f"  mIoU {row['miou_pct']:.2f} %" if row.get("miou_pct") is not None else ""
         if self._bar.silent or miou:
-            console.say(f"epoch {row['epoch']}/{self.epochs}  {stage}  {losses}  {row['seconds']:.0f} s{miou}")
+            console.info(f"epoch {row['epoch']}/{self.epochs}  {stage}  {losses}  {row['seconds']:.0f} s{miou}")
 
 
 @contextmanager

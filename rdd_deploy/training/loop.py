@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Batch, Crops, Frames, LoadingError, StepSampler, batches, training_loader
+from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, LoadingError, ResumableBatchSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DiskError, DivergedError, RddError
 from rdd_deploy.metrics import evaluate_split
@@ -23,10 +23,10 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training.fabric import is_emulated
-from rdd_deploy.training.logger import Logbook
+from rdd_deploy.training.logger import TrainLogger
 from rdd_deploy.training.resume import ORIGIN, read_state
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.training.state import Story, Trainee, learning_rate_factor
+from rdd_deploy.training.state import Method, TrainState, learning_rate_factor
 from rdd_deploy.utils import files
 from rdd_deploy.utils.signals import StopRequest
 
@@ -40,10 +40,10 @@ class Interrupted(RddError):
 
 
 def fit(
-    recipe: Recipe, segmenter: Segmenter, frames: Frames, validation: Split, story: Story, folder: RunFolder, weights: Path, facts: dict[str, Any],
+    recipe: Recipe, segmenter: Segmenter, frames: FrameCache, validation: Split, method: Method, folder: RunFolder, weights: Path, metadata: dict[str, Any],
     fabric: Fabric, resume: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train ``segmenter`` in place by ``story``; the best on validation goes to ``weights``.
+    """Train ``segmenter`` in place by ``method``; the best on validation goes to ``weights``.
 
     Args:
         facts: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the state's, too.
@@ -57,79 +57,79 @@ def fit(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
     train = recipe.train
-    trainee = Trainee(segmenter, train, fabric)
-    origin = {key: facts[key] for key in ORIGIN if key in facts}
-    resumed = read_state(folder, trainee, origin, len(frames)) if resume and folder.state.is_file() else None
+    train_state = TrainState(segmenter, train, fabric)
+    origin = {key: metadata[key] for key in ORIGIN if key in metadata}
+    resumed = read_state(folder, train_state, origin, len(frames)) if resume and folder.state.is_file() else None
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
-    sampler = StepSampler(**order, start=trainee.step, rank=fabric.global_rank, ranks=fabric.world_size)
-    crops = Crops(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
+    sampler = ResumableBatchSampler(**order, start=train_state.step, rank=fabric.global_rank, ranks=fabric.world_size)
+    crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
     loader = fabric.setup_dataloaders(
         training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda"), use_distributed_sampler=False
     )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
     rows = resumed.rows if resumed else []
-    with Logbook(folder, train.epochs, total, rows, trainee.step, fabric.is_global_zero) as book, StopRequest() as stop:
+    with TrainLogger(folder, train.epochs, total, rows, train_state.step, fabric.is_global_zero) as book, StopRequest() as stop:
         if resumed:
             book.restore(resumed.sums)
         segmenter.train()
         since, pending = time.perf_counter(), None
-        for batch in _until_lost(batches(loader), lambda: _save(trainee, folder, book, fabric, origin), trainee):
-            progress = trainee.step / total
-            signs, terms = trainee.update(batch, story, progress)
+        for batch in _until_lost(batches(loader), lambda: _save(train_state, folder, book, fabric, origin), train_state):
+            progress = train_state.step / total
+            signs, terms = train_state.update(batch, method, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
-            _check_finite(pending, frames.split, trainee.kept)
+            _check_finite(pending, frames.split, train_state.kept)
             pending = (signs, batch.indices)
-            book.step(story.stage(progress), terms, len(batch.images))
-            epoch, inside = divmod(trainee.step, per_epoch)
+            book.step(method.stage(progress), terms, len(batch.images))
+            epoch, inside = divmod(train_state.step, per_epoch)
             if inside == 0:
-                _check_finite(pending, frames.split, trainee.kept)
-                trainee.seconds += time.perf_counter() - since
+                _check_finite(pending, frames.split, train_state.kept)
+                train_state.seconds += time.perf_counter() - since
                 last = epoch == train.epochs
                 measured = None
                 if epoch % recipe.evaluation.every == 0 or last:
-                    measured = _measure(recipe, trainee, validation)
-                    _keep_best(trainee, measured, folder, weights, facts, epoch)
+                    measured = _measure(recipe, train_state, validation)
+                    _keep_best(train_state, measured, folder, weights, metadata, epoch)
                 if fabric.is_global_zero:
                     _check_there(folder)
-                if story.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
-                    story.picture(folder.pictures / f"epoch_{epoch:03d}.png", trainee.evaluated.eval())
+                if method.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
+                    method.picture(folder.pictures / f"epoch_{epoch:03d}.png", train_state.evaluated.eval())
                 segmenter.train()
                 book.epoch(
                     epoch,
-                    story.stage(progress),
-                    trainee.lrs[0] * learning_rate_factor(progress, train.warmup, train.power),
+                    method.stage(progress),
+                    train_state.lrs[0] * learning_rate_factor(progress, train.warmup, train.power),
                     measured,
-                    trainee.seconds,
+                    train_state.seconds,
                 )
                 since = time.perf_counter()
-            stopping = _agreed(stop.number, trainee.step, inside == 0, fabric)
+            stopping = _agreed(stop.number, train_state.step, inside == 0, fabric)
             if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
-                _check_finite(pending, frames.split, trainee.kept)
-                trainee.seconds += time.perf_counter() - since
+                _check_finite(pending, frames.split, train_state.kept)
+                train_state.seconds += time.perf_counter() - since
                 since = time.perf_counter()
-                _save(trainee, folder, book, fabric, origin)
+                _save(train_state, folder, book, fabric, origin)
             if stopping:
                 raise Interrupted(
-                    f"interrupted at step {trainee.step} of {total}; the state is saved, go on with the same command and --resume",
+                    f"interrupted at step {train_state.step} of {total}; the state is saved, go on with the same command and --resume",
                     stopping,
                 )
-    return {"best": {"epoch": trainee.best_epoch, "miou_pct": trainee.best}, "last": measured or _measure(recipe, trainee, validation), "epochs": train.epochs, "steps": total,
-            "train_seconds": round(trainee.seconds, 1), "precision": str(fabric._precision.precision),
+    return {"best": {"epoch": train_state.best_epoch, "miou_pct": train_state.best}, "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
+            "train_seconds": round(train_state.seconds, 1), "precision": str(fabric._precision.precision),
             "emulated": is_emulated(str(fabric._precision.precision), fabric.device.type)}  # fmt: skip
 
 
-def _until_lost(loading: Iterator[Batch], save: Callable[[], None], trainee: Trainee) -> Iterator[Batch]:
+def _until_lost(loading: Iterator[Batch], save: Callable[[], None], train_state: TrainState) -> Iterator[Batch]:
     """The batches; where one can't be loaded, the state that was reached is saved first. Of several processes the others couldn't save theirs."""
-    begun = trainee.step
+    begun = train_state.step
     try:
         yield from loading
     except LoadingError as error:
-        if trainee.step == begun or trainee.fabric.world_size > 1:
+        if train_state.step == begun or train_state.fabric.world_size > 1:
             raise
         save()
-        raise LoadingError(f"{error}. The state at step {trainee.step} is saved: go on with the same command and --resume") from error
+        raise LoadingError(f"{error}. The state at step {train_state.step} is saved: go on with the same command and --resume") from error
 
 
 def _check_there(folder: RunFolder) -> None:
@@ -141,9 +141,9 @@ def _check_there(folder: RunFolder) -> None:
         )
 
 
-def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, origin: dict[str, str]) -> None:
-    _check_weights(trainee.segmenter, trainee.kept)
-    state = trainee.state()
+def _save(train_state: TrainState, folder: RunFolder, book: TrainLogger, fabric: Fabric, origin: dict[str, str]) -> None:
+    _check_weights(train_state.segmenter, train_state.kept)
+    state = train_state.state()
     if fabric.is_global_zero:
         _check_there(folder)
         buffer = io.BytesIO()
@@ -152,11 +152,11 @@ def _save(trainee: Trainee, folder: RunFolder, book: Logbook, fabric: Fabric, or
     fabric.barrier()
 
 
-def _measure(recipe: Recipe, trainee: Trainee, validation: Split) -> dict[str, Any]:
+def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict[str, Any]:
     """mIoU on validation; DivergedError where the weights aren't finite."""
-    network = trainee.evaluated.eval()
-    _check_weights(network, trainee.kept)
-    predict = torch_predictor(network, recipe.data.size, trainee.fabric.device, str(trainee.fabric._precision.precision))
+    network = train_state.evaluated.eval()
+    _check_weights(network, train_state.kept)
+    predict = torch_predictor(network, recipe.data.size, train_state.fabric.device, str(train_state.fabric._precision.precision))
     return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
 
 
@@ -166,14 +166,16 @@ def _check_weights(network: Segmenter, kept: str) -> None:
         raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
 
 
-def _keep_best(trainee: Trainee, measured: dict[str, Any], folder: RunFolder, weights: Path, facts: dict[str, Any], epoch: int) -> None:
+def _keep_best(
+    train_state: TrainState, measured: dict[str, Any], folder: RunFolder, weights: Path, metadata: dict[str, Any], epoch: int
+) -> None:
     """Save the network where it is the best so far."""
     miou = float(measured["miou_pct"] or 0.0)
-    if miou > trainee.best:
-        trainee.best, trainee.best_epoch = miou, epoch
-        if trainee.fabric.is_global_zero:
+    if miou > train_state.best:
+        train_state.best, train_state.best_epoch = miou, epoch
+        if train_state.fabric.is_global_zero:
             _check_there(folder)
-            save_segmenter(weights, trainee.evaluated, facts | {"epoch": epoch, "miou_pct": miou})
+            save_segmenter(weights, train_state.evaluated, metadata | {"epoch": epoch, "miou_pct": miou})
 
 
 def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split, kept: str) -> None:

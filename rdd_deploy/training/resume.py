@@ -16,7 +16,7 @@ from rdd_deploy.models.tensors import load_archive, senseless
 from rdd_deploy.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from rdd_deploy.training.state import Trainee
+    from rdd_deploy.training.state import TrainState
 
 
 ORIGIN = {
@@ -40,7 +40,7 @@ class Resumed(NamedTuple):
     sums: dict[str, Any]
 
 
-def read_state(folder: RunFolder, trainee: Trainee, origin: dict[str, str], frames: int) -> Resumed:
+def read_state(folder: RunFolder, train_state: TrainState, origin: dict[str, str], frames: int) -> Resumed:
     """Set the trainee to where its state was taken; nothing of it is changed before all of the state was looked at.
 
     Args:
@@ -49,67 +49,67 @@ def read_state(folder: RunFolder, trainee: Trainee, origin: dict[str, str], fram
     Raises:
         ResumeError: damaged, of another network, not finite, or begun from other facts than ``origin``.
     """
-    state = _loaded(folder, trainee)
+    state = _loaded(folder, train_state)
     try:
-        problem = _problem(state, trainee, frames)
+        problem = _problem(state, train_state, frames)
         if not problem:
-            trainee.restore(state)
+            train_state.restore(state)
     except Exception as error:  # what a changed type leads to is of many kinds
-        raise ResumeError(f"can't resume from {folder.state}: {OTHER}; start anew without --resume") from error
+        raise ResumeError(f"can't resume from {folder.state}: {OTHER}; start again without --resume") from error
     if problem:
-        raise ResumeError(f"can't resume from {folder.state}: {problem}; start anew without --resume")
+        raise ResumeError(f"can't resume from {folder.state}: {problem}; start again without --resume")
     before = state.get("origin")
     if before is None:
         # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
         console.warn(f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the same")
     elif changed := [what for key, what in ORIGIN.items() if before.get(key) != origin.get(key)]:
         raise ResumeError(
-            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start anew without --resume"
+            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start again without --resume"
         )
     return Resumed(state["rows"], state["sums"])
 
 
-def _loaded(folder: RunFolder, trainee: Trainee) -> Any:
+def _loaded(folder: RunFolder, train_state: TrainState) -> Any:
     try:
         content = folder.state.read_bytes()
         if not zipfile.is_zipfile(io.BytesIO(content)):
             raise ValueError("it is no archive")
-        return load_archive(content, trainee.fabric.device)
+        return load_archive(content, train_state.fabric.device)
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
         why = (error.strerror if isinstance(error, OSError) else "") or "the file is damaged, or wasn't written by distill or train"
-        raise ResumeError(f"can't resume from {folder.state}: {why}; put a whole one there, or start anew without --resume") from error
+        raise ResumeError(f"can't resume from {folder.state}: {why}; put a whole one there, or start again without --resume") from error
 
 
-def _problem(state: Any, trainee: Trainee, frames: int) -> str:
+def _problem(state: Any, train_state: TrainState, frames: int) -> str:
     """What is wrong with a state; empty where nothing is."""
-    now = trainee.state(alone=True)
+    now = train_state.state(alone=True)
     if not isinstance(state, dict) or set(now) - set(state) or state["format"] != now["format"]:
         return OTHER
     average, model = state["average"], state["model"]
-    train = trainee.config
+    train = train_state.config
     if state["step"] and not state["optimizer"]["state"] and (train.optimizer == "adamw" or train.momentum):
         return "the optimizer's averages are missing"
-    if not _alike(model, now["model"]) or not _alike(average, now["average"]) or not _fits(state["optimizer"], trainee):
+    if not _alike(model, now["model"]) or not _alike(average, now["average"]) or not _fits(state["optimizer"], train_state):
         return OTHER
     if broken := [name for part in (model, average, *state["optimizer"]["state"].values()) for name in senseless(part)]:
         return f"it holds values that are NaN or infinite, or a negative variance ({broken[0]})"
-    ranks = trainee.fabric.world_size
+    ranks = train_state.fabric.world_size
     for key in ("rng", "rng_cuda"):
         if (
             not isinstance(state[key], list)
             or len(state[key]) != (ranks if now[key] else 0)
             or not all(_is_like(one, now[key][0]) for one in state[key])
         ):
-            return f"it isn't the state of {ranks} process{'es' if ranks > 1 else ''} on {trainee.fabric.device.type}"
+            return f"it isn't the state of {ranks} process{'es' if ranks > 1 else ''} on {train_state.fabric.device.type}"
     if set(state["precision"]) != set(now["precision"]):
         return "it was trained in another precision"
-    return _problem_of_progress(state, trainee, frames)
+    return _problem_of_progress(state, train_state, frames)
 
 
-def _problem_of_progress(state: dict[str, Any], trainee: Trainee, frames: int) -> str:
-    train = trainee.config
+def _problem_of_progress(state: dict[str, Any], train_state: TrainState, frames: int) -> str:
+    train = train_state.config
     per_epoch = frames // min(train.batch, frames)
     for key, kind, least, most in (
         ("step", int, 0, train.epochs * per_epoch), ("best_epoch", int, 0, train.epochs), ("best", float, -1, 100), ("seconds", float, 0, math.inf),
@@ -140,12 +140,12 @@ def _alike(one: Any, other: Mapping[str, Tensor]) -> bool:
     return isinstance(one, dict) and set(one) == set(other) and all(_is_like(value, other[name]) for name, value in one.items())
 
 
-def _fits(state: dict[str, Any], trainee: Trainee) -> bool:
+def _fits(state: dict[str, Any], train_state: TrainState) -> bool:
     """Whether an optimizer's state belongs to the trainee's parameters and, but for the learning rates of the step, to its options."""
-    now = trainee.optimizer.state_dict()
+    now = train_state.optimizer.state_dict()
     options = [[{key: value for key, value in group.items() if key != "lr"} for group in one["param_groups"]] for one in (state, now)]
-    parameters = [parameter for group in trainee.optimizer.param_groups for parameter in group["params"]]
-    adam = trainee.config.optimizer == "adamw"
+    parameters = [parameter for group in train_state.optimizer.param_groups for parameter in group["params"]]
+    adam = train_state.config.optimizer == "adamw"
     names = {"step", "exp_avg", "exp_avg_sq"} if adam else {"momentum_buffer"}
 
     def belongs(index: Any, entry: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Recipe, with_whole_paths
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.utils import files, launchers
@@ -44,7 +44,7 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
         and (changed := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
     ):
         raise RddError(
-            f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start anew without --resume"
+            f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start again without --resume"
         )
 
 
@@ -78,7 +78,7 @@ def _opened(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
     if resume and folder.state.is_file():
         return folder
     if resume:
-        console.say(f"nothing to resume: {folder.path} holds no state; starting anew")
+        console.info(f"nothing to resume: {folder.path} holds no state; starting from the beginning")
     if process_rank() == 0:
         _set_aside(folder)
         folder.write_recipe(recipe.model_copy(update={"name": name}))
@@ -103,7 +103,7 @@ def _set_aside(folder: RunFolder) -> None:
         raise DiskError(
             f"can't move {folder.path} aside: {error.strerror or error}; choose another folder with --output or --name"
         ) from error
-    console.say(f"an earlier run was in {folder.path}; it is now {aside}")
+    console.info(f"an earlier run was in {folder.path}; it is now {aside}")
 
 
 def _changed(before: Any, after: Any, path: str = "") -> list[str]:
@@ -117,7 +117,7 @@ def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
     return recipe.data.size, recipe.augment.crop
 
 
-def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[Prepared | None], Any] | None = None) -> None:
+def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[TrainingData | None], Any] | None = None) -> None:
     """Print the resolved recipe; check device, data, network with its weights, and the teacher; tell all that is wrong together.
 
     Args:
@@ -125,39 +125,39 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
     """
     network = recipe.network or recipe.student
     assert network is not None
-    data: Prepared | None = None
+    data: TrainingData | None = None
     problems = Problems()
     with problems.collected():
         check_early(recipe, folder, resume)
-    console.say(*files.yaml_text(recipe.model_dump(mode="json", exclude_none=True)).splitlines())
+    console.info(*files.yaml_text(recipe.model_dump(mode="json", exclude_none=True)).splitlines())
     with problems.collected():
         make_fabric(recipe.train)
     with problems.collected():
-        data = Prepared(recipe)
+        data = TrainingData(recipe)
     with problems.collected():
-        build(network, len(data.validation.task) if data else 2, "teacher" if recipe.network else "student", sizes(recipe))
+        build(network, len(data.validation.label_space) if data else 2, "teacher" if recipe.network else "student", sizes(recipe))
     if teacher:
         with problems.collected():
             teacher(data)
-    problems.tell()
-    console.say("dry run: recipe, data and weights are fine; nothing was trained")
+    problems.raise_all()
+    console.info("dry run: recipe, data and weights are fine; nothing was trained")
 
 
-def facts_of(recipe: Recipe, data: Prepared, source: str) -> dict[str, Any]:
+def metadata_of(recipe: Recipe, data: TrainingData, source: str) -> dict[str, Any]:
     """What a checkpoint's metadata says of its network beside its architecture."""
-    task = data.validation.task
+    label_space = data.validation.label_space
     return {
-        "classes": list(task.classes), "palette": [list(colour) for colour in task.palette], "size": list(recipe.data.size),
+        "classes": list(label_space.classes), "palette": [list(colour) for colour in label_space.palette], "size": list(recipe.data.size),
         "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
         "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
     }  # fmt: skip
 
 
-def summary(recipe: Recipe, data: Prepared, network: Segmenter, result: dict[str, Any], kind: str, source: str) -> dict[str, Any]:
+def summary(recipe: Recipe, data: TrainingData, network: Segmenter, result: dict[str, Any], kind: str, source: str) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     split = recipe.evaluation.split
     return {
         "schema_version": 1, "kind": kind, "recipe": recipe.name,
-        "protocol": protocol(recipe.data.name, split, len(data.validation), recipe.data.size, len(data.validation.task)),
+        "protocol": protocol(recipe.data.name, split, len(data.validation), recipe.data.size, len(data.validation.label_space)),
         **result, "parameters": sum(p.numel() for p in network.parameters()), "encoder_weights": source, **provenance(recipe.train.seed),
     }  # fmt: skip

@@ -29,7 +29,7 @@ Objective = Callable[[Output, Batch, float], Loss]
 """(network's output on the batch, batch, progress in [0, 1)) -> loss."""
 
 
-class Story(NamedTuple):
+class Method(NamedTuple):
     """What differs between supervised training and distillation."""
 
     objective: Objective
@@ -44,7 +44,7 @@ def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
     return float((1 - progress) ** power * (min(1.0, progress / warmup) if warmup else 1.0))
 
 
-class Trainee:
+class TrainState:
     """Everything that changes while training, so that saving and resuming it is one dictionary."""
 
     def __init__(self, segmenter: Segmenter, train: Train, fabric: Fabric) -> None:
@@ -72,12 +72,12 @@ class Trainee:
         """The network that is measured and saved: the average where there is one."""
         return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
 
-    def update(self, batch: Batch, story: Story, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def update(self, batch: Batch, method: Method, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device."""
         factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * factor
-        loss = story.objective(self._outputs(batch.images), batch, progress)
+        loss = method.objective(self._outputs(batch.images), batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss.total)
         signs = [loss.total.detach()]

@@ -16,16 +16,16 @@ from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training import visualize
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, seed_everything
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
-from rdd_deploy.training.session import check_early, facts_of, open_run, sizes, summary
-from rdd_deploy.training.state import Loss, Story
+from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
+from rdd_deploy.training.state import Loss, Method
 
 
 def train_recipe(
-    recipe: Recipe, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: Prepared | None = None
+    recipe: Recipe, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
 ) -> RunFolder:
     """Train a recipe's network (a teacher recipe) or its student alone.
 
@@ -44,14 +44,14 @@ def train_recipe(
     fabric = make_fabric(recipe.train)
     fabric.launch()
     seed_everything(recipe.train.seed)
-    data = data or Prepared(recipe)
-    segmenter, source = build(network, len(data.validation.task), role, sizes(recipe))
+    data = data or TrainingData(recipe)
+    segmenter, source = build(network, len(data.validation.label_space), role, sizes(recipe))
     with open_run(recipe, folder.path.name, runs, resume) as folder:
-        console.say(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
-        story = Story(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
-        facts = facts_of(recipe, data, source)
+        console.info(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        method = Method(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
+        metadata = metadata_of(recipe, data, source)
         weights = folder.teacher if recipe.network else folder.student
-        result = fit(recipe, segmenter, data.frames, data.validation, story, folder, weights, facts, fabric, resume)
+        result = fit(recipe, segmenter, data.frames, data.validation, method, folder, weights, metadata, fabric, resume)
         if fabric.is_global_zero:
             folder.finish(summary(recipe, data, segmenter, result, "train", source))
     return folder
@@ -61,7 +61,7 @@ def folder_of(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
     return RunFolder(runs / (name or (recipe.name if recipe.network else f"{recipe.name}_alone")))
 
 
-def _objective(recipe: Recipe, data: Prepared) -> Any:
+def _objective(recipe: Recipe, data: TrainingData) -> Any:
     weight = class_weights(torch.from_numpy(data.train_facts.pixels)) if recipe.train.task_loss == "balanced" else None
     loss = TaskLoss(recipe.train.task_loss, weight)
 
@@ -75,7 +75,7 @@ def _objective(recipe: Recipe, data: Prepared) -> Any:
     return objective
 
 
-def _painter(recipe: Recipe, data: Prepared) -> Any:
+def _painter(recipe: Recipe, data: TrainingData) -> Any:
     def paint(path: Path, network: Segmenter) -> None:
         split, size = data.validation, recipe.data.size
         predict = torch_predictor(network, size, next(network.parameters()).device)
@@ -87,8 +87,8 @@ def _painter(recipe: Recipe, data: Prepared) -> Any:
             rows.append(
                 [
                     ("frame", frame),
-                    ("truth", coloured(truth, split.task)),
-                    ("prediction", coloured(predicted, split.task)),
+                    ("truth", coloured(truth, split.label_space)),
+                    ("prediction", coloured(predicted, split.label_space)),
                 ]
             )
         visualize.write_rows(path, rows, size)

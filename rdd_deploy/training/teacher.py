@@ -16,10 +16,10 @@ from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import autocast_dtype, torch_predictor
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.models.tta import Views, averaged_predictor, describe
+from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
 from rdd_deploy.models.weights import Checkpoint, load_checkpoint
 from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
@@ -34,7 +34,7 @@ class Teacher(NamedTuple):
 
     segmenter: Segmenter
     outputs: TeacherOutput
-    views: Views
+    views: TestTimeAugmentation
     checkpoint: Path
     sha256: str
     """Of the bytes that were loaded."""
@@ -72,7 +72,7 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     return NamedTeacher(path, teacher, teacher_path)
 
 
-def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: Prepared, fabric: Fabric) -> Path:
+def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
     """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
     config, path, teacher, teacher_path = recipe.teacher, *named
     if teacher is None:
@@ -85,12 +85,12 @@ def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume:
         if not config.checkpoint and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
             console.warn(
                 f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now ({', '.join(changed)}); move that "
-                "folder away to train it anew"
+                "folder away to train it again"
             )
         return path
     if config.checkpoint and path != folder.teacher:
         console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}")
-    console.say(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
+    console.info(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
     shared = data if teacher.data == recipe.data else None
     try:
         checkpoint = train_recipe(teacher, runs, resume=resume or begun, data=shared).teacher
@@ -155,28 +155,28 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def _teacher(recipe: Recipe, named: NamedTeacher, data: Prepared, fabric: Fabric) -> Teacher:
+def _teacher(recipe: Recipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
     """Load, guard and wrap the teacher."""
     config, checkpoint = recipe.teacher, named.checkpoint
     assert config is not None
-    segmenter, facts, sha256 = _load_teacher(recipe, checkpoint, data)
-    # Looked at again: another process may have begun to train it anew between the first look and the reading.
+    segmenter, metadata, sha256 = _load_teacher(recipe, checkpoint, data)
+    # Looked at again: another process may have begun to train it again between the first look and the reading.
     if process_rank() == 0 and not _usable(named):
         raise WeightsError(f"the teacher {checkpoint} was replaced by an unfinished one while it was read; start again")
     if fabric.broadcast(sha256) != sha256:
         raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
     segmenter = segmenter.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-    views = Views(tuple(facts["size"]), tuple(config.scales), config.flip)
+    views = TestTimeAugmentation(tuple(metadata["size"]), tuple(config.scales), config.flip)
     if not config.cache:
-        console.say(f"teacher: {checkpoint}, run on every crop")
+        console.info(f"teacher: {checkpoint}, run on every crop")
         live = LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision)))
-        return Teacher(segmenter, live, Views(recipe.data.size), checkpoint, sha256)
+        return Teacher(segmenter, live, TestTimeAugmentation(recipe.data.size), checkpoint, sha256)
     return Teacher(segmenter, _cache(segmenter, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
 
 
-def _load_teacher(recipe: Recipe, checkpoint: Path, data: Prepared) -> Checkpoint:
-    loaded = load_checkpoint(checkpoint, list(data.validation.task.classes))
-    if "size" not in loaded.facts:
+def _load_teacher(recipe: Recipe, checkpoint: Path, data: TrainingData) -> Checkpoint:
+    loaded = load_checkpoint(checkpoint, list(data.validation.label_space.classes))
+    if "size" not in loaded.metadata:
         raise WeightsError(
             f"{checkpoint} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train"
         )
@@ -188,8 +188,10 @@ def _load_teacher(recipe: Recipe, checkpoint: Path, data: Prepared) -> Checkpoin
     return loaded
 
 
-def _cache(segmenter: Segmenter, checkpoint: Path, sha256: str, data: Prepared, views: Views, fabric: Fabric) -> CachedTeacher:
-    console.say(
+def _cache(
+    segmenter: Segmenter, checkpoint: Path, sha256: str, data: TrainingData, views: TestTimeAugmentation, fabric: Fabric
+) -> CachedTeacher:
+    console.info(
         f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
     )
     precision = autocast_dtype(str(fabric._precision.precision))
@@ -200,14 +202,14 @@ def _cache(segmenter: Segmenter, checkpoint: Path, sha256: str, data: Prepared, 
         )  # fmt: skip
 
 
-def _measure_teacher(recipe: Recipe, teacher: Teacher, data: Prepared, fabric: Fabric) -> dict[str, Any]:
+def _measure_teacher(recipe: Recipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
     """The teacher's own mIoU, seen as the student sees it."""
     if isinstance(teacher.outputs, LiveTeacher):
         predict = torch_predictor(teacher.segmenter, recipe.data.size, fabric.device)
     else:
-        predict = averaged_predictor(teacher.segmenter, teacher.views, fabric.device)
+        predict = tta_predictor(teacher.segmenter, teacher.views, fabric.device)
     measured = evaluate_split(predict, data.validation, 4).summary()
-    console.say(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
+    console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views), **measured}
 
 

@@ -25,7 +25,7 @@ from rdd_deploy.data.transforms import cut_logits
 from rdd_deploy.errors import DiskError
 from rdd_deploy.metrics import batches
 from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.models.tta import Views, _grid, _stack, averaged
+from rdd_deploy.models.tta import TestTimeAugmentation, _grid, _stack, tta_logits
 from rdd_deploy.utils import files
 
 
@@ -59,7 +59,7 @@ def cached_teacher(
     checkpoint_sha256: str,
     split: Split,
     frames_digest: str,
-    views: Views,
+    views: TestTimeAugmentation,
     folder: Path,
     device: torch.device,
     precision: torch.dtype | None = None,
@@ -133,7 +133,7 @@ def _rename(part: Path, place: Path) -> None:
 def _fill(
     segmenter: Segmenter,
     split: Split,
-    views: Views,
+    views: TestTimeAugmentation,
     place: Path,
     names: list[str],
     device: torch.device,
@@ -153,7 +153,7 @@ def _fill(
         frames = [split.frame(i) for i in indices]
         sizes[indices.start : indices.stop] = [frame.shape[:2] for frame in frames]
         with torch.inference_mode():
-            output = averaged(segmenter, _stack(frames, views.size).to(device), views, grid, precision)
+            output = tta_logits(segmenter, _stack(frames, views.size).to(device), views, grid, precision)
         for store, logits in zip(stores, output, strict=False):
             assert logits is not None
             store[indices.start : indices.stop] = logits.clamp(-60000, 60000).half().cpu().numpy()

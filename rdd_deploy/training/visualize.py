@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rdd_deploy.data.base import Frame, Split, Task
+from rdd_deploy.data.base import Frame, LabelSpace, Split
 from rdd_deploy.drawing import coloured
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss, teacher_full_evaluated, teacher_student_evaluated
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.tta import Views, averaged
+from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits
 from rdd_deploy.preprocess import resize_frame, resize_labels
 from rdd_deploy.utils import files
 from rdd_deploy.utils.text import shown
@@ -29,7 +29,13 @@ def heat(weight: NDArray[np.float32]) -> Frame:
 
 
 def distillation_row(
-    split: Split, index: int, size: tuple[int, int], student: Segmenter, teacher: Segmenter, views: Views, loss: RelativeDifficultyLoss
+    split: Split,
+    index: int,
+    size: tuple[int, int],
+    student: Segmenter,
+    teacher: Segmenter,
+    views: TestTimeAugmentation,
+    loss: RelativeDifficultyLoss,
 ) -> list[tuple[str, Frame]]:
     """Frame, truth, student, teacher and the pixel weights of stage 1 and 2 for one frame; pictures are RGB."""
     frame, truth = resize_frame(split.frame(index), size), resize_labels(split.labels(index), size)
@@ -37,14 +43,14 @@ def distillation_row(
     with torch.inference_mode():
         own = student(torch.from_numpy(frame).permute(2, 0, 1)[None].to(device)).primary.float()
         whole = torch.from_numpy(resize_frame(split.frame(index), views.size)).permute(2, 0, 1)[None].to(device)
-        taught = averaged(teacher, whole, Views(views.size), size)
+        taught = tta_logits(teacher, whole, TestTimeAugmentation(views.size), size)
         target = torch.from_numpy(truth).long()[None].to(device)
         mask = teacher_student_evaluated(own, taught.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule)
         row = [
             ("frame", frame),
-            ("truth", coloured(truth, split.task)),
-            ("student", _labels(own, split.task)),
-            ("teacher", _labels(taught.primary, split.task)),
+            ("truth", coloured(truth, split.label_space)),
+            ("student", _labels(own, split.label_space)),
+            ("teacher", _labels(taught.primary, split.label_space)),
         ]
         if taught.auxiliary is not None:
             row.append(
@@ -56,8 +62,8 @@ def distillation_row(
     return [*row, (f"stage 2: hard for one ({loss.rule})", heat(mask[0].float().cpu().numpy()))]
 
 
-def _labels(logits: Tensor, task: Task) -> Frame:
-    return coloured(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), task)
+def _labels(logits: Tensor, label_space: LabelSpace) -> Frame:
+    return coloured(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), label_space)
 
 
 def titled(picture: Frame, title: str) -> Frame:

@@ -1,6 +1,6 @@
 """What the machine does to a command (memory, files, worker processes, peers) as one sentence. No torch here: by names and words alone.
 
-A library tells a full memory or a lost peer by exceptions of its own, mostly a RuntimeError with a known text. ``told`` knows these
+A library tells a full memory or a lost peer by exceptions of its own, mostly a RuntimeError with a known text. ``as_error`` knows these
 texts; whatever it doesn't know is a bug and keeps its traceback.
 """
 
@@ -56,7 +56,7 @@ _WORDS = {
 _NO_TEMPORARY = "there is no temporary folder that can be written; name one in the variable TMPDIR"
 
 
-def told(error: BaseException) -> RddError | None:
+def as_error(error: BaseException) -> RddError | None:
     """An exception as an error with one sentence; None for a bug, whose traceback must be seen."""
     if isinstance(error, RddError):
         return error

@@ -107,7 +107,7 @@ def test_references_and_warnings_of_earlier_rows_come_along() -> None:
 
 
 def test_rows_that_stood_apart_in_an_earlier_file_come_along() -> None:
-    """They are judged anew: on their own machine they join."""
+    """They are judged again: on their own machine they join."""
     far = made_up.machine(cpu_model="Other CPU")
     oldest = made_up.benchmark(made_up.row("far", 3, 70), machine=far)
     old = merged(made_up.benchmark(made_up.row("near", 30, 70)), [(Path("oldest.json"), oldest)])

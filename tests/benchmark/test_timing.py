@@ -8,7 +8,7 @@ from toy_bundle import CLASSES, toy_bundle
 
 from rdd_deploy.benchmark.images import Images, decode_labels
 from rdd_deploy.benchmark.runners import Candidate
-from rdd_deploy.benchmark.timing import MIN_TURN, WARMUP, Measured, latency_of, measure, turn_plan
+from rdd_deploy.benchmark.timing import MIN_TURN, WARMUP, Measured, latency_of, measure, round_schedule
 from rdd_deploy.runtime import Segmenter
 
 
@@ -23,12 +23,12 @@ class Fake:
     def prepare(self, frame: np.ndarray) -> np.ndarray:
         return frame[np.newaxis]
 
-    def infer(self, blob: np.ndarray) -> np.ndarray:
+    def infer(self, network_input: np.ndarray) -> np.ndarray:
         self.count += 1
         if self.count == self.breaks_at:
             raise RuntimeError("the toy\nis broken")
         self.log.append(self.name)
-        return np.zeros(blob.shape[:3], np.uint8)
+        return np.zeros(network_input.shape[:3], np.uint8)
 
     def restore(self, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return labels[0]
@@ -48,7 +48,7 @@ class FakeCandidate(Candidate):
 
 @given(st.integers(1, 120), st.integers(1, 12))
 def test_a_plan_covers_every_image_once(images: int, rounds: int) -> None:
-    plan = turn_plan(images, rounds)
+    plan = round_schedule(images, rounds)
     assert len(plan) == rounds
     assert sorted(image for turn in plan for image in turn.fresh) == list(range(images))
     assert all(len(turn) >= MIN_TURN for turn in plan)

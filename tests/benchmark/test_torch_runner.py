@@ -32,10 +32,10 @@ def test_it_keeps_a_bundles_contract(weights: Path, kind: str) -> None:
     runner = Candidate(kind, kind, weights, "cpu", 1, (64, 96)).open()  # type: ignore[arg-type]
     assert (runner.classes, runner.input_size, runner.device, runner.provider) == (tuple(CLASSES), (64, 96), "cpu", kind)
     frame = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
-    blob = runner.prepare(frame)
-    assert blob.shape == (1, 64, 96, 3)
-    labels = runner.infer(blob)
-    rgb = torch.from_numpy(np.ascontiguousarray(blob[..., ::-1])).permute(0, 3, 1, 2)
+    network_input = runner.prepare(frame)
+    assert network_input.shape == (1, 64, 96, 3)
+    labels = runner.infer(network_input)
+    rgb = torch.from_numpy(np.ascontiguousarray(network_input[..., ::-1])).permute(0, 3, 1, 2)
     with torch.inference_mode():
         expected = load_segmenter(weights)[0](rgb).primary.argmax(1).numpy()
     assert (labels.shape, labels.dtype) == ((1, 64, 96), np.uint8)

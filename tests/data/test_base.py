@@ -7,12 +7,12 @@ from PIL import Image
 from toys import CLASSES, COLOURS, picture, write_data, write_pair
 
 from rdd_deploy.data import open_split
-from rdd_deploy.data.base import FileSplit, Task
+from rdd_deploy.data.base import FileSplit, LabelSpace
 from rdd_deploy.data.folder import open_folder
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.errors import DataError
 
-TASK = Task(tuple(CLASSES), COLOURS)
+TASK = LabelSpace(tuple(CLASSES), COLOURS)
 
 
 def save_turned(path: Path, frame: np.ndarray, orientation: int) -> None:
@@ -32,7 +32,7 @@ def test_a_mask_of_the_size_as_stored_is_an_error_that_names_the_tag(tmp_path: P
     cv2.imwrite(str(mask), labels)
     sentence = (
         rf"train0002: the frame is 64x48, its mask 48x64, which is the frame's size as stored: its EXIF orientation is 6, so it is turned on "
-        rf"reading\. Turn the mask as well, or store the frame .*; mend {tmp_path}/train/train0002\.jpg or {mask}"
+        rf"reading\. Turn the mask as well, or store the frame .*; fix {tmp_path}/train/train0002\.jpg or {mask}"
     )
     with pytest.raises(DataError, match=sentence):
         open_folder(tmp_path, "train", CLASSES).labels(2)
@@ -41,7 +41,7 @@ def test_a_mask_of_the_size_as_stored_is_an_error_that_names_the_tag(tmp_path: P
     assert (split.labels(2) == np.rot90(labels, -1)).all()
     assert np.abs(split.frame(2).astype(int) - np.rot90(frame, -1)).mean() < 25
     cv2.imwrite(str(mask), labels[:40])
-    with pytest.raises(DataError, match=r"train0002: the frame is 64x48, its mask 40x64; mend "):
+    with pytest.raises(DataError, match=r"train0002: the frame is 64x48, its mask 40x64; fix "):
         open_folder(tmp_path, "train", CLASSES).labels(2)
 
 
@@ -84,6 +84,6 @@ def test_labels_come_through_the_ids(tmp_path: Path) -> None:
 
 def test_tasks() -> None:
     with pytest.raises(DataError, match="3 classes but 2 palette colours; give one colour a class"):
-        Task(("a", "b", "c"), COLOURS[:2])
+        LabelSpace(("a", "b", "c"), COLOURS[:2])
     with pytest.raises(DataError, match="got 1 classes, expected 2 to 255"):
-        Task(("a",), COLOURS[:1])
+        LabelSpace(("a",), COLOURS[:1])

@@ -12,7 +12,7 @@ def test_layout_and_void(tmp_path: Path) -> None:
     frame, labels = picture(0)
     write_pair(tmp_path, "train", "0001TP", frame, np.where(labels == 255, 11, labels).astype(np.uint8))
     split = open_camvid(tmp_path, "train")
-    assert len(split.task) == 11
+    assert len(split.label_space) == 11
     assert (split.labels(0) == labels).all()
 
 

@@ -7,12 +7,12 @@ from pngs import stored
 from toys import CLASSES, COLOURS, picture, tree, write_data, write_pair
 
 from rdd_deploy.data import Split, open_split
-from rdd_deploy.data.base import Task
+from rdd_deploy.data.base import LabelSpace
 from rdd_deploy.data.check import check_apart, check_split
 from rdd_deploy.data.reader import read_mask
 from rdd_deploy.errors import DataError
 from rdd_deploy.recipe import Recipe
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.data import TrainingData
 
 
 def opened(root: Path, split: str = "train") -> Split:
@@ -71,7 +71,7 @@ def test_the_same_picture_in_two_splits(tmp_path: Path) -> None:
 
 
 class Given(Split):
-    task = Task(tuple(CLASSES), COLOURS)
+    label_space = LabelSpace(tuple(CLASSES), COLOURS)
 
     def __init__(self, *pairs: tuple[np.ndarray, np.ndarray]) -> None:
         self.given, self.names = pairs, [f"sample {i}" for i in range(len(pairs))]
@@ -102,8 +102,8 @@ def test_camvid(camvid: Path) -> None:
     train, val = open_split("camvid", camvid, "train"), open_split("camvid", camvid, "val")
     facts, other = check_split(train), check_split(val)
     assert (facts.count, other.count) == (367, 101)
-    assert not facts.absent(train.task.classes)
-    assert not other.absent(val.task.classes)
+    assert not facts.absent(train.label_space.classes)
+    assert not other.absent(val.label_space.classes)
     assert facts.pixels.sum() + round(facts.void_share * 367 * 360 * 480) == 367 * 360 * 480
     check_apart(facts, other, "val")
 
@@ -122,4 +122,4 @@ def test_masks_of_which_some_have_their_palette_sorted_anew(tmp_path: Path, spli
         mask.write_bytes(stored(np.array(order, np.uint8)[labels], 2, [COLOURS[index] for index in order]))
         assert read_mask(mask).colours is not None
     with pytest.raises(DataError, match=rf"{split}\d+\.png stores the number . for the colour \(\d+, \d+, \d+\), and .*\.png the number"):
-        Prepared(recipe)
+        TrainingData(recipe)

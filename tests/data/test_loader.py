@@ -11,26 +11,26 @@ from toys import CLASSES, write_data
 from rdd_deploy.data import open_split
 from rdd_deploy.data.config import Augment
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.loader import Batch, Crops, Frames, Room, StepSampler, training_loader
+from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, Room, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Frames:
+def frames(tmp_path_factory: pytest.TempPathFactory) -> FrameCache:
     root = write_data(tmp_path_factory.mktemp("data"), train=7, val=1)
-    return Frames(open_split("folder", root, "train", classes=CLASSES), Room(math.inf))
+    return FrameCache(open_split("folder", root, "train", classes=CLASSES), Room(math.inf))
 
 
-def batches(frames: Frames, workers: int, start: int = 0, seed: int = 3) -> list[Batch]:
-    crops = Crops(frames, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), seed)
-    return list(training_loader(crops, StepSampler(len(frames), 3, 2, seed, start=start), workers, pin=False))
+def batches(frames: FrameCache, workers: int, start: int = 0, seed: int = 3) -> list[Batch]:
+    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), seed)
+    return list(training_loader(crops, ResumableBatchSampler(len(frames), 3, 2, seed, start=start), workers, pin=False))
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
     return len(a) == len(b) and all(torch.equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
 
 
-def test_batches_depend_on_seed_and_epoch_not_on_workers_or_the_generator(frames: Frames) -> None:
+def test_batches_depend_on_seed_and_epoch_not_on_workers_or_the_generator(frames: FrameCache) -> None:
     torch.manual_seed(1)
     alone = batches(frames, 0)
     torch.manual_seed(2)
@@ -39,7 +39,7 @@ def test_batches_depend_on_seed_and_epoch_not_on_workers_or_the_generator(frames
     assert not same(alone, batches(frames, 0, seed=4))
 
 
-def test_a_restart_in_the_middle_gives_the_rest(frames: Frames) -> None:
+def test_a_restart_in_the_middle_gives_the_rest(frames: FrameCache) -> None:
     whole = batches(frames, 0)
     assert len(whole) == 4
     for start in range(5):
@@ -47,7 +47,7 @@ def test_a_restart_in_the_middle_gives_the_rest(frames: Frames) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loading_leaves_the_global_generator_alone(frames: Frames, workers: int) -> None:
+def test_loading_leaves_the_global_generator_alone(frames: FrameCache, workers: int) -> None:
     """Dropout draws from it: a resumed run opens one more loader than an uninterrupted one and must still draw the same."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -55,7 +55,7 @@ def test_loading_leaves_the_global_generator_alone(frames: Frames, workers: int)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_types_and_shapes(frames: Frames) -> None:
+def test_types_and_shapes(frames: FrameCache) -> None:
     batch = batches(frames, 0)[0]
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (3, 3, 48, 40))
     assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.int64, (3, 48, 40))
@@ -65,7 +65,7 @@ def test_types_and_shapes(frames: Frames) -> None:
 
 @given(count=st.integers(1, 40), batch=st.integers(1, 12), epochs=st.integers(1, 3), seed=st.integers(0, 99))
 def test_every_epoch_is_a_permutation_without_its_incomplete_batch(count: int, batch: int, epochs: int, seed: int) -> None:
-    sampler = StepSampler(count, batch, epochs, seed)
+    sampler = ResumableBatchSampler(count, batch, epochs, seed)
     steps = list(sampler)
     assert len(steps) == len(sampler) == epochs * (count // min(batch, count))
     assert {len(step) for step in steps} == {min(batch, count)}
@@ -76,17 +76,17 @@ def test_every_epoch_is_a_permutation_without_its_incomplete_batch(count: int, b
 
 @given(count=st.integers(4, 40), batch=st.sampled_from([2, 4]), start=st.integers(0, 2), seed=st.integers(0, 99))
 def test_ranks_share_each_batch(count: int, batch: int, start: int, seed: int) -> None:
-    whole = list(StepSampler(count, batch, 2, seed, start=start))
-    parts = [list(StepSampler(count, batch, 2, seed, start=start, rank=rank, ranks=2)) for rank in range(2)]
+    whole = list(ResumableBatchSampler(count, batch, 2, seed, start=start))
+    parts = [list(ResumableBatchSampler(count, batch, 2, seed, start=start, rank=rank, ranks=2)) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(step) for step in whole]
 
 
-def test_epochs_differ(frames: Frames) -> None:
-    steps = list(StepSampler(20, 20, 2, 0))
+def test_epochs_differ(frames: FrameCache) -> None:
+    steps = list(ResumableBatchSampler(20, 20, 2, 0))
     assert [i for _, i in steps[0]] != [i for _, i in steps[1]]
 
 
-def test_frames_are_read_once_where_they_are_kept(frames: Frames) -> None:
+def test_frames_are_read_once_where_they_are_kept(frames: FrameCache) -> None:
     reads = []
 
     class Counting(type(frames.split)):  # type: ignore[misc]
@@ -94,10 +94,10 @@ def test_frames_are_read_once_where_they_are_kept(frames: Frames) -> None:
             reads.append(index)
             return super().frame(index)
 
-    split = Counting(frames.split.task, frames.split.pairs, Ids(3, void_ids=[255]))  # type: ignore[attr-defined]
+    split = Counting(frames.split.label_space, frames.split.pairs, Ids(3, void_ids=[255]))  # type: ignore[attr-defined]
     for room, expected in ((Room(64 * 64 * 4), 1), (Room(64 * 64 * 4 - 1), 3), (None, 3)):
         reads.clear()
-        kept = Frames(split, room)
+        kept = FrameCache(split, room)
         for _ in range(3):
             image, labels = kept[2]
         assert len(reads) == expected
@@ -105,10 +105,10 @@ def test_frames_are_read_once_where_they_are_kept(frames: Frames) -> None:
         assert tuple(labels.shape) == (64, 64)
 
 
-def test_no_worker_processes_where_no_cores_are_left(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
-    crops = Crops(frames, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), 0)
+def test_no_worker_processes_where_no_cores_are_left(frames: FrameCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), 0)
     counts = []
     for cores in (1, 2, 4, 64):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
-        counts.append(training_loader(crops, StepSampler(7, 3, 1, 0), None, pin=False).num_workers)
+        counts.append(training_loader(crops, ResumableBatchSampler(7, 3, 1, 0), None, pin=False).num_workers)
     assert counts == [0, 0, 2, 8]

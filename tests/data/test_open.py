@@ -17,8 +17,8 @@ def manifest(**provenance: Any) -> Manifest:
     """Of toy classes, or of the streets'."""
     classes, palette = list(toys.CLASSES), list(toys.COLOURS)
     if provenance["data"] == "streets":
-        task = open_streets("val", height=64, width=64).task
-        classes, palette = list(task.classes), list(task.palette)
+        label_space = open_streets("val", height=64, width=64).label_space
+        classes, palette = list(label_space.classes), list(label_space.palette)
     return Manifest(
         name="toy", classes=classes, palette=palette, input=InputSpec(height=64, width=64), backend="onnxruntime", precision="fp32",
         profile="onnxruntime-fp32", model="model.onnx", files={"model.onnx": "0" * 64},

@@ -324,7 +324,9 @@ def test_masks_that_are_none(tmp_path: Path) -> None:
     for kind, named in (("JPEG", "JPEG"), ("WEBP", "WEBP"), ("BMP", "BMP"), ("TIFF", "TIFF"), ("PPM", "PPM")):
         path.write_bytes(WHOLE[kind])
         lossy = ", and its compression changes ids, at the edges most" if kind in ("JPEG", "WEBP") else ""
-        refused(path, rf"can't read the mask .*mask\.png: it is a {named} file named \.png{lossy}; export the masks anew as PNG", read_mask)
+        refused(
+            path, rf"can't read the mask .*mask\.png: it is a {named} file named \.png{lossy}; export the masks again as PNG", read_mask
+        )
     path.write_bytes(WHOLE["PNG"])
     refused(path, r"is a mask of shape \(24, 40, 3\) and type uint8; expected one 8-bit channel of class ids \(not colours\)", read_mask)
     image = Image.new("LA", (8, 8), (1, 128))

@@ -50,7 +50,7 @@ def test_default_sizes_and_names() -> None:
     for name, count in (("train", 400), ("val", 80), ("test", 80)):
         split = open_streets(name)
         assert len(split) == len(set(split.names)) == count
-        assert split.task is CAMVID_TASK
+        assert split.label_space is CAMVID_TASK
     assert open_streets("train", count=3).frame(2).shape == (240, 320, 3)
 
 

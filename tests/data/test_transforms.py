@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.transforms import RandomScaleCrop, Window, cut, cut_logits
+from rdd_deploy.data.transforms import CropWindow, RandomScaleCrop, cut, cut_logits
 
 
 def coordinates(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,8 +82,8 @@ def test_beyond_the_frame_is_void(seed: int, scale: float) -> None:
     assert (got.image[:, far] == 128).all()
 
 
-@pytest.mark.parametrize("window", [Window(-3, -4, 20, 30, False), Window(2, 3, 4, 5, False), Window(-2, 1, 5, 40, True)])
-def test_cut_is_a_crop_of_the_padded_picture(window: Window) -> None:
+@pytest.mark.parametrize("window", [CropWindow(-3, -4, 20, 30, False), CropWindow(2, 3, 4, 5, False), CropWindow(-2, 1, 5, 40, True)])
+def test_cut_is_a_crop_of_the_padded_picture(window: CropWindow) -> None:
     picture = torch.arange(2 * 10 * 12, dtype=torch.uint8).view(2, 10, 12)
     padded = torch.full((2, 110, 112), 9, dtype=torch.uint8)
     padded[:, 50:60, 50:62] = picture

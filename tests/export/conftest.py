@@ -10,7 +10,7 @@ import toys
 from toy_export import SIZE, taught, write_run
 
 from rdd_deploy.export.onnx import export as onnx_export
-from rdd_deploy.export.trained_run import Source, open_source
+from rdd_deploy.export.trained_run import TrainedRun, open_run
 from rdd_deploy.models.segmenter import Segmenter
 
 
@@ -52,8 +52,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path, segmenter: Segment
 
 
 @pytest.fixture(scope="session")
-def source(run: Path) -> Source:
-    return open_source(run)
+def source(run: Path) -> TrainedRun:
+    return open_run(run)
 
 
 @pytest.fixture(scope="session")

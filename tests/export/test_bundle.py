@@ -19,7 +19,7 @@ from rdd_deploy.export.bundle import new_bundle
 from rdd_deploy.export.onnx.graph import load_graph
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import load_profile
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime import Segmenter
 
 
@@ -144,7 +144,7 @@ def test_failure_keeps_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_full_disk(source: Source, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

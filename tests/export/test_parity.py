@@ -13,29 +13,29 @@ from toy_export import write_run
 from rdd_deploy.errors import BundleError
 from rdd_deploy.export.bundle import describe
 from rdd_deploy.export.onnx.graph import attribute, load_graph, save_graph
-from rdd_deploy.export.parity import climb, not_finite
+from rdd_deploy.export.parity import compare_stages, not_finite
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import changed, load_profile
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.runtime import read_manifest
 
 
 @pytest.fixture(scope="module")
-def bundle(source: Source, run: Path) -> Path:
+def bundle(source: TrainedRun, run: Path) -> Path:
     """An INT8 bundle in its run folder."""
     profile = changed(load_profile("onnxruntime-int8"), calibration={"images": 4}, gate={"max_drop": 20})
     return export_profile(source, profile, run / "export", Options())[0]
 
 
 def test_every_rung_holds(bundle: Path) -> None:
-    ladder = climb(bundle)
-    assert [rung.name for rung in ladder.rungs] == ["onnx", "q/dq", "onnxruntime int8"]
-    assert ladder.rungs[0].agreement_torch_pct >= 99.99
-    assert ladder.rungs[2].agreement_before_pct >= 99
-    assert ladder.not_finite == []
-    assert 0 < len(ladder.worst) <= 8
-    assert ladder.worst == sorted(ladder.worst, key=lambda one: one.signal_to_noise_db)
+    report = compare_stages(bundle)
+    assert [stage.name for stage in report.stages] == ["onnx", "q/dq", "onnxruntime int8"]
+    assert report.stages[0].agreement_torch_pct >= 99.99
+    assert report.stages[2].agreement_before_pct >= 99
+    assert report.not_finite == []
+    assert 0 < len(report.worst) <= 8
+    assert report.worst == sorted(report.worst, key=lambda one: one.signal_to_noise_db)
 
 
 def test_broken_quantisation_is_named(bundle: Path, run: Path, tmp_path: Path) -> None:
@@ -48,16 +48,16 @@ def test_broken_quantisation_is_named(bundle: Path, run: Path, tmp_path: Path) -
     save_graph(graph, copy / "model.onnx")
     manifest = read_manifest(copy, verify=False).model_dump(exclude={"files"})
     describe(copy, **manifest)
-    ladder = climb(copy, run)
-    assert ladder.broken == "q/dq"
-    assert "mIoU falls by" in ladder.rungs[1].finding
+    report = compare_stages(copy, run)
+    assert report.broken == "q/dq"
+    assert "mIoU falls by" in report.stages[1].finding
     assert (
-        ladder.worst[0].tensor in {"frame/Sub", "encoder.conv_stem", "encoder.conv_stem/HardSwish"}
-        or ladder.worst[0].signal_to_noise_db < 5
+        report.worst[0].tensor in {"frame/Sub", "encoder.conv_stem", "encoder.conv_stem/HardSwish"}
+        or report.worst[0].signal_to_noise_db < 5
     )
 
 
-def test_nan_is_found(graph: onnx.ModelProto, source: Source) -> None:
+def test_nan_is_found(graph: onnx.ModelProto, source: TrainedRun) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(graph)
     for one in broken.graph.initializer:
@@ -73,7 +73,7 @@ def test_other_weights_are_refused(bundle: Path, data: Path, segmenter: Segmente
     weights = other / "student.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(BundleError, match="was exported from other weights"):
-        climb(bundle, other)
+        compare_stages(bundle, other)
 
 
 def test_a_graph_that_cannot_run_is_one_sentence(bundle: Path, run: Path, tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_graph_that_cannot_run_is_one_sentence(bundle: Path, run: Path, tmp_pa
     onnx.save(model, broken / "model.onnx")
     describe(broken, **read_manifest(broken, verify=False).model_dump(exclude={"files"}))
     with pytest.raises(BundleError, match=r"onnxruntime can't (run|load) .*; export the bundle again"):
-        climb(broken, run, limit=1)
+        compare_stages(broken, run, limit=1)
     with pytest.raises(BundleError, match=r"doesn't lie in a run's export folder; name the run that it was made from with --run"):
-        climb(broken)
+        compare_stages(broken)
 
 
 def test_command(bundle: Path, tmp_path: Path) -> None:

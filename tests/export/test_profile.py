@@ -11,7 +11,7 @@ from rdd_deploy.errors import DeviceError, MissingPackageError, RecipeError
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Profile, changed, load_profile
 from rdd_deploy.export.tensorrt import retargeted
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime import read_manifest
 from rdd_deploy.utils.machine import has_native_bf16
 
@@ -33,7 +33,7 @@ def test_count() -> None:
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
-def test_shipped_profile(path: Path, source: Source, out: Path) -> None:
+def test_shipped_profile(path: Path, source: TrainedRun, out: Path) -> None:
     profile = load_profile(path)
     assert profile.name == path.stem
     assert (

@@ -19,13 +19,13 @@ from rdd_deploy.export.onnx.export import onnx_from_segmenter
 from rdd_deploy.export.onnx.half import half_from_onnx
 from rdd_deploy.export.onnx.lint import lint
 from rdd_deploy.export.onnx.session import infer_onnx
-from rdd_deploy.export.parity import climb
+from rdd_deploy.export.parity import compare_stages
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Placement, Profile, changed, load_profile
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
 from rdd_deploy.export.quantization.ranges import RangeTable, tensors_to_calibrate
 from rdd_deploy.export.quantization.schemes import plan_of
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import load_recipe
@@ -124,7 +124,7 @@ def test_named_capabilities_mean_tensorrt_rtx() -> None:
 
 @pytest.mark.trt
 @needs_rtx
-def test_half_precision_bundle(source: Source, out: Path) -> None:
+def test_half_precision_bundle(source: TrainedRun, out: Path) -> None:
     profile = changed(engines.retargeted(load_profile("tensorrt-fp16"), ["8.6", "8.9"]), gate={"max_drop": 5.0})
     target, comparison = export_profile(source, profile, out, Options())
     manifest = read_manifest(target)
@@ -139,7 +139,7 @@ def test_half_precision_bundle(source: Source, out: Path) -> None:
 
 @pytest.mark.trt
 @needs_rtx
-def test_integer_bundle_in_half_precision(source: Source, tmp_path: Path) -> None:
+def test_integer_bundle_in_half_precision(source: TrainedRun, tmp_path: Path) -> None:
     """What isn't INT8 is float16 in the shipped TensorRT profiles, and the figures are those of that very graph."""
     for name in ("tensorrt-int8", "tensorrt-rtx-int8", "jetson-orin-int8"):
         assert load_profile(name).float_type == "fp16"
@@ -158,11 +158,11 @@ def test_integer_bundle_in_half_precision(source: Source, tmp_path: Path) -> Non
     plain, _ = export_profile(source, changed(profile, float_type="fp32", name="plain"), tmp_path / "export", Options())
     other = compare(infer_onnx(onnx.load(plain / "graph.onnx")), comparison.reference)
     assert abs(other.agreement_pct - measured.agreement_pct) < 2
-    ladder = climb(target, source.run.path, limit=2, max_drop=100.0)
-    assert [rung.name for rung in ladder.rungs] == ["onnx", "q/dq"]
-    assert ladder.skipped.startswith("tensorrt-rtx int8")
-    assert ladder.worst
-    assert all(math.isfinite(one.signal_to_noise_db) for one in ladder.worst)
+    report = compare_stages(target, source.run.path, limit=2, max_drop=100.0)
+    assert [stage.name for stage in report.stages] == ["onnx", "q/dq"]
+    assert report.skipped.startswith("tensorrt-rtx int8")
+    assert report.worst
+    assert all(math.isfinite(one.signal_to_noise_db) for one in report.worst)
 
 
 def no_package(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

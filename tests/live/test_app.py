@@ -126,8 +126,8 @@ def test_a_bundle_of_other_classes_than_the_labels_is_named(
 def test_streets_count_against_their_own_labels(tmp_path: Path) -> None:
     from rdd_deploy.data.camvid import CAMVID_TASK
 
-    task = {"classes": list(CAMVID_TASK.classes), "palette": list(CAMVID_TASK.palette)}
-    record = run(tmp_path, toy_bundle(tmp_path / "toy", manifest=task), source="streets", size=(64, 48), max_frames=3)
+    label_space = {"classes": list(CAMVID_TASK.classes), "palette": list(CAMVID_TASK.palette)}
+    record = run(tmp_path, toy_bundle(tmp_path / "toy", manifest=label_space), source="streets", size=(64, 48), max_frames=3)
     assert record["bundles"][0]["miou_pct"] is not None
     assert record["frames"] == 3
 
@@ -448,7 +448,7 @@ def test_a_folder_has_no_rate_to_keep_to(
 ) -> None:
     record = run(tmp_path, bundles[0], source=str(folder), realtime=True)
     assert (record["frames"], record["drops"]) == (12, 0)
-    assert "tells no rate of its own: it is played whole, not in real time" in capsys.readouterr().err
+    assert "has no frame rate: it is played whole, not in real time" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fps", [0.5, 120.0])
@@ -621,10 +621,10 @@ def test_bundles_are_warm_before_the_first_frame(
     """Each inference that can run at a time has run once before the source is opened."""
     infer, opened, early = bundles_module.Segmenter.infer, [], []
 
-    def spy(self: Any, blob: np.ndarray) -> np.ndarray:
+    def spy(self: Any, network_input: np.ndarray) -> np.ndarray:
         if not opened:
             early.append(self.manifest.name)
-        return infer(self, blob)
+        return infer(self, network_input)
 
     open_source = app.open_source
     monkeypatch.setattr(bundles_module.Segmenter, "infer", spy)

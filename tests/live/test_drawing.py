@@ -10,7 +10,7 @@ from rdd_deploy.live import hud
 from rdd_deploy.live.hud import Hud, Panel, drawable, fitted, paste
 from rdd_deploy.live.renderer import Picture
 from rdd_deploy.live.stats import Meter, Stats
-from rdd_deploy.live.types import Answer, Result, Shot
+from rdd_deploy.live.types import CapturedFrame, Prediction, Result
 from rdd_deploy.runtime import Segmenter
 
 PALETTE = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
@@ -67,8 +67,8 @@ def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:
         right = np.zeros((10, 10), np.uint8)
         wrong = right.copy()
         wrong[:2] = 1
-        answers = (Answer(0, right[None], 1.0, 2.0, None), Answer(1, wrong[None], 1.5, 4.0, None))
-        result = Result(Shot(np.zeros((10, 10, 3), np.uint8), 0, "0", 0.0, 4.0, right), answers)
+        answers = (Prediction(0, right[None], 1.0, 2.0, None), Prediction(1, wrong[None], 1.5, 4.0, None))
+        result = Result(CapturedFrame(np.zeros((10, 10, 3), np.uint8), 0, "0", 0.0, 4.0, right), answers)
         picture = Picture([first, second], stats, 0.5)
         stats.answered(result, [right, wrong], first.classes)
         stats.differed((0, 1), disagreement(right, wrong))

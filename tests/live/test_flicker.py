@@ -43,6 +43,6 @@ def test_several_at_once_are_as_one_after_the_other(data: st.DataObject, count: 
 
 
 def test_every_so_many_th_row_is_looked_at() -> None:
-    blob = np.zeros((1, 2 * ROWS + 1, 6, 3), np.uint8)
-    blob[0, ROWS] = 200
-    assert seen(blob).tolist() == [[0] * 6, [200] * 6, [0] * 6]
+    network_input = np.zeros((1, 2 * ROWS + 1, 6, 3), np.uint8)
+    network_input[0, ROWS] = 200
+    assert seen(network_input).tolist() == [[0] * 6, [200] * 6, [0] * 6]

@@ -9,7 +9,7 @@ from rdd_deploy.errors import SourceError
 from rdd_deploy.live import grabber as module
 from rdd_deploy.live.channel import Finished
 from rdd_deploy.live.grabber import Grabber, pauses
-from rdd_deploy.live.types import Shot
+from rdd_deploy.live.types import CapturedFrame
 
 FRAME = np.zeros((4, 4, 3), np.uint8)
 
@@ -30,7 +30,7 @@ class Scripted:
             self.failures -= 1
             raise SourceError("still away")
 
-    def read(self) -> Shot | None:
+    def read(self) -> CapturedFrame | None:
         what = next(self.script, "end")
         if what == "bad":
             raise SourceError("frame 3 can't be decoded")
@@ -40,7 +40,7 @@ class Scripted:
         if what == "end":
             return None
         self.index += 1
-        return Shot(FRAME, self.index, str(self.index), time.perf_counter(), 0.0)
+        return CapturedFrame(FRAME, self.index, str(self.index), time.perf_counter(), 0.0)
 
     def close(self) -> None:
         self.closed += 1

@@ -14,7 +14,7 @@ from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.flicker import STILL
 from rdd_deploy.live.grabber import MAX_BAD
 from rdd_deploy.live.inference import TURN_S, Inference
-from rdd_deploy.live.types import Array, Result, Shot
+from rdd_deploy.live.types import Array, CapturedFrame, Result
 
 TURNS = pytest.mark.parametrize("at_once", [1, 5])
 
@@ -30,21 +30,21 @@ class Network:
     def prepare(self, frame: Array) -> Array:
         return frame[np.newaxis]
 
-    def infer(self, blob: Array) -> Array:
+    def infer(self, network_input: Array) -> Array:
         with self._lock:
             self.running += 1
             self.most = max(self.most, self.running)
         try:
-            self._behave(int(blob[0, 0, 0, 0]) // STILL)
+            self._behave(int(network_input[0, 0, 0, 0]) // STILL)
         finally:
             with self._lock:
                 self.running -= 1
-        return np.full((1, 4, 4), blob[0, 0, 0, 0] // STILL, np.uint8)
+        return np.full((1, 4, 4), network_input[0, 0, 0, 0] // STILL, np.uint8)
 
 
-def shots(count: int) -> list[Shot]:
+def shots(count: int) -> list[CapturedFrame]:
     """At most 64 grey frames; neighbours are just so alike that flicker counts them as still."""
-    return [Shot(np.full((4, 4, 3), STILL * number, np.uint8), number, str(number), 0.0, 0.0) for number in range(count)]
+    return [CapturedFrame(np.full((4, 4, 3), STILL * number, np.uint8), number, str(number), 0.0, 0.0) for number in range(count)]
 
 
 def jitter(number: int) -> None:
@@ -66,10 +66,10 @@ class Run:
         networks: Sequence[Network],
         count: int,
         warn: Callable[[str], None] = lambda _: None,
-        frames: Channel[Shot] | None = None,
+        frames: Channel[CapturedFrame] | None = None,
         at_once: int = 1,
     ) -> None:
-        self.frames: Channel[Shot] = frames or Channel(2, lossy=False)
+        self.frames: Channel[CapturedFrame] = frames or Channel(2, lossy=False)
         self.out: Channel[Result] = Channel(2, lossy=False)
         self.inference = Inference(networks, self.frames, self.out, warn, at_once)  # type: ignore[arg-type]
         self._feeder = threading.Thread(target=self._feed, args=(count,), name="feeder", daemon=True)
@@ -221,12 +221,12 @@ def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
     assert len(waiting) <= 3 + 2 * 2
 
 
-class Counted(Channel[Shot]):
+class Counted(Channel[CapturedFrame]):
     """Counts what it gave."""
 
     given = 0
 
-    def get(self, timeout: float | None = None) -> Shot | None:
+    def get(self, timeout: float | None = None) -> CapturedFrame | None:
         shot = super().get(timeout)
         self.given += 1
         return shot
@@ -275,8 +275,8 @@ def test_a_slow_bundle_after_a_fast_one_starts_with_one_frame() -> None:
 @TURNS
 @pytest.mark.parametrize("failing", [0, 7])
 def test_a_failing_source_ends_it_behind_the_frames_before(failing: int, at_once: int) -> None:
-    class Failing(Channel[Shot]):
-        def get(self, timeout: float | None = None) -> Shot | None:
+    class Failing(Channel[CapturedFrame]):
+        def get(self, timeout: float | None = None) -> CapturedFrame | None:
             shot = super().get(timeout)
             if shot is not None and shot.index >= failing:
                 raise SourceError("the cable is out")

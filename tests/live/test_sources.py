@@ -130,7 +130,7 @@ def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["video7", "usb-Maker_Cam-video-index0", "cam\u00e4ra"])
 def test_a_device_file_is_a_camera(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """By whatever name and link: live, asked for a size, and followed anew at every opening."""
+    """By whatever name and link: live, asked for a size, and followed again at every opening."""
     opened: list[tuple[object, ...]] = []
 
     class Device(FakeCamera):
@@ -218,7 +218,7 @@ def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(source, Streets)
     assert source.live
     assert said == ["no camera found: showing the procedural streets (choose with --camera or --source)"]
-    monkeypatch.setattr(sources.sys, "platform", "darwin")  # as where there are devices: one is tried, and why it can't be had is said
+    monkeypatch.setattr(sources.sys, "platform", "darwin")  # as where there are devices: one is tried, and why it isn't available is said
     open_source(None, None, None, streets_live=True, say=said.append)
     assert said[1] == "no camera: showing the procedural streets (choose with --camera or --source)"
 

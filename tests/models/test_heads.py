@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from rdd_deploy.models.heads import FCN, HEADS, LRASPP, Shape
+from rdd_deploy.models.heads import FCN, HEADS, LRASPP, FeatureInfo
 
-SHAPE = Shape([8, 16, 24, 32], [2, 4, 8, 16])
+SHAPE = FeatureInfo([8, 16, 24, 32], [2, 4, 8, 16])
 
 
 def features(height: int, width: int) -> list[torch.Tensor]:
@@ -30,7 +30,7 @@ def test_lraspp_classifies_before_it_resizes() -> None:
 
 
 def test_lraspp_takes_its_detail_from_before_the_last_map() -> None:
-    assert LRASPP(Shape([8, 16, 24, 32], [2, 4, 8, 8]), 16, 7, 0.0).low == 2
+    assert LRASPP(FeatureInfo([8, 16, 24, 32], [2, 4, 8, 8]), 16, 7, 0.0).low == 2
     assert LRASPP(SHAPE, 16, 7, 0.0).low == 2
 
 

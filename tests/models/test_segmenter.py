@@ -13,7 +13,7 @@ from rdd_deploy.models import segmenter as segmenter_module
 from rdd_deploy.models.build import build
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder_names import check_encoder, encoder_names
-from rdd_deploy.models.heads import HEADS, Shape, resized
+from rdd_deploy.models.heads import HEADS, FeatureInfo, resized
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 
@@ -152,7 +152,7 @@ def test_dropping_squeeze_excite_and_swapping_activations() -> None:
 
 
 def test_shape_picks_the_coarsest_map_within_a_stride() -> None:
-    shape = Shape([8, 16, 32, 64], [2, 4, 8, 16])
+    shape = FeatureInfo([8, 16, 32, 64], [2, 4, 8, 16])
     assert [shape.at_most(stride) for stride in (1, 2, 4, 8, 9, 32)] == [0, 0, 1, 2, 2, 3]
 
 

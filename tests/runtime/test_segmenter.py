@@ -39,9 +39,9 @@ def test_labels_at_the_networks_size_are_exact(toy: Segmenter) -> None:
 
 def test_stages_make_up_the_call(toy: Segmenter) -> None:
     frame = random_frame(31, 100)
-    blob = toy.prepare(frame)
-    assert (blob.shape, blob.dtype, blob.flags.c_contiguous) == ((1, 48, 64, 3), np.dtype(np.uint8), True)
-    labels = toy.infer(blob)
+    network_input = toy.prepare(frame)
+    assert (network_input.shape, network_input.dtype, network_input.flags.c_contiguous) == ((1, 48, 64, 3), np.dtype(np.uint8), True)
+    labels = toy.infer(network_input)
     assert (labels.shape, labels.dtype) == ((1, 48, 64), np.dtype(np.uint8))
     assert np.array_equal(toy.restore(labels, (31, 100)), toy(frame))
 

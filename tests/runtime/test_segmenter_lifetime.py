@@ -65,14 +65,14 @@ class Slow:
 
     def activate(self) -> None: ...
 
-    def infer(self, blob: np.ndarray) -> np.ndarray:
+    def infer(self, network_input: np.ndarray) -> np.ndarray:
         self.inside += 1
         self.entered.set()
         self.during()
         assert self.go_on.wait(20)
         assert not self.deactivated
         self.inside -= 1
-        return truth(blob[0])[np.newaxis]
+        return truth(network_input[0])[np.newaxis]
 
     def deactivate(self) -> None:
         assert not self.inside
@@ -164,7 +164,7 @@ print("parent done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_loaded_before_a_fork(tmp_path: Path, backend: str) -> None:
-    """The child ends, closes, is told, and loads anew or is told; the parent's threads may be computing just then."""
+    """The child ends, closes, is told, and loads again or is told; the parent's threads may be computing just then."""
     words = [sys.executable, "-c", FORKING, str(bundle(tmp_path, backend)), str(min(2, os.cpu_count() or 1))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=200, check=False)
     used = "use the bundle 'toy' was loaded before this process was forked off; load it in the process that uses it"

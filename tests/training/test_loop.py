@@ -34,12 +34,12 @@ from rdd_deploy.errors import DeviceError, DivergedError
 from rdd_deploy.models.segmenter import Output, Segmenter
 from rdd_deploy.models.weights import load_segmenter, save_segmenter
 from rdd_deploy.recipe import Train, load_recipe
-from rdd_deploy.training import loop as fit_module
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training import fabric as fabric_module
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import is_emulated, make_fabric, resolve_precision
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.training.state import Loss, Story, learning_rate_factor
+from rdd_deploy.training.state import Loss, Method, learning_rate_factor
 from rdd_deploy.training.supervised import train_recipe
 
 
@@ -134,7 +134,7 @@ def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
     wait_for(run / "metrics.csv", process)
     process.signal(signal.SIGINT)
     stopped = process.wait()
-    assert "nothing to resume: runs/stopped holds no state; starting anew" in stopped.stdout
+    assert "nothing to resume: runs/stopped holds no state; starting from the beginning" in stopped.stdout
     assert stopped.returncode == 130, stopped.stderr
     (line,) = errors_of(stopped)
     assert line.endswith("of 12; the state is saved, go on with the same command and --resume")
@@ -144,7 +144,7 @@ def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
         2,
         [
             "error: can't resume runs/stopped: the recipe changed (train.save_every: 100 → 1); use the same recipe and overrides, or start "
-            "anew without --resume"
+            "again without --resume"
         ],
     )
     resumed = call("distill", "student.yaml", "--name", "stopped", "--resume", "train.save_every=100", cwd=place)
@@ -200,7 +200,7 @@ def test_resuming_on_what_changed_is_refused(begun: Path, tmp_path: Path, spoil:
     refused = call("distill", "student.yaml", "--resume", cwd=place)
     assert (refused.returncode, errors_of(refused)) == (
         2,
-        [f"error: can't resume runs/student: since it was begun {what} changed; put back what was there, or start anew without --resume"],
+        [f"error: can't resume runs/student: since it was begun {what} changed; put back what was there, or start again without --resume"],
     )
 
 
@@ -269,9 +269,9 @@ def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> 
         loss = output.primary.mean() * (float("nan") if progress > 0.4 else 0)  # in the second epoch of three
         return Loss(loss, {"task": loss.detach()})
 
-    data, folder = Prepared(recipe), RunFolder(tmp_path / "runs" / "toy")
+    data, folder = TrainingData(recipe), RunFolder(tmp_path / "runs" / "toy")
     folder.write_recipe(recipe)
-    segmenter, story = Segmenter(recipe.student, 3), Story(objective, lambda _: "train", None)
+    segmenter, story = Segmenter(recipe.student, 3), Method(objective, lambda _: "train", None)
     with pytest.raises(DivergedError, match=r"set train\.precision=32-true\. The best weights so far are kept$"):
         fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
     assert folder.student.is_file()
@@ -289,9 +289,9 @@ def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:
         total = loss + (loss - loss).sqrt() if len(seen) == 2 else loss  # 0, with the slope of a square root at 0
         return Loss(total, {"task": total.detach()})
 
-    data, folder = Prepared(recipe), RunFolder(tmp_path / "runs" / "toy")
+    data, folder = TrainingData(recipe), RunFolder(tmp_path / "runs" / "toy")
     folder.write_recipe(recipe)
-    segmenter, story = Segmenter(recipe.student, 3), Story(objective, lambda _: "train", None)
+    segmenter, story = Segmenter(recipe.student, 3), Method(objective, lambda _: "train", None)
     with pytest.raises(DivergedError) as raised:
         fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
     names = ", ".join(data.frames.split.names[int(i)] for i in seen[1])
@@ -356,9 +356,9 @@ def test_gpu_means_cuda() -> None:
 
 
 def pretend_bf16(monkeypatch: pytest.MonkeyPatch, native: bool, torch_says: bool = True) -> None:
-    monkeypatch.setattr(fit_module, "has_native_bf16", lambda: native)
+    monkeypatch.setattr(fabric_module, "has_native_bf16", lambda: native)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: torch_says)
-    fit_module._warn_of_emulation.cache_clear()
+    fabric_module._warn_of_emulation.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -387,4 +387,4 @@ def test_precision_that_was_named_is_kept(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == expected
     assert is_emulated("bf16-mixed", "cpu") is not native
     assert not is_emulated("bf16-mixed", "cuda")
-    fit_module._warn_of_emulation.cache_clear()
+    fabric_module._warn_of_emulation.cache_clear()

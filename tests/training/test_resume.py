@@ -18,17 +18,17 @@ import torch
 from toys import CLASSES, network, tree, write_data, write_recipe
 
 from rdd_deploy.errors import RddError, WeightsError
-from rdd_deploy.export.trained_run import open_source
+from rdd_deploy.export.trained_run import open_run
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import initialise, load_checkpoint
 from rdd_deploy.recipe import Recipe, load_recipe
-from rdd_deploy.training.data import Prepared
+from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.resume import read_state
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.training.session import facts_of
-from rdd_deploy.training.state import Trainee
+from rdd_deploy.training.session import metadata_of
+from rdd_deploy.training.state import TrainState
 from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.utils.files import sha256
 
@@ -40,14 +40,14 @@ class Run:
         content = tree(write_data(folder / "data"))
         content["train"] |= {"epochs": 2, "ema": 0.9, "optimizer": "adamw"}
         self.recipe: Recipe = load_recipe(write_recipe(folder / "toy.yaml", content))
-        self.data = Prepared(self.recipe)
+        self.data = TrainingData(self.recipe)
         self.folder: RunFolder = train_recipe(self.recipe, folder / "runs", data=self.data)
-        facts = facts_of(self.recipe, self.data, "")
+        facts = metadata_of(self.recipe, self.data, "")
         self.origin = {key: facts[key] for key in ("train_frames", "train_labels")}
         self.whole = self.folder.state.read_bytes()
         self.checkpoint = self.folder.student.read_bytes()
         assert self.recipe.student is not None
-        self.trainee = Trainee(Segmenter(self.recipe.student, 3), self.recipe.train, make_fabric(self.recipe.train))
+        self.trainee = TrainState(Segmenter(self.recipe.student, 3), self.recipe.train, make_fabric(self.recipe.train))
 
     def state(self) -> dict[str, Any]:
         return dict(torch.load(io.BytesIO(self.whole), weights_only=True))
@@ -126,7 +126,7 @@ def test_a_changed_state_is_refused_before_anything_is_taken_from_it(run: Run, p
     with pytest.raises(WeightsError) as raised:
         run.read(saved(changed(run.state(), path, value)))
     assert str(raised.value).startswith(f"can't resume from {run.folder.state}: {problem}")
-    assert str(raised.value).endswith("; start anew without --resume")
+    assert str(raised.value).endswith("; start again without --resume")
     after = run.trainee.segmenter.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_without_colours_is_not_exported(run: Run, tmp_path: Path) 
     with pytest.raises(
         WeightsError, match=r"student\.safetensors doesn't say which colours its classes are drawn in; expected a checkpoint"
     ):
-        open_source(tmp_path / "run")
+        open_run(tmp_path / "run")
 
 
 def test_a_negative_variance_is_refused_like_nan(run: Run, tmp_path: Path) -> None:

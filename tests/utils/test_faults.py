@@ -24,10 +24,10 @@ from rdd_deploy.utils import faults
 
 
 def worded(error: BaseException) -> str:
-    told = faults.told(error)
-    assert isinstance(told, MachineError)
-    assert told.exit_code == 2
-    return str(told)
+    failure = faults.as_error(error)
+    assert isinstance(failure, MachineError)
+    assert failure.exit_code == 2
+    return str(failure)
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_every_error_of_the_system_is_told_with_its_file(number: int) -> None:
     ],
 )  # fmt: skip
 def test_a_bug_stays_a_bug(error: Exception) -> None:
-    assert faults.told(error) is None
+    assert faults.as_error(error) is None
 
 
 def test_an_error_of_ours_stays_itself() -> None:
     error = DataError("x")
-    assert faults.told(error) is error
+    assert faults.as_error(error) is error
 
 
 def test_an_import_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +105,7 @@ def test_an_import_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @pytest.fixture
 def training(tmp_path: Path) -> Path:
-    """A recipe that loads every frame anew in processes of its own, for many epochs."""
+    """A recipe that loads every frame again in processes of its own, for many epochs."""
     content = tree(write_data(tmp_path / "data"))
     content["data"] |= {"workers": 1, "memory": False}
     content["train"] |= {"epochs": 1000}
@@ -189,13 +189,13 @@ def test_limits_of_the_system(training: Path, kind: int, limit: int, words: list
     )
     process.start()
     process.join(120)
-    told = Path(f"{output}.stderr").read_text()
-    assert process.exitcode == 2, told
-    assert "Traceback" not in told
-    assert told.startswith(begin)
+    failure = Path(f"{output}.stderr").read_text()
+    assert process.exitcode == 2, failure
+    assert "Traceback" not in failure
+    assert failure.startswith(begin)
     if kind == resource.RLIMIT_NOFILE:
-        assert "oo many open files" in told
-        assert "ulimit -n" in told
+        assert "oo many open files" in failure
+        assert "ulimit -n" in failure
 
 
 def test_without_a_temporary_folder(training: Path) -> None:

@@ -66,9 +66,9 @@ def printed(monkeypatch: pytest.MonkeyPatch, width: int = 200) -> StringIO:
 def test_every_way_to_print_shows_a_name_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = shown(name)
     for speak in (
-        lambda: console.say(name),
+        lambda: console.info(name),
         lambda: console.warn(name),
-        lambda: console.tell(name),
+        lambda: console.report(name),
         lambda: console.mark(name, name, "red"),
         lambda: console.fail(name),
         lambda: console.fail(RddError(name, name)),

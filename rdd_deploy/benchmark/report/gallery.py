@@ -33,7 +33,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class DisagreementExample:
     """One frame: itself, its truth, what each bundle says, and where they differ.
 
     Attributes:
@@ -56,7 +56,7 @@ def disagreements(results: Sequence[Measured], images: Images) -> NDArray[np.flo
     return shares
 
 
-def gallery(named: Sequence[tuple[str, Measured]], images: Images, frames: int = FRAMES) -> list[Exhibit]:
+def gallery(named: Sequence[tuple[str, Measured]], images: Images, frames: int = FRAMES) -> list[DisagreementExample]:
     """The frames with the highest disagreement, highest first; none for no result."""
     if not named:
         return []
@@ -74,12 +74,12 @@ def spread_worst(shares: NDArray[np.float64], frames: int) -> list[int]:
     return chosen
 
 
-def _exhibit(image: int, share: float, named: Sequence[tuple[str, Measured]], images: Images) -> Exhibit:
+def _exhibit(image: int, share: float, named: Sequence[tuple[str, Measured]], images: Images) -> DisagreementExample:
     frame, truth = images.decode(image), images.truth(image)
     # Frames of video size are drawn small at once: blending 2 megapixels five times over would take longer than measuring them.
     size = (round(frame.shape[0] * _WIDTH / frame.shape[1]), _WIDTH)
     small, small_truth = resize_frame(frame, size), resize_labels(truth, size)
-    overlay = Overlay(np.array(images.task.palette, np.uint8), _OPACITY)
+    overlay = Overlay(np.array(images.label_space.palette, np.uint8), _OPACITY)
     labels = [resize_labels(decode_labels(result.labels[image]), size) for _, result in named]
     what = "not all agree" if len(named) > 1 else "wrong"
     differs = _differs(labels, small_truth) & (small_truth != IGNORE)
@@ -93,7 +93,7 @@ def _exhibit(image: int, share: float, named: Sequence[tuple[str, Measured]], im
         matrix = result.matrices[image]
         right = 100 * np.trace(matrix) / max(1, matrix.sum())
         pictures.append(Picture(name, f"{right:.1f} % of its pixels right", _jpeg(overlay.draw(small, own))))
-    return Exhibit(images.names[image], round(100 * share, 2), tuple(pictures))
+    return DisagreementExample(images.names[image], round(100 * share, 2), tuple(pictures))
 
 
 def _most_different(labels: Sequence[Labels], count: int) -> list[int]:

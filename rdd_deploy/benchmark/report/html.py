@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 from rdd_deploy.benchmark.records import STAGES, Benchmark, Change, Machine, Protocol, Quantiles, Row
-from rdd_deploy.benchmark.report.gallery import Exhibit
+from rdd_deploy.benchmark.report.gallery import DisagreementExample
 from rdd_deploy.utils.text import in_html as escape
 
 _HEADINGS = (
@@ -130,7 +130,9 @@ def _class_cell(row: Row, name: str) -> str:
     return f'<td style="--share:{value:.1f}"><small>{change}</small>{value:.1f}</td>'
 
 
-def gallery_section(exhibits: Sequence[Exhibit], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], single: bool) -> str:
+def gallery_section(
+    exhibits: Sequence[DisagreementExample], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], single: bool
+) -> str:
     """Frames with overlays as embedded JPEG, and the colours' legend."""
     title = "Frames it gets most wrong" if single else "Frames on which the bundles disagree most"
     if not exhibits:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rdd_deploy.benchmark.records import Judge, Row
+from rdd_deploy.benchmark.records import LatencyMetric, Row
 from rdd_deploy.benchmark.report.shapes import Area, Dot, Line, Shape, Text
 
 WIDTH, HEIGHT = 860, 470
@@ -51,7 +51,7 @@ def log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def pareto_shapes(
-    rows: Sequence[Row], judge: Judge, beaten: Sequence[str], budget_ms: float | None = None, chosen: str | None = None
+    rows: Sequence[Row], judge: LatencyMetric, beaten: Sequence[str], budget_ms: float | None = None, chosen: str | None = None
 ) -> list[Shape]:
     """Draw the measured rows of one table; whiskers are the bootstrap interval of the mIoU and the way from p50 to p95.
 
@@ -79,7 +79,7 @@ def pareto_shapes(
     return shapes + dots + _labels(measured, judge, beaten, chosen, across, up)
 
 
-def _latency(row: Row, judge: Judge) -> float:
+def _latency(row: Row, judge: LatencyMetric) -> float:
     assert row.latency is not None
     return row.latency.judged_ms(judge)
 
@@ -89,12 +89,12 @@ def _miou(row: Row) -> float:
     return row.accuracy.miou_pct
 
 
-def _tail(row: Row, judge: Judge) -> float:
+def _tail(row: Row, judge: LatencyMetric) -> float:
     assert row.latency is not None
     return (row.latency.model if judge.startswith("model") else row.latency.end_to_end).p95_ms
 
 
-def _axes(rows: Sequence[Row], judge: Judge, budget_ms: float | None) -> tuple[Axis, Axis]:
+def _axes(rows: Sequence[Row], judge: LatencyMetric, budget_ms: float | None) -> tuple[Axis, Axis]:
     times = [_latency(row, judge) for row in rows] + [_tail(row, judge) for row in rows] + ([budget_ms] if budget_ms else [])
     low, high = min(times), max(times)
     left, right = float(_LEFT), float(WIDTH - _RIGHT)
@@ -110,7 +110,7 @@ def _axes(rows: Sequence[Row], judge: Judge, budget_ms: float | None) -> tuple[A
     return across, Axis(bottom, top, float(HEIGHT - _BOTTOM), float(_TOP), nice_ticks(bottom, top))
 
 
-def _frame(across: Axis, up: Axis, judge: Judge, budget_ms: float | None) -> list[Shape]:
+def _frame(across: Axis, up: Axis, judge: LatencyMetric, budget_ms: float | None) -> list[Shape]:
     bottom, top, left, right = up.start, up.end, across.start, across.end
     shapes: list[Shape] = []
     if budget_ms is not None:
@@ -137,7 +137,7 @@ def _frame(across: Axis, up: Axis, judge: Judge, budget_ms: float | None) -> lis
     return shapes
 
 
-def _staircase(front: Sequence[Row], judge: Judge, across: Axis, up: Axis) -> list[tuple[float, float]]:
+def _staircase(front: Sequence[Row], judge: LatencyMetric, across: Axis, up: Axis) -> list[tuple[float, float]]:
     """The best mIoU that any latency buys: flat until the next better row, then up."""
     steps: list[tuple[float, float]] = []
     for row in sorted(front, key=lambda row: (_latency(row, judge), _miou(row))):
@@ -147,7 +147,7 @@ def _staircase(front: Sequence[Row], judge: Judge, across: Axis, up: Axis) -> li
     return [*steps, (across.end, steps[-1][1])]
 
 
-def _whiskers(row: Row, judge: Judge, across: Axis, up: Axis, style: str) -> list[Shape]:
+def _whiskers(row: Row, judge: LatencyMetric, across: Axis, up: Axis, style: str) -> list[Shape]:
     assert row.accuracy is not None
     x = across(_latency(row, judge))
     low, high = up(row.accuracy.miou_low_pct), up(row.accuracy.miou_high_pct)
@@ -156,16 +156,16 @@ def _whiskers(row: Row, judge: Judge, across: Axis, up: Axis, style: str) -> lis
     return shapes
 
 
-def _tail_shape(row: Row, judge: Judge, across: Axis, up: Axis, is_beaten: bool) -> Shape:
+def _tail_shape(row: Row, judge: LatencyMetric, across: Axis, up: Axis, is_beaten: bool) -> Shape:
     y = up(_miou(row))
     return Line(((across(_latency(row, judge)), y), (across(_tail(row, judge)), y)), "beaten-tail" if is_beaten else "tail")
 
 
-def _tooltip(row: Row, judge: Judge) -> str:
+def _tooltip(row: Row, judge: LatencyMetric) -> str:
     return f"{row.name}: {_latency(row, judge):.2f} ms, mIoU {_miou(row):.2f} %"
 
 
-def _labels(rows: Sequence[Row], judge: Judge, beaten: Sequence[str], chosen: str | None, across: Axis, up: Axis) -> list[Shape]:
+def _labels(rows: Sequence[Row], judge: LatencyMetric, beaten: Sequence[str], chosen: str | None, across: Axis, up: Axis) -> list[Shape]:
     """Each name at the place around its dot that covers least of what is there already."""
     dots = [(across(_latency(row, judge)), up(_miou(row))) for row in rows]
     placed: list[Text] = []

@@ -12,7 +12,7 @@ import cv2
 
 from rdd_deploy.benchmark.records import Benchmark, Row, by_device
 from rdd_deploy.benchmark.report import html
-from rdd_deploy.benchmark.report.gallery import Exhibit
+from rdd_deploy.benchmark.report.gallery import DisagreementExample
 from rdd_deploy.benchmark.report.plot import HEIGHT, WIDTH, pareto_shapes
 from rdd_deploy.benchmark.report.shapes import Shape, png, svg
 from rdd_deploy.utils import files
@@ -33,7 +33,9 @@ METHOD = (
 )
 
 
-def write_report(folder: Path, benchmark: Benchmark, exhibits: Sequence[Exhibit], palette: Sequence[tuple[int, int, int]]) -> None:
+def write_report(
+    folder: Path, benchmark: Benchmark, exhibits: Sequence[DisagreementExample], palette: Sequence[tuple[int, int, int]]
+) -> None:
     """Write all three into ``folder`` (and a plot more per further device), together or none. Raises DiskError."""
     contents = {
         folder / "benchmark.json": files.encoded(files.json_text(benchmark.model_dump(mode="json"))),
@@ -48,7 +50,7 @@ def write_report(folder: Path, benchmark: Benchmark, exhibits: Sequence[Exhibit]
     files.write_together(contents)
 
 
-def render(benchmark: Benchmark, exhibits: Sequence[Exhibit], palette: Sequence[tuple[int, int, int]]) -> str:
+def render(benchmark: Benchmark, exhibits: Sequence[DisagreementExample], palette: Sequence[tuple[int, int, int]]) -> str:
     """The whole page."""
     protocol, machine = benchmark.protocol, benchmark.machine
     tables = benchmark.tables()

@@ -42,7 +42,7 @@ class Deployed(nn.Module):
 
     Scaling by the standard deviation and the colour order are folded into the first convolution, so that one subtraction is left of
     the preprocessing. (The mean can't be folded: the convolution pads with zeros after it.) Where an encoder begins with anything else,
-    or with a convolution that makes its weights anew (NFNet), both stay as they are; ``stem`` is None then.
+    or with a convolution that makes its weights again (NFNet), both stay as they are; ``stem`` is None then.
 
     Shape:
         - Input: uint8 (N, H, W, 3), BGR.

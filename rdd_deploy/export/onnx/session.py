@@ -18,7 +18,7 @@ from rdd_deploy.runtime.backends.onnxruntime import EXACT_INT8
 def infer_onnx(model: onnx.ModelProto) -> Infer:
     """A graph in onnxruntime on the CPU, with the deployed contract."""
     run = run_onnx(model, [OUTPUT])
-    return lambda blob: np.asarray(run(blob)[0], np.uint8)
+    return lambda network_input: np.asarray(run(network_input)[0], np.uint8)
 
 
 def _half_scales(model: onnx.ModelProto) -> bool:
@@ -40,9 +40,9 @@ def run_onnx(model: onnx.ModelProto, names: list[str]) -> Callable[[Labels], lis
     except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
         raise _broken(error) from error
 
-    def run(blob: Labels) -> list[Any]:
+    def run(network_input: Labels) -> list[Any]:
         try:
-            return list(session.run(names, {INPUT: blob}))
+            return list(session.run(names, {INPUT: network_input}))
         except Exception as error:
             raise _broken(error) from error
 

@@ -22,7 +22,7 @@ from rdd_deploy.export.quantization.qdq import qdq_from_onnx
 from rdd_deploy.export.quantization.ranges import RangeTable
 from rdd_deploy.export.quantization.schemes import plan_of
 from rdd_deploy.export.quantization.sensitivity import rank_layers, within_budget
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.metrics import iou_from
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.schema import Part, validated
@@ -33,10 +33,10 @@ from rdd_deploy.utils.yaml_file import load_yaml
 class Distilled(Distil):
     """How the student was fine-tuned for its rendering, and what came out."""
 
-    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = Field("", description="of the checkpoint; empty: fine-tune it anew")
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = Field("", description="of the checkpoint; empty: fine-tune it again")
 
 
-class Plan(Part):
+class QuantizationPlan(Part):
     """How a graph was quantised: what the gate decided, to be reviewed, edited and replayed with ``--plan``."""
 
     profile: str
@@ -56,13 +56,13 @@ class Trial(NamedTuple):
     """One attempt: its plan, graph and measurement."""
 
     what: str
-    plan: Plan
+    plan: QuantizationPlan
     model: onnx.ModelProto
     comparison: Comparison
 
 
 @dataclass
-class Workbench:
+class QuantizationSearch:
     """What the gate works with.
 
     Attributes:
@@ -71,15 +71,15 @@ class Workbench:
     """
 
     profile: Profile
-    source: Source
+    source: TrainedRun
     frames: CalibrationFrames
     size: tuple[int, int]
     checkpoints: list[Path]
     measure: Callable[[onnx.ModelProto], Comparison]
     trials: list[Trial] = field(default_factory=list)
-    tuned: dict[str, Source] = field(default_factory=dict)
+    tuned: dict[str, TrainedRun] = field(default_factory=dict)
 
-    def student(self, plan: Plan) -> Source:
+    def student(self, plan: QuantizationPlan) -> TrainedRun:
         """The run with the weights that a plan quantises: its own, or fine-tuned ones."""
         return self.tuned[plan.distil.sha256] if plan.distil else self.source
 
@@ -89,13 +89,13 @@ class Workbench:
         config = self.profile.calibration.model_copy(update={"method": method})
         return calibrated(self.source.graph(self.size), self.frames, config, self.source.run.path / "calibration")
 
-    def attempt(self, what: str, plan: Plan) -> Trial:
+    def try_plan(self, what: str, plan: QuantizationPlan) -> Trial:
         """Render and measure one plan."""
         model, table, placement = self.student(plan).graph(self.size), self.table(plan.method), self.profile.placement
         biases = corrected_biases(model, table, plan.form, placement, self.frames) if plan.bias_correction else None
         rendered = qdq_from_onnx(model, table, plan.form, placement, plan.float_layers, biases)
         trial = Trial(what, plan, rendered, self.measure(rendered))
-        console.say(
+        console.info(
             f"{what}: mIoU {trial.comparison.miou_pct:.2f} %, {trial.comparison.drop_pct:+.2f} points below float, "
             f"labels agree on {trial.comparison.agreement_pct:.2f} %"
         )
@@ -110,7 +110,7 @@ class Workbench:
             console.warn(f"the remedy '{remedy}' is left out, for it needs the train split: {error}")
             return None
 
-    def fine_tuned(self, plan: Plan) -> Plan:
+    def fine_tuned(self, plan: QuantizationPlan) -> QuantizationPlan:
         """The plan with its fine-tuned student at hand: the one that it names, or where that is missing one that is fine-tuned now."""
         assert plan.distil is not None
         wanted = plan.distil.sha256
@@ -126,20 +126,22 @@ class Workbench:
         self.tuned[sha256] = found
         return plan.model_copy(update={"distil": plan.distil.model_copy(update={"sha256": sha256})})
 
-    def _fine_tune(self, plan: Plan, config: Distil) -> Source:
+    def _fine_tune(self, plan: QuantizationPlan, config: Distil) -> TrainedRun:
         from rdd_deploy.export.quantization.qad import distilled  # the training stack, which nothing else here needs
 
         source, recipe = self.source, self.source.run.load_recipe()
         rendering = plan_of(source.graph(self.size), plan.form, self.profile.placement, plan.float_layers)
         table, train = self.table(plan.method), source.split("train")
         student = distilled(source.segmenter, train, recipe, self.size, rendering, table, plan.form, config)
-        facts = {key: value for key, value in source.facts.items() if key not in {"epoch", "miou_pct"}}  # those are the float student's
-        save_segmenter(self.checkpoints[0], student, facts | {"fine_tuned_from": source.weights_sha256, "profile": plan.profile})
-        console.say(f"fine-tuned student -> {self.checkpoints[0]}")
+        metadata = {
+            key: value for key, value in source.metadata.items() if key not in {"epoch", "miou_pct"}
+        }  # those are the float student's
+        save_segmenter(self.checkpoints[0], student, metadata | {"fine_tuned_from": source.weights_sha256, "profile": plan.profile})
+        console.info(f"fine-tuned student -> {self.checkpoints[0]}")
         return source.fine_tuned(self.checkpoints[0])
 
 
-def through_gate(bench: Workbench, plan: Plan | None = None) -> tuple[Trial, bool]:
+def search(bench: QuantizationSearch, plan: QuantizationPlan | None = None) -> tuple[Trial, bool]:
     """Find a rendering that loses at most ``gate.max_drop`` points.
 
     Args:
@@ -152,7 +154,7 @@ def through_gate(bench: Workbench, plan: Plan | None = None) -> tuple[Trial, boo
     first = plan or starting_plan(profile)
     if first.distil:
         first = bench.fine_tuned(first)
-    best = bench.attempt(f"plan by {first.method}" if plan else first.method, first)
+    best = bench.try_plan(f"plan by {first.method}" if plan else first.method, first)
     if plan is None:
         for step in _remedies(bench):
             if _passes(best, profile):
@@ -165,15 +167,15 @@ def through_gate(bench: Workbench, plan: Plan | None = None) -> tuple[Trial, boo
     return best, _passes(best, profile)
 
 
-def starting_plan(profile: Profile) -> Plan:
+def starting_plan(profile: Profile) -> QuantizationPlan:
     """What a profile says, before any remedy."""
     assert profile.form is not None
     assert profile.calibration is not None
     calibration = profile.calibration.model_dump(include={"method", "percentile", "bins", "images"})
-    return Plan(profile=profile.name, form=profile.form, placement=profile.placement, **calibration)
+    return QuantizationPlan(profile=profile.name, form=profile.form, placement=profile.placement, **calibration)
 
 
-def replayed(profile: Profile, plan: Plan) -> Profile:
+def replayed(profile: Profile, plan: QuantizationPlan) -> Profile:
     """The profile as it was when a plan was made."""
     assert profile.calibration is not None
     calibration = profile.calibration.model_copy(update={key: getattr(plan, key) for key in ("method", "percentile", "bins", "images")})
@@ -184,12 +186,12 @@ def _passes(trial: Trial, profile: Profile) -> bool:
     return bool(trial.comparison.drop_pct <= profile.gate.max_drop)
 
 
-def _remedies(bench: Workbench) -> Iterator[Callable[[Trial], Iterable[Trial]]]:
+def _remedies(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable[Trial]]]:
     def other_ranges(method: Method) -> Callable[[Trial], Iterable[Trial]]:
-        return lambda best: [bench.attempt(method, best.plan.model_copy(update={"method": method}))]
+        return lambda best: [bench.try_plan(method, best.plan.model_copy(update={"method": method}))]
 
     def bias_correction(best: Trial) -> Iterable[Trial]:
-        yield bench.attempt(f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True}))
+        yield bench.try_plan(f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True}))
 
     assert bench.profile.calibration is not None
     for remedy in bench.profile.gate.remedies:
@@ -203,7 +205,7 @@ def _remedies(bench: Workbench) -> Iterator[Callable[[Trial], Iterable[Trial]]]:
             yield other_ranges(remedy)
 
 
-def _float_layers(bench: Workbench, best: Trial) -> Iterator[Trial]:
+def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
     """Leave the worst layers in float, 1, 2, 4, … of them, within the budget of multiply-adds."""
     profile, train = bench.profile, bench.train("float_layers")
     if train is None:
@@ -211,25 +213,25 @@ def _float_layers(bench: Workbench, best: Trial) -> Iterator[Trial]:
     model, table = bench.student(best.plan).graph(bench.size), bench.table(best.plan.method)
     ranked = rank_layers(model, table, best.plan.form, profile.placement, train, bench.size, profile.gate.ranking_frames)
     allowed = within_budget(ranked, profile.gate.float_macs)
-    console.say(
+    console.info(
         "layers that cost most alone: " + ", ".join(f"{one.layer} ({one.drop_pct:+.2f})" for one in ranked[:5]) + f"; "
         f"{len(allowed)} may stay float ({100 * profile.gate.float_macs:.0f} % of the multiply-adds)"
     )
     count = 1
     while allowed:
         layers = allowed[:count]
-        yield bench.attempt(f"{len(layers)} layer(s) in float", best.plan.model_copy(update={"float_layers": layers}))
+        yield bench.try_plan(f"{len(layers)} layer(s) in float", best.plan.model_copy(update={"float_layers": layers}))
         if count >= len(allowed):
             return
         count *= 2
 
 
-def _distil(bench: Workbench, best: Trial) -> Iterator[Trial]:
+def _distil(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
     """Fine-tune the student for the best rendering so far. Its biases learn to make up for the shifts that bias correction takes out."""
     if bench.train("distil") is not None:
         asked = Distilled(**bench.profile.gate.distil.model_dump())
         plan = bench.fine_tuned(best.plan.model_copy(update={"bias_correction": False, "distil": asked}))
-        yield bench.attempt("fine-tuned for INT8", plan)
+        yield bench.try_plan("fine-tuned for INT8", plan)
 
 
 def save_plan(path: Path, trial: Trial, passed: bool) -> None:
@@ -245,10 +247,10 @@ def save_plan(path: Path, trial: Trial, passed: bool) -> None:
     files.write_text(path, head + files.yaml_text(tree))
 
 
-def load_plan(path: Path, profile: Profile) -> Plan:
+def load_plan(path: Path, profile: Profile) -> QuantizationPlan:
     """Read a plan; what an older one doesn't hold is as in the profile. RecipeError if it is invalid or of another form."""
     own = starting_plan(profile).model_dump(include={"percentile", "bins", "images", "placement"})
-    plan = validated(Plan, own | load_yaml(path), path)
+    plan = validated(QuantizationPlan, own | load_yaml(path), path)
     if plan.form != profile.form:
         raise RecipeError(f"{path} is a plan for the {plan.form} form, profile {profile.name} renders {profile.form}; take its own plan")
     if plan.profile != profile.name:

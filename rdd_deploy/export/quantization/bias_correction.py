@@ -40,7 +40,7 @@ def corrected_biases(
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
     with progress("bias correction", len(chosen)) as bar:
         for position in chosen:
-            shifts = session.run([_output(layer) for layer in layers], {INPUT: frames.blob(int(position))})
+            shifts = session.run([_output(layer) for layer in layers], {INPUT: frames.network_input(int(position))})
             for layer, shift in zip(layers, shifts, strict=True):
                 sums[layer] += shift.ravel() / len(chosen)
             bar.advance()

@@ -40,14 +40,14 @@ def calibrated(model: onnx.ModelProto, frames: CalibrationFrames, config: Calibr
         parameters["bins"] = config.bins
     key = table_key(model, frames.digest, config.method, **parameters)
     if (table := load_table(folder, key)) is not None:
-        console.say(f"ranges: {len(table.ranges)} activations by {config.method}, from {folder}")
+        console.info(f"ranges: {len(table.ranges)} activations by {config.method}, from {folder}")
         return table
     tensors = tensors_to_calibrate(model)
     ranges = _minmax(model, tensors, frames) if config.method == "minmax" else _from_histograms(model, tensors, frames, config)
     check_ranges(ranges)
     table = RangeTable(key, ranges)
     path = table.save(folder)
-    console.say(f"ranges: {len(ranges)} activations by {config.method} on {len(frames)} frames -> {path}")
+    console.info(f"ranges: {len(ranges)} activations by {config.method} on {len(frames)} frames -> {path}")
     return table
 
 
@@ -97,7 +97,7 @@ def _feed(calibrator: Any, frames: CalibrationFrames, what: str) -> None:
         for position in range(len(frames)):
             # All at once would keep every activation of every image in memory.
             with contextlib.redirect_stdout(io.StringIO()):
-                calibrator.collect_data(_One({INPUT: frames.blob(position)}))
+                calibrator.collect_data(_One({INPUT: frames.network_input(position)}))
             bar.advance()
 
 

@@ -44,7 +44,7 @@ class CalibrationFrames:
     def __len__(self) -> int:
         return len(self.names)
 
-    def blob(self, position: int) -> Frame:
+    def network_input(self, position: int) -> Frame:
         """Frame ``position`` through the same path as every deployed frame."""
         place = self.paths_or_indices[position]
         frame = read_frame(place) if isinstance(place, Path) else self.split.frame(place)  # type: ignore[union-attr]
@@ -65,7 +65,7 @@ def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[in
         for index in range(len(train)):
             frame, labels = train.frame(index), train.labels(index)
             digests.append(_digest(frame))
-            facts.append(_Facts.of(frame, labels, len(train.task)))
+            facts.append(_Facts.of(frame, labels, len(train.label_space)))
             bar.advance()
     _refuse_shared(digests, [str(name) for name in train.names], others)
     chosen = _cover(facts, min(count, len(train)))
@@ -156,7 +156,7 @@ def _thumbnail(frame: Frame) -> NDArray[np.float32]:
 
 
 def _refuse_alike(thumbnails: Sequence[NDArray[np.float32]], names: Sequence[str], others: Sequence[Split]) -> None:
-    """A folder may hold frames of val scaled or compressed anew, which no digest finds."""
+    """A folder may hold frames of val scaled or compressed again, which no digest finds."""
     known = np.stack(thumbnails)
     for other in others:
         for index in range(len(other)):

@@ -17,7 +17,7 @@ from rdd_deploy.errors import RddError
 from rdd_deploy.export.onnx.export import Deployed
 from rdd_deploy.export.onnx.graph import INPUT, free_name
 from rdd_deploy.export.quantization.ranges import NOTHING, Range, activation_scale
-from rdd_deploy.export.quantization.schemes import Plan
+from rdd_deploy.export.quantization.schemes import QdqPlacement
 
 OPERATORS = {
     "conv2d": "Conv",
@@ -42,7 +42,7 @@ OPERATORS = {
 
 
 def fake_quantised(
-    deployed: Deployed, size: tuple[int, int], batch: int, plan: Plan, ranges: Mapping[str, Range], form: str
+    deployed: Deployed, size: tuple[int, int], batch: int, plan: QdqPlacement, ranges: Mapping[str, Range], form: str
 ) -> fx.GraphModule:
     """The logits of a network as a rendering computes them, with ``deployed``'s own parameters.
 

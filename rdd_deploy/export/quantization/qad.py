@@ -14,14 +14,14 @@ import torch
 from rdd_deploy import console
 from rdd_deploy.console import progress
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Crops, Frames, StepSampler, room_for_frames, training_loader
+from rdd_deploy.data.loader import CropDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.export.onnx.export import Deployed
 from rdd_deploy.export.profile import Distil
 from rdd_deploy.export.quantization.fake_quant import fake_quantised
 from rdd_deploy.export.quantization.ranges import RangeTable
-from rdd_deploy.export.quantization.schemes import Plan
+from rdd_deploy.export.quantization.schemes import QdqPlacement
 from rdd_deploy.losses.kd import pixel_kd
 from rdd_deploy.models.predict import checked_device
 from rdd_deploy.models.segmenter import Segmenter
@@ -34,7 +34,14 @@ WARMUP = 0.1
 
 
 def distilled(
-    segmenter: Segmenter, train: Split, recipe: Recipe, size: tuple[int, int], plan: Plan, table: RangeTable, form: str, config: Distil
+    segmenter: Segmenter,
+    train: Split,
+    recipe: Recipe,
+    size: tuple[int, int],
+    plan: QdqPlacement,
+    table: RangeTable,
+    form: str,
+    config: Distil,
 ) -> Segmenter:
     """A copy of a float student, fine-tuned for one rendering.
 
@@ -56,7 +63,7 @@ def distilled(
     rates = [group["lr"] for group in optimizer.param_groups]
     teacher = segmenter.to(device)
     losses = []
-    console.say(f"fine-tuning for INT8: {config.steps} steps of {batch} crops on {device}")
+    console.info(f"fine-tuning for INT8: {config.steps} steps of {batch} crops on {device}")
     try:
         with progress("fine-tune", config.steps) as bar:
             for step, (images, labels, *_) in enumerate(_crops(train, recipe, size, batch, config.steps)):
@@ -81,7 +88,7 @@ def distilled(
     finally:
         teacher.cpu()
     tenth = max(1, config.steps // 10)
-    console.say(f"fine-tuned: divergence from float {sum(losses[:tenth]) / tenth:.5f} -> {sum(losses[-tenth:]) / tenth:.5f}")
+    console.info(f"fine-tuned: divergence from float {sum(losses[:tenth]) / tenth:.5f} -> {sum(losses[-tenth:]) / tenth:.5f}")
     student.cpu()
     return deployed.unfolded(segmenter)
 
@@ -97,7 +104,9 @@ def _groups(student: torch.nn.Module, deployed: Deployed, segmenter: Segmenter, 
 
 def _crops(train: Split, recipe: Recipe, size: tuple[int, int], batch: int, steps: int):  # type: ignore[no-untyped-def]
     """``steps`` batches, the same for the same seed."""
-    sampler = StepSampler(len(train), batch, math.ceil(steps / (len(train) // batch)), recipe.train.seed)
-    frames = Frames(train, room_for_frames() if recipe.data.memory else None)
-    loader = training_loader(Crops(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed), sampler, recipe.data.workers, False)
+    sampler = ResumableBatchSampler(len(train), batch, math.ceil(steps / (len(train) // batch)), recipe.train.seed)
+    frames = FrameCache(train, room_for_frames() if recipe.data.memory else None)
+    loader = training_loader(
+        CropDataset(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed), sampler, recipe.data.workers, False
+    )
     return (crop for _, crop in zip(range(steps), loader, strict=False))

@@ -21,7 +21,7 @@ from rdd_deploy.errors import DataError
 from rdd_deploy.export.onnx.graph import attribute, consumers, initializers
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.quantization.ranges import RangeTable, activation_scale, weight_scales
-from rdd_deploy.export.quantization.schemes import Plan, layer_of, plan_of
+from rdd_deploy.export.quantization.schemes import QdqPlacement, layer_of, plan_of
 
 
 def qdq_from_onnx(
@@ -51,7 +51,9 @@ def qdq_from_onnx(
 
 
 class _Inserter:
-    def __init__(self, model: onnx.ModelProto, plan: Plan, table: RangeTable, form: str, biases: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, plan: QdqPlacement, table: RangeTable, form: str, biases: Mapping[str, NDArray[np.float32]]
+    ) -> None:
         self.model, self.plan, self.table, self.form, self.biases = model, plan, table, form, biases
         self.constants = initializers(model)
         self.added: list[onnx.TensorProto] = []
@@ -125,7 +127,7 @@ class _Inserter:
         self.model.graph.initializer.extend(fresh)
 
 
-def _pool_globally(model: onnx.ModelProto, plan: Plan) -> None:
+def _pool_globally(model: onnx.ModelProto, plan: QdqPlacement) -> None:
     """ReduceMean over height and width becomes GlobalAveragePool, which onnxruntime has in INT8; in place."""
     constants = initializers(model)
     for node in model.graph.node:
@@ -153,7 +155,7 @@ def _mean_by_row(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     return changed
 
 
-def _unclip(model: onnx.ModelProto, plan: Plan, table: RangeTable) -> None:
+def _unclip(model: onnx.ModelProto, plan: QdqPlacement, table: RangeTable) -> None:
     """Clip(0, b) whose every reader takes the quantised tensor becomes Relu, in place: S8 saturates at the top anyway.
 
     TensorRT fuses Relu into the convolution before it. The result is the same to the bit as long as the range's top isn't above b.

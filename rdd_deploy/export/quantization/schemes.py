@@ -19,7 +19,7 @@ DOWNSTREAM = {"Resize", "ArgMax", "Cast", "Add", "Transpose"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class QdqPlacement:
     """Attributes:
     convolutions: layer name -> node, those that compute in INT8.
     float_convolutions: the others.
@@ -36,7 +36,7 @@ def layer_of(node: onnx.NodeProto) -> str:
     return str(node.input[1]).removesuffix(".weight")
 
 
-def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layers: Sequence[str] = ()) -> Plan:
+def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layers: Sequence[str] = ()) -> QdqPlacement:
     """Decide the placement for a form.
 
     Args:
@@ -55,7 +55,7 @@ def plan_of(model: onnx.ModelProto, form: str, placement: Placement, float_layer
         wanted |= {layer_of(node) for node in head_gates(model)}
     convolutions = {name: node for name, node in layers.items() if name not in wanted}
     tensors = TENSORS[form](model, convolutions)
-    return Plan(convolutions, {name: node for name, node in layers.items() if name in wanted}, tensors)
+    return QdqPlacement(convolutions, {name: node for name, node in layers.items() if name in wanted}, tensors)
 
 
 def check_layers(model: onnx.ModelProto, names: Iterable[str], where: str) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import onnx
 
 from rdd_deploy.console import progress
-from rdd_deploy.data.base import Split, spread
+from rdd_deploy.data.base import Split, evenly_spaced
 from rdd_deploy.export.compare import compare, reference_from
 from rdd_deploy.export.onnx.session import infer_onnx
 from rdd_deploy.export.profile import Placement
@@ -32,7 +32,7 @@ def rank_layers(
     layers = list(plan_of(model, form, placement).convolutions)
     macs = multiply_adds(model)
     total = sum(macs.values())
-    frames = spread(train, count)
+    frames = evenly_spaced(train, count)
     reference = reference_from(infer_onnx(model), frames, size, "train frames", "train")
     found = []
     with progress("rank layers", len(layers)) as bar:

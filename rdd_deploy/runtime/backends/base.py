@@ -32,7 +32,7 @@ class Backend(Protocol):
     def activate(self) -> None:
         """Load the model and take memory and devices. Raises BundleError, DeviceError or MissingPackageError."""
 
-    def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 (1, H, W, 3), contiguous -> uint8 (1, H, W). The result belongs to the caller: no later call overwrites it."""
 
     def deactivate(self) -> None:

@@ -110,9 +110,9 @@ class OnnxRuntimeBackend:
             check_tensor(self._manifest, what, tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), tensor.shape)
         check_precision(self._path, self._manifest, self._session.get_modelmeta().custom_metadata_map.get(PRECISION))
 
-    def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
-            labels: NDArray[np.uint8] = self._session.run([OUTPUT], {INPUT: blob})[0]
+            labels: NDArray[np.uint8] = self._session.run([OUTPUT], {INPUT: network_input})[0]
         except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
             raise BundleError(f"onnxruntime can't run {self._path}: {_first_line(error)}; export the bundle again") from error
         return labels
@@ -184,7 +184,7 @@ def mixed_distributions() -> str | None:
         return None
     keep = "onnxruntime-gpu" if "onnxruntime-gpu" in found else found[-1]
     return (
-        f" Found {' and '.join(found)} installed over each other; mend it with: "
+        f" Found {' and '.join(found)} installed over each other; fix it with: "
         f"pip uninstall -y {' '.join(found)} && pip install {keep} (on a machine without a GPU: onnxruntime)"
     )
 

@@ -92,8 +92,8 @@ class TensorRtBackend:
         if self._use_graph:
             self._record()
 
-    def infer(self, blob: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        np.copyto(self._views[INPUT], blob)
+    def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        np.copyto(self._views[INPUT], network_input)
         if self._graph is not None:
             self._call("cudaGraphLaunch", self._graph, self._stream)
         else:

@@ -8,13 +8,15 @@ import pytest
 
 from rdd_deploy.benchmark.compare import merged
 from rdd_deploy.benchmark.records import Benchmark
-from rdd_deploy.benchmark.report.gallery import Exhibit, Picture
+from rdd_deploy.benchmark.report.gallery import DisagreementExample, Picture
 from rdd_deploy.benchmark.report.write import render, write_report
 from rdd_deploy.benchmark.session import judged
 
 PALETTE = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
-EXHIBITS = [Exhibit("frame_07", 12.5, (Picture("frame", "", b"\xff\xd8x"), Picture("int8", "90.0 % of its pixels right", b"\xff\xd8y")))]
+EXHIBITS = [
+    DisagreementExample("frame_07", 12.5, (Picture("frame", "", b"\xff\xd8x"), Picture("int8", "90.0 % of its pixels right", b"\xff\xd8y")))
+]
 
 
 class Page(HTMLParser):
@@ -113,7 +115,7 @@ def test_rows_of_another_machine_stand_by_device_and_unmarked() -> None:
 def test_names_from_outside_stay_text() -> None:
     evil = '<script>alert("x")</script>'
     hurt = made_up.benchmark(made_up.row(evil, 3, 50, run=evil), made_up.failed(evil + "2", evil), warnings=[evil])
-    page = Page(render(judged(hurt, 1, None), [Exhibit(evil, 1.0, (Picture(evil, evil, b"x"),))], PALETTE))
+    page = Page(render(judged(hurt, 1, None), [DisagreementExample(evil, 1.0, (Picture(evil, evil, b"x"),))], PALETTE))
     assert not page.all("script")
     assert evil in page.texts
 

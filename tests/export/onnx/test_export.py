@@ -18,7 +18,7 @@ from rdd_deploy.export.onnx.lint import lint
 from rdd_deploy.export.onnx.session import infer_onnx
 from rdd_deploy.export.pipeline import Options, check_agreement, export_profile
 from rdd_deploy.export.profile import load_profile
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.runtime import Segmenter as Runtime
 from rdd_deploy.runtime import read_manifest
@@ -54,7 +54,7 @@ def test_no_path_of_this_machine_is_inside(graph: onnx.ModelProto) -> None:
     assert b"site-packages" not in content
 
 
-def test_same_labels_as_torch(graph: onnx.ModelProto, source: Source, segmenter: Segmenter) -> None:
+def test_same_labels_as_torch(graph: onnx.ModelProto, source: TrainedRun, segmenter: Segmenter) -> None:
     frames = source.split("val")
     reference = reference_from(source.infer(), frames, SIZE, "toy", "val")
     assert compare(infer_onnx(graph), reference).agreement_pct >= 99.99
@@ -101,7 +101,7 @@ def load_network(encoder: str):  # type: ignore[no-untyped-def]
     return Network.model_validate(toys.network(encoder=encoder))
 
 
-def test_bundle_carries_classes_and_provenance(source: Source, out: Path) -> None:
+def test_bundle_carries_classes_and_provenance(source: TrainedRun, out: Path) -> None:
     target, comparison = export_profile(source, load_profile("onnxruntime-fp32"), out, Options())
     manifest = read_manifest(target)
     assert manifest.classes == toys.CLASSES
@@ -120,7 +120,7 @@ def test_bundle_carries_classes_and_provenance(source: Source, out: Path) -> Non
     assert (predicted == labels)[labels != 255].mean() > 0.8
 
 
-def test_size_override(source: Source, out: Path) -> None:
+def test_size_override(source: TrainedRun, out: Path) -> None:
     from rdd_deploy.export.profile import changed
 
     profile = changed(load_profile("onnxruntime-fp32"), size=(48, 64))
@@ -135,7 +135,7 @@ def test_too_small_a_size(segmenter: Segmenter) -> None:
         onnx_from_segmenter(segmenter, (16, 64))
 
 
-def test_disagreement_is_an_error(source: Source) -> None:
+def test_disagreement_is_an_error(source: TrainedRun) -> None:
     reference = reference_from(source.infer(), source.split("val"), SIZE, "toy", "val")
     wrong = Reference("toy", "val", reference.split, SIZE, [1 - labels.clip(0, 1) for labels in reference.labels], reference.confusion)
     with pytest.raises(GateError, match=r"agree on .* % of the pixels of 3 toy frames, expected 99.99 %"):
@@ -153,9 +153,9 @@ def test_data_of_other_classes_is_refused(run: Path, data: Path) -> None:
     from dataclasses import replace
 
     from rdd_deploy.errors import WeightsError
-    from rdd_deploy.export.trained_run import open_source
+    from rdd_deploy.export.trained_run import open_run
 
-    source = open_source(run)
+    source = open_run(run)
     other = replace(source, data=source.data.model_copy(update={"classes": ["a", "b", "c"]}))
     with pytest.raises(WeightsError, match="was trained on the classes left, middle, right, its data set has a, b, c"):
         other.split("val")

@@ -23,14 +23,14 @@ from rdd_deploy.export.onnx.graph import INPUT, OUTPUT
 from rdd_deploy.export.onnx.postprocess import CLASSES_AT_ONCE, PACKED_STEPS, Packing, bilinear_matrix, row_blocks, with_tail
 from rdd_deploy.export.onnx.session import infer_onnx
 from rdd_deploy.export.profile import load_profile
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime.backends.openvino import shared_core
 
 FORMS = [("matmul", "onnxruntime"), ("packed", "onnxruntime"), ("matmul", "openvino"), ("running", "openvino")]
 
 
 @pytest.mark.parametrize(("form", "backend"), FORMS)
-def test_a_networks_labels_stay(graph: onnx.ModelProto, source: Source, form: str, backend: str) -> None:
+def test_a_networks_labels_stay(graph: onnx.ModelProto, source: TrainedRun, form: str, backend: str) -> None:
     turned = with_tail(graph, form, backend)
     onnx.checker.check_model(turned, full_check=True)
     reference = reference_from(infer_onnx(graph), source.split("val"), SIZE, "toy", "val")

@@ -15,7 +15,7 @@ from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Profile, changed, load_profile
 from rdd_deploy.export.quantization.qdq import quantised_layers
 from rdd_deploy.export.quantization.sensitivity import Sensitivity, rank_layers, within_budget
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime import read_manifest
 
 
@@ -25,7 +25,7 @@ def profile(remedies: list[str], max_drop: float = 5.0) -> Profile:
     return changed(load_profile("onnxruntime-int8"), calibration=calibration, gate={"max_drop": max_drop, "remedies": remedies})
 
 
-def test_failure_leaves_a_plan_and_no_bundle(source: Source, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_leaves_a_plan_and_no_bundle(source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         GateError, match=r"'onnxruntime-int8' loses .* points of mIoU at best, allowed are 5; no bundle was written"
     ) as caught:
@@ -37,7 +37,7 @@ def test_failure_leaves_a_plan_and_no_bundle(source: Source, out: Path, capsys: 
     assert "IoU per class" in shown
 
 
-def test_force_marks_the_bundle(source: Source, out: Path) -> None:
+def test_force_marks_the_bundle(source: TrainedRun, out: Path) -> None:
     target, comparison = export_profile(source, profile([]), out, Options(force=True))
     manifest = read_manifest(target)
     assert manifest.forced
@@ -46,9 +46,9 @@ def test_force_marks_the_bundle(source: Source, out: Path) -> None:
     assert comparison.drop_pct > 5
 
 
-def test_force_marks_a_float_bundle_that_loses(source: Source, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_marks_a_float_bundle_that_loses(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ruined(folder: Path, reference: Reference, **_: object) -> Comparison:
-        return compare(lambda blob: np.zeros(blob.shape[:3], np.uint8), reference)
+        return compare(lambda network_input: np.zeros(network_input.shape[:3], np.uint8), reference)
 
     monkeypatch.setattr(pipeline, "compare_bundle", ruined)
     asked = changed(load_profile("openvino-bf16"), gate={"max_drop": 1.0})
@@ -59,7 +59,7 @@ def test_force_marks_a_float_bundle_that_loses(source: Source, out: Path, monkey
         assert read_manifest(export_profile(source, asked, out, options)[0]).forced
 
 
-def test_remedy_passes_and_the_plan_replays(source: Source, out: Path) -> None:
+def test_remedy_passes_and_the_plan_replays(source: TrainedRun, out: Path) -> None:
     asked = profile(["mse"], max_drop=20)
     target, comparison = export_profile(source, asked, out, Options())
     assert comparison.drop_pct <= 20
@@ -90,7 +90,7 @@ def test_remedy_passes_and_the_plan_replays(source: Source, out: Path) -> None:
         export_profile(source, load_profile("openvino-int8"), out, Options(plan=edited))
 
 
-def test_remedies_are_tried_in_order(source: Source, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remedies_are_tried_in_order(source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
     gate = {"max_drop": 0.0, "remedies": ["bias_correction", "float_layers"], "ranking_frames": 1, "float_macs": 0.02}
     asked = changed(load_profile("onnxruntime-int8"), calibration=calibration, gate=gate)
@@ -103,7 +103,7 @@ def test_remedies_are_tried_in_order(source: Source, out: Path, capsys: pytest.C
     assert "may stay float (2 % of the multiply-adds)" in shown
 
 
-def test_plan_of_a_float_profile(source: Source, out: Path) -> None:
+def test_plan_of_a_float_profile(source: TrainedRun, out: Path) -> None:
     with pytest.raises(RecipeError, match="--plan replays how a graph was quantised; profile onnxruntime-fp32 is fp32"):
         export_profile(source, load_profile("onnxruntime-fp32"), out, Options(plan=out / "any.yaml"))
 
@@ -114,7 +114,7 @@ def test_budget_of_float_layers() -> None:
     assert within_budget(ranked, 0.01) == []
 
 
-def test_ranking_is_by_measured_accuracy(source: Source, graph, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_ranking_is_by_measured_accuracy(source: TrainedRun, graph, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from rdd_deploy.export.profile import Calibration, Placement
     from rdd_deploy.export.quantization.calibrate import calibrated
     from rdd_deploy.export.quantization.calibration_frames import from_train

@@ -13,14 +13,14 @@ import pytest
 import toys
 from toy_export import SIZE
 
-from rdd_deploy.data.base import Frame, Labels, Split, Task
+from rdd_deploy.data.base import Frame, Labels, LabelSpace, Split
 from rdd_deploy.errors import DataError, DiskError
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Calibration, changed, load_profile
 from rdd_deploy.export.quantization.calibrate import calibrated, least_error_range
 from rdd_deploy.export.quantization.calibration_frames import from_folder, from_train
 from rdd_deploy.export.quantization.ranges import check_ranges, load_table, table_path, tensors_to_calibrate
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 
 
 class Listed(Split):
@@ -28,7 +28,7 @@ class Listed(Split):
 
     def __init__(self, pairs: list[tuple[Frame, Labels]]) -> None:
         self.pairs = pairs
-        self.task = Task(tuple(toys.CLASSES), toys.COLOURS)
+        self.label_space = LabelSpace(tuple(toys.CLASSES), toys.COLOURS)
         self.names = [f"frame{i}" for i in range(len(pairs))]
 
     def frame(self, index: int) -> Frame:
@@ -49,15 +49,15 @@ def test_chosen_frames_cover_classes_and_brightness() -> None:
     chosen = from_train(Listed(pairs), [], 5, (32, 32))
     assert {"frame20", "frame21", "frame22", "frame23"} <= set(chosen.names)
     assert len(chosen) == 5
-    assert chosen.blob(0).shape == (1, 32, 32, 3)
+    assert chosen.network_input(0).shape == (1, 32, 32, 3)
 
 
 def test_frames_are_bgr_like_every_deployed_one() -> None:
     frame, labels = smooth(100, 0)
     frame = frame.copy()
     frame[..., 0] += 7
-    blob = from_train(Listed([(frame, labels)]), [], 1, (32, 32)).blob(0)
-    assert (blob[0, ..., 2] == frame[..., 0]).all()
+    network_input = from_train(Listed([(frame, labels)]), [], 1, (32, 32)).network_input(0)
+    assert (network_input[0, ..., 2] == frame[..., 0]).all()
 
 
 def test_image_of_val_is_refused() -> None:
@@ -89,7 +89,7 @@ def test_a_folder_of_any_frame_size(tmp_path: Path, capsys: pytest.CaptureFixtur
         cv2.imwrite(str(tmp_path / f"{index}.png"), toys.picture(index, height, width)[0])
     (tmp_path / "._0.png").write_bytes(b"a Mac's notes")
     frames = from_folder(tmp_path, [], 3, SIZE)
-    assert [frames.blob(index).shape for index in range(3)] == [(1, *SIZE, 3)] * 3
+    assert [frames.network_input(index).shape for index in range(3)] == [(1, *SIZE, 3)] * 3
     said = capsys.readouterr().err
     assert f"1 of 3 images in {tmp_path} is upright (portrait), the first is 1.png (120x40): stretched to the network's 64x96" in said
     assert f"1 hidden or system file in {tmp_path} passed over" in said
@@ -108,7 +108,7 @@ def test_folder_with_frames_of_val_is_refused(tmp_path: Path) -> None:
         from_folder(tmp_path, [val], 4, SIZE)
 
 
-def test_val_is_refused_in_full_whatever_is_measured(source: Source, tmp_path: Path) -> None:
+def test_val_is_refused_in_full_whatever_is_measured(source: TrainedRun, tmp_path: Path) -> None:
     val = source.split("val")
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_val_is_refused_in_full_whatever_is_measured(source: Source, tmp_path: P
             export_profile(source, asked, tmp_path / "out", options)
 
 
-def test_full_disk_is_one_sentence(graph: onnx.ModelProto, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_one_sentence(graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -130,7 +130,7 @@ def test_full_disk_is_one_sentence(graph: onnx.ModelProto, source: Source, tmp_p
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy"])
-def test_methods(graph: onnx.ModelProto, source: Source, tmp_path: Path, method: str) -> None:
+def test_methods(graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, method: str) -> None:
     frames = from_train(source.split("train"), [source.split("val")], 2, SIZE)
     config = Calibration.model_validate({"images": 2, "method": method, "bins": 512, "percentile": 99.0})
     few = onnx.ModelProto()
@@ -146,7 +146,7 @@ def test_methods(graph: onnx.ModelProto, source: Source, tmp_path: Path, method:
         assert any(high < 0.99 * full.ranges[name][1] for name, (_, high) in table.ranges.items())
 
 
-def test_stale_table_is_never_reused(graph: onnx.ModelProto, source: Source, tmp_path: Path) -> None:
+def test_stale_table_is_never_reused(graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path) -> None:
     train, config = source.split("train"), Calibration(images=2)
     frames = from_train(train, [], 2, SIZE)
     first = calibrated(graph, frames, config, tmp_path)

@@ -19,7 +19,7 @@ from toy_export import SIZE, write_run
 from rdd_deploy.errors import DivergedError, GateError, RecipeError, WeightsError
 from rdd_deploy.export.onnx.export import Deployed, onnx_from_segmenter
 from rdd_deploy.export.onnx.graph import INPUT
-from rdd_deploy.export.parity import climb
+from rdd_deploy.export.parity import compare_stages
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Calibration, Distil, Placement, Profile, changed, load_profile
 from rdd_deploy.export.quantization import qad
@@ -28,7 +28,7 @@ from rdd_deploy.export.quantization.calibration_frames import from_train
 from rdd_deploy.export.quantization.fake_quant import fake_quantised
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
 from rdd_deploy.export.quantization.schemes import plan_of
-from rdd_deploy.export.trained_run import Source, open_source
+from rdd_deploy.export.trained_run import TrainedRun, open_run
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter
@@ -39,7 +39,7 @@ from rdd_deploy.utils.files import sha256
 PLAN, CHECKPOINT = "onnxruntime-int8.plan.yaml", "onnxruntime-int8.fine-tuned.safetensors"
 
 
-def logits(model: onnx.ModelProto, blob: np.ndarray) -> np.ndarray:
+def logits(model: onnx.ModelProto, network_input: np.ndarray) -> np.ndarray:
     """What a graph's argmax reads, by onnxruntime as the graph is written: its optimiser would merge Q/DQ pairs and round otherwise."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
@@ -48,11 +48,11 @@ def logits(model: onnx.ModelProto, blob: np.ndarray) -> np.ndarray:
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(shown.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run([name], {INPUT: blob})[0])
+    return np.asarray(session.run([name], {INPUT: network_input})[0])
 
 
 def check_simulation(
-    segmenter: Segmenter, graph: onnx.ModelProto, source: Source, tables: Path, form: str, float_layers: list[str]
+    segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tables: Path, form: str, float_layers: list[str]
 ) -> None:
     frames = from_train(source.split("train"), [], 4, SIZE)
     table = calibrated(graph, frames, Calibration(images=4), tables)
@@ -61,10 +61,10 @@ def check_simulation(
     rendered = qdq_from_onnx(graph, table, form, Placement(), float_layers)
     errors, same = [], []
     for position in range(len(frames)):
-        blob = frames.blob(position)
+        network_input = frames.network_input(position)
         with torch.no_grad():
-            own = simulated(torch.from_numpy(blob)).numpy()
-        told, plain = logits(rendered, blob), logits(graph, blob)
+            own = simulated(torch.from_numpy(network_input)).numpy()
+        told, plain = logits(rendered, network_input), logits(graph, network_input)
         errors.append(np.abs(own - told).mean() / np.abs(plain - told).mean())
         same.append((own.argmax(1) == told.argmax(1)).mean())
     # The same to the bit, until a tie goes to the other side on some frame, because BatchNorm is folded on one side only.
@@ -74,11 +74,11 @@ def check_simulation(
 
 
 @pytest.mark.parametrize("form", ["trt", "x86", "openvino"])
-def test_simulation_is_the_rendering(segmenter: Segmenter, graph: onnx.ModelProto, source: Source, tmp_path: Path, form: str) -> None:
+def test_simulation_is_the_rendering(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, form: str) -> None:
     check_simulation(segmenter, graph, source, tmp_path, form, ["encoder.blocks.0.0.conv_dw"])
 
 
-def test_simulation_of_swish_and_asymmetric_padding(source: Source, tmp_path: Path) -> None:
+def test_simulation_of_swish_and_asymmetric_padding(source: TrainedRun, tmp_path: Path) -> None:
     """Swish is one operator in PyTorch and two in ONNX, padding two and one."""
     torch.manual_seed(0)
     network = Network.model_validate(toys.network(encoder="test_efficientnet", activation="keep"))
@@ -107,7 +107,7 @@ def own_run(tmp_path_factory: pytest.TempPathFactory, data: Path, segmenter: Seg
 @pytest.fixture(scope="module")
 def bundle(own_run: Path) -> Path:
     before = sha256(own_run / "student.safetensors")
-    target, _ = export_profile(open_source(own_run), profile(), own_run / "export", Options(force=True))
+    target, _ = export_profile(open_run(own_run), profile(), own_run / "export", Options(force=True))
     assert sha256(own_run / "student.safetensors") == before
     return target
 
@@ -131,21 +131,21 @@ def test_fine_tuning_helps_and_says_so(own_run: Path, bundle: Path) -> None:
 
 
 def test_parity_climbs_from_the_fine_tuned_student(own_run: Path, bundle: Path, tmp_path: Path) -> None:
-    ladder = climb(bundle, limit=1)
-    assert ladder.rungs[0].agreement_torch_pct >= 99.99
+    report = compare_stages(bundle, limit=1)
+    assert report.stages[0].agreement_torch_pct >= 99.99
     shutil.copytree(bundle, tmp_path / bundle.name)
     shutil.copy(own_run / "student.safetensors", tmp_path / CHECKPOINT)
     checkpoint = own_run / "export" / CHECKPOINT
     checkpoint.rename(checkpoint.with_suffix(".moved"))
     try:
         with pytest.raises(WeightsError, match=rf"{CHECKPOINT} isn't the fine-tuned student that is asked for: its SHA-256 is "):
-            climb(tmp_path / bundle.name, own_run, limit=1)
+            compare_stages(tmp_path / bundle.name, own_run, limit=1)
     finally:
         checkpoint.with_suffix(".moved").rename(checkpoint)
 
 
 def test_plan_replays_with_the_checkpoint_or_without(own_run: Path, bundle: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, plan = open_source(own_run), own_run / "export" / PLAN
+    source, plan = open_run(own_run), own_run / "export" / PLAN
     calm = changed(profile(), calibration={"images": 4})  # the plan holds what is another now
     again, _ = export_profile(source, calm, out / "again", Options(plan=bundle / "plan.yaml", force=True))
     assert (out / "again" / CHECKPOINT).is_file()  # there was none beside that plan: fine-tuned again, to the same weights
@@ -160,7 +160,7 @@ def test_plan_replays_with_the_checkpoint_or_without(own_run: Path, bundle: Path
         export_profile(source, calm, out / "other", Options(plan=bundle / "plan.yaml"))
 
 
-def test_old_plans_replay_with_the_profiles_values(source: Source, out: Path) -> None:
+def test_old_plans_replay_with_the_profiles_values(source: TrainedRun, out: Path) -> None:
     out.mkdir()
     old = out / "old.yaml"
     old.write_text("profile: onnxruntime-int8\nform: x86\nmethod: percentile\n")
@@ -175,7 +175,7 @@ def test_old_plans_replay_with_the_profiles_values(source: Source, out: Path) ->
     assert "distil.stepz: unknown key; did you mean 'steps'?" in str(caught.value)
 
 
-def test_divergence_is_one_sentence(source: Source, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_divergence_is_one_sentence(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qad, "pixel_kd", lambda student, *_: student.sum() * math.nan)
     with pytest.raises(
         DivergedError, match=r"fine-tuning for INT8 diverged at step 1 of 20 \(loss nan.*lower gate.distil.lr in the profile"
@@ -196,7 +196,7 @@ def test_without_train_frames_the_gate_fails_as_before(
     asked = profile(remedies=["float_layers", "distil"])
     asked = changed(asked, calibration={"folder": str(tmp_path / "own"), "images": 3, "method": "percentile", "percentile": 51})
     with pytest.raises(GateError, match="no bundle was written"):
-        export_profile(open_source(run), asked, tmp_path / "out", Options())
+        export_profile(open_run(run), asked, tmp_path / "out", Options())
     said = " ".join(capsys.readouterr().err.split())
     assert "the remedy 'float_layers' is left out, for it needs the train split:" in said
     assert "the remedy 'distil' is left out, for it needs the train split:" in said
@@ -218,7 +218,7 @@ def test_killed_half_way_nothing_is_left(own_run: Path, tmp_path: Path) -> None:
     assert sha256(own_run / "student.safetensors") == before
 
 
-def test_interrupted_half_way_nothing_is_left(source: Source, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_half_way_nothing_is_left(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -230,7 +230,7 @@ def test_interrupted_half_way_nothing_is_left(source: Source, out: Path, monkeyp
     assert sha256(source.run.student) == before
 
 
-def test_steps_beyond_an_epoch(segmenter: Segmenter, graph: onnx.ModelProto, source: Source, tmp_path: Path) -> None:
+def test_steps_beyond_an_epoch(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path) -> None:
     """A batch larger than the split is the split, and one frame is enough."""
     table = calibrated(graph, from_train(source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path)
     plan, recipe = plan_of(graph, "trt", Placement()), source.run.load_recipe()

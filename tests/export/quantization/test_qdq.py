@@ -26,14 +26,14 @@ from rdd_deploy.export.quantization.calibration_frames import from_train
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx, quantised_layers
 from rdd_deploy.export.quantization.ranges import NOTHING, RangeTable, affine_scale, symmetric_scale, weight_scales
 from rdd_deploy.export.quantization.schemes import layer_of, multiply_adds, plan_of
-from rdd_deploy.export.trained_run import Source
+from rdd_deploy.export.trained_run import TrainedRun
 
 FORMS = ["trt", "x86", "openvino"]
 finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
 
 @pytest.fixture(scope="session")
-def table(graph: onnx.ModelProto, source: Source, tmp_path_factory: pytest.TempPathFactory) -> RangeTable:
+def table(graph: onnx.ModelProto, source: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> RangeTable:
     frames = from_train(source.split("train"), [source.split("val")], 6, SIZE)
     return calibrated(graph, frames, Calibration(images=6), tmp_path_factory.mktemp("tables"))
 
@@ -54,7 +54,7 @@ def made_up(graph: onnx.ModelProto) -> RangeTable:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_form_keeps_accuracy(graph: onnx.ModelProto, table: RangeTable, source: Source, form: str) -> None:
+def test_form_keeps_accuracy(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun, form: str) -> None:
     rendered = qdq_from_onnx(graph, table, form, Placement())
     onnx.checker.check_model(rendered, full_check=True)
     lint(rendered, form)
@@ -162,7 +162,7 @@ def test_multiply_adds_by_hand(graph: onnx.ModelProto) -> None:
     assert multiply_adds(graph)["encoder.conv_stem"] == weight.shape[0] * 3 * 9 * (SIZE[0] // 2) * (SIZE[1] // 2)
 
 
-def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table: RangeTable, source: Source) -> None:
+def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun) -> None:
     frames = from_train(source.split("train"), [], 6, SIZE)
     biases = corrected_biases(graph, table, "trt", Placement(), frames)
     assert set(biases) == set(plan_of(graph, "trt", Placement()).convolutions)
@@ -172,7 +172,7 @@ def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table:
         shown.CopyFrom(model)
         shown.graph.output.append(helper.make_tensor_value_info("encoder.conv_stem", onnx.TensorProto.FLOAT, None))
         session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
-        return np.mean([session.run(["encoder.conv_stem"], {"frame": frames.blob(i)})[0].mean((0, 2, 3)) for i in range(6)], 0)
+        return np.mean([session.run(["encoder.conv_stem"], {"frame": frames.network_input(i)})[0].mean((0, 2, 3)) for i in range(6)], 0)
 
     expected = mean_of_stem(graph)
     plain = mean_of_stem(qdq_from_onnx(graph, table, "trt", Placement()))

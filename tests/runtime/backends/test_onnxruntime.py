@@ -106,7 +106,7 @@ def test_mixed_wheels_are_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(backend, "_installed", lambda name: name in ("onnxruntime", "onnxruntime-gpu"))
     sentence = backend.mixed_distributions()
     assert sentence is not None
-    assert "mend it with: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in sentence
+    assert "fix it with: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu" in sentence
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(DeviceError, match="Found onnxruntime and onnxruntime-gpu installed over each other"):
         Segmenter.load(bundle, device="cuda")

@@ -159,7 +159,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     trt.Logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})  # type: ignore[attr-defined]
     trt.nptype = lambda kind: np.dtype(kind)  # type: ignore[attr-defined]
     trt.Runtime = lambda logger: SimpleNamespace(  # type: ignore[attr-defined]
-        deserialize_cuda_engine=lambda blob: FakeEngine(fake) if blob == b"engine" else None
+        deserialize_cuda_engine=lambda network_input: FakeEngine(fake) if network_input == b"engine" else None
     )
     real = importlib.import_module
     fakes = {"tensorrt_rtx": trt, "cuda.bindings.runtime": fake}

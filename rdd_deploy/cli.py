@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from rdd_deploy import __version__, console
 from rdd_deploy.errors import RddError
+from rdd_deploy.utils import faults
 
 COMMANDS = {
     "distill": ("rdd_deploy.distill", "distil a student from a teacher by a recipe"),
@@ -50,6 +51,10 @@ def start(name: str) -> NoReturn:
     except KeyboardInterrupt:
         console.report("interrupted")
         sys.exit(130)
+    except Exception as error:
+        if (failure := faults.as_error(error)) is None:
+            raise
+        _fail(failure)
     command()
     sys.exit(0)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from toy_bundle import toy_bundle
 
+from rdd_deploy.benchmark import session
 from rdd_deploy.benchmark.cold_start import ColdFailure, cold_start, memory_mib, reason
 from rdd_deploy.benchmark.runners import Candidate, bundle_candidates, torch_candidates
 from rdd_deploy.errors import BundleError
@@ -136,7 +137,7 @@ def test_torch_rows_need_the_weights_that_were_exported(tmp_path: Path) -> None:
 
 
 def test_facts_of_this_machine() -> None:
-    facts = machine.describe()
+    facts = session.describe()
     assert facts.cpu_model
     assert 1 <= facts.cores <= (os.cpu_count() or 1)
     assert {"numpy", "opencv-python"} <= set(facts.versions)

@@ -79,10 +79,10 @@ from rdd_deploy import console
 from rdd_deploy.utils.signals import StopRequest
 with StopRequest() as stop:
     while stop.number is None:
-        console.say("working")
+        console.info("working")
         time.sleep(0.01)
     for _ in range(100):
-        console.say("finishing")
+        console.info("finishing")
     open("finished", "w").close()
 sys.exit(stop.exit_code)
 """

@@ -16,7 +16,7 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.errors import RddError, RecipeError
-from rdd_deploy.recipe import find_recipe, load_recipe, option_hint
+from rdd_deploy.recipe import find_recipe, load_distillation, load_recipe, option_hint
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.utils import files
 
@@ -39,9 +39,9 @@ def main(
         source = find_recipe(RECIPE)
     except RecipeError as error:
         raise RecipeError(f"{error}; run the demo from the clone of the repository, where recipes/ lies") from error
-    recipe = load_recipe(source, overrides or ())
-    assert recipe.teacher is not None
-    assert recipe.teacher.recipe is not None
+    recipe = load_distillation(source, overrides or ())
+    if recipe.teacher is None or recipe.teacher.recipe is None:
+        raise RecipeError("the demo trains its teacher, so teacher.recipe must name one; leave that override out")
     teacher_source = find_recipe(recipe.teacher.recipe, beside=source)
     # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
     teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])

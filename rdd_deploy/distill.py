@@ -10,7 +10,7 @@ import typer
 
 from rdd_deploy import console
 from rdd_deploy.console import command
-from rdd_deploy.recipe import check_name, find_recipe, load_recipe, option_hint
+from rdd_deploy.recipe import check_name, find_recipe, load_distillation, option_hint
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 
 
@@ -33,8 +33,8 @@ def main(
 
     Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
     """
+    loaded = load_distillation(recipe, overrides or (), name=name)
     check_name(name)
-    loaded = load_recipe(recipe, overrides or (), distil=True, name=name)
     from rdd_deploy.training.distillation import distill_recipe, dry_run  # takes seconds: torch
 
     if dry:

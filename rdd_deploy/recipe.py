@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
@@ -18,6 +18,7 @@ from rdd_deploy.data.config import Augment, Data
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
+from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.schema import (
     NAME,
     Batch,
@@ -33,6 +34,7 @@ from rdd_deploy.schema import (
     meant,
     override_all,
     validated,
+    with_new_names,
 )
 from rdd_deploy.utils.places import beside
 from rdd_deploy.utils.yaml_file import load_yaml
@@ -67,6 +69,8 @@ class Teacher(Part):
 
     recipe: Place | None = Field(None, description="a teacher recipe, relative to this file or by name")
     checkpoint: Place | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
+    source: Literal[tuple(TEACHERS)] = Field("segmenter", description="what the checkpoint holds; segmenter: a network of this program")  # type: ignore[valid-type]
+    options: dict[str, Any] = Field(default_factory=dict, description="of the source")
     cache: bool = Field(
         False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
     )
@@ -130,13 +134,50 @@ class Evaluation(Part):
     batch: Batch = 8
 
 
-class Recipe(Part):
-    """One experiment. ``distil`` needs student and teacher; ``train`` trains the student alone, or the network of a teacher recipe."""
+class _Data(Part):
+    """What every recipe begins with."""
 
     name: Name = Field("", description="run name; default: the file's name")
     data: Data = Data()
     augment: Augment = Augment()
-    network: Network | None = Field(None, description="a teacher recipe's network")
+
+
+class TeacherRecipe(_Data):
+    """A network to be trained with labels alone, as a teacher."""
+
+    network: Network
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def trained(self) -> Network:
+        """The network that this recipe trains."""
+        return self.network
+
+
+class StudentRecipe(_Data):
+    """A student, and the teacher that it is distilled from; ``train`` trains it alone."""
+
+    student: Network
+    teacher: Teacher | None = None
+    distillation: Distillation = Distillation()
+    train: Train = Train()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def trained(self) -> Network:
+        """The network that this recipe trains."""
+        return self.student
+
+
+Recipe: TypeAlias = StudentRecipe | TeacherRecipe
+"""One experiment."""
+
+
+class _Unclear(_Data):
+    """Of neither kind, or of both: never valid, so that the rest's problems can be told with it."""
+
+    network: Network | None = None
     student: Network | None = None
     teacher: Teacher | None = None
     distillation: Distillation = Distillation()
@@ -152,18 +193,49 @@ class Recipe(Part):
             yield "a teacher recipe (network) can't name a teacher; a student recipe does"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False, name: str | None = None) -> Recipe:
+def kind_of(tree: Mapping[str, Any]) -> type[StudentRecipe | TeacherRecipe | _Unclear]:
+    """The schema of an unchecked tree: a student's, a teacher's, or one that nothing fits."""
+    given = {key for key in ("network", "student", "teacher") if tree.get(key) is not None}
+    if "network" in given:
+        return TeacherRecipe if given == {"network"} else _Unclear
+    return StudentRecipe if "student" in given else _Unclear
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> Recipe:
     """Read a recipe with its overrides.
 
     Args:
         path: a YAML file, or the name of one in ``recipes/``.
         overrides: ``key.sub=value`` strings; values are YAML.
-        distil: also check what distillation needs: a student, and a teacher that is there or can be made.
         name: of the run, where the recipe gives none and its file's name can't be one.
 
     Raises:
         RecipeError: file missing or not YAML, or one or more problems, all listed with their dotted paths.
     """
+    path, tree, problems = _read(path, overrides, name)
+    return validated(kind_of(tree), tree, path, problems)  # type: ignore[return-value]  # never _Unclear
+
+
+def load_distillation(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> StudentRecipe:
+    """Read a recipe as ``load_recipe`` does, and check what distillation needs: a student, and a teacher that is there or can be made."""
+    path, tree, problems = _read(path, overrides, name)
+    problems += _distillation_problems(tree, path)
+    return validated(kind_of(tree), tree, path, problems)  # type: ignore[return-value]  # else a problem was found
+
+
+def load_written(path: Path) -> Recipe:
+    """Read the ``recipe.yaml`` of a run folder, which an earlier version may have written: with that version's keys, every default spelled
+    out, and a teacher's with a student's parts."""
+    path, tree, problems = _read(path, (), None)
+    kind = kind_of(tree)
+    tree = with_new_names(StudentRecipe if kind is TeacherRecipe else kind, tree)
+    if kind is TeacherRecipe:
+        tree.pop("distillation", None)
+    return validated(kind, tree, path, problems)  # type: ignore[return-value]  # never _Unclear
+
+
+def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple[Path, dict[str, Any], list[RecipeError]]:
+    """A recipe's file, its unchecked tree with overrides and found paths, and what is wrong with either."""
     path = find_recipe(path)
     tree = load_yaml(path)
     written = _places(tree)
@@ -179,9 +251,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
                     "with a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
                 )
             )
-    if distil:
-        problems += _distillation_problems(tree, path)
-    return validated(Recipe, tree, path, problems)
+    return path, tree, problems
 
 
 _PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", "teacher.checkpoint")
@@ -267,21 +337,21 @@ def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bo
         first, *more = error.lines
         yield RecipeError(f"teacher.recipe: {first}", *more)
         return
-    if teacher.network is None:
+    if not isinstance(teacher, TeacherRecipe):
         yield RecipeError(f"teacher.recipe: {path} is not a teacher recipe: it has no 'network' part")
         return
     method = tree.get("distillation")
     method = method if isinstance(method, dict) else {}
-    if not trained and not teacher.network.auxiliary and method.get("method", "rdd") == "rdd" and method.get("stage_share") != 0:
+    if not trained and not teacher.network.auxiliary and method.get("method", "rdd") == "rdd" and method.get("tfe_fraction") != 0:
         yield RecipeError(
             f"teacher.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
-            "distillation.stage_share=0 here"
+            "distillation.tfe_fraction=0 here"
         )
 
 
 def option_hint(option: str) -> str:
     """What an option that no command has may have been meant for: a key of the recipe."""
-    near = " or ".join(f"{path}=VALUE" for path in meant(Recipe, option.lstrip("-").replace("-", "_")))
+    near = " or ".join(f"{path}=VALUE" for path in meant(StudentRecipe, option.lstrip("-").replace("-", "_")))
     return f"did you mean {near}, without dashes?" if near else ""
 
 

@@ -31,8 +31,8 @@ def main(
 
     Example: `python -m rdd_deploy.train recipes/camvid_teacher_r101.yaml`
     """
-    check_name(name)
     loaded = load_recipe(recipe, overrides or (), name=name)
+    check_name(name)
     from rdd_deploy.training.session import dry_run  # takes seconds: torch
     from rdd_deploy.training.supervised import folder_of, train_recipe
 

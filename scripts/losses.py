@@ -60,7 +60,7 @@ def time_losses(rounds: int) -> dict[str, list[float]]:
     student = (torch.randn(shape, generator=generator) + 8 * truth).requires_grad_()
     teacher = torch.randn(shape, generator=generator) + 9 * truth
     auxiliary = teacher + 0.5 * torch.randn(shape, generator=generator)
-    rdd = RelativeDifficultyLoss(stage_share=0.1)
+    rdd = RelativeDifficultyLoss(tfe_fraction=0.1)
     kd = RelativeDifficultyLoss(weighted=False)
     variants: dict[str, Callable[[], Tensor]] = {
         "ce_kd_plain": lambda: plain(student, teacher, target),

@@ -62,7 +62,7 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
     recipe["student"] |= {"encoder": "mobilenetv3_small_050", "head": "lrasp", "chanels": 8}
     recipe["train"] |= {"epochs": 0, "lr": "fast", "optimiser": "sgd"}
     recipe["distilation"] = {}
-    recipe["distillation"] = {"teacher_student": {"rule": "nor", "threshold": 1.5}}
+    recipe["distillation"] = {"tse": {"rule": "nor", "threshold": 1.5}}
     write_recipe(place / "wrong.yaml", recipe)
     assert refused(place, "wrong.yaml").splitlines() == [
         "wrong.yaml has 9 problems:",
@@ -70,13 +70,13 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
         "  student.chanels: unknown key; did you mean 'channels'? allowed: encoder, head, weights, output_stride, channels, auxiliary, dropout, "
         "activation, squeeze_excite",
-        "  distillation.teacher_student.rule: got 'nor', expected 'xor', 'and', 'or' or 'student'; did you mean 'or'?",
-        "  distillation.teacher_student.threshold: got 1.5, expected: input should be less than 1",
+        "  distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or' or 'student'; did you mean 'or'?",
+        "  distillation.tse.threshold: got 1.5, expected: input should be less than 1",
         "  train.epochs: got 0, expected: input should be greater than or equal to 1",
         "  train.lr: got 'fast', expected: input should be a valid number, unable to parse string as a number",
         "  train.optimiser: unknown key; did you mean 'optimizer'? allowed: epochs, batch, optimizer, lr, head_lr_factor, momentum, weight_decay, "
         "warmup, power, clip, ema, task_loss, auxiliary_weight, seed, device, devices, nodes, precision, compile, save_every, pictures_every",
-        "  distilation: unknown key; did you mean 'distillation'? allowed: name, data, augment, network, student, teacher, distillation, train, evaluation",
+        "  distilation: unknown key; did you mean 'distillation'? allowed: name, data, augment, student, teacher, distillation, train, evaluation",
     ]
 
 
@@ -245,7 +245,7 @@ def test_teacher_without_the_auxiliary_head_that_stage_1_needs(place: Path) -> N
     got = refused(place, "student.yaml", "teacher.recipe=null", "teacher.checkpoint=runs/plain/teacher.safetensors")
     assert got == (
         "runs/plain/teacher.safetensors has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, "
-        "or set distillation.stage_share=0"
+        "or set distillation.tfe_fraction=0"
     )
 
 

@@ -12,13 +12,13 @@ from toys import network, read_json, teacher_tree, write_recipe, write_story
 from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, WeightsError
-from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.models.tta import TestTimeAugmentation
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.teachers import checkpoint as checkpoint_teachers
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
-from rdd_deploy.recipe import load_recipe
-from rdd_deploy.training import teacher as teachers
+from rdd_deploy.outputs import Output
+from rdd_deploy.recipe import load_distillation, load_recipe
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.distillation import _loss, _objective, distill_recipe
+from rdd_deploy.training.distillation import DistillationObjective, _loss, distill_recipe, extra_losses
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.state import Loss
 from rdd_deploy.training.supervised import train_recipe
@@ -38,7 +38,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_teacher_is_trained_first_and_used_again(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = story.parent / "runs"
     before = (runs / "teacher" / "teacher.safetensors").read_bytes()
-    distill_recipe(load_recipe(story), story, runs, name="second")
+    distill_recipe(load_distillation(story), story, runs, name="second")
     out = capsys.readouterr().out
     assert "training it first" not in out
     assert f"teacher: {runs}/teacher/teacher.safetensors, run on every crop" in out
@@ -50,7 +50,7 @@ def test_the_teacher_is_trained_first_and_used_again(story: Path, capsys: pytest
 def test_an_unfinished_teacher_is_finished_first(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = story.parent / "runs"
     (runs / "teacher" / "summary.json").unlink()
-    distill_recipe(load_recipe(story), story, runs, name="third")
+    distill_recipe(load_distillation(story), story, runs, name="third")
     assert "isn't there or isn't finished: training it first" in capsys.readouterr().out
     assert (runs / "teacher" / "summary.json").is_file()
 
@@ -75,8 +75,8 @@ def test_the_teacher_stays_as_it_was(story: Path, monkeypatch: pytest.MonkeyPatc
         kept.append((loaded.segmenter, {name: value.clone() for name, value in loaded.segmenter.state_dict().items()}))
         return loaded
 
-    monkeypatch.setattr(teachers, "load_checkpoint", load)
-    folder = distill_recipe(load_recipe(story), story, story.parent / "runs", name="watched")
+    monkeypatch.setattr(checkpoint_teachers, "load_checkpoint", load)
+    folder = distill_recipe(load_distillation(story), story, story.parent / "runs", name="watched")
     ((segmenter, before),) = kept
     assert not segmenter.training
     assert all(torch.equal(before[name], value) for name, value in segmenter.state_dict().items())
@@ -85,11 +85,12 @@ def test_the_teacher_stays_as_it_was(story: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_weights_of_the_terms_add_up(story: Path) -> None:
-    recipe = load_recipe(story, ["distillation.kd_weight=0.5", "distillation.losses=[{name: cwd, weight: 3.0}]"])
+    recipe = load_distillation(story, ["distillation.kd_weight=0.5", "distillation.losses=[{name: cwd, weight: 3.0}]"])
     torch.manual_seed(0)
-    teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").network, 3)  # type: ignore[arg-type]
+    teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").trained, 3)
     loss = _loss(recipe.distillation)
-    objective = _objective(recipe, loss, teachers.Teacher(teacher, LiveTeacher(teacher), TestTimeAugmentation((64, 64)), Path(), ""))
+    losses = extra_losses(recipe.distillation, Segmenter(recipe.trained, 3), teacher)
+    objective = DistillationObjective(loss, LiveTeacher(teacher), losses, recipe.train.auxiliary_weight)
     batch = Batch(
         torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 3, (2, 64, 64)), torch.zeros(2, 5), torch.arange(2)
     )
@@ -105,7 +106,7 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
 
 def test_every_loss_has_a_name_of_its_own_in_the_log(story: Path) -> None:
     losses = "[{name: kd, options: {temperature: 4.0}}, {name: cwd}, {name: cwd, options: {temperature: 1.0}}, {name: kd}]"
-    recipe = load_recipe(story, [f"distillation.losses={losses}", "train.epochs=1"])
+    recipe = load_distillation(story, [f"distillation.losses={losses}", "train.epochs=1"])
     distill_recipe(recipe, story, story.parent / "runs", name="many")
     header, values = (line.split(",") for line in (story.parent / "runs" / "many" / "metrics.csv").read_text().splitlines())
     row = dict(zip(header, values, strict=True))
@@ -271,7 +272,7 @@ def test_a_teacher_that_is_being_trained_is_waited_for(story: Path) -> None:
         locked(runs / "teacher"),
         pytest.raises(RddError, match=r"^process \d+ is training in .*/runs/teacher, the teacher of this distillation; wait until it ends"),
     ):
-        distill_recipe(load_recipe(story), story, runs, name="second_at_once")
+        distill_recipe(load_distillation(story), story, runs, name="second_at_once")
     assert not (runs / "second_at_once").exists()
 
 
@@ -283,9 +284,9 @@ def test_a_teacher_that_is_replaced_while_it_is_read(story: Path, monkeypatch: p
         summary.unlink()
         return real(*arguments)
 
-    monkeypatch.setattr(teachers, "load_checkpoint", load)
+    monkeypatch.setattr(checkpoint_teachers, "load_checkpoint", load)
     with pytest.raises(WeightsError, match=r"teacher\.safetensors was replaced by an unfinished one while it was read; start again"):
-        distill_recipe(load_recipe(story), story, story.parent / "runs", name="replaced")
+        distill_recipe(load_distillation(story), story, story.parent / "runs", name="replaced")
     summary.write_bytes(content)
 
 

@@ -11,14 +11,14 @@ from toys import network, teacher_tree, tree, write_recipe
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.config import ExtraLoss
-from rdd_deploy.recipe import Recipe, check_name, find_recipe, load_recipe, with_whole_paths
+from rdd_deploy.recipe import StudentRecipe, check_name, find_recipe, kind_of, load_distillation, load_recipe, with_whole_paths
 from rdd_deploy.schema import validated
 from rdd_deploy.training.run_folder import RunFolder
 
 
 def problems(content: dict[str, Any]) -> list[str]:
     with pytest.raises(RecipeError) as raised:
-        validated(Recipe, content, "toy.yaml")
+        validated(kind_of(content), content, "toy.yaml")
     return str(raised.value).splitlines()[1:]
 
 
@@ -52,7 +52,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"augment": {"crop": [16, 64]}}, "  augment.crop: got [16, 64], expected at least [32, 32]"),
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
         ({"data": {"name": "streets", "classes": ["a"]}}, "  data.classes and data.palette belong to the 'folder' data set, not to 'streets'"),
-        ({"distillation": {"teacher_student": {"min_kept": 1.5}}}, "min_kept is 1.5; expected a share from 0 to 1, or a whole number of pixels"),
+        ({"distillation": {"tse": {"min_kept": 1.5}}}, "min_kept is 1.5; expected a share from 0 to 1, or a whole number of pixels"),
         ({"name": "latest"}, "name is 'latest', which links to the newest run; choose another"),
         ({"augment": {"crop": [4_000_000, 64]}}, "augment.crop: got [4000000, 64], expected at most [8192, 8192]"),
         ({"train": {"seed": -1}}, "train.seed: got -1, expected: input should be greater than or equal to 0"),
@@ -87,12 +87,12 @@ def test_one_problem(change: dict[str, Any], problem: str, tmp_path: Path) -> No
 def test_min_kept_keeps_its_kind(tmp_path: Path) -> None:
     """1.0 is every pixel, 1 is one pixel; also after the run folder wrote and read the recipe."""
     for value in (1, 1.0, 0.05, 100_000, 0):
-        content = tree(tmp_path) | {"distillation": {"teacher_student": {"min_kept": value}}}
-        recipe = validated(Recipe, content, "toy.yaml")
+        content = tree(tmp_path) | {"distillation": {"tse": {"min_kept": value}}}
+        recipe = validated(kind_of(content), content, "toy.yaml")
         folder = RunFolder(tmp_path / "run")
         folder.write_recipe(recipe.model_copy(update={"name": "run"}))
         for one in (recipe, folder.load_recipe()):
-            kept = one.distillation.teacher_student.min_kept
+            kept = one.distillation.tse.min_kept
             assert (kept, type(kept)) == (value, type(value))
 
 
@@ -101,7 +101,7 @@ def test_a_written_recipe_reads_the_same(tmp_path: Path) -> None:
         "teacher": {"recipe": "teacher.yaml", "cache": True, "scales": [1.0, 1.5]},
         "distillation": {"losses": [{"name": "cwd", "weight": 2, "options": {"temperature": 3.0}}]},
     }
-    recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
+    recipe = validated(kind_of(content), content | {"name": "run"}, "toy.yaml")
     RunFolder(tmp_path / "run").write_recipe(recipe)
     assert RunFolder(tmp_path / "run").load_recipe() == with_whole_paths(recipe)
 
@@ -109,7 +109,7 @@ def test_a_written_recipe_reads_the_same(tmp_path: Path) -> None:
 def test_ids_are_a_value_or_several_a_class(tmp_path: Path) -> None:
     content = tree(tmp_path)
     content["data"] |= {"ids": [7, [11, 12], 26], "void_ids": [], "others_void": True}
-    recipe = validated(Recipe, content | {"name": "run"}, "toy.yaml")
+    recipe = validated(kind_of(content), content | {"name": "run"}, "toy.yaml")
     assert recipe.data.ids == [[7], [11, 12], [26]]
     RunFolder(tmp_path / "run").write_recipe(recipe)
     assert RunFolder(tmp_path / "run").load_recipe() == recipe
@@ -138,8 +138,8 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
     program = (
         "import sys\n"
         "from rdd_deploy.errors import RecipeError\n"
-        "from rdd_deploy.recipe import load_recipe\n"
-        "try:\n    load_recipe('wrong.yaml', ['train.lr=fast', 'train.seed'], distil=True)\n"
+        "from rdd_deploy.recipe import load_distillation\n"
+        "try:\n    load_distillation('wrong.yaml', ['train.lr=fast', 'train.seed'])\n"
         "except RecipeError as error:\n    print(error)\n"
         "assert not {'torch', 'timm'} & set(sys.modules)\n"
     )
@@ -226,13 +226,13 @@ def test_what_distillation_needs(change: dict[str, Any], problem: str, tmp_path:
     write_recipe(tmp_path / "student.yaml", tree(tmp_path))
     path = write_recipe(tmp_path / "toy.yaml", tree(tmp_path) | {"teacher": {"recipe": "plain.yaml"}} | change)
     with pytest.raises(RecipeError) as raised:
-        load_recipe(path, distil=True)
+        load_distillation(path)
     assert problem in str(raised.value)
     if change.get("teacher") != {"recipe": "plain.yaml"}:
         return
     load_recipe(path)  # training the student alone needs no teacher
-    for harmless in ("distillation.stage_share=0", "distillation.method=kd"):
-        load_recipe(path, [harmless], distil=True)
+    for harmless in ("distillation.tfe_fraction=0", "distillation.method=kd"):
+        load_distillation(path, [harmless])
 
 
 def test_every_wrong_override_is_told_with_the_files_problems(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_file_whose_name_no_run_can_have(tmp_path: Path, stem: str) -> None:
 
 
 def test_recipes_are_frozen(tmp_path: Path) -> None:
-    recipe = validated(Recipe, tree(tmp_path) | {"name": "x"}, "toy.yaml")
+    recipe = validated(StudentRecipe, tree(tmp_path) | {"name": "x"}, "toy.yaml")
     with pytest.raises(ValueError, match="frozen"):
         recipe.train.seed = 3  # type: ignore[misc]
 
@@ -299,6 +299,6 @@ def test_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dumped_recipe_is_plain_yaml(tmp_path: Path) -> None:
-    RunFolder(tmp_path).write_recipe(validated(Recipe, tree(tmp_path) | {"name": "x"}, "toy.yaml"))
+    RunFolder(tmp_path).write_recipe(validated(StudentRecipe, tree(tmp_path) | {"name": "x"}, "toy.yaml"))
     assert "!!" not in (tmp_path / "recipe.yaml").read_text()
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["data"]["size"] == [64, 64]

@@ -9,7 +9,7 @@ import torch
 from rdd_deploy.data.camvid import CAMVID_TASK
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import find_recipe, load_recipe
+from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, find_recipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
@@ -23,18 +23,17 @@ def test_count() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe(path: Path) -> None:
     recipe = load_recipe(path)
-    network = recipe.student or recipe.network
-    assert network is not None
+    network = recipe.trained
     assert recipe.name == path.stem
-    assert all(extra.name in LOSSES for extra in recipe.distillation.losses)
-    if recipe.student is not None:
+    if isinstance(recipe, StudentRecipe):
+        assert all(extra.name in LOSSES for extra in recipe.distillation.losses)
         assert recipe.teacher is not None
         assert recipe.teacher.recipe is not None
         teacher = load_recipe(find_recipe(recipe.teacher.recipe, beside=path))
-        assert teacher.network is not None
+        assert isinstance(teacher, TeacherRecipe)
         assert teacher.data.name == recipe.data.name
-        if recipe.distillation.method == "rdd" and recipe.distillation.stage_share > 0:
-            assert teacher.network.auxiliary
+        if recipe.distillation.method == "rdd" and recipe.distillation.tfe_fraction > 0:
+            assert teacher.trained.auxiliary
     segmenter = Segmenter(network.model_copy(update={"weights": "none"}), len(CAMVID_TASK)).eval()
     with torch.inference_mode():
         output = segmenter(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
@@ -48,4 +47,4 @@ def test_run_card(path: Path) -> None:
     head = path.read_text(encoding="utf-8").splitlines()
     assert head[0].startswith("# Goal:"), head[0]
     commands = re.findall(r"python -m rdd_deploy\.(distill|train) (recipes/\S+)", "\n".join(line for line in head if line.startswith("#")))
-    assert (("distill" if load_recipe(path).student else "train"), f"recipes/{path.name}") in commands
+    assert (("distill" if isinstance(load_recipe(path), StudentRecipe) else "train"), f"recipes/{path.name}") in commands

@@ -21,13 +21,13 @@ from rdd_deploy.benchmark.report.write import render
 from rdd_deploy.benchmark.session import judged
 from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.export.profile import Profile, load_profile
-from rdd_deploy.recipe import Recipe, load_recipe, option_hint
+from rdd_deploy.recipe import StudentRecipe, load_recipe, option_hint
 from rdd_deploy.runtime.manifest import read_manifest
 from rdd_deploy.schema import _model_of, dotted, override, validated
 from rdd_deploy.utils.files import parse_json, read_file
 from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
-KEYS = sorted({part for path in (*dotted(Recipe), *dotted(Profile)) for part in path.split(".")})
+KEYS = sorted({part for path in (*dotted(StudentRecipe), *dotted(Profile)) for part in path.split(".")})
 PROBE_SIZES = ["bool", "int", "str", "float", "[", "a[b", "list[str]", "function-wrap[x()]", "", "0", "\x1b", "\udcff", "{error}", "epochs"]
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-(2**130), 2**130), st.floats(), st.text(max_size=8), st.sampled_from(KEYS + PROBE_SIZES),
@@ -53,7 +53,7 @@ PATHS = st.lists(st.integers(0, 30), max_size=5).map(tuple)
 
 
 @settings(max_examples=60)
-@given(PATHS, TREES, st.sampled_from([Recipe, Profile]))
+@given(PATHS, TREES, st.sampled_from([StudentRecipe, Profile]))
 def test_any_tree_is_a_recipe_or_a_sentence(path: tuple[int, ...], graft: Any, model: type[BaseModel]) -> None:
     whole: dict[str, Any] = tree(Path("data")) | {
         "teacher": {"recipe": "t", "cache": True, "scales": [1.0]},
@@ -148,10 +148,10 @@ def whole_numbers(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterat
             yield (*above, name)
 
 
-@pytest.mark.parametrize("model", [Recipe, Profile])
+@pytest.mark.parametrize("model", [StudentRecipe, Profile])
 def test_every_whole_number_has_an_upper_bound(model: type[BaseModel]) -> None:
     found = [path for path in whole_numbers(model) if path[-1] != "seed"]
-    assert len(found) >= (15 if model is Recipe else 7)
+    assert len(found) >= (15 if model is StudentRecipe else 7)
     for path in found:
         content: Any = 2**60
         if path[-1] in ("size", "crop", "void_ids"):
@@ -173,7 +173,7 @@ def test_unknown_keys_are_told_as_they_were_written(key: str) -> None:
         ({"distillation": {"losses": [{"name": "kd", key: 1}]}}, f"distillation.losses.0.{key}"),
     ):
         with pytest.raises(RecipeError) as error:
-            validated(Recipe, content, "file")
+            validated(StudentRecipe, content, "file")
         assert any(line.startswith(f"{path}: unknown key; ") for line in error.value.lines), error.value.lines
 
 
@@ -195,7 +195,7 @@ def test_unknown_keys_are_told_as_they_were_written(key: str) -> None:
 )  # fmt: skip
 def test_hints(content: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RecipeError) as error:
-        validated(Recipe, content, "file")
+        validated(StudentRecipe, content, "file")
     assert any(sentence in line for line in error.value.lines), error.value.lines
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -60,14 +60,16 @@ class ExtraLoss(Part):
 class Distillation(Part):
     """Two-stage Relative Difficulty Distillation and the distillation losses beside it."""
 
+    renamed: ClassVar[dict[str, str]] = {
+        "stage_share": "tfe_fraction", "hand_over": "transition", "hand_over: switch": "transition: hard", "teacher_full": "tfe",
+        "teacher_student": "tse", "task_weight": "ce_weight",
+    }  # fmt: skip
     method: Literal["rdd", "kd"] = Field("rdd", description="rdd weights the task loss; kd leaves it plain")
-    stage_share: Share = Field(0.1, description="share of the iterations in stage 1; 0: TSE only, 1: TFE only")
-    hand_over: Literal["switch", "linear"] = Field("switch", description="linear fades stage 1 into stage 2 over the whole run")
-    teacher_full: TeacherFull = TeacherFull()
-    teacher_student: TeacherStudent = TeacherStudent()
-    task_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)"
-    )
+    tfe_fraction: Share = Field(0.1, description="share of the iterations in stage 1; 0: TSE only, 1: TFE only")
+    transition: Literal["hard", "linear"] = Field("hard", description="linear fades stage 1 into stage 2 over the whole run")
+    tfe: TeacherFull = TeacherFull()
+    tse: TeacherStudent = TeacherStudent()
+    ce_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
     temperature: Positive = 1.0
     losses: list[ExtraLoss] = Field(default_factory=list, max_length=16)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy.losses.kd import checked_temperature
+from rdd_deploy.outputs import Output
 
 
 class ChannelWise(nn.Module):
@@ -15,13 +18,15 @@ class ChannelWise(nn.Module):
     Shape: student and teacher logits (N, C, H, W), target (N, H, W) unused (the paper's loss knows no void) -> float32 scalar.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()
         self.temperature = checked_temperature(temperature)
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-        with torch.autocast(student_logits.device.type, enabled=False):
-            student = F.log_softmax(student_logits.float().flatten(2) / self.temperature, 2)  # (N, C, HW)
-            teacher = F.log_softmax(teacher_logits.detach().float().flatten(2) / self.temperature, 2)
-            divergence = (teacher.exp() * (teacher - student)).sum(2)  # (N, C)
+    def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
+        with torch.autocast(student.primary.device.type, enabled=False):
+            own = F.log_softmax(student.primary.float().flatten(2) / self.temperature, 2)  # (N, C, HW)
+            other = F.log_softmax(teacher.primary.detach().float().flatten(2) / self.temperature, 2)
+            divergence = (other.exp() * (other - own)).sum(2)  # (N, C)
             return self.temperature**2 * divergence.mean()

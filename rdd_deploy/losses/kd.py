@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import pixel_terms
+from rdd_deploy.outputs import Output
 
 
 def pixel_kd(
@@ -73,11 +74,13 @@ def checked_temperature(temperature: float) -> float:
 class PixelKD(nn.Module):
     """``pixel_kd`` as a module, for the table of losses."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, temperature: float = 1.0, ignore_index: int = IGNORE) -> None:
         super().__init__()
         if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
             raise ValueError(f"ignore_index is {ignore_index!r}; expected a whole number")
         self.temperature, self.ignore_index = checked_temperature(temperature), ignore_index
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-        return pixel_kd(student_logits, teacher_logits, target, temperature=self.temperature, ignore_index=self.ignore_index)
+    def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
+        return pixel_kd(student.primary, teacher.primary, target, temperature=self.temperature, ignore_index=self.ignore_index)

@@ -162,7 +162,7 @@ class DistillationTerms(NamedTuple):
     """The named terms of the loss and what the pictures show."""
 
     total: Tensor
-    """Scalar with gradient: weighted task + λ · KD (+ task_weight · plain CE)."""
+    """Scalar with gradient: weighted task + λ · KD (+ ce_weight · plain CE)."""
     terms: dict[str, Tensor]
     """Detached scalars by name: ``task`` (weighted), ``kd``, ``ce`` (plain, as the student alone would have it), ``kept`` (share)."""
     weight: Tensor
@@ -185,14 +185,14 @@ class RelativeDifficultyLoss(nn.Module):
     """weight ⊙ L_task + λ · L_kd with the weight of the current stage; all terms come from one pass over the logits.
 
     Stage 1 (TFE) weighs with ``teacher_full_evaluated`` and averages over valid pixels (Eq. 8); stage 2 (TSE) averages over the pixels
-    that ``teacher_student_evaluated`` keeps. ``hand_over='linear'`` blends both losses by progress instead of switching.
+    that ``teacher_student_evaluated`` keeps. ``transition='linear'`` blends both losses by progress instead of switching.
 
     Args:
-        stage_share: share of the iterations in stage 1, 0 to 1 (0: TSE only, 1: TFE only).
-        hand_over: ``switch`` or ``linear``.
+        tfe_fraction: share of the iterations in stage 1, 0 to 1 (0: TSE only, 1: TFE only).
+        transition: ``hard`` or ``linear``.
         divergence, threshold, min_kept, rule: see the two functions.
         reduction: ``kept``: stage 2 is the mean over kept pixels (paper); ``all``: their sum over all valid pixels.
-        task_weight: plain cross-entropy added beside (0: paper).
+        ce_weight: plain cross-entropy added beside (0: paper).
         kd_weight: λ. temperature: T of the KD term.
         weighted: False leaves the task loss plain: this is then ordinary KD.
         ignore_index: void label.
@@ -205,32 +205,32 @@ class RelativeDifficultyLoss(nn.Module):
     def __init__(
         self,
         *,
-        stage_share: float = 0.1,
-        hand_over: Literal["switch", "linear"] = "switch",
+        tfe_fraction: float = 0.1,
+        transition: Literal["hard", "linear"] = "hard",
         divergence: Divergence = "main_aux",
         threshold: float = 0.7,
         min_kept: float = 0.05,
         rule: Rule = "xor",
         reduction: Literal["kept", "all"] = "kept",
-        task_weight: float = 0.0,
+        ce_weight: float = 0.0,
         kd_weight: float = 1.0,
         temperature: float = 1.0,
         weighted: bool = True,
         ignore_index: int = IGNORE,
     ) -> None:
         super().__init__()
-        self.stage_share, self.hand_over, self.divergence = stage_share, hand_over, divergence
+        self.tfe_fraction, self.transition, self.divergence = tfe_fraction, transition, divergence
         self.threshold, self.min_kept, self.rule, self.reduction = threshold, min_kept, rule, reduction
-        self.task_weight, self.kd_weight, self.temperature = task_weight, kd_weight, temperature
+        self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
         self.weighted, self.ignore_index = weighted, ignore_index
 
     def stage(self, progress: float) -> str:
         """``tfe``, ``tse``, ``tfe+tse`` or ``kd`` at a progress in [0, 1)."""
         if not self.weighted:
             return "kd"
-        if self.hand_over == "linear" and 0 < self.stage_share < 1:
+        if self.transition == "linear" and 0 < self.tfe_fraction < 1:
             return "tfe+tse"
-        return "tfe" if progress < self.stage_share else "tse"
+        return "tfe" if progress < self.tfe_fraction else "tse"
 
     def forward(
         self,
@@ -250,7 +250,7 @@ class RelativeDifficultyLoss(nn.Module):
             weight = sum((part.share * part.weight for part in parts), torch.zeros_like(pixel.teacher_true))
             kd = self.temperature**2 * masked_mean(pixel.kl, valid)
             plain = masked_mean(pixel.ce, valid)
-            total = task + self.kd_weight * kd + self.task_weight * plain
+            total = task + self.kd_weight * kd + self.ce_weight * plain
             if student_auxiliary is not None:  # the same weights, as the reference's students have it
                 second = F.log_softmax(void_inert(student_auxiliary, valid).float(), 1)
                 total = total + auxiliary_weight * sum(
@@ -272,7 +272,9 @@ class RelativeDifficultyLoss(nn.Module):
         parts = []
         if "tfe" in stage:
             if auxiliary is None:
-                raise ValueError("stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use stage_share=0")
+                raise ValueError(
+                    "stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use tfe_fraction=0"
+                )
             agreement = teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
             weight = torch.where(valid, agreement, 0)
             parts.append(WeightedMean(weight, pixels, 1 - progress if blends else 1.0))

@@ -29,7 +29,7 @@ class TaskLoss(nn.Module):
         if kind == "balanced" and class_weight is None:
             raise ValueError("the balanced task loss needs class weights")
         self.kind, self.ignore_index = kind, ignore_index
-        self.register_buffer("class_weight", class_weight)
+        self.register_buffer("class_weight", class_weight, persistent=False)  # counted again from the data, when resumed
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):

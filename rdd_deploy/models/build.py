@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 
@@ -54,3 +55,20 @@ def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
             raise failure from error
         return (str(error).splitlines() or [type(error).__name__])[0]
     return ""
+
+
+def map_channels(network: Any, maps: Collection[str]) -> dict[str, int]:
+    """Width of each named map of a network, as one forward of a blank frame shows it.
+
+    Raises:
+        ValueError: a map that the network doesn't have.
+    """
+    if not maps:
+        return {}
+    training, device = network.training, next(network.parameters()).device
+    try:
+        with torch.inference_mode():
+            output = network.eval().logits_at_stride(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device), maps)
+    finally:
+        network.train(training)
+    return {name: value.shape[1] for name, value in output.features.items()}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.models import HEADS
 from rdd_deploy.models.encoder_names import check_encoder
 from rdd_deploy.schema import Part, Place
 
@@ -26,7 +27,7 @@ class Network(Part):
     """A segmenter: timm encoder, decode head, optional auxiliary FCN head on the last but one feature map."""
 
     encoder: Encoder = Field(..., description="any timm encoder with feature maps")
-    head: Literal["lraspp", "deeplabv3", "deeplabv3plus", "pspnet"] = "lraspp"
+    head: Literal[tuple(HEADS)] = "lraspp"  # type: ignore[valid-type]
     weights: Place = Field("imagenet", description="'imagenet', 'none', or the path of a local file with the encoder's weights")
     output_stride: Literal["auto", 8, 16, 32] = Field(
         "auto", description="of the last features, by dilation; auto: 16, or 32 for an encoder that can't be dilated"

@@ -1,6 +1,6 @@
 """Decode heads: feature maps in, logits at some stride out. Sizes are matched to each other, never multiplied by a factor.
 
-A new head is one class and one line in ``HEADS``.
+A new head is a class here, or in a file of its own, and a line in ``rdd_deploy.models.HEADS``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,25 @@ class FeatureInfo:
         return max(i for i, s in enumerate(self.strides) if s <= stride or i == 0)
 
 
-class LRASPP(nn.Module):
+class Head(nn.Module):
+    """A decode head in two steps, so that what its last classifier reads can be distilled, too.
+
+    Shape: feature maps (N, C_i, h_i, w_i), finest first -> ``embed``: (N, D, h, w) -> ``logits``: (N, classes, h', w').
+    """
+
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        """The map that the last classifier reads, before a dropout of its own."""
+        raise NotImplementedError
+
+    def logits(self, embedded: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Logits of what ``embed`` gave for the same features."""
+        raise NotImplementedError
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.logits(self.embed(features), features)
+
+
+class LRASPP(Head):
     """Lite reduced ASPP (Howard et al., "Searching for MobileNetV3", ICCV 2019, Fig. 10).
 
     A gated projection of the last features plus a 1x1 classifier on stride-8 features.
@@ -48,14 +66,16 @@ class LRASPP(nn.Module):
         self.classify_low = nn.Conv2d(shape.channels[self.low], classes, 1)
         self.classify_high = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        low, high = features[self.low], features[-1]
-        x = self.dropout(self.project(high) * self.gate(high))
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        return self.project(features[-1]) * self.gate(features[-1])  # type: ignore[no-any-return]
+
+    def logits(self, embedded: Tensor, features: Sequence[Tensor]) -> Tensor:
+        low = features[self.low]
         # A 1x1 convolution and a bilinear resize commute: classify first, resize C instead of `channels` maps.
-        return resized(self.classify_high(x), low.shape[-2:]) + self.classify_low(low)  # type: ignore[no-any-return]
+        return resized(self.classify_high(self.dropout(embedded)), low.shape[-2:]) + self.classify_low(low)  # type: ignore[no-any-return]
 
 
-class DeepLabV3(nn.Module):
+class DeepLabV3(Head):
     """ASPP on the last features (Chen et al., 2017), from segmentation-models-pytorch."""
 
     def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
@@ -63,11 +83,14 @@ class DeepLabV3(nn.Module):
         self.decoder = DeepLabV3Decoder(shape.channels[-1], channels, (12, 24, 36), aspp_separable=False, aspp_dropout=dropout)
         self.classify = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.classify(self.decoder(list(features)))  # type: ignore[no-any-return]
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        return self.decoder(list(features))  # type: ignore[no-any-return]
+
+    def logits(self, embedded: Tensor, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(embedded)  # type: ignore[no-any-return]
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Head):
     """Separable ASPP joined with stride-4 features (Chen et al., ECCV 2018); modules from segmentation-models-pytorch.
 
     Its own forward multiplies sizes by four, which fails for frames such as 360x480; here the features decide the size.
@@ -81,13 +104,16 @@ class DeepLabV3Plus(nn.Module):
         del self.decoder.up
         self.classify = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
         low = self.decoder.block1(features[self.low])
         high = resized(self.decoder.aspp(features[-1]), low.shape[-2:])
-        return self.classify(self.decoder.block2(torch.cat((high, low), 1)))  # type: ignore[no-any-return]
+        return self.decoder.block2(torch.cat((high, low), 1))  # type: ignore[no-any-return]
+
+    def logits(self, embedded: Tensor, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(embedded)  # type: ignore[no-any-return]
 
 
-class PSPNet(nn.Module):
+class PSPNet(Head):
     """Pyramid pooling of the last features (Zhao et al., CVPR 2017), from segmentation-models-pytorch."""
 
     def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
@@ -96,8 +122,11 @@ class PSPNet(nn.Module):
         self.decoder = PSPDecoder([shape.channels[-1]], out_channels=channels, dropout=dropout)
         self.classify = nn.Conv2d(channels, classes, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.classify(self.decoder([features[-1]]))  # type: ignore[no-any-return]
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        return self.decoder([features[-1]])  # type: ignore[no-any-return]
+
+    def logits(self, embedded: Tensor, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(embedded)  # type: ignore[no-any-return]
 
 
 class FCN(nn.Module):
@@ -116,6 +145,3 @@ class FCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # type: ignore[no-any-return]
-
-
-HEADS: dict[str, type[nn.Module]] = {"lraspp": LRASPP, "deeplabv3": DeepLabV3, "deeplabv3plus": DeepLabV3Plus, "pspnet": PSPNet}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rdd_deploy.models import HEADS
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder import _fitting_encoder
-from rdd_deploy.models.heads import FCN, HEADS, FeatureInfo, resized
+from rdd_deploy.models.heads import FCN, FeatureInfo, Head, resized
 from rdd_deploy.models.surgery import drop_squeeze_excite, swap_activations
-
-
-class Output(NamedTuple):
-    """Logits float (N, C, H, W) at the frames' size; ``auxiliary`` is None for a network without that head."""
-
-    primary: Tensor
-    auxiliary: Tensor | None
+from rdd_deploy.outputs import STAGES, Output
 
 
 class Segmenter(nn.Module):
@@ -45,22 +41,41 @@ class Segmenter(nn.Module):
         if network.activation == "relu6":
             swap_activations(self.encoder)
         shape = FeatureInfo(encoder.feature_info.channels(), encoder.feature_info.reduction())
-        self.head = HEADS[network.head](shape, network.channels, classes, network.dropout)
+        self.head: Head = HEADS[network.head].load()(shape, network.channels, classes, network.dropout)
         self.auxiliary = FCN(shape.channels[-2], classes, network.dropout) if network.auxiliary else None
         config = encoder.pretrained_cfg
         self.register_buffer("mean", 255 * torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, frames: Tensor) -> Output:
+    def forward(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
+        """Logits at the frames' size, and the named ``maps``."""
         if frames.dtype != torch.uint8:
             raise TypeError(f"frames are {frames.dtype}; expected raw uint8 RGB (N, 3, H, W), normalisation happens inside")
-        primary, auxiliary = self.small(frames)
+        small = self.logits_at_stride(frames, maps)
         size = frames.shape[-2:]
-        return Output(resized(primary.float(), size), None if auxiliary is None else resized(auxiliary.float(), size))
+        auxiliary = None if small.auxiliary is None else resized(small.auxiliary.float(), size)
+        return Output(resized(small.primary.float(), size), auxiliary, small.features)
 
-    def small(self, frames: Tensor) -> Output:
-        """Logits at the heads' own resolution, before the upsampling: what a teacher cache stores."""
+    def logits_at_stride(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
+        """Logits at the heads' own resolution, before the upsampling: what a teacher cache stores.
+
+        Raises:
+            ValueError: a map that this network doesn't have.
+        """
         x = (frames.float() - self.mean) / self.std  # (N, 3, H, W)
         features = self.frame_sizes.features(self.encoder, x.contiguous(memory_format=torch.channels_last))
-        wanted = self.auxiliary is not None
-        return Output(self.head(features), self.auxiliary(features[-2]) if wanted and self.auxiliary else None)
+        embedded = self.head.embed(features)
+        primary = self.head.logits(embedded, features)
+        auxiliary = self.auxiliary(features[-2]) if self.auxiliary is not None else None
+        if not maps:
+            return Output(primary, auxiliary)
+        known = {"logits": primary, "head": embedded} | ({} if auxiliary is None else {"auxiliary": auxiliary})
+        known |= dict(zip(reversed(STAGES), reversed(features), strict=False))
+        if missing := sorted(set(maps) - set(known)):
+            raise ValueError(f"the network has no map {', '.join(missing)}; expected some of {', '.join(known)}")
+        return Output(primary, auxiliary, {name: known[name] for name in maps})
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether there is an auxiliary head."""
+        return self.auxiliary is not None

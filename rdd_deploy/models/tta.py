@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.metrics import Predict
 from rdd_deploy.models.heads import resized
-from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.teachers.base import TeacherModel
+from rdd_deploy.outputs import Output
 from rdd_deploy.preprocess import resize_frame, resize_labels
 
 
@@ -38,7 +39,7 @@ class TestTimeAugmentation:
 
 
 def tta_logits(
-    segmenter: Segmenter, frames: Tensor, views: TestTimeAugmentation, grid: tuple[int, int], precision: torch.dtype | None = None
+    teacher: TeacherModel, frames: Tensor, views: TestTimeAugmentation, grid: tuple[int, int], precision: torch.dtype | None = None
 ) -> Output:
     """Logits of whole frames on a grid; over several views, the log of their mean probability.
 
@@ -56,8 +57,8 @@ def tta_logits(
         for mirrored in (False, True) if views.flip else (False,):
             view = scaled.flip(-1) if mirrored else scaled
             with torch.autocast(view.device.type, dtype=precision, enabled=precision is not None):
-                output = segmenter.small(view)
-            for kept, logits in zip(sums, output, strict=True):
+                output = teacher.logits_at_stride(view)
+            for kept, logits in zip(sums, output[:2], strict=True):
                 if logits is not None:
                     straight = logits.float().flip(-1) if mirrored else logits.float()
                     kept.append(resized(straight, grid) if views.single else F.log_softmax(resized(straight, grid), 1))
@@ -67,14 +68,18 @@ def tta_logits(
 
 
 def tta_predictor(
-    segmenter: Segmenter, views: TestTimeAugmentation, device: torch.device | str, precision: torch.dtype | None = None
+    teacher: TeacherModel,
+    views: TestTimeAugmentation,
+    device: torch.device | str,
+    precision: torch.dtype | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> Predict:
-    """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches."""
-    grid = _grid(views)
+    """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches; ``grid`` of the logits: default the cache's."""
+    grid = grid or _grid(views)
 
     def predict(frames: list[Frame]) -> list[Labels]:
         with torch.inference_mode():
-            logits = tta_logits(segmenter, _stack(frames, views.size).to(device), views, grid, precision).primary
+            logits = tta_logits(teacher, _stack(frames, views.size).to(device), views, grid, precision).primary
             labels = resized(logits, views.size).argmax(1).to(torch.uint8).cpu().numpy()
         return [resize_labels(one, frame.shape[:2]) for one, frame in zip(labels, frames, strict=True)]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rdd_deploy import console
 from rdd_deploy.data.loader import Batch
@@ -14,19 +17,22 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
-from rdd_deploy.models.build import build
-from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.recipe import Recipe
+from rdd_deploy.models.build import build, map_channels
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.teachers.base import TeacherModel
+from rdd_deploy.outputs import Output
+from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.training import session, visualize
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.fabric import make_fabric, seed_everything
+from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
-from rdd_deploy.training.state import Loss, Method
+from rdd_deploy.training.state import Loss, Method, Objective
 from rdd_deploy.training.teacher import (
     NamedTeacher,
     Teacher,
+    TeacherOutput,
     _load_teacher,
     _measure_teacher,
     _named_teacher,
@@ -37,7 +43,7 @@ from rdd_deploy.training.teacher import (
 
 
 def distill_recipe(
-    recipe: Recipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
+    recipe: StudentRecipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
 ) -> RunFolder:
     """Distil ``recipe.student`` from ``recipe.teacher``.
 
@@ -50,7 +56,6 @@ def distill_recipe(
         The finished run's folder.
     """
     loss, named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
-    assert recipe.student is not None
     fabric = make_fabric(recipe.train)
     fabric.launch()
     data = data or TrainingData(recipe)
@@ -61,9 +66,11 @@ def distill_recipe(
         checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data, fabric)
         teacher = _teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
-        console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
+        console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
         measured = _measure_teacher(recipe, teacher, data, fabric)
-        method = Method(_objective(recipe, loss, teacher), loss.stage, _painter(recipe, loss, teacher, data))
+        losses = extra_losses(recipe.distillation, student, teacher.model)
+        objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
+        method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data))
         metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
         result = fit(recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume)
         if fabric.is_global_zero:
@@ -71,12 +78,10 @@ def distill_recipe(
     return folder
 
 
-def _checked(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> tuple[RelativeDifficultyLoss, NamedTeacher]:
+def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> tuple[RelativeDifficultyLoss, NamedTeacher]:
     """The recipe's loss and teacher, after everything of it was checked that needs neither data nor weights."""
-    if recipe.student is None or recipe.teacher is None:
-        raise RecipeError(
-            f"{source} names no {'student' if recipe.student is None else 'teacher'}; distil needs both (train a lone network with rdd_deploy.train)"
-        )
+    if recipe.teacher is None:
+        raise RecipeError(f"{source} names no teacher; distil needs one (train a lone network with rdd_deploy.train)")
     loss = _loss(recipe.distillation)
     check_early(recipe, folder, resume)
     named = _named_teacher(recipe, source, folder.path.parent)
@@ -85,30 +90,62 @@ def _checked(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> t
 
 
 def _loss(config: Distillation) -> RelativeDifficultyLoss:
-    full, relative = config.teacher_full, config.teacher_student
     return RelativeDifficultyLoss(
-        stage_share=config.stage_share, hand_over=config.hand_over, divergence=full.divergence, threshold=relative.threshold,
-        min_kept=relative.min_kept, rule=relative.rule, reduction=relative.reduction, task_weight=config.task_weight,
+        tfe_fraction=config.tfe_fraction, transition=config.transition, divergence=config.tfe.divergence, threshold=config.tse.threshold,
+        min_kept=config.tse.min_kept, rule=config.tse.rule, reduction=config.tse.reduction, ce_weight=config.ce_weight,
         kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
     )  # fmt: skip
 
 
-def _objective(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher) -> Any:
-    losses = recipe.distillation.losses
-    names = _columns([extra.name for extra in losses])
-    extras = [(name, extra.weight, LOSSES[extra.name].load()(**extra.options)) for name, extra in zip(names, losses, strict=True)]
-    auxiliary_weight = recipe.train.auxiliary_weight
+class DistillationObjective(Objective):
+    """RDD's weighted task loss with its KD term, and the losses beside it.
 
-    def objective(output: Output, batch: Batch, progress: float) -> Loss:
-        taught = teacher.outputs(batch, "tfe" in loss.stage(progress))
-        result = loss(output.primary, taught.primary, taught.auxiliary, batch.labels, progress, output.auxiliary, auxiliary_weight)
+    Args:
+        loss: weights and KD. teacher: says what the teacher does of a batch.
+        losses: (name in the log, weight, loss of the table ``LOSSES``).
+        auxiliary_weight: of the student's auxiliary head.
+    """
+
+    def __init__(
+        self, loss: RelativeDifficultyLoss, teacher: TeacherOutput, losses: Sequence[tuple[str, float, nn.Module]], auxiliary_weight: float
+    ) -> None:
+        super().__init__()
+        self.loss, self.teacher, self.auxiliary_weight = loss, teacher, auxiliary_weight
+        self.names = [(name, weight) for name, weight, _ in losses]
+        self.losses = nn.ModuleList(one for _, _, one in losses)
+        self.maps = frozenset(name for _, _, one in losses for name in one.needs)  # type: ignore[union-attr]
+
+    def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
+        teacher_out = self.teacher(batch, "tfe" in self.loss.stage(progress), self.maps)
+        result = self.loss(
+            output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels, progress, output.auxiliary, self.auxiliary_weight
+        )
         total, terms = result.total, dict(result.terms)
-        for name, weight, extra in extras:
-            value = extra(output.primary, taught.primary, batch.labels)
+        for (name, weight), loss in zip(self.names, self.losses, strict=True):
+            value = loss(output, teacher_out, batch.labels)
             total, terms[name] = total + weight * value, value.detach()
         return Loss(total, terms)
 
-    return objective
+
+def extra_losses(config: Distillation, student: Segmenter, teacher: TeacherModel) -> list[tuple[str, float, nn.Module]]:
+    """The recipe's losses beside RDD's own: (name in the log, weight, module).
+
+    Raises:
+        RecipeError: one reads a map that the student or the teacher doesn't have.
+    """
+    kinds = [LOSSES[extra.name].load() for extra in config.losses]
+    maps = frozenset(name for kind in kinds for name in kind.needs)
+    known: dict[str, Any] = {"classes": student.classes}
+    for role, network in (("student", student), ("teacher", teacher)):
+        try:
+            known[f"{role}_channels"] = map_channels(network, maps)
+        except ValueError as error:
+            raise RecipeError(f"distillation.losses: of the {role}, {error}; leave out the loss that reads it") from error
+    made = []
+    for name, extra, kind in zip(_columns([extra.name for extra in config.losses]), config.losses, kinds, strict=True):
+        wanted = {key: value for key, value in known.items() if key in signature(kind).parameters}
+        made.append((name, extra.weight, kind(**extra.options, **wanted)))
+    return made
 
 
 def _columns(names: list[str]) -> list[str]:
@@ -120,26 +157,27 @@ def _columns(names: list[str]) -> list[str]:
     return columns
 
 
-def _painter(recipe: Recipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData) -> Any:
+def _visualizer(
+    recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData
+) -> Callable[[Path, Segmenter], None]:
     """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages."""
     split, size = data.validation, recipe.data.size
     indices = (0, len(split) // 2)
 
-    def paint(path: Path, student: Segmenter) -> None:
-        rows = [visualize.distillation_row(split, index, size, student, teacher.segmenter, teacher.views, loss) for index in indices]
+    def draw(path: Path, student: Segmenter) -> None:
+        rows = [visualize.distillation_row(split, index, size, student, teacher.model, teacher.views, loss) for index in indices]
         visualize.write_rows(path, rows, size)
 
-    return paint
+    return draw
 
 
-def dry_run(recipe: Recipe, source: Path, folder: RunFolder, resume: bool) -> None:
+def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> None:
     def check_teacher(data: TrainingData | None) -> None:
         named = _named_teacher(recipe, source, folder.path.parent)
-        assert recipe.teacher is not None
         if _usable(named):
             if data:
                 _load_teacher(recipe, named.checkpoint, data)
-        elif named.recipe is not None and named.recipe.network is not None:
+        elif named.recipe is not None:
             build(
                 named.recipe.network, len(data.validation.label_space) if data else 2, "teacher, to be trained first", sizes(named.recipe)
             )

@@ -43,10 +43,15 @@ def make_fabric(train: Train) -> Fabric:
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise DeviceError(f"can't train on {train.devices} x '{train.device}': {str(error).splitlines()[0]}") from error
-    if fabric._precision.precision != precision:
+    if precision_of(fabric) != precision:
         raise DeviceError(f"train.precision is {precision}, which '{accelerator}' can't compute in; set train.precision=auto")
     _check_launched(fabric, train)
     return fabric
+
+
+def precision_of(fabric: Fabric) -> str:
+    """The precision that Fabric computes in, by its name, e.g. ``bf16-mixed``."""
+    return str(fabric._precision.precision)
 
 
 def _check_launched(fabric: Fabric, train: Train) -> None:

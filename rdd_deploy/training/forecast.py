@@ -8,15 +8,16 @@ import torch
 
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Recipe
+from rdd_deploy.outputs import Output
+from rdd_deploy.recipe import Recipe, StudentRecipe
 from rdd_deploy.training.fabric import make_fabric
-from rdd_deploy.training.state import Loss, Method, TrainState
+from rdd_deploy.training.state import Loss, Objective, TrainState
 
 BESIDE = 1.2
 """Validation, pictures, checkpoints and the export, as a factor of the training itself."""
 
 
-def seconds_to_come(student: Recipe, teacher: Recipe, frames: int, classes: int) -> float:
+def seconds_to_come(student: StudentRecipe, teacher: Recipe, frames: int, classes: int) -> float:
     """Seconds for the teacher, the student alone, what the teacher says of every frame, and the distilled student."""
     taught, learnt = seconds_of_a_step(teacher, classes), seconds_of_a_step(student, classes)
     steps = max(1, frames // student.train.batch)
@@ -27,20 +28,25 @@ def seconds_to_come(student: Recipe, teacher: Recipe, frames: int, classes: int)
     return BESIDE * (taught * (teacher.train.epochs * steps + looked) + learnt * 2 * student.train.epochs * steps)
 
 
+class _MeanLogit(Objective):
+    """Stands for any loss: the network's own step takes nearly all of the time."""
+
+    def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
+        return Loss(output.primary.float().mean(), {})
+
+
 def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
     """The fastest of three training steps on blank crops, with the recipe's device and precision, after one that allocates; on a busy machine
     a single one may take ten times as long."""
-    network = recipe.network or recipe.student
-    assert network is not None
     with torch.random.fork_rng():
-        train_state = TrainState(Segmenter(network, classes).train(), recipe.train, make_fabric(recipe.train))
+        segmenter = Segmenter(recipe.trained, classes).train()
+        train_state = TrainState(segmenter, _MeanLogit(), recipe.train, make_fabric(recipe.train))
         images = torch.zeros(recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=train_state.fabric.device)
         batch = Batch(images, *(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
-        method = Method(lambda output, *_: Loss(output.primary.float().mean(), {}), lambda _: "", None)
         seconds = []
         for _ in range(4):
             began = time.perf_counter()
-            float(train_state.update(batch, method, 0.0)[0][0])  # waits for a GPU
+            float(train_state.update(batch, 0.0)[0][0])  # waits for a GPU
             seconds.append(time.perf_counter() - began)
     return min(seconds[1:])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, LoadingError, ResumableBatchSampler, batches, training_loader
@@ -22,7 +22,7 @@ from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
-from rdd_deploy.training.fabric import is_emulated
+from rdd_deploy.training.fabric import is_emulated, precision_of
 from rdd_deploy.training.logger import TrainLogger
 from rdd_deploy.training.resume import ORIGIN, read_state
 from rdd_deploy.training.run_folder import RunFolder
@@ -46,7 +46,7 @@ def fit(
     """Train ``segmenter`` in place by ``method``; the best on validation goes to ``weights``.
 
     Args:
-        facts: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the state's, too.
+        metadata: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the state's, too.
         resume: go on from ``folder.state`` where there is one.
 
     Returns:
@@ -57,7 +57,7 @@ def fit(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
     train = recipe.train
-    train_state = TrainState(segmenter, train, fabric)
+    train_state = TrainState(segmenter, method.objective, train, fabric)
     origin = {key: metadata[key] for key in ORIGIN if key in metadata}
     resumed = read_state(folder, train_state, origin, len(frames)) if resume and folder.state.is_file() else None
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
@@ -77,14 +77,14 @@ def fit(
         since, pending = time.perf_counter(), None
         for batch in _until_lost(batches(loader), lambda: _save(train_state, folder, book, fabric, origin), train_state):
             progress = train_state.step / total
-            signs, terms = train_state.update(batch, method, progress)
+            signs, terms = train_state.update(batch, progress)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
-            _check_finite(pending, frames.split, train_state.kept)
+            _check_finite(pending, frames.split, train_state.best_weights_note)
             pending = (signs, batch.indices)
             book.step(method.stage(progress), terms, len(batch.images))
             epoch, inside = divmod(train_state.step, per_epoch)
             if inside == 0:
-                _check_finite(pending, frames.split, train_state.kept)
+                _check_finite(pending, frames.split, train_state.best_weights_note)
                 train_state.seconds += time.perf_counter() - since
                 last = epoch == train.epochs
                 measured = None
@@ -93,8 +93,8 @@ def fit(
                     _keep_best(train_state, measured, folder, weights, metadata, epoch)
                 if fabric.is_global_zero:
                     _check_there(folder)
-                if method.picture and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
-                    method.picture(folder.pictures / f"epoch_{epoch:03d}.png", train_state.evaluated.eval())
+                if method.visualize and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
+                    method.visualize(folder.pictures / f"epoch_{epoch:03d}.png", train_state.evaluated.eval())
                 segmenter.train()
                 book.epoch(
                     epoch,
@@ -106,7 +106,7 @@ def fit(
                 since = time.perf_counter()
             stopping = _agreed(stop.number, train_state.step, inside == 0, fabric)
             if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
-                _check_finite(pending, frames.split, train_state.kept)
+                _check_finite(pending, frames.split, train_state.best_weights_note)
                 train_state.seconds += time.perf_counter() - since
                 since = time.perf_counter()
                 _save(train_state, folder, book, fabric, origin)
@@ -116,8 +116,8 @@ def fit(
                     stopping,
                 )
     return {"best": {"epoch": train_state.best_epoch, "miou_pct": train_state.best}, "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
-            "train_seconds": round(train_state.seconds, 1), "precision": str(fabric._precision.precision),
-            "emulated": is_emulated(str(fabric._precision.precision), fabric.device.type)}  # fmt: skip
+            "train_seconds": round(train_state.seconds, 1), "precision": precision_of(fabric),
+            "emulated": is_emulated(precision_of(fabric), fabric.device.type)}  # fmt: skip
 
 
 def _until_lost(loading: Iterator[Batch], save: Callable[[], None], train_state: TrainState) -> Iterator[Batch]:
@@ -142,7 +142,8 @@ def _check_there(folder: RunFolder) -> None:
 
 
 def _save(train_state: TrainState, folder: RunFolder, book: TrainLogger, fabric: Fabric, origin: dict[str, str]) -> None:
-    _check_weights(train_state.segmenter, train_state.kept)
+    _check_weights(train_state.segmenter, train_state.best_weights_note)
+    _check_weights(train_state.objective, train_state.best_weights_note)
     state = train_state.state()
     if fabric.is_global_zero:
         _check_there(folder)
@@ -155,14 +156,14 @@ def _save(train_state: TrainState, folder: RunFolder, book: TrainLogger, fabric:
 def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict[str, Any]:
     """mIoU on validation; DivergedError where the weights aren't finite."""
     network = train_state.evaluated.eval()
-    _check_weights(network, train_state.kept)
-    predict = torch_predictor(network, recipe.data.size, train_state.fabric.device, str(train_state.fabric._precision.precision))
+    _check_weights(network, train_state.best_weights_note)
+    predict = torch_predictor(network, recipe.data.size, train_state.fabric.device, precision_of(train_state.fabric))
     return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
 
 
-def _check_weights(network: Segmenter, kept: str) -> None:
+def _check_weights(module: nn.Module, kept: str) -> None:
     """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't tell."""
-    if broken := [name for name, value in network.named_parameters() if not value.isfinite().all()]:
+    if broken := [name for name, value in module.named_parameters() if not value.isfinite().all()]:
         raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
 
 

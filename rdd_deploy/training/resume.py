@@ -74,7 +74,8 @@ def _loaded(folder: RunFolder, train_state: TrainState) -> Any:
         content = folder.state.read_bytes()
         if not zipfile.is_zipfile(io.BytesIO(content)):
             raise ValueError("it is no archive")
-        return load_archive(content, train_state.fabric.device)
+        state = load_archive(content, train_state.fabric.device)
+        return state | {"objective": state.get("objective", {})} if isinstance(state, dict) else state  # earlier versions had none
     except MemoryError:
         raise
     except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
@@ -87,13 +88,18 @@ def _problem(state: Any, train_state: TrainState, frames: int) -> str:
     now = train_state.state(alone=True)
     if not isinstance(state, dict) or set(now) - set(state) or state["format"] != now["format"]:
         return OTHER
-    average, model = state["average"], state["model"]
+    average, model, objective = state["average"], state["model"], state["objective"]
     train = train_state.config
     if state["step"] and not state["optimizer"]["state"] and (train.optimizer == "adamw" or train.momentum):
         return "the optimizer's averages are missing"
-    if not _alike(model, now["model"]) or not _alike(average, now["average"]) or not _fits(state["optimizer"], train_state):
+    if (
+        not _alike(model, now["model"])
+        or not _alike(objective, now["objective"])
+        or not _alike(average, now["average"])
+        or not _fits(state["optimizer"], train_state)
+    ):
         return OTHER
-    if broken := [name for part in (model, average, *state["optimizer"]["state"].values()) for name in senseless(part)]:
+    if broken := [name for part in (model, objective, average, *state["optimizer"]["state"].values()) for name in senseless(part)]:
         return f"it holds values that are NaN or infinite, or a negative variance ({broken[0]})"
     ranks = train_state.fabric.world_size
     for key in ("rng", "rng_cuda"):

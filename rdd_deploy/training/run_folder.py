@@ -9,7 +9,7 @@ from typing import Any
 
 from rdd_deploy import console
 from rdd_deploy.errors import RddError
-from rdd_deploy.recipe import Recipe, load_recipe, with_whole_paths
+from rdd_deploy.recipe import Recipe, load_written, with_whole_paths
 from rdd_deploy.utils import files
 from rdd_deploy.utils.places import LATEST, followed, named_latest
 
@@ -46,7 +46,7 @@ class RunFolder:
             raise RddError(
                 f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m rdd_deploy.distill RECIPE"
             )
-        return load_recipe(self.recipe)
+        return load_written(self.recipe)
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the fully resolved recipe, its paths such that they hold from any other folder."""

@@ -16,7 +16,7 @@ from rdd_deploy.errors import DiskError, Problems, RddError
 from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Recipe, with_whole_paths
+from rdd_deploy.recipe import Recipe, TeacherRecipe, with_whole_paths
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.run_folder import RunFolder
@@ -123,8 +123,6 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
     Args:
         teacher: a further check, of a student's teacher; given the data where they are sound.
     """
-    network = recipe.network or recipe.student
-    assert network is not None
     data: TrainingData | None = None
     problems = Problems()
     with problems.collected():
@@ -135,7 +133,8 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
     with problems.collected():
         data = TrainingData(recipe)
     with problems.collected():
-        build(network, len(data.validation.label_space) if data else 2, "teacher" if recipe.network else "student", sizes(recipe))
+        role = "teacher" if isinstance(recipe, TeacherRecipe) else "student"
+        build(recipe.trained, len(data.validation.label_space) if data else 2, role, sizes(recipe))
     if teacher:
         with problems.collected():
             teacher(data)

@@ -13,9 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
+from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
+from rdd_deploy.training.fabric import precision_of
 
 
 class Loss(NamedTuple):
@@ -25,8 +27,18 @@ class Loss(NamedTuple):
     terms: dict[str, Tensor]
 
 
-Objective = Callable[[Output, Batch, float], Loss]
-"""(network's output on the batch, batch, progress in [0, 1)) -> loss."""
+class Objective(nn.Module):
+    """What a training minimises. Its parameters are optimised with the network's; they and its buffers are saved and resumed.
+
+    Nothing of it is in the exported weights or their moving average. Under several processes buffers are the first one's.
+    """
+
+    maps: frozenset[str] = frozenset()
+    """Names of the network's maps (``outputs.MAPS``) that it reads."""
+
+    def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
+        """The loss of the network's output on a batch, at a progress in [0, 1); called outside autocast."""
+        raise NotImplementedError
 
 
 class Method(NamedTuple):
@@ -35,8 +47,22 @@ class Method(NamedTuple):
     objective: Objective
     stage: Callable[[float], str]
     """Name of the stage at a progress in [0, 1)."""
-    picture: Callable[[Path, Segmenter], None] | None
+    visualize: Callable[[Path, Segmenter], None] | None
     """Draws the epoch's picture, given its path and the network in eval mode."""
+
+
+class _Step(nn.Module):
+    """Network and objective as one forward, so that several processes synchronise the gradients of both."""
+
+    def __init__(self, segmenter: Segmenter, objective: Objective, compiled: bool) -> None:
+        super().__init__()
+        self.segmenter, self.objective = segmenter, objective
+        self._network = (torch.compile(segmenter) if compiled else segmenter,)  # in a tuple: not a module of its own
+
+    def forward(self, batch: Batch, progress: float) -> Loss:
+        output = self._network[0](batch.images, self.objective.maps)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self.objective(output, batch, progress)  # type: ignore[no-any-return]
 
 
 def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
@@ -47,23 +73,23 @@ def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
 class TrainState:
     """Everything that changes while training, so that saving and resuming it is one dictionary."""
 
-    def __init__(self, segmenter: Segmenter, train: Train, fabric: Fabric) -> None:
-        self.segmenter, self.config, self.fabric = segmenter, train, fabric
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            segmenter = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter)  # type: ignore[no-untyped-call]
-        if fabric.device.type == "cpu" and fabric._precision.precision == "bf16-mixed":
+    def __init__(self, segmenter: Segmenter, objective: Objective, train: Train, fabric: Fabric) -> None:
+        self.segmenter, self.objective, self.config, self.fabric = segmenter, objective, train, fabric
+        if fabric.device.type == "cpu" and precision_of(fabric) == "bf16-mixed":
             depthwise_in_float32(segmenter)
         segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = _optimizer(segmenter, train)
-        self.model, self.optimizer = fabric.setup(segmenter, optimizer)
-        self.forward = torch.compile(self.model) if train.compile else self.model
+        step = _Step(segmenter, objective, train.compile)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            step = nn.SyncBatchNorm.convert_sync_batchnorm(step)  # type: ignore[no-untyped-call]
+        optimizer = _optimizer(segmenter, objective, train)
+        self.model, self.optimizer = fabric.setup(step, optimizer)
         self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.best_epoch = 0, -1.0, 0
         self.seconds = 0.0
 
     @property
-    def kept(self) -> str:
+    def best_weights_note(self) -> str:
         """What a diverging run ends with: where there are weights of before, that they are still there."""
         return ". The best weights so far are kept" if self.best_epoch else ""
 
@@ -72,18 +98,18 @@ class TrainState:
         """The network that is measured and saved: the average where there is one."""
         return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
 
-    def update(self, batch: Batch, method: Method, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def update(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device."""
         factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * factor
-        loss = method.objective(self._outputs(batch.images), batch, progress)
+        loss = self._loss(batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss.total)
         signs = [loss.total.detach()]
         if self.config.clip:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
-            if norm is not None and self.fabric._precision.precision != "16-mixed":  # there the loss scale finds its way by overflowing
+            if norm is not None and precision_of(self.fabric) != "16-mixed":  # there the loss scale finds its way by overflowing
                 signs.append(norm.detach().to(signs[0]))
         self.optimizer.step()
         if self.average is not None:
@@ -91,14 +117,14 @@ class TrainState:
         self.step += 1
         return torch.stack(signs), loss.terms
 
-    def _outputs(self, images: Tensor) -> Output:
+    def _loss(self, batch: Batch, progress: float) -> Loss:
         try:
-            return self.forward(images)  # type: ignore[no-any-return]
+            return self.model(batch, progress)  # type: ignore[no-any-return]
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise RecipeError(
-                f"a batch of {len(images)} crop of {images.shape[-2]}x{images.shape[-1]} leaves BatchNorm a single value per channel; "
+                f"a batch of {len(batch.images)} crop of {batch.images.shape[-2]}x{batch.images.shape[-1]} leaves BatchNorm a single value per channel; "
                 "set train.batch to 2 or more (with as many frames), or choose the head lraspp or pspnet and a larger augment.crop"
             ) from error
 
@@ -110,7 +136,7 @@ class TrainState:
         """
         of_all = (lambda value, _: [value]) if alone else _of_every_process
         return {
-            "format": 4, "model": self.segmenter.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
+            "format": 4, "model": self.segmenter.state_dict(), "objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "best": self.best,
             "best_epoch": self.best_epoch, "seconds": self.seconds,
             "average": self.average.state_dict() if self.average is not None else {},
             "rng": of_all(torch.get_rng_state(), self.fabric),
@@ -125,6 +151,7 @@ class TrainState:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on exactly where ``state`` was taken."""
         self.segmenter.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -146,10 +173,10 @@ def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
     return [one.cpu() for one in gathered]
 
 
-def _optimizer(segmenter: Segmenter, train: Train) -> torch.optim.Optimizer:
+def _optimizer(segmenter: Segmenter, objective: Objective, train: Train) -> torch.optim.Optimizer:
     encoder = {id(p) for p in segmenter.encoder.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in segmenter.parameters():
+    for parameter in (*segmenter.parameters(), *objective.parameters()):
         # Norms and biases have one dimension; decaying them only shrinks activations.
         groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
     options = [

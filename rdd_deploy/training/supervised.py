@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from rdd_deploy import console
 from rdd_deploy.data.loader import Batch
@@ -13,15 +14,16 @@ from rdd_deploy.drawing import coloured
 from rdd_deploy.losses.task import TaskLoss, class_weights
 from rdd_deploy.models.build import build
 from rdd_deploy.models.predict import torch_predictor
-from rdd_deploy.models.segmenter import Output, Segmenter
-from rdd_deploy.recipe import Recipe
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.outputs import Output
+from rdd_deploy.recipe import Recipe, TeacherRecipe, Train
 from rdd_deploy.training import visualize
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.fabric import make_fabric, seed_everything
+from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
-from rdd_deploy.training.state import Loss, Method
+from rdd_deploy.training.state import Loss, Method, Objective
 
 
 def train_recipe(
@@ -36,21 +38,21 @@ def train_recipe(
     Returns:
         The finished run's folder.
     """
-    network = recipe.network or recipe.student
-    assert network is not None
-    role = "teacher" if recipe.network else "student"
+    is_teacher = isinstance(recipe, TeacherRecipe)
+    role = "teacher" if is_teacher else "student"
     folder = folder_of(recipe, runs, name)
     check_early(recipe, folder, resume)
     fabric = make_fabric(recipe.train)
     fabric.launch()
     seed_everything(recipe.train.seed)
     data = data or TrainingData(recipe)
-    segmenter, source = build(network, len(data.validation.label_space), role, sizes(recipe))
+    segmenter, source = build(recipe.trained, len(data.validation.label_space), role, sizes(recipe))
     with open_run(recipe, folder.path.name, runs, resume) as folder:
-        console.info(f"training {role} alone on {fabric.device} in {fabric._precision.precision} -> {folder.path}")
-        method = Method(_objective(recipe, data), lambda _: "train", _painter(recipe, data))
+        console.info(f"training {role} alone on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
+        objective = SupervisedObjective(recipe.train, torch.from_numpy(data.train_facts.pixels))
+        method = Method(objective, lambda _: "train", _visualizer(recipe, data))
         metadata = metadata_of(recipe, data, source)
-        weights = folder.teacher if recipe.network else folder.student
+        weights = folder.teacher if is_teacher else folder.student
         result = fit(recipe, segmenter, data.frames, data.validation, method, folder, weights, metadata, fabric, resume)
         if fabric.is_global_zero:
             folder.finish(summary(recipe, data, segmenter, result, "train", source))
@@ -58,25 +60,32 @@ def train_recipe(
 
 
 def folder_of(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
-    return RunFolder(runs / (name or (recipe.name if recipe.network else f"{recipe.name}_alone")))
+    return RunFolder(runs / (name or (recipe.name if isinstance(recipe, TeacherRecipe) else f"{recipe.name}_alone")))
 
 
-def _objective(recipe: Recipe, data: TrainingData) -> Any:
-    weight = class_weights(torch.from_numpy(data.train_facts.pixels)) if recipe.train.task_loss == "balanced" else None
-    loss = TaskLoss(recipe.train.task_loss, weight)
+class SupervisedObjective(Objective):
+    """The task loss of the network's output, and of its auxiliary head where it has one.
 
-    def objective(output: Output, batch: Batch, progress: float) -> Loss:
-        task = loss.to(batch.labels.device)(output.primary, batch.labels)
+    Args:
+        train: the recipe's section, for ``task_loss`` and ``auxiliary_weight``.
+        pixels: int64 (C,), pixels of each class in the train split, for class weights.
+    """
+
+    def __init__(self, train: Train, pixels: Tensor) -> None:
+        super().__init__()
+        self.loss = TaskLoss(train.task_loss, class_weights(pixels) if train.task_loss == "balanced" else None)
+        self.auxiliary_weight = train.auxiliary_weight
+
+    def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
+        task = self.loss(output.primary, batch.labels)
         if output.auxiliary is None:
             return Loss(task, {"task": task.detach()})
-        auxiliary = loss(output.auxiliary, batch.labels)
-        return Loss(task + recipe.train.auxiliary_weight * auxiliary, {"task": task.detach(), "auxiliary": auxiliary.detach()})
-
-    return objective
+        auxiliary = self.loss(output.auxiliary, batch.labels)
+        return Loss(task + self.auxiliary_weight * auxiliary, {"task": task.detach(), "auxiliary": auxiliary.detach()})
 
 
-def _painter(recipe: Recipe, data: TrainingData) -> Any:
-    def paint(path: Path, network: Segmenter) -> None:
+def _visualizer(recipe: Recipe, data: TrainingData) -> Callable[[Path, Segmenter], None]:
+    def draw(path: Path, network: Segmenter) -> None:
         split, size = data.validation, recipe.data.size
         predict = torch_predictor(network, size, next(network.parameters()).device)
         rows = []
@@ -93,4 +102,4 @@ def _painter(recipe: Recipe, data: TrainingData) -> Any:
             )
         visualize.write_rows(path, rows, size)
 
-    return paint
+    return draw

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -14,12 +14,15 @@ from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.metrics import evaluate_split
-from rdd_deploy.models.predict import autocast_dtype, torch_predictor
-from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.heads import resized
+from rdd_deploy.models.predict import autocast_dtype
+from rdd_deploy.models.teachers import TEACHERS
+from rdd_deploy.models.teachers.base import LoadedTeacher, TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
-from rdd_deploy.models.weights import Checkpoint, load_checkpoint
-from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
+from rdd_deploy.outputs import Output
+from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, find_recipe, load_recipe
 from rdd_deploy.training.data import TrainingData
+from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
@@ -29,10 +32,32 @@ from rdd_deploy.utils.locks import InUseError, check_unlocked
 from rdd_deploy.utils.places import followed
 
 
+class TeacherOutput(Protocol):
+    """What a teacher says of a batch of crops, live or from the cache."""
+
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Collection[str] = ()) -> Output:
+        """Logits at the crops' size without gradient; the auxiliary ones where asked for, and the named maps."""
+        ...
+
+
+class LiveTeacher:
+    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None: float32)."""
+
+    def __init__(self, model: TeacherModel, dtype: torch.dtype | None = None) -> None:
+        self.model, self.dtype = model.eval().requires_grad_(False), dtype
+
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Collection[str] = ()) -> Output:
+        with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            small = self.model.logits_at_stride(batch.images, maps)
+            size = batch.images.shape[-2:]
+            second = None if small.auxiliary is None else resized(small.auxiliary.float(), size)
+            return Output(resized(small.primary.float(), size), second, small.features)
+
+
 class Teacher(NamedTuple):
     """The frozen teacher, ready to teach."""
 
-    segmenter: Segmenter
+    model: TeacherModel
     outputs: TeacherOutput
     views: TestTimeAugmentation
     checkpoint: Path
@@ -44,11 +69,11 @@ class NamedTeacher(NamedTuple):
     """A recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file) where one is named."""
 
     checkpoint: Path
-    recipe: Recipe | None
+    recipe: TeacherRecipe | None
     source: Path | None
 
 
-def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
+def _named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeacher:
     """What the recipe says of its teacher, checked before anything heavy is done."""
     config = recipe.teacher
     assert config is not None
@@ -59,7 +84,7 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
         return NamedTeacher(path, None, None)
     teacher_path = find_recipe(config.recipe, beside=source)
     teacher = load_recipe(teacher_path)
-    if teacher.network is None:
+    if not isinstance(teacher, TeacherRecipe):
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
     # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
     same = {
@@ -72,7 +97,7 @@ def _named_teacher(recipe: Recipe, source: Path, runs: Path) -> NamedTeacher:
     return NamedTeacher(path, teacher, teacher_path)
 
 
-def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
+def _teacher_checkpoint(recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
     """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
     config, path, teacher, teacher_path = recipe.teacher, *named
     if teacher is None:
@@ -105,7 +130,7 @@ def _teacher_checkpoint(recipe: Recipe, named: NamedTeacher, runs: Path, resume:
     return checkpoint
 
 
-def _begun(folder: RunFolder, teacher: Recipe) -> bool:
+def _begun(folder: RunFolder, teacher: TeacherRecipe) -> bool:
     """Whether a teacher's training was stopped and can go on."""
     try:
         return folder.state.is_file() and folder.recipe.is_file() and not changes(folder, teacher)
@@ -143,7 +168,7 @@ def _being_trained(error: InUseError) -> InUseError:
     )
 
 
-def _other_teacher(folder: RunFolder, teacher: Recipe) -> list[str]:
+def _other_teacher(folder: RunFolder, teacher: TeacherRecipe) -> list[str]:
     """How a finished teacher's recipe differs from today's, but for where and how fast it was trained."""
     return [line for line in changes(folder, teacher) if line.partition(":")[0] not in WHERE]
 
@@ -155,74 +180,55 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def _teacher(recipe: Recipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
+def _teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
     """Load, guard and wrap the teacher."""
     config, checkpoint = recipe.teacher, named.checkpoint
     assert config is not None
-    segmenter, metadata, sha256 = _load_teacher(recipe, checkpoint, data)
-    # Looked at again: another process may have begun to train it again between the first look and the reading.
+    model, trained_size, sha256 = _load_teacher(recipe, checkpoint, data)
+    # Looked at a second time: another process may have begun to train it between the first look and the reading.
     if process_rank() == 0 and not _usable(named):
         raise WeightsError(f"the teacher {checkpoint} was replaced by an unfinished one while it was read; start again")
     if fabric.broadcast(sha256) != sha256:
         raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
-    segmenter = segmenter.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
-    views = TestTimeAugmentation(tuple(metadata["size"]), tuple(config.scales), config.flip)
+    model = model.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    views = TestTimeAugmentation(trained_size or recipe.data.size, tuple(config.scales), config.flip)
     if not config.cache:
         console.info(f"teacher: {checkpoint}, run on every crop")
-        live = LiveTeacher(segmenter, autocast_dtype(str(fabric._precision.precision)))
-        return Teacher(segmenter, live, TestTimeAugmentation(recipe.data.size), checkpoint, sha256)
-    return Teacher(segmenter, _cache(segmenter, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
+        live = LiveTeacher(model, autocast_dtype(precision_of(fabric)))
+        return Teacher(model, live, TestTimeAugmentation(recipe.data.size), checkpoint, sha256)
+    return Teacher(model, _cache(model, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
 
 
-def _load_teacher(recipe: Recipe, checkpoint: Path, data: TrainingData) -> Checkpoint:
-    loaded = load_checkpoint(checkpoint, list(data.validation.label_space.classes))
-    if "size" not in loaded.metadata:
+def _load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
+    config, method = recipe.teacher, recipe.distillation
+    assert config is not None
+    loaded: LoadedTeacher = TEACHERS[config.source].load()(checkpoint, list(data.validation.label_space.classes), **config.options)
+    if method.method == "rdd" and method.tfe_fraction > 0 and not loaded.model.has_auxiliary:
         raise WeightsError(
-            f"{checkpoint} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train"
-        )
-    method = recipe.distillation
-    if method.method == "rdd" and method.stage_share > 0 and loaded.segmenter.auxiliary is None:
-        raise WeightsError(
-            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.stage_share=0"
+            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.tfe_fraction=0"
         )
     return loaded
 
 
 def _cache(
-    segmenter: Segmenter, checkpoint: Path, sha256: str, data: TrainingData, views: TestTimeAugmentation, fabric: Fabric
+    model: TeacherModel, checkpoint: Path, sha256: str, data: TrainingData, views: TestTimeAugmentation, fabric: Fabric
 ) -> CachedTeacher:
     console.info(
         f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
     )
-    precision = autocast_dtype(str(fabric._precision.precision))
+    precision = autocast_dtype(precision_of(fabric))
     with console.progress("teacher cache", len(data.frames)) as bar, fabric.rank_zero_first():
         return cached_teacher(
-            segmenter, sha256, data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
+            model, sha256, data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
             bar.advance,
         )  # fmt: skip
 
 
-def _measure_teacher(recipe: Recipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
+def _measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
     """The teacher's own mIoU, seen as the student sees it."""
-    if isinstance(teacher.outputs, LiveTeacher):
-        predict = torch_predictor(teacher.segmenter, recipe.data.size, fabric.device)
-    else:
-        predict = tta_predictor(teacher.segmenter, teacher.views, fabric.device)
+    # A live teacher's logits are resized straight to the frame's size, a cached one's by way of the cache's grid.
+    grid = recipe.data.size if isinstance(teacher.outputs, LiveTeacher) else None
+    predict = tta_predictor(teacher.model, teacher.views, fabric.device, grid=grid)
     measured = evaluate_split(predict, data.validation, 4).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views), **measured}
-
-
-TeacherOutput = Callable[[Batch, bool], Output]
-"""(batch, whether the auxiliary logits are needed) -> logits at the crops' size."""
-
-
-class LiveTeacher:
-    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None: float32)."""
-
-    def __init__(self, segmenter: Segmenter, dtype: torch.dtype | None = None) -> None:
-        self.segmenter, self.dtype = segmenter.eval().requires_grad_(False), dtype
-
-    def __call__(self, batch: Batch, auxiliary: bool) -> Output:
-        with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return self.segmenter(batch.images)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.data.transforms import cut_logits
 from rdd_deploy.errors import DiskError
 from rdd_deploy.metrics import batches
-from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, _grid, _stack, tta_logits
+from rdd_deploy.outputs import Output
 from rdd_deploy.utils import files
 
 
@@ -35,7 +36,10 @@ class CachedTeacher:
     def __init__(self, primary: NDArray[np.float16], auxiliary: NDArray[np.float16] | None, sizes: NDArray[np.int64]) -> None:
         self.primary, self.auxiliary, self.sizes = primary, auxiliary, sizes
 
-    def __call__(self, batch: Batch, auxiliary: bool) -> Output:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Collection[str] = ()) -> Output:
+        """As ``TeacherOutput``. Raises ValueError for maps, which the cache doesn't hold."""
+        if maps:
+            raise ValueError(f"the teacher's cache holds no maps, asked for {', '.join(sorted(maps))}; set teacher.cache=false")
         second = self._cut(self.auxiliary, batch) if auxiliary and self.auxiliary is not None else None
         return Output(self._cut(self.primary, batch), second)
 
@@ -55,7 +59,7 @@ class CachedTeacher:
 
 
 def cached_teacher(
-    segmenter: Segmenter,
+    teacher: TeacherModel,
     checkpoint_sha256: str,
     split: Split,
     frames_digest: str,
@@ -80,14 +84,14 @@ def cached_teacher(
         "precision": str(precision or torch.float32),
     }  # fmt: skip
     place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    names = ["primary", "auxiliary"] if segmenter.auxiliary is not None else ["primary"]
+    names = ["primary", "auxiliary"] if teacher.has_auxiliary else ["primary"]
     if not place.is_dir():
         # Filled elsewhere and renamed: the folder is there whole or not at all, also where two runs fill it at the same time.
         part = files.temporary_beside(place)
         try:
             files.remove_parts(folder)
             part.mkdir(parents=True)
-            _fill(segmenter, split, views, part, names, device, precision, advance)
+            _fill(teacher, split, views, part, names, device, precision, advance)
             files.write_json(part / "key.json", key | {"sha256": {file.name: files.sha256(file) for file in sorted(part.iterdir())}})
             _rename(part, place)
         except OSError as error:
@@ -97,7 +101,7 @@ def cached_teacher(
         finally:
             shutil.rmtree(part, ignore_errors=True)
     try:
-        stores, sizes = _opened(place, names, (len(split), segmenter.classes, *_grid(views)))
+        stores, sizes = _opened(place, names, (len(split), teacher.classes, *_grid(views)))
     except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: a key of another form
         raise DiskError(f"the teacher cache {place} is damaged ({error}); delete that folder, it is filled again") from error
     return CachedTeacher(stores[0], stores[1] if len(stores) > 1 else None, sizes)
@@ -131,7 +135,7 @@ def _rename(part: Path, place: Path) -> None:
 
 
 def _fill(
-    segmenter: Segmenter,
+    teacher: TeacherModel,
     split: Split,
     views: TestTimeAugmentation,
     place: Path,
@@ -141,20 +145,21 @@ def _fill(
     advance: Callable[[int], None],
 ) -> None:
     grid = _grid(views)
-    shape = (len(split), segmenter.classes, *grid)
+    shape = (len(split), teacher.classes, *grid)
     needed = 2 * math.prod(shape) * len(names)
     _check_space(place, needed)
     stores = [np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape) for name in names]
     for name in names:
         _reserve(place / f"{name}.npy")
     sizes = np.zeros((len(split), 2), np.int64)
-    segmenter = segmenter.eval().to(device)
+    teacher.eval()
+    teacher.to(device)
     for indices in batches(len(split), 4):
         frames = [split.frame(i) for i in indices]
         sizes[indices.start : indices.stop] = [frame.shape[:2] for frame in frames]
         with torch.inference_mode():
-            output = tta_logits(segmenter, _stack(frames, views.size).to(device), views, grid, precision)
-        for store, logits in zip(stores, output, strict=False):
+            output = tta_logits(teacher, _stack(frames, views.size).to(device), views, grid, precision)
+        for store, logits in zip(stores, output[:2], strict=False):
             assert logits is not None
             store[indices.start : indices.stop] = logits.clamp(-60000, 60000).half().cpu().numpy()
         advance(len(indices))

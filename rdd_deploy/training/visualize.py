@@ -15,13 +15,14 @@ from rdd_deploy.data.base import Frame, LabelSpace, Split
 from rdd_deploy.drawing import coloured
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss, teacher_full_evaluated, teacher_student_evaluated
 from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits
 from rdd_deploy.preprocess import resize_frame, resize_labels
 from rdd_deploy.utils import files
 from rdd_deploy.utils.text import shown
 
 
-def heat(weight: NDArray[np.float32]) -> Frame:
+def heatmap(weight: NDArray[np.float32]) -> Frame:
     """Weights (H, W) in [0, 1] -> RGB; bright counts most."""
     return np.asarray(
         cv2.cvtColor(cv2.applyColorMap((255 * weight.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB), np.uint8
@@ -33,7 +34,7 @@ def distillation_row(
     index: int,
     size: tuple[int, int],
     student: Segmenter,
-    teacher: Segmenter,
+    teacher: TeacherModel,
     views: TestTimeAugmentation,
     loss: RelativeDifficultyLoss,
 ) -> list[tuple[str, Frame]]:
@@ -41,25 +42,29 @@ def distillation_row(
     frame, truth = resize_frame(split.frame(index), size), resize_labels(split.labels(index), size)
     device = next(student.parameters()).device
     with torch.inference_mode():
-        own = student(torch.from_numpy(frame).permute(2, 0, 1)[None].to(device)).primary.float()
+        student_out = student(torch.from_numpy(frame).permute(2, 0, 1)[None].to(device)).primary.float()
         whole = torch.from_numpy(resize_frame(split.frame(index), views.size)).permute(2, 0, 1)[None].to(device)
-        taught = tta_logits(teacher, whole, TestTimeAugmentation(views.size), size)
+        teacher_out = tta_logits(teacher, whole, TestTimeAugmentation(views.size), size)
         target = torch.from_numpy(truth).long()[None].to(device)
-        mask = teacher_student_evaluated(own, taught.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule)
+        mask = teacher_student_evaluated(
+            student_out, teacher_out.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule
+        )
         row = [
             ("frame", frame),
             ("truth", coloured(truth, split.label_space)),
-            ("student", _labels(own, split.label_space)),
-            ("teacher", _labels(taught.primary, split.label_space)),
+            ("student", _labels(student_out, split.label_space)),
+            ("teacher", _labels(teacher_out.primary, split.label_space)),
         ]
-        if taught.auxiliary is not None:
+        if teacher_out.auxiliary is not None:
             row.append(
                 (
                     "stage 1: easy pixels first",
-                    heat(teacher_full_evaluated(taught.primary, taught.auxiliary, divergence=loss.divergence)[0].cpu().numpy()),
+                    heatmap(
+                        teacher_full_evaluated(teacher_out.primary, teacher_out.auxiliary, divergence=loss.divergence)[0].cpu().numpy()
+                    ),
                 )
             )
-    return [*row, (f"stage 2: hard for one ({loss.rule})", heat(mask[0].float().cpu().numpy()))]
+    return [*row, (f"stage 2: hard for one ({loss.rule})", heatmap(mask[0].float().cpu().numpy()))]
 
 
 def _labels(logits: Tensor, label_space: LabelSpace) -> Frame:

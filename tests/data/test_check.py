@@ -11,7 +11,7 @@ from rdd_deploy.data.base import LabelSpace
 from rdd_deploy.data.check import check_apart, check_split
 from rdd_deploy.data.reader import read_mask
 from rdd_deploy.errors import DataError
-from rdd_deploy.recipe import Recipe
+from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.training.data import TrainingData
 
 
@@ -112,7 +112,7 @@ def test_camvid(camvid: Path) -> None:
 def test_masks_of_which_some_have_their_palette_sorted_anew(tmp_path: Path, split: str) -> None:
     """In one folder, or between two."""
     write_data(tmp_path, train=2, val=2)
-    recipe = Recipe.model_validate(tree(tmp_path))
+    recipe = StudentRecipe.model_validate(tree(tmp_path))
     for mask in (*tmp_path.glob("*annot/*.png"),):
         labels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
         assert labels is not None

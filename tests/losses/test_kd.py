@@ -5,6 +5,7 @@ import torch
 
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.kd import PixelKD, pixel_kd
+from rdd_deploy.outputs import Output
 
 VOID = 255
 
@@ -32,7 +33,7 @@ def test_value_is_the_formulas(temperature: float) -> None:
         oracle(student, teacher, target, temperature), abs=1e-5
     )
     assert (
-        PixelKD(temperature=temperature)(student, teacher, target).item()
+        PixelKD(temperature=temperature)(Output(student, None), Output(teacher, None), target).item()
         == pixel_kd(student, teacher, target, temperature=temperature).item()
     )
 
@@ -95,10 +96,10 @@ def test_float32_under_autocast_and_finite_at_extremes() -> None:
 def test_every_loss_of_the_table_takes_the_same_arguments(name: str) -> None:
     student, teacher, target = drawn()
     student.requires_grad_()
-    value = LOSSES[name].load()()(student, teacher, target)
+    value = LOSSES[name].load()()(Output(student, None), Output(teacher, None), target)
     value.backward()
     assert value.shape == ()
     assert value.dtype == torch.float32
     assert student.grad is not None
     assert student.grad.abs().sum() > 0
-    assert LOSSES[name].load()()(teacher, teacher, target).item() == pytest.approx(0, abs=1e-7)
+    assert LOSSES[name].load()()(Output(teacher, None), Output(teacher, None), target).item() == pytest.approx(0, abs=1e-7)

@@ -110,11 +110,11 @@ def test_one_value_by_hand() -> None:
     # The student gives the true class 1/2: CE = ln 2. KD = 3/4 ln(3/2) + 1/4 ln(1/2).
     target = torch.zeros(1, 1, 1, dtype=torch.long)
     kd = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    loss = RelativeDifficultyLoss(stage_share=1.0)
+    loss = RelativeDifficultyLoss(tfe_fraction=1.0)
     total = loss(torch.zeros(1, 2, 1, 1), main, aux, target, 0.0).total.item()
     assert total == pytest.approx(math.log(2) / math.sqrt(3) + kd, abs=1e-6)
     # Stage 2: 1/2 <= 0.7 is hard for the student, 3/4 is easy for the teacher: the pixel is kept whole.
-    loss = RelativeDifficultyLoss(stage_share=0.0, min_kept=0)
+    loss = RelativeDifficultyLoss(tfe_fraction=0.0, min_kept=0)
     assert loss(torch.zeros(1, 2, 1, 1), main, None, target, 0.0).total.item() == pytest.approx(math.log(2) + kd, abs=1e-6)
 
 
@@ -247,7 +247,7 @@ def test_a_gpu_keeps_the_same_pixels(min_kept: float) -> None:
 def test_void_pixels_are_inert(progress: float, bad: float, where: str, temperature: float) -> None:
     names = ("student", "teacher", "auxiliary")
     student, teacher, auxiliary, target = drawn(5)
-    loss = RelativeDifficultyLoss(temperature=temperature, task_weight=0.5)
+    loss = RelativeDifficultyLoss(temperature=temperature, ce_weight=0.5)
 
     def run(logits: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor, torch.Tensor]:
         own, second = logits["student"].clone().requires_grad_(), logits["student"].clone().requires_grad_()
@@ -282,7 +282,7 @@ def test_all_void_is_zero_with_a_zero_gradient(progress: float) -> None:
 def test_an_empty_mask_is_zero_with_a_zero_gradient() -> None:
     student, _, _, target = drawn(8)
     student.requires_grad_()
-    result = RelativeDifficultyLoss(stage_share=0, kd_weight=0)(student, student.detach(), None, target, 0.5)
+    result = RelativeDifficultyLoss(tfe_fraction=0, kd_weight=0)(student, student.detach(), None, target, 0.5)
     result.total.backward()
     assert result.total.item() == 0
     assert student.grad is not None
@@ -369,9 +369,9 @@ def test_identical_networks_have_no_kd(progress: float) -> None:
 
 def test_linear_hand_over_blends_both_stages() -> None:
     student, teacher, auxiliary, target = drawn(14)
-    blended = RelativeDifficultyLoss(hand_over="linear", stage_share=0.5)
-    first = RelativeDifficultyLoss(stage_share=1.0)(student, teacher, auxiliary, target, 0.3).total.item()
-    second = RelativeDifficultyLoss(stage_share=0.0)(student, teacher, auxiliary, target, 0.3).total.item()
+    blended = RelativeDifficultyLoss(transition="linear", tfe_fraction=0.5)
+    first = RelativeDifficultyLoss(tfe_fraction=1.0)(student, teacher, auxiliary, target, 0.3).total.item()
+    second = RelativeDifficultyLoss(tfe_fraction=0.0)(student, teacher, auxiliary, target, 0.3).total.item()
     assert blended.stage(0.3) == "tfe+tse"
     assert blended(student, teacher, auxiliary, target, 0.3).total.item() == pytest.approx(0.7 * first + 0.3 * second, abs=1e-5)
 
@@ -380,14 +380,14 @@ def test_reduction_over_all_valid_pixels() -> None:
     student, teacher, _, target = drawn(15)
     mask = oracle_mask(student, teacher, target, 0.7, 0.05, "xor")
     ce, valid = -np.log(oracle_true(student, target)), (target != VOID).numpy()
-    got = RelativeDifficultyLoss(stage_share=0, reduction="all", kd_weight=0)(student, teacher, None, target, 0.5)
+    got = RelativeDifficultyLoss(tfe_fraction=0, reduction="all", kd_weight=0)(student, teacher, None, target, 0.5)
     assert got.total.item() == pytest.approx(ce[mask].sum() / valid.sum(), abs=1e-5)
     assert got.terms["kept"].item() == pytest.approx(mask.sum() / valid.sum(), abs=1e-6)
 
 
 def test_a_students_auxiliary_head_gets_the_same_weights() -> None:
     student, teacher, second, target = drawn(16)
-    loss = RelativeDifficultyLoss(stage_share=0)
+    loss = RelativeDifficultyLoss(tfe_fraction=0)
     alone, both = loss(student, teacher, None, target, 0.5), loss(student, teacher, None, target, 0.5, second, 0.4)
     mask = alone.weight.bool().numpy()
     expected = -np.log(oracle_true(second, target))[mask].mean()
@@ -404,7 +404,7 @@ def test_unweighted_is_plain_ce_and_kd() -> None:
 
 @pytest.mark.parametrize(("share", "total"), [(0.1, 100), (0.1, 70), (0.3, 20), (0.0, 10), (1.0, 10), (0.25, 10)])
 def test_stages_switch_at_their_share(share: float, total: int) -> None:
-    loss = RelativeDifficultyLoss(stage_share=share)
+    loss = RelativeDifficultyLoss(tfe_fraction=share)
     stages = [loss.stage(step / total) for step in range(total)]
     first = math.ceil(round(share * total, 9))
     assert stages == ["tfe"] * first + ["tse"] * (total - first)
@@ -418,7 +418,7 @@ def test_wrong_sizes_and_rules_are_refused() -> None:
         teacher_student_evaluated(student, teacher, target[:1])
     with pytest.raises(ValueError, match="expected 'xor', 'and', 'or' or 'student'"):
         teacher_student_evaluated(student, teacher, target, rule="nor")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="use stage_share=0"):
+    with pytest.raises(ValueError, match="use tfe_fraction=0"):
         RelativeDifficultyLoss()(student, teacher, None, target, 0.0)
     assert auxiliary is not None
 

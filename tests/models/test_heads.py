@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from rdd_deploy.models.heads import FCN, HEADS, LRASPP, FeatureInfo
+from rdd_deploy.models import HEADS
+from rdd_deploy.models.heads import FCN, LRASPP, FeatureInfo
 
 SHAPE = FeatureInfo([8, 16, 24, 32], [2, 4, 8, 16])
 
@@ -14,7 +15,7 @@ def features(height: int, width: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", HEADS)
 def test_logits_lie_on_one_of_the_encoders_grids(name: str) -> None:
     given = features(119, 157)
-    logits = HEADS[name](SHAPE, 16, 7, 0.1).eval()(given)
+    logits = HEADS[name].load()(SHAPE, 16, 7, 0.1).eval()(given)
     assert tuple(logits.shape[:2]) == (2, 7)
     assert tuple(logits.shape[-2:]) in {tuple(one.shape[-2:]) for one in given}
 

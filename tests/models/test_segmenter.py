@@ -9,11 +9,12 @@ from toys import CLASSES, ENCODER, write_data
 from rdd_deploy.data import open_split
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.metrics import evaluate_split
+from rdd_deploy.models import HEADS
 from rdd_deploy.models import segmenter as segmenter_module
 from rdd_deploy.models.build import build
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder_names import check_encoder, encoder_names
-from rdd_deploy.models.heads import HEADS, FeatureInfo, resized
+from rdd_deploy.models.heads import FeatureInfo, resized
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 
@@ -37,7 +38,7 @@ def test_any_odd_frame_through_every_head_and_encoder(head: str, encoder: str) -
         with torch.inference_mode():
             output = segmenter(frames(1, height, width))
         assert output.auxiliary is not None
-        for logits in output:
+        for logits in output[:2]:
             assert (logits.dtype, tuple(logits.shape)) == (torch.float32, (1, 5, height, width))
             assert logits.isfinite().all()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
+from rdd_deploy.recipe import Recipe, TeacherRecipe, find_recipe, load_recipe
 from rdd_deploy.training import forecast
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def test_a_measured_step_takes_time_and_changes_no_draw() -> None:
 
 def test_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = shipped("streets_demo.yaml", "train.epochs=10"), shipped("streets_teacher.yaml", "train.epochs=5")
-    monkeypatch.setattr(forecast, "seconds_of_a_step", lambda recipe, classes: 0.6 if recipe.network else 0.1)
+    monkeypatch.setattr(forecast, "seconds_of_a_step", lambda recipe, classes: 0.6 if isinstance(recipe, TeacherRecipe) else 0.1)
     views = 2 * 192 * 256 / (8 * 128 * 128) / 3  # flipped, too; a third of a step for each crop's worth of pixels
     expected = 1.2 * (0.6 * (5 * 40 + 320 * views) + 0.1 * 2 * 10 * 40)
     assert forecast.seconds_to_come(student, teacher, 320, 11) == pytest.approx(expected)

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,16 @@ from toys import (
 
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import DeviceError, DivergedError
-from rdd_deploy.models.segmenter import Output, Segmenter
+from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter, save_segmenter
+from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train, load_recipe
 from rdd_deploy.training import fabric as fabric_module
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import is_emulated, make_fabric, resolve_precision
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.training.state import Loss, Method, learning_rate_factor
+from rdd_deploy.training.state import Loss, Method, Objective, learning_rate_factor
 from rdd_deploy.training.supervised import train_recipe
 
 
@@ -52,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student: dict[str, Any] = {
         "student": network(dropout=0.3),
         "teacher": {"recipe": "teacher.yaml", "cache": True, "flip": True},
-        "distillation": {"stage_share": 0.4},
+        "distillation": {"tfe_fraction": 0.4},
         "train": {
             "epochs": 4,
             "batch": 2,
@@ -261,9 +263,19 @@ def test_diverging_ends_with_the_batchs_names(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "student_alone" / "summary.json").exists()
 
 
+class Stub(Objective):
+    """An objective that is one function."""
+
+    def __init__(self, function: Callable[[Output, Batch, float], Loss]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
+        return self.function(output, batch, progress)
+
+
 def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> None:
     recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")) | {"name": "toy"}))
-    assert recipe.student is not None
 
     def objective(output: Output, batch: Batch, progress: float) -> Loss:
         loss = output.primary.mean() * (float("nan") if progress > 0.4 else 0)  # in the second epoch of three
@@ -271,7 +283,7 @@ def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> 
 
     data, folder = TrainingData(recipe), RunFolder(tmp_path / "runs" / "toy")
     folder.write_recipe(recipe)
-    segmenter, story = Segmenter(recipe.student, 3), Method(objective, lambda _: "train", None)
+    segmenter, story = Segmenter(recipe.trained, 3), Method(Stub(objective), lambda _: "train", None)
     with pytest.raises(DivergedError, match=r"set train\.precision=32-true\. The best weights so far are kept$"):
         fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
     assert folder.student.is_file()
@@ -280,7 +292,6 @@ def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> 
 def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:
     """Its loss is finite, so only the gradient's norm tells; the next batch's loss would be NaN."""
     recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")) | {"name": "toy"}))
-    assert recipe.student is not None
     seen: list[torch.Tensor] = []
 
     def objective(output: Output, batch: Batch, progress: float) -> Loss:
@@ -291,7 +302,7 @@ def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:
 
     data, folder = TrainingData(recipe), RunFolder(tmp_path / "runs" / "toy")
     folder.write_recipe(recipe)
-    segmenter, story = Segmenter(recipe.student, 3), Method(objective, lambda _: "train", None)
+    segmenter, story = Segmenter(recipe.trained, 3), Method(Stub(objective), lambda _: "train", None)
     with pytest.raises(DivergedError) as raised:
         fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
     names = ", ".join(data.frames.split.names[int(i)] for i in seen[1])

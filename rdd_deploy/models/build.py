@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder import PROBE_SIZES
 from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.weights import initialise
 from rdd_deploy.utils import faults
 
@@ -57,18 +57,15 @@ def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
     return ""
 
 
-def map_channels(network: Any, maps: Collection[str]) -> dict[str, int]:
-    """Width of each named map of a network, as one forward of a blank frame shows it.
+def map_channels(network: TeacherModel, maps: Collection[str], device: torch.device | str) -> dict[str, int]:
+    """Width of each named map of a network on ``device``, as one forward of a blank frame shows it. Leaves it in eval mode.
 
     Raises:
         ValueError: a map that the network doesn't have.
     """
     if not maps:
         return {}
-    training, device = network.training, next(network.parameters()).device
-    try:
-        with torch.inference_mode():
-            output = network.eval().logits_at_stride(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device), maps)
-    finally:
-        network.train(training)
+    network.eval()
+    with torch.inference_mode():
+        output = network.logits_at_stride(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device), maps)
     return {name: value.shape[1] for name, value in output.features.items()}

@@ -68,7 +68,7 @@ def distill_recipe(
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
         measured = _measure_teacher(recipe, teacher, data, fabric)
-        losses = extra_losses(recipe.distillation, student, teacher.model)
+        losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
         method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data))
         metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
@@ -82,11 +82,22 @@ def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: boo
     """The recipe's loss and teacher, after everything of it was checked that needs neither data nor weights."""
     if recipe.teacher is None:
         raise RecipeError(f"{source} names no teacher; distil needs one (train a lone network with rdd_deploy.train)")
+    _check_maps(recipe)
     loss = _loss(recipe.distillation)
     check_early(recipe, folder, resume)
     named = _named_teacher(recipe, source, folder.path.parent)
     _usable(named)
     return loss, named
+
+
+def _check_maps(recipe: StudentRecipe) -> None:
+    """Raise RecipeError where a loss reads maps that a cached teacher doesn't have."""
+    for extra in recipe.distillation.losses:
+        if recipe.teacher and recipe.teacher.cache and (maps := LOSSES[extra.name].load().needs):
+            raise RecipeError(
+                f"distillation.losses: {extra.name} reads the teacher's {', '.join(sorted(maps))}, which its cache doesn't hold; set "
+                "teacher.cache=false, or leave it out"
+            )
 
 
 def _loss(config: Distillation) -> RelativeDifficultyLoss:
@@ -127,8 +138,10 @@ class DistillationObjective(Objective):
         return Loss(total, terms)
 
 
-def extra_losses(config: Distillation, student: Segmenter, teacher: TeacherModel) -> list[tuple[str, float, nn.Module]]:
-    """The recipe's losses beside RDD's own: (name in the log, weight, module).
+def extra_losses(
+    config: Distillation, student: Segmenter, teacher: TeacherModel, device: torch.device | str = "cpu"
+) -> list[tuple[str, float, nn.Module]]:
+    """The recipe's losses beside RDD's own: (name in the log, weight, module). The student is on the CPU, the teacher on ``device``.
 
     Raises:
         RecipeError: one reads a map that the student or the teacher doesn't have.
@@ -136,9 +149,9 @@ def extra_losses(config: Distillation, student: Segmenter, teacher: TeacherModel
     kinds = [LOSSES[extra.name].load() for extra in config.losses]
     maps = frozenset(name for kind in kinds for name in kind.needs)
     known: dict[str, Any] = {"classes": student.classes}
-    for role, network in (("student", student), ("teacher", teacher)):
+    for role, network, place in (("student", student, "cpu"), ("teacher", teacher, device)):
         try:
-            known[f"{role}_channels"] = map_channels(network, maps)
+            known[f"{role}_channels"] = map_channels(network, maps, place)
         except ValueError as error:
             raise RecipeError(f"distillation.losses: of the {role}, {error}; leave out the loss that reads it") from error
     made = []

@@ -1,0 +1,102 @@
+"""A loss with a projection and a memory bank, and a teacher from elsewhere: each is one file and one line in a table."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toys
+import yaml
+from safetensors.torch import load_file
+
+PROGRAM = """
+import sys
+from rdd_deploy.losses import LOSSES
+from rdd_deploy.models.teachers import TEACHERS
+from rdd_deploy.utils.tables import Entry
+LOSSES["banked"] = Entry("toy_loss:BankedHint", {"size": int})
+TEACHERS["colours"] = Entry("toy_teacher:load")
+from rdd_deploy.distill import main
+main()
+"""
+HELPERS = Path(toys.__file__).parent
+
+
+def distil(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "program.py").write_text(PROGRAM)
+    paths = os.pathsep.join([str(HELPERS.parents[1]), str(HELPERS)])
+    return subprocess.run(
+        [sys.executable, "program.py", "student.yaml", *words], cwd=folder, capture_output=True, text=True, timeout=200, check=False,
+        env=os.environ | {"PYTHONPATH": paths} | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seams")
+    tree: dict[str, Any] = toys.tree(toys.write_data(folder / "data"))
+    tree["teacher"] = {"checkpoint": "colours.txt", "source": "colours", "options": {"sharpness": 0.2}}
+    tree["distillation"] = {"losses": [{"name": "banked", "weight": 0.5, "options": {"size": 3}}]}
+    tree["train"] |= {"ema": 0.9}
+    toys.write_recipe(folder / "student.yaml", tree)
+    (folder / "colours.txt").write_text("\n".join(" ".join(map(str, colour)) for colour in toys.COLOURS))
+    done = distil(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def state(run: Path) -> dict[str, Any]:
+    return dict(torch.load(run / "state.ckpt", weights_only=True))
+
+
+def test_the_loss_is_trained_and_logged_but_never_part_of_the_student(place: Path) -> None:
+    run = place / "runs" / "student"
+    assert "loss_banked" in (run / "metrics.csv").read_text().splitlines()[0]
+    saved = state(run)
+    assert set(saved["objective"]) == {"losses.0.project.weight", "losses.0.project.bias", "losses.0.bank"}
+    assert saved["objective"]["losses.0.bank"].shape == (3, 3)
+    assert saved["objective"]["losses.0.bank"].all(), "one row for each step, and no other"
+    parameters = [name for name in saved["model"] if "running" not in name and "num_batches" not in name]
+    assert len(saved["optimizer"]["state"]) == len(parameters) + 2
+    assert not any("project.weight" in name and "losses" in name for name in load_file(run / "student.safetensors"))
+    assert set(load_file(run / "student.safetensors")) <= set(saved["model"])
+    assert not any("losses" in name for name in saved["average"])
+
+
+def test_the_teacher_from_elsewhere_taught(place: Path) -> None:
+    summary = yaml.safe_load((place / "runs" / "student" / "summary.json").read_text())
+    assert summary["teacher"]["checkpoint"].endswith("colours.txt")
+    assert summary["teacher"]["miou_pct"] > 80, "it knows the colours"
+
+
+def test_stopped_and_resumed_it_is_the_same_bit_for_bit(place: Path) -> None:
+    stopped = distil(place, "--name", "stopped", TOY_STOP="4")
+    assert stopped.returncode == 130, stopped.stderr
+    assert state(place / "runs" / "stopped")["step"] == 4
+    resumed = distil(place, "--name", "stopped", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    whole, parts = place / "runs" / "student", place / "runs" / "stopped"
+    assert (parts / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
+    for name, value in state(whole)["objective"].items():
+        assert torch.equal(value, state(parts)["objective"][name]), name
+
+
+def test_a_cache_holds_no_maps(place: Path) -> None:
+    done = distil(place, "teacher.cache=true", "--name", "cached")
+    assert done.returncode == 2
+    (line,) = toys.errors_of(done)
+    assert line == (
+        "error: distillation.losses: banked reads the teacher's head, which its cache doesn't hold; set teacher.cache=false, or leave it out"
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_projection(place: Path) -> None:
+    (place / "notes").mkdir()
+    done = distil(place, "train.devices=2", "--name", "pair", TOY_NOTES=str(place / "notes"))
+    assert done.returncode == 0, done.stderr
+    first, second = ((place / "notes" / rank).read_text() for rank in "01")
+    assert first == second, "their halves of the batch differ, so only shared gradients leave them alike"

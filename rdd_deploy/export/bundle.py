@@ -17,6 +17,9 @@ from rdd_deploy.errors import DiskError
 from rdd_deploy.runtime.manifest import MANIFEST, Manifest, write_manifest
 from rdd_deploy.utils.files import sha256
 
+PLAN, RANGES, PROFILE = "plan.yaml", "ranges.json", "profile.yaml"
+"""Files of a bundle beside its model: how it was quantised, what its activations' ranges are, and the profile that an engine is built by."""
+
 _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of Linux."""
 

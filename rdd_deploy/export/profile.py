@@ -24,7 +24,8 @@ Images = Annotated[int, Field(ge=1, le=4096)]
 Percentile = Annotated[float, Field(gt=50, le=100)]
 Bins = Annotated[int, Field(ge=512, le=1 << 16)]
 Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
-SHIPPED = Path(__file__).resolve().parents[2] / "export"
+SHIPPED = (Path(__file__).parents[1] / "shipped" / "export").resolve()
+"""In a clone a link to its ``export/``; an installed package holds the files."""
 if TYPE_CHECKING:
     SchemeName = str
 else:

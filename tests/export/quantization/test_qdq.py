@@ -31,7 +31,7 @@ from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.export.trained_run import TrainedRun
 
 EVERY_SCHEME = pytest.mark.parametrize("scheme", [open_scheme(name) for name in SCHEMES], ids=list(SCHEMES))
-TENSORRT, ONNXRUNTIME = open_scheme("tensorrt"), open_scheme("onnxruntime")
+TENSORRT, ONNXRUNTIME, OPENVINO = open_scheme("tensorrt"), open_scheme("onnxruntime"), open_scheme("openvino")
 finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
 
@@ -99,17 +99,17 @@ def test_onnxruntime_scheme_becomes_integer_convolutions(relu6: tuple[onnx.Model
 
 
 def test_onnxruntime_scheme_subtracts_the_mean_row_by_row(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
-    """The same mean, in the shape that onnxruntime is fast with; the other forms keep it."""
+    """The same mean, in the shape that onnxruntime is fast with; the other schemes keep it."""
     graph, table = relu6
     before = initializers(graph)["mean"]
     assert before.shape == (1, 3, 1, 1)
     row = initializers(qdq_from_onnx(graph, table, ONNXRUNTIME, Placement()))["mean"]
     assert row.shape == (1, 3, 1, 64)
     assert np.all(row == before)
-    assert initializers(qdq_from_onnx(graph, table, "openvino", Placement()))["mean"].shape == before.shape
+    assert initializers(qdq_from_onnx(graph, table, OPENVINO, Placement()))["mean"].shape == before.shape
 
 
-def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+def test_tensorrt_scheme_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
     quantised = qdq_from_onnx(*relu6, TENSORRT, Placement())
     adds = [node for node in quantised.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
     assert len(adds) == 9
@@ -118,14 +118,14 @@ def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx
     assert "Clip" not in {node.op_type for node in quantised.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
 
 
-def test_openvino_form_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
+def test_openvino_scheme_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
     graph: onnx.ModelProto, table: RangeTable, relu6: tuple[onnx.ModelProto, RangeTable]
 ) -> None:
-    quantised = qdq_from_onnx(*relu6, "openvino", Placement())
+    quantised = qdq_from_onnx(*relu6, OPENVINO, Placement())
     sums = [node for node in quantised.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
     assert len(sums) == 9
     assert all(source.endswith("/DequantizeLinear") for node in sums for source in node.input)
-    quantised = qdq_from_onnx(graph, table, "openvino", Placement())
+    quantised = qdq_from_onnx(graph, table, OPENVINO, Placement())
     readers, constants = consumers(quantised), initializers(quantised)
     kinds = set()
     for node in quantised.graph.node:

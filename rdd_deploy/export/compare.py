@@ -1,4 +1,4 @@
-"""What an artifact is held against: the float network's labels on real frames, computed once and compared with every candidate."""
+"""A candidate's labels and mIoU against the float network's, which are computed once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Infer = Callable[[Frame], Labels]
 
 @dataclass(frozen=True)
 class Reference:
-    """Frames and truth of a split at the network's size, with what the float network says.
+    """Frames and truth of a split at the network's size, with the float network's labels.
 
     Attributes: ``labels`` uint8 (H, W) per frame; ``confusion`` at the annotation's own size.
     """

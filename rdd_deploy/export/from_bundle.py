@@ -1,7 +1,7 @@
 """Bundle -> engine bundle, on the machine that will run it, without PyTorch.
 
-Two kinds of bundles hold what an engine is built from: one of a TensorRT profile (``graph.onnx`` is what the builder takes), and a float bundle for
-onnxruntime, which INT8 needs the calibrated ranges of beside it (``ranges.json``).
+Two kinds of bundles hold what an engine is built from: one of a TensorRT profile, whose ``graph.onnx`` is what the builder takes, and a float
+bundle for onnxruntime; INT8 needs its calibrated ranges (``ranges.json``), too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The export's story: run + profile -> graph -> (quantise, gate) -> artifact measured through its own backend -> bundle."""
+"""Run + profile -> graph -> (quantise, accuracy gate) -> artifact measured through its own backend -> bundle."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def export_profile(source: TrainedRun, profile: Profile, folder: Path, options: 
 
     Raises:
         GateError: it loses more accuracy than allowed; no bundle is written (unless forced).
-        RddError: whatever else the user can fix.
+        RddError: anything else that the user can fix.
     """
     check_backend(profile, options.engine)
     plan = _plan(profile, options)
@@ -98,7 +98,7 @@ def _check_float(model: onnx.ModelProto, reference: Reference) -> None:
 
 
 def check_agreement(comparison: Comparison, what: str, least_pct: float = AGREEMENT_PCT) -> None:
-    """Raise GateError where a float32 artifact doesn't say what torch says."""
+    """Raise GateError where a float32 artifact's labels aren't torch's."""
     frames = len(comparison.reference.labels)
     if not comparison.agreement_pct >= least_pct:
         raise GateError(
@@ -177,7 +177,7 @@ def _write(
     trial: Trial | None = None,
     forced: bool = False,
 ) -> Comparison:
-    """The bundle itself: model or engine, the plan, the manifest with what was measured on these very files."""
+    """The bundle itself: model or engine, the plan, the manifest with what was measured on these files."""
     with new_bundle(target) as folder:
         fields = _fields(source, profile, graph, reference) | {"forced": forced}
         if trial is not None:
@@ -214,7 +214,10 @@ def _write_engine(
     fields: dict[str, Any],
     trial: Trial | None,
 ) -> Comparison:
-    """An engine, or with ``options.engine`` False its graph only. With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be."""
+    """An engine, or with ``options.engine`` False its graph only.
+
+    With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be.
+    """
     comparison = trial.comparison if trial is not None else measured(profile, graph, source, reference)
     if profile.float_type == "fp16":
         graph = half_from_onnx(graph)
@@ -237,7 +240,7 @@ def _write_engine(
 
 
 def _gate(comparison: Comparison, profile: Profile, options: Options) -> bool:
-    """Whether an artifact passes. float32 must say what torch says; other precisions may lose what the gate allows, or more with --force."""
+    """Whether an artifact passes: float32 must give torch's labels, other precisions may lose what the gate allows, or more with --force."""
     if profile.precision == "fp32":
         check_agreement(comparison, f"the {profile.backend} artifact")
         return True

@@ -65,7 +65,10 @@ class TrainedRun:
 
     @cached_property
     def graph(self) -> Callable[[tuple[int, int]], onnx.ModelProto]:
-        """(height, width) -> the plain float export with classes, palette and provenance in its metadata, made once. It must not be changed."""
+        """(height, width) -> the plain float export, made once, with classes, palette and provenance in its metadata.
+
+        Callers must not change it.
+        """
 
         def graph(size: tuple[int, int]) -> onnx.ModelProto:
             model = onnx_from_segmenter(self.segmenter, size)
@@ -122,7 +125,7 @@ class TrainedRun:
         return None
 
     def provenance(self) -> dict[str, str | int | float | None]:
-        """What a manifest says of where the bundle comes from."""
+        """Where a bundle comes from, as its manifest holds it."""
         return {
             "run": self.run.path.name,
             "recipe": str(self.metadata.get("recipe") or ""),

@@ -18,8 +18,9 @@ from rdd_deploy.export.onnx.graph import consumers, initializers, producers
 TAIL = "tail"
 """Prefix of the names of what the other forms insert."""
 SOURCE_ROWS = {"onnxruntime": 2}
-"""Rows of the small map that a block covers at least, by backend; 4 for the others. Each block needs two or three more around them, so that
-large blocks waste less, but onnxruntime multiplies narrow matrices faster."""
+"""Rows of the small map that a block covers at least, by backend; 4 for the others.
+
+Each block needs two or three more around them, so that large blocks waste less, but onnxruntime multiplies narrow matrices faster."""
 
 CLASSES_AT_ONCE = 2
 """OpenVINO fuses element-wise nodes into one kernel as long as that has at most 10 inputs and outputs. Two classes need four rows of logits, the
@@ -61,8 +62,8 @@ def with_postprocess(model: onnx.ModelProto, how: str, backend: str) -> onnx.Mod
 def _as_products(model: onnx.ModelProto, tail: _Tail, h: int, w: int, source_rows: int) -> None:
     """The upsampling as two matrix products: columns of the small map (h, w) first, then rows, block by block.
 
-    Both backends compute them faster than their own resize. A block of rows needs only the few source rows around it, so that the work grows
-    with the frame's area and not faster.
+    Both backends compute them faster than their own resize. A block of rows needs only the few source rows around it, so that the
+    work grows with the frame's area.
     """
     sources, rows = row_blocks(h, tail.sizes[2], source_rows)
     constants = {
@@ -84,8 +85,8 @@ def _as_running_argmax(model: onnx.ModelProto, tail: _Tail, h: int, w: int) -> N
     """The upsampling of columns as a matrix product; that of rows and the argmax class by class, keeping the highest logit and its class so far.
 
     The frame's rows between the centres of two rows of the small map (h, w) form a band: ``lower + weight * (upper - lower)``, the same weights in
-    every band. Each class is interpolated and compared in registers, so that the logits of the whole frame never lie in memory. Half a band too
-    many above and below is cut off the labels.
+    every band. Each class is interpolated and compared in registers, so that the logits of the whole frame never lie in memory. The
+    half band too many above and below is cut off the labels.
     """
     _, classes, height, width = tail.sizes
     scale = height // h

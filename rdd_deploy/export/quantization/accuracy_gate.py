@@ -60,7 +60,7 @@ class QuantizationSearch:
         return self.tuned[plan.qad.sha256] if plan.qad else self.source
 
     def table(self, method: Method) -> RangeTable:
-        """The float student's ranges. A fine-tuned one keeps them: its weights were fitted to them, and to others they fit worse."""
+        """The float student's ranges. A fine-tuned student keeps them, since its weights were fitted to them."""
         assert self.profile.calibration is not None
         config = self.profile.calibration.model_copy(update={"method": method})
         return calibrated(self.source.graph(self.size), self.frames, config, self.source.run.path / "calibration")

@@ -22,7 +22,7 @@ from rdd_deploy.preprocess import resize_frame
 
 BRIGHTNESS_BINS = 8
 LEAST_CORRELATION = 0.3
-"""Of horizontally adjacent pixels. Photographs and renderings lie above 0.8, noise near 0."""
+"""Of horizontally adjacent pixels. Photographs and drawings lie far above, noise near 0."""
 THUMBNAIL = 32
 ALIKE = 1.0
 """Mean grey levels of 255 between thumbnails: above what halving and JPEG do to a frame, below what a drive's next frame differs by."""

@@ -1,8 +1,8 @@
 """The Q/DQ graph in PyTorch: quantise-dequantise where that has its pairs, and gradients straight through them.
 
-It is made from the same placement, ranges and tensor names as ``qdq_from_onnx`` uses, on the traced graph that becomes the ONNX graph, so
-every scheme is simulated as it is exported. BatchNorm, which the ONNX graph has folded, stays apart with frozen statistics: its factor scales
-whole output channels, and symmetric per-channel rounding of a weight doesn't change with a factor of its channel.
+It is made from the same placement, ranges and tensor names as ``qdq_from_onnx`` uses, on the traced graph that becomes the ONNX graph.
+BatchNorm, which the ONNX graph has folded, stays apart with frozen statistics: its factor scales whole output channels, and symmetric
+per-channel rounding of a weight doesn't change with a factor of its channel.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class QuantizationPlan(Part):
 
 
 def starting_plan(profile: Profile) -> QuantizationPlan:
-    """What a profile says, before any fallback."""
+    """The plan of a profile, before any fallback."""
     assert profile.calibration is not None
     calibration = profile.calibration.model_dump(include={"method", "percentile", "bins", "images"})
     return QuantizationPlan(profile=profile.name, scheme=profile.scheme_name, placement=profile.placement, **calibration)
@@ -70,7 +70,7 @@ def save_plan(path: Path, plan: QuantizationPlan, comparison: Comparison | None,
 def load_plan(path: Path, profile: Profile) -> QuantizationPlan:
     """Read a plan; what it doesn't hold is as in the profile.
 
-    A plan that an export wrote, which its ``result`` tells, may have the keys of an older version; in one written by hand they are errors.
+    A plan that an export wrote (it has a ``result``) may have the keys of an older version; in one written by hand they are errors.
 
     Raises:
         RecipeError: it is invalid, of another scheme or of another profile.

@@ -1,4 +1,4 @@
-"""The range table: one calibration, from which every target's quantised graph is rendered. Keyed, so that a stale one is never reused."""
+"""The range table: one calibration for every target's Q/DQ graph, with a key so that a stale one is never reused."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _sound(limits: Range) -> bool:
 
 
 def table_key(model: onnx.ModelProto, images: str, method: str, **parameters: Any) -> dict[str, Any]:
-    """The key of a table: graph with weights, images (their digest), method and whatever changes its result."""
+    """The key of a table: graph with weights, images (their digest), method and its parameters."""
     return {"graph": weight_fingerprint(model), "images": images, "method": method, **parameters}
 
 

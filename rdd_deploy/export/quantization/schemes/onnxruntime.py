@@ -14,7 +14,10 @@ from rdd_deploy.export.quantization.schemes.base import is_gate, made_by
 
 
 class OnnxRuntimeScheme:
-    """Quantises inputs and outputs of INT8 convolutions (behind their activation), and of Add, Mul and pooling between them, for every reader."""
+    """Quantises inputs and outputs of INT8 convolutions (behind their activation), and of Add, Mul and pooling between them.
+
+    Every reader of such a tensor reads it quantised.
+    """
 
     name = "onnxruntime"
 
@@ -69,7 +72,7 @@ def _pool_globally(model: onnx.ModelProto, tensors: Mapping[str, set[str]]) -> N
 def _mean_by_row(model: onnx.ModelProto) -> None:
     """The frame's mean, (1, 3, 1, 1), becomes (1, 3, 1, width), in place.
 
-    onnxruntime moves the transpose behind the subtraction, where repeating three numbers is several times as slow as subtracting whole rows.
+    onnxruntime moves the transpose behind the subtraction, where repeating three numbers is slower than subtracting whole rows.
     """
     width = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
     readers = consumers(model)

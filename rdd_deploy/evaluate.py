@@ -21,7 +21,7 @@ from rdd_deploy.data.open import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion, Predict, evaluate_split, protocol
 from rdd_deploy.runtime import Segmenter
-from rdd_deploy.runtime.manifest import MANIFEST, Metrics
+from rdd_deploy.runtime.manifest import MANIFEST
 from rdd_deploy.utils import files
 from rdd_deploy.utils.arguments import MAX_COUNT, output_file
 from rdd_deploy.utils.machine import MAX_THREADS, check_threads
@@ -92,12 +92,6 @@ def evaluate_run(
 def bundle_predictor(segmenter: Segmenter) -> Predict:
     """A bundle as a predictor of RGB frames, one at a time."""
     return lambda frames: [segmenter(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
-
-
-def metrics_of(evaluated: Evaluated) -> Metrics:
-    """The figures as a manifest holds them."""
-    keys = {key: evaluated.protocol[key] for key in ("data", "split", "images")}
-    return Metrics.model_validate(keys | evaluated.summary)
 
 
 def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:

@@ -21,10 +21,10 @@ def main(
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split to compare on")] = "val",
     limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
-    max_drop: Annotated[float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a rung may lose")] = 1.0,
+    max_drop: Annotated[float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a stage may lose")] = 1.0,
     json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the result to this file")] = None,
 ) -> None:
-    """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a rung breaks.
+    """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a stage breaks.
 
     Example: `rdd-deploy parity runs/latest/export/onnxruntime-int8`
     """

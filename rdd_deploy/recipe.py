@@ -58,8 +58,8 @@ def _kind_of_device(device: str) -> str:
     )
 
 
-SHIPPED = Path(__file__).resolve().parents[1] / "recipes"
-"""Of a clone; an installed package has none."""
+SHIPPED = (Path(__file__).parent / "shipped" / "recipes").resolve()
+"""In a clone a link to its ``recipes/``; an installed package holds the files."""
 
 Device = Annotated[str, AfterValidator(_kind_of_device)]
 

@@ -28,9 +28,9 @@ from rdd_deploy.errors import RddError
 from rdd_deploy.export.compare import Comparison, Infer, Reference, compare, reference_from
 from rdd_deploy.export.onnx.graph import INPUT
 from rdd_deploy.export.onnx.postprocess import TAIL
-from rdd_deploy.export.pipeline import Options, calibration_frames, export_profile
+from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import load_profile
-from rdd_deploy.export.trained_run import Source, open_run
+from rdd_deploy.export.trained_run import TrainedRun, open_run
 from rdd_deploy.runtime import Segmenter, read_manifest
 from rdd_deploy.runtime.backends.openvino import shared_core
 from rdd_deploy.utils import files
@@ -78,7 +78,7 @@ def main() -> None:
         files.write_json(arguments.json, {"rows": [row._asdict() for row in rows], "machine": machine(), "load": list(load)})
 
 
-def exported(source: Source, profile: str, folder: Path, limit: int | None) -> Path | None:
+def exported(source: TrainedRun, profile: str, folder: Path, limit: int | None) -> Path | None:
     """The bundle of a profile; None where its backend isn't here."""
     try:
         return export_profile(source, load_profile(profile), folder, Options(limit=limit, force=True))[0]
@@ -87,7 +87,7 @@ def exported(source: Source, profile: str, folder: Path, limit: int | None) -> P
         return None
 
 
-def measured(source: Source, bundles: dict[str, Path], reference: Reference, rounds: int, threads: int) -> list[Row]:
+def measured(source: TrainedRun, bundles: dict[str, Path], reference: Reference, rounds: int, threads: int) -> list[Row]:
     """Accuracy one by one, latency in turn."""
     import torch
 
@@ -125,7 +125,7 @@ def in_turn(candidates: dict[str, Infer], reference: Reference, rounds: int) -> 
     return times
 
 
-def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference, threads: int) -> tuple[Infer, float] | None:
+def nncf_default(source: TrainedRun, bundles: dict[str, Path], reference: Reference, threads: int) -> tuple[Infer, float] | None:
     """NNCF's post-training quantisation with its defaults, on the same float graph and the same calibration frames.
 
     The tail isn't offered to it: asked for a range of each class, OpenVINO can't compile it (and with the other form, whose products NNCF
@@ -138,7 +138,7 @@ def nncf_default(source: Source, bundles: dict[str, Path], reference: Reference,
         console.warn("NNCF isn't installed (pip install nncf): its row is left out")
         return None
     profile = load_profile("openvino-int8")
-    frames = calibration_frames(source, profile, reference.size)
+    frames = source.calibration_frames(profile.calibration, reference.size, "val")
     model = shared_core(openvino).read_model(str(bundles["openvino-fp32"] / "model.onnx"))
     dataset = nncf.Dataset(range(len(frames)), lambda position: {INPUT: frames.network_input(position)})
     tail = nncf.IgnoredScope(patterns=[f"{TAIL}/.*"], validate=False)

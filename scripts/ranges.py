@@ -15,11 +15,12 @@ from typing import NamedTuple
 from rdd_deploy import console
 from rdd_deploy.data.base import Subset, evenly_spaced
 from rdd_deploy.export.compare import Reference, reference_from
-from rdd_deploy.export.pipeline import calibration_frames, measured
+from rdd_deploy.export.pipeline import measured
 from rdd_deploy.export.profile import Calibration, Profile, load_profile
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
-from rdd_deploy.export.trained_run import Source, open_run
+from rdd_deploy.export.quantization.schemes import open_scheme
+from rdd_deploy.export.trained_run import TrainedRun, open_run
 from rdd_deploy.utils import files
 
 METHODS = {
@@ -64,20 +65,21 @@ def main() -> None:
         files.write_json(arguments.json, [row._asdict() for row in rows])
 
 
-def unseen(source: Source, profile: Profile, count: int) -> Reference:
+def unseen(source: TrainedRun, profile: Profile, count: int) -> Reference:
     """The float network on train frames that aren't calibration frames."""
     size = profile.size or source.data.size
-    train, seen = source.split("train"), calibration_frames(source, profile, size)
+    train, seen = source.split("train"), source.calibration_frames(profile.calibration, size, "val")
     others = evenly_spaced(Subset(train, [i for i in range(len(train)) if i not in seen.paths_or_indices]), count)
     return reference_from(source.infer(), others, size, source.data.name, "train")
 
 
-def judged(source: Source, profile: Profile, reference: Reference, config: Calibration) -> tuple[float, float]:
+def judged(source: TrainedRun, profile: Profile, reference: Reference, config: Calibration) -> tuple[float, float]:
     """Agreement and change of mIoU with one way of finding ranges."""
-    assert profile.form is not None
     model = source.graph(reference.size)
-    table = calibrated(model, calibration_frames(source, profile, reference.size), config, source.run.path / "calibration")
-    found = measured(profile, qdq_from_onnx(model, table, profile.form, profile.placement), source, reference)
+    table = calibrated(
+        model, source.calibration_frames(profile.calibration, reference.size, "val"), config, source.run.path / "calibration"
+    )
+    found = measured(profile, qdq_from_onnx(model, table, open_scheme(profile.scheme_name), profile.placement), source, reference)
     return found.agreement_pct, -found.drop_pct
 
 

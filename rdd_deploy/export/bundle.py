@@ -1,4 +1,4 @@
-"""A bundle is whole or absent: it is written beside its place and renamed, whatever ends the export."""
+"""Write a bundle whole or not at all: beside its place, then renamed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from typing import Any
 from rdd_deploy.errors import DiskError
 from rdd_deploy.runtime.manifest import MANIFEST, Manifest, write_manifest
 from rdd_deploy.utils.files import sha256
+
+PLAN, RANGES, PROFILE = "plan.yaml", "ranges.json", "profile.yaml"
+"""Files beside a bundle's model: how it was quantised, its activations' ranges, and the profile that an engine is built by."""
 
 _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of Linux."""

@@ -1,4 +1,4 @@
-"""What an artifact is held against: the float network's labels on real frames, computed once and compared with every candidate."""
+"""A candidate's labels and mIoU against the float network's, which are computed once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Infer = Callable[[Frame], Labels]
 
 @dataclass(frozen=True)
 class Reference:
-    """Frames and truth of a split at the network's size, with what the float network says.
+    """Frames and truth of a split at the network's size, with the float network's labels.
 
     Attributes: ``labels`` uint8 (H, W) per frame; ``confusion`` at the annotation's own size.
     """
@@ -71,6 +71,15 @@ class Comparison:
                 "label_agreement_pct": round(self.agreement_pct, 4),
             }
         )
+
+    def graph_figures(self) -> dict[str, str | float]:
+        """The figures as a manifest's provenance holds them where only the graph could be measured, not the engine made of it."""
+        return {
+            "graph_measured_with": "onnxruntime on the CPU, not the engine",
+            "graph_miou_pct": round(self.miou_pct, 3),
+            "graph_drop_pct": round(self.drop_pct, 3),
+            "graph_label_agreement_pct": round(self.agreement_pct, 4),
+        }
 
 
 def reference_from(infer: Infer, split: Split, size: tuple[int, int], data: str, split_name: str) -> Reference:

@@ -1,4 +1,4 @@
-"""The parity ladder: torch → ONNX → Q/DQ → backend over real frames, rung by rung, so that a lost point of mIoU has an address."""
+"""Labels and mIoU of torch, ONNX, Q/DQ and the backend over real frames, each stage compared with the one before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rdd_deploy.export.onnx.graph import initializers, load_graph
 from rdd_deploy.runtime.manifest import Manifest, read_manifest
 
 FLOAT_AGREEMENT_PCT = 99.99
-"""Rungs that only move the same numbers elsewhere must keep this share of the labels."""
+"""Stages that compute the same numbers elsewhere must keep this share of the labels."""
 HALF_AGREEMENT_PCT = 99.0
 """A 16-bit backend may flip near-ties."""
 NODES = 8
@@ -24,18 +24,18 @@ NODE_FRAMES = 4
 
 
 class Stage(NamedTuple):
-    """One step of the ladder, compared with the rung before and with torch; percentages."""
+    """One stage, compared with the one before and with torch; percentages."""
 
     name: str
     agreement_before_pct: float
     agreement_torch_pct: float
     miou_pct: float
     change_pct: float
-    """Points of mIoU against the rung before."""
+    """Points of mIoU against the stage before."""
     worst_class: str
     worst_change_pct: float
     finding: str
-    """Empty if the rung holds; otherwise what breaks."""
+    """Empty if the stage holds; otherwise what breaks."""
 
 
 class NodeError(NamedTuple):
@@ -59,18 +59,18 @@ class ParityReport:
 
     @property
     def broken(self) -> str | None:
-        """The first rung that breaks."""
+        """The first stage that breaks."""
         return next((stage.name for stage in self.stages if stage.finding), None)
 
 
 def compare_stages(
     bundle: Path, run: Path | None = None, data: Path | None = None, split: str = "val", limit: int | None = None, max_drop: float = 1.0
 ) -> ParityReport:
-    """Compare every rung of a bundle.
+    """Compare every stage of a bundle.
 
     Args:
         run: its run folder; default: the one that the bundle lies in (RUN/export/PROFILE).
-        max_drop: points of mIoU that a rung may lose against the one before.
+        max_drop: points of mIoU that a stage may lose against the one before.
 
     Raises:
         BundleError: the bundle is invalid or belongs to other weights.
@@ -135,7 +135,7 @@ def _graph_of(bundle: Path, manifest: Manifest) -> onnx.ModelProto | None:
 
 
 def _stage(name: str, base: Any, before: Any, now: Any, floor: float, max_drop: float) -> Stage:
-    """Judge a rung against the one below it (torch for the first)."""
+    """Compare a stage with the one before it (torch for the first)."""
     earlier = base.confusion if before is None else before.confusion
     agreement = now.agreement_pct if before is None else 100 * _same(before.labels, now.labels)
     change = 100 * (now.confusion.miou - earlier.miou)
@@ -194,7 +194,7 @@ def _network_inputs(frames: Split, size: tuple[int, int]) -> Any:
 
 
 def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
-    """Names of a graph's layer outputs (convolutions and what computes between them), and a function from blob to their values."""
+    """Names of a graph's layer outputs (convolutions and what computes between them), and a function from network input to their values."""
     from rdd_deploy.export.onnx.session import run_onnx
 
     constants = initializers(model)
@@ -208,7 +208,7 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
 
 
 def show(report: ParityReport) -> None:
-    """Print the ladder and its verdict."""
+    """Print every stage and the verdict."""
     headings = ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", "")
     rows = [
         (

@@ -1,9 +1,8 @@
-"""The export's story: run + profile -> graph -> (quantise, gate) -> artifact measured through its own backend -> bundle."""
+"""Run + profile -> graph -> (quantise, accuracy gate) -> artifact measured through its own backend -> bundle."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +10,32 @@ import onnx
 
 from rdd_deploy import console
 from rdd_deploy.errors import DiskError, GateError, RecipeError, missing_package
-from rdd_deploy.export.bundle import check_place, describe, new_bundle
+from rdd_deploy.export.bundle import PLAN, PROFILE, RANGES, check_place, describe, new_bundle
 from rdd_deploy.export.compare import Comparison, Reference, compare, compare_bundle
 from rdd_deploy.export.onnx.graph import opset, save_graph, set_metadata
 from rdd_deploy.export.onnx.half import half_from_onnx
 from rdd_deploy.export.onnx.lint import lint
-from rdd_deploy.export.onnx.postprocess import with_tail
+from rdd_deploy.export.onnx.postprocess import with_postprocess
 from rdd_deploy.export.onnx.session import infer_onnx
-from rdd_deploy.export.profile import Profile
-from rdd_deploy.export.quantization.accuracy_gate import (
-    QuantizationPlan,
-    QuantizationSearch,
-    Trial,
-    load_plan,
-    replayed,
-    save_plan,
-    search,
-    show_trials,
-)
-from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames, from_folder, from_train
-from rdd_deploy.export.quantization.schemes import check_layers
-from rdd_deploy.export.tensorrt import engine_from_onnx
+from rdd_deploy.export.options import Options
+from rdd_deploy.export.profile import Profile, save_profile
+from rdd_deploy.export.quantization.accuracy_gate import QuantizationSearch, Trial, search, show_trials
+from rdd_deploy.export.quantization.calibrate import calibrated
+from rdd_deploy.export.quantization.placement import check_layers
+from rdd_deploy.export.quantization.plan import QuantizationPlan, load_plan, replayed, save_plan
+from rdd_deploy.export.quantization.schemes import open_scheme
+from rdd_deploy.export.quantization.schemes.base import Scheme
+from rdd_deploy.export.targets import TARGETS
+from rdd_deploy.export.tensorrt import check_builder, engine_from_onnx
 from rdd_deploy.export.trained_run import TrainedRun, checkpoint_name
 from rdd_deploy.runtime import InputSpec
 from rdd_deploy.runtime.backends.base import PRECISION
+from rdd_deploy.runtime.manifest import GRAPH
 
 AGREEMENT_PCT = 99.99
 """Least share of equal labels between torch and a float32 artifact; what is left are near-ties of two classes."""
 CHECK_FRAMES = 8
 """So many frames are compared when the artifact isn't evaluated."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line adds to a profile.
-
-    Attributes:
-        split: the artifact is measured on. limit: on its first so many frames.
-        evaluate: False compares labels on a few frames only, and writes no figures.
-        force: write a bundle that fails the gate, marked.
-        plan: replay this quantisation plan.
-    """
-
-    split: str = "val"
-    limit: int | None = None
-    evaluate: bool = True
-    force: bool = False
-    plan: Path | None = None
 
 
 def export_profile(source: TrainedRun, profile: Profile, folder: Path, options: Options) -> tuple[Path, Comparison]:
@@ -68,9 +46,9 @@ def export_profile(source: TrainedRun, profile: Profile, folder: Path, options: 
 
     Raises:
         GateError: it loses more accuracy than allowed; no bundle is written (unless forced).
-        RddError: whatever else the user can fix.
+        RddError: anything else that the user can fix.
     """
-    check_backend(profile)
+    check_backend(profile, options.engine)
     plan = _plan(profile, options)
     profile = replayed(profile, plan) if plan else profile
     size = profile.size or source.data.size
@@ -100,18 +78,14 @@ def _plan(profile: Profile, options: Options) -> QuantizationPlan | None:
     return load_plan(options.plan, profile)
 
 
-def check_backend(profile: Profile) -> None:
-    """MissingPackageError where the profile's backend can't run here."""
+def check_backend(profile: Profile, engine: bool = True) -> None:
+    """MissingPackageError where the profile's backend can't run here; without ``engine`` what builds one isn't needed."""
     from importlib.util import find_spec
 
-    package, extra = {"onnxruntime": ("onnxruntime", "cpu"), "openvino": ("openvino", "openvino")}.get(
-        profile.backend, ("onnxruntime", "cpu")
-    )
-    if find_spec(package) is None:
-        raise missing_package(package, extra, f"profile '{profile.name}'")
-    if profile.backend.startswith("tensorrt"):
-        from rdd_deploy.export.tensorrt import check_builder
-
+    needed = "onnxruntime" if profile.backend.startswith("tensorrt") else profile.backend  # an engine's graph is measured by onnxruntime
+    if find_spec(TARGETS[needed].module) is None:
+        raise missing_package(needed, TARGETS[needed].extra, f"profile '{profile.name}'")
+    if engine and profile.backend.startswith("tensorrt"):
         check_builder(profile)
 
 
@@ -124,7 +98,7 @@ def _check_float(model: onnx.ModelProto, reference: Reference) -> None:
 
 
 def check_agreement(comparison: Comparison, what: str, least_pct: float = AGREEMENT_PCT) -> None:
-    """Raise GateError where a float32 artifact doesn't say what torch says."""
+    """Raise GateError where a float32 artifact's labels aren't torch's."""
     frames = len(comparison.reference.labels)
     if not comparison.agreement_pct >= least_pct:
         raise GateError(
@@ -144,7 +118,8 @@ def _write_int8(
     plan: QuantizationPlan | None,
 ) -> Comparison:
     _check_float(model, reference)
-    frames = calibration_frames(source, profile, reference.size, options.split)
+    assert profile.calibration is not None
+    frames = source.calibration_frames(profile.calibration, reference.size, options.split)
     folders = dict.fromkeys((target.parent, options.plan.parent if options.plan else target.parent))
     checkpoints = [folder / checkpoint_name(profile.name) for folder in folders]
     bench = QuantizationSearch(
@@ -153,7 +128,7 @@ def _write_int8(
     best, passed = search(bench, plan)
     plan_file = target.with_name(f"{target.name}.plan.yaml")
     if options.plan is None or options.plan.resolve() != plan_file.resolve():  # an edited plan keeps its comments
-        save_plan(plan_file, best, passed)
+        save_plan(plan_file, best.plan, best.comparison, passed)
     show_trials(bench.trials, best, profile.gate.max_drop)
     if not passed and not options.force:
         raise GateError(
@@ -163,23 +138,9 @@ def _write_int8(
     return _write(bench.student(best.plan), profile, best.model, reference, target, options, best, forced=not passed)
 
 
-def calibration_frames(source: TrainedRun, profile: Profile, size: tuple[int, int], split: str = "val") -> CalibrationFrames:
-    """The frames that a profile calibrates on. Images of val, or of the split that accuracy is measured on, are refused, all of them."""
-    assert profile.calibration is not None
-    config = profile.calibration
-    key = ("calibration", config.folder, config.images, size, split)
-    if key not in source.made:
-        others = [source.split(name) for name in dict.fromkeys(("val", split))]
-        if config.folder:
-            source.made[key] = from_folder(Path(config.folder), others, config.images, size)
-        else:
-            source.made[key] = from_train(source.split("train"), others, config.images, size)
-    return source.made[key]  # type: ignore[no-any-return]
-
-
 def measured(profile: Profile, graph: onnx.ModelProto, source: TrainedRun, reference: Reference) -> Comparison:
     """Run a graph through the backend that the bundle will use; an engine's graph through onnxruntime, where no GPU is at hand."""
-    lint(graph, profile.form, "the rendered graph")
+    lint(graph, _scheme(profile), "the quantised graph" if profile.precision == "int8" else "the graph")
     try:
         with tempfile.TemporaryDirectory(prefix="rdd-export-") as name:
             folder = Path(name)
@@ -191,13 +152,17 @@ def measured(profile: Profile, graph: onnx.ModelProto, source: TrainedRun, refer
         raise DiskError(f"can't write into {tempfile.gettempdir()}: {error.strerror or error}; free some space or set TMPDIR") from error
 
 
+def _scheme(profile: Profile) -> Scheme | None:
+    return open_scheme(profile.scheme_name) if profile.precision == "int8" else None
+
+
 def _stand_in(profile: Profile) -> str:
     return "fp32" if profile.backend.startswith("tensorrt") and profile.precision == "fp16" else profile.precision
 
 
 def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path, precision: str) -> None:
     model = onnx.ModelProto()
-    model.CopyFrom(with_tail(graph, profile.tail, profile.backend))
+    model.CopyFrom(with_postprocess(graph, profile.postprocess, profile.backend))
     set_metadata(model, {PRECISION: precision})
     save_graph(model, path)
 
@@ -212,20 +177,31 @@ def _write(
     trial: Trial | None = None,
     forced: bool = False,
 ) -> Comparison:
-    """The bundle itself: model or engine, the plan, the manifest with what was measured on these very files."""
+    """The bundle itself: model or engine, the plan, the manifest with what was measured on these files."""
     with new_bundle(target) as folder:
         fields = _fields(source, profile, graph, reference) | {"forced": forced}
         if trial is not None:
-            save_plan(folder / "plan.yaml", trial, not forced)
+            save_plan(folder / PLAN, trial.plan, trial.comparison, not forced)
         if profile.backend.startswith("tensorrt"):
             return _write_engine(source, profile, graph, reference, folder, options, fields, trial)
         _save_model(profile, graph, folder / "model.onnx", profile.precision)
+        if profile.calibration is not None and trial is None:
+            _save_ranges(source, profile, graph, folder, options)
         describe(folder, **fields)
         comparison = compare_bundle(folder, reference, device="cpu")
         if profile.precision != "int8":  # INT8 graphs have been through the gate
             fields["forced"] = not _gate(comparison, profile, options)
         describe(folder, **fields, metrics=comparison.metrics() if options.evaluate else None)
     return comparison
+
+
+def _save_ranges(source: TrainedRun, profile: Profile, graph: onnx.ModelProto, folder: Path, options: Options) -> None:
+    """What an INT8 engine is built from where there is no PyTorch: the ranges, and the plain graph where the model isn't it."""
+    assert profile.calibration is not None
+    frames = source.calibration_frames(profile.calibration, profile.size or source.data.size, options.split)
+    calibrated(graph, frames, profile.calibration, source.run.path / "calibration").write(folder / RANGES)
+    if profile.postprocess != "resize":
+        save_graph(graph, folder / GRAPH)
 
 
 def _write_engine(
@@ -238,23 +214,25 @@ def _write_engine(
     fields: dict[str, Any],
     trial: Trial | None,
 ) -> Comparison:
-    """Build an engine. With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be."""
+    """An engine, or with ``options.engine`` False its graph only.
+
+    With ``tensorrt`` its GPU is here and the engine itself is measured; with ``tensorrt-rtx`` only its graph can be.
+    """
     comparison = trial.comparison if trial is not None else measured(profile, graph, source, reference)
     if profile.float_type == "fp16":
         graph = half_from_onnx(graph)
-        lint(graph, profile.form, "the rendered graph in half precision")
+        lint(graph, _scheme(profile), "the quantised graph in half precision")
         comparison = compare(infer_onnx(graph), reference)
         fields["opset"] = opset(graph)
     if trial is None or profile.float_type == "fp16":
         fields["forced"] |= not _gate(comparison, profile, options)
-    save_graph(graph, folder / "graph.onnx")
-    built = engine_from_onnx(graph, profile)
-    (folder / "model.engine").write_bytes(built.engine)
-    console.info(f"engine: {len(built.engine) / 1e6:.1f} MB for {built.info.gpu or ', '.join(built.info.compute_capabilities)}")
-    provenance = fields["provenance"] | _graph_figures(comparison)
-    fields |= {"model": "model.engine", "engine": built.info, "provenance": provenance}
+    save_graph(graph, folder / GRAPH)
+    save_profile(folder / PROFILE, profile)
+    fields |= {"model": GRAPH, "provenance": fields["provenance"] | comparison.graph_figures()}
+    if options.engine:
+        fields |= engine_from_onnx(graph, profile).save(folder)
     describe(folder, **fields)
-    if profile.backend == "tensorrt":
+    if options.engine and profile.backend == "tensorrt":
         comparison = compare_bundle(folder, reference, device="cuda")
         fields["forced"] |= not _gate(comparison, profile, options)
         describe(folder, **fields, metrics=comparison.metrics() if options.evaluate else None)
@@ -262,7 +240,7 @@ def _write_engine(
 
 
 def _gate(comparison: Comparison, profile: Profile, options: Options) -> bool:
-    """Whether an artifact passes. float32 must say what torch says; other precisions may lose what the gate allows, or more with --force."""
+    """Whether an artifact passes: float32 must give torch's labels, other precisions may lose what the gate allows, or more with --force."""
     if profile.precision == "fp32":
         check_agreement(comparison, f"the {profile.backend} artifact")
         return True
@@ -287,14 +265,4 @@ def _fields(source: TrainedRun, profile: Profile, graph: onnx.ModelProto, refere
         "model": "model.onnx",
         "opset": opset(graph),
         "provenance": source.provenance(),
-    }
-
-
-def _graph_figures(comparison: Comparison) -> dict[str, str | float]:
-    """An engine's accuracy can't be measured where its GPU isn't; its graph's can, and is marked as that."""
-    return {
-        "graph_measured_with": "onnxruntime on the CPU, not the engine",
-        "graph_miou_pct": round(comparison.miou_pct, 3),
-        "graph_drop_pct": round(comparison.drop_pct, 3),
-        "graph_label_agreement_pct": round(comparison.agreement_pct, 4),
     }

@@ -5,36 +5,45 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.export.quantization.schemes import SCHEMES
+from rdd_deploy.export.targets import TARGETS
 from rdd_deploy.runtime.manifest import BackendName, Precision
 from rdd_deploy.schema import Batch, Count, Part, Place, Positive, Size, override_all, validated
+from rdd_deploy.utils import files
 from rdd_deploy.utils.places import beside
 from rdd_deploy.utils.yaml_file import load_yaml
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
-Remedy = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "distil"]
+Fallback = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "qad"]
 Images = Annotated[int, Field(ge=1, le=4096)]
 Percentile = Annotated[float, Field(gt=50, le=100)]
 Bins = Annotated[int, Field(ge=512, le=1 << 16)]
 Capability = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
-SHIPPED = Path(__file__).resolve().parents[2] / "export"
-PRECISIONS: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("fp32", "int8"),
-    "openvino": ("fp32", "bf16", "int8"),
-    "tensorrt": ("fp32", "fp16", "int8"),
-    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+SHIPPED = (Path(__file__).parents[1] / "shipped" / "export").resolve()
+"""In a clone a link to its ``export/``; an installed package holds the files."""
+if TYPE_CHECKING:
+    SchemeName = str
+else:
+    SchemeName = Literal[tuple(SCHEMES)]
+OLD_SCHEMES = {
+    "form": "scheme",
+    "form: trt": "scheme: tensorrt",
+    "form: x86": "scheme: onnxruntime",
+    "form: openvino": "scheme: openvino",
 }
 
 
 class Placement(Part):
     """What stays in float in an INT8 graph, beside activations that never gain from it."""
 
+    renamed: ClassVar[dict[str, str]] = {"gate": "lraspp_gate"}
     classifier: Literal["float", "int8"] = Field("float", description="the last 1x1 convolutions, whose outputs are the logits")
-    gate: Literal["float", "int8"] = Field("float", description="the LR-ASPP gate's convolution on the pooled features")
+    lraspp_gate: Literal["float", "int8"] = Field("float", description="the LR-ASPP gate's convolution on the pooled features")
     float_layers: list[str] = Field(default_factory=list, description="further convolutions by name, e.g. encoder.conv_stem")
 
 
@@ -48,8 +57,11 @@ class Calibration(Part):
     folder: Place | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
 
 
-class Distil(Part):
-    """The last remedy: the student is fine-tuned with its own rounding, towards what it says in float. Crops and seed are the recipe's."""
+class Qad(Part):
+    """Quantisation-aware distillation: the student is fine-tuned with its own rounding towards its float logits.
+
+    Crops and seed are the recipe's.
+    """
 
     steps: Count = 200
     batch: Batch = 8
@@ -59,17 +71,19 @@ class Distil(Part):
 class Gate(Part):
     """How much accuracy the artifact may lose, and what is tried before it fails."""
 
+    renamed: ClassVar[dict[str, str]] = {
+        "remedies": "fallbacks",
+        "float_macs": "max_float_macs",
+        "ranking_frames": "sensitivity_frames",
+        "distil": "qad",
+    }
     max_drop: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="points of mIoU below the float network")
-    remedies: list[Remedy] = Field(
-        ["percentile", "mse", "bias_correction", "float_layers", "distil"], description="in the order they are tried"
+    fallbacks: list[Fallback] = Field(
+        ["percentile", "mse", "bias_correction", "float_layers", "qad"], description="in the order they are tried"
     )
-    float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
-    ranking_frames: Images = Field(16, description="train frames on which layers are ranked")
-    distil: Distil = Distil()
-
-
-Form = Literal["trt", "x86", "openvino"]
-"""How a range table is rendered: which tensors are quantised, and to what."""
+    max_float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
+    sensitivity_frames: Images = Field(16, description="train frames on which layers are ranked")
+    qad: Qad = Qad()
 
 
 class Engine(Part):
@@ -82,18 +96,21 @@ class Engine(Part):
 
 
 class Profile(Part):
-    """One target: what runs the bundle, in which precision, from which form of the graph."""
+    """One target: what runs the bundle, in which precision, from which graph."""
 
+    renamed: ClassVar[dict[str, str]] = {
+        **OLD_SCHEMES,
+        "tail": "postprocess",
+        "tail: running": "postprocess: running_argmax",
+        "tail: packed": "postprocess: matmul",
+    }
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="bundle name; default: the file's name")
     backend: BackendName
     precision: Precision
-    form: Form | None = Field(
-        None, description="int8: trt = symmetric S8; x86 = U8, for onnxruntime; openvino = inputs of convolutions and residual sums"
-    )
-    tail: Literal["resize", "matmul", "running", "packed"] = Field(
+    scheme: SchemeName | None = Field(None, description="int8: which tensors are quantised, and to what; default: the backend's own")
+    postprocess: Literal["resize", "matmul", "running_argmax"] = Field(
         "resize",
-        description="upsampling and argmax: matmul = as two matrix products; packed = likewise, without ArgMax, for onnxruntime in INT8; "
-        "running = class by class, for OpenVINO",
+        description="upsampling and argmax: matmul = as two matrix products; running_argmax = class by class, for OpenVINO",
     )
     float_type: Literal["fp32", "fp16"] = Field("fp32", description="int8 for TensorRT: in which type what isn't INT8 computes")
     size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")
@@ -104,19 +121,22 @@ class Profile(Part):
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """What goes together."""
-        allowed, int8 = PRECISIONS[self.backend], self.precision == "int8"
+        allowed, int8 = TARGETS[self.backend].precisions, self.precision == "int8"
         if self.precision not in allowed:
             yield (
                 "precision backend",
                 f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of {', '.join(allowed)}",
             )
-        if int8 and (self.form is None or self.calibration is None):
+        if int8 and self.calibration is None:
+            yield "precision calibration", "precision int8 needs the key 'calibration' (may be empty: {})"
+        if not int8 and self.scheme:
+            yield "precision scheme", f"'scheme' belongs to precision int8, not to {self.precision}"
+        if not int8 and self.calibration and (self.backend, self.precision) != ("onnxruntime", "fp32"):
             yield (
-                "precision form calibration",
-                "precision int8 needs the keys 'form' (trt, x86 or openvino) and 'calibration' (may be empty: {})",
+                "precision calibration backend",
+                "'calibration' belongs to precision int8, or to onnxruntime in fp32, whose bundle then carries the ranges for an INT8 engine; "
+                f"not to {self.backend} in {self.precision}",
             )
-        if not int8 and (self.form or self.calibration):
-            yield "precision form calibration", f"'form' and 'calibration' belong to precision int8, not to {self.precision}"
         engine = self.backend.startswith("tensorrt")
         if self.float_type == "fp16" and not (int8 and engine):
             yield (
@@ -125,21 +145,23 @@ class Profile(Part):
             )
         if not engine and self.engine is not None:
             yield "engine backend", f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}"
-        if engine and self.form not in {None, "trt"}:
+        if engine and self.scheme not in {None, "tensorrt"}:
             yield (
-                "form backend",
-                f"form is {self.form}, whose uint8 activations TensorRT turns into int8 without a word; expected form: trt",
+                "scheme backend",
+                f"scheme is {self.scheme}, whose uint8 activations TensorRT silently turns into int8; expected scheme: tensorrt",
             )
-        if engine and self.tail != "resize":
-            yield "tail backend", f"tail is {self.tail}, which TensorRT gains nothing from; expected tail: resize"
-        if self.tail == "packed" and (self.backend != "onnxruntime" or not int8):
+        if engine and self.postprocess != "resize":
             yield (
-                "tail backend",
-                f"tail is packed, which rounds the logits by rules of onnxruntime in INT8, not of {self.backend} in {self.precision}; "
-                f"expected tail: {'running' if self.backend == 'openvino' else 'matmul'}",
+                "postprocess backend",
+                f"postprocess is {self.postprocess}, which TensorRT gains nothing from; expected postprocess: resize",
             )
         if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
             yield "engine backend", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']"
+
+    @property
+    def scheme_name(self) -> str:
+        """The scheme that an INT8 graph is quantised by."""
+        return self.scheme or TARGETS[self.backend].scheme
 
 
 def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
@@ -156,6 +178,11 @@ def load_profile(path: str | Path, overrides: Sequence[str] = ()) -> Profile:
     problems = override_all(tree, overrides)
     tree.setdefault("name", path.stem)
     return validated(Profile, tree, path, problems)
+
+
+def save_profile(path: Path, profile: Profile) -> None:
+    """Write a profile as ``load_profile`` reads it."""
+    files.write_text(path, files.yaml_text(profile.model_dump(mode="json", exclude_unset=True)))
 
 
 def find_profile(path: str | Path) -> Path:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
 
+from rdd_deploy import console
 from rdd_deploy.errors import DeviceError, MissingPackageError, RddError, RecipeError, missing_package
 from rdd_deploy.export.profile import Profile, changed
+from rdd_deploy.export.targets import TARGETS
 from rdd_deploy.runtime import EngineInfo
 
-MODULES = {"tensorrt": ("tensorrt", "gpu"), "tensorrt-rtx": ("tensorrt_rtx", "rtx")}
 STRONGLY_TYPED_SINCE = (10, 12)
 
 
@@ -26,6 +28,13 @@ class Built(NamedTuple):
 
     engine: bytes
     info: EngineInfo
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the engine into a bundle's folder; returns its fields of the manifest."""
+        name = "model.engine"
+        (folder / name).write_bytes(self.engine)
+        console.info(f"engine: {len(self.engine) / 1e6:.1f} MB for {self.info.gpu or ', '.join(self.info.compute_capabilities)}")
+        return {"model": name, "engine": self.info}
 
 
 def retargeted(profile: Profile, capabilities: list[str] | None) -> Profile:
@@ -54,7 +63,7 @@ def retargeted(profile: Profile, capabilities: list[str] | None) -> Profile:
 
 def check_builder(profile: Profile) -> None:
     """Raise MissingPackageError unless package and polygraphy for this profile are installed."""
-    module, extra = MODULES[profile.backend]
+    module, extra = TARGETS[profile.backend].module, TARGETS[profile.backend].extra
     if find_spec(module) is None:
         error = missing_package(profile.backend, extra, f"building '{profile.name}'")
         if profile.name.startswith("tensorrt") and profile.backend == "tensorrt" and find_spec("tensorrt_rtx") is not None:
@@ -85,7 +94,7 @@ def engine_from_onnx(model: onnx.ModelProto, profile: Profile) -> Built:
     """
     check_builder(profile)
     rtx = profile.backend == "tensorrt-rtx"
-    trt: Any = importlib.import_module(MODULES[profile.backend][0])
+    trt: Any = importlib.import_module(TARGETS[profile.backend].module)
     polygraphy = importlib.import_module("polygraphy")
     polygraphy.config.USE_TENSORRT_RTX = rtx  # read when its TensorRT modules are first used
     backend: Any = importlib.import_module("polygraphy.backend.trt")

@@ -1,15 +1,15 @@
-"""What an export starts from: a run's weights, its recipe and the frames that the artifact is measured on."""
+"""A finished run, loaded: its weights, its data, and what several profiles of one export share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 
 from rdd_deploy.data.base import Frame, Labels, Split, limited
 from rdd_deploy.data.config import Data
@@ -18,6 +18,9 @@ from rdd_deploy.errors import WeightsError
 from rdd_deploy.export.compare import Infer, Reference, reference_from
 from rdd_deploy.export.onnx.export import onnx_from_segmenter
 from rdd_deploy.export.onnx.graph import set_metadata
+from rdd_deploy.export.profile import Calibration
+from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames, from_folder, from_train
+from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_checkpoint
 from rdd_deploy.training.run_folder import RunFolder, find_run
@@ -27,7 +30,13 @@ from rdd_deploy.utils.machine import git_commit, machine
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run, loaded."""
+    """A finished run, loaded.
+
+    Attributes:
+        metadata: of the checkpoint.
+        data: the data set that accuracy is measured on.
+        fine_tuned_sha256: of the checkpoint of ``segmenter`` where that isn't the run's own.
+    """
 
     run: RunFolder
     segmenter: Segmenter
@@ -35,9 +44,6 @@ class TrainedRun:
     data: Data
     weights_sha256: str
     fine_tuned_sha256: str | None = None
-    """Of the checkpoint of ``segmenter`` where that isn't the run's own."""
-    made: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """What several profiles of one export share."""
 
     @property
     def classes(self) -> list[str]:
@@ -57,25 +63,49 @@ class TrainedRun:
             )
         return limited(split, limit, name)
 
-    def graph(self, size: tuple[int, int]) -> onnx.ModelProto:
-        """The plain float export, with classes, palette and provenance in its metadata. Callers must not change it."""
-        if ("graph", size) not in self.made:
+    @cached_property
+    def graph(self) -> Callable[[tuple[int, int]], onnx.ModelProto]:
+        """(height, width) -> the plain float export, made once, with classes, palette and provenance in its metadata.
+
+        Callers must not change it.
+        """
+
+        def graph(size: tuple[int, int]) -> onnx.ModelProto:
             model = onnx_from_segmenter(self.segmenter, size)
             set_metadata(model, {"classes": self.classes, "palette": self.palette, "provenance": self.provenance()})
-            self.made["graph", size] = model
-        return self.made["graph", size]  # type: ignore[no-any-return]
+            return model
 
-    def reference(self, size: tuple[int, int], split: str, limit: int | None) -> Reference:
-        """The torch network's labels on the frames that artifacts are measured on."""
-        key = ("reference", size, split, limit)
-        if key not in self.made:
-            self.made[key] = reference_from(self.infer(), self.split(split, limit), size, self.data.name, split)
-        return self.made[key]  # type: ignore[no-any-return]
+        return cache(graph)
+
+    @cached_property
+    def reference(self) -> Callable[[tuple[int, int], str, int | None], Reference]:
+        """(size, split, limit) -> the torch network's labels on the frames that artifacts are measured on, computed once."""
+
+        def reference(size: tuple[int, int], split: str, limit: int | None) -> Reference:
+            return reference_from(self.infer(), self.split(split, limit), size, self.data.name, split)
+
+        return cache(reference)
+
+    @cached_property
+    def calibration_frames(self) -> Callable[[Calibration, tuple[int, int], str], CalibrationFrames]:
+        """(calibration, size, split) -> the frames that calibrate, chosen once.
+
+        Images of val, or of the split that accuracy is measured on, are refused with a DataError.
+        """
+
+        @cache
+        def chosen(folder: str | None, images: int, size: tuple[int, int], split: str) -> CalibrationFrames:
+            others = [self.split(name) for name in dict.fromkeys(("val", split))]
+            if folder:
+                return from_folder(Path(folder), others, images, size)
+            return from_train(self.split("train"), others, images, size)
+
+        return lambda calibration, size, split: chosen(calibration.folder, calibration.images, size, split)
 
     def fine_tuned(self, path: Path) -> TrainedRun:
         """The run with the weights of a checkpoint that was fine-tuned from its own."""
         segmenter, _, fine_tuned_sha256 = load_checkpoint(path, self.classes)
-        return replace(self, segmenter=segmenter.float(), fine_tuned_sha256=fine_tuned_sha256, made={})
+        return replace(self, segmenter=segmenter.float(), fine_tuned_sha256=fine_tuned_sha256)
 
     def find_fine_tuned(self, wanted: str, places: Sequence[Path]) -> TrainedRun | None:
         """The run with the fine-tuned checkpoint of a hash; None where no place holds a checkpoint.
@@ -95,7 +125,7 @@ class TrainedRun:
         return None
 
     def provenance(self) -> dict[str, str | int | float | None]:
-        """What a manifest says of where the bundle comes from."""
+        """Where a bundle comes from, as its manifest holds it."""
         return {
             "run": self.run.path.name,
             "recipe": str(self.metadata.get("recipe") or ""),
@@ -110,9 +140,8 @@ class TrainedRun:
         """The network in PyTorch, with the deployed graph's contract."""
 
         def infer(network_input: Frame) -> Labels:
-            frames = torch.from_numpy(np.ascontiguousarray(network_input[..., ::-1])).permute(0, 3, 1, 2)
-            with torch.inference_mode():
-                return np.asarray(self.segmenter(frames).primary.argmax(1).to(torch.uint8).numpy(), np.uint8)
+            height, width = network_input.shape[1:3]
+            return np.stack(torch_predictor(self.segmenter, (height, width))(list(network_input[..., ::-1])))
 
         return infer
 

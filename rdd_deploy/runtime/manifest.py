@@ -17,8 +17,9 @@ from rdd_deploy.utils.files import read_file as read_bounded
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+GRAPH = "graph.onnx"
+"""What an engine is built from."""
 LARGEST_MANIFEST = 4 << 20
-EXPORT = "python -m rdd_deploy.export --onnx"
 MAX_CLASSES = 255
 """Id 255 is void."""
 MAX_SIDE = 16384
@@ -88,6 +89,11 @@ class Manifest(_Closed):
     engine: EngineInfo | None = None
     provenance: dict[str, str | int | float | None] = {}
     forced: bool = False
+
+    @property
+    def needs_engine(self) -> bool:
+        """Whether it holds an engine's graph only: the engine is built on the machine that will run it."""
+        return self.engine is None and self.model == GRAPH and self.backend.startswith("tensorrt")
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

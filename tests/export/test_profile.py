@@ -62,7 +62,7 @@ def test_shipped_profile(path: Path, source: TrainedRun, out: Path) -> None:
     if profile.backend == "tensorrt-rtx":
         assert manifest.metrics is None  # the engine can't be measured without its GPU, and nothing pretends that it was
         assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
-        assert set(manifest.files) == {"model.engine", "graph.onnx", "plan.yaml"}
+        assert set(manifest.files) == {"model.engine", "graph.onnx", "plan.yaml", "profile.yaml"}
         assert manifest.engine is not None
         assert manifest.engine.compute_capabilities == ["8.6"]
     else:
@@ -77,7 +77,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_every_problem_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.yaml", "backend: onnxruntim\nprecision: int8\nform: x86\ncalibration: {image: 4, method: max}\n")
+    path = write(
+        tmp_path / "mine.yaml", "backend: onnxruntim\nprecision: int8\nscheme: onnxruntime\ncalibration: {image: 4, method: max}\n"
+    )
     with pytest.raises(RecipeError) as caught:
         load_profile(path)
     assert str(caught.value).splitlines() == [
@@ -94,12 +96,15 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ("backend: openvino\nprecision: fp16\n", "precision is fp16, which openvino isn't exported in; expected one of fp32, bf16, int8"),
         (
             "backend: onnxruntime\nprecision: int8\n",
-            "precision int8 needs the keys 'form' (trt, x86 or openvino) and 'calibration' (may be empty: {})",
+            "precision int8 needs the key 'calibration' (may be empty: {})",
         ),
-        ("backend: onnxruntime\nprecision: fp32\nform: x86\n", "'form' and 'calibration' belong to precision int8, not to fp32"),
         (
-            "backend: tensorrt\nprecision: int8\nform: x86\ncalibration: {}\n",
-            "form is x86, whose uint8 activations TensorRT turns into int8",
+            "backend: onnxruntime\nprecision: fp32\nscheme: onnxruntime\n",
+            "'scheme' belongs to precision int8, not to fp32",
+        ),
+        (
+            "backend: tensorrt\nprecision: int8\nscheme: onnxruntime\ncalibration: {}\n",
+            "scheme is onnxruntime, whose uint8 activations TensorRT silently turns into int8; expected scheme: tensorrt",
         ),
         ("backend: tensorrt-rtx\nprecision: fp16\n", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities"),
         ("backend: openvino\nprecision: fp32\nengine: {}\n", "'engine' belongs to tensorrt and tensorrt-rtx, not to openvino"),
@@ -131,7 +136,7 @@ def test_unknown_name() -> None:
 
 
 def test_changed_is_checked() -> None:
-    with pytest.raises(RecipeError, match="form is x86, whose uint8 activations TensorRT turns into int8 without a word"):
+    with pytest.raises(RecipeError, match="postprocess is matmul, which TensorRT gains nothing from"):
         changed(load_profile("onnxruntime-int8"), backend="tensorrt")
 
 

@@ -22,9 +22,10 @@ from rdd_deploy.export.onnx.session import infer_onnx
 from rdd_deploy.export.parity import compare_stages
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Placement, Profile, changed, load_profile
+from rdd_deploy.export.quantization.placement import place_qdq
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
 from rdd_deploy.export.quantization.ranges import RangeTable, tensors_to_calibrate
-from rdd_deploy.export.quantization.schemes import plan_of
+from rdd_deploy.export.quantization.schemes import open_scheme
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
@@ -82,8 +83,8 @@ def test_every_student_builds(name: str) -> None:
     _, model = student(name)
     lint(model, None)
     table = RangeTable({"method": "made up"}, dict.fromkeys(tensors_to_calibrate(model), (-4.0, 4.0)))
-    rendered = qdq_from_onnx(model, table, "trt", Placement())
-    lint(rendered, "trt")
+    rendered = qdq_from_onnx(model, table, open_scheme("tensorrt"), Placement())
+    lint(rendered, open_scheme("tensorrt"))
     for precision, graph in (("fp32", model), ("fp16", half_from_onnx(model)), ("int8", rendered), ("int8", half_from_onnx(rendered))):
         built = engines.engine_from_onnx(graph, rtx_profile(precision))
         assert len(built.engine) > 10_000
@@ -232,7 +233,7 @@ def test_no_gpu_for_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_placement_covers_squeeze_and_excitation(graph: onnx.ModelProto) -> None:
-    plan = plan_of(graph, "trt", Placement())
+    plan = place_qdq(graph, open_scheme("tensorrt"), Placement())
     assert any(name.endswith("conv_reduce") for name in plan.convolutions)
     gates = [node for node in graph.graph.node if node.op_type == "HardSigmoid"]
     assert gates

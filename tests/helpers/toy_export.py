@@ -1,5 +1,8 @@
 """A toy network that has really learned its stripes, and a run folder around it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +52,21 @@ def write_run(folder: Path, data: Path, segmenter: Segmenter, network: dict[str,
     facts = {"classes": toys.CLASSES, "palette": [list(colour) for colour in toys.COLOURS], "size": list(SIZE), "recipe": folder.name}
     save_segmenter(run.student, segmenter, facts)
     return folder
+
+
+WITHOUT = """
+import runpy, sys
+blocked = set(sys.argv.pop(1).split(","))
+def hidden(find):
+    return lambda name, *rest: None if name.partition(".")[0] in blocked else find(name, *rest)
+for finder in [finder for finder in sys.meta_path if not isinstance(finder, type) or "Path" in finder.__name__]:
+    finder.find_spec = hidden(finder.find_spec)
+sys.argv[0] = "rdd-deploy"
+runpy.run_module("rdd_deploy", run_name="__main__", alter_sys=True)
+"""
+
+
+def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """``rdd-deploy`` in a process of its own, as if some packages (with commas between) weren't installed."""
+    command = [sys.executable, "-c", WITHOUT, packages, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"COLUMNS": "400"})

@@ -73,7 +73,7 @@ def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     words = ["data.root=~/data", "student.weights=~/w.safetensors", "teacher.recipe=~/teacher", "teacher.checkpoint=~/t.safetensors"]
     expected = [project / name for name in ("data", "w.safetensors", "teacher.yaml", "t.safetensors")]
     assert paths(load_distillation("~/student", words)) == expected
-    (tmp_path / "p.yaml").write_text("{backend: onnxruntime, precision: int8, form: x86, calibration: {folder: ~/data/train}}")
+    (tmp_path / "p.yaml").write_text("{backend: onnxruntime, precision: int8, calibration: {folder: ~/data/train}}")
     calibration = load_profile(tmp_path / "p.yaml").calibration
     assert calibration is not None
     assert calibration.folder == str(project / "data" / "train")
@@ -88,7 +88,7 @@ def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_profiles_folder_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "p.yaml").write_text("{backend: onnxruntime, precision: int8, form: x86, calibration: {folder: images}}")
+    (tmp_path / "p.yaml").write_text("{backend: onnxruntime, precision: int8, calibration: {folder: images}}")
     monkeypatch.chdir("/")
     calibration = load_profile(tmp_path / "p.yaml").calibration
     assert calibration is not None

@@ -1,4 +1,4 @@
-"""Small steps on ONNX graphs that the float export and every rendering share."""
+"""Small steps on ONNX graphs that the float export and every Q/DQ graph share."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def free_name(name: str, taken: set[str]) -> str:
 
 
 def weight_fingerprint(model: onnx.ModelProto) -> str:
-    """SHA-256 over nodes and constants: two graphs with the same one compute the same, whatever their metadata."""
+    """SHA-256 over nodes and constants: graphs with the same one compute the same; metadata don't count."""
     import hashlib
 
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What TensorRT would reject, or worse, silently change; looked for before any engine is built and before any INT8 graph is saved."""
+"""Checks of a graph before an engine is built from it or an INT8 graph is saved: what a target rejects, or silently computes otherwise."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from onnx import TensorProto
 
 from rdd_deploy.errors import BundleError
 from rdd_deploy.export.onnx.graph import INPUT, OUTPUT, attribute, consumers, initializers, opset, producers
+from rdd_deploy.export.quantization.schemes.base import Scheme
 
 OLDEST_OPSET = 13
 """Per-channel Q/DQ came with it."""
 
 
-def lint(model: onnx.ModelProto, form: str | None, what: str = "the graph") -> None:
-    """Check a float graph (``form`` None) or a rendered one.
+def lint(model: onnx.ModelProto, scheme: Scheme | None, what: str = "the graph") -> None:
+    """Check a float graph (``scheme`` None) or a Q/DQ graph.
 
     Raises:
         BundleError: every finding, one a line.
     """
-    problems = [*_interface(model), *_quantisers(model, form)]
+    problems = [*_interface(model), *_quantisers(model, scheme)]
     if problems:
-        raise BundleError(
-            f"{what} isn't fit for its target ({form or 'float'} form), {len(problems)} finding(s); export it again:", *problems
-        )
+        kind = f"scheme {scheme.name}" if scheme else "float"
+        raise BundleError(f"{what} isn't fit for its target ({kind}), {len(problems)} finding(s); export it again:", *problems)
 
 
 def _interface(model: onnx.ModelProto) -> list[str]:
@@ -46,7 +46,7 @@ def _interface(model: onnx.ModelProto) -> list[str]:
     return problems
 
 
-def _quantisers(model: onnx.ModelProto, form: str | None) -> list[str]:
+def _quantisers(model: onnx.ModelProto, scheme: Scheme | None) -> list[str]:
     constants, makers, readers = initializers(model), producers(model), consumers(model)
     problems = []
     found = False
@@ -62,14 +62,14 @@ def _quantisers(model: onnx.ModelProto, form: str | None) -> list[str]:
             problems.append(f"'{node.name}' has a scale that isn't positive and finite")
         zero = constants.get(node.input[2]) if len(node.input) > 2 else None
         value = constants.get(node.input[0])
-        problems += _weight(node, scale, zero, value) if value is not None else _activation(node, scale, zero, form)
+        problems += _weight(node, scale, zero, value) if value is not None else _activation(node, scale, zero, scheme)
         if node.op_type == "QuantizeLinear" and any(reader.op_type != "DequantizeLinear" for reader in readers.get(node.output[0], [])):
             problems.append(f"'{node.name}' feeds something else than DequantizeLinear")
         if node.op_type == "DequantizeLinear" and value is None and makers[node.input[0]].op_type != "QuantizeLinear":
             problems.append(f"'{node.name}' dequantises what QuantizeLinear didn't make")
-    if form is None and found:
+    if scheme is None and found:
         problems.append("a float graph holds quantisers")
-    if form is not None and not found:
+    if scheme is not None and not found:
         problems.append("a quantised graph holds no quantisers")
     return problems
 
@@ -87,19 +87,11 @@ def _weight(node: onnx.NodeProto, scale: np.ndarray, zero: np.ndarray | None, va
     return problems
 
 
-def _activation(node: onnx.NodeProto, scale: np.ndarray, zero: np.ndarray | None, form: str | None) -> list[str]:  # type: ignore[type-arg]
+def _activation(node: onnx.NodeProto, scale: np.ndarray, zero: np.ndarray | None, scheme: Scheme | None) -> list[str]:  # type: ignore[type-arg]
     problems = []
     if scale.size != 1:
         problems.append(f"'{node.name}' has {scale.size} scales; expected one for the whole activation")
-    kind = zero.dtype if zero is not None else np.dtype(np.uint8)  # without a zero point the type is uint8
-    if form == "trt" and kind != np.int8:
-        problems.append(
-            f"'{node.name}' is {kind}, which TensorRT silently turns into int8, so that values above 127 x scale clip; expected int8"
-        )
-    if form == "trt" and zero is not None and zero.any():
-        problems.append(f"'{node.name}' has the zero point {zero.ravel()[0]}; TensorRT needs 0")
-    if form == "openvino" and kind == np.uint8 and zero is not None and zero.any():
-        problems.append(f"'{node.name}' has the zero point {zero.ravel()[0]}; this form has U8 with zero point 0, or S8")
-    if form == "x86" and kind != np.uint8:
-        problems.append(f"'{node.name}' is {kind}; onnxruntime's fast convolutions take uint8 activations")
+    if scheme is not None:
+        kind = zero.dtype if zero is not None else np.dtype(np.uint8)  # without a zero point the type is uint8
+        problems += scheme.lint(node.name, kind, int(zero.ravel()[0]) if zero is not None and zero.size else 0)
     return problems

@@ -1,4 +1,4 @@
-"""The last upsampling and argmax, in the form that the target computes fastest. Their share grows as the network shrinks.
+"""The last upsampling and argmax, in the form that the target computes fastest.
 
 The labels are the same in all forms: bilinear upsampling is a linear map, row by row and column by column.
 """
@@ -18,14 +18,10 @@ from rdd_deploy.export.onnx.graph import consumers, initializers, producers
 TAIL = "tail"
 """Prefix of the names of what the other forms insert."""
 SOURCE_ROWS = {"onnxruntime": 2}
-"""At least as many rows of the small map go into a block, 4 where nothing is said: two or three more are needed around them, so that few are
-waste; but onnxruntime multiplies narrow matrices twice as fast (0.05 against 0.08 to 0.13 ms at 240x320, 2026-11-23)."""
+"""Rows of the small map that a block covers at least, by backend; 4 for the others.
 
+Each block needs two or three more around them, so that large blocks waste less, but onnxruntime multiplies narrow matrices faster."""
 
-PACKED_STEPS = 4096
-"""The packed form tells at least so many logits apart, from a frame's largest difference within a pixel down to none."""
-PACKED_LIMIT = 128
-"""Differences beyond this count as this: one class far below all others (a class that is switched off, say) must not coarsen the steps."""
 CLASSES_AT_ONCE = 2
 """OpenVINO fuses element-wise nodes into one kernel as long as that has at most 10 inputs and outputs. Two classes need four rows of logits, the
 weights, and the highest logit and its class before and after."""
@@ -40,13 +36,15 @@ class _Tail(NamedTuple):
     sizes: tuple[int, int, int, int]
 
 
-def with_tail(model: onnx.ModelProto, form: str, backend: str) -> onnx.ModelProto:
-    """A copy of a graph with its tail in a form: resize (as exported), matmul, running or packed. A graph without that tail is returned as it is.
+def with_postprocess(model: onnx.ModelProto, how: str, backend: str) -> onnx.ModelProto:
+    """A copy of a graph with its upsampling and argmax in another form; a graph that doesn't end in them is returned as it is.
 
-    Where running or packed don't fit it is matmul: several frames, one class, a height that isn't a whole multiple of the logits' (for packed a
-    power of two), and for packed too many classes.
+    Args:
+        how: ``resize`` (as exported), ``matmul`` or ``running_argmax``. Where the last doesn't fit it is ``matmul``: several frames, one
+            class, or a height that isn't a whole multiple of the logits'.
+        backend: that runs the graph.
     """
-    if form == "resize" or _tail(model) is None:
+    if how == "resize" or _tail(model) is None:
         return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -54,22 +52,18 @@ def with_tail(model: onnx.ModelProto, form: str, backend: str) -> onnx.ModelProt
     assert found is not None
     h, w = _small(changed, found)
     n, classes, height, _ = found.sizes
-    source_rows = SOURCE_ROWS.get(backend, 4)
-    if form == "running" and n == 1 and classes > 1 and height % h == 0:
-        _as_running_maximum(changed, found, h, w)
-    elif form == "packed" and n == 1 and (packing := Packing.fitting(classes, height / h)) is not None:
-        _as_packed_maximum(changed, found, (h, w), packing, source_rows)
+    if how == "running_argmax" and n == 1 and classes > 1 and height % h == 0:
+        _as_running_argmax(changed, found, h, w)
     else:
-        _as_products(changed, found, h, w, source_rows)
+        _as_products(changed, found, h, w, SOURCE_ROWS.get(backend, 4))
     return changed
 
 
 def _as_products(model: onnx.ModelProto, tail: _Tail, h: int, w: int, source_rows: int) -> None:
     """The upsampling as two matrix products: columns of the small map (h, w) first, then rows, block by block.
 
-    OpenVINO computes them several times as fast as its Interpolate, and then argmax, too, whose input it no longer has to turn; onnxruntime
-    takes half the time of its Resize. A block of rows needs only the few source rows around it, so that the work grows with the frame's area
-    and not faster.
+    Both backends compute them faster than their own resize. A block of rows needs only the few source rows around it, so that the
+    work grows with the frame's area.
     """
     sources, rows = row_blocks(h, tail.sizes[2], source_rows)
     constants = {
@@ -87,13 +81,12 @@ def _as_products(model: onnx.ModelProto, tail: _Tail, h: int, w: int, source_row
     _replace(model, [tail.resize], nodes, constants)
 
 
-def _as_running_maximum(model: onnx.ModelProto, tail: _Tail, h: int, w: int) -> None:
+def _as_running_argmax(model: onnx.ModelProto, tail: _Tail, h: int, w: int) -> None:
     """The upsampling of columns as a matrix product; that of rows and the argmax class by class, keeping the highest logit and its class so far.
 
     The frame's rows between the centres of two rows of the small map (h, w) form a band: ``lower + weight * (upper - lower)``, the same weights in
-    every band. Each class is interpolated, compared and forgotten in registers, so that the logits of the whole frame never lie in memory (3.4 MB
-    for 11 classes of 240x320, which the matmul form writes and reads again): OpenVINO takes 0.09 ms where it took 0.15, and 0.14 where it took 0.31
-    while other machines kept the memory busy (2026-11-23). Half a band too many above and below is cut off the labels.
+    every band. Each class is interpolated and compared in registers, so that the logits of the whole frame never lie in memory. The
+    half band too many above and below is cut off the labels.
     """
     _, classes, height, width = tail.sizes
     scale = height // h
@@ -152,84 +145,6 @@ def _running(tail: _Tail, classes: int) -> Iterator[onnx.NodeProto]:
     yield _node("Reshape", [f"{TAIL}/Cast", f"{TAIL}/rows"], f"{TAIL}/bands")  # (1, H + rows of a band, W)
     cut = [f"{TAIL}/{name}" for name in ("bands", "first", "last", "axis")]
     yield _node("Slice", cut, tail.cast.output[0])
-
-
-class Packing(NamedTuple):
-    """How a logit and its class share the 24 bits of a float32's significand, so that the highest number says which class it was.
-
-    Logits become multiples of ``grid``; between them lies the class. Interpolated with weights that are multiples of 1 / (2 * scale), they are
-    multiples of 2 ** bits still, and the class, the same in all four corners, stays what it is. Numbers remain below 2 ** 21: what
-    rounding does to them there is less than the half by which they lie above a whole number.
-    """
-
-    bits: int
-    grid: int
-
-    @property
-    def steps(self) -> int:
-        """So many different logits."""
-        return int(2**21 // self.grid)
-
-    @classmethod
-    def fitting(cls, classes: int, scale: float) -> Packing | None:
-        """The packing of so many classes for rows that become ``scale`` times as many; None where it can't be exact or fine enough."""
-        if scale not in (1, 2, 4, 8, 16, 32):
-            return None
-        bits = max(1, (classes - 1).bit_length())
-        packing = cls(bits, int(2**bits * 2 * scale))
-        return packing if packing.steps >= PACKED_STEPS else None
-
-
-def _as_packed_maximum(model: onnx.ModelProto, tail: _Tail, small: tuple[int, int], packing: Packing, source_rows: int) -> None:
-    """As two matrix products (see above), of numbers that hold a logit and its class; the highest one's last bits are the label.
-
-    onnxruntime's ArgMax looks at number after number and took two thirds of the tail, its ReduceMax many at once: 0.18 instead of 0.31 ms for 11
-    classes of 240x320 (two Zen 4 cores, 2026-11-23, before three small nodes more). The price: logits, as differences from the highest of their pixel, are rounded to
-    1 / ``steps`` of the frame's largest difference, at most PACKED_LIMIT (8192 steps for 9 to 16 classes at stride 8), after their columns are interpolated; that is for
-    graphs that were rounded to 8 bits already.
-    """
-    (h, w), (_, classes, height, width) = small, tail.sizes
-    sources, rows = row_blocks(h, height, source_rows)
-    codes = 2**packing.bits - 1 - np.arange(classes)  # of equal logits the first class is the highest number
-    constants: dict[str, NDArray[Any]] = {
-        "axis": np.array([1]),
-        "none": np.float32(-1e-30),
-        "limit": np.float32(-PACKED_LIMIT),
-        "one": np.float32(1),
-        "columns": np.ascontiguousarray(bilinear_matrix(w, width).T) * np.float32((1 - packing.steps) * packing.grid),
-        # float32 of that size are multiples of the grid: adding and subtracting it rounds.
-        "rounding": np.float32(1.5 * 2**23 * packing.grid),
-        "codes": (codes + 0.5 + (packing.steps - 1) * packing.grid).astype(np.float32).reshape(1, classes, 1, 1),
-        "flat": np.array([classes * h, width]),
-        "sources": np.arange(classes)[None, :, None] * h + sources[:, None, :],
-        "rows": np.ascontiguousarray(rows[:, None]),
-        "bits": np.uint8(2**packing.bits - 1),
-        "sizes": np.array([1, height, width]),
-    }
-    t = TAIL
-    nodes = [
-        _node("ReduceMax", [tail.resize.input[0], f"{t}/axis"], keepdims=1),
-        # One number less at all classes of a pixel changes no label, here or between.
-        _node("Sub", [tail.resize.input[0], f"{t}/ReduceMax"]),
-        _node("ReduceMin", [f"{t}/Sub"], keepdims=1),
-        _node("Clip", [f"{t}/ReduceMin", f"{t}/limit", f"{t}/none"]),
-        _node("Div", [f"{t}/Sub", f"{t}/Clip"]),  # 0: the highest of its pixel, to 1: as far below as any of the frame
-        _node("Min", [f"{t}/Div", f"{t}/one"]),
-        _node("MatMul", [f"{t}/Min", f"{t}/columns"]),  # (1, C, h, W)
-        _node("Add", [f"{t}/MatMul", f"{t}/rounding"]),
-        _node("Sub", [f"{t}/Add", f"{t}/rounding"], f"{t}/Sub.1"),
-        _node("Add", [f"{t}/Sub.1", f"{t}/codes"], f"{t}/Add.1"),
-        _node("Reshape", [f"{t}/Add.1", f"{t}/flat"], f"{t}/flattened"),  # (C * h, W)
-        _node("Gather", [f"{t}/flattened", f"{t}/sources"], axis=0),  # (blocks, C, source rows, W)
-        _node("MatMul", [f"{t}/rows", f"{t}/Gather"], f"{t}/MatMul.1"),  # (blocks, C, rows, W)
-        _node("ReduceMax", [f"{t}/MatMul.1", f"{t}/axis"], f"{t}/ReduceMax.1", keepdims=0),  # (blocks, rows, W)
-        _node("Cast", [f"{t}/ReduceMax.1"], to=onnx.TensorProto.INT32),
-        _node("Cast", [f"{t}/Cast"], f"{t}/Cast.1", to=onnx.TensorProto.UINT8),
-        _node("BitwiseNot", [f"{t}/Cast.1"]),
-        _node("BitwiseAnd", [f"{t}/BitwiseNot", f"{t}/bits"]),
-        _node("Reshape", [f"{t}/BitwiseAnd", f"{t}/sizes"], tail.cast.output[0]),  # (1, H, W)
-    ]
-    _replace(model, [tail.resize, tail.argmax, tail.cast], nodes, constants)
 
 
 def bilinear_matrix(small: int, large: int) -> NDArray[np.float32]:

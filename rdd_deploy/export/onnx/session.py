@@ -27,13 +27,13 @@ def _half_scales(model: onnx.ModelProto) -> bool:
 
 
 def run_onnx(model: onnx.ModelProto, names: list[str]) -> Callable[[Labels], list[Any]]:
-    """A function from blob to the named tensors of a graph, by onnxruntime on the CPU. BundleError where it can't be loaded or run."""
+    """A function from network input to the named tensors of a graph, by onnxruntime on the CPU. BundleError where it can't be loaded or run."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry(*EXACT_INT8)
-    if _half_scales(model):  # onnxruntime 1.32's optimiser makes other labels of such graphs; as they stand it computes them as they say
+    if _half_scales(model):  # onnxruntime 1.32's optimiser computes other labels; without it they are right
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])

@@ -1,55 +1,31 @@
-"""The accuracy gate: the very artifact is measured; where it loses too much, remedies are tried, cheapest first, and the plan is kept."""
+"""The accuracy gate: the artifact is measured; where it loses too much, fallbacks are tried, cheapest first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
 import onnx
-from pydantic import Field
 
 from rdd_deploy import console
 from rdd_deploy.data.base import Split
-from rdd_deploy.errors import DataError, RecipeError
+from rdd_deploy.errors import DataError
 from rdd_deploy.export.compare import Comparison
-from rdd_deploy.export.profile import Bins, Distil, Form, Images, Method, Percentile, Placement, Profile
+from rdd_deploy.export.profile import Method, Profile, Qad
 from rdd_deploy.export.quantization.bias_correction import corrected_biases
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames
+from rdd_deploy.export.quantization.placement import place_qdq
+from rdd_deploy.export.quantization.plan import QadCheckpoint, QuantizationPlan, starting_plan
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
 from rdd_deploy.export.quantization.ranges import RangeTable
-from rdd_deploy.export.quantization.schemes import plan_of
+from rdd_deploy.export.quantization.schemes import open_scheme
 from rdd_deploy.export.quantization.sensitivity import rank_layers, within_budget
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.metrics import iou_from
 from rdd_deploy.models.weights import save_segmenter
-from rdd_deploy.schema import Part, validated
-from rdd_deploy.utils import files
-from rdd_deploy.utils.yaml_file import load_yaml
-
-
-class Distilled(Distil):
-    """How the student was fine-tuned for its rendering, and what came out."""
-
-    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = Field("", description="of the checkpoint; empty: fine-tune it again")
-
-
-class QuantizationPlan(Part):
-    """How a graph was quantised: what the gate decided, to be reviewed, edited and replayed with ``--plan``."""
-
-    profile: str
-    form: Form
-    method: Method
-    percentile: Percentile
-    bins: Bins
-    images: Images
-    placement: Placement
-    bias_correction: bool = False
-    float_layers: list[str] = Field([])
-    distil: Distilled | None = None
-    result: dict[str, float | int | str | None] = Field({}, description="what was measured; not read back")
 
 
 class Trial(NamedTuple):
@@ -67,7 +43,7 @@ class QuantizationSearch:
 
     Attributes:
         checkpoints: where a fine-tuned student may lie; a new one is written to the first.
-        measure: runs a rendered graph through the target's own backend.
+        measure: runs a Q/DQ graph through the target's own backend.
     """
 
     profile: Profile
@@ -81,20 +57,21 @@ class QuantizationSearch:
 
     def student(self, plan: QuantizationPlan) -> TrainedRun:
         """The run with the weights that a plan quantises: its own, or fine-tuned ones."""
-        return self.tuned[plan.distil.sha256] if plan.distil else self.source
+        return self.tuned[plan.qad.sha256] if plan.qad else self.source
 
     def table(self, method: Method) -> RangeTable:
-        """The float student's ranges. A fine-tuned one keeps them: its weights were fitted to them, and to others they fit worse."""
+        """The float student's ranges. A fine-tuned student keeps them, since its weights were fitted to them."""
         assert self.profile.calibration is not None
         config = self.profile.calibration.model_copy(update={"method": method})
         return calibrated(self.source.graph(self.size), self.frames, config, self.source.run.path / "calibration")
 
     def try_plan(self, what: str, plan: QuantizationPlan) -> Trial:
-        """Render and measure one plan."""
+        """Quantise the graph by a plan and measure it."""
         model, table, placement = self.student(plan).graph(self.size), self.table(plan.method), self.profile.placement
-        biases = corrected_biases(model, table, plan.form, placement, self.frames) if plan.bias_correction else None
-        rendered = qdq_from_onnx(model, table, plan.form, placement, plan.float_layers, biases)
-        trial = Trial(what, plan, rendered, self.measure(rendered))
+        scheme = open_scheme(plan.scheme)
+        biases = corrected_biases(model, table, scheme, placement, self.frames) if plan.bias_correction else None
+        quantised = qdq_from_onnx(model, table, scheme, placement, plan.float_layers, biases)
+        trial = Trial(what, plan, quantised, self.measure(quantised))
         console.info(
             f"{what}: mIoU {trial.comparison.miou_pct:.2f} %, {trial.comparison.drop_pct:+.2f} points below float, "
             f"labels agree on {trial.comparison.agreement_pct:.2f} %"
@@ -102,21 +79,21 @@ class QuantizationSearch:
         self.trials.append(trial)
         return trial
 
-    def train(self, remedy: str) -> Split | None:
-        """The train split; None, with a warning, where it isn't there for a remedy."""
+    def train(self, fallback: str) -> Split | None:
+        """The train split; None, with a warning, where it isn't there for a fallback."""
         try:
             return self.source.split("train")
         except DataError as error:
-            console.warn(f"the remedy '{remedy}' is left out, for it needs the train split: {error}")
+            console.warn(f"the fallback '{fallback}' is left out, for it needs the train split: {error}")
             return None
 
     def fine_tuned(self, plan: QuantizationPlan) -> QuantizationPlan:
         """The plan with its fine-tuned student at hand: the one that it names, or where that is missing one that is fine-tuned now."""
-        assert plan.distil is not None
-        wanted = plan.distil.sha256
+        assert plan.qad is not None
+        wanted = plan.qad.sha256
         found = self.source.find_fine_tuned(wanted, self.checkpoints) if wanted else None
         if found is None:
-            found = self._fine_tune(plan, plan.distil)
+            found = self._fine_tune(plan, plan.qad)
             if wanted not in {"", found.fine_tuned_sha256}:
                 console.warn(
                     f"the student that was fine-tuned now isn't the one that the plan names ({wanted[:12]}…): another machine or another version "
@@ -124,15 +101,16 @@ class QuantizationSearch:
                 )
         sha256 = str(found.fine_tuned_sha256)
         self.tuned[sha256] = found
-        return plan.model_copy(update={"distil": plan.distil.model_copy(update={"sha256": sha256})})
+        return plan.model_copy(update={"qad": plan.qad.model_copy(update={"sha256": sha256})})
 
-    def _fine_tune(self, plan: QuantizationPlan, config: Distil) -> TrainedRun:
+    def _fine_tune(self, plan: QuantizationPlan, config: Qad) -> TrainedRun:
         from rdd_deploy.export.quantization.qad import distilled  # the training stack, which nothing else here needs
 
         source, recipe = self.source, self.source.run.load_recipe()
-        rendering = plan_of(source.graph(self.size), plan.form, self.profile.placement, plan.float_layers)
+        scheme = open_scheme(plan.scheme)
+        placed = place_qdq(source.graph(self.size), scheme, self.profile.placement, plan.float_layers)
         table, train = self.table(plan.method), source.split("train")
-        student = distilled(source.segmenter, train, recipe, self.size, rendering, table, plan.form, config)
+        student = distilled(source.segmenter, train, recipe, self.size, placed, table, scheme, config)
         metadata = {
             key: value for key, value in source.metadata.items() if key not in {"epoch", "miou_pct"}
         }  # those are the float student's
@@ -142,7 +120,7 @@ class QuantizationSearch:
 
 
 def search(bench: QuantizationSearch, plan: QuantizationPlan | None = None) -> tuple[Trial, bool]:
-    """Find a rendering that loses at most ``gate.max_drop`` points.
+    """Find a way to quantise that loses at most ``gate.max_drop`` points.
 
     Args:
         plan: replay this one instead of searching.
@@ -152,11 +130,11 @@ def search(bench: QuantizationSearch, plan: QuantizationPlan | None = None) -> t
     """
     profile = bench.profile
     first = plan or starting_plan(profile)
-    if first.distil:
+    if first.qad:
         first = bench.fine_tuned(first)
     best = bench.try_plan(f"plan by {first.method}" if plan else first.method, first)
     if plan is None:
-        for step in _remedies(bench):
+        for step in _fallbacks(bench):
             if _passes(best, profile):
                 break
             for trial in step(best):
@@ -167,26 +145,11 @@ def search(bench: QuantizationSearch, plan: QuantizationPlan | None = None) -> t
     return best, _passes(best, profile)
 
 
-def starting_plan(profile: Profile) -> QuantizationPlan:
-    """What a profile says, before any remedy."""
-    assert profile.form is not None
-    assert profile.calibration is not None
-    calibration = profile.calibration.model_dump(include={"method", "percentile", "bins", "images"})
-    return QuantizationPlan(profile=profile.name, form=profile.form, placement=profile.placement, **calibration)
-
-
-def replayed(profile: Profile, plan: QuantizationPlan) -> Profile:
-    """The profile as it was when a plan was made."""
-    assert profile.calibration is not None
-    calibration = profile.calibration.model_copy(update={key: getattr(plan, key) for key in ("method", "percentile", "bins", "images")})
-    return profile.model_copy(update={"calibration": calibration, "placement": plan.placement})
-
-
 def _passes(trial: Trial, profile: Profile) -> bool:
     return bool(trial.comparison.drop_pct <= profile.gate.max_drop)
 
 
-def _remedies(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable[Trial]]]:
+def _fallbacks(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable[Trial]]]:
     def other_ranges(method: Method) -> Callable[[Trial], Iterable[Trial]]:
         return lambda best: [bench.try_plan(method, best.plan.model_copy(update={"method": method}))]
 
@@ -194,15 +157,15 @@ def _remedies(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable[
         yield bench.try_plan(f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True}))
 
     assert bench.profile.calibration is not None
-    for remedy in bench.profile.gate.remedies:
-        if remedy == "bias_correction":
+    for fallback in bench.profile.gate.fallbacks:
+        if fallback == "bias_correction":
             yield bias_correction
-        elif remedy == "float_layers":
+        elif fallback == "float_layers":
             yield lambda best: _float_layers(bench, best)
-        elif remedy == "distil":
-            yield lambda best: _distil(bench, best)
-        elif remedy != bench.profile.calibration.method:
-            yield other_ranges(remedy)
+        elif fallback == "qad":
+            yield lambda best: _qad(bench, best)
+        elif fallback != bench.profile.calibration.method:
+            yield other_ranges(fallback)
 
 
 def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
@@ -211,11 +174,11 @@ def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
     if train is None:
         return
     model, table = bench.student(best.plan).graph(bench.size), bench.table(best.plan.method)
-    ranked = rank_layers(model, table, best.plan.form, profile.placement, train, bench.size, profile.gate.ranking_frames)
-    allowed = within_budget(ranked, profile.gate.float_macs)
+    ranked = rank_layers(model, table, open_scheme(best.plan.scheme), profile.placement, train, bench.size, profile.gate.sensitivity_frames)
+    allowed = within_budget(ranked, profile.gate.max_float_macs)
     console.info(
         "layers that cost most alone: " + ", ".join(f"{one.layer} ({one.drop_pct:+.2f})" for one in ranked[:5]) + f"; "
-        f"{len(allowed)} may stay float ({100 * profile.gate.float_macs:.0f} % of the multiply-adds)"
+        f"{len(allowed)} may stay float ({100 * profile.gate.max_float_macs:.0f} % of the multiply-adds)"
     )
     count = 1
     while allowed:
@@ -226,38 +189,12 @@ def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
         count *= 2
 
 
-def _distil(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
-    """Fine-tune the student for the best rendering so far. Its biases learn to make up for the shifts that bias correction takes out."""
-    if bench.train("distil") is not None:
-        asked = Distilled(**bench.profile.gate.distil.model_dump())
-        plan = bench.fine_tuned(best.plan.model_copy(update={"bias_correction": False, "distil": asked}))
+def _qad(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
+    """Fine-tune the student for the best plan so far, without bias correction: its biases learn to make up for the same shifts."""
+    if bench.train("qad") is not None:
+        asked = QadCheckpoint(**bench.profile.gate.qad.model_dump())
+        plan = bench.fine_tuned(best.plan.model_copy(update={"bias_correction": False, "qad": asked}))
         yield bench.try_plan("fine-tuned for INT8", plan)
-
-
-def save_plan(path: Path, trial: Trial, passed: bool) -> None:
-    """Write the plan as YAML with what was measured."""
-    result: dict[str, Any] = {
-        "miou_pct": round(trial.comparison.miou_pct, 3),
-        "drop_pct": round(trial.comparison.drop_pct, 3),
-        "label_agreement_pct": round(trial.comparison.agreement_pct, 3),
-        "gate": "passed" if passed else "failed",
-    }
-    head = "# How this graph was quantised. Edit it and replay it: python -m rdd_deploy.export RUN --profile … --plan THIS_FILE\n"
-    tree = trial.plan.model_copy(update={"result": result}).model_dump(mode="json")
-    files.write_text(path, head + files.yaml_text(tree))
-
-
-def load_plan(path: Path, profile: Profile) -> QuantizationPlan:
-    """Read a plan; what an older one doesn't hold is as in the profile. RecipeError if it is invalid or of another form."""
-    own = starting_plan(profile).model_dump(include={"percentile", "bins", "images", "placement"})
-    plan = validated(QuantizationPlan, own | load_yaml(path), path)
-    if plan.form != profile.form:
-        raise RecipeError(f"{path} is a plan for the {plan.form} form, profile {profile.name} renders {profile.form}; take its own plan")
-    if plan.profile != profile.name:
-        raise RecipeError(
-            f"{path} is a plan of the profile {plan.profile}, not of {profile.name}; take its own plan, or edit its first line"
-        )
-    return plan
 
 
 def show_trials(trials: list[Trial], best: Trial, max_drop: float) -> None:

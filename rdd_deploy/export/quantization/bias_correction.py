@@ -15,8 +15,9 @@ from rdd_deploy.console import progress
 from rdd_deploy.export.onnx.graph import INPUT, initializers
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames
-from rdd_deploy.export.quantization.ranges import RangeTable, activation_scale, weight_scales
-from rdd_deploy.export.quantization.schemes import plan_of
+from rdd_deploy.export.quantization.placement import place_qdq
+from rdd_deploy.export.quantization.ranges import RangeTable, weight_scales
+from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.runtime.backends.onnxruntime import EXACT_INT8
 
 FRAMES = 32
@@ -24,17 +25,17 @@ FRAMES = 32
 
 
 def corrected_biases(
-    model: onnx.ModelProto, table: RangeTable, form: str, placement: Placement, frames: CalibrationFrames
+    model: onnx.ModelProto, table: RangeTable, scheme: Scheme, placement: Placement, frames: CalibrationFrames
 ) -> dict[str, NDArray[np.float32]]:
-    """Corrected bias (O,) of every convolution that is quantised in this form."""
+    """Corrected bias (O,) of every convolution that is quantised by this scheme."""
     import onnxruntime
 
     constants = initializers(model)
-    layers = plan_of(model, form, placement).convolutions
+    layers = place_qdq(model, scheme, placement).convolutions
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry(*EXACT_INT8)
-    measuring = _with_shifts(model, layers, table, form)
+    measuring = _with_shifts(model, layers, table, scheme)
     session = onnxruntime.InferenceSession(measuring.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     sums = {layer: np.zeros(constants[node.input[1]].shape[0], np.float64) for layer, node in layers.items()}
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
@@ -52,7 +53,7 @@ def _output(layer: str) -> str:
     return f"{layer}/shift"
 
 
-def _with_shifts(model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], table: RangeTable, form: str) -> onnx.ModelProto:
+def _with_shifts(model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], table: RangeTable, scheme: Scheme) -> onnx.ModelProto:
     """The float graph, with a quantised twin beside each convolution and the mean of their difference as an output."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
@@ -60,7 +61,7 @@ def _with_shifts(model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], tabl
     nodes, added = [], [numpy_helper.from_array(np.array([0, 2, 3], np.int64), "shift/axes")]
     for layer, node in layers.items():
         source = node.input[0]
-        scale, zero = activation_scale(table.ranges[source], form)
+        scale, zero = scheme.activation_scale(table.ranges[source])
         scales = weight_scales(constants[node.input[1]])
         step = scales.reshape(-1, 1, 1, 1)
         rounded = (np.rint(constants[node.input[1]] / step).clip(-127, 127) * step).astype(np.float32)

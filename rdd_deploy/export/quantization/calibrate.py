@@ -117,7 +117,7 @@ class _One:
 
 @contextlib.contextmanager
 def _calibrator(name: str, model: onnx.ModelProto, tensors: Iterable[str], **options: Any) -> Any:
-    """One of onnxruntime's calibrators, told which tensors to look at."""
+    """One of onnxruntime's calibrators, for the given tensors only."""
     try:
         import onnxruntime
         from onnxruntime.quantization import calibrate

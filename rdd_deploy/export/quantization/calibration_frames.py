@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from rdd_deploy.preprocess import resize_frame
 
 BRIGHTNESS_BINS = 8
 LEAST_CORRELATION = 0.3
-"""Of horizontally adjacent pixels. Photographs and renderings lie above 0.8, noise near 0."""
+"""Of horizontally adjacent pixels. Photographs and drawings lie far above, noise near 0."""
 THUMBNAIL = 32
 ALIKE = 1.0
-"""Mean grey levels of 255 between thumbnails. CamVid: one frame halved and saved as JPEG differs by 0.6, the next frame of a drive by 2.2."""
+"""Mean grey levels of 255 between thumbnails: above what halving and JPEG do to a frame, below what a drive's next frame differs by."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,20 @@ def _digest(frame: Frame) -> str:
 
 
 def _refuse_shared(digests: Sequence[str], names: Sequence[str], others: Sequence[Split]) -> None:
-    known = dict(zip(digests, names, strict=True))
+    known = {digest: position for position, digest in enumerate(digests)}
+    for position, other in _seen(others, lambda frame: known.get(_digest(frame))):
+        raise DataError(
+            f"the calibration image {names[position]} is also {other} of the split that accuracy is measured on; "
+            "take it out of one, or the measured drop is too good to be true"
+        )
+
+
+def _seen(others: Sequence[Split], find: Callable[[Frame], int | None]) -> Iterator[tuple[int, str]]:
+    """What ``find`` finds of the other splits' frames, with the name of the frame there."""
     for other in others:
         for index in range(len(other)):
-            if (name := known.get(_digest(other.frame(index)))) is not None:
-                raise DataError(
-                    f"the calibration image {name} is also {other.names[index]} of the split that accuracy is measured on; "
-                    "take it out of one, or the measured drop is too good to be true"
-                )
+            if (position := find(other.frame(index))) is not None:
+                yield position, other.names[index]
 
 
 def _thumbnail(frame: Frame) -> NDArray[np.float32]:
@@ -158,14 +164,16 @@ def _thumbnail(frame: Frame) -> NDArray[np.float32]:
 def _refuse_alike(thumbnails: Sequence[NDArray[np.float32]], names: Sequence[str], others: Sequence[Split]) -> None:
     """A folder may hold frames of val scaled or compressed again, which no digest finds."""
     known = np.stack(thumbnails)
-    for other in others:
-        for index in range(len(other)):
-            distances = np.abs(known - _thumbnail(other.frame(index))).mean((1, 2))
-            if distances.min() < ALIKE:
-                raise DataError(
-                    f"the calibration image {names[int(distances.argmin())]} shows what {other.names[index]} of the split that accuracy is "
-                    "measured on shows; take it out, or the measured drop is too good to be true"
-                )
+
+    def find(frame: Frame) -> int | None:
+        distances = np.abs(known - _thumbnail(frame)).mean((1, 2))
+        return int(distances.argmin()) if distances.min() < ALIKE else None
+
+    for position, other in _seen(others, find):
+        raise DataError(
+            f"the calibration image {names[position]} shows what {other} of the split that accuracy is measured on shows; "
+            "take it out, or the measured drop is too good to be true"
+        )
 
 
 def _refuse_noise(frame: Frame, name: str) -> None:

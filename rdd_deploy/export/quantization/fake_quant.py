@@ -1,8 +1,8 @@
-"""A rendering in PyTorch: the network with quantise-dequantise where the Q/DQ graph has its pairs, and gradients straight through them.
+"""The Q/DQ graph in PyTorch: quantise-dequantise where that has its pairs, and gradients straight through them.
 
-It is made from the same placement, ranges and tensor names as ``qdq_from_onnx`` uses, on the traced graph that becomes the ONNX graph, so
-every form is simulated as it is rendered. BatchNorm, which the ONNX graph has folded, stays apart with frozen statistics: its factor scales
-whole output channels, and symmetric per-channel rounding of a weight doesn't change with a factor of its channel.
+It is made from the same placement, ranges and tensor names as ``qdq_from_onnx`` uses, on the traced graph that becomes the ONNX graph.
+BatchNorm, which the ONNX graph has folded, stays apart with frozen statistics: its factor scales whole output channels, and symmetric
+per-channel rounding of a weight doesn't change with a factor of its channel.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, fx
 from rdd_deploy.errors import RddError
 from rdd_deploy.export.onnx.export import Deployed
 from rdd_deploy.export.onnx.graph import INPUT, free_name
-from rdd_deploy.export.quantization.ranges import NOTHING, Range, activation_scale
-from rdd_deploy.export.quantization.schemes import QdqPlacement
+from rdd_deploy.export.quantization.placement import QdqPlacement
+from rdd_deploy.export.quantization.ranges import NOTHING, Range
+from rdd_deploy.export.quantization.schemes.base import Scheme
 
 OPERATORS = {
     "conv2d": "Conv",
@@ -42,13 +43,13 @@ OPERATORS = {
 
 
 def fake_quantised(
-    deployed: Deployed, size: tuple[int, int], batch: int, plan: QdqPlacement, ranges: Mapping[str, Range], form: str
+    deployed: Deployed, size: tuple[int, int], batch: int, plan: QdqPlacement, ranges: Mapping[str, Range], scheme: Scheme
 ) -> fx.GraphModule:
-    """The logits of a network as a rendering computes them, with ``deployed``'s own parameters.
+    """The logits of a network as its Q/DQ graph computes them, with ``deployed``'s own parameters.
 
     Args:
         size: (height, width) of the frames. batch: how many at once.
-        plan: what is quantised in this form.
+        plan: what is quantised by the scheme.
         ranges: of each quantised tensor.
 
     Returns:
@@ -64,7 +65,7 @@ def fake_quantised(
     _out_of_place(module.graph)
     names = _onnx_names(module.graph)
     for name, readers in plan.tensors.items():
-        scale, zero = activation_scale(ranges[name], form)
+        scale, zero = scheme.activation_scale(ranges[name])
         limits = np.iinfo(zero.dtype)
         _insert(module.graph, names, name, readers, (float(scale), int(zero), int(limits.min), int(limits.max)))
     layers = {name: node for node, name in names.items() if _kind(node) == "Conv"}
@@ -138,7 +139,7 @@ def _insert(graph: fx.Graph, names: Mapping[fx.Node, str], name: str, readers: s
     """Quantise-dequantise a tensor for the readers that read it quantised."""
     made = next((node for node, own in names.items() if own == name and (_kind(node) or node.op == "placeholder")), None)
     if made is None:
-        raise RddError(f"PyTorch's graph has no tensor '{name}', which the ONNX graph quantises; leave 'distil' out of gate.remedies")
+        raise RddError(f"PyTorch's graph has no tensor '{name}', which the ONNX graph quantises; leave 'qad' out of gate.fallbacks")
     if len(made.users) == 1 and _operator(after := next(iter(made.users))) == "batch_norm":
         made = after  # the ONNX graph has it folded into the convolution before
     with graph.inserting_after(made):

@@ -1,4 +1,4 @@
-"""Quantisation-aware distillation: the student, computing as its INT8 rendering does, learns to say again what it said in float.
+"""Quantisation-aware distillation (QAD): the student, computing as its Q/DQ graph does, learns its own float logits.
 
 Teacher is the float student itself, on the run's own train crops, so neither labels nor the run's teacher are needed. BatchNorm's statistics
 and the activations' ranges stay as they are; rounding passes gradients straight through, and what a range cuts off gets none.
@@ -18,10 +18,11 @@ from rdd_deploy.data.loader import CropDataset, FrameCache, ResumableBatchSample
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.export.onnx.export import Deployed
-from rdd_deploy.export.profile import Distil
+from rdd_deploy.export.profile import Qad
 from rdd_deploy.export.quantization.fake_quant import fake_quantised
+from rdd_deploy.export.quantization.placement import QdqPlacement
 from rdd_deploy.export.quantization.ranges import RangeTable
-from rdd_deploy.export.quantization.schemes import QdqPlacement
+from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.losses.kd import pixel_kd
 from rdd_deploy.models.predict import checked_device
 from rdd_deploy.models.segmenter import Segmenter
@@ -40,16 +41,16 @@ def distilled(
     size: tuple[int, int],
     plan: QdqPlacement,
     table: RangeTable,
-    form: str,
-    config: Distil,
+    scheme: Scheme,
+    config: Qad,
 ) -> Segmenter:
-    """A copy of a float student, fine-tuned for one rendering.
+    """A copy of a float student, fine-tuned for its Q/DQ graph.
 
     Args:
         segmenter: in eval mode; stays as it is.
         recipe: of its run; crops and seed are taken from it.
         size: (height, width) that it is deployed at.
-        plan, table, form: the rendering.
+        plan, table, scheme: of the Q/DQ graph.
 
     Raises:
         DivergedError: the loss or the weights are no longer finite.
@@ -57,7 +58,7 @@ def distilled(
     device = checked_device("auto")
     batch = min(config.batch, len(train))
     deployed = Deployed(segmenter)
-    student = fake_quantised(deployed, recipe.augment.crop, batch, plan, table.ranges, form).to(device)
+    student = fake_quantised(deployed, recipe.augment.crop, batch, plan, table.ranges, scheme).to(device)
     optimizer = torch.optim.Adam(_groups(student, deployed, segmenter, config.lr))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -78,7 +79,7 @@ def distilled(
                 if not math.isfinite(losses[-1]) or not math.isfinite(norm.item()):
                     raise DivergedError(
                         f"fine-tuning for INT8 diverged at step {step + 1} of {config.steps} (loss {losses[-1]}, norm of the gradient "
-                        f"{norm.item()}); lower gate.distil.lr in the profile, or leave 'distil' out of gate.remedies"
+                        f"{norm.item()}); lower gate.qad.lr in the profile, or leave 'qad' out of gate.fallbacks"
                     )
                 factor = learning_rate_factor(step / config.steps, WARMUP, 1.0)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):

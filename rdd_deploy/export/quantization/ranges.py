@@ -1,4 +1,4 @@
-"""The range table: one calibration, from which every target's quantised graph is rendered. Keyed, so that a stale one is never reused."""
+"""The range table: one calibration for every target's Q/DQ graph, with a key so that a stale one is never reused."""
 
 from __future__ import annotations
 
@@ -56,9 +56,13 @@ class RangeTable:
     def save(self, folder: Path) -> Path:
         """Write the table under its key; returns the file."""
         path = table_path(folder, self.key)
-        rows = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
-        files.write_json(path, {"schema_version": VERSION, "key": self.key, "ranges": rows, "sha256": _digest(rows)})
+        self.write(path)
         return path
+
+    def write(self, path: Path) -> None:
+        """Write the table to a file."""
+        rows = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
+        files.write_json(path, {"schema_version": VERSION, "key": self.key, "ranges": rows, "sha256": _checksum(rows)})
 
 
 def table_path(folder: Path, key: Mapping[str, Any]) -> Path:
@@ -69,17 +73,24 @@ def table_path(folder: Path, key: Mapping[str, Any]) -> Path:
 
 def load_table(folder: Path, key: Mapping[str, Any]) -> RangeTable | None:
     """The table of exactly this key, or None. A damaged or edited file counts as none."""
+    table = read_table(table_path(folder, key))
+    return table if table is not None and table.key == dict(key) else None
+
+
+def read_table(path: Path) -> RangeTable | None:
+    """The table of a file; None where there is none, or it is damaged, edited or of another version."""
     try:
-        tree = json.loads(table_path(folder, key).read_text(encoding="utf-8"))
-        if tree["schema_version"] != VERSION or tree["key"] != dict(key) or tree["sha256"] != _digest(tree["ranges"]):
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["schema_version"] != VERSION or tree["sha256"] != _checksum(tree["ranges"]):
             return None
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in tree["ranges"].items()}
+        key = dict(tree["key"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return RangeTable(dict(key), ranges) if all(map(_sound, ranges.values())) else None
+    return RangeTable(key, ranges) if all(map(_sound, ranges.values())) else None
 
 
-def _digest(rows: Mapping[str, Sequence[float]]) -> str:
+def _checksum(rows: Mapping[str, Sequence[float]]) -> str:
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
@@ -88,7 +99,7 @@ def _sound(limits: Range) -> bool:
 
 
 def table_key(model: onnx.ModelProto, images: str, method: str, **parameters: Any) -> dict[str, Any]:
-    """The key of a table: graph with weights, images (their digest), method and whatever changes its result."""
+    """The key of a table: graph with weights, images (their digest), method and its parameters."""
     return {"graph": weight_fingerprint(model), "images": images, "method": method, **parameters}
 
 
@@ -100,7 +111,7 @@ def check_ranges(ranges: Mapping[str, Range]) -> None:
 
 
 def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
-    """Activations that some form may quantise. What only feeds a Relu or Clip never is, and neither is the upsampled output."""
+    """Activations that some scheme may quantise. What only feeds a Relu or Clip never is, and neither is the upsampled output."""
     readers = consumers(model)
     constant = {one.name for one in model.graph.initializer}
     found = []
@@ -133,14 +144,6 @@ def affine_scale(limits: Range) -> tuple[float, int]:
     while low == 0 and np.float32(255) * scale > np.float32(high):
         scale = np.nextafter(scale, np.float32(0))
     return float(scale), int(np.clip(round(-low / float(scale)), 0, 255))
-
-
-def activation_scale(limits: Range, form: str) -> tuple[np.float32, np.int8 | np.uint8]:
-    """Scale and zero point of an activation in a form. ``openvino`` takes U8 for what is never negative, without a zero point to subtract."""
-    if form == "x86" or (form == "openvino" and limits[0] >= 0):
-        scale, zero = affine_scale(limits)
-        return np.float32(scale), np.uint8(zero)
-    return np.float32(symmetric_scale(limits)), np.int8(0)
 
 
 def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:

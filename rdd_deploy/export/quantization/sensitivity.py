@@ -11,9 +11,10 @@ from rdd_deploy.data.base import Split, evenly_spaced
 from rdd_deploy.export.compare import compare, reference_from
 from rdd_deploy.export.onnx.session import infer_onnx
 from rdd_deploy.export.profile import Placement
+from rdd_deploy.export.quantization.placement import multiply_adds, place_qdq
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
 from rdd_deploy.export.quantization.ranges import RangeTable
-from rdd_deploy.export.quantization.schemes import multiply_adds, plan_of
+from rdd_deploy.export.quantization.schemes.base import Scheme
 
 
 class Sensitivity(NamedTuple):
@@ -26,10 +27,10 @@ class Sensitivity(NamedTuple):
 
 
 def rank_layers(
-    model: onnx.ModelProto, table: RangeTable, form: str, placement: Placement, train: Split, size: tuple[int, int], count: int
+    model: onnx.ModelProto, table: RangeTable, scheme: Scheme, placement: Placement, train: Split, size: tuple[int, int], count: int
 ) -> list[Sensitivity]:
     """Worst layer first, on ``count`` frames spread over the train split (val stays unseen: the choice must not be fitted to it)."""
-    layers = list(plan_of(model, form, placement).convolutions)
+    layers = list(place_qdq(model, scheme, placement).convolutions)
     macs = multiply_adds(model)
     total = sum(macs.values())
     frames = evenly_spaced(train, count)
@@ -38,7 +39,7 @@ def rank_layers(
     with progress("rank layers", len(layers)) as bar:
         for layer in layers:
             others = [other for other in layers if other != layer]
-            alone = qdq_from_onnx(model, table, form, placement, others)
+            alone = qdq_from_onnx(model, table, scheme, placement, others)
             measured = compare(infer_onnx(alone), reference, layer)
             found.append(Sensitivity(layer, measured.drop_pct, measured.agreement_pct, macs[layer] / total))
             bar.advance()

@@ -40,6 +40,12 @@ class TensorRtBackend:
         verify: bool = True,
     ) -> None:
         package, extra = _MODULES[manifest.backend]
+        if manifest.needs_engine:
+            capability = " --compute-capability 8.6 (or your GPU's)" if manifest.backend == "tensorrt-rtx" else ""
+            raise BundleError(
+                f"{folder} holds the graph of an engine and no engine; build it on the machine that will run it: "
+                f"rdd-deploy export {folder} --trt{capability}"
+            )
         kind, index = parse_device(device)
         if kind == "cpu":
             raise DeviceError(

@@ -17,21 +17,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from toy_export import SIZE
 
-from rdd_deploy.errors import RddError
 from rdd_deploy.export.compare import compare, reference_from
 from rdd_deploy.export.onnx.graph import INPUT, OUTPUT
-from rdd_deploy.export.onnx.postprocess import CLASSES_AT_ONCE, PACKED_STEPS, Packing, bilinear_matrix, row_blocks, with_tail
+from rdd_deploy.export.onnx.postprocess import CLASSES_AT_ONCE, bilinear_matrix, row_blocks, with_postprocess
 from rdd_deploy.export.onnx.session import infer_onnx
-from rdd_deploy.export.profile import load_profile
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime.backends.openvino import shared_core
 
-FORMS = [("matmul", "onnxruntime"), ("packed", "onnxruntime"), ("matmul", "openvino"), ("running", "openvino")]
+FORMS = [("matmul", "onnxruntime"), ("matmul", "openvino"), ("running_argmax", "openvino")]
 
 
 @pytest.mark.parametrize(("form", "backend"), FORMS)
 def test_a_networks_labels_stay(graph: onnx.ModelProto, source: TrainedRun, form: str, backend: str) -> None:
-    turned = with_tail(graph, form, backend)
+    turned = with_postprocess(graph, form, backend)
     onnx.checker.check_model(turned, full_check=True)
     reference = reference_from(infer_onnx(graph), source.split("val"), SIZE, "toy", "val")
     assert compare(infer_onnx(turned), reference).agreement_pct >= 99.99
@@ -41,7 +39,7 @@ def test_a_networks_labels_stay(graph: onnx.ModelProto, source: TrainedRun, form
 
 
 def test_as_exported_is_the_graph_itself(graph: onnx.ModelProto) -> None:
-    assert with_tail(graph, "resize", "openvino") is graph
+    assert with_postprocess(graph, "resize", "openvino") is graph
 
 
 @settings(max_examples=60)
@@ -65,52 +63,13 @@ def test_labels_are_torchs(
         first, second = whole.topk(2, dim=1).values[0].numpy()
         lead = (first - second)[None]
     for form, backend in FORMS:
-        labels = run(with_tail(tail_alone(classes, small, large), form, backend), backend, logits)
+        labels = run(with_postprocess(tail_alone(classes, small, large), form, backend), backend, logits)
         assert labels.dtype == np.uint8
         assert labels.shape == expected.shape
-        assert (labels == expected)[lead > spread * (0.003 if form == "packed" else 3e-5)].all(), (
+        assert (labels == expected)[lead > spread * 3e-5].all(), (
             form,
             backend,
         )  # elsewhere rounding decides
-
-
-@given(classes=st.integers(2, 40), log_scale=st.integers(0, 5), seed=st.integers(0, 2**32 - 1))
-def test_packed_numbers_survive_any_order_of_summing(classes: int, log_scale: int, seed: int) -> None:
-    """In float32, with four corners multiplied and added as in the two products, in whatever order a library takes them."""
-    scale = 2**log_scale
-    packing = Packing.fitting(classes, scale)
-    if packing is None:
-        assert packed_steps(classes, scale) < PACKED_STEPS
-        return
-    random = np.random.default_rng(seed)
-    steps = random.integers(0, packing.steps, (100, 2))
-    code = random.integers(0, 2**packing.bits, 100)
-    corners = (steps * packing.grid + code[:, None] + 0.5).astype(np.float32)
-    upper = (random.integers(0, scale, 100) + 0.5) / scale
-    for order in ([0, 1], [1, 0]):
-        total = np.zeros(100, np.float32)
-        for one in order:
-            weight = (upper if one else 1 - upper).astype(np.float32)
-            total = total + weight * corners[:, one]
-        assert (total.astype(np.int32) % 2**packing.bits == code).all()
-
-
-def test_packed_numbers_lie_halfway_between_whole_ones() -> None:
-    """Rounding errors, which only other processors or libraries may show, then change no class."""
-    model = with_tail(tail_alone(11, (3, 4), (24, 32)), "packed", "onnxruntime")
-    codes = next(numpy_helper.to_array(one) for one in model.graph.initializer if one.name.endswith("/codes"))
-    assert (codes % 1 == 0.5).all()
-
-
-def packed_steps(classes: int, scale: int) -> float:
-    return float(2**21 / (2 ** max(1, (classes - 1).bit_length()) * 2 * scale))
-
-
-@pytest.mark.parametrize(
-    ("classes", "scale", "fits"), [(11, 8, True), (19, 8, True), (33, 8, False), (11, 7, False), (11, 7.5, False), (2, 32, True)]
-)
-def test_where_packing_fits(classes: int, scale: float, fits: bool) -> None:
-    assert (Packing.fitting(classes, scale) is not None) == fits
 
 
 @pytest.mark.parametrize("far", [1e2, 1e4])
@@ -119,21 +78,21 @@ def test_a_class_far_below_the_others_changes_nothing(far: float) -> None:
     logits[0, 4, :, 3:5] -= far
     plain = run(tail_alone(11, (15, 20), (120, 160)), "onnxruntime", logits)
     for form, backend in FORMS:
-        labels = run(with_tail(tail_alone(11, (15, 20), (120, 160)), form, backend), backend, logits)
+        labels = run(with_postprocess(tail_alone(11, (15, 20), (120, 160)), form, backend), backend, logits)
         assert (labels == plain).mean() > 0.99, (form, backend)
 
 
 def test_ties_go_to_the_first_class() -> None:
     logits = np.zeros((1, 7, 3, 4), np.float32)
     logits[:, 3:] = 1
-    labels = [run(with_tail(tail_alone(7, (3, 4), (24, 32)), form, backend), backend, logits) for form, backend in FORMS]
+    labels = [run(with_postprocess(tail_alone(7, (3, 4), (24, 32)), form, backend), backend, logits) for form, backend in FORMS]
     assert all((one == 3).all() for one in labels)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors' kernels are fused by other rules")
 def test_openvino_makes_one_kernel_of_each_two_classes() -> None:
-    """What the running form is fast for; another release of OpenVINO may fuse otherwise, and then CLASSES_AT_ONCE should change."""
-    model = with_tail(tail_alone(11, (30, 40), (240, 320)), "running", "openvino")
+    """What running_argmax is fast for; another release of OpenVINO may fuse otherwise, and then CLASSES_AT_ONCE should change."""
+    model = with_postprocess(tail_alone(11, (30, 40), (240, 320)), "running_argmax", "openvino")
     compiled = shared_core(openvino).compile_model(
         shared_core(openvino).read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
@@ -185,9 +144,3 @@ def run(model: onnx.ModelProto, backend: str, logits: NDArray[np.float32]) -> ND
     ).create_infer_request()
     request.infer([logits])
     return np.array(request.get_output_tensor().data)
-
-
-@pytest.mark.parametrize("profile", ["openvino-int8", "onnxruntime-fp32"])
-def test_packed_is_for_onnxruntime_in_int8(profile: str) -> None:
-    with pytest.raises(RddError, match="tail is packed, which rounds the logits by rules of onnxruntime in INT8"):
-        load_profile(profile, ["tail=packed"])

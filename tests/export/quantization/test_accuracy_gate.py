@@ -1,4 +1,4 @@
-"""The gate: fails with a table and without a bundle, finds a remedy, writes a plan that can be edited and replayed."""
+"""The gate: fails with a table and without a bundle, finds a fallback, writes a plan that can be edited and replayed."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime import read_manifest
 
 
-def profile(remedies: list[str], max_drop: float = 5.0) -> Profile:
+def profile(fallbacks: list[str], max_drop: float = 5.0) -> Profile:
     """Ranges that cut nearly half of all values: the first attempt can't pass."""
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
-    return changed(load_profile("onnxruntime-int8"), calibration=calibration, gate={"max_drop": max_drop, "remedies": remedies})
+    return changed(load_profile("onnxruntime-int8"), calibration=calibration, gate={"max_drop": max_drop, "fallbacks": fallbacks})
 
 
 def test_failure_leaves_a_plan_and_no_bundle(source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +59,7 @@ def test_force_marks_a_float_bundle_that_loses(source: TrainedRun, out: Path, mo
         assert read_manifest(export_profile(source, asked, out, options)[0]).forced
 
 
-def test_remedy_passes_and_the_plan_replays(source: TrainedRun, out: Path) -> None:
+def test_fallback_passes_and_the_plan_replays(source: TrainedRun, out: Path) -> None:
     asked = profile(["mse"], max_drop=20)
     target, comparison = export_profile(source, asked, out, Options())
     assert comparison.drop_pct <= 20
@@ -86,13 +86,15 @@ def test_remedy_passes_and_the_plan_replays(source: TrainedRun, out: Path) -> No
     with pytest.raises(RecipeError, match="is a plan of the profile other, not of onnxruntime-int8; take its own plan"):
         export_profile(source, asked, out, Options(plan=plan_file))
     edited.write_bytes(content)
-    with pytest.raises(RecipeError, match="is a plan for the x86 form, profile openvino-int8 renders openvino; take its own plan"):
+    with pytest.raises(
+        RecipeError, match="is a plan for the scheme onnxruntime, profile openvino-int8 has the scheme openvino; take its own plan"
+    ):
         export_profile(source, load_profile("openvino-int8"), out, Options(plan=edited))
 
 
-def test_remedies_are_tried_in_order(source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fallbacks_are_tried_in_order(source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
-    gate = {"max_drop": 0.0, "remedies": ["bias_correction", "float_layers"], "ranking_frames": 1, "float_macs": 0.02}
+    gate = {"max_drop": 0.0, "fallbacks": ["bias_correction", "float_layers"], "sensitivity_frames": 1, "max_float_macs": 0.02}
     asked = changed(load_profile("onnxruntime-int8"), calibration=calibration, gate=gate)
     export_profile(source, asked, out, Options(force=True))
     shown = capsys.readouterr().out
@@ -119,9 +121,10 @@ def test_ranking_is_by_measured_accuracy(source: TrainedRun, graph, tmp_path: Pa
     from rdd_deploy.export.quantization.calibrate import calibrated
     from rdd_deploy.export.quantization.calibration_frames import from_train
     from rdd_deploy.export.quantization.ranges import RangeTable
+    from rdd_deploy.export.quantization.schemes import open_scheme
 
     table = calibrated(graph, from_train(source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path)
     ruined = RangeTable(table.key, dict(table.ranges) | {"frame/Sub": (-1e-3, 1e-3)})  # only the stem reads it
-    ranked = rank_layers(graph, ruined, "trt", Placement(), source.split("train"), SIZE, 2)
+    ranked = rank_layers(graph, ruined, open_scheme("tensorrt"), Placement(), source.split("train"), SIZE, 2)
     assert ranked[0].layer == "encoder.conv_stem"
     assert ranked[0].drop_pct > 10

@@ -200,10 +200,10 @@ import toys
 from rdd_deploy.export.quantization import calibrate, calibration_frames as f
 from rdd_deploy.export.profile import Calibration
 
-def blob(self, position):
+def network_input(self, position):
     return toys.picture(position, 360, 480)[0][None]
 
-f.CalibrationFrames.blob = blob
+f.CalibrationFrames.network_input = network_input
 for images in sys.argv[4:]:
     frames = f.CalibrationFrames([str(i) for i in range(int(images))], [], None, (360, 480), "0")
     with tempfile.TemporaryDirectory() as folder:

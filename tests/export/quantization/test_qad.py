@@ -21,13 +21,14 @@ from rdd_deploy.export.onnx.export import Deployed, onnx_from_segmenter
 from rdd_deploy.export.onnx.graph import INPUT
 from rdd_deploy.export.parity import compare_stages
 from rdd_deploy.export.pipeline import Options, export_profile
-from rdd_deploy.export.profile import Calibration, Distil, Placement, Profile, changed, load_profile
+from rdd_deploy.export.profile import Calibration, Placement, Profile, Qad, changed, load_profile
 from rdd_deploy.export.quantization import qad
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.calibration_frames import from_train
 from rdd_deploy.export.quantization.fake_quant import fake_quantised
+from rdd_deploy.export.quantization.placement import place_qdq
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx
-from rdd_deploy.export.quantization.schemes import plan_of
+from rdd_deploy.export.quantization.schemes import SCHEMES, open_scheme
 from rdd_deploy.export.trained_run import TrainedRun, open_run
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
@@ -52,13 +53,14 @@ def logits(model: onnx.ModelProto, network_input: np.ndarray) -> np.ndarray:
 
 
 def check_simulation(
-    segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tables: Path, form: str, float_layers: list[str]
+    segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tables: Path, scheme: str, float_layers: list[str]
 ) -> None:
     frames = from_train(source.split("train"), [], 4, SIZE)
     table = calibrated(graph, frames, Calibration(images=4), tables)
-    plan = plan_of(graph, form, Placement(), float_layers)
-    simulated = fake_quantised(Deployed(segmenter), SIZE, 1, plan, table.ranges, form)
-    rendered = qdq_from_onnx(graph, table, form, Placement(), float_layers)
+    own_scheme = open_scheme(scheme)
+    plan = place_qdq(graph, own_scheme, Placement(), float_layers)
+    simulated = fake_quantised(Deployed(segmenter), SIZE, 1, plan, table.ranges, own_scheme)
+    rendered = qdq_from_onnx(graph, table, own_scheme, Placement(), float_layers)
     errors, same = [], []
     for position in range(len(frames)):
         network_input = frames.network_input(position)
@@ -73,9 +75,9 @@ def check_simulation(
     assert min(same) > 0.99
 
 
-@pytest.mark.parametrize("form", ["trt", "x86", "openvino"])
-def test_simulation_is_the_rendering(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, form: str) -> None:
-    check_simulation(segmenter, graph, source, tmp_path, form, ["encoder.blocks.0.0.conv_dw"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_simulation_is_the_qdq_graph(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, scheme: str) -> None:
+    check_simulation(segmenter, graph, source, tmp_path, scheme, ["encoder.blocks.0.0.conv_dw"])
 
 
 def test_simulation_of_swish_and_asymmetric_padding(source: TrainedRun, tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_simulation_of_swish_and_asymmetric_padding(source: TrainedRun, tmp_path
     torch.manual_seed(0)
     network = Network.model_validate(toys.network(encoder="test_efficientnet", activation="keep"))
     segmenter = Segmenter(network, len(toys.CLASSES)).eval()
-    check_simulation(segmenter, onnx_from_segmenter(segmenter, SIZE), source, tmp_path, "trt", [])
+    check_simulation(segmenter, onnx_from_segmenter(segmenter, SIZE), source, tmp_path, "tensorrt", [])
 
 
 def test_weights_come_back(segmenter: Segmenter) -> None:
@@ -95,7 +97,7 @@ def test_weights_come_back(segmenter: Segmenter) -> None:
 def profile(steps: int = 20, **gate: object) -> Profile:
     """Ranges that cut nearly half of all values."""
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
-    settings = {"max_drop": 0.0, "remedies": ["distil"], "distil": {"steps": steps, "batch": 3, "lr": 2e-3}}
+    settings = {"max_drop": 0.0, "fallbacks": ["qad"], "qad": {"steps": steps, "batch": 3, "lr": 2e-3}}
     return changed(load_profile("onnxruntime-int8"), calibration=calibration, gate=settings | gate)
 
 
@@ -120,7 +122,7 @@ def labels(bundle: Path) -> np.ndarray:
 def test_fine_tuning_helps_and_says_so(own_run: Path, bundle: Path) -> None:
     plan = yaml.safe_load((bundle / "plan.yaml").read_text())
     checkpoint = own_run / "export" / CHECKPOINT
-    assert plan["distil"] == {"steps": 20, "batch": 3, "lr": 2e-3, "sha256": sha256(checkpoint)}
+    assert plan["qad"] == {"steps": 20, "batch": 3, "lr": 2e-3, "sha256": sha256(checkpoint)}
     manifest = read_manifest(bundle)
     assert manifest.provenance["weights_sha256"] == sha256(own_run / "student.safetensors")
     assert manifest.provenance["fine_tuned_sha256"] == sha256(checkpoint)
@@ -163,23 +165,21 @@ def test_plan_replays_with_the_checkpoint_or_without(own_run: Path, bundle: Path
 def test_old_plans_replay_with_the_profiles_values(source: TrainedRun, out: Path) -> None:
     out.mkdir()
     old = out / "old.yaml"
-    old.write_text("profile: onnxruntime-int8\nform: x86\nmethod: percentile\n")
+    old.write_text("profile: onnxruntime-int8\nscheme: onnxruntime\nmethod: percentile\n")
     export_profile(source, profile(), out, Options(plan=old, force=True))
     plan = yaml.safe_load((out / PLAN).read_text())
     assert (plan["method"], plan["percentile"], plan["bins"], plan["images"]) == ("percentile", 51.0, 512, 4)
-    assert plan["placement"] == {"classifier": "float", "gate": "float", "float_layers": []}
-    old.write_text("profile: onnxruntime-int8\nform: x86\nmethod: percentile\npercentile: 20\ndistil: {sha256: abc, stepz: 3}\n")
+    assert plan["placement"] == {"classifier": "float", "lraspp_gate": "float", "float_layers": []}
+    old.write_text("profile: onnxruntime-int8\nscheme: onnxruntime\nmethod: percentile\npercentile: 20\nqad: {sha256: abc, stepz: 3}\n")
     with pytest.raises(RecipeError, match="has 3 problems") as caught:
         export_profile(source, profile(), out, Options(plan=old))
     assert "  percentile: got 20, expected: input should be greater than 50" in str(caught.value)
-    assert "distil.stepz: unknown key; did you mean 'steps'?" in str(caught.value)
+    assert "qad.stepz: unknown key; did you mean 'steps'?" in str(caught.value)
 
 
 def test_divergence_is_one_sentence(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qad, "pixel_kd", lambda student, *_: student.sum() * math.nan)
-    with pytest.raises(
-        DivergedError, match=r"fine-tuning for INT8 diverged at step 1 of 20 \(loss nan.*lower gate.distil.lr in the profile"
-    ):
+    with pytest.raises(DivergedError, match=r"fine-tuning for INT8 diverged at step 1 of 20 \(loss nan.*lower gate.qad.lr in the profile"):
         export_profile(source, profile(), out, Options())
     assert not out.exists()
 
@@ -193,13 +193,13 @@ def test_without_train_frames_the_gate_fails_as_before(
     for index in range(3):
         cv2.imwrite(str(tmp_path / "own" / f"{index}.png"), toys.picture(index + 50, *SIZE)[0])
     run = write_run(tmp_path / "run", tmp_path / "data", segmenter, toys.network())
-    asked = profile(remedies=["float_layers", "distil"])
+    asked = profile(fallbacks=["float_layers", "qad"])
     asked = changed(asked, calibration={"folder": str(tmp_path / "own"), "images": 3, "method": "percentile", "percentile": 51})
     with pytest.raises(GateError, match="no bundle was written"):
         export_profile(open_run(run), asked, tmp_path / "out", Options())
     said = " ".join(capsys.readouterr().err.split())
-    assert "the remedy 'float_layers' is left out, for it needs the train split:" in said
-    assert "the remedy 'distil' is left out, for it needs the train split:" in said
+    assert "the fallback 'float_layers' is left out, for it needs the train split:" in said
+    assert "the fallback 'qad' is left out, for it needs the train split:" in said
 
 
 def test_killed_half_way_nothing_is_left(own_run: Path, tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_interrupted_half_way_nothing_is_left(source: TrainedRun, out: Path, mon
 def test_steps_beyond_an_epoch(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path) -> None:
     """A batch larger than the split is the split, and one frame is enough."""
     table = calibrated(graph, from_train(source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path)
-    plan, recipe = plan_of(graph, "trt", Placement()), source.run.load_recipe()
+    plan, recipe = place_qdq(graph, open_scheme("tensorrt"), Placement()), source.run.load_recipe()
     before = {name: value.clone() for name, value in segmenter.state_dict().items()}
-    tuned = qad.distilled(segmenter, source.split("train", 1), recipe, SIZE, plan, table, "trt", Distil(steps=3))
+    tuned = qad.distilled(segmenter, source.split("train", 1), recipe, SIZE, plan, table, open_scheme("tensorrt"), Qad(steps=3))
     after = tuned.state_dict()
     assert all((segmenter.state_dict()[name] == value).all() for name, value in before.items())
     assert any((after[name] != value).any() for name, value in before.items())

@@ -1,4 +1,4 @@
-"""Both renderings of one table, and the lint that keeps TensorRT from changing a graph in silence."""
+"""Q/DQ graphs of one table by every scheme, and the lint that keeps TensorRT from silently changing a graph."""
 
 from collections import Counter
 from pathlib import Path
@@ -23,12 +23,15 @@ from rdd_deploy.export.profile import Calibration, Placement
 from rdd_deploy.export.quantization.bias_correction import corrected_biases
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.calibration_frames import from_train
+from rdd_deploy.export.quantization.placement import layer_of, multiply_adds, place_qdq
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx, quantised_layers
 from rdd_deploy.export.quantization.ranges import NOTHING, RangeTable, affine_scale, symmetric_scale, weight_scales
-from rdd_deploy.export.quantization.schemes import layer_of, multiply_adds, plan_of
+from rdd_deploy.export.quantization.schemes import SCHEMES, open_scheme
+from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.export.trained_run import TrainedRun
 
-FORMS = ["trt", "x86", "openvino"]
+EVERY_SCHEME = pytest.mark.parametrize("scheme", [open_scheme(name) for name in SCHEMES], ids=list(SCHEMES))
+TENSORRT, ONNXRUNTIME, OPENVINO = open_scheme("tensorrt"), open_scheme("onnxruntime"), open_scheme("openvino")
 finite = st.floats(-1e4, 1e4, allow_nan=False, width=32)
 
 
@@ -53,79 +56,79 @@ def made_up(graph: onnx.ModelProto) -> RangeTable:
     return RangeTable({"method": "made up"}, {name: (0.0, 6.0) if name in clipped else (-4.0, 4.0) for name in tensors_to_calibrate(graph)})
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_form_keeps_accuracy(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun, form: str) -> None:
-    rendered = qdq_from_onnx(graph, table, form, Placement())
-    onnx.checker.check_model(rendered, full_check=True)
-    lint(rendered, form)
+@EVERY_SCHEME
+def test_every_scheme_keeps_accuracy(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun, scheme: Scheme) -> None:
+    quantised = qdq_from_onnx(graph, table, scheme, Placement())
+    onnx.checker.check_model(quantised, full_check=True)
+    lint(quantised, scheme)
     reference = reference_from(source.infer(), source.split("val"), SIZE, "toy", "val")
-    measured = compare(infer_onnx(rendered), reference)
+    measured = compare(infer_onnx(quantised), reference)
     assert measured.agreement_pct > 90
     assert measured.drop_pct < 10
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_weights_are_per_channel_and_biases_float(graph: onnx.ModelProto, table: RangeTable, form: str) -> None:
-    rendered = qdq_from_onnx(graph, table, form, Placement())
-    constants = initializers(rendered)
+@EVERY_SCHEME
+def test_weights_are_per_channel_and_biases_float(graph: onnx.ModelProto, table: RangeTable, scheme: Scheme) -> None:
+    quantised = qdq_from_onnx(graph, table, scheme, Placement())
+    constants = initializers(quantised)
     assert constants["encoder.conv_stem.weight/int8"].dtype == np.int8
     assert constants["encoder.conv_stem.weight/scale"].shape == (constants["encoder.conv_stem.weight/int8"].shape[0],)
     assert not [name for name, value in constants.items() if value.dtype == np.int32]
-    assert {"head.classify_high", "head.classify_low", "head.gate.1"} & set(quantised_layers(rendered)) == set()
+    assert {"head.classify_high", "head.classify_low", "head.gate.1"} & set(quantised_layers(quantised)) == set()
     layers = {layer_of(node) for node in graph.graph.node if node.op_type == "Conv"}
-    assert len(quantised_layers(rendered)) == len(layers) - 3
+    assert len(quantised_layers(quantised)) == len(layers) - 3
 
 
 def test_float_graph_is_left_alone(graph: onnx.ModelProto, table: RangeTable) -> None:
     before = graph.SerializeToString()
-    qdq_from_onnx(graph, table, "x86", Placement())
-    qdq_from_onnx(graph, table, "trt", Placement())
+    qdq_from_onnx(graph, table, ONNXRUNTIME, Placement())
+    qdq_from_onnx(graph, table, TENSORRT, Placement())
     assert graph.SerializeToString() == before
 
 
-def test_x86_form_becomes_integer_convolutions(relu6: tuple[onnx.ModelProto, RangeTable], tmp_path: Path) -> None:
-    rendered = qdq_from_onnx(*relu6, "x86", Placement())
+def test_onnxruntime_scheme_becomes_integer_convolutions(relu6: tuple[onnx.ModelProto, RangeTable], tmp_path: Path) -> None:
+    quantised = qdq_from_onnx(*relu6, ONNXRUNTIME, Placement())
     settings = onnxruntime.SessionOptions()
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     settings.log_severity_level = 3
-    onnxruntime.InferenceSession(rendered.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(quantised.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    assert found["QLinearConv"] == len(quantised_layers(rendered)) == 49
+    assert found["QLinearConv"] == len(quantised_layers(quantised)) == 49
     assert found["Clip"] == 0  # absorbed by the quantiser's range
     assert found["QLinearAdd"] == 9
 
 
-def test_x86_form_subtracts_the_mean_row_by_row(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
-    """The same mean, in the shape that onnxruntime is fast with; the other forms keep it."""
+def test_onnxruntime_scheme_subtracts_the_mean_row_by_row(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+    """The same mean, in the shape that onnxruntime is fast with; the other schemes keep it."""
     graph, table = relu6
     before = initializers(graph)["mean"]
     assert before.shape == (1, 3, 1, 1)
-    row = initializers(qdq_from_onnx(graph, table, "x86", Placement()))["mean"]
+    row = initializers(qdq_from_onnx(graph, table, ONNXRUNTIME, Placement()))["mean"]
     assert row.shape == (1, 3, 1, 64)
     assert np.all(row == before)
-    assert initializers(qdq_from_onnx(graph, table, "openvino", Placement()))["mean"].shape == before.shape
+    assert initializers(qdq_from_onnx(graph, table, OPENVINO, Placement()))["mean"].shape == before.shape
 
 
-def test_trt_form_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
-    rendered = qdq_from_onnx(*relu6, "trt", Placement())
-    adds = [node for node in rendered.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
+def test_tensorrt_scheme_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+    quantised = qdq_from_onnx(*relu6, TENSORRT, Placement())
+    adds = [node for node in quantised.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
     assert len(adds) == 9
     for node in adds:
         assert sorted(source.endswith("/DequantizeLinear") for source in node.input) == [False, True]
-    assert "Clip" not in {node.op_type for node in rendered.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
+    assert "Clip" not in {node.op_type for node in quantised.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
 
 
-def test_openvino_form_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
+def test_openvino_scheme_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
     graph: onnx.ModelProto, table: RangeTable, relu6: tuple[onnx.ModelProto, RangeTable]
 ) -> None:
-    rendered = qdq_from_onnx(*relu6, "openvino", Placement())
-    sums = [node for node in rendered.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
+    quantised = qdq_from_onnx(*relu6, OPENVINO, Placement())
+    sums = [node for node in quantised.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
     assert len(sums) == 9
     assert all(source.endswith("/DequantizeLinear") for node in sums for source in node.input)
-    rendered = qdq_from_onnx(graph, table, "openvino", Placement())
-    readers, constants = consumers(rendered), initializers(rendered)
+    quantised = qdq_from_onnx(graph, table, OPENVINO, Placement())
+    readers, constants = consumers(quantised), initializers(quantised)
     kinds = set()
-    for node in rendered.graph.node:
+    for node in quantised.graph.node:
         if node.op_type == "QuantizeLinear":
             assert {reader.op_type for reader in readers[f"{node.input[0]}/DequantizeLinear"]} <= {"Conv", "Add"}
             zero = constants[node.input[2]]
@@ -136,25 +139,25 @@ def test_openvino_form_quantises_inputs_of_convolutions_and_both_sides_of_residu
 
 
 def test_float_layers_stay_float(graph: onnx.ModelProto, table: RangeTable) -> None:
-    rendered = qdq_from_onnx(graph, table, "x86", Placement(), ["encoder.conv_stem"])
-    assert "encoder.conv_stem" not in quantised_layers(rendered)
-    assert "encoder.conv_stem.weight" in initializers(rendered)
+    quantised = qdq_from_onnx(graph, table, ONNXRUNTIME, Placement(), ["encoder.conv_stem"])
+    assert "encoder.conv_stem" not in quantised_layers(quantised)
+    assert "encoder.conv_stem.weight" in initializers(quantised)
     with pytest.raises(
         RecipeError, match=r"placement.float_layers: no convolution encoder.stem in the graph; nearest are .*encoder.conv_stem"
     ):
-        plan_of(graph, "x86", Placement(), ["encoder.stem"])
+        place_qdq(graph, ONNXRUNTIME, Placement(), ["encoder.stem"])
 
 
 def test_placement_switches(graph: onnx.ModelProto) -> None:
-    assert "head.classify_low" in plan_of(graph, "x86", Placement(classifier="int8")).convolutions
-    assert "head.gate.1" in plan_of(graph, "trt", Placement(gate="int8")).convolutions
+    assert "head.classify_low" in place_qdq(graph, ONNXRUNTIME, Placement(classifier="int8")).convolutions
+    assert "head.gate.1" in place_qdq(graph, TENSORRT, Placement(lraspp_gate="int8")).convolutions
 
 
 def test_missing_range(graph: onnx.ModelProto, table: RangeTable) -> None:
     ranges = dict(table.ranges)
     del ranges["frame/Sub"]
     with pytest.raises(DataError, match="the range table has no range of 'frame/Sub'"):
-        qdq_from_onnx(graph, RangeTable(table.key, ranges), "trt", Placement())
+        qdq_from_onnx(graph, RangeTable(table.key, ranges), TENSORRT, Placement())
 
 
 def test_multiply_adds_by_hand(graph: onnx.ModelProto) -> None:
@@ -164,8 +167,8 @@ def test_multiply_adds_by_hand(graph: onnx.ModelProto) -> None:
 
 def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun) -> None:
     frames = from_train(source.split("train"), [], 6, SIZE)
-    biases = corrected_biases(graph, table, "trt", Placement(), frames)
-    assert set(biases) == set(plan_of(graph, "trt", Placement()).convolutions)
+    biases = corrected_biases(graph, table, TENSORRT, Placement(), frames)
+    assert set(biases) == set(place_qdq(graph, TENSORRT, Placement()).convolutions)
 
     def mean_of_stem(model: onnx.ModelProto) -> np.ndarray:
         shown = onnx.ModelProto()
@@ -175,8 +178,8 @@ def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table:
         return np.mean([session.run(["encoder.conv_stem"], {"frame": frames.network_input(i)})[0].mean((0, 2, 3)) for i in range(6)], 0)
 
     expected = mean_of_stem(graph)
-    plain = mean_of_stem(qdq_from_onnx(graph, table, "trt", Placement()))
-    corrected = mean_of_stem(qdq_from_onnx(graph, table, "trt", Placement(), biases=biases))
+    plain = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, Placement()))
+    corrected = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, Placement(), biases=biases))
     assert np.abs(corrected - expected).max() < 0.1 * np.abs(plain - expected).max() + 1e-5
 
 
@@ -242,23 +245,23 @@ def small(kind: type = np.int8, zero: int = 0, scales: int = 1, first: str = "Ca
 
 
 def test_lint_passes_what_is_right() -> None:
-    lint(small(), "trt")
-    lint(small(np.uint8, 3), "x86")
+    lint(small(), TENSORRT)
+    lint(small(np.uint8, 3), ONNXRUNTIME)
 
 
 @pytest.mark.parametrize(
-    ("graph", "form", "sentence"),
+    ("graph", "scheme", "sentence"),
     [
-        (small(np.uint8), "trt", "'quantise' is uint8, which TensorRT silently turns into int8, so that values above 127 x scale clip"),
-        (small(zero=3), "trt", "'quantise' has the zero point 3; TensorRT needs 0"),
-        (small(scales=3), "trt", "'quantise' has 3 scales; expected one for the whole activation"),
-        (small(first="Transpose"), "trt", "uint8 frame goes into Transpose 'turned'; TensorRT takes it only straight into a Cast"),
-        (small(bias=True), "trt", "'bias' dequantises an int32 bias, which TensorRT rejects; leave biases float"),
-        (small(), "x86", "'quantise' is int8; onnxruntime's fast convolutions take uint8 activations"),
+        (small(np.uint8), TENSORRT, "'quantise' is uint8, which TensorRT silently turns into int8, so that values above 127 x scale clip"),
+        (small(zero=3), TENSORRT, "'quantise' has the zero point 3; TensorRT needs 0"),
+        (small(scales=3), TENSORRT, "'quantise' has 3 scales; expected one for the whole activation"),
+        (small(first="Transpose"), TENSORRT, "uint8 frame goes into Transpose 'turned'; TensorRT takes it only straight into a Cast"),
+        (small(bias=True), TENSORRT, "'bias' dequantises an int32 bias, which TensorRT rejects; leave biases float"),
+        (small(), ONNXRUNTIME, "'quantise' is int8; onnxruntime's fast convolutions take uint8 activations"),
         (small(), None, "a float graph holds quantisers"),
     ],
 )
-def test_lint_refuses(graph: onnx.ModelProto, form: str | None, sentence: str) -> None:
+def test_lint_refuses(graph: onnx.ModelProto, scheme: Scheme | None, sentence: str) -> None:
     with pytest.raises(BundleError) as caught:
-        lint(graph, form)
+        lint(graph, scheme)
     assert sentence in str(caught.value)

@@ -111,3 +111,7 @@ def main() -> None:
     """Run on ``sys.argv``, and end with the exit code that the help names."""
     sys.argv[1:] = repeated(sys.argv[1:], SEVERAL)
     _run()
+
+
+if __name__ == "__main__":
+    main()

@@ -19,10 +19,10 @@ from rdd_deploy.data.open import label_ids
 from rdd_deploy.errors import DiskError, SourceError
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
-from rdd_deploy.live.channel import Channel, Relay
+from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.display import Headless, Screen, Window
 from rdd_deploy.live.grabber import Grabber
-from rdd_deploy.live.inference import AT_ONCE, Inference
+from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
@@ -136,17 +136,12 @@ def _play(
 ) -> dict[str, Any]:
     """Start the threads, play, end them whatever happened; returns the record for --stats."""
     lossy = source.live or options.realtime
-    # A window is the main thread's alone. Without one, where several threads compute, each also draws and records its frames: a third
-    # thread would push one of them aside for every frame.
-    relay: Relay[Result] | None = Relay() if not screen.visible and min(segmenter.parallel for segmenter in segmenters) > 1 else None
-    results = relay or Channel[Result](1 if lossy else 4, lossy)
+    results = Channel[Result](1 if lossy else 2, lossy)
     warn = Warnings()
     grabber = Grabber(source, lossy=lossy, realtime=options.realtime, labels=labels, warn=warn)
-    inference = Inference(segmenters, grabber, results, warn, AT_ONCE if relay is not None else 1)
+    inference = Inference(segmenters, grabber, results, warn)
     stats = Stats(segmenters)
     player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
-    if relay is not None:
-        relay.to = player.take
     record: dict[str, Any] = {}
 
     def measured() -> None:
@@ -166,8 +161,7 @@ def _play(
         ending.callback(results.abandon)
         gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
         ending.callback(gc.unfreeze)
-        if inference.workers == 1:  # several read for themselves
-            grabber.start()
+        grabber.start()
         inference.start()
         player.play(stop)
     if stop.number is None and not player.quit:

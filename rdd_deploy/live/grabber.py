@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from rdd_deploy.errors import DataError, SourceError
-from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.types import Array, CapturedFrame
@@ -45,10 +45,7 @@ def pauses() -> Iterator[float]:
 
 
 class Grabber:
-    """Gives frames until the end, ``stop()`` or an error.
-
-    Started, it reads in a thread of its own, a little ahead or, ``lossy``, always the newest. Not started, it reads whenever a frame is asked
-    for, in the thread that asks, whose core then has the frame in its cache; that saves a file's frames two hand-overs.
+    """Reads the source in a thread of its own, a little ahead or, ``lossy``, always the newest, until the end, ``stop()`` or an error.
 
     Args:
         source: open already; closed at the end.
@@ -63,7 +60,7 @@ class Grabber:
     ) -> None:
         self._source, self._labels, self._warn = source, labels, warn
         self._channel: Channel[CapturedFrame] = Channel(1 if lossy else 2, lossy)
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="grabber", daemon=True)
         self._interval = 1 / source.fps if realtime and not source.live and source.fps else 0.0
         self._due = 0.0
         self._at_s: float | None = None
@@ -82,16 +79,14 @@ class Grabber:
         return self._channel.drops
 
     def start(self) -> None:
-        """Read in a thread from now on; call it once."""
-        self._thread = threading.Thread(target=self._run, name="grabber", daemon=True)
+        """Start the thread; call it once."""
         self._thread.start()
 
     def get(self) -> CapturedFrame:
-        """The next frame; one caller at a time. Raises Finished at the end, or what made going on impossible."""
-        shot = self._channel.get() if self._thread is not None else self._next()
-        if shot is None:
-            raise Finished
-        return shot
+        """The next frame. Raises Finished at the end, or what made going on impossible."""
+        captured = self._channel.get()
+        assert captured is not None, "only asked with a timeout"
+        return captured
 
     def pause(self, paused: bool) -> None:
         """Hold a file where it is. A live source goes on being drained, so that its newest frame is new afterwards."""
@@ -108,7 +103,7 @@ class Grabber:
     def stop(self) -> bool:
         """End the thread and close the source; False if its driver still holds it after JOIN_S."""
         self.abandon()
-        if self._thread is None:
+        if self._thread.ident is None:  # never started
             self._source.close()
             return True
         self._thread.join(JOIN_S)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
 from rdd_deploy import console
 from rdd_deploy.drawing import disagreement, step
 from rdd_deploy.errors import DiskError
-from rdd_deploy.live.channel import Channel, Finished, Relay
+from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.display import ESCAPE, Screen
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.hud import HELP
@@ -42,7 +41,7 @@ class Player:
         segmenters: Sequence[Segmenter],
         grabber: Grabber,
         inference: Inference,
-        results: Channel[Result] | Relay[Result],
+        results: Channel[Result],
         screen: Screen,
         stats: Stats,
         source: Source,
@@ -57,9 +56,6 @@ class Player:
         self._last: tuple[Result, list[Array] | None] | None = None
         self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
         self._paused = self.quit = self._redraw = False
-        self._stop: StopRequest | None = None
-        self._one = threading.Lock()
-        """Held while a frame is shown, a key obeyed or the picture drawn again; other threads bring the frames of a Relay."""
         self._told_attempt = 0
         if options.split:
             self._toggle_split()
@@ -71,33 +67,20 @@ class Player:
 
     def play(self, stop: StopRequest) -> None:
         """Raises whatever ended one of the other threads."""
-        self._stop = stop
-        while self._wants_more():
+        limit = self._options.max_frames
+        while not self.quit and stop.number is None and (limit is None or self._stats.frames < limit):
             try:
                 result = self._wait()
             except Finished:
                 break
             if result is not None:
-                self.take(result)
+                self._show(result)
             else:
-                with self._one:
-                    self._idle()
+                self._idle()
             while not self.quit and (key := self._screen.key()) is not None:
-                with self._one:
-                    self._press(key)
+                self._press(key)
         if self._inference.error is not None:
             raise self._inference.error
-
-    def take(self, result: Result) -> bool:
-        """Show a result, from whichever thread; False if it was the last one."""
-        with self._one:
-            self._show(result)
-            return self._wants_more()
-
-    def _wants_more(self) -> bool:
-        limit = self._options.max_frames
-        stopped = self._stop is not None and self._stop.number is not None
-        return not self.quit and not stopped and (limit is None or self._stats.frames < limit)
 
     def _wait(self) -> Result | None:
         if not self._paused:

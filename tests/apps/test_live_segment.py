@@ -208,7 +208,7 @@ def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) 
 
 
 def test_keys_while_a_file_is_played_whole(tmp_path: Path, bundles: list[str], video: str) -> None:
-    """The threads that compute show their frames themselves; keys come in between, and a pause holds them."""
+    """Keys come in between frames that several threads compute, and a pause holds them."""
     stats, seen = tmp_path / "s.json", tmp_path / "seen.avi"
     arguments = ["--source", video, "--threads", "2", "--bundle", *bundles, "--save-to", str(tmp_path), "--stats", str(stats)]
     with at_a_terminal(*arguments, "--record", str(seen)) as (process, type_keys):

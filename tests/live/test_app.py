@@ -30,7 +30,7 @@ from rdd_deploy.utils.machine import available_cores
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("grabber", "inference")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("grabber", "inference"))]
 
 
 def run(tmp_path: Path, *bundles: Path, **options: Any) -> dict[str, Any]:
@@ -327,18 +327,15 @@ def test_ctrl_c_with_frames_in_flight(
     record = json.loads(stats.read_text())
     assert record["inference_workers"] == 3
     assert record["frames"] == count(seen) == len(Screen.shown)
-    assert 9 <= record["frames"] <= (10 if window else 40)  # without one the main thread may sleep for a moment
+    assert 9 <= record["frames"] <= 10
 
 
 def test_a_recording_that_fails_ends_the_run(
     tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Headless the thread that computed a frame records it; what happens there is the main thread's to tell."""
-    threads = set()
 
     class Failing(app.Recorder):
         def write(self, canvas: np.ndarray, now: float) -> None:
-            threads.add(threading.current_thread().name)
             if self.frames == 5:
                 raise DiskError("can't write: no space left")
             super().write(canvas, now)
@@ -347,7 +344,6 @@ def test_a_recording_that_fails_ends_the_run(
     stats, seen = tmp_path / "stats.json", tmp_path / "seen.avi"
     with pytest.raises(DiskError, match="no space left"):
         live(LiveOptions(bundles=bundles[:1], source=str(video), headless=True, stats=stats, record=seen, threads=2))
-    assert threads == {"inference"}
     assert count(seen) == 5
     assert json.loads(stats.read_text())["frames"] == 5
 

@@ -17,20 +17,20 @@ import cv2
 from rdd_deploy import console
 from rdd_deploy.data.open import label_ids
 from rdd_deploy.errors import DiskError, SourceError
+from rdd_deploy.live import sinks
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
 from rdd_deploy.live.channel import Channel
-from rdd_deploy.live.display import Headless, Screen, Window
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
+from rdd_deploy.live.sinks import Screen
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.types import Result
-from rdd_deploy.live.x_server import check_display
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.arguments import writable
 from rdd_deploy.utils.files import check_file, remove_parts, write_json
@@ -54,15 +54,15 @@ def live(options: LiveOptions) -> int:
     # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way (0.82 -> 0.89 of its speed).
     cv2.setNumThreads(1)
     _check_files(options)
+    screen_class = sinks.screen_class(options)
+    screen_class.check()
     paths = options.bundles or (newest_bundle(),)
-    if not options.headless:
-        check_display()
     with ExitStack() as stack:
         segmenters = stack.enter_context(
             loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
         )
         source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.info
+            options.source, options.camera, options.size, streets_live=options.realtime or screen_class.visible, say=console.info
         )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
@@ -71,7 +71,7 @@ def live(options: LiveOptions) -> int:
             options = replace(options, realtime=False)
         clocked = source.live or options.realtime
         recorder = _recorder(options.record, source, clocked) if options.record else None
-        screen: Screen = Headless() if options.headless else Window("rdd_deploy")
+        screen = screen_class(options)
         stack.callback(screen.close)
         stop = stack.enter_context(StopRequest())  # until here a signal ends at once: there is nothing to finish
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)

@@ -9,13 +9,14 @@ from rdd_deploy import console
 from rdd_deploy.drawing import disagreement, step
 from rdd_deploy.errors import DiskError
 from rdd_deploy.live.channel import Channel, Finished
-from rdd_deploy.live.display import ESCAPE, Screen
+from rdd_deploy.live.display import ESCAPE
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.hud import HELP
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.renderer import Picture
+from rdd_deploy.live.sinks import Screen, Sink
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.types import Array, Result
@@ -52,6 +53,7 @@ class Player:
         self._segmenters, self._grabber, self._inference = segmenters, grabber, inference
         self._results, self._screen, self._stats = results, screen, stats
         self._source, self._options, self._truth_classes, self._recorder = source, options, truth_classes, recorder
+        self._sinks: list[Sink] = [screen, *([recorder] if recorder is not None else [])]
         self._picture = Picture(segmenters, stats, options.opacity)
         self._last: tuple[Result, list[Array] | None] | None = None
         self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
@@ -93,7 +95,7 @@ class Player:
         if self._told_attempt:
             self._told_attempt = 0
             console.info(f"{self._source.title}: connected again")
-        drawn_on = self._screen.visible or self._recorder is not None
+        drawn_on = self._pictures_wanted
         # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
         labels = self._restored(result) if drawn_on or result.shot.truth is not None or len(result.answers) > 1 else None
         self._last, self._last_s, self._redraw = (result, labels), started, False
@@ -113,13 +115,13 @@ class Player:
         size = (result.shot.frame.shape[0], result.shot.frame.shape[1])
         return [self._segmenters[answer.bundle].restore(answer.labels, size) for answer in result.answers]
 
-    def _deliver(self, canvas: Array, at_s: float | None = None) -> None:
-        self._screen.show(canvas)
-        if self._recorder is not None:
-            self._recorder.write(canvas, time.perf_counter() if self._recorder.clocked else at_s)
-            if self._recorder.full:
-                console.warn(f"the disk is almost full: {self._recorder.path} ends here, at frame {self._recorder.frames}")
-                self._recorder = None
+    @property
+    def _pictures_wanted(self) -> bool:
+        return self._screen.visible or (self._recorder is not None and not self._recorder.full)
+
+    def _deliver(self, canvas: Array, at_s: float | None) -> None:
+        for sink in self._sinks:
+            sink.show(canvas, at_s)
 
     def _idle(self) -> None:
         """No new frame: keep the picture alive, and say so if the source is silent."""
@@ -128,17 +130,17 @@ class Player:
         self._tell(now)
         if self._redraw or (trouble and now - self._trouble_s > TROUBLE_S):
             self._redraw, self._trouble_s = False, now
-            if not self._screen.visible and self._recorder is None:
+            if not self._pictures_wanted:
                 return
             if self._last is None:
-                self._screen.show(self._picture.blank(trouble))
+                self._screen.show(self._picture.blank(trouble), None)
                 return
             result, labels = self._last
             canvas = self._picture.draw(result, labels or self._restored(result), self.drops, trouble, self._paused)
             if self._paused:
-                self._screen.show(canvas)
+                self._screen.show(canvas, None)
             else:
-                self._deliver(canvas)
+                self._deliver(canvas, None)
 
     def _tell(self, now: float) -> None:
         """Where there is no picture to say so, say in words that the source is lost; once for every attempt to open it again."""

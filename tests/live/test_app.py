@@ -19,7 +19,7 @@ from toy_bundle import toy_bundle, truth
 from vfr import timeline, write_vfr
 
 from rdd_deploy.errors import BundleError, DataError, DeviceError, DiskError, RddError, SourceError
-from rdd_deploy.live import app, captures, grabber, inference, player, sources
+from rdd_deploy.live import app, captures, display, grabber, inference, player, sources
 from rdd_deploy.live import bundles as bundles_module
 from rdd_deploy.live.app import live
 from rdd_deploy.live.options import LiveOptions, parse_size
@@ -315,12 +315,12 @@ def test_ctrl_c_with_frames_in_flight(
     class Interrupting(Screen):
         visible = window
 
-        def show(self, canvas: np.ndarray) -> None:
-            super().show(canvas)
+        def show(self, canvas: np.ndarray, at_s: float | None) -> None:
+            super().show(canvas, at_s)
             if len(Screen.shown) == 9:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(app, "Headless", Interrupting)
+    monkeypatch.setattr(display, "Headless", Interrupting)
     Screen.script = {}
     stats, seen = tmp_path / "stats.json", tmp_path / "seen.avi"
     assert live(LiveOptions(bundles=bundles, source=str(video), headless=True, stats=stats, record=seen, threads=3, split=True)) == 130
@@ -355,13 +355,17 @@ class Screen:
     script: dict[int, str] = {}  # noqa: RUF012
     shown: list[np.ndarray] = []  # noqa: RUF012
 
-    def __init__(self) -> None:
+    def __init__(self, options: LiveOptions) -> None:
         self.keys: list[str] = []
         Screen.shown = []
 
-    def show(self, canvas: np.ndarray) -> None:
+    def show(self, canvas: np.ndarray, at_s: float | None) -> None:
         Screen.shown.append(canvas.copy())
         self.keys += Screen.script.get(len(Screen.shown), "")
+
+    @staticmethod
+    def check() -> None:
+        pass
 
     def key(self) -> str | None:
         return self.keys.pop(0) if self.keys else None
@@ -371,7 +375,7 @@ class Screen:
 
 
 def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "Headless", Screen)
+    monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {
         2: "+++++",
         4: "2",
@@ -401,7 +405,7 @@ def test_a_frame_saved_twice_is_there_twice_and_a_pause_holds_the_picture(
     class Unseen(Screen):
         visible = False
 
-    monkeypatch.setattr(app, "Headless", Unseen)
+    monkeypatch.setattr(display, "Headless", Unseen)
     Screen.script = {3: "s 2ss "}
     saved = tmp_path / "saved"
     run(tmp_path, *bundles, source=str(video), save_to=saved, record=tmp_path / "seen.avi", threads=1)
@@ -416,7 +420,7 @@ def test_each_pair_of_the_split_view_has_its_own_disagreement(
 ) -> None:
     same = tmp_path / "same"
     shutil.copytree(bundles[0], same)
-    monkeypatch.setattr(app, "Headless", Screen)
+    monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {15: "3"}  # the chosen one goes left, what was left goes right
     record = run(tmp_path, bundles[0], same, bundles[1], source=str(video), split=True, threads=1)
     first, second = record["disagreements"]
@@ -483,11 +487,11 @@ def test_a_frame_that_cant_be_saved_ends_nothing(
     class Blocking(Screen):
         """Puts a file where the folder should come, after the check at the start."""
 
-        def show(self, canvas: np.ndarray) -> None:
+        def show(self, canvas: np.ndarray, at_s: float | None) -> None:
             saved.touch()
-            super().show(canvas)
+            super().show(canvas, at_s)
 
-    monkeypatch.setattr(app, "Headless", Blocking)
+    monkeypatch.setattr(display, "Headless", Blocking)
     Screen.script = {3: "s"}
     assert run(tmp_path, bundles[0], source=str(video), save_to=saved)["frames"] == 40
     assert f"warning: can't write {saved}" in capsys.readouterr().err
@@ -501,7 +505,7 @@ def test_capture_inference_and_drawing_overlap(
     def slowed(function: Any) -> Any:
         return lambda *arguments: (time.sleep(0.05), function(*arguments))[1]
 
-    monkeypatch.setattr(app, "Headless", Screen)
+    monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {}
     monkeypatch.setattr(captures.Capture, "read", slowed(captures.Capture.read))
     monkeypatch.setattr(inference.Inference, "_label", slowed(inference.Inference._label))
@@ -513,7 +517,7 @@ def test_capture_inference_and_drawing_overlap(
 
 def test_pause_shows_the_keys_work(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paused, a key still redraws the picture; space goes on to the end."""
-    monkeypatch.setattr(app, "Headless", Screen)
+    monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {3: " ", 4: "-", 5: "h", 6: " "}
     record = run(tmp_path, bundles[0], source=str(video))
     assert record["frames"] == 40
@@ -522,7 +526,7 @@ def test_pause_shows_the_keys_work(tmp_path: Path, bundles: tuple[Path, Path], v
 
 def test_a_stream_can_be_paused(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of pause on a stream, then it goes on."""
-    monkeypatch.setattr(app, "Headless", Screen)
+    monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {5: " "}
     with MjpegCamera() as camera:
         waited: list[float] = []
@@ -723,7 +727,7 @@ def test_leftovers_of_killed_runs_are_swept(tmp_path: Path, bundles: tuple[Path,
 def test_a_signal_during_a_pause_finishes_the_recording(
     tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(app, "Headless", Screen)
+    monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {5: " "}
     wait = player.Player._wait
     monkeypatch.setattr(player.Player, "_wait", lambda self: (self._paused and os.kill(os.getpid(), number), wait(self))[1])

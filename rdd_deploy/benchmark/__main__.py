@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rdd_deploy import console
-from rdd_deploy.benchmark.records import LatencyMetric
+from rdd_deploy.benchmark.options import LatencyMetric, Settings
 from rdd_deploy.console import command
 from rdd_deploy.errors import BundleError, missing_package
 from rdd_deploy.utils.arguments import MAX_COUNT, finite
@@ -65,7 +65,7 @@ def main(
     from rdd_deploy.benchmark.report.terminal import show
     from rdd_deploy.benchmark.report.write import NO_PLOT, prepare_folder, write_report
     from rdd_deploy.benchmark.runners import bundle_candidates, torch_candidates
-    from rdd_deploy.benchmark.session import Settings, describe, finish, judged, measure_with_progress, protocol_of
+    from rdd_deploy.benchmark.session import describe, finish, judged, measure_with_progress, protocol_of
     from rdd_deploy.runtime.backends.base import parse_device
 
     parse_device(device)

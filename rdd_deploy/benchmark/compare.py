@@ -37,8 +37,7 @@ def check_comparable(machine: Machine, protocol: Protocol, classes: Sequence[str
 
 
 def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> Benchmark:
-    """The benchmark with the earlier rows, renamed where a name is taken, and the earlier warnings. Raises BundleError as above."""
-    check_comparable(benchmark.machine, benchmark.protocol, benchmark.classes, earlier)
+    """The benchmark with the earlier rows, which ``check_comparable`` passed, renamed where a name is taken, and their warnings."""
     rows, warnings = list(benchmark.rows), list(benchmark.warnings)
     for path, old in earlier:
         rows += _marked(old.rows, str(path), {row.name for row in rows})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rdd_deploy.benchmark.records import Decision, LatencyMetric, Row
+from rdd_deploy.benchmark.options import LatencyMetric
+from rdd_deploy.benchmark.records import Decision, Row
 
 
 def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from rdd_deploy.benchmark.options import LatencyMetric
 from rdd_deploy.errors import BundleError
 from rdd_deploy.utils.files import parse_json, read_file
 
@@ -29,18 +29,6 @@ def _of_all_stages(times: dict[str, float]) -> dict[str, float]:
     if set(times) != set(STAGES):
         raise ValueError(f"got the stages {', '.join(times)}, expected {', '.join(STAGES)}")
     return times
-
-
-class LatencyMetric(str, Enum):
-    """The latency that the Pareto front, the dominated rows and the budget go by."""
-
-    MODEL_P50 = "model-p50"
-    MODEL_P95 = "model-p95"
-    END_TO_END_P50 = "end-to-end-p50"
-    END_TO_END_P95 = "end-to-end-p95"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class _Closed(BaseModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import cv2
@@ -14,8 +13,9 @@ from rdd_deploy import console
 from rdd_deploy.benchmark.accuracy import CONFIDENCE_PCT, RESAMPLES, accuracy_of, change_of, draw, reference_of, stacked
 from rdd_deploy.benchmark.cold_start import ColdFailure, cold_start
 from rdd_deploy.benchmark.images import Images
+from rdd_deploy.benchmark.options import Settings
 from rdd_deploy.benchmark.pareto import decide, dominated_names
-from rdd_deploy.benchmark.records import Benchmark, ColdStart, LatencyMetric, Machine, Protocol, Row
+from rdd_deploy.benchmark.records import Benchmark, ColdStart, Machine, Protocol, Row
 from rdd_deploy.benchmark.runners import Candidate
 from rdd_deploy.benchmark.timing import WARMUP, Measured, latency_of, measure, round_schedule
 from rdd_deploy.errors import BudgetError, BundleError
@@ -30,20 +30,6 @@ BUSY = 0.25
 """Load per core, before the benchmark starts, from which its latencies are called doubtful."""
 _DRIFT = 1.2
 """Ratio of a row's slowest to its fastest round from which the machine is called unsteady."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the command was asked for."""
-
-    data: str
-    split: str
-    device: str
-    threads: int
-    rounds: int
-    judge: LatencyMetric
-    cold: bool = True
-    seed: int = 0
 
 
 def run_benchmark(

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from rdd_deploy.benchmark.compare import check_comparable, differences, merged
-from rdd_deploy.benchmark.records import LatencyMetric, Row, read_benchmark
+from rdd_deploy.benchmark.options import LatencyMetric
+from rdd_deploy.benchmark.records import Row, read_benchmark
 from rdd_deploy.benchmark.report.write import write_report
 from rdd_deploy.benchmark.session import judged
 from rdd_deploy.errors import BundleError
@@ -88,26 +89,23 @@ def test_rows_measured_otherwise_are_refused(machine: dict, protocol: dict, diff
         made_up.row("float", 3, 99), machine=made_up.machine(**machine), protocol=made_up.protocol(**protocol)
     )  # fmt: skip
     assert differences((new.machine, new.protocol), (other.machine, other.protocol)) == [difference]
-    for refuse in (
-        lambda: merged(new, [(Path("old.json"), other)]),
-        lambda: check_comparable(new.machine, new.protocol, new.classes, [(Path("old.json"), other)]),
-    ):
-        with pytest.raises(BundleError) as refused:
-            refuse()
-        assert refused.value.exit_code == 2
-        assert refused.value.lines == [
-            "--compare takes files of this machine and protocol only; what differs (there against here):",
-            f"old.json: {difference}",
-            "measure those bundles here, in one call with these, or leave --compare out",
-        ]
+    with pytest.raises(BundleError) as refused:
+        check_comparable(new.machine, new.protocol, new.classes, [(Path("old.json"), other)])
+    assert refused.value.exit_code == 2
+    assert refused.value.lines == [
+        "--compare takes files of this machine and protocol only; what differs (there against here):",
+        f"old.json: {difference}",
+        "measure those bundles here, in one call with these, or leave --compare out",
+    ]
 
 
 def test_all_that_differs_in_all_files_is_listed() -> None:
     new = made_up.benchmark(made_up.row("float", 30, 70))
     far = made_up.benchmark(made_up.row("a", 3, 70), machine=made_up.machine(cpu_model="B", cores=4), protocol=made_up.protocol(rounds=1))
     others = new.model_copy(update={"classes": ["one", "two"]})
+    files = [(Path("far.json"), far), (Path("same.json"), new), (Path("others.json"), others)]
     with pytest.raises(BundleError) as refused:
-        merged(new, [(Path("far.json"), far), (Path("same.json"), new), (Path("others.json"), others)])
+        check_comparable(new.machine, new.protocol, new.classes, files)
     assert refused.value.lines[1:-1] == [
         "far.json: cpu_model: B against Toy CPU", "far.json: cores: 4 against 2", "far.json: rounds: 1 against 5", "others.json: classes: others",
     ]  # fmt: skip

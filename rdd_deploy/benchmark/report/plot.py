@@ -9,8 +9,9 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from rdd_deploy.benchmark.accuracy import CONFIDENCE_PCT
+from rdd_deploy.benchmark.options import LatencyMetric
 from rdd_deploy.benchmark.pareto import point
-from rdd_deploy.benchmark.records import LatencyMetric, Row
+from rdd_deploy.benchmark.records import Row
 from rdd_deploy.utils.text import in_html as escape
 from rdd_deploy.utils.text import shown
 

@@ -18,7 +18,8 @@ pytest.importorskip("matplotlib")
 from matplotlib import rcParams
 from matplotlib.text import Annotation
 
-from rdd_deploy.benchmark.records import LatencyMetric, Row
+from rdd_deploy.benchmark.options import LatencyMetric
+from rdd_deploy.benchmark.records import Row
 from rdd_deploy.benchmark.report.plot import COLOURS, paired_interval, pareto_figure, pareto_png, pareto_svg
 
 MODEL = LatencyMetric.MODEL_P50

@@ -30,10 +30,11 @@ from rdd_deploy.live.bundles import newest_bundle
 from rdd_deploy.live.captures import open_video
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.renderer import Picture
-from rdd_deploy.live.stats import Stats, versions
+from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.types import CapturedFrame, Prediction, Result
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.files import write_json
+from rdd_deploy.utils.machine import versions
 
 MIN_LIVE_OVER_BARE = 0.85
 MAX_DRAW_MS = {"480x360": 2.0, "1280x720": 6.0}

@@ -21,11 +21,7 @@ from rdd_deploy.benchmark.timing import WARMUP, Measured, latency_of, measure, r
 from rdd_deploy.errors import BudgetError, BundleError
 from rdd_deploy.utils import machine as facts
 from rdd_deploy.utils.files import sha256
-from rdd_deploy.utils.machine import _gpu, _memory_gib, available_cores, cpu_model, governor, load_average, package_version
 
-_PACKAGES = (
-    "rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch",
-)  # fmt: skip
 BUSY = 0.25
 """Load per core, before the benchmark starts, from which its latencies are called doubtful."""
 _DRIFT = 1.2
@@ -184,7 +180,7 @@ def _warnings(machine: Machine, rows: Sequence[Row], images: Images) -> list[str
 def describe() -> Machine:
     """Read the facts now; what a system doesn't tell is None."""
     return Machine(
-        cpu_model=cpu_model(), architecture=platform.machine(), cores=available_cores(), governor=governor(), gpu=_gpu(),
-        memory_gib=_memory_gib(), system=f"{platform.system()} {platform.release()}", python=platform.python_version(),
-        versions={name: version for name in _PACKAGES if (version := package_version(name))}, load_average_before=load_average(),
+        cpu_model=facts.cpu_model(), architecture=platform.machine(), cores=facts.available_cores(), governor=facts.governor(), gpu=facts.gpu(),
+        memory_gib=facts.memory_gib(), system=f"{platform.system()} {platform.release()}", python=platform.python_version(),
+        versions=facts.versions([*facts.RUNTIME_PACKAGES, "torch"]), load_average_before=facts.load_average(),
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from rdd_deploy.live.types import Array, Result
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
+from rdd_deploy.utils.machine import versions
 
 SCHEMA_VERSION = 1
 STAGES = ("capture", "prepare", "infer", "draw", "show")
 KEPT = 1 << 17
 """Percentiles are over the last so many frames (over an hour at 30 per second)."""
 RECENT = 60
-_PACKAGES = ("rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 class Meter:
@@ -194,14 +193,3 @@ class Stats:
             "bundles": [bundle.record() for bundle in self.bundles],
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a figure may depend on."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -69,8 +69,8 @@ def read_ms(bundle: Path, video: Path) -> float:
     with Segmenter.load(bundle) as segmenter:
         source = open_video(video)
         frames, start = 0, time.perf_counter()
-        while (shot := source.read()) is not None:
-            segmenter.prepare(shot.frame)
+        while (captured := source.read()) is not None:
+            segmenter.prepare(captured.frame)
             frames += 1
         seconds = time.perf_counter() - start
         source.close()

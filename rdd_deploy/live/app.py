@@ -62,7 +62,7 @@ def live(options: LiveOptions) -> int:
             loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
         )
         source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or screen_class.visible, say=console.info
+            options.source, options.camera, options.size, streets_live=options.realtime or screen_class.visible, info=console.info
         )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)

@@ -112,7 +112,7 @@ class Grabber:
     def _run(self) -> None:
         failure = None
         try:
-            while (shot := self._next()) is not None and self._channel.put(shot):
+            while (captured := self._next()) is not None and self._channel.put(captured):
                 pass
         except BaseException as error:  # raised where the frames are taken
             failure = error
@@ -127,7 +127,7 @@ class Grabber:
                 self._running.wait()
                 self._due = 0.0
             try:
-                shot = self._source.read()
+                captured = self._source.read()
             except SourceError as error:
                 self.bad += 1
                 self._bad_in_a_row += 1
@@ -136,18 +136,18 @@ class Grabber:
                     return self._reconnect()
                 continue
             self._bad_in_a_row = 0
-            if shot is not None:
-                shot = self._paced(shot)
-                return shot if self._labels is None else replace(shot, truth=self._truth(self._labels, shot))
+            if captured is not None:
+                captured = self._paced(captured)
+                return captured if self._labels is None else replace(captured, truth=self._truth(self._labels, captured))
             if self._mask_error is not None and not self._good_masks:
                 raise self._mask_error
             return self._reconnect() if self._source.live else None
         return None
 
-    def _truth(self, labels: LabelFolder, shot: CapturedFrame) -> Array | None:
+    def _truth(self, labels: LabelFolder, captured: CapturedFrame) -> Array | None:
         """A bad mask costs its frame the truth. Raises DataError once MAX_BAD in a row were bad."""
         try:
-            truth = labels.truth(shot)
+            truth = labels.truth(captured)
         except DataError as error:
             self._mask_error = error
             self._bad_masks += 1
@@ -160,18 +160,18 @@ class Grabber:
             self._bad_masks = 0
         return truth
 
-    def _paced(self, shot: CapturedFrame) -> CapturedFrame:
+    def _paced(self, captured: CapturedFrame) -> CapturedFrame:
         """Hold a frame of a file until its time, by the file's own time stamps where it has them."""
         if not self._interval:
-            return shot
-        step = shot.at_s - self._at_s if shot.at_s is not None and self._at_s is not None else self._interval
-        self._at_s = shot.at_s
+            return captured
+        step = captured.at_s - self._at_s if captured.at_s is not None and self._at_s is not None else self._interval
+        self._at_s = captured.at_s
         now, due = time.perf_counter(), self._due + (step if 0 < step < LONGEST_STEP_S else self._interval)
         # After a pause, or a frame that took longer than its turn, count from now instead of hurrying.
         self._due = due if now < due + 2 * self._interval else now
         wait = max(0.0, self._due - now)
         self._stopping.wait(wait)
-        return replace(shot, grabbed_s=shot.grabbed_s + wait)
+        return replace(captured, grabbed_s=captured.grabbed_s + wait)
 
     def _reconnect(self) -> CapturedFrame | None:
         """Open the source again and again until it delivers a frame; None if stopped meanwhile."""
@@ -184,11 +184,11 @@ class Grabber:
                 return None
             try:
                 self._source.open()
-                shot = self._source.read()
+                captured = self._source.read()
             except SourceError:
                 continue
-            if shot is not None:
+            if captured is not None:
                 self.reconnects += 1
                 self.loss = None
-                return shot
+                return captured
         return None

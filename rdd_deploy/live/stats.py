@@ -110,21 +110,21 @@ class Stats:
         self._shown: deque[float] = deque(maxlen=RECENT)
 
     def answered(self, result: Result, labels: Sequence[Array] | None, truth_classes: Sequence[str] | None) -> None:
-        """Count one result; ``labels`` are its answers at the frame's size, needed with a truth, whose ids ``truth_classes`` name."""
-        self.stages["capture"].add(result.shot.capture_ms)
-        self.stages["prepare"].add(sum(answer.prepare_ms for answer in result.answers))
-        self.stages["infer"].add(sum(answer.infer_ms for answer in result.answers))
-        for answer in result.answers:
-            bundle = self.bundles[answer.bundle]
+        """Count one result; ``labels`` are its predictions at the frame's size, needed with a truth, whose ids ``truth_classes`` name."""
+        self.stages["capture"].add(result.captured.capture_ms)
+        self.stages["prepare"].add(sum(prediction.prepare_ms for prediction in result.predictions))
+        self.stages["infer"].add(sum(prediction.infer_ms for prediction in result.predictions))
+        for prediction in result.predictions:
+            bundle = self.bundles[prediction.bundle]
             bundle.frames += 1
-            if answer.flicker is not None:
-                bundle.flicker.add(answer.flicker)
-        if result.shot.truth is None or labels is None or truth_classes is None:
+            if prediction.flicker is not None:
+                bundle.flicker.add(prediction.flicker)
+        if result.captured.truth is None or labels is None or truth_classes is None:
             return
-        for answer, predicted in zip(result.answers, labels, strict=True):
-            bundle = self.bundles[answer.bundle]
+        for prediction, predicted in zip(result.predictions, labels, strict=True):
+            bundle = self.bundles[prediction.bundle]
             if tuple(truth_classes) == bundle.segmenter.classes:
-                bundle.confusion.add(result.shot.truth, predicted)
+                bundle.confusion.add(result.captured.truth, predicted)
                 bundle.labelled += 1
 
     def differed(self, bundles: Iterable[int], share: float) -> None:

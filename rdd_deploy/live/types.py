@@ -47,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Result:
-    """A frame and the answers to it: one, or two in split view."""
+    """A frame and the predictions to it: one, or two in split view."""
 
-    shot: CapturedFrame
-    answers: tuple[Prediction, ...]
+    captured: CapturedFrame
+    predictions: tuple[Prediction, ...]

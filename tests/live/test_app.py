@@ -83,7 +83,7 @@ def test_labels_give_the_running_miou(tmp_path: Path, bundles: tuple[Path, Path]
 
 
 def masks_of(folder: Path, place: Path) -> Path:
-    """A folder with the toy network's own answer to each frame."""
+    """A folder with the toy network's own prediction to each frame."""
     masks = place / "masks"
     masks.mkdir()
     for path in folder.iterdir():
@@ -223,7 +223,7 @@ def test_a_file_is_labelled_several_frames_at_a_time_with_the_same_result(
     answered = player.Stats.answered
 
     def spy(self: Any, result: Any, labels: Any, classes: Any) -> None:
-        seen.append((result.shot.index, labels[0].tobytes()))
+        seen.append((result.captured.index, labels[0].tobytes()))
         answered(self, result, labels, classes)
 
     monkeypatch.setattr(player.Stats, "answered", spy)
@@ -400,7 +400,7 @@ def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypat
 def test_a_frame_saved_twice_is_there_twice_and_a_pause_holds_the_picture(
     tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is saved while paused is what is shown: the answers of before."""
+    """What is saved while paused is what is shown: the predictions of before."""
 
     class Unseen(Screen):
         visible = False
@@ -688,7 +688,7 @@ TIMES = [0, 40, 80, 120, 500, 540, 1000, 1020, 1040, 1080, 1500, 1540]
 def test_a_recording_of_a_variable_rate_video_keeps_its_times(
     tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realtime: bool
 ) -> None:
-    monkeypatch.setattr(player.Picture, "draw", lambda _, result, *__, **___: np.ascontiguousarray(result.shot.frame))
+    monkeypatch.setattr(player.Picture, "draw", lambda _, result, *__, **___: np.ascontiguousarray(result.captured.frame))
     source, seen = write_vfr(tmp_path / "odd.mkv", TIMES), tmp_path / "seen.mp4"
     assert [at for at, _ in timeline(source)] == TIMES
     record = run(tmp_path, bundles[0], source=str(source), record=seen, realtime=realtime, threads=2)
@@ -704,7 +704,7 @@ def test_a_recording_of_a_variable_rate_video_keeps_its_times(
 
 
 def test_a_constant_rate_stays_what_it_is(video: Path, tmp_path: Path) -> None:
-    steady = sources.open_source(str(video), None, None, streets_live=False, say=print)
+    steady = sources.open_source(str(video), None, None, streets_live=False, info=print)
     assert isinstance(steady, captures.Capture)
     assert steady.even_fps() == steady.fps == 25.0
     steady.close()

@@ -71,8 +71,8 @@ class Run:
         self._feeder = threading.Thread(target=self._feed, args=(count,), name="feeder", daemon=True)
 
     def _feed(self, count: int) -> None:
-        for shot in shots(count):
-            if not self.frames.put(shot):
+        for captured in shots(count):
+            if not self.frames.put(captured):
                 break
         self.frames.finish()
 
@@ -97,10 +97,10 @@ class Run:
 
 
 def numbers(results: Sequence[Result]) -> list[int]:
-    assert all(int(answer.labels[0, 0, 0]) == result.shot.index for result in results for answer in result.answers), (
+    assert all(int(prediction.labels[0, 0, 0]) == result.captured.index for result in results for prediction in result.predictions), (
         "labels of another frame"
     )
-    return [result.shot.index for result in results]
+    return [result.captured.index for result in results]
 
 
 def test_order_is_kept_and_nothing_lost_or_doubled() -> None:
@@ -122,7 +122,7 @@ def test_one_at_a_time_stays_one() -> None:
 def test_flicker_compares_neighbours() -> None:
     """In any other order frames would differ by too many grey levels, and count as moved."""
     with Run([Network(4, jitter)], 40) as run:
-        flickers = [result.answers[0].flicker for result in run.results()]
+        flickers = [result.predictions[0].flicker for result in run.results()]
     assert flickers == [None] + [1.0] * 39
 
 
@@ -130,12 +130,12 @@ def test_split_and_switching_while_frames_are_in_flight() -> None:
     first, second = Network(3, jitter), Network(3, jitter)
 
     def press(result: Result) -> None:
-        run.inference.active = {10: (1,), 20: (0, 1), 30: (1, 0), 40: (0,)}.get(result.shot.index, run.inference.active)
+        run.inference.active = {10: (1,), 20: (0, 1), 30: (1, 0), 40: (0,)}.get(result.captured.index, run.inference.active)
 
     with Run([first, second], 60) as run:
         results = run.results(press)
     assert numbers(results) == list(range(60))
-    shown = [tuple(answer.bundle for answer in result.answers) for result in results]
+    shown = [tuple(prediction.bundle for prediction in result.predictions) for result in results]
     changes = [after for before, after in zip([None, *shown], shown, strict=False) if before != after]
     assert changes == [(0,), (1,), (0, 1), (1, 0), (0,)]
 
@@ -215,10 +215,10 @@ def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
 def test_a_failing_source_ends_it_behind_the_frames_before(failing: int) -> None:
     class Failing(Channel[CapturedFrame]):
         def get(self, timeout: float | None = None) -> CapturedFrame | None:
-            shot = super().get(timeout)
-            if shot is not None and shot.index >= failing:
+            captured = super().get(timeout)
+            if captured is not None and captured.index >= failing:
                 raise SourceError("the cable is out")
-            return shot
+            return captured
 
     with Run([Network(3, jitter)], 30, frames=Failing(2, lossy=False)) as run:
         assert numbers(run.results()) == list(range(failing))
@@ -231,7 +231,7 @@ def test_stopped_in_the_middle(taken: int) -> None:
     with Run([Network(4, jitter)], 60) as run:
         got = [run.out.get(10) for _ in range(taken)]
         time.sleep(0.03)
-    assert [result.shot.index for result in got if result is not None] == list(range(taken))
+    assert [result.captured.index for result in got if result is not None] == list(range(taken))
     assert run.inference.error is None
 
 

@@ -75,8 +75,8 @@ def test_a_web_page_as_a_sink(tmp_path: Path, bundles: tuple[Path, Path], video:
     def watch() -> None:
         while not WebPage.made:
             time.sleep(0.01)
-        with urllib.request.urlopen(WebPage.made[0].url, timeout=30) as answer:
-            got.append(answer.read())
+        with urllib.request.urlopen(WebPage.made[0].url, timeout=30) as prediction:
+            got.append(prediction.read())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -1,4 +1,4 @@
-"""What the benchmark's command line can say."""
+"""The benchmark's options, without imports that would slow its help down."""
 
 from __future__ import annotations
 

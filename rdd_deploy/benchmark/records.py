@@ -18,7 +18,7 @@ Points = Annotated[float, Field(ge=-100, le=100)]
 Ms = Annotated[float, Field(ge=1e-6, le=1e9)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-"""Bounded, so that a file of somebody else's can be drawn and printed whatever it says."""
+"""Bounded, so that any file can be drawn and printed."""
 Kind = Literal["bundle", "torch-eager", "torch-compile", "torch-channels-last"]
 """What a row measures: a bundle through ``rdd_deploy.runtime.Segmenter``, or a run's weights in PyTorch."""
 TORCH_KINDS: tuple[Kind, ...] = ("torch-eager", "torch-channels-last", "torch-compile")
@@ -63,7 +63,7 @@ class Machine(_Closed):
     architecture: str
     cores: Count
     governor: str | None
-    """None where the system tells none (virtual machines, containers)."""
+    """None where the system reports none (virtual machines, containers)."""
     gpu: str | None
     memory_gib: Amount | None
     system: str
@@ -170,7 +170,7 @@ class Row(_Closed):
 
     @property
     def lacks_reference(self) -> bool:
-        """Whether nothing can be said about a change: no float bundle of its run and input size was measured beside it."""
+        """Whether its change is unknown: no float bundle of its run and input size was measured."""
         return self.change is None and self.precision != "fp32"
 
 

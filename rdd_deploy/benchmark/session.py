@@ -23,7 +23,7 @@ from rdd_deploy.utils import machine as facts
 from rdd_deploy.utils.files import sha256
 
 BUSY = 0.25
-"""Load per core, before the benchmark starts, from which its latencies are called doubtful."""
+"""Load per core before the benchmark starts from which there is a warning."""
 _DRIFT = 1.2
 """Ratio of a row's slowest to its fastest round from which the machine is called unsteady."""
 
@@ -82,7 +82,7 @@ def measure_with_progress(
 
 
 def finish(benchmark: Benchmark) -> None:
-    """End as ``errors`` documents. Raises BundleError if nothing ran, BudgetError if a decision found nothing."""
+    """Set the exit code by what was measured. Raises BundleError if nothing ran, BudgetError if a decision found nothing."""
     own = [row for row in benchmark.rows if row.source is None]
     failed = [row for row in own if row.failure]
     if own and len(failed) == len(own):
@@ -178,7 +178,7 @@ def _warnings(machine: Machine, rows: Sequence[Row], images: Images) -> list[str
 
 
 def describe() -> Machine:
-    """Read the facts now; what a system doesn't tell is None."""
+    """Facts of this machine; None for what the system doesn't report."""
     return Machine(
         cpu_model=facts.cpu_model(), architecture=platform.machine(), cores=facts.available_cores(), governor=facts.governor(), gpu=facts.gpu(),
         memory_gib=facts.memory_gib(), system=f"{platform.system()} {platform.release()}", python=platform.python_version(),

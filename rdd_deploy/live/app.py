@@ -1,4 +1,4 @@
-"""``rdd-deploy live``'s story: bundles, source, labels, screen, play, sum up."""
+"""The live app from options to exit code: open bundles, source, labels and screen, play, sum up."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from rdd_deploy.utils.signals import StopRequest
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0
 MAX_RECORD_FPS = 60.0
-"""Of what follows the clock; a file that is played whole keeps its own rate."""
+"""Highest rate of a recording that follows the clock; a file that is played whole keeps its own rate."""
 MAX_PARALLEL = 4
-"""So many frames of a file are worked on at a time, at most: a bound on memory."""
+"""Most frames of a file that are computed at a time: a bound on memory."""
 
 
 def live(options: LiveOptions) -> int:
@@ -51,7 +51,7 @@ def live(options: LiveOptions) -> int:
     Raises:
         RddError: anything the user can fix.
     """
-    # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way (0.82 -> 0.89 of its speed).
+    # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way.
     cv2.setNumThreads(1)
     _check_files(options)
     screen_class = sinks.screen_class(options)
@@ -85,9 +85,9 @@ def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:
 
 
 def inferences_at_a_time(options: LiveOptions) -> int:
-    """How many frames to work on at a time: of a file or folder that is played whole one for each thread, since only the rate counts.
+    """How many frames to compute at a time: one for each thread where a file or folder is played whole, since only the rate counts.
 
-    Elsewhere one, with all threads: its age counts.
+    Elsewhere one, with all threads, since its age counts.
     """
     source = options.source or ""
     whole = (os.path.isfile(source) or os.path.isdir(source)) and not options.realtime  # unlike Path's these bear any address
@@ -96,7 +96,7 @@ def inferences_at_a_time(options: LiveOptions) -> int:
 
 
 def _check_files(options: LiveOptions) -> None:
-    """Better now than after an hour, or after the source was overwritten. Raises DiskError."""
+    """Find files that can't be written, or would be overwritten, before the run. Raises DiskError."""
     source = Path(options.source.removeprefix("file://")) if options.source else None
     named = [(name, path) for name, path in (("--source", source), ("--record", options.record), ("--stats", options.stats)) if path]
     for (first, one), (second, other) in combinations(named, 2):
@@ -175,7 +175,7 @@ def _end(grabber: Grabber, source: Source) -> None:
 
 
 def _check_end(options: LiveOptions, source: Source, frames: int, bad: int) -> None:
-    """A source that ended by itself must have given something, and all of it."""
+    """Raise SourceError if the source gave no frame, and warn if it ended early."""
     if not frames:
         raise SourceError(f"{source.title} gave no usable frame ({bad} were skipped); check the source")
     missing = source.short_by() if isinstance(source, Capture) and options.max_frames is None else 0
@@ -195,7 +195,7 @@ class Warnings:
             console.warn(text)
 
     def sum_up(self) -> None:
-        """Say how many weren't printed."""
+        """Print how many weren't printed."""
         if self._count > MAX_WARNINGS:
             console.warn(f"and {self._count - MAX_WARNINGS} more warnings of this kind")
 

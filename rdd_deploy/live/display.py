@@ -1,4 +1,4 @@
-"""The screens that come along: a window, and the terminal alone, which has keys but no pictures."""
+"""The screens that come with the package: a window, and no pictures but the terminal's keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEQUENCE_S = 0.03
 
 
 class Window:
-    """An OpenCV window; belongs to the main thread. Raises DeviceError if there can be none."""
+    """An OpenCV window; for the main thread only. Raises DeviceError where none can be opened."""
 
     visible = True
 

@@ -1,4 +1,4 @@
-"""What reads the source, keeps to its rate, and opens it again when it is lost."""
+"""The thread that reads the source, keeps to its rate, and opens it again when it is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BAD = 30
 
 @dataclass(frozen=True)
 class Loss:
-    """The connection is gone."""
+    """A lost connection: since when, and when it is tried again."""
 
     since_s: float
     attempt: int
@@ -37,7 +37,7 @@ class Loss:
 
 
 def pauses() -> Iterator[float]:
-    """0.5, 1, 2, 4, 8, 10, 10, … seconds."""
+    """Seconds between attempts to open a source again: 0.5, 1, 2, 4, 8, 10, 10, …"""
     pause = FIRST_PAUSE_S
     while True:
         yield pause
@@ -83,7 +83,7 @@ class Grabber:
         self._thread.start()
 
     def get(self) -> CapturedFrame:
-        """The next frame. Raises Finished at the end, or what made going on impossible."""
+        """The next frame. Raises Finished at the end, or what the source failed with."""
         captured = self._channel.get()
         assert captured is not None, "only asked with a timeout"
         return captured

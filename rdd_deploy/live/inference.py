@@ -30,7 +30,7 @@ class Frames(Protocol):
 
 @dataclass(frozen=True)
 class _Labelled:
-    """What the bundles said of one frame, and the picture that each of them saw, for its flicker."""
+    """What the bundles predicted for one frame, and the picture that each of them saw, for its flicker."""
 
     predictions: list[Prediction]
     greys: list[Array]

@@ -1,4 +1,4 @@
-"""The live app's options."""
+"""The live app's options, as the command line fills them in."""
 
 from __future__ import annotations
 

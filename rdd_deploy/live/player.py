@@ -1,4 +1,4 @@
-"""The main thread: takes results, draws, shows, records, counts, and does what the keys say."""
+"""The main thread: takes results, draws, shows, records, counts, and obeys the keys."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Player:
             sink.show(canvas, at_s)
 
     def _idle(self) -> None:
-        """No new frame: keep the picture alive, and say so if the source is silent."""
+        """Without a new frame: draw the picture again after a key, and with a notice if the source is silent."""
         now = time.perf_counter()
         trouble = self._trouble(now)
         self._report_loss(now)
@@ -143,7 +143,7 @@ class Player:
                 self._deliver(canvas, None)
 
     def _report_loss(self, now: float) -> None:
-        """Where there is no picture to say so, say in words that the source is lost; once for every attempt to open it again."""
+        """Print that the source is lost where no picture shows it; once for every attempt to open it again."""
         loss = self._grabber.loss
         if loss is not None and not self._screen.visible and loss.attempt != self._reported_attempt:
             self._reported_attempt = loss.attempt
@@ -217,7 +217,7 @@ class Player:
         self._notify(f"left: bundle {active[0] + 1}, right: bundle {second + 1}{self._from_when()}")
 
     def _from_when(self) -> str:
-        """The held frame stays as it is: what it shows, and what is saved of it, was answered before the pause."""
+        """When a switch takes effect: the frame that a pause holds keeps the labels that it has."""
         return ", after the pause" if self._paused else ""
 
     def _comparable(self, first: int, second: int) -> bool:

@@ -1,4 +1,4 @@
-"""From a result to the picture on the screen, and to the files of a saved frame."""
+"""Draws a result as the picture on the screen, and writes the files of a saved frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.files import write_together
 
 REFRESH_S = 0.25
-"""Figures change so often; faster nobody reads, and drawing text costs more than pasting it."""
+"""How often the figures on the picture change: text is drawn then, and pasted on every frame."""
 NOTICE_S = 2.5
 
 
@@ -100,7 +100,7 @@ class Picture:
         return overlay.draw(frame, labels, canvas)
 
     def _status(self, result: Result, drops: int, paused: bool) -> list[str]:
-        """Lines for the panel; but for a long name short enough for a frame of 480 columns."""
+        """Lines for the panel, short enough for a frame of 480 columns unless a name is long."""
         stats, many = self._stats, len(self._segmenters)
         lines = []
         for prediction in result.predictions:

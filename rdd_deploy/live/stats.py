@@ -60,16 +60,16 @@ class Mean:
         self._recent.append(value)
 
     def percent(self) -> float | None:
-        """Over the whole run."""
+        """Mean over the whole run in percent; None without values."""
         return round(100 * self.total / self.count, 3) if self.count else None
 
     def recent_percent(self) -> float | None:
-        """Over the last RECENT frames."""
+        """Mean over the last RECENT frames in percent; None without values."""
         return 100 * sum(self._recent) / len(self._recent) if self._recent else None
 
 
 class BundleStats:
-    """What one bundle did."""
+    """The figures of one bundle."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
@@ -96,14 +96,14 @@ class BundleStats:
 
 
 class Stats:
-    """Collects per frame; the main thread's."""
+    """The figures of a run, counted frame by frame in the main thread."""
 
     def __init__(self, segmenters: Sequence[Segmenter]) -> None:
         self.stages = {name: Meter() for name in STAGES}
         self.age = Meter()
         self.bundles = [BundleStats(segmenter) for segmenter in segmenters]
         self.disagreements: dict[tuple[int, ...], Mean] = {}
-        """Of each pair that the split view showed, by the numbers of its bundles, counted from 0; the last one shown is the last."""
+        """By the numbers of two bundles, from 0, that the split view showed together; the pair that was shown last is the last."""
         self.frames = 0
         self._started = time.perf_counter()
         self._first_s = self._last_s = self._resumed_s = 0.0
@@ -136,11 +136,11 @@ class Stats:
 
     @property
     def disagreement(self) -> Mean | None:
-        """Of the pair that was shown last."""
+        """The mean of the pair that was shown last."""
         return next(reversed(self.disagreements.values()), None)
 
     def shown(self, draw_ms: float, show_ms: float, grabbed_s: float) -> None:
-        """The frame is out: on the screen, in the file, or, headless, done with."""
+        """Count a frame that was shown, recorded or, headless, counted only."""
         now = time.perf_counter()
         self.stages["draw"].add(draw_ms)
         self.stages["show"].add(show_ms)
@@ -157,7 +157,7 @@ class Stats:
         self._shown.clear()
 
     def recent_fps(self) -> float:
-        """Over the last RECENT frames; 0 before the second."""
+        """Frames per second over the last RECENT frames; 0 before the second."""
         span = self._shown[-1] - self._shown[0] if len(self._shown) > 1 else 0.0
         return (len(self._shown) - 1) / span if span else 0.0
 

@@ -22,7 +22,7 @@ COLOURS = {
     "paper": "#ffffff", "ink": "#1b1d23", "soft": "#5b6070", "grid": "#e6e8ee", "accent": "#1d5bd8", "whisker": "#9db8ee", "tail": "#dbe6fb",
     "dominated": "#858a96", "dominated-whisker": "#cfd2da", "dominated-tail": "#e9eaee", "good": "#0b7a45", "warn": "#94510a", "over": "#fdf3ec",
 }  # fmt: skip
-"""Of the PNG; in the SVG each is the page's CSS variable of that name, which has a second value for dark mode."""
+"""Colours of the PNG. In the SVG each is the page's CSS variable of that name, which has a second value for dark mode."""
 SIZE_INCHES, DPI = (8.6, 4.7), 200
 _LOG_FROM = 5.0
 """Ratio of the slowest to the fastest from which the latency axis is logarithmic."""
@@ -137,7 +137,7 @@ def pareto_figure(
 def paired_interval(row: Row) -> tuple[float, float] | None:
     """The mIoU of the float bundle plus the interval of the change against it, in percent; None without a change, as for the float bundle.
 
-    Both bundles are measured on the same images, so most of a lone mIoU's spread says nothing about which of the two is better.
+    Both bundles are measured on the same images, so most of the spread of their mIoUs is the images' and cancels in the change.
     """
     if row.change is None or row.accuracy is None:
         return None

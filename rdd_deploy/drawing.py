@@ -1,4 +1,4 @@
-"""Colours over the frame: one table look-up and one blend, no loop over pixels or classes."""
+"""Label colours over a frame, and comparisons of label maps."""
 
 from __future__ import annotations
 

@@ -58,9 +58,9 @@ class Confusion:
     def summary(self) -> dict[str, object]:
         """mIoU, pixel accuracy and IoU per class in percent; None for a class that never occurs."""
         return {
-            "miou_pct": _percent(self.miou),
-            "pixel_accuracy_pct": _percent(self.pixel_accuracy),
-            "iou_pct": {name: _percent(value) for name, value in zip(self.classes, self.iou, strict=True)},
+            "miou_pct": percent(self.miou),
+            "pixel_accuracy_pct": percent(self.pixel_accuracy),
+            "iou_pct": {name: percent(value) for name, value in zip(self.classes, self.iou, strict=True)},
         }
 
 
@@ -72,7 +72,8 @@ def iou_from(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.where(union > 0, hit / np.where(union > 0, union, 1), np.nan)
 
 
-def _percent(value: float) -> float | None:
+def percent(value: float) -> float | None:
+    """Fraction to percent, to three decimals; None for NaN."""
     return round(100 * float(value), 3) if np.isfinite(value) else None
 
 

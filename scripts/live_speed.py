@@ -30,10 +30,11 @@ from rdd_deploy.live.bundles import newest_bundle
 from rdd_deploy.live.captures import open_video
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.renderer import Picture
-from rdd_deploy.live.stats import Stats, versions
-from rdd_deploy.live.types import Answer, Result, Shot
+from rdd_deploy.live.stats import Stats
+from rdd_deploy.live.types import CapturedFrame, Prediction, Result
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.files import write_json
+from rdd_deploy.utils.machine import versions
 
 MIN_LIVE_OVER_BARE = 0.85
 MAX_DRAW_MS = {"480x360": 2.0, "1280x720": 6.0}
@@ -68,8 +69,8 @@ def read_ms(bundle: Path, video: Path) -> float:
     with Segmenter.load(bundle) as segmenter:
         source = open_video(video)
         frames, start = 0, time.perf_counter()
-        while (shot := source.read()) is not None:
-            segmenter.prepare(shot.frame)
+        while (captured := source.read()) is not None:
+            segmenter.prepare(captured.frame)
             frames += 1
         seconds = time.perf_counter() - start
         source.close()
@@ -90,7 +91,7 @@ def draw_ms(bundle: Path, width: int, height: int, rounds: int = 200) -> dict[st
         labels = np.minimum(truth, len(segmenter.classes) - 1).astype(np.uint8)
         stats = Stats([segmenter])
         picture = Picture([segmenter], stats, 0.5)
-        result = Result(Shot(frame, 0, "000000", time.perf_counter(), 1.0), (Answer(0, labels[np.newaxis], 1.0, 1.0, None),))
+        result = Result(CapturedFrame(frame, 0, "000000", time.perf_counter(), 1.0), (Prediction(0, labels[np.newaxis], 1.0, 1.0, None),))
         times = []
         for _ in range(rounds):
             start = time.perf_counter()

@@ -1,1 +1,1 @@
-"""The parts of ``rdd-deploy benchmark``: images, runners, timing, accuracy, records, plots. No torch here, but in ``torch_rows``."""
+"""``rdd-deploy benchmark``: images, runners, timing, accuracy, records, report. Only ``torch_runner`` needs torch."""

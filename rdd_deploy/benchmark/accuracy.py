@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,12 @@ from numpy.typing import NDArray
 from rdd_deploy.benchmark.images import Images, decode_labels
 from rdd_deploy.benchmark.records import Accuracy, Change, Row
 from rdd_deploy.benchmark.timing import Measured
-from rdd_deploy.metrics import Confusion, iou_from
+from rdd_deploy.metrics import Confusion, iou_from, percent
+
+RESAMPLES = 2000
+CONFIDENCE_PCT = 95.0
+_BLOCK = 250
+"""Resamples at a time: 250 x C x C floats stay small even for many classes."""
 
 
 def stacked(result: Measured) -> NDArray[np.int64]:
@@ -19,15 +25,12 @@ def stacked(result: Measured) -> NDArray[np.int64]:
 
 
 def accuracy_of(matrices: NDArray[np.int64], drawn: NDArray[np.float64], classes: Sequence[str]) -> Accuracy:
-    """mIoU of the one global matrix, with its interval; ``drawn`` is from ``bootstrap.draw``."""
+    """mIoU of the one global matrix, with its interval; ``drawn`` is from ``draw``."""
     total = Confusion(classes)
     total.matrix = matrices.sum(0)
     low, high = interval(resampled_miou(matrices, drawn))
-    return Accuracy(
-        miou_pct=_percent(total.miou), miou_low_pct=_percent(low), miou_high_pct=_percent(high),
-        pixel_accuracy_pct=_percent(total.pixel_accuracy),
-        iou_pct={name: _percent(value) if np.isfinite(value) else None for name, value in zip(classes, total.iou, strict=True)},
-    )  # fmt: skip
+    figures: dict[str, Any] = total.summary()
+    return Accuracy(miou_low_pct=percent(low) or 0.0, miou_high_pct=percent(high) or 0.0, **figures)
 
 
 def change_of(own: Measured, reference: Measured, name: str, drawn: NDArray[np.float64], classes: Sequence[str], images: Images) -> Change:
@@ -70,17 +73,6 @@ def _agreement(own: Measured, reference: Measured, images: Images) -> float:
         same += int(((decode_labels(encoded) == decode_labels(reference.labels[image])) & mask).sum())
         known += int(mask.sum())
     return round(100 * same / known, 3) if known else 100.0
-
-
-def _percent(value: float) -> float:
-    """Fraction -> percent; an empty matrix counts as 0."""
-    return round(100 * float(value), 3) if np.isfinite(value) else 0.0
-
-
-RESAMPLES = 2000
-CONFIDENCE_PCT = 95.0
-_BLOCK = 250
-"""Resamples at a time: 250 x C x C floats stay small even for many classes."""
 
 
 def draw(images: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float64]:

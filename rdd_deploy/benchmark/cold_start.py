@@ -1,6 +1,6 @@
-"""One cold start in a process of its own: ``python -m rdd_deploy.benchmark.cold_start JSON`` answers with JSON on its last line.
+"""One cold start in a process of its own: ``python -m rdd_deploy.benchmark.cold_start JSON`` prints JSON as its last line.
 
-A fresh process is the only honest way: libraries that are loaded, memory that is allocated and threads that spin in the parent would
+It needs a fresh process: libraries that are loaded, memory that is allocated and threads that spin in the parent would
 count for or against whoever comes later. It also catches a backend that crashes the whole process, before it takes the benchmark along.
 """
 
@@ -156,7 +156,7 @@ def _answer(asked: dict[str, Any]) -> dict[str, float | str]:
 
 
 def reason(error: BaseException) -> str:
-    """One line that says why: our own sentences as they are, foreign errors with their class."""
+    """The reason of a failure in one line: our own sentences as they are, foreign errors with their class."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, RddError):
         return str(error)

@@ -1,11 +1,12 @@
-"""Rows of an earlier ``benchmark.json`` beside the new ones: in the same table only if machine and protocol are the same."""
+"""Rows of earlier ``benchmark.json`` files in the new one's table; refused where machine, protocol or classes differ."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from rdd_deploy.benchmark.records import Benchmark, Incomparable, Machine, Protocol, Row
+from rdd_deploy.benchmark.records import Benchmark, Machine, Protocol, Row
+from rdd_deploy.errors import BundleError
 
 _MACHINE = ("cpu_model", "architecture", "cores", "governor", "gpu")
 """Library versions aren't among them: comparing two is what people do, and every row names its own.
@@ -19,30 +20,29 @@ def differences(new: tuple[Machine, Protocol], old: tuple[Machine, Protocol]) ->
     return [f"{name}: {_short(before)} against {_short(after)}" for name, before, after in pairs if before != after]
 
 
+def check_comparable(machine: Machine, protocol: Protocol, classes: Sequence[str], earlier: Sequence[tuple[Path, Benchmark]]) -> None:
+    """Raise BundleError, with all that differs in each file, unless the earlier rows may stand in one table with new ones."""
+    problems = []
+    for path, old in earlier:
+        differing = differences((machine, protocol), (old.machine, old.protocol))
+        if not differing and old.classes != list(classes):
+            differing = ["classes: others"]
+        problems += [f"{path}: {text}" for text in differing]
+    if problems:
+        raise BundleError(
+            "--compare takes files of this machine and protocol only; what differs (there against here):",
+            *problems,
+            "measure those bundles here, in one call with these, or leave --compare out",
+        )
+
+
 def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> Benchmark:
-    """The benchmark with the earlier rows: joined where comparable (renamed if the name is taken), else set apart with the reasons.
-
-    Rows that stood apart in an earlier file come along, and are judged again: they may well be comparable with these.
-    """
-    rows, apart, warnings = list(benchmark.rows), list(benchmark.apart), list(benchmark.warnings)
-    warnings += [f"{path}: {text}" for path, old in earlier for text in old.warnings]
-    for group in (group for path, old in earlier for group in _groups(path, old)):
-        differing = differences((benchmark.machine, benchmark.protocol), (group.machine, group.protocol))
-        classes = next((list(row.accuracy.iou_pct) for row in group.rows if row.accuracy), benchmark.classes)
-        differing += ["classes: others"] if not differing and classes != benchmark.classes else []
-        taken = set() if differing else {row.name for row in rows}
-        marked = _marked(group.rows, group.source, taken)
-        if differing:
-            apart.append(group.model_copy(update={"differences": differing, "rows": marked}))
-            warnings.append(f"{group.source} was measured otherwise ({'; '.join(differing)}); its rows stand in a table of their own")
-        else:
-            rows += marked
-    return benchmark.model_copy(update={"rows": rows, "apart": apart, "warnings": warnings})
-
-
-def _groups(path: Path, old: Benchmark) -> list[Incomparable]:
-    """A file's own rows, and those that stand apart in it."""
-    return [Incomparable(source=str(path), differences=[], machine=old.machine, protocol=old.protocol, rows=old.rows), *old.apart]
+    """The benchmark with the earlier rows, which ``check_comparable`` passed, renamed where a name is taken, and their warnings."""
+    rows, warnings = list(benchmark.rows), list(benchmark.warnings)
+    for path, old in earlier:
+        rows += _marked(old.rows, str(path), {row.name for row in rows})
+        warnings += [f"{path}: {text}" for text in old.warnings]
+    return benchmark.model_copy(update={"rows": rows, "warnings": warnings})
 
 
 def _marked(rows: Sequence[Row], source: str, taken: set[str]) -> list[Row]:

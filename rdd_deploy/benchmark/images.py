@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
+from rdd_deploy.data import open_split
 from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split, frame_paths
 from rdd_deploy.data.jpeg import sound
+from rdd_deploy.data.open import OtherClassesError, open_recorded, tell
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError
+from rdd_deploy.runtime import Manifest
 
 _NAMED = 3
 """So many unreadable images are named; a wrong folder of labels would name them all."""
@@ -113,3 +117,39 @@ def encode_png(image: Frame | Labels) -> Frame:
 def decode_labels(encoded: Frame) -> Labels:
     """The label map of ``encode_png``."""
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), np.uint8)
+
+
+def open_images(manifests: Sequence[Manifest], data: Path | None, name: str | None, split: str, limit: int | None) -> tuple[str, Images]:
+    """The images to measure on, and their data set's name: as asked for, else what the first readable bundle was made from.
+
+    Where that is the data set that was asked for it is opened as the bundle's manifest says (size, seed, void ids). Bundles of other classes
+    than the data's are passed over; they fail in their rows.
+    """
+    others: OtherClassesError | None = None
+    for one in manifests:
+        recorded = one.provenance.get("data")
+        if recorded and name in (None, recorded):
+            if recorded == "streets" and data is not None:
+                raise DataError(
+                    f"'{one.name}' was made from streets, which lie in no folder; "
+                    + (f"say what {data} is: --data-name camvid or folder" if name is None else "leave --data out")
+                )
+            try:
+                return str(recorded), Images(open_recorded(one, split, data), limit)
+            except OtherClassesError as error:
+                others = others or error
+    if others is not None:
+        raise others
+    manifest = next(iter(manifests), None)
+    name = name or "camvid"
+    options: dict[str, object] = {}
+    if name == "folder":
+        if manifest is None:
+            raise DataError(
+                "--data-name folder takes its classes from the bundles, and none of them has a readable manifest; give another bundle"
+            )
+        options = {"classes": manifest.classes, "palette": manifest.palette}
+    opened: Split = open_split(name, data or Path("data") / name, split, **options)
+    if isinstance(opened, FileSplit):
+        tell(opened.notes())
+    return name, Images(opened, limit)

@@ -1,11 +1,12 @@
-"""Which rows another row beats, and which one a budget chooses."""
+"""Which rows are dominated by another one, and which one a budget chooses."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from rdd_deploy.benchmark.records import Decision, LatencyMetric, Row
+from rdd_deploy.benchmark.options import LatencyMetric
+from rdd_deploy.benchmark.records import Decision, Row
 
 
 def dominated(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -25,7 +26,8 @@ def point(row: Row, judge: LatencyMetric) -> tuple[float, float]:
 def dominated_names(rows: Sequence[Row], judge: LatencyMetric) -> list[str]:
     """Names of the dominated rows of one table."""
     measured = [row for row in rows if row.measured]
-    return [row.name for row, beaten in zip(measured, dominated([point(row, judge) for row in measured]), strict=True) if beaten]
+    flags = dominated([point(row, judge) for row in measured])
+    return [row.name for row, is_dominated in zip(measured, flags, strict=True) if is_dominated]
 
 
 def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: float | None, judge: LatencyMetric) -> Decision:

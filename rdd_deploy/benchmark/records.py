@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from rdd_deploy.benchmark.options import LatencyMetric
 from rdd_deploy.errors import BundleError
 from rdd_deploy.utils.files import parse_json, read_file
 
@@ -18,9 +18,10 @@ Points = Annotated[float, Field(ge=-100, le=100)]
 Ms = Annotated[float, Field(ge=1e-6, le=1e9)]
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-"""Bounded, so that a file of somebody else's can be drawn and printed whatever it says."""
-LatencyMetric = Literal["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]
-"""The latency that the Pareto front, the greyed rows and the budget go by."""
+"""Bounded, so that any file can be drawn and printed."""
+Kind = Literal["bundle", "torch-eager", "torch-compile", "torch-channels-last"]
+"""What a row measures: a bundle through ``rdd_deploy.runtime.Segmenter``, or a run's weights in PyTorch."""
+TORCH_KINDS: tuple[Kind, ...] = ("torch-eager", "torch-channels-last", "torch-compile")
 STAGES = ("decode", "resize", "infer", "resize back", "draw")
 
 
@@ -62,7 +63,7 @@ class Machine(_Closed):
     architecture: str
     cores: Count
     governor: str | None
-    """None where the system tells none (virtual machines, containers)."""
+    """None where the system reports none (virtual machines, containers)."""
     gpu: str | None
     memory_gib: Amount | None
     system: str
@@ -169,7 +170,7 @@ class Row(_Closed):
 
     @property
     def lacks_reference(self) -> bool:
-        """Whether nothing can be said about a change: no float bundle of its run and input size was measured beside it."""
+        """Whether its change is unknown: no float bundle of its run and input size was measured."""
         return self.change is None and self.precision != "fp32"
 
 
@@ -185,16 +186,6 @@ class Decision(_Closed):
     sentence: str
 
 
-class Incomparable(_Closed):
-    """Rows of another file that can't join, with what differs."""
-
-    source: str
-    differences: list[str]
-    machine: Machine
-    protocol: Protocol
-    rows: Annotated[list[Row], Field(max_length=1000)]
-
-
 class Benchmark(_Closed):
     """The whole file."""
 
@@ -207,31 +198,28 @@ class Benchmark(_Closed):
     machine: Machine
     rows: Annotated[list[Row], Field(max_length=1000)]
     dominated: list[str] = []
-    """Names of rows that another row of the same table beats in mIoU and latency."""
+    """Names of rows that another row of the same table dominates in mIoU and latency."""
     decisions: list[Decision] = []
-    apart: Annotated[list[Incomparable], Field(max_length=100)] = []
     warnings: list[str] = []
 
     def tables(self) -> dict[str, list[Row]]:
         """Rows by the device that they really ran on; failed rows stand in the first table."""
-        return by_device(self.rows)
-
-
-def by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by the device that they really ran on; failed ones with the first device's."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.measured:
-            found.setdefault(row.device or "?", []).append(row)
-    first = next(iter(found), "none")
-    for row in rows:
-        if not row.measured:
-            found.setdefault(first, []).append(row)
-    return found
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.measured:
+                found.setdefault(row.device or "?", []).append(row)
+        first = next(iter(found), "none")
+        for row in self.rows:
+            if not row.measured:
+                found.setdefault(first, []).append(row)
+        return found
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """Read and check a ``benchmark.json``. Raises BundleError with what is wrong with it."""
+    """Read and check a ``benchmark.json``. Raises BundleError with what is wrong with it.
+
+    Older files may hold ``apart``: rows of other files that couldn't be compared with theirs. They are left out.
+    """
     again = "give a benchmark.json that `python -m rdd_deploy.benchmark` wrote"
     try:
         value: Any = parse_json(read_file(path, LARGEST_FILE))
@@ -242,13 +230,10 @@ def read_benchmark(path: Path) -> Benchmark:
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleError(f"{path} has schema version {version!r}, expected {SCHEMA_VERSION}; {again}")
+    value.pop("apart", None)
     try:
         return Benchmark.model_validate(value)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"]))
         raise BundleError(f"{path} isn't a benchmark ({where}: {problem['msg']}); {again}") from error
-
-
-Kind = Literal["bundle", "torch-eager", "torch-compile", "torch-channels-last"]
-TORCH_KINDS: tuple[Kind, ...] = ("torch-eager", "torch-channels-last", "torch-compile")

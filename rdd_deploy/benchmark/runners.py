@@ -34,12 +34,12 @@ class Runner(Protocol):
         """uint8 (1, h, w) -> uint8 (H, W)."""
 
     def close(self) -> None:
-        """Give memory and device back."""
+        """Free memory and device."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row to be: what to open and how. ``failure`` is set where that is hopeless from the start."""
+    """A row to measure: what to open and how. ``failure`` is set where it can't be opened."""
 
     name: str
     kind: Kind

@@ -5,38 +5,27 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import cv2
 
+from rdd_deploy import console
 from rdd_deploy.benchmark.accuracy import CONFIDENCE_PCT, RESAMPLES, accuracy_of, change_of, draw, reference_of, stacked
 from rdd_deploy.benchmark.cold_start import ColdFailure, cold_start
 from rdd_deploy.benchmark.images import Images
+from rdd_deploy.benchmark.options import Settings
 from rdd_deploy.benchmark.pareto import decide, dominated_names
-from rdd_deploy.benchmark.records import Benchmark, ColdStart, LatencyMetric, Machine, Protocol, Row
+from rdd_deploy.benchmark.records import Benchmark, ColdStart, Machine, Protocol, Row
 from rdd_deploy.benchmark.runners import Candidate
 from rdd_deploy.benchmark.timing import WARMUP, Measured, latency_of, measure, round_schedule
+from rdd_deploy.errors import BudgetError, BundleError
 from rdd_deploy.utils import machine as facts
 from rdd_deploy.utils.files import sha256
-from rdd_deploy.utils.machine import _gpu, _memory_gib, available_cores, cpu_model, governor, load_average, package_version
 
+BUSY = 0.25
+"""Load per core before the benchmark starts from which there is a warning."""
 _DRIFT = 1.2
 """Ratio of a row's slowest to its fastest round from which the machine is called unsteady."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the command was asked for."""
-
-    data: str
-    split: str
-    device: str
-    threads: int
-    rounds: int
-    judge: LatencyMetric
-    cold: bool = True
-    seed: int = 0
 
 
 def run_benchmark(
@@ -65,7 +54,7 @@ def run_benchmark(
     machine = machine.model_copy(update={"load_average_after": facts.load_average()})
     benchmark = Benchmark(
         created_utc=now(), seconds=round(time.monotonic() - began, 1), judge=settings.judge, classes=list(images.label_space.classes),
-        protocol=_protocol(images, settings), machine=machine, rows=rows, warnings=_warnings(machine, rows, images),
+        protocol=protocol_of(images, settings), machine=machine, rows=rows, warnings=_warnings(machine, rows, images),
     )  # fmt: skip
     return benchmark, [(row.name, results[row.name]) for row in rows if row.measured]
 
@@ -73,10 +62,34 @@ def run_benchmark(
 def judged(benchmark: Benchmark, budget_ms: float | None, max_drop: float | None) -> Benchmark:
     """The benchmark with its dominated rows and, where asked for, a decision per device; none if only earlier rows could be measured."""
     tables = benchmark.tables()
-    beaten = [name for rows in tables.values() for name in dominated_names(rows, benchmark.judge)]
+    dominated = [name for rows in tables.values() for name in dominated_names(rows, benchmark.judge)]
     asked = (budget_ms is not None or max_drop is not None) and any(row.measured and row.source is None for row in benchmark.rows)
     decisions = [decide(rows, device, budget_ms, max_drop, benchmark.judge) for device, rows in tables.items()] if asked else []
-    return benchmark.model_copy(update={"dominated": beaten, "decisions": decisions})
+    return benchmark.model_copy(update={"dominated": dominated, "decisions": decisions})
+
+
+def measure_with_progress(
+    candidates: Sequence[Candidate], images: Images, settings: Settings
+) -> tuple[Benchmark, list[tuple[str, Measured]]]:
+    """``run_benchmark`` under a progress bar on standard error."""
+    total = len(candidates) * sum(len(turn) for turn in round_schedule(len(images), settings.rounds))
+    with console.progress("cold starts", total, on="stderr") as bar:
+
+        def advance(name: str, frames: int) -> None:
+            bar.advance(frames, name if frames else f"cold start: {name}")
+
+        return run_benchmark(candidates, images, settings, advance)
+
+
+def finish(benchmark: Benchmark) -> None:
+    """Set the exit code by what was measured. Raises BundleError if nothing ran, BudgetError if a decision found nothing."""
+    own = [row for row in benchmark.rows if row.source is None]
+    failed = [row for row in own if row.failure]
+    if own and len(failed) == len(own):
+        raise BundleError(f"none of the {len(failed)} rows could be measured; the first: {failed[0].failure}")
+    missed = [decision.sentence for decision in benchmark.decisions if decision.chosen is None]
+    if benchmark.decisions and len(missed) == len(benchmark.decisions):
+        raise BudgetError("; ".join(missed))
 
 
 def now() -> str:
@@ -131,7 +144,8 @@ def _facts(candidate: Candidate, result: Measured) -> Row:
     )  # fmt: skip
 
 
-def _protocol(images: Images, settings: Settings) -> Protocol:
+def protocol_of(images: Images, settings: Settings) -> Protocol:
+    """What will be measured, and how."""
     return Protocol(
         data=settings.data, split=settings.split, images=len(images), images_sha256=images.sha256, images_skipped=len(images.skipped),
         device_asked=settings.device, threads=settings.threads, rounds=settings.rounds,
@@ -163,17 +177,10 @@ def _warnings(machine: Machine, rows: Sequence[Row], images: Images) -> list[str
     return found
 
 
-_PACKAGES = (
-    "rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch",
-)  # fmt: skip
-BUSY = 0.25
-"""Load per core, before the benchmark starts, from which its latencies are called doubtful."""
-
-
 def describe() -> Machine:
-    """Read the facts now; what a system doesn't tell is None."""
+    """Facts of this machine; None for what the system doesn't report."""
     return Machine(
-        cpu_model=cpu_model(), architecture=platform.machine(), cores=available_cores(), governor=governor(), gpu=_gpu(),
-        memory_gib=_memory_gib(), system=f"{platform.system()} {platform.release()}", python=platform.python_version(),
-        versions={name: version for name in _PACKAGES if (version := package_version(name))}, load_average_before=load_average(),
+        cpu_model=facts.cpu_model(), architecture=platform.machine(), cores=facts.available_cores(), governor=facts.governor(), gpu=facts.gpu(),
+        memory_gib=facts.memory_gib(), system=f"{platform.system()} {platform.release()}", python=platform.python_version(),
+        versions=facts.versions([*facts.RUNTIME_PACKAGES, "torch"]), load_average_before=facts.load_average(),
     )  # fmt: skip

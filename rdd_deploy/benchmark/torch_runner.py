@@ -1,38 +1,23 @@
-"""The run's weights in PyTorch, as rows beside the bundles: eager, channels-last and torch.compile. The only part that needs torch."""
+"""The run's weights in PyTorch as rows beside the bundles: eager, channels-last and torch.compile. Only this module needs torch."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from rdd_deploy.benchmark.records import Kind
 from rdd_deploy.data.base import Frame, Labels
-from rdd_deploy.errors import DeviceError
-from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.predict import checked_device, labels_from_bgr
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.preprocess import resize_frame, resize_labels
-from rdd_deploy.runtime.backends.base import parse_device
 from rdd_deploy.utils.machine import check_threads
 
 
-class _Deployed(nn.Module):
-    """The same contract as a bundle's graph: uint8 (1, h, w, 3) BGR -> uint8 (1, h, w)."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__()
-        self.segmenter = segmenter
-
-    def forward(self, frame: Tensor) -> Tensor:
-        rgb = frame.permute(0, 3, 1, 2).flip(1)
-        labels: Tensor = self.segmenter(rgb).primary.argmax(1).to(torch.uint8)
-        return labels
-
-
 class TorchRunner:
-    """A ``benchmarking.runners.Runner`` on a checkpoint.
+    """A ``benchmark.runners.Runner`` on a checkpoint.
 
     Args:
         weights: ``student.safetensors`` or ``teacher.safetensors``.
@@ -47,14 +32,15 @@ class TorchRunner:
         self.classes = tuple(map(str, facts["classes"]))
         height, width = size or facts["size"]
         self.input_size = (int(height), int(width))
-        self.device = _device(device)
+        self.device = str(checked_device(device))
         self.provider: str = kind
         if threads is not None:
             check_threads(threads, "PyTorch")
             torch.set_num_threads(threads)
-        network: nn.Module = _Deployed(segmenter).eval().to(self.device)
+        segmenter = segmenter.eval().to(self.device)
         if kind == "torch-channels-last":
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = partial(labels_from_bgr, segmenter)
         self._network = torch.compile(network) if kind == "torch-compile" else network
 
     def prepare(self, frame: Frame) -> Frame:
@@ -73,14 +59,3 @@ class TorchRunner:
         del self._network
         if self.device != "cpu":
             torch.cuda.empty_cache()
-
-
-def _device(asked: str) -> str:
-    kind, index = parse_device(asked)
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cpu":
-        return "cpu"
-    if not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"asked for {asked}, this torch sees {torch.cuda.device_count()} GPU(s); pass --device cpu")
-    return f"cuda:{index or 0}"

@@ -11,6 +11,7 @@ import typer
 from rdd_deploy.console import command
 from rdd_deploy.errors import RddError
 from rdd_deploy.live.options import MAX_CAMERAS, LiveOptions, parse_size
+from rdd_deploy.live.sinks import SCREENS
 from rdd_deploy.utils.arguments import MAX_COUNT, finite, output_file, repeated
 from rdd_deploy.utils.machine import MAX_THREADS
 
@@ -43,7 +44,8 @@ def _run(
         list[int] | None, typer.Option(metavar="ID...", min=0, max=255, help="mask values that mean void, beside 255")
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="play a file at its own rate, dropping frames as a camera would")] = False,
-    headless: Annotated[bool, typer.Option("--headless", help="no window")] = False,
+    show: Annotated[str | None, typer.Option(metavar="|".join(SCREENS), help="where pictures are shown; default: window")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="no window: the same as --show none")] = False,
     stats: Annotated[Path | None, typer.Option(metavar="FILE.json", callback=output_file, help="write what was measured")] = None,
     record: Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="write what is shown (.mp4, .mkv, .avi)")] = None,
     save_to: Annotated[Path, typer.Option(metavar="FOLDER", help="where the key s saves frames")] = LiveOptions.save_to,
@@ -90,6 +92,7 @@ def _run(
         size=parse_size(size) if size else None,
         labels=labels,
         data_void=tuple(data_void or ()),
+        show=show,
         headless=headless,
         realtime=realtime,
         split=split,

@@ -1,4 +1,4 @@
-"""``rdd-deploy live``'s story: bundles, source, labels, screen, play, sum up."""
+"""The live app from options to exit code: open bundles, source, labels and screen, play, sum up."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import cv2
 from rdd_deploy import console
 from rdd_deploy.data.open import label_ids
 from rdd_deploy.errors import DiskError, SourceError
+from rdd_deploy.live import sinks
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
-from rdd_deploy.live.channel import Channel, Relay
-from rdd_deploy.live.display import Headless, Screen, Window
+from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.grabber import Grabber
-from rdd_deploy.live.inference import AT_ONCE, Inference
+from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
+from rdd_deploy.live.sinks import Screen
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.types import Result
-from rdd_deploy.live.x_server import check_display
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.arguments import writable
 from rdd_deploy.utils.files import check_file, remove_parts, write_json
@@ -40,9 +40,9 @@ from rdd_deploy.utils.signals import StopRequest
 MAX_WARNINGS = 5
 RECORD_FPS = 30.0
 MAX_RECORD_FPS = 60.0
-"""Of what follows the clock; a file that is played whole keeps its own rate."""
+"""Highest rate of a recording that follows the clock; a file that is played whole keeps its own rate."""
 MAX_PARALLEL = 4
-"""So many frames of a file are worked on at a time, at most: a bound on memory."""
+"""Most frames of a file that are computed at a time: a bound on memory."""
 
 
 def live(options: LiveOptions) -> int:
@@ -51,18 +51,18 @@ def live(options: LiveOptions) -> int:
     Raises:
         RddError: anything the user can fix.
     """
-    # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way (0.82 -> 0.89 of its speed).
+    # Resizing and blending take a fraction of a millisecond; spread over all cores they only get in inference's way.
     cv2.setNumThreads(1)
     _check_files(options)
+    screen_class = sinks.screen_class(options)
+    screen_class.check()
     paths = options.bundles or (newest_bundle(),)
-    if not options.headless:
-        check_display()
     with ExitStack() as stack:
         segmenters = stack.enter_context(
             loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
         )
         source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or not options.headless, say=console.info
+            options.source, options.camera, options.size, streets_live=options.realtime or screen_class.visible, info=console.info
         )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
@@ -71,7 +71,7 @@ def live(options: LiveOptions) -> int:
             options = replace(options, realtime=False)
         clocked = source.live or options.realtime
         recorder = _recorder(options.record, source, clocked) if options.record else None
-        screen: Screen = Headless() if options.headless else Window("rdd_deploy")
+        screen = screen_class(options)
         stack.callback(screen.close)
         stop = stack.enter_context(StopRequest())  # until here a signal ends at once: there is nothing to finish
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
@@ -85,9 +85,9 @@ def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:
 
 
 def inferences_at_a_time(options: LiveOptions) -> int:
-    """How many frames to work on at a time: of a file or folder that is played whole one for each thread, since only the rate counts.
+    """How many frames to compute at a time: one for each thread where a file or folder is played whole, since only the rate counts.
 
-    Elsewhere one, with all threads: its age counts.
+    Elsewhere one, with all threads, since its age counts.
     """
     source = options.source or ""
     whole = (os.path.isfile(source) or os.path.isdir(source)) and not options.realtime  # unlike Path's these bear any address
@@ -96,7 +96,7 @@ def inferences_at_a_time(options: LiveOptions) -> int:
 
 
 def _check_files(options: LiveOptions) -> None:
-    """Better now than after an hour, or after the source was overwritten. Raises DiskError."""
+    """Find files that can't be written, or would be overwritten, before the run. Raises DiskError."""
     source = Path(options.source.removeprefix("file://")) if options.source else None
     named = [(name, path) for name, path in (("--source", source), ("--record", options.record), ("--stats", options.stats)) if path]
     for (first, one), (second, other) in combinations(named, 2):
@@ -136,17 +136,12 @@ def _play(
 ) -> dict[str, Any]:
     """Start the threads, play, end them whatever happened; returns the record for --stats."""
     lossy = source.live or options.realtime
-    # A window is the main thread's alone. Without one, where several threads compute, each also draws and records its frames: a third
-    # thread would push one of them aside for every frame.
-    relay: Relay[Result] | None = Relay() if not screen.visible and min(segmenter.parallel for segmenter in segmenters) > 1 else None
-    results = relay or Channel[Result](1 if lossy else 4, lossy)
+    results = Channel[Result](1 if lossy else 2, lossy)
     warn = Warnings()
     grabber = Grabber(source, lossy=lossy, realtime=options.realtime, labels=labels, warn=warn)
-    inference = Inference(segmenters, grabber, results, warn, AT_ONCE if relay is not None else 1)
+    inference = Inference(segmenters, grabber, results, warn)
     stats = Stats(segmenters)
     player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
-    if relay is not None:
-        relay.to = player.take
     record: dict[str, Any] = {}
 
     def measured() -> None:
@@ -166,8 +161,7 @@ def _play(
         ending.callback(results.abandon)
         gc.freeze()  # what was imported and loaded stays; the garbage collector would look through all of it between two frames
         ending.callback(gc.unfreeze)
-        if inference.workers == 1:  # several read for themselves
-            grabber.start()
+        grabber.start()
         inference.start()
         player.play(stop)
     if stop.number is None and not player.quit:
@@ -181,7 +175,7 @@ def _end(grabber: Grabber, source: Source) -> None:
 
 
 def _check_end(options: LiveOptions, source: Source, frames: int, bad: int) -> None:
-    """A source that ended by itself must have given something, and all of it."""
+    """Raise SourceError if the source gave no frame, and warn if it ended early."""
     if not frames:
         raise SourceError(f"{source.title} gave no usable frame ({bad} were skipped); check the source")
     missing = source.short_by() if isinstance(source, Capture) and options.max_frames is None else 0
@@ -201,7 +195,7 @@ class Warnings:
             console.warn(text)
 
     def sum_up(self) -> None:
-        """Say how many weren't printed."""
+        """Print how many weren't printed."""
         if self._count > MAX_WARNINGS:
             console.warn(f"and {self._count - MAX_WARNINGS} more warnings of this kind")
 

@@ -25,7 +25,7 @@ READ_TIMEOUT_MS = 3000
 """A stream that is silent for so long counts as lost and is opened again."""
 
 MAX_FPS = 1000
-"""Streams without a rate claim more."""
+"""Highest rate that is believed; streams without one report more."""
 
 MAX_EVEN_FPS, MAX_MULTIPLE, SCANNED = 60.0, 64, 600
 """A recording's rate at most, where its source's frames come at odd times; so many times the source's own; found by so many frames."""
@@ -34,8 +34,7 @@ LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
 
 SMALL = 640 * 480
-"""Pixels up to which FFmpeg decodes with one thread: a frame takes well under a millisecond, and handing it round several threads takes more
-from inference's cores than it gains (0.40 instead of 0.35 ms at 480×360, and twice the switches between threads). Larger ones need them."""
+"""Most pixels of a frame that FFmpeg decodes with one thread: for small frames several threads take more from inference than they gain."""
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read at the first capture; its chatter says less than our sentences
 

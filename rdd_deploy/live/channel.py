@@ -1,10 +1,9 @@
-"""What threads hand to each other: a short queue that either waits (files) or lets the newest win (cameras), or nothing to wait in at all."""
+"""A short queue between two threads that makes the producer wait (files) or keeps only the newest (cameras)."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -75,39 +74,3 @@ class Channel(Generic[T]):
             self._abandoned = True
             self._items.clear()
             self._changed.notify_all()
-
-
-class Relay(Generic[T]):
-    """Has each item dealt with by the thread that brings it; takes a channel's place where that thread has nothing more urgent to do.
-
-    With as many producers as cores, a consumer of its own would only push one of them aside for every item.
-    """
-
-    def __init__(self) -> None:
-        self.to: Callable[[T], bool] = lambda item: False
-        """Deals with an item, one at a time; False if no more are wanted. What it raises is raised where the item was brought."""
-        self._dealing = threading.Lock()
-        self._finished = threading.Event()
-        self._abandoned = False
-        self.drops = 0
-
-    def put(self, item: T) -> bool:
-        """Deal with an item; False if the producer should end."""
-        with self._dealing:
-            return not self._abandoned and self.to(item)
-
-    def get(self, timeout: float | None = None) -> T | None:
-        """None after ``timeout`` seconds. Raises Finished once no more items will come."""
-        if self._finished.wait(timeout):
-            raise Finished
-        return None
-
-    def finish(self) -> None:
-        """The producers have no more."""
-        self._finished.set()
-
-    def abandon(self) -> None:
-        """No more items are wanted: one that is being dealt with is waited for, and none follows it."""
-        with self._dealing:
-            self._abandoned = True
-        self._finished.set()

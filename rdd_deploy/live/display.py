@@ -1,4 +1,4 @@
-"""Where pictures go and keys come from: a window, or the terminal alone."""
+"""The screens that come with the package: a window, and no pictures but the terminal's keys."""
 
 from __future__ import annotations
 
@@ -6,46 +6,32 @@ import os
 import select
 import sys
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 
 from rdd_deploy.errors import DeviceError
+from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.types import Array
 from rdd_deploy.live.x_server import check_display
 
+TITLE = "rdd_deploy"
 ESCAPE = "\x1b"
 SEQUENCE_S = 0.03
 """What an arrow key sends behind its ESC follows within this time, through ssh too."""
 
 
-class Screen(Protocol):
-    """``visible`` says whether pictures need drawing; ``key`` also lets the window live and is called often."""
-
-    visible: bool
-
-    def show(self, canvas: Array) -> None:
-        """Show uint8 (H, W, 3) BGR."""
-
-    def key(self) -> str | None:
-        """A pressed key, at once; 'q' too if the window was closed."""
-
-    def close(self) -> None:
-        """May be called twice."""
-
-
 class Window:
-    """An OpenCV window; belongs to the main thread. Raises DeviceError if there can be none."""
+    """An OpenCV window; for the main thread only. Raises DeviceError where none can be opened."""
 
     visible = True
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, options: LiveOptions) -> None:
         check_display()
-        self._title = title
         self._opened = self._sized = self._seen = False
         self._code = -1
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise DeviceError(
                 "this OpenCV has no windows (opencv-python-headless?): pip uninstall opencv-python-headless && pip install opencv-python, "
@@ -53,12 +39,16 @@ class Window:
             ) from error
         self._opened = True
 
-    def show(self, canvas: Array) -> None:
+    @staticmethod
+    def check() -> None:
+        check_display()
+
+    def show(self, canvas: Array, at_s: float | None) -> None:
         if not self._sized:
             self._sized = True
             factor = max(1, 720 // canvas.shape[0])  # small networks' frames would be stamps on today's screens
-            cv2.resizeWindow(self._title, canvas.shape[1] * factor, canvas.shape[0] * factor)
-        cv2.imshow(self._title, canvas)
+            cv2.resizeWindow(TITLE, canvas.shape[1] * factor, canvas.shape[0] * factor)
+        cv2.imshow(TITLE, canvas)
         self._code = cv2.pollKey()  # the toolkit paints while it looks for keys, and the frame isn't shown before
 
     def key(self) -> str | None:
@@ -73,7 +63,7 @@ class Window:
     def _closed(self) -> bool:
         """Whether the window was there and is gone; one that isn't mapped yet isn't closed."""
         try:
-            visible = bool(cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1)
+            visible = bool(cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1)
         except cv2.error:  # Qt, once its last window is gone
             visible = False
         self._seen = self._seen or visible
@@ -91,7 +81,7 @@ class Headless:
 
     visible = False
 
-    def __init__(self) -> None:
+    def __init__(self, options: LiveOptions) -> None:
         self._saved: Any = None
         if sys.stdin is None or not sys.stdin.isatty() or sys.platform == "win32":
             return
@@ -108,7 +98,11 @@ class Headless:
         self._saved = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd)
 
-    def show(self, canvas: Array) -> None:
+    @staticmethod
+    def check() -> None:
+        pass
+
+    def show(self, canvas: Array, at_s: float | None) -> None:
         pass
 
     def key(self) -> str | None:

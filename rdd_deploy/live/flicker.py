@@ -1,12 +1,9 @@
-"""How many labels change where the image hardly does."""
+"""Flicker: how many labels change where the image hardly does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from rdd_deploy.live.types import Array
 
@@ -16,43 +13,30 @@ ROWS = 4
 """Flicker is counted on every so many-th row, a quarter of the work."""
 
 
-def seen(network_input: Array) -> Array:
-    """What flicker is told by of a bundle's input, uint8 (1, h, w, 3) BGR: every ROWS-th row in grey, uint8 (rows, w)."""
+def grey_rows(network_input: Array) -> Array:
+    """Every ROWS-th row of a bundle's input, uint8 (1, h, w, 3) BGR, in grey: uint8 (rows, w)."""
     return np.asarray(cv2.cvtColor(network_input[0, ::ROWS], cv2.COLOR_BGR2GRAY), np.uint8)
 
 
 class Flicker:
-    """One bundle's, from frame to frame."""
+    """The flicker of one bundle, from frame to frame."""
 
     def __init__(self) -> None:
         self._last: tuple[Array, Array] | None = None
 
-    def add(self, greys: Sequence[Array], labels: Sequence[Array]) -> list[float | None]:
-        """Count the next frames, one or more; several at once cost little more than one.
+    def add(self, grey: Array, labels: Array) -> float | None:
+        """Count the next frame.
 
         Args:
-            greys: of each frame ``seen``, uint8 (rows, w).
-            labels: of each the same rows' class ids, uint8 (rows, w).
+            grey: its ``grey_rows``, uint8 (rows, w).
+            labels: class ids of the same rows, uint8 (rows, w).
 
         Returns:
-            of each the share in [0, 1] of its still pixels whose label isn't that of the frame before; None without a frame before or a
-            still pixel.
+            Share in [0, 1] of the still pixels whose label isn't that of the frame before; None without a frame before or a still pixel.
         """
-        first = self._last is None
-        before = self._last or (greys[0], labels[0])
-        images, classes = (_flat([last, *frames]) for last, frames in zip(before, (greys, labels), strict=True))
-        self._last = (greys[-1], labels[-1])
-        still = cv2.absdiff(images[1:], images[:-1]) <= STILL
-        changed = (classes[1:] != classes[:-1]) & still
-        shares = [_share(*frame) for frame in zip(changed, still, strict=True)]
-        return [None, *shares[1:]] if first else shares
-
-
-def _flat(frames: Sequence[Array]) -> Array:
-    """One row per frame."""
-    return np.stack(frames).reshape(len(frames), -1)
-
-
-def _share(changed: NDArray[np.bool_], still: NDArray[np.bool_]) -> float | None:
-    count = np.count_nonzero(still)
-    return np.count_nonzero(changed) / count if count else None
+        last, self._last = self._last, (grey, labels)
+        if last is None:
+            return None
+        still = cv2.absdiff(grey, last[0]) <= STILL
+        count = np.count_nonzero(still)
+        return np.count_nonzero((labels != last[1]) & still) / count if count else None

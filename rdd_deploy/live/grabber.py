@@ -1,4 +1,4 @@
-"""What reads the source, keeps to its rate, and opens it again when it is lost."""
+"""The thread that reads the source, keeps to its rate, and opens it again when it is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from rdd_deploy.errors import DataError, SourceError
-from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.types import Array, CapturedFrame
@@ -24,7 +24,7 @@ MAX_BAD = 30
 
 @dataclass(frozen=True)
 class Loss:
-    """The connection is gone."""
+    """A lost connection: since when, and when it is tried again."""
 
     since_s: float
     attempt: int
@@ -37,7 +37,7 @@ class Loss:
 
 
 def pauses() -> Iterator[float]:
-    """0.5, 1, 2, 4, 8, 10, 10, … seconds."""
+    """Seconds between attempts to open a source again: 0.5, 1, 2, 4, 8, 10, 10, …"""
     pause = FIRST_PAUSE_S
     while True:
         yield pause
@@ -45,10 +45,7 @@ def pauses() -> Iterator[float]:
 
 
 class Grabber:
-    """Gives frames until the end, ``stop()`` or an error.
-
-    Started, it reads in a thread of its own, a little ahead or, ``lossy``, always the newest. Not started, it reads whenever a frame is asked
-    for, in the thread that asks, whose core then has the frame in its cache; that saves a file's frames two hand-overs.
+    """Reads the source in a thread of its own, a little ahead or, ``lossy``, always the newest, until the end, ``stop()`` or an error.
 
     Args:
         source: open already; closed at the end.
@@ -63,7 +60,7 @@ class Grabber:
     ) -> None:
         self._source, self._labels, self._warn = source, labels, warn
         self._channel: Channel[CapturedFrame] = Channel(1 if lossy else 2, lossy)
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="grabber", daemon=True)
         self._interval = 1 / source.fps if realtime and not source.live and source.fps else 0.0
         self._due = 0.0
         self._at_s: float | None = None
@@ -82,16 +79,14 @@ class Grabber:
         return self._channel.drops
 
     def start(self) -> None:
-        """Read in a thread from now on; call it once."""
-        self._thread = threading.Thread(target=self._run, name="grabber", daemon=True)
+        """Start the thread; call it once."""
         self._thread.start()
 
     def get(self) -> CapturedFrame:
-        """The next frame; one caller at a time. Raises Finished at the end, or what made going on impossible."""
-        shot = self._channel.get() if self._thread is not None else self._next()
-        if shot is None:
-            raise Finished
-        return shot
+        """The next frame. Raises Finished at the end, or what the source failed with."""
+        captured = self._channel.get()
+        assert captured is not None, "only asked with a timeout"
+        return captured
 
     def pause(self, paused: bool) -> None:
         """Hold a file where it is. A live source goes on being drained, so that its newest frame is new afterwards."""
@@ -108,7 +103,7 @@ class Grabber:
     def stop(self) -> bool:
         """End the thread and close the source; False if its driver still holds it after JOIN_S."""
         self.abandon()
-        if self._thread is None:
+        if self._thread.ident is None:  # never started
             self._source.close()
             return True
         self._thread.join(JOIN_S)
@@ -117,7 +112,7 @@ class Grabber:
     def _run(self) -> None:
         failure = None
         try:
-            while (shot := self._next()) is not None and self._channel.put(shot):
+            while (captured := self._next()) is not None and self._channel.put(captured):
                 pass
         except BaseException as error:  # raised where the frames are taken
             failure = error
@@ -132,7 +127,7 @@ class Grabber:
                 self._running.wait()
                 self._due = 0.0
             try:
-                shot = self._source.read()
+                captured = self._source.read()
             except SourceError as error:
                 self.bad += 1
                 self._bad_in_a_row += 1
@@ -141,18 +136,18 @@ class Grabber:
                     return self._reconnect()
                 continue
             self._bad_in_a_row = 0
-            if shot is not None:
-                shot = self._paced(shot)
-                return shot if self._labels is None else replace(shot, truth=self._truth(self._labels, shot))
+            if captured is not None:
+                captured = self._paced(captured)
+                return captured if self._labels is None else replace(captured, truth=self._truth(self._labels, captured))
             if self._mask_error is not None and not self._good_masks:
                 raise self._mask_error
             return self._reconnect() if self._source.live else None
         return None
 
-    def _truth(self, labels: LabelFolder, shot: CapturedFrame) -> Array | None:
+    def _truth(self, labels: LabelFolder, captured: CapturedFrame) -> Array | None:
         """A bad mask costs its frame the truth. Raises DataError once MAX_BAD in a row were bad."""
         try:
-            truth = labels.truth(shot)
+            truth = labels.truth(captured)
         except DataError as error:
             self._mask_error = error
             self._bad_masks += 1
@@ -165,18 +160,18 @@ class Grabber:
             self._bad_masks = 0
         return truth
 
-    def _paced(self, shot: CapturedFrame) -> CapturedFrame:
+    def _paced(self, captured: CapturedFrame) -> CapturedFrame:
         """Hold a frame of a file until its time, by the file's own time stamps where it has them."""
         if not self._interval:
-            return shot
-        step = shot.at_s - self._at_s if shot.at_s is not None and self._at_s is not None else self._interval
-        self._at_s = shot.at_s
+            return captured
+        step = captured.at_s - self._at_s if captured.at_s is not None and self._at_s is not None else self._interval
+        self._at_s = captured.at_s
         now, due = time.perf_counter(), self._due + (step if 0 < step < LONGEST_STEP_S else self._interval)
         # After a pause, or a frame that took longer than its turn, count from now instead of hurrying.
         self._due = due if now < due + 2 * self._interval else now
         wait = max(0.0, self._due - now)
         self._stopping.wait(wait)
-        return replace(shot, grabbed_s=shot.grabbed_s + wait)
+        return replace(captured, grabbed_s=captured.grabbed_s + wait)
 
     def _reconnect(self) -> CapturedFrame | None:
         """Open the source again and again until it delivers a frame; None if stopped meanwhile."""
@@ -189,11 +184,11 @@ class Grabber:
                 return None
             try:
                 self._source.open()
-                shot = self._source.read()
+                captured = self._source.read()
             except SourceError:
                 continue
-            if shot is not None:
+            if captured is not None:
                 self.reconnects += 1
                 self.loss = None
-                return shot
+                return captured
         return None

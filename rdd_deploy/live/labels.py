@@ -47,25 +47,27 @@ class LabelFolder:
         else:
             raise SourceError(f"--labels goes with a video file or a folder of images; {source.title} has no labels in a folder")
 
-    def truth(self, shot: CapturedFrame) -> Array | None:
+    def truth(self, captured: CapturedFrame) -> Array | None:
         """Labels uint8 (H, W) of that frame, 255 for void; None where the video has none. Raises DataError for an unusable mask."""
-        path = self._by_name.get(shot.name)
+        path = self._by_name.get(captured.name)
         if path is None:
             return None
         labels = self._ids.labels(path)
-        if labels.shape != shot.frame.shape[:2]:
-            head = self._headers.get(shot.name)
+        if labels.shape != captured.frame.shape[:2]:
+            head = self._headers.get(captured.name)
             turned = (
                 f"; the frame is turned on reading, as its EXIF orientation {head.orientation} says"
                 if head and head.orientation > 1
                 else ""
             )
-            raise DataError(f"{path} is of size {_size(labels)}, its frame {_size(shot.frame)}{turned}; give labels of the frames' size")
+            raise DataError(
+                f"{path} is of size {_size(labels)}, its frame {_size(captured.frame)}{turned}; give labels of the frames' size"
+            )
         return labels
 
 
 def _matched(folder: Path, masks: dict[str, Path], images: Sequence[Path]) -> dict[str, Path]:
-    """The images' names, as shots have them, with their masks."""
+    """The images' names, as captured frames have them, with their masks."""
     missing = [path.stem for path in images if stem(path) not in masks]
     if missing:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""What the command line can say."""
+"""The live app's options, as the command line fills them in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CAMERAS = 1000
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What the command line says; see ``rdd-deploy live --help``."""
+    """The command line, parsed; see ``rdd-deploy live --help``."""
 
     bundles: tuple[Path, ...] = ()
     source: str | None = None
@@ -22,6 +22,8 @@ class LiveOptions:
     size: tuple[int, int] | None = None
     labels: Path | None = None
     data_void: tuple[int, ...] = ()
+    show: str | None = None
+    """A name of ``sinks.SCREENS``; None is the window, or none of them if ``headless``."""
     headless: bool = False
     realtime: bool = False
     split: bool = False

@@ -1,22 +1,22 @@
-"""The main thread: takes results, draws, shows, records, counts, and does what the keys say."""
+"""The main thread: takes results, draws, shows, records, counts, and obeys the keys."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
 from rdd_deploy import console
 from rdd_deploy.drawing import disagreement, step
 from rdd_deploy.errors import DiskError
-from rdd_deploy.live.channel import Channel, Finished, Relay
-from rdd_deploy.live.display import ESCAPE, Screen
+from rdd_deploy.live.channel import Channel, Finished
+from rdd_deploy.live.display import ESCAPE
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.hud import HELP
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.recorder import Recorder
 from rdd_deploy.live.renderer import Picture
+from rdd_deploy.live.sinks import Screen, Sink
 from rdd_deploy.live.sources import Source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.types import Array, Result
@@ -42,7 +42,7 @@ class Player:
         segmenters: Sequence[Segmenter],
         grabber: Grabber,
         inference: Inference,
-        results: Channel[Result] | Relay[Result],
+        results: Channel[Result],
         screen: Screen,
         stats: Stats,
         source: Source,
@@ -53,14 +53,12 @@ class Player:
         self._segmenters, self._grabber, self._inference = segmenters, grabber, inference
         self._results, self._screen, self._stats = results, screen, stats
         self._source, self._options, self._truth_classes, self._recorder = source, options, truth_classes, recorder
+        self._sinks: list[Sink] = [screen, *([recorder] if recorder is not None else [])]
         self._picture = Picture(segmenters, stats, options.opacity)
         self._last: tuple[Result, list[Array] | None] | None = None
         self._last_s = self._trouble_s = self._paused_s = time.perf_counter()
         self._paused = self.quit = self._redraw = False
-        self._stop: StopRequest | None = None
-        self._one = threading.Lock()
-        """Held while a frame is shown, a key obeyed or the picture drawn again; other threads bring the frames of a Relay."""
-        self._told_attempt = 0
+        self._reported_attempt = 0
         if options.split:
             self._toggle_split()
 
@@ -71,33 +69,20 @@ class Player:
 
     def play(self, stop: StopRequest) -> None:
         """Raises whatever ended one of the other threads."""
-        self._stop = stop
-        while self._wants_more():
+        limit = self._options.max_frames
+        while not self.quit and stop.number is None and (limit is None or self._stats.frames < limit):
             try:
                 result = self._wait()
             except Finished:
                 break
             if result is not None:
-                self.take(result)
+                self._show(result)
             else:
-                with self._one:
-                    self._idle()
+                self._idle()
             while not self.quit and (key := self._screen.key()) is not None:
-                with self._one:
-                    self._press(key)
+                self._press(key)
         if self._inference.error is not None:
             raise self._inference.error
-
-    def take(self, result: Result) -> bool:
-        """Show a result, from whichever thread; False if it was the last one."""
-        with self._one:
-            self._show(result)
-            return self._wants_more()
-
-    def _wants_more(self) -> bool:
-        limit = self._options.max_frames
-        stopped = self._stop is not None and self._stop.number is not None
-        return not self.quit and not stopped and (limit is None or self._stats.frames < limit)
 
     def _wait(self) -> Result | None:
         if not self._paused:
@@ -107,61 +92,61 @@ class Player:
 
     def _show(self, result: Result) -> None:
         started = time.perf_counter()
-        if self._told_attempt:
-            self._told_attempt = 0
+        if self._reported_attempt:
+            self._reported_attempt = 0
             console.info(f"{self._source.title}: connected again")
-        drawn_on = self._screen.visible or self._recorder is not None
+        drawn_on = self._pictures_wanted
         # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
-        labels = self._restored(result) if drawn_on or result.shot.truth is not None or len(result.answers) > 1 else None
+        labels = self._restored(result) if drawn_on or result.captured.truth is not None or len(result.predictions) > 1 else None
         self._last, self._last_s, self._redraw = (result, labels), started, False
         self._stats.answered(result, labels, self._truth_classes)
         if labels is not None and len(labels) > 1:
-            self._stats.differed((answer.bundle for answer in result.answers), disagreement(*labels))
+            self._stats.differed((prediction.bundle for prediction in result.predictions), disagreement(*labels))
         drawing = time.perf_counter()
         canvas = self._picture.draw(result, labels, self.drops) if labels is not None and drawn_on else None
         drawn = time.perf_counter()
         if canvas is not None:
-            self._deliver(canvas, result.shot.at_s)
+            self._deliver(canvas, result.captured.at_s)
         now = time.perf_counter()
-        self._stats.shown((drawn - drawing) * 1e3, (now - drawn) * 1e3, result.shot.grabbed_s)
+        self._stats.shown((drawn - drawing) * 1e3, (now - drawn) * 1e3, result.captured.grabbed_s)
 
     def _restored(self, result: Result) -> list[Array]:
-        """The labels in the frame's size, one map per answer."""
-        size = (result.shot.frame.shape[0], result.shot.frame.shape[1])
-        return [self._segmenters[answer.bundle].restore(answer.labels, size) for answer in result.answers]
+        """The labels in the frame's size, one map per prediction."""
+        size = (result.captured.frame.shape[0], result.captured.frame.shape[1])
+        return [self._segmenters[prediction.bundle].restore(prediction.labels, size) for prediction in result.predictions]
 
-    def _deliver(self, canvas: Array, at_s: float | None = None) -> None:
-        self._screen.show(canvas)
-        if self._recorder is not None:
-            self._recorder.write(canvas, time.perf_counter() if self._recorder.clocked else at_s)
-            if self._recorder.full:
-                console.warn(f"the disk is almost full: {self._recorder.path} ends here, at frame {self._recorder.frames}")
-                self._recorder = None
+    @property
+    def _pictures_wanted(self) -> bool:
+        return self._screen.visible or (self._recorder is not None and not self._recorder.full)
+
+    def _deliver(self, canvas: Array, at_s: float | None) -> None:
+        for sink in self._sinks:
+            sink.show(canvas, at_s)
 
     def _idle(self) -> None:
-        """No new frame: keep the picture alive, and say so if the source is silent."""
+        """Without a new frame: draw the picture again after a key, and with a notice if the source is silent."""
         now = time.perf_counter()
         trouble = self._trouble(now)
-        self._tell(now)
+        self._report_loss(now)
         if self._redraw or (trouble and now - self._trouble_s > TROUBLE_S):
             self._redraw, self._trouble_s = False, now
-            if not self._screen.visible and self._recorder is None:
+            if not self._pictures_wanted:
                 return
             if self._last is None:
-                self._screen.show(self._picture.blank(trouble))
+                self._screen.show(self._picture.blank(trouble), None)
                 return
             result, labels = self._last
             canvas = self._picture.draw(result, labels or self._restored(result), self.drops, trouble, self._paused)
             if self._paused:
-                self._screen.show(canvas)
+                self._screen.show(canvas, None)
             else:
-                self._deliver(canvas)
+                self._deliver(canvas, None)
 
-    def _tell(self, now: float) -> None:
-        """Where there is no picture to say so, say in words that the source is lost; once for every attempt to open it again."""
+    def _report_loss(self, now: float) -> None:
+        """Print that the source is lost where no picture shows it; once for every attempt to open it again."""
         loss = self._grabber.loss
-        if loss is not None and not self._screen.visible and loss.attempt != self._told_attempt:
-            self._told_attempt = loss.attempt
+        if loss is not None and not self._screen.visible and loss.attempt != self._reported_attempt:
+            self._reported_attempt = loss.attempt
             console.warn(f"{self._source.title}: {loss.sentence(now)}")
 
     def _trouble(self, now: float) -> str:
@@ -186,7 +171,7 @@ class Player:
             self._toggle_split()
         elif key in "+=-_":
             self._picture.opacity = step(self._picture.opacity, 1 if key in "+=" else -1)
-            self._say(f"opacity {self._picture.opacity:.0%}")
+            self._notify(f"opacity {self._picture.opacity:.0%}")
         elif key in "hH":
             self._picture.help = not self._picture.help
             if not self._screen.visible:
@@ -209,30 +194,30 @@ class Player:
 
     def _switch(self, index: int) -> None:
         if index >= len(self._segmenters):
-            self._say(f"there are {len(self._segmenters)} bundles, no number {index + 1}")
+            self._notify(f"there are {len(self._segmenters)} bundles, no number {index + 1}")
             return
         others = [other for other in self._inference.active if other != index][:1]
         # In split view the chosen bundle goes left, and what was left goes right.
         split = len(self._inference.active) > 1 and others and self._comparable(index, others[0])
         self._inference.active = (index, *others) if split else (index,)
-        self._say(f"bundle {index + 1}: {self._segmenters[index].manifest.name}{self._from_when()}")
+        self._notify(f"bundle {index + 1}: {self._segmenters[index].manifest.name}{self._from_when()}")
 
     def _toggle_split(self) -> None:
         active = self._inference.active
         if len(active) > 1:
             self._inference.active = active[:1]
-            self._say(f"split view off{self._from_when()}")
+            self._notify(f"split view off{self._from_when()}")
             return
         order = [(active[0] + offset) % len(self._segmenters) for offset in range(1, len(self._segmenters))]
         second = next((index for index in order if self._comparable(active[0], index)), None)
         if second is None:
-            self._say("split view needs a second bundle of the same classes: --bundle A B")
+            self._notify("split view needs a second bundle of the same classes: --bundle A B")
             return
         self._inference.active = (active[0], second)
-        self._say(f"left: bundle {active[0] + 1}, right: bundle {second + 1}{self._from_when()}")
+        self._notify(f"left: bundle {active[0] + 1}, right: bundle {second + 1}{self._from_when()}")
 
     def _from_when(self) -> str:
-        """The held frame stays as it is: what it shows, and what is saved of it, was answered before the pause."""
+        """When a switch takes effect: the frame that a pause holds keeps the labels that it has."""
         return ", after the pause" if self._paused else ""
 
     def _comparable(self, first: int, second: int) -> bool:
@@ -240,7 +225,7 @@ class Player:
 
     def _save(self) -> None:
         if self._last is None:
-            self._say("no frame to save yet")
+            self._notify("no frame to save yet")
             return
         result, labels = self._last
         try:
@@ -249,9 +234,9 @@ class Player:
             console.warn(str(error))
             self._picture.notice("the frame isn't saved: see the terminal")
             return
-        self._say(f"saved {path}")
+        self._notify(f"saved {path}")
 
-    def _say(self, text: str) -> None:
+    def _notify(self, text: str) -> None:
         self._picture.notice(text)
         if not self._screen.visible:
             console.info(text)

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,6 +73,10 @@ class Recorder:
             raise DiskError(f"can't record to {path}: the folder isn't writable; choose another one")
         remove_parts(path.parent)
 
+    def show(self, canvas: Array, at_s: float | None) -> None:
+        """Append a canvas by the clock where the recorder is clocked, else by its own time. Raises DiskError."""
+        self.write(canvas, time.perf_counter() if self.clocked else at_s)
+
     def write(self, canvas: Array, at_s: float | None) -> None:
         """Append a canvas uint8 (H, W, 3); one of another size than the first is scaled. Raises DiskError.
 
@@ -100,6 +105,7 @@ class Recorder:
         if shutil.disk_usage(self.path.parent).free < RESERVE_BYTES:
             self.full = True
             self.close()
+            console.warn(f"the disk is almost full: {self.path} ends here, at frame {self.frames}")
 
     def pause(self) -> None:
         """The next canvas follows the last one without a gap."""

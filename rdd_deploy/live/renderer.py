@@ -1,4 +1,4 @@
-"""From a result to the picture on the screen, and to the files of a saved frame."""
+"""Draws a result as the picture on the screen, and writes the files of a saved frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.files import write_together
 
 REFRESH_S = 0.25
-"""Figures change so often; faster nobody reads, and drawing text costs more than pasting it."""
+"""How often the figures on the picture change: text is drawn then, and pasted on every frame."""
 NOTICE_S = 2.5
 
 
@@ -45,25 +45,25 @@ class Picture:
 
     def overlay(self, result: Result, labels: Sequence[Array], canvas: Array | None = None) -> Array:
         """Coloured frame; in split view the left half is the first bundle's, the right half the second's. uint8 (H, W, 3) BGR."""
-        frame = result.shot.frame
-        drawn = self._one(result.answers[0].bundle, frame, labels[0], canvas)
+        frame = result.captured.frame
+        drawn = self._one(result.predictions[0].bundle, frame, labels[0], canvas)
         if len(labels) > 1:
             middle = frame.shape[1] // 2
-            drawn[:, middle:] = self._one(result.answers[1].bundle, frame[:, middle:], labels[1][:, middle:], None)
+            drawn[:, middle:] = self._one(result.predictions[1].bundle, frame[:, middle:], labels[1][:, middle:], None)
             cv2.line(drawn, (middle, 0), (middle, frame.shape[0]), (255, 255, 255), 1)
         return drawn
 
     def draw(self, result: Result, labels: Sequence[Array], drops: int, trouble: str = "", paused: bool = False) -> Array:
         """The whole picture; the array is reused by the next call. ``trouble`` is shown as long as it is given."""
-        frame = result.shot.frame
+        frame = result.captured.frame
         fits = self._canvas is not None and self._canvas.shape == frame.shape
         self._canvas = self.overlay(result, labels, self._canvas if fits else None)
         now = time.perf_counter()
-        shown = tuple(answer.bundle for answer in result.answers), paused
+        shown = tuple(prediction.bundle for prediction in result.predictions), paused
         if now - self._refreshed_s > REFRESH_S or shown != self._key:
             self._refreshed_s, self._key, self._lines = now, shown, self._status(result, drops, paused)
         notice = trouble or (self._notice if now < self._notice_until_s else "")
-        first = self._segmenters[result.answers[0].bundle]
+        first = self._segmenters[result.predictions[0].bundle]
         self._hud.draw(self._canvas, self._lines, first.classes, first.palette, notice=notice, show_help=self.help)
         return self._canvas
 
@@ -76,14 +76,14 @@ class Picture:
 
     def save(self, folder: Path, source: str, result: Result, labels: Sequence[Array]) -> Path:
         """Write the frame, each bundle's label map and the overlay as PNG; returns the frame's path. Raises DiskError."""
-        stem = re.sub(r"[^\w.-]+", "_", f"{source}-{result.shot.name}").strip("._") or "frame"
+        stem = re.sub(r"[^\w.-]+", "_", f"{source}-{result.captured.name}").strip("._") or "frame"
         first, number = stem, 1
         while os.path.exists(folder / f"{stem}.png"):  # another view of it, or another run's
             number += 1
             stem = f"{first}-{number}"
-        images = {f"{stem}.png": result.shot.frame, f"{stem}_overlay.png": self.overlay(result, labels)}
-        for answer, one in zip(result.answers, labels, strict=True):
-            which = f"_{answer.bundle + 1}" if len(labels) > 1 else ""
+        images = {f"{stem}.png": result.captured.frame, f"{stem}_overlay.png": self.overlay(result, labels)}
+        for prediction, one in zip(result.predictions, labels, strict=True):
+            which = f"_{prediction.bundle + 1}" if len(labels) > 1 else ""
             images[f"{stem}_labels{which}.png"] = one
         contents = {}
         for name, image in images.items():
@@ -100,12 +100,12 @@ class Picture:
         return overlay.draw(frame, labels, canvas)
 
     def _status(self, result: Result, drops: int, paused: bool) -> list[str]:
-        """Lines for the panel; but for a long name short enough for a frame of 480 columns."""
+        """Lines for the panel, short enough for a frame of 480 columns unless a name is long."""
         stats, many = self._stats, len(self._segmenters)
         lines = []
-        for answer in result.answers:
-            segmenter = self._segmenters[answer.bundle]
-            lines.append(f"{answer.bundle + 1}/{many} {segmenter.manifest.name}")
+        for prediction in result.predictions:
+            segmenter = self._segmenters[prediction.bundle]
+            lines.append(f"{prediction.bundle + 1}/{many} {segmenter.manifest.name}")
             parallel = f" x{segmenter.parallel}" if segmenter.parallel > 1 else ""
             lines.append(f"{segmenter.backend} {segmenter.precision} {segmenter.device}{parallel}")
         median, high = stats.age.recent(50, 95)
@@ -114,11 +114,13 @@ class Picture:
         if stats.age.count:
             lines += [f"{stats.recent_fps():.1f} fps  drops {drops}", f"age p50 {median:.0f} p95 {high:.0f} ms"]
         lines += [f"{first} ms", f"infer{second} ms"]
-        for answer in result.answers:
-            bundle = stats.bundles[answer.bundle]
+        for prediction in result.predictions:
+            bundle = stats.bundles[prediction.bundle]
             if bundle.confusion.matrix.any():
-                lines.append(f"mIoU {100 * bundle.confusion.miou:.1f} %" + (f" ({answer.bundle + 1})" if len(result.answers) > 1 else ""))
+                lines.append(
+                    f"mIoU {100 * bundle.confusion.miou:.1f} %" + (f" ({prediction.bundle + 1})" if len(result.predictions) > 1 else "")
+                )
         differ = stats.disagreement.recent_percent() if stats.disagreement else None
-        if len(result.answers) > 1 and differ is not None:
+        if len(result.predictions) > 1 and differ is not None:
             lines.append(f"left | right differ {differ:.1f} %")
         return lines + ["paused"] * paused

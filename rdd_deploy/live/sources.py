@@ -48,8 +48,8 @@ class Folder:
         self.paths = sorted(listing.paths, key=natural)
         left_out = listing.notes()
         if not self.paths:
-            told = "".join(f"; {note}" for note in left_out)
-            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(IMAGES)}{told}")
+            notes = "".join(f"; {note}" for note in left_out)
+            raise SourceError(f"{folder} holds no images; expected files that end in {', '.join(IMAGES)}{notes}")
         self.headers = headers_of(self.paths)
         self.notes = [*left_out, *turned_notes(str(folder), self.paths, self.headers)]
         self._index = 0
@@ -106,7 +106,7 @@ class Streets:
 
 
 def open_source(
-    source: str | None, camera: int | None, size: tuple[int, int] | None, *, streets_live: bool, say: Callable[[str], None]
+    source: str | None, camera: int | None, size: tuple[int, int] | None, *, streets_live: bool, info: Callable[[str], None]
 ) -> Source:
     """Open what was asked for, or the first camera, or the streets.
 
@@ -115,7 +115,7 @@ def open_source(
         camera: camera index; excludes ``source``.
         size: (width, height) asked of a camera or the streets.
         streets_live: the streets follow the clock.
-        say: called with a sentence where the choice was ours.
+        info: called with a sentence where the choice was ours.
 
     Raises:
         SourceError: it can't be read.
@@ -125,7 +125,7 @@ def open_source(
     if camera is not None:
         return open_camera(camera, size)
     if source is None:
-        return _default(size, streets_live, say)
+        return _default(size, streets_live, info)
     if source == "streets":
         return _streets(size, streets_live)
     if not source:
@@ -140,7 +140,7 @@ def open_source(
     if path.is_dir():
         folder = Folder(path)
         for note in folder.notes:
-            say(note)
+            info(note)
         return folder
     if not path.exists():
         hint = f"; for a camera: --camera {source}" if source.isdecimal() else ""
@@ -161,14 +161,14 @@ def _is_device(path: Path) -> bool:
     return path.is_char_device() or (path.parts[:2] == ("/", "dev") and not path.exists())
 
 
-def _default(size: tuple[int, int] | None, streets_live: bool, say: Callable[[str], None]) -> Source:
+def _default(size: tuple[int, int] | None, streets_live: bool, info: Callable[[str], None]) -> Source:
     reason = "no camera found"
     if not sys.platform.startswith("linux") or list(Path("/dev").glob("video*")):
         try:
             return open_camera(0, size)
         except SourceError as error:
             reason = str(error)
-    say(f"{reason}: showing the procedural streets (choose with --camera or --source)")
+    info(f"{reason}: showing the procedural streets (choose with --camera or --source)")
     return _streets(size, streets_live)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 from rdd_deploy.live.types import Array, Result
 from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import Segmenter
+from rdd_deploy.utils.machine import versions
 
 SCHEMA_VERSION = 1
 STAGES = ("capture", "prepare", "infer", "draw", "show")
 KEPT = 1 << 17
 """Percentiles are over the last so many frames (over an hour at 30 per second)."""
 RECENT = 60
-_PACKAGES = ("rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
 
 
 class Meter:
@@ -61,16 +60,16 @@ class Mean:
         self._recent.append(value)
 
     def percent(self) -> float | None:
-        """Over the whole run."""
+        """Mean over the whole run in percent; None without values."""
         return round(100 * self.total / self.count, 3) if self.count else None
 
     def recent_percent(self) -> float | None:
-        """Over the last RECENT frames."""
+        """Mean over the last RECENT frames in percent; None without values."""
         return 100 * sum(self._recent) / len(self._recent) if self._recent else None
 
 
 class BundleStats:
-    """What one bundle did."""
+    """The figures of one bundle."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
@@ -97,35 +96,35 @@ class BundleStats:
 
 
 class Stats:
-    """Collects per frame; the main thread's."""
+    """The figures of a run, counted frame by frame in the main thread."""
 
     def __init__(self, segmenters: Sequence[Segmenter]) -> None:
         self.stages = {name: Meter() for name in STAGES}
         self.age = Meter()
         self.bundles = [BundleStats(segmenter) for segmenter in segmenters]
         self.disagreements: dict[tuple[int, ...], Mean] = {}
-        """Of each pair that the split view showed, by the numbers of its bundles, counted from 0; the last one shown is the last."""
+        """By the numbers of two bundles, from 0, that the split view showed together; the pair that was shown last is the last."""
         self.frames = 0
         self._started = time.perf_counter()
         self._first_s = self._last_s = self._resumed_s = 0.0
         self._shown: deque[float] = deque(maxlen=RECENT)
 
     def answered(self, result: Result, labels: Sequence[Array] | None, truth_classes: Sequence[str] | None) -> None:
-        """Count one result; ``labels`` are its answers at the frame's size, needed with a truth, whose ids ``truth_classes`` name."""
-        self.stages["capture"].add(result.shot.capture_ms)
-        self.stages["prepare"].add(sum(answer.prepare_ms for answer in result.answers))
-        self.stages["infer"].add(sum(answer.infer_ms for answer in result.answers))
-        for answer in result.answers:
-            bundle = self.bundles[answer.bundle]
+        """Count one result; ``labels`` are its predictions at the frame's size, needed with a truth, whose ids ``truth_classes`` name."""
+        self.stages["capture"].add(result.captured.capture_ms)
+        self.stages["prepare"].add(sum(prediction.prepare_ms for prediction in result.predictions))
+        self.stages["infer"].add(sum(prediction.infer_ms for prediction in result.predictions))
+        for prediction in result.predictions:
+            bundle = self.bundles[prediction.bundle]
             bundle.frames += 1
-            if answer.flicker is not None:
-                bundle.flicker.add(answer.flicker)
-        if result.shot.truth is None or labels is None or truth_classes is None:
+            if prediction.flicker is not None:
+                bundle.flicker.add(prediction.flicker)
+        if result.captured.truth is None or labels is None or truth_classes is None:
             return
-        for answer, predicted in zip(result.answers, labels, strict=True):
-            bundle = self.bundles[answer.bundle]
+        for prediction, predicted in zip(result.predictions, labels, strict=True):
+            bundle = self.bundles[prediction.bundle]
             if tuple(truth_classes) == bundle.segmenter.classes:
-                bundle.confusion.add(result.shot.truth, predicted)
+                bundle.confusion.add(result.captured.truth, predicted)
                 bundle.labelled += 1
 
     def differed(self, bundles: Iterable[int], share: float) -> None:
@@ -137,11 +136,11 @@ class Stats:
 
     @property
     def disagreement(self) -> Mean | None:
-        """Of the pair that was shown last."""
+        """The mean of the pair that was shown last."""
         return next(reversed(self.disagreements.values()), None)
 
     def shown(self, draw_ms: float, show_ms: float, grabbed_s: float) -> None:
-        """The frame is out: on the screen, in the file, or, headless, done with."""
+        """Count a frame that was shown, recorded or, headless, counted only."""
         now = time.perf_counter()
         self.stages["draw"].add(draw_ms)
         self.stages["show"].add(show_ms)
@@ -158,7 +157,7 @@ class Stats:
         self._shown.clear()
 
     def recent_fps(self) -> float:
-        """Over the last RECENT frames; 0 before the second."""
+        """Frames per second over the last RECENT frames; 0 before the second."""
         span = self._shown[-1] - self._shown[0] if len(self._shown) > 1 else 0.0
         return (len(self._shown) - 1) / span if span else 0.0
 
@@ -194,14 +193,3 @@ class Stats:
             "bundles": [bundle.record() for bundle in self.bundles],
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that a figure may depend on."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""What travels through the app: a grabbed frame, and the same with its labels."""
+"""What the threads hand to each other: a captured frame, predictions, and both together as a result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class CapturedFrame:
-    """One grabbed frame.
+    """One frame from the source.
 
     Attributes:
         frame: uint8 (H, W, 3) BGR; a bad source may deliver anything else, which is reported and skipped.
@@ -47,7 +47,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Result:
-    """A frame and the answers to it: one, or two in split view."""
+    """A frame with its predictions: one, or two in split view."""
 
-    shot: CapturedFrame
-    answers: tuple[Prediction, ...]
+    captured: CapturedFrame
+    predictions: tuple[Prediction, ...]

@@ -33,6 +33,12 @@ def checked_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def labels_from_bgr(segmenter: Segmenter, frames: torch.Tensor) -> torch.Tensor:
+    """The contract of a bundle's graph: uint8 (N, H, W, 3) BGR to class ids uint8 (N, H, W)."""
+    labels: torch.Tensor = segmenter(frames.permute(0, 3, 1, 2).flip(1)).primary.argmax(1).to(torch.uint8)
+    return labels
+
+
 def torch_predictor(segmenter: Segmenter, size: tuple[int, int], device: torch.device | str = "cpu", precision: str = "32-true") -> Predict:
     """A predictor that runs a segmenter in PyTorch at (height, width).
 

@@ -6,11 +6,15 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rdd_deploy.errors import DeviceError
+
+RUNTIME_PACKAGES = ("rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+"""What a bundle's speed and labels may depend on."""
 
 
 def cpu_model() -> str:
@@ -45,6 +49,11 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def versions(packages: Iterable[str] = RUNTIME_PACKAGES) -> dict[str, str]:
+    """The installed ones of these packages, with their versions."""
+    return {name: version for name in packages if (version := package_version(name))}
+
+
 def runtime_version(backend: str) -> str | None:
     """``package version`` of what runs a backend; the GPU build of onnxruntime is a distribution of its own."""
     for name in (f"{backend}-gpu", backend):
@@ -53,7 +62,8 @@ def runtime_version(backend: str) -> str | None:
     return None
 
 
-def _gpu() -> str | None:
+def gpu() -> str | None:
+    """Name and driver of the NVIDIA GPUs; None without any."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
@@ -66,7 +76,8 @@ def _gpu() -> str | None:
     return "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip()) or None
 
 
-def _memory_gib() -> float | None:
+def memory_gib() -> float | None:
+    """The machine's memory; None where the system doesn't say."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
@@ -138,13 +149,13 @@ def read(path: Path) -> str | None:
 def provenance(seed: int) -> dict[str, Any]:
     """What a figure depends on beside the recipe: commit, versions, machine."""
     packages = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy", "opencv-python", "rdd-deploy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"git_commit": git_commit(), "seed": seed, "python": platform.python_version(), "machine": machine(), "versions": versions}
+    return {
+        "git_commit": git_commit(),
+        "seed": seed,
+        "python": platform.python_version(),
+        "machine": machine(),
+        "versions": versions(packages),
+    }
 
 
 def git_commit() -> str | None:
@@ -160,10 +171,4 @@ def git_commit() -> str | None:
 
 def machine() -> str:
     """CPU model and core count, e.g. ``AMD EPYC, 2 cores``."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        model = model or "unknown CPU"
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{cpu_model()}, {os.cpu_count()} cores"

@@ -80,6 +80,14 @@ def test_help_has_examples() -> None:
     assert "Exit codes:" in out
 
 
+def test_the_module_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "rdd_deploy.live", "--show", "tv"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: got --show tv, expected one of window, none\n"
+
+
 def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], video: str) -> None:
     stats, seen = tmp_path / "out.json", tmp_path / "out.mp4"
     arguments = ["--source", video, "--bundle", *bundles, "--split", "--headless", "--threads", "1"]
@@ -106,6 +114,7 @@ def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], v
         (["--source", "streets", "--record", "x.gif"], "error: can't record to x.gif"),
         (["--max-frames", "0"], "error: invalid value for '--max-frames': "),
         (["--opacity", "2"], "error: invalid value for '--opacity': "),
+        (["--show", "window"], "error: got --headless and --show window; give one of them"),
         (["--data-void", "11"], "error: --data-void says what masks mean, and there are none; give --labels, too, or leave it out"),
     ],
 )
@@ -208,7 +217,7 @@ def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) 
 
 
 def test_keys_while_a_file_is_played_whole(tmp_path: Path, bundles: list[str], video: str) -> None:
-    """The threads that compute show their frames themselves; keys come in between, and a pause holds them."""
+    """Keys come in between frames that several threads compute, and a pause holds them."""
     stats, seen = tmp_path / "s.json", tmp_path / "seen.avi"
     arguments = ["--source", video, "--threads", "2", "--bundle", *bundles, "--save-to", str(tmp_path), "--stats", str(stats)]
     with at_a_terminal(*arguments, "--record", str(seen)) as (process, type_keys):
@@ -219,6 +228,7 @@ def test_keys_while_a_file_is_played_whole(tmp_path: Path, bundles: list[str], v
         time.sleep(0.3)
         type_keys(b" ")
         assert "goes on" in process.stdout.readline()
+        time.sleep(0.2)  # frames that were in flight before the switch come first
         until(lambda: select.select([process.stdout], [], [], 0.05)[0] or type_keys(b"s"), process)
         type_keys(b"q")
         code, out, err = finish(process)

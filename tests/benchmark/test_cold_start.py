@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from toy_bundle import toy_bundle
 
-from rdd_deploy.benchmark import session
 from rdd_deploy.benchmark.cold_start import ColdFailure, cold_start, memory_mib, reason
 from rdd_deploy.benchmark.runners import Candidate, bundle_candidates, torch_candidates
+from rdd_deploy.benchmark.session import describe
 from rdd_deploy.errors import BundleError
 from rdd_deploy.utils import machine
 
@@ -137,7 +137,7 @@ def test_torch_rows_need_the_weights_that_were_exported(tmp_path: Path) -> None:
 
 
 def test_facts_of_this_machine() -> None:
-    facts = session.describe()
+    facts = describe()
     assert facts.cpu_model
     assert 1 <= facts.cores <= (os.cpu_count() or 1)
     assert {"numpy", "opencv-python"} <= set(facts.versions)
@@ -149,7 +149,6 @@ def test_the_governor_and_hyper_threads(tmp_path: Path, monkeypatch: pytest.Monk
             file = tmp_path / f"cpu{cpu}" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text + "\n")
-    monkeypatch.setattr(machine, "CPU", tmp_path)
     monkeypatch.setattr(machine, "CPU", tmp_path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert machine.governor() == "performance, powersave"

@@ -132,11 +132,17 @@ def test_earlier_rows_join_by_flag(monkeypatch, written, bundles, data, tmp_path
     assert code == 0
     joined = read_benchmark(tmp_path / "a" / "benchmark.json")
     assert [row.source for row in joined.rows] == [None, str(earlier), str(earlier), str(earlier)]
-    code = call(monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--output", tmp_path / "b", "--compare", earlier, "--limit", 3)
-    assert code == 0
-    apart = read_benchmark(tmp_path / "b" / "benchmark.json")
-    assert [row.name for row in apart.rows] == ["onnxruntime-fp32"]
-    assert any(difference.startswith("images: 12 against 3") for difference in apart.apart[0].differences)
+
+
+def test_rows_of_another_protocol_are_refused_before_the_measuring(monkeypatch, written, bundles, data, tmp_path, capsys) -> None:
+    earlier = written[0] / "benchmark.json"
+    monkeypatch.setattr("rdd_deploy.benchmark.session.run_benchmark", lambda *_: pytest.fail("measured"))
+    arguments = [*folder(data), "--limit", 3, "--output", tmp_path / "b", "--compare", earlier]
+    assert call(monkeypatch, bundles / "onnxruntime-fp32", *arguments) == 2
+    said = capsys.readouterr().err
+    assert "error: --compare takes files of this machine and protocol only; what differs (there against here):" in said
+    assert f"{earlier}: images: 12 against 3" in said.replace("\n", " ").replace("  ", " ")
+    assert not list((tmp_path / "b").iterdir())
 
 
 def test_earlier_rows_hide_no_failure(monkeypatch, written, bundles, data, tmp_path, capsys) -> None:
@@ -282,7 +288,8 @@ def test_the_edge_install_is_enough(bundles: Path, data: Path, tmp_path: Path) -
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.json", "pareto.png", "report.html"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.json", "report.html"]
+    assert "the plot needs the package 'matplotlib', which isn't installed: pip install 'rdd-deploy[report]'" in done.stdout
 
 
 def test_help_shows_an_example(monkeypatch, capsys) -> None:
@@ -292,3 +299,15 @@ def test_help_shows_an_example(monkeypatch, capsys) -> None:
         "python -m rdd_deploy.benchmark runs/latest/export/* --data data/camvid --latency-budget-ms 15 --max-drop 1.0"
         in capsys.readouterr().out
     )
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\nsys.argv = ['benchmark', '--help']\n"
+        "from rdd_deploy.benchmark.__main__ import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'numpy', 'cv2', 'torch', 'matplotlib', 'onnxruntime'} & set(sys.modules)), file=sys.stderr)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True, env=environment)
+    assert done.stderr == "[]\n"

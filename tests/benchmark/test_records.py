@@ -5,7 +5,8 @@ import made_up
 import pytest
 from pydantic import ValidationError
 
-from rdd_deploy.benchmark.compare import differences, merged
+from rdd_deploy.benchmark.compare import check_comparable, differences, merged
+from rdd_deploy.benchmark.options import LatencyMetric
 from rdd_deploy.benchmark.records import Row, read_benchmark
 from rdd_deploy.benchmark.report.write import write_report
 from rdd_deploy.benchmark.session import judged
@@ -67,7 +68,7 @@ def test_earlier_rows_join_where_everything_is_the_same() -> None:
         "float", "float (2026-01-02 03:04)", "int8", "float (2026-01-02 03:04, 2)", "int8 (2026-01-02 03:04)",
     ]  # fmt: skip
     assert [row.source for row in both.rows] == [None, "old.json", "old.json", "older.json", "older.json"]
-    assert (both.apart, both.warnings) == ([], [])
+    assert both.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -82,18 +83,32 @@ def test_earlier_rows_join_where_everything_is_the_same() -> None:
         ({}, {"split": "test"}, "split: test against val"),
     ],
 )
-def test_rows_measured_otherwise_stand_apart(machine: dict, protocol: dict, difference: str) -> None:
+def test_rows_measured_otherwise_are_refused(machine: dict, protocol: dict, difference: str) -> None:
     new = made_up.benchmark(made_up.row("float", 30, 70))
     other = made_up.benchmark(
         made_up.row("float", 3, 99), machine=made_up.machine(**machine), protocol=made_up.protocol(**protocol)
     )  # fmt: skip
     assert differences((new.machine, new.protocol), (other.machine, other.protocol)) == [difference]
-    both = judged(merged(new, [(Path("old.json"), other)]), 5, None)
-    assert [row.name for row in both.rows] == ["float"]
-    assert both.dominated == []
-    assert both.decisions[0].chosen is None
-    assert [(apart.source, apart.differences) for apart in both.apart] == [("old.json", [difference])]
-    assert difference in both.warnings[0]
+    with pytest.raises(BundleError) as refused:
+        check_comparable(new.machine, new.protocol, new.classes, [(Path("old.json"), other)])
+    assert refused.value.exit_code == 2
+    assert refused.value.lines == [
+        "--compare takes files of this machine and protocol only; what differs (there against here):",
+        f"old.json: {difference}",
+        "measure those bundles here, in one call with these, or leave --compare out",
+    ]
+
+
+def test_all_that_differs_in_all_files_is_listed() -> None:
+    new = made_up.benchmark(made_up.row("float", 30, 70))
+    far = made_up.benchmark(made_up.row("a", 3, 70), machine=made_up.machine(cpu_model="B", cores=4), protocol=made_up.protocol(rounds=1))
+    others = new.model_copy(update={"classes": ["one", "two"]})
+    files = [(Path("far.json"), far), (Path("same.json"), new), (Path("others.json"), others)]
+    with pytest.raises(BundleError) as refused:
+        check_comparable(new.machine, new.protocol, new.classes, files)
+    assert refused.value.lines[1:-1] == [
+        "far.json: cpu_model: B against Toy CPU", "far.json: cores: 4 against 2", "far.json: rounds: 1 against 5", "others.json: classes: others",
+    ]  # fmt: skip
 
 
 def test_references_and_warnings_of_earlier_rows_come_along() -> None:
@@ -106,17 +121,21 @@ def test_references_and_warnings_of_earlier_rows_come_along() -> None:
     assert both.warnings == ["old.json: the machine was unsteady"]
 
 
-def test_rows_that_stood_apart_in_an_earlier_file_come_along() -> None:
-    """They are judged again: on their own machine they join."""
-    far = made_up.machine(cpu_model="Other CPU")
-    oldest = made_up.benchmark(made_up.row("far", 3, 70), machine=far)
-    old = merged(made_up.benchmark(made_up.row("near", 30, 70)), [(Path("oldest.json"), oldest)])
-    here = merged(made_up.benchmark(made_up.row("new", 20, 70)), [(Path("old.json"), old)])
-    assert [row.name for row in here.rows] == ["new", "near"]
-    assert [(apart.source, [row.name for row in apart.rows]) for apart in here.apart] == [("oldest.json", ["far"])]
-    there = merged(made_up.benchmark(made_up.row("new", 2, 70), machine=far), [(Path("old.json"), old)])
-    assert [(row.name, row.source) for row in there.rows] == [("new", None), ("far", "oldest.json")]
-    assert [(apart.source, [row.name for row in apart.rows]) for apart in there.apart] == [("old.json", ["near"])]
+def test_files_with_rows_set_apart_still_load(tmp_path: Path) -> None:
+    """As they were written before such rows were refused."""
+    old = made_up.benchmark(made_up.row("near", 30, 70))
+    content = old.model_dump(mode="json")
+    apart = {"source": "x.json", "differences": ["cores: 4 against 2"], "machine": content["machine"], "protocol": content["protocol"]}
+    content["apart"] = [apart | {"rows": content["rows"]}]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_benchmark(tmp_path / "old.json") == old
+
+
+def test_latency_metrics_are_written_by_their_names() -> None:
+    content = judged(made_up.benchmark(made_up.row("float", 30, 70), judge="end-to-end-p95"), 50, None).model_dump(mode="json")
+    assert (content["judge"], content["decisions"][0]["judge"]) == ("end-to-end-p95", "end-to-end-p95")
+    assert "within 50 ms (end-to-end-p95)" in content["decisions"][0]["sentence"]
+    assert [str(one) for one in LatencyMetric] == ["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]
 
 
 def test_other_library_versions_or_load_join() -> None:

@@ -49,7 +49,7 @@ def test_the_size_it_was_trained_for_is_the_default(weights: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there(weights: Path) -> None:
-    with pytest.raises(DeviceError, match=r"asked for cuda:99, this torch sees \d+ GPU\(s\); pass --device cpu"):
+    with pytest.raises(DeviceError, match=r"the device is 'cuda:99' but torch .* finds \d+ CUDA devices; use one of them, or the cpu"):
         Candidate("torch-eager", "torch-eager", weights, "cuda:99", 1).open()
 
 

@@ -67,8 +67,8 @@ def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:
         right = np.zeros((10, 10), np.uint8)
         wrong = right.copy()
         wrong[:2] = 1
-        answers = (Prediction(0, right[None], 1.0, 2.0, None), Prediction(1, wrong[None], 1.5, 4.0, None))
-        result = Result(CapturedFrame(np.zeros((10, 10, 3), np.uint8), 0, "0", 0.0, 4.0, right), answers)
+        predictions = (Prediction(0, right[None], 1.0, 2.0, None), Prediction(1, wrong[None], 1.5, 4.0, None))
+        result = Result(CapturedFrame(np.zeros((10, 10, 3), np.uint8), 0, "0", 0.0, 4.0, right), predictions)
         picture = Picture([first, second], stats, 0.5)
         stats.answered(result, [right, wrong], first.classes)
         stats.differed((0, 1), disagreement(right, wrong))
@@ -92,7 +92,7 @@ def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:
             "left | right differ 20.0 %",
             "paused",
         ]
-        alone = picture._status(Result(result.shot, answers[:1]), 0, False)
+        alone = picture._status(Result(result.captured, predictions[:1]), 0, False)
         assert alone[0] == "1/2 brightest"
         assert alone[-1] == "mIoU 100.0 %"
 

@@ -62,18 +62,11 @@ def drain(grabber: Grabber) -> list[int]:
         return got
 
 
-@pytest.fixture(params=[True, False], ids=["thread", "asked"])
-def threaded(request: pytest.FixtureRequest) -> bool:
-    """Whether it reads in a thread of its own, or when it is asked."""
-    return bool(request.param)
-
-
-def test_a_file_comes_whole_and_bad_frames_are_skipped(threaded: bool) -> None:
+def test_a_file_comes_whole_and_bad_frames_are_skipped() -> None:
     said: list[str] = []
     source = Scripted(["f", "f", "bad", "f"], live=False)
     grabber = Grabber(source, labels=None, warn=said.append)
-    if threaded:
-        grabber.start()
+    grabber.start()
     assert drain(grabber) == [1, 2, 3]
     assert grabber.stop()
     assert (grabber.bad, grabber.reconnects, source.closed) == (1, 0, 1)
@@ -146,6 +139,7 @@ def test_who_asks_a_paused_file_waits_and_can_be_sent_away() -> None:
     grabber = Grabber(Scripted(["f"] * 10, live=False), labels=None, warn=print)
     grabber.pause(True)
     got: list[int] = []
+    grabber.start()
     asking = threading.Thread(target=lambda: got.extend(drain(grabber)), daemon=True)
     asking.start()
     time.sleep(0.05)
@@ -168,13 +162,18 @@ def test_realtime_paces_a_file_and_the_newest_wins() -> None:
     assert newest.index < 500  # not as fast as it goes
 
 
-def test_a_failing_source_is_reported(threaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_source_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Scripted(["f"], live=False)
     monkeypatch.setattr(source, "read", lambda: 1 / 0)
     grabber = Grabber(source, labels=None, warn=print)
-    if threaded:
-        grabber.start()
+    grabber.start()
     with pytest.raises(ZeroDivisionError):
         grabber.get()
     assert grabber.stop()
+    assert source.closed == 1
+
+
+def test_one_that_was_never_started_closes_its_source() -> None:
+    source = Scripted(["f"], live=False)
+    assert Grabber(source, labels=None, warn=print).stop()
     assert source.closed == 1

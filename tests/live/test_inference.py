@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 
 from rdd_deploy.errors import BundleError, SourceError
-from rdd_deploy.live import inference
 from rdd_deploy.live.channel import Channel, Finished
 from rdd_deploy.live.flicker import STILL
 from rdd_deploy.live.grabber import MAX_BAD
-from rdd_deploy.live.inference import TURN_S, Inference
+from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.types import Array, CapturedFrame, Result
-
-TURNS = pytest.mark.parametrize("at_once", [1, 5])
 
 
 class Network:
@@ -55,7 +52,7 @@ def jitter(number: int) -> None:
 @pytest.fixture(autouse=True)
 def no_thread_left() -> Iterator[None]:
     yield
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("feeder", "inference")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("feeder", "inference"))]
 
 
 class Run:
@@ -67,16 +64,15 @@ class Run:
         count: int,
         warn: Callable[[str], None] = lambda _: None,
         frames: Channel[CapturedFrame] | None = None,
-        at_once: int = 1,
     ) -> None:
         self.frames: Channel[CapturedFrame] = frames or Channel(2, lossy=False)
         self.out: Channel[Result] = Channel(2, lossy=False)
-        self.inference = Inference(networks, self.frames, self.out, warn, at_once)  # type: ignore[arg-type]
+        self.inference = Inference(networks, self.frames, self.out, warn)  # type: ignore[arg-type]
         self._feeder = threading.Thread(target=self._feed, args=(count,), name="feeder", daemon=True)
 
     def _feed(self, count: int) -> None:
-        for shot in shots(count):
-            if not self.frames.put(shot):
+        for captured in shots(count):
+            if not self.frames.put(captured):
                 break
         self.frames.finish()
 
@@ -101,16 +97,15 @@ class Run:
 
 
 def numbers(results: Sequence[Result]) -> list[int]:
-    assert all(int(answer.labels[0, 0, 0]) == result.shot.index for result in results for answer in result.answers), (
+    assert all(int(prediction.labels[0, 0, 0]) == result.captured.index for result in results for prediction in result.predictions), (
         "labels of another frame"
     )
-    return [result.shot.index for result in results]
+    return [result.captured.index for result in results]
 
 
-@TURNS
-def test_order_is_kept_and_nothing_lost_or_doubled(at_once: int) -> None:
+def test_order_is_kept_and_nothing_lost_or_doubled() -> None:
     network = Network(4, jitter)
-    with Run([network], 60, at_once=at_once) as run:
+    with Run([network], 60) as run:
         assert run.inference.workers == 4
         assert numbers(run.results()) == list(range(60))
     assert 2 <= network.most <= 4
@@ -124,11 +119,10 @@ def test_one_at_a_time_stays_one() -> None:
     assert (run.inference.workers, network.most) == (1, 1)
 
 
-@TURNS
-def test_flicker_compares_neighbours(at_once: int) -> None:
+def test_flicker_compares_neighbours() -> None:
     """In any other order frames would differ by too many grey levels, and count as moved."""
-    with Run([Network(4, jitter)], 40, at_once=at_once) as run:
-        flickers = [result.answers[0].flicker for result in run.results()]
+    with Run([Network(4, jitter)], 40) as run:
+        flickers = [result.predictions[0].flicker for result in run.results()]
     assert flickers == [None] + [1.0] * 39
 
 
@@ -136,19 +130,18 @@ def test_split_and_switching_while_frames_are_in_flight() -> None:
     first, second = Network(3, jitter), Network(3, jitter)
 
     def press(result: Result) -> None:
-        run.inference.active = {10: (1,), 20: (0, 1), 30: (1, 0), 40: (0,)}.get(result.shot.index, run.inference.active)
+        run.inference.active = {10: (1,), 20: (0, 1), 30: (1, 0), 40: (0,)}.get(result.captured.index, run.inference.active)
 
     with Run([first, second], 60) as run:
         results = run.results(press)
     assert numbers(results) == list(range(60))
-    shown = [tuple(answer.bundle for answer in result.answers) for result in results]
+    shown = [tuple(prediction.bundle for prediction in result.predictions) for result in results]
     changes = [after for before, after in zip([None, *shown], shown, strict=False) if before != after]
     assert changes == [(0,), (1,), (0, 1), (1, 0), (0,)]
 
 
-@TURNS
-def test_a_pause_holds_frames_and_loses_none(at_once: int) -> None:
-    with Run([Network(2, jitter)], 30, at_once=at_once) as run:
+def test_a_pause_holds_frames_and_loses_none() -> None:
+    with Run([Network(2, jitter)], 30) as run:
         got = []
         for _ in range(10):
             got.append(run.out.get(10))
@@ -168,33 +161,30 @@ def bad(*which: int) -> Callable[[int], None]:
     return behave
 
 
-@TURNS
-def test_bad_frames_are_named_in_their_order(at_once: int) -> None:
+def test_bad_frames_are_named_in_their_order() -> None:
     said: list[str] = []
-    with Run([Network(4, bad(3, 4, 17))], 30, said.append, at_once=at_once) as run:
+    with Run([Network(4, bad(3, 4, 17))], 30, said.append) as run:
         assert numbers(run.results()) == [number for number in range(30) if number not in (3, 4, 17)]
     assert said == [f"frame {number}: it is grey; skipped" for number in (3, 4, 17)]
     assert (run.inference.bad, run.inference.error) == (3, None)
 
 
-@TURNS
-def test_too_many_bad_frames_in_a_row_end_it(at_once: int) -> None:
+def test_too_many_bad_frames_in_a_row_end_it() -> None:
     good = 5
-    with Run([Network(4, bad(*range(good, 64)))], 60, at_once=at_once) as run:
+    with Run([Network(4, bad(*range(good, 64)))], 60) as run:
         assert numbers(run.results()) == list(range(good))
     assert run.inference.bad == MAX_BAD
     assert str(run.inference.error) == f"{MAX_BAD} frames in a row can't be used, the last one: it is grey"
 
 
-@TURNS
-def test_a_failing_inference_ends_it_behind_the_frames_before(at_once: int) -> None:
+def test_a_failing_inference_ends_it_behind_the_frames_before() -> None:
     def behave(number: int) -> None:
         jitter(number)
         if number >= 13:
             time.sleep(0.02 * (number == 13))  # the frames behind it fail first
             raise BundleError(f"frame {number} broke it")
 
-    with Run([Network(4, behave)], 60, at_once=at_once) as run:
+    with Run([Network(4, behave)], 60) as run:
         assert numbers(run.results()) == list(range(13))
     assert str(run.inference.error) == "frame 13 broke it"
 
@@ -221,80 +211,27 @@ def test_a_slow_frame_keeps_nobody_from_the_ones_behind_it() -> None:
     assert len(waiting) <= 3 + 2 * 2
 
 
-class Counted(Channel[CapturedFrame]):
-    """Counts what it gave."""
-
-    given = 0
-
-    def get(self, timeout: float | None = None) -> CapturedFrame | None:
-        shot = super().get(timeout)
-        self.given += 1
-        return shot
-
-
-@pytest.mark.parametrize(("slowness_s", "most"), [(0.0, 5), (TURN_S / 1.5, 1)])
-def test_fast_networks_get_several_frames_in_a_row(slowness_s: float, most: int) -> None:
-    """As many as were allowed, but nothing is read ahead for longer than a turn takes."""
-    ahead: list[int] = []
-
-    def behave(number: int) -> None:
-        time.sleep(slowness_s)
-        ahead.append(frames.given - number)
-
-    frames = Counted(2, lossy=False)
-    with Run([Network(1, behave)], 60, frames=frames, at_once=5) as run:
-        assert numbers(run.results()) == list(range(60))
-    assert max(ahead) == most
-
-
-def test_large_frames_come_in_short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or some threads' turns of them fill the memory."""
-    monkeypatch.setattr(inference, "TURN_BYTES", 2 * shots(1)[0].frame.nbytes)
-    frames, ahead = Counted(2, lossy=False), list[int]()
-    with Run([Network(1, lambda number: ahead.append(frames.given - number))], 50, frames=frames, at_once=5) as run:
-        assert numbers(run.results()) == list(range(50))
-    assert max(ahead) == 2
-
-
-def test_a_slow_bundle_after_a_fast_one_starts_with_one_frame() -> None:
-    """A turn of as many as the fast one had would hold up keys and the end."""
-    frames, ahead = Counted(2, lossy=False), dict[str, list[int]](fast=[], slow=[])
-
-    def behave(name: str, seconds: float) -> Callable[[int], None]:
-        return lambda number: (time.sleep(seconds), ahead[name].append(frames.given - number))[1]
-
-    def press(result: Result) -> None:
-        if result.shot.index == 20:
-            run.inference.active = (1,)
-
-    with Run([Network(1, behave("fast", 0)), Network(1, behave("slow", TURN_S / 1.5))], 50, frames=frames, at_once=5) as run:
-        assert numbers(run.results(press)) == list(range(50))
-    assert (max(ahead["fast"]), max(ahead["slow"])) == (5, 1)
-
-
-@TURNS
 @pytest.mark.parametrize("failing", [0, 7])
-def test_a_failing_source_ends_it_behind_the_frames_before(failing: int, at_once: int) -> None:
+def test_a_failing_source_ends_it_behind_the_frames_before(failing: int) -> None:
     class Failing(Channel[CapturedFrame]):
         def get(self, timeout: float | None = None) -> CapturedFrame | None:
-            shot = super().get(timeout)
-            if shot is not None and shot.index >= failing:
+            captured = super().get(timeout)
+            if captured is not None and captured.index >= failing:
                 raise SourceError("the cable is out")
-            return shot
+            return captured
 
-    with Run([Network(3, jitter)], 30, frames=Failing(2, lossy=False), at_once=at_once) as run:
+    with Run([Network(3, jitter)], 30, frames=Failing(2, lossy=False)) as run:
         assert numbers(run.results()) == list(range(failing))
     assert str(run.inference.error) == "the cable is out"
 
 
-@TURNS
 @pytest.mark.parametrize("taken", [0, 1, 7])
-def test_stopped_in_the_middle(taken: int, at_once: int) -> None:
+def test_stopped_in_the_middle(taken: int) -> None:
     """Nobody takes results any more: workers that wait with theirs, or for their turn, end."""
-    with Run([Network(4, jitter)], 60, at_once=at_once) as run:
+    with Run([Network(4, jitter)], 60) as run:
         got = [run.out.get(10) for _ in range(taken)]
         time.sleep(0.03)
-    assert [result.shot.index for result in got if result is not None] == list(range(taken))
+    assert [result.captured.index for result in got if result is not None] == list(range(taken))
     assert run.inference.error is None
 
 
@@ -302,4 +239,4 @@ def test_stopped_before_it_was_started() -> None:
     inference = Inference([Network(2)], Channel(2, lossy=False), Channel(2, lossy=False), print)  # type: ignore[list-item]
     inference.stop()
     assert inference.error is None
-    assert not any(thread.is_alive() for thread in inference._threads)
+    assert not inference._thread.is_alive()

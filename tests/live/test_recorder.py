@@ -204,3 +204,17 @@ def test_a_long_name_can_be_recorded_to(tmp_path: Path) -> None:
     writer.write(CANVAS, None)
     writer.close()
     assert frames(path) == 1
+
+
+def test_a_full_disk_ends_the_recording_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(tmp_path / "seen.avi", 25, clocked=False)
+    canvas = np.zeros((48, 64, 3), np.uint8)
+    for number in range(5):
+        if number == 3:
+            monkeypatch.setattr("rdd_deploy.live.recorder.RESERVE_BYTES", 1 << 62)
+        recorder.show(canvas, number / 25)
+    assert (recorder.full, recorder.frames) == (True, 4)
+    assert "seen.avi ends here, at frame 4" in capsys.readouterr().err.replace("\n", " ")
+    assert [path.name for path in tmp_path.iterdir()] == ["seen.avi"]

@@ -16,14 +16,14 @@ from rdd_deploy.live.sources import Folder, Source, Streets, open_source
 
 
 def open_(source: str | None, camera: int | None = None, size: tuple[int, int] | None = None) -> Source:
-    return open_source(source, camera, size, streets_live=False, say=print)
+    return open_source(source, camera, size, streets_live=False, info=print)
 
 
 def read_all(source: Source) -> list[str]:
     names = []
-    while (shot := source.read()) is not None:
-        assert shot.frame.shape == (48, 64, 3)
-        names.append(shot.name)
+    while (captured := source.read()) is not None:
+        assert captured.frame.shape == (48, 64, 3)
+        names.append(captured.name)
     source.close()
     return names
 
@@ -121,9 +121,9 @@ def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
     source = open_(None, 0, (640, 480))
     assert capsys.readouterr().err == "warning: asked camera 0 for 640x480, it gives 320x240\n"
-    shot = source.read()
-    assert shot is not None
-    assert (source.live, source.fps, shot.index) == (True, 30.0, 0)
+    captured = source.read()
+    assert captured is not None
+    assert (source.live, source.fps, captured.index) == (True, 30.0, 0)
     assert isinstance(source, Capture)
     assert source._capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 640
 
@@ -214,12 +214,12 @@ def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(sources, "open_camera", none)
     said: list[str] = []
-    source = open_source(None, None, None, streets_live=True, say=said.append)
+    source = open_source(None, None, None, streets_live=True, info=said.append)
     assert isinstance(source, Streets)
     assert source.live
     assert said == ["no camera found: showing the procedural streets (choose with --camera or --source)"]
     monkeypatch.setattr(sources.sys, "platform", "darwin")  # as where there are devices: one is tried, and why it isn't available is said
-    open_source(None, None, None, streets_live=True, say=said.append)
+    open_source(None, None, None, streets_live=True, info=said.append)
     assert said[1] == "no camera: showing the procedural streets (choose with --camera or --source)"
 
 
@@ -233,19 +233,19 @@ def masks(folder: Path, names: list[str], value: int = 1, size: tuple[int, int] 
 def test_labels_by_stem_and_by_number(folder: Path, video: Path, tmp_path: Path) -> None:
     images = open_(str(folder))
     labels = LabelFolder(masks(tmp_path / "a", [f"frame{index}" for index in range(12)]), images, 3, ())
-    shot = images.read()
-    assert shot is not None
-    truth = labels.truth(shot)
+    captured = images.read()
+    assert captured is not None
+    truth = labels.truth(captured)
     assert truth is not None
     assert (truth == 1).all()
     drive = open_(str(video))
     sparse = LabelFolder(masks(tmp_path / "b", ["1", "000007"], 11), drive, 3, (11,))
     found = []
-    while (shot := drive.read()) is not None:
-        truth = sparse.truth(shot)
+    while (captured := drive.read()) is not None:
+        truth = sparse.truth(captured)
         if truth is not None:
             assert (truth == 255).all()
-            found.append(shot.index)
+            found.append(captured.index)
     assert found == [1, 7]
 
 
@@ -289,16 +289,16 @@ def test_a_folder_of_real_files(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(images / "ü.png")
     os.mkfifo(labels / "ü.png")
     said: list[str] = []
-    source = open_source(str(images), None, None, streets_live=False, say=said.append)
+    source = open_source(str(images), None, None, streets_live=False, info=said.append)
     assert said == [
         f"1 file in {images} of other kinds (.heic), the first is d.heic: left out, convert them to use them",
         f"3 hidden or system files in {images} passed over",
     ]
     truth = LabelFolder(labels, source, 3, ())
     for index in range(4):
-        shot = source.read()
-        assert shot is not None
-        got = truth.truth(shot)
+        captured = source.read()
+        assert captured is not None
+        got = truth.truth(captured)
         assert got is not None
         assert (got == index % 3).all()
     with pytest.raises(SourceError, match=r"can't read the image .*ü\.png: it isn't a file but a folder, pipe or device"):
@@ -311,43 +311,43 @@ def test_a_turned_frame_is_told_and_needs_a_turned_mask(tmp_path: Path) -> None:
     (tmp_path / "i").mkdir()
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "i" / "a.jpg", exif=exif.tobytes())
     said: list[str] = []
-    source = open_source(str(tmp_path / "i"), None, None, streets_live=False, say=said.append)
+    source = open_source(str(tmp_path / "i"), None, None, streets_live=False, info=said.append)
     assert said == [
         f"1 of 1 image in {tmp_path / 'i'} is turned on reading, as their EXIF orientation says, the first is a.jpg (orientation 6): "
         "masks must be turned as well"
     ]
-    shot = source.read()
-    assert shot is not None
-    assert shot.frame.shape == (64, 48, 3)
+    captured = source.read()
+    assert captured is not None
+    assert captured.frame.shape == (64, 48, 3)
     with pytest.raises(
         DataError, match="is of size 64x48, its frame 48x64; the frame is turned on reading, as its EXIF orientation 6 says"
     ):
-        LabelFolder(masks(tmp_path / "m", ["a"]), source, 3, ()).truth(shot)
+        LabelFolder(masks(tmp_path / "m", ["a"]), source, 3, ()).truth(captured)
 
 
 def test_labels_mean_what_the_bundles_data_says(folder: Path, tmp_path: Path) -> None:
     images = Folder(folder)
-    shot = images.read()
-    assert shot is not None
+    captured = images.read()
+    assert captured is not None
     recorded = {"ids": [[7], [11], [26]], "void_ids": [], "others_void": True}
     labels = masks(tmp_path / "a", [f"frame{index}" for index in range(12)], 11)
-    truth = LabelFolder(labels, images, 3, (), recorded).truth(shot)
+    truth = LabelFolder(labels, images, 3, (), recorded).truth(captured)
     assert truth is not None
     assert (truth == 1).all()
     with pytest.raises(DataError, match=r"unknown class ids \[11\]"):
-        LabelFolder(labels, images, 3, (5,), recorded).truth(shot)  # --data-void was given: ids count as they are
+        LabelFolder(labels, images, 3, (5,), recorded).truth(captured)  # --data-void was given: ids count as they are
 
 
 def test_labels_that_cant_be_used(folder: Path, tmp_path: Path) -> None:
     names = [f"frame{index}" for index in range(12)]
-    shot = Folder(folder).read()
-    assert shot is not None
+    captured = Folder(folder).read()
+    assert captured is not None
     with pytest.raises(
         DataError, match=r"holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): if they mean void, pass --data-void 11"
     ):
-        LabelFolder(masks(tmp_path / "a", names, 11), Folder(folder), 3, ()).truth(shot)
+        LabelFolder(masks(tmp_path / "a", names, 11), Folder(folder), 3, ()).truth(captured)
     with pytest.raises(DataError, match="is of size 8x4, its frame 64x48"):
-        LabelFolder(masks(tmp_path / "b", names, 1, (4, 8)), Folder(folder), 3, ()).truth(shot)
+        LabelFolder(masks(tmp_path / "b", names, 1, (4, 8)), Folder(folder), 3, ()).truth(captured)
     with pytest.raises(SourceError, match="there is no label folder"):
         LabelFolder(tmp_path / "none", Folder(folder), 3, ())
     with pytest.raises(SourceError, match="--labels goes with a video file or a folder of images; streets has no labels in a folder"):

@@ -1,4 +1,4 @@
-"""Pictures of the frames on which the bundles disagree most: where a number hides what it costs."""
+"""Pictures of the frames on which the bundles disagree most."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def gallery(named: Sequence[tuple[str, Measured]], images: Images, frames: int =
     if not named:
         return []
     shares = disagreements([result for _, result in named], images)
-    return [_exhibit(image, float(shares[image]), named, images) for image in spread_worst(shares, frames)]
+    return [_example(image, float(shares[image]), named, images) for image in spread_worst(shares, frames)]
 
 
 def spread_worst(shares: NDArray[np.float64], frames: int) -> list[int]:
@@ -74,7 +74,7 @@ def spread_worst(shares: NDArray[np.float64], frames: int) -> list[int]:
     return chosen
 
 
-def _exhibit(image: int, share: float, named: Sequence[tuple[str, Measured]], images: Images) -> DisagreementExample:
+def _example(image: int, share: float, named: Sequence[tuple[str, Measured]], images: Images) -> DisagreementExample:
     frame, truth = images.decode(image), images.truth(image)
     # Frames of video size are drawn small at once: blending 2 megapixels five times over would take longer than measuring them.
     size = (round(frame.shape[0] * _WIDTH / frame.shape[1]), _WIDTH)

@@ -15,16 +15,22 @@ _HEADINGS = (
 )  # fmt: skip
 
 
-def rows_table(rows: Sequence[Row], caption: str, beaten: Sequence[str] = (), chosen: Sequence[str] = ()) -> str:
+def scrolled(tag: str, content: str, name: str) -> str:
+    """A block that scrolls sideways by itself where the screen is narrow, also by keyboard."""
+    return f'<{tag} class="wide" role="region" aria-label="{escape(name)}" tabindex="0">{content}</{tag}>'
+
+
+def rows_table(rows: Sequence[Row], caption: str, dominated: Sequence[str] = (), chosen: Sequence[str] = ()) -> str:
     """All figures of one table."""
     head = "".join(f'<th scope="col">{escape(one)}<small>{escape(two)}</small></th>' for one, two in _HEADINGS)
-    body = "".join(_row(row, row.name in beaten, row.name in chosen) for row in rows)
-    return f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(_row(row, row.name in dominated, row.name in chosen) for row in rows)
+    table = f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return scrolled("div", table, caption)
 
 
-def _row(row: Row, is_beaten: bool, is_chosen: bool) -> str:
-    kind = "failed" if row.failure else "chosen" if is_chosen else "beaten" if is_beaten else ""
-    state = "chosen" if is_chosen else "dominated" if is_beaten else ""
+def _row(row: Row, is_dominated: bool, is_chosen: bool) -> str:
+    kind = "failed" if row.failure else "chosen" if is_chosen else "dominated" if is_dominated else ""
+    state = "chosen" if is_chosen else "dominated" if is_dominated else ""
     size = f"{row.input_width}×{row.input_height}" if row.input_width else ""
     facts = " · ".join(
         filter(None, [row.precision if row.precision != "unknown" else "", size, state and f'<span class="tag">{state}</span>'])
@@ -116,10 +122,11 @@ def class_table(rows: Sequence[Row], classes: Sequence[str]) -> str:
         cells = "".join(_class_cell(row, name) for row in measured)
         body.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     caption = "IoU per class; the class that loses most stands first"
-    return (
-        f'<div class="wide"><table class="classes" style="min-width:{140 + 110 * len(measured)}px"><caption>{caption}</caption><thead><tr><th scope="col">class</th>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
+    table = (
+        f'<table class="classes" style="min-width:{140 + 110 * len(measured)}px"><caption>{caption}</caption>'
+        f'<thead><tr><th scope="col">class</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
     )
+    return scrolled("div", table, caption)
 
 
 def _class_cell(row: Row, name: str) -> str:
@@ -131,11 +138,11 @@ def _class_cell(row: Row, name: str) -> str:
 
 
 def gallery_section(
-    exhibits: Sequence[DisagreementExample], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], single: bool
+    examples: Sequence[DisagreementExample], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], single: bool
 ) -> str:
     """Frames with overlays as embedded JPEG, and the colours' legend."""
     title = "Frames it gets most wrong" if single else "Frames on which the bundles disagree most"
-    if not exhibits:
+    if not examples:
         none = (
             "No pixel of any frame is wrong." if single else "There are none: all that was measured agrees on every pixel of every frame."
         )
@@ -144,11 +151,11 @@ def gallery_section(
         f'<li><i style="background:rgb{tuple(colour)}"></i>{escape(name)}</li>' for name, colour in zip(classes, palette, strict=True)
     )
     parts = []
-    for exhibit in exhibits:
-        pictures = "".join(_picture(picture.caption, picture.detail, picture.jpeg, exhibit.name) for picture in exhibit.pictures)
-        count = len(exhibit.pictures)
+    for example in examples:
+        pictures = "".join(_picture(picture.caption, picture.detail, picture.jpeg, example.name) for picture in example.pictures)
+        count = len(example.pictures)
         columns = count if count <= 5 else (count + 1) // 2
-        parts.append(f'<h3>{escape(exhibit.name)}</h3><div class="frames" style="--columns:{columns}">{pictures}</div>')
+        parts.append(f'<h3>{escape(example.name)}</h3><div class="frames" style="--columns:{columns}">{pictures}</div>')
     return f'<section aria-labelledby="gallery"><h2 id="gallery">{title}</h2><ul class="legend">{legend}</ul>{"".join(parts)}</section>'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rdd_deploy import console
-from rdd_deploy.benchmark.records import Benchmark, Change, Row, by_device
+from rdd_deploy.benchmark.records import Benchmark, Change, Row
 from rdd_deploy.console import Cell
 
 _HEADINGS: tuple[Cell, ...] = (
@@ -17,15 +17,12 @@ _FEWEST = 4
 
 
 def show(benchmark: Benchmark) -> None:
-    """Print one table per device, what was set apart, the failures and the decisions."""
+    """Print one table per device, the failures and the decisions."""
     protocol, machine = benchmark.protocol, benchmark.machine
     for device, rows in benchmark.tables().items():
         title = f"{protocol.data} {protocol.split}, {protocol.images} images; {device}: {machine.where(device)}, {protocol.threads} threads"
         chosen = [decision.chosen for decision in benchmark.decisions if decision.device == device and decision.chosen]
         _print(rows, title, benchmark.dominated, chosen)
-    for other in benchmark.apart:
-        for device, rows in by_device(other.rows).items():
-            _print(rows, f"{other.source}, {device}: {other.machine.where(device)}; measured otherwise ({'; '.join(other.differences)})")
     for row in benchmark.rows:
         if row.failure:
             console.mark(f"{row.name} failed:", row.failure, "red")

@@ -8,13 +8,15 @@ import pytest
 
 from rdd_deploy.benchmark.compare import merged
 from rdd_deploy.benchmark.records import Benchmark
+from rdd_deploy.benchmark.report import plot
 from rdd_deploy.benchmark.report.gallery import DisagreementExample, Picture
 from rdd_deploy.benchmark.report.write import render, write_report
 from rdd_deploy.benchmark.session import judged
+from rdd_deploy.utils.text import shown
 
 PALETTE = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
-EXHIBITS = [
+EXAMPLES = [
     DisagreementExample("frame_07", 12.5, (Picture("frame", "", b"\xff\xd8x"), Picture("int8", "90.0 % of its pixels right", b"\xff\xd8y")))
 ]
 
@@ -56,14 +58,14 @@ def full() -> Benchmark:
         made_up.row("float", 30, 70), made_up.row("int8", 10, 69, drop=1), made_up.row("slow", 40, 60, drop=10),
         made_up.failed("broken", "no <driver> & no hope"), made_up.row("gpu", 2, 70, device="cuda:0"),
     ]  # fmt: skip
-    other = made_up.benchmark(made_up.row("elsewhere", 3, 71), machine=made_up.machine(cpu_model="Other CPU"))
+    other = made_up.benchmark(made_up.row("earlier", 33, 70))
     return judged(merged(made_up.benchmark(*rows, warnings=["a & b"]), [(Path("old.json"), other)]), 15, 1.5)
 
 
 def test_the_page_is_balanced_and_loads_nothing() -> None:
-    text = render(full(), EXHIBITS, PALETTE)
+    text = render(full(), EXAMPLES, PALETTE)
     page = Page(text)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("data:image", ""))
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("data:image", "").replace("url(#plot", ""))
     assert not page.all("script")
     assert not page.all("link")
     assert not page.all("iframe")
@@ -73,13 +75,13 @@ def test_the_page_is_balanced_and_loads_nothing() -> None:
 
 
 def test_it_can_be_read_without_seeing_or_colours() -> None:
-    page = Page(render(full(), EXHIBITS, PALETTE))
+    page = Page(render(full(), EXAMPLES, PALETTE))
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     assert all("scope" in heading for heading in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))
     assert {"light dark"} == {meta["content"] for meta in page.all("meta") if meta.get("name") == "color-scheme"}
-    assert page.texts.count("dominated") == 1  # in words, beside the grey
+    assert page.texts.count("dominated") == 2  # in words, beside the grey
     assert page.texts.count("chosen") == 2  # one a device
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
@@ -88,28 +90,12 @@ def test_it_can_be_read_without_seeing_or_colours() -> None:
 
 
 def test_all_that_was_found_is_on_it() -> None:
-    text = " ".join(Page(render(full(), EXHIBITS, PALETTE)).texts)
+    text = " ".join(Page(render(full(), EXAMPLES, PALETTE)).texts)
     for words in (
-        "Take int8", "On cpu", "On cuda:0", "failed: no <driver> & no hope", "a & b", "Measured otherwise, not comparable",
-        "cpu_model: Other CPU against Toy CPU", "Toy CPU", "performance", "onnxruntime 1.2.3", "frame_07",
+        "Take int8", "On cpu", "On cuda:0", "failed: no <driver> & no hope", "a & b", "from old.json", "Toy CPU", "performance", "onnxruntime 1.2.3", "frame_07",
         "Frames on which the bundles disagree most", "never occurs", "5 interleaved rounds",
     ):  # fmt: skip
         assert words in text, words
-    assert "elsewhere" in text.partition("Measured otherwise, not comparable")[2]
-    assert "elsewhere" not in text.partition("Measured otherwise, not comparable")[0]
-
-
-def test_rows_of_another_machine_stand_by_device_and_unmarked() -> None:
-    rows = [made_up.row("int8", 10, 69, drop=1), made_up.row("slow", 40, 60, drop=10)]
-    far = made_up.machine(cpu_model="Other CPU", gpu="Other GPU")
-    other = made_up.benchmark(*rows, made_up.row("gpu-float", 2, 70, device="cuda:0"), machine=far)
-    text = render(judged(merged(made_up.benchmark(*rows), [(Path("old.json"), other)]), 15, None), [], PALETTE)
-    apart = text.partition('id="apart"')[2].partition("</section>")[0]
-    on_cpu, _, on_gpu = apart.partition("As measured there, on cuda:0: Other GPU")
-    assert "As measured there, on cpu: Other CPU" in on_cpu
-    assert ("gpu-float" in on_cpu, "gpu-float" in on_gpu) == (False, True)
-    assert "chosen" not in apart
-    assert "dominated" not in apart
 
 
 def test_names_from_outside_stay_text() -> None:
@@ -143,3 +129,44 @@ def test_no_bundle_fits() -> None:
 def test_nothing_to_show_is_said(rows: int, words: str) -> None:
     same = [made_up.row(f"row{number}", 1 + number, 50) for number in range(rows)]
     assert words in " ".join(Page(render(made_up.benchmark(*same), [], PALETTE)).texts)
+
+
+def test_the_page_is_as_wide_as_a_phone_and_wide_parts_scroll_by_themselves() -> None:
+    """By the style sheet: what is wider than 390 pixels stands in a block that scrolls, with a bar and shadows that show it."""
+    text = render(full(), EXAMPLES, PALETTE)
+    page = Page(text)
+    blocks = [attributes for _, attributes in page.tags if attributes.get("class") == "wide"]
+    tables, plots = text.count("<table"), text.count("<svg")
+    assert len(blocks) == tables + plots == 5
+    assert len(re.findall(r'class="wide"[^>]*><(?:table|svg)', text)) == tables + plots
+    assert all(block["tabindex"] == "0" and block["role"] == "region" and block["aria-label"] for block in blocks), "by keyboard, too"
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    wide = re.search(r"\.wide \{(.*?)\}", style, re.DOTALL)
+    assert wide is not None
+    for part in ("overflow-x: auto", "max-width: 100%", "scrollbar-color", "background-attachment: local, local, scroll, scroll"):
+        assert part in wide[1]
+    assert ".wide::-webkit-scrollbar" in style
+    assert re.search(r"main \{[^}]*overflow-wrap: anywhere", style), "a long name or path breaks"
+    assert not re.search(
+        r"[^-]width: (4|5|6|7|8|9)\d\dpx", style.replace(".plot { min-width: 620px; }", "").replace("max-width: 640px", "")
+    )
+    for columns in re.findall(r"grid-template-columns: ([^;]+);", style):
+        assert "1fr" not in columns.replace("minmax(0, 1fr)", ""), "a plain 1fr is as wide as its longest word"
+
+
+def test_without_matplotlib_all_but_the_plot_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plot, "available", lambda: False)
+    assert write_report(tmp_path, full(), EXAMPLES, PALETTE) == ["report.html", "benchmark.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.json", "report.html"]
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.all("svg")
+    said = "the plot needs the package 'matplotlib', which isn't installed: pip install 'rdd-deploy[report]'"
+    assert any(text.startswith(said) for text in page.texts)
+    assert "int8" in " ".join(page.texts)
+
+
+@pytest.mark.parametrize("evil", ["$x_1$", "</svg><script>1</script>", "]]>", "\x1b[31m", "#ffffff"])
+def test_names_in_the_plot_stay_text(evil: str) -> None:
+    page = Page(render(judged(made_up.benchmark(made_up.row(evil, 3, 50)), None, None), [], PALETTE))
+    assert not page.all("script")
+    assert page.texts.count(shown(evil)) >= 2  # in the plot and in the table

@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -146,7 +146,10 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
     path = ".".join(str(part) for part in location)
     kind, got, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        fields = _fields_at(model, location[:-1])
+        part = _part_at(model, location[:-1])
+        if new := _new_name(part, location[-1], got):
+            return f"{path}: is now called '{new}'; rename it"
+        fields = list(part.model_fields) if part else []
         likely = " or ".join(f"'{name}'" for name in meant(model, str(location[-1]), fields))
         hint = f"did you mean {likely}? " if likely else ""
         return f"{path}: unknown key; {hint}allowed: {', '.join(fields)}"
@@ -208,14 +211,35 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _fields_at(model: type[BaseModel], location: list[Any]) -> list[str]:
+def _part_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | None:
     node: type[BaseModel] | None = model
     for part in location:
         if isinstance(part, int):
             continue
         field = node.model_fields.get(part) if node else None
         node = _model_of(field.annotation) if field else None
-    return list(node.model_fields) if node else []
+    return node
+
+
+def _new_name(model: type[BaseModel] | None, key: Any, value: Any) -> str:
+    """What an older version's key, with this value, is called now; empty for all others."""
+    renamed: Mapping[str, str] = getattr(model, "renamed", {})
+    return renamed.get(f"{key}: {value}") or renamed.get(key, "")
+
+
+def with_new_names(model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree that an older version of this program wrote, with its keys as they are called now (``Part.renamed``), at every depth."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name, _, new_value = _new_name(model, key, value).partition(": ")
+        name, value = name or key, new_value or value
+        part = _model_of(model.model_fields[name].annotation) if name in model.model_fields else None
+        if part is not None and isinstance(value, Mapping):
+            value = with_new_names(part, value)
+        elif part is not None and isinstance(value, list):
+            value = [with_new_names(part, one) if isinstance(one, Mapping) else one for one in value]
+        result[name] = value
+    return result
 
 
 def _literals(model: type[BaseModel], location: list[Any]) -> tuple[Any, ...]:
@@ -256,8 +280,13 @@ Scale = Annotated[float, Field(ge=0.1, le=10.0)]
 
 
 class Part(RuledModel):
-    """Base of all parts: unknown keys are errors, values don't change after loading."""
+    """Base of all parts: unknown keys are errors, values don't change after loading.
 
+    Attributes:
+        renamed: what a key was called -> what it is called now, or "key: value" -> "key: value" where the value has another name, too.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")

@@ -1,10 +1,11 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pydantic import Field
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.schema import override
+from rdd_deploy.schema import Part, override, validated, with_new_names
 from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 
@@ -95,3 +96,38 @@ def test_overrides(text: str, expected: dict[str, Any]) -> None:
 def test_overrides_that_are_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="override"):
         override({"a": {"b": 1}, "l": [1]}, text)
+
+
+class Inner(Part):
+    renamed: ClassVar[dict[str, str]] = {"slow": "lr"}
+    lr: float = 1.0
+
+
+class Outer(Part):
+    renamed: ClassVar[dict[str, str]] = {"form": "scheme", "form: x86": "scheme: onnxruntime", "part": "inner"}
+    scheme: str = ""
+    inner: Inner = Inner()
+    several: list[Inner] = Field([])
+
+
+def test_an_old_key_is_an_error_that_names_the_new_one() -> None:
+    with pytest.raises(RecipeError) as caught:
+        validated(Outer, {"form": "x86", "inner": {"slow": 2.0}, "several": [{"slow": 1.0}], "other": 3}, "file.yaml")
+    assert str(caught.value).splitlines() == [
+        "file.yaml has 4 problems:",
+        "  inner.slow: is now called 'lr'; rename it",
+        "  several.0.slow: is now called 'lr'; rename it",
+        "  form: is now called 'scheme: onnxruntime'; rename it",
+        "  other: unknown key; allowed: scheme, inner, several",
+    ]
+
+
+def test_what_an_older_version_wrote_gets_its_new_names() -> None:
+    old = {"form": "x86", "part": {"slow": 2.0}, "several": [{"slow": 3.0}, 4], "other": {"form": 1}}
+    assert with_new_names(Outer, old) == {
+        "scheme": "onnxruntime",
+        "inner": {"lr": 2.0},
+        "several": [{"lr": 3.0}, 4],
+        "other": {"form": 1},
+    }
+    assert with_new_names(Outer, {"form": "trt"}) == {"scheme": "trt"}

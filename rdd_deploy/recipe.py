@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from rdd_deploy.data.config import Augment, Data
+from rdd_deploy.data.config import Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
@@ -33,6 +33,7 @@ from rdd_deploy.schema import (
     meant,
     override_all,
     validated,
+    with_new_names,
 )
 from rdd_deploy.utils.places import beside
 from rdd_deploy.utils.yaml_file import load_yaml
@@ -134,7 +135,7 @@ class Recipe(Part):
     """One experiment. ``distil`` needs student and teacher; ``train`` trains the student alone, or the network of a teacher recipe."""
 
     name: Name = Field("", description="run name; default: the file's name")
-    data: Data = Data()
+    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}))
     augment: Augment = Augment()
     network: Network | None = Field(None, description="a teacher recipe's network")
     student: Network | None = None
@@ -152,7 +153,9 @@ class Recipe(Part):
             yield "a teacher recipe (network) can't name a teacher; a student recipe does"
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = False, name: str | None = None) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), distil: bool = False, name: str | None = None, written: bool = False
+) -> Recipe:
     """Read a recipe with its overrides.
 
     Args:
@@ -160,15 +163,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), distil: bool = 
         overrides: ``key.sub=value`` strings; values are YAML.
         distil: also check what distillation needs: a student, and a teacher that is there or can be made.
         name: of the run, where the recipe gives none and its file's name can't be one.
+        written: the file was written by this program, maybe by an older version: its keys are read with their new names.
 
     Raises:
         RecipeError: file missing or not YAML, or one or more problems, all listed with their dotted paths.
     """
     path = find_recipe(path)
-    tree = load_yaml(path)
-    written = _places(tree)
+    tree = with_new_names(Recipe, load_yaml(path)) if written else load_yaml(path)
+    places = _places(tree)
     problems = override_all(tree, overrides)
-    _find_places(tree, path, written)
+    _find_places(tree, path, places)
     if "name" not in tree:
         usable = _can_name_a_run(path.stem)
         tree["name"] = path.stem if usable else name or "unnamed"
@@ -207,7 +211,7 @@ def _find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) ->
     """
     for key, value in _places(tree).items():
         part, name = key.split(".")
-        if (expanded := os.path.expanduser(value)).startswith("~") or (name == "root" and tree[part].get("name") == "streets"):
+        if (expanded := os.path.expanduser(value)).startswith("~"):
             continue
         typed = written.get(key) != value
         try:
@@ -227,8 +231,6 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
     changes: dict[str, dict[str, str]] = {}
     for key, value in _places(tree).items():
         part, name = key.split(".")
-        if name == "root" and recipe.data.name == "streets":
-            continue
         path = find_recipe(value) if key == "teacher.recipe" and _is_recipe(value) else Path(value)
         changes.setdefault(part, {})[name] = os.path.abspath(path)
     return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})

@@ -25,9 +25,9 @@ from rdd_deploy.benchmark.runners import Candidate, bundle_candidates, torch_can
 from rdd_deploy.benchmark.session import Settings, judged, run_benchmark
 from rdd_deploy.benchmark.timing import Measured, round_schedule
 from rdd_deploy.console import command
-from rdd_deploy.data import DATASETS, open_split
-from rdd_deploy.data.base import FileSplit, Split
-from rdd_deploy.data.open import OtherClassesError, open_recorded, tell
+from rdd_deploy.data import DATASETS
+from rdd_deploy.data.config import options_of
+from rdd_deploy.data.open import OtherClassesError, open_data, open_recorded
 from rdd_deploy.errors import BudgetError, BundleError, DataError, DiskError, missing_package
 from rdd_deploy.runtime.backends.base import parse_device
 from rdd_deploy.utils.arguments import MAX_COUNT, finite
@@ -57,10 +57,11 @@ def open_images(candidates: Sequence[Candidate], data: Path | None, name: str | 
     for one in manifests:
         recorded = one.provenance.get("data")
         if recorded and name in (None, recorded):
-            if recorded == "streets" and data is not None:
+            if data is not None and recorded in DATASETS and not options_of(str(recorded)).in_folder:
+                others_in_folders = " or ".join(known for known in DATASETS if options_of(known).in_folder)
                 raise DataError(
-                    f"'{one.name}' was made from streets, which lie in no folder; "
-                    + (f"say what {data} is: --data-name camvid or folder" if name is None else "leave --data out")
+                    f"'{one.name}' was made from {recorded}, which lie in no folder; "
+                    + (f"say what {data} is: --data-name {others_in_folders}" if name is None else "leave --data out")
                 )
             try:
                 return str(recorded), Images(open_recorded(one, split, data), limit)
@@ -70,17 +71,8 @@ def open_images(candidates: Sequence[Candidate], data: Path | None, name: str | 
         raise others
     manifest = next(iter(manifests), None)
     name = name or "camvid"
-    options: dict[str, object] = {}
-    if name == "folder":
-        if manifest is None:
-            raise DataError(
-                "--data-name folder takes its classes from the bundles, and none of them has a readable manifest; give another bundle"
-            )
-        options = {"classes": manifest.classes, "palette": manifest.palette}
-    opened: Split = open_split(name, data or Path("data") / name, split, **options)
-    if isinstance(opened, FileSplit):
-        tell(opened.notes())
-    return name, Images(opened, limit)
+    chosen = options_of(name).for_bundle(str(data or Path("data") / name), manifest)
+    return name, Images(open_data(chosen, split, fetch=False), limit)
 
 
 def measure_with_progress(

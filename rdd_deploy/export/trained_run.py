@@ -12,8 +12,8 @@ import onnx
 import torch
 
 from rdd_deploy.data.base import Frame, Labels, Split, limited
-from rdd_deploy.data.config import Data
-from rdd_deploy.data.open import data_at, data_provenance, open_data
+from rdd_deploy.data.config import DataOptions
+from rdd_deploy.data.open import data_at, open_data
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.export.compare import Infer, Reference, reference_from
 from rdd_deploy.export.onnx.export import onnx_from_segmenter
@@ -32,7 +32,7 @@ class TrainedRun:
     run: RunFolder
     segmenter: Segmenter
     metadata: dict[str, Any]
-    data: Data
+    data: DataOptions
     weights_sha256: str
     fine_tuned_sha256: str | None = None
     """Of the checkpoint of ``segmenter`` where that isn't the run's own."""
@@ -103,7 +103,7 @@ class TrainedRun:
             **({"fine_tuned_sha256": self.fine_tuned_sha256} if self.fine_tuned_sha256 else {}),
             "git_commit": git_commit(),
             "machine": machine(),
-            **data_provenance(self.data),
+            **self.data.provenance(),
         }
 
     def infer(self) -> Infer:

@@ -46,7 +46,7 @@ class RunFolder:
             raise RddError(
                 f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m rdd_deploy.distill RECIPE"
             )
-        return load_recipe(self.recipe)
+        return load_recipe(self.recipe, written=True)
 
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the fully resolved recipe, its paths such that they hold from any other folder."""

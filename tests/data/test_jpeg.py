@@ -14,9 +14,9 @@ import pytest
 from toys import CLASSES, picture, write_data
 
 from rdd_deploy.benchmark.images import Images
-from rdd_deploy.data import open_split
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.jpeg import complaints, first_damaged
+from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import DataError
 from rdd_deploy.evaluate import _counted
 from rdd_deploy.export.quantization.calibration_frames import from_folder
@@ -114,7 +114,7 @@ def test_without_a_standard_error(tmp_path: Path) -> None:
     write_data(tmp_path)
     program = (
         "import os; os.close(2)\n"
-        "from rdd_deploy.data import open_split\n"
+        "from rdd_deploy.data.open import open_split\n"
         "from rdd_deploy.data.check import check_split\n"
         f"print(check_split(open_split('folder', {str(tmp_path)!r}, 'train', classes={CLASSES!r})).count)\n"
     )

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split, frame_paths
-from rdd_deploy.data.jpeg import sound
+from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError
 
@@ -42,8 +41,7 @@ class Images:
         self._indices: list[int] = []
         self.skipped: list[str] = []
         digest = hashlib.sha256()
-        with sound(frame_paths(split)):
-            any_known = self._look_at(map(int, wanted), digest)
+        any_known = self._look_at(map(int, wanted), digest)
         if not self._indices:
             raise DataError(f"none of the {len(self.skipped)} images can be used; the first: {self.skipped[0] if self.skipped else 'none'}")
         if not any_known:

@@ -15,8 +15,7 @@ import numpy as np
 import typer
 
 from rdd_deploy import console
-from rdd_deploy.data.base import Split, frame_paths, limited
-from rdd_deploy.data.jpeg import sound
+from rdd_deploy.data.base import Split, limited
 from rdd_deploy.data.open import data_at, open_data, open_recorded
 from rdd_deploy.errors import DataError, DeviceError
 from rdd_deploy.metrics import Confusion, Predict, evaluate_split, protocol
@@ -95,7 +94,7 @@ def bundle_predictor(segmenter: Segmenter) -> Predict:
 
 
 def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:
-    with sound(frame_paths(split)), console.progress(f"evaluate {what}", len(split)) as bar:
+    with console.progress(f"evaluate {what}", len(split)) as bar:
         return evaluate_split(predict, split, batch, bar.advance)
 
 

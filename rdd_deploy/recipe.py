@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from rdd_deploy.data.config import Augment, Data
+from rdd_deploy.data.config import Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
@@ -138,7 +138,7 @@ class _Data(Part):
     """What every recipe begins with."""
 
     name: Name = Field("", description="run name; default: the file's name")
-    data: Data = Data()
+    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}))
     augment: Augment = Augment()
 
 
@@ -238,9 +238,9 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     """A recipe's file, its unchecked tree with overrides and found paths, and what is wrong with either."""
     path = find_recipe(path)
     tree = load_yaml(path)
-    written = _places(tree)
+    places = _places(tree)
     problems = override_all(tree, overrides)
-    _find_places(tree, path, written)
+    _find_places(tree, path, places)
     if "name" not in tree:
         usable = _can_name_a_run(path.stem)
         tree["name"] = path.stem if usable else name or "unnamed"
@@ -277,7 +277,7 @@ def _find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) ->
     """
     for key, value in _places(tree).items():
         part, name = key.split(".")
-        if (expanded := os.path.expanduser(value)).startswith("~") or (name == "root" and tree[part].get("name") == "streets"):
+        if (expanded := os.path.expanduser(value)).startswith("~"):
             continue
         typed = written.get(key) != value
         try:
@@ -297,8 +297,6 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
     changes: dict[str, dict[str, str]] = {}
     for key, value in _places(tree).items():
         part, name = key.split(".")
-        if name == "root" and recipe.data.name == "streets":
-            continue
         path = find_recipe(value) if key == "teacher.recipe" and _is_recipe(value) else Path(value)
         changes.setdefault(part, {})[name] = os.path.abspath(path)
     return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})

@@ -21,11 +21,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
 from rdd_deploy.errors import RecipeError, details
 from rdd_deploy.utils.places import at_home
+from rdd_deploy.utils.unions import by_name, raised_again
 from rdd_deploy.utils.yaml_file import parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -55,7 +57,7 @@ class RuledModel(BaseModel):
         try:
             part = handler(tree)
         except ValidationError as error:
-            problems = [_again(problem) for problem in error.errors(include_url=False)]
+            problems = [raised_again(problem) for problem in error.errors(include_url=False)]
             wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
             with suppress(ValidationError):  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
                 part = handler({key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {})
@@ -67,12 +69,6 @@ class RuledModel(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, problems)
         assert part is not None
         return part
-
-
-def _again(problem: Any) -> InitErrorDetails:
-    """A problem to be raised again; with its text as it is, which pydantic would otherwise write again with rounded numbers."""
-    kind = PydanticCustomError(problem["type"], problem["msg"], problem.get("ctx"))
-    return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"])
 
 
 def override(tree: dict[str, Any], text: str) -> None:
@@ -114,7 +110,7 @@ def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str, pr
     try:
         checked = model.model_validate(dict(tree))
     except ValidationError as error:
-        found += [RecipeError(_problem(model, problem)) for problem in error.errors(include_url=False)]
+        found += [RecipeError(_problem(model, tree, problem)) for problem in error.errors(include_url=False)]
     if not found:
         return checked
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
@@ -125,8 +121,9 @@ def dotted(model: type[BaseModel], above: str = "") -> Iterator[str]:
     """The path of every key that an override can name."""
     for name, field in model.model_fields.items():
         yield above + name
-        if get_origin(field.annotation) is not list and (part := _model_of(field.annotation)):
-            yield from dotted(part, f"{above}{name}.")
+        if get_origin(field.annotation) is not list:
+            parts = mark.models() if (mark := by_name(field)) else [_model_of(field.annotation)]
+            yield from dict.fromkeys(path for part in parts if part for path in dotted(part, f"{above}{name}."))
 
 
 def meant(model: type[BaseModel], key: str, beside: Sequence[str] = ()) -> list[str]:
@@ -141,12 +138,12 @@ def meant(model: type[BaseModel], key: str, beside: Sequence[str] = ()) -> list[
     )
 
 
-def _problem(model: type[BaseModel], problem: Any) -> str:
-    location = _keys(model, problem["loc"])
+def _problem(model: type[BaseModel], tree: Any, problem: Any) -> str:
+    location = _keys(model, tree, problem["loc"])
     path = ".".join(str(part) for part in location)
     kind, got, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        part = _part_at(model, location[:-1])
+        part = _part_at(model, tree, location[:-1])
         if new := _new_name(part, location[-1], got):
             return f"{path}: is now called '{new}'; rename it"
         fields = list(part.model_fields) if part else []
@@ -156,7 +153,7 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
     if kind == "missing":
         return f"{path}: missing; expected a value"
     if kind == "literal_error":
-        near = difflib.get_close_matches(str(got), [str(a) for a in _literals(model, location)], 1, 0.5)
+        near = difflib.get_close_matches(str(got), [str(a) for a in _literals(model, tree, location)], 1, 0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"{path}: got {_short(got)}, expected {context['expected']}{hint}"
     if kind == "value_error":
@@ -178,7 +175,7 @@ _PLAIN = {
 """In place of pydantic's words for what a user of YAML has no such words for."""
 
 
-def _keys(model: type[BaseModel], location: Sequence[Any]) -> list[Any]:
+def _keys(model: type[BaseModel], tree: Any, location: Sequence[Any]) -> list[Any]:
     """The keys and places of a problem's location, without the names that pydantic puts between them for the arms of a union."""
     keys: list[Any] = []
     node: Any = model
@@ -191,8 +188,19 @@ def _keys(model: type[BaseModel], location: Sequence[Any]) -> list[Any]:
             node = Any
         elif found is not None:
             keys.append(part)
-            node = found.model_fields[part].annotation if part in found.model_fields else None
+            field = found.model_fields.get(part)
+            node = None if field is None else mark.model(_at(tree, keys)) if (mark := by_name(field)) else field.annotation
     return keys
+
+
+def _at(tree: Any, keys: Sequence[Any]) -> Any:
+    """The value under some keys and places of an unchecked tree; None where there is none."""
+    for key in keys:
+        try:
+            tree = tree[key]
+        except (LookupError, TypeError):
+            return None
+    return tree
 
 
 def _short(value: Any) -> str:
@@ -211,14 +219,18 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _part_at(model: type[BaseModel], location: list[Any]) -> type[BaseModel] | None:
+def _part_at(model: type[BaseModel], tree: Any, location: list[Any]) -> type[BaseModel] | None:
     node: type[BaseModel] | None = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = node.model_fields.get(part) if node else None
-        node = _model_of(field.annotation) if field else None
+    for depth, part in enumerate(location, 1):
+        if not isinstance(part, int):
+            field = node.model_fields.get(part) if node else None
+            node = _part_of(field, _at(tree, location[:depth])) if field else None
     return node
+
+
+def _part_of(field: FieldInfo, value: Any) -> type[BaseModel] | None:
+    """The model of a field with this unchecked value, if it has one."""
+    return mark.model(value) if (mark := by_name(field)) else _model_of(field.annotation)
 
 
 def _new_name(model: type[BaseModel] | None, key: Any, value: Any) -> str:
@@ -233,7 +245,7 @@ def with_new_names(model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str,
     for key, value in tree.items():
         name, _, new_value = _new_name(model, key, value).partition(": ")
         name, value = name or key, new_value or value
-        part = _model_of(model.model_fields[name].annotation) if name in model.model_fields else None
+        part = _part_of(model.model_fields[name], value) if name in model.model_fields else None
         if part is not None and isinstance(value, Mapping):
             value = with_new_names(part, value)
         elif part is not None and isinstance(value, list):
@@ -242,12 +254,9 @@ def with_new_names(model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str,
     return result
 
 
-def _literals(model: type[BaseModel], location: list[Any]) -> tuple[Any, ...]:
-    node: type[BaseModel] | None = model
-    for part in location[:-1]:
-        if not isinstance(part, int) and node and part in node.model_fields:
-            node = _model_of(node.model_fields[part].annotation)
-    field = node.model_fields.get(location[-1]) if node and isinstance(location[-1], str) else None
+def _literals(model: type[BaseModel], tree: Any, location: list[Any]) -> tuple[Any, ...]:
+    part = _part_at(model, tree, location[:-1])
+    field = part.model_fields.get(location[-1]) if part and isinstance(location[-1], str) else None
     return get_args(field.annotation) if field else ()
 
 

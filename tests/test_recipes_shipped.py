@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdd_deploy.data.camvid import CAMVID_TASK
+from rdd_deploy.data.camvid import CAMVID
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, find_recipe, load_recipe
@@ -34,7 +34,7 @@ def test_recipe(path: Path) -> None:
         assert teacher.data.name == recipe.data.name
         if recipe.distillation.method == "rdd" and recipe.distillation.tfe_fraction > 0:
             assert teacher.trained.auxiliary
-    segmenter = Segmenter(network.model_copy(update={"weights": "none"}), len(CAMVID_TASK)).eval()
+    segmenter = Segmenter(network.model_copy(update={"weights": "none"}), len(CAMVID)).eval()
     with torch.inference_mode():
         output = segmenter(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
     assert tuple(output.primary.shape) == (1, 11, 64, 96)

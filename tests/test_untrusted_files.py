@@ -19,12 +19,14 @@ from rdd_deploy.benchmark.records import Benchmark, read_benchmark
 from rdd_deploy.benchmark.report.terminal import show
 from rdd_deploy.benchmark.report.write import render
 from rdd_deploy.benchmark.session import judged
+from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.export.profile import Profile, load_profile
 from rdd_deploy.recipe import StudentRecipe, load_recipe, option_hint
 from rdd_deploy.runtime.manifest import read_manifest
 from rdd_deploy.schema import _model_of, dotted, override, validated
 from rdd_deploy.utils.files import parse_json, read_file
+from rdd_deploy.utils.unions import by_name
 from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 KEYS = sorted({part for path in (*dotted(StudentRecipe), *dotted(Profile)) for part in path.split(".")})
@@ -139,9 +141,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         read_file(tmp_path / "pipe.yaml", 10)
 
 
-def whole_numbers(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def whole_numbers(model: type[BaseModel], above: tuple[str, ...] = (), data: str = "camvid") -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
-        part = _model_of(field.annotation)
+        part = mark.model({"name": data}) if (mark := by_name(field)) else _model_of(field.annotation)
         if part is not None and "list" not in str(field.annotation):
             yield from whole_numbers(part, (*above, name))
         elif "int" in str(field.annotation):
@@ -150,16 +152,16 @@ def whole_numbers(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterat
 
 @pytest.mark.parametrize("model", [StudentRecipe, Profile])
 def test_every_whole_number_has_an_upper_bound(model: type[BaseModel]) -> None:
-    found = [path for path in whole_numbers(model) if path[-1] != "seed"]
+    found = {path: data for data in DATASETS for path in whole_numbers(model, data=data) if path[-1] != "seed"}
     assert len(found) >= (15 if model is StudentRecipe else 7)
-    for path in found:
+    for path, data in found.items():
         content: Any = 2**60
         if path[-1] in ("size", "crop", "void_ids"):
             content = [2**60, 2**60]
         elif path[-1] == "palette":
             content = [[2**60] * 3]
         for key in reversed(path):
-            content = {key: content}
+            content = {key: content} | ({"name": data} if key == path[-1] and path[0] == "data" else {})
         with pytest.raises(RecipeError) as error:
             validated(model, content, "file")
         assert any(line.startswith(".".join(path)) and "got" in line for line in error.value.lines), (path, error.value.lines)
@@ -188,7 +190,7 @@ def test_unknown_keys_are_told_as_they_were_written(key: str) -> None:
         ({"data": {"size": 96}}, "data.size: got 96, expected [height, width], e.g. [360, 480]"),
         ({"data": {"size": [96, 96, 3]}}, "data.size: got [96, 96, 3], expected [height, width], e.g. [360, 480]"),
         ({"augment": {"scale": 2}}, "augment.scale: got 2, expected a list in brackets, e.g. [0.5, 2.0]"),
-        ({"data": {"classes": "a"}}, "data.classes: got 'a', expected a list in brackets, e.g. [a, b]"),
+        ({"data": {"name": "folder", "classes": "a"}}, "data.classes: got 'a', expected a list in brackets, e.g. [a, b]"),
         ({"train": 3}, "train: got 3, expected keys with values of their own, e.g. {key: value}"),
         ({"distillation": {"losses": [{"name": "kd", "options": {"temperature": float("inf")}}]}}, "got inf, expected: input should be a finite number"),
     ],

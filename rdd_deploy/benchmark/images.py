@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
-from rdd_deploy.data import open_split
-from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split, frame_paths
-from rdd_deploy.data.jpeg import sound
-from rdd_deploy.data.open import OtherClassesError, open_recorded, tell
+from rdd_deploy.data import DATASETS
+from rdd_deploy.data.base import IGNORE, FileSplit, Frame, Labels, Split
+from rdd_deploy.data.config import options_of
+from rdd_deploy.data.open import OtherClassesError, open_data, open_recorded
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError
 from rdd_deploy.runtime import Manifest
@@ -46,8 +46,7 @@ class Images:
         self._indices: list[int] = []
         self.skipped: list[str] = []
         digest = hashlib.sha256()
-        with sound(frame_paths(split)):
-            any_known = self._look_at(map(int, wanted), digest)
+        any_known = self._look_at(map(int, wanted), digest)
         if not self._indices:
             raise DataError(f"none of the {len(self.skipped)} images can be used; the first: {self.skipped[0] if self.skipped else 'none'}")
         if not any_known:
@@ -129,10 +128,11 @@ def open_images(manifests: Sequence[Manifest], data: Path | None, name: str | No
     for one in manifests:
         recorded = one.provenance.get("data")
         if recorded and name in (None, recorded):
-            if recorded == "streets" and data is not None:
+            if data is not None and recorded in DATASETS and not options_of(str(recorded)).in_folder:
+                others_in_folders = " or ".join(known for known in DATASETS if options_of(known).in_folder)
                 raise DataError(
-                    f"'{one.name}' was made from streets, which lie in no folder; "
-                    + (f"say what {data} is: --data-name camvid or folder" if name is None else "leave --data out")
+                    f"'{one.name}' was made from {recorded}, which lie in no folder; "
+                    + (f"say what {data} is: --data-name {others_in_folders}" if name is None else "leave --data out")
                 )
             try:
                 return str(recorded), Images(open_recorded(one, split, data), limit)
@@ -142,14 +142,5 @@ def open_images(manifests: Sequence[Manifest], data: Path | None, name: str | No
         raise others
     manifest = next(iter(manifests), None)
     name = name or "camvid"
-    options: dict[str, object] = {}
-    if name == "folder":
-        if manifest is None:
-            raise DataError(
-                "--data-name folder takes its classes from the bundles, and none of them has a readable manifest; give another bundle"
-            )
-        options = {"classes": manifest.classes, "palette": manifest.palette}
-    opened: Split = open_split(name, data or Path("data") / name, split, **options)
-    if isinstance(opened, FileSplit):
-        tell(opened.notes())
-    return name, Images(opened, limit)
+    chosen = options_of(name).for_bundle(str(data or Path("data") / name), manifest)
+    return name, Images(open_data(chosen, split, fetch=False), limit)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.ids import IGNORE, Ids
+from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.image_file import Header
+from rdd_deploy.data.label_space import IGNORE, LabelSpace
 from rdd_deploy.data.listing import headers_of, shape_notes, turned_notes
 from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
@@ -24,23 +24,6 @@ Frame = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB unless a name says BGR."""
 Labels = NDArray[np.uint8]
 """uint8 (H, W), class ids 0…C-1 and IGNORE."""
-
-
-@dataclass(frozen=True)
-class LabelSpace:
-    """The classes of a data set, in the order of their ids, with an RGB colour each."""
-
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-
-    def __post_init__(self) -> None:
-        if len(self.classes) != len(self.palette):
-            raise DataError(f"{len(self.classes)} classes but {len(self.palette)} palette colours; give one colour a class")
-        if not 2 <= len(self.classes) <= IGNORE:
-            raise DataError(f"got {len(self.classes)} classes, expected 2 to {IGNORE} (id {IGNORE} is void)")
-
-    def __len__(self) -> int:
-        return len(self.classes)
 
 
 class Split(ABC):

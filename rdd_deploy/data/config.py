@@ -1,97 +1,133 @@
-"""Recipe sections of the data: which frames at which size, and how they are augmented."""
+"""Recipe sections of the data: which frames at which size, and how they are augmented. Imports no numpy, OpenCV or torch."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, SerializeAsAny
+from typing_extensions import Self
 
 from rdd_deploy.data import DATASETS
-from rdd_deploy.data.ids import LARGEST_ID
-from rdd_deploy.schema import Byte, Count, Part, Place, Scale, Seed, Share, Size
+from rdd_deploy.errors import DataError
+from rdd_deploy.schema import Part, Place, Scale, Share, Size
+from rdd_deploy.utils.unions import ByName
 
-MaskValue = Annotated[int, Field(ge=0, le=LARGEST_ID)]
-"""Of a mask of 8 or 16 bits."""
+if TYPE_CHECKING:
+    from rdd_deploy.data.base import Split
+    from rdd_deploy.runtime import Manifest
 
-
-def _several(value: Any) -> Any:
-    return [value] if isinstance(value, int) else value
-
-
-ClassIds = Annotated[list[MaskValue], Field(min_length=1), BeforeValidator(_several)]
+Plain = str | int | float | None
+"""What a manifest's provenance can hold."""
 
 
-class Data(Part):
-    """Which frames, at which size. Frames of other sizes are resized to ``size`` for evaluation and export."""
+class DataOptions(Part):
+    """Base of the data sets' options: which frames, at which size. Frames of other sizes are resized for evaluation and export.
 
-    name: Literal[DATASETS] = "camvid"  # type: ignore[valid-type]
-    root: Place = Field(
-        "data/camvid",
-        description="folder of the data set, beside the recipe's file or in the current directory; a missing CamVid is downloaded there",
-    )
+    A data set's own model gives ``name`` a literal with its default, adds its own keys and opens its splits. Whatever it needs for that
+    (numpy, OpenCV, ...) it imports inside ``open``.
+
+    Attributes:
+        in_folder: whether its frames are files under ``root``.
+    """
+
+    in_folder: ClassVar[bool] = True
+    renamed: ClassVar[dict[str, str]] = {"memory": "in_memory"}
+
+    name: str
+    root: Place = Field("data", description="folder of the data set, beside the recipe's file or in the current directory")
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
-    classes: list[str] | None = Field(None, max_length=255, description="folder: class names in the order of their ids")
-    palette: list[tuple[Byte, Byte, Byte]] | None = Field(None, description="folder: one RGB colour a class")
-    ids: list[ClassIds] | None = Field(
-        None, max_length=255, description="folder: per class the mask value that means it, or a list of several; default: 0, 1, 2, …"
-    )
-    void_ids: list[MaskValue] = Field([255], max_length=LARGEST_ID + 1, description="folder: mask values that mean void")
-    others_void: bool = Field(False, description="folder: every other mask value means void, too; else it is an error")
-    count: Count | None = Field(None, description="streets: number of training scenes")
-    seed: Seed = Field(0, description="streets: seed of the scenes")
     workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
         None, description="loader processes; default: 0 on up to 2 cores, else up to 8"
     )
-    memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
+    in_memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
 
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Folders alone are described by the recipe, streets alone are counted and seeded."""
-        if self.name == "folder" and not self.classes:
-            yield "name classes", "data.classes is missing; a 'folder' data set needs its class names in the order of their ids"
-        if self.name != "folder" and (self.classes or self.palette):
-            yield "name classes palette", f"data.classes and data.palette belong to the 'folder' data set, not to '{self.name}'"
-        # A run's recipe.yaml spells every default out, so only another value than that was meant to have an effect.
-        for key, default in (("void_ids", [255]), ("ids", None), ("others_void", False)):
-            if self.name != "folder" and getattr(self, key) != default:
-                yield f"name {key}", f"data.{key} belongs to the 'folder' data set, '{self.name}' has its own; leave it out"
-        yield from self._id_rules()
-        if self.name != "streets" and (self.count is not None or self.seed):
-            yield "name count seed", f"data.count and data.seed belong to the 'streets' data set, not to '{self.name}'; leave them out"
-        if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):
-            yield "classes", f"data.classes is {self.classes}; expected names that differ from each other, none of them empty"
-        if self.classes and self.palette and len(self.palette) != len(self.classes):
-            yield (
-                "classes palette",
-                f"data.palette has {len(self.palette)} colours for {len(self.classes)} classes; give one colour a class",
-            )
+    def open(self, split: str) -> Split:
+        """Open ``train``, ``val`` or ``test``. Raises DataError."""
+        raise NotImplementedError
 
-    def _id_rules(self) -> Iterator[tuple[str, str]]:
-        """Each mask value means one thing."""
-        if self.classes and self.ids is None and (taken := sorted({i for i in self.void_ids if i < len(self.classes)})):
-            yield (
-                "classes ids void_ids",
-                f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from {len(self.classes)} on, or drop the "
-                f"class; where the masks' own values differ, data.ids says which value is which class, e.g. data.ids={self._example()}",
-            )
-        if self.ids is None:
-            return
-        if self.classes and len(self.ids) != len(self.classes):
-            yield (
-                "classes ids",
-                f"data.ids has {len(self.ids)} entries for {len(self.classes)} classes; give one value, or list of values, a class",
-            )
-        values = [value for entry in self.ids for value in entry]
-        if twice := sorted({value for value in values if values.count(value) > 1}):
-            yield "ids", f"data.ids gives {twice} to more than one class, or twice to one; expected each mask value once"
-        if both := sorted(set(values) & set(self.void_ids)):
-            void = sorted(set(self.void_ids) - set(values))
-            yield "ids void_ids", f"data.ids and data.void_ids both hold {both}; where these values are classes, set data.void_ids={void}"
+    def fetch(self) -> None:
+        """Download what is missing, where the data set can be downloaded. Raises DataError."""
 
-    def _example(self) -> list[int]:
-        """Ids for the classes that leave the void ones alone."""
-        free = (value for value in range(LARGEST_ID) if value not in self.void_ids)
-        return [next(free) for _ in self.classes or ()]
+    def provenance(self) -> dict[str, Plain]:
+        """What a bundle's manifest says of the data set, so that ``recorded`` finds it again."""
+        return {
+            "data": self.name,
+            "data_root": os.path.abspath(self.root) if self.in_folder else None,
+            "data_height": self.size[0],
+            "data_width": self.size[1],
+            **{f"data_{key}": _as_plain(getattr(self, key)) for key in self._own_keys()},
+        }
+
+    @classmethod
+    def recorded(cls, manifest: Manifest) -> Self:
+        """The options of the data set that a bundle was made from.
+
+        Raises:
+            KeyError, ValueError: the manifest lacks something, or holds what isn't valid.
+        """
+        provenance = manifest.provenance
+        common = {
+            "root": str(provenance.get("data_root") or "data"),
+            "size": (int(provenance["data_height"] or 0), int(provenance["data_width"] or 0)),
+        }
+        return cls.model_validate({**common, "workers": 0, "in_memory": False, **cls.own_recorded(manifest)})
+
+    @classmethod
+    def own_recorded(cls, manifest: Manifest) -> dict[str, Any]:
+        """The data set's own options as ``provenance`` wrote them. Raises ValueError."""
+        found = {key: manifest.provenance.get(f"data_{key}") for key in cls._own_keys()}
+        return {key: _from_plain(value) for key, value in found.items() if value is not None}
+
+    @classmethod
+    def for_bundle(cls, root: str, manifest: Manifest | None) -> Self:
+        """The data set as a command's options name it, for a bundle that was made from another one, at the size of its input.
+
+        Args:
+            root: its folder.
+            manifest: of the bundle, None where there is none that can be read.
+        """
+        size = {"size": (manifest.input.height, manifest.input.width)} if manifest else {}
+        return cls.model_validate({"root": root, **size, **cls._of_bundle(manifest)})
+
+    @classmethod
+    def _of_bundle(cls, manifest: Manifest | None) -> dict[str, Any]:
+        """What the data set needs to know of a bundle beside that. Raises DataError."""
+        return {}
+
+    @classmethod
+    def label_ids(cls, manifest: Manifest) -> dict[str, Any]:
+        """What the values of this data set's masks mean, as arguments of ``data.ids.Ids``; empty where it has no masks. Raises ValueError."""
+        return {}
+
+    @classmethod
+    def _own_keys(cls) -> list[str]:
+        return [key for key in cls.model_fields if key not in DataOptions.model_fields]
+
+
+def _as_plain(value: Any) -> Plain:
+    """A value for a manifest: true and false as 1 and 0, lists and the like as JSON text."""
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, Plain) else json.dumps(value)
+
+
+def _from_plain(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.startswith(("[", "{")) else value
+
+
+Data = Annotated[SerializeAsAny[DataOptions], ByName(DATASETS, "camvid", "data set")]
+"""Options of any data set, chosen by their ``name``."""
+
+
+def options_of(name: str) -> type[DataOptions]:
+    """The options model of a data set. Raises DataError for an unknown name."""
+    if name not in DATASETS:
+        raise DataError(f"unknown data set '{name}'; expected one of {', '.join(DATASETS)}")
+    model: type[DataOptions] = DATASETS[name].load()
+    return model
 
 
 class Augment(Part):

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
+from rdd_deploy.data.label_space import IGNORE, LARGEST_ID
 from rdd_deploy.data.reader import Array, Mask, Numbers, read_mask
 from rdd_deploy.errors import DataError
 
-IGNORE = 255
-"""The one void label inside rdd_deploy; each data set maps its own void ids to it."""
-LARGEST_ID = 65535
 Colour: TypeAlias = tuple[int, int, int]
 _EXTREMES = (0, 255)
 """Black and white: greys that people draw classes in, so that they tell nothing of an optimiser."""

@@ -10,9 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rdd_deploy.data import jpeg
+from typing import Any, NamedTuple
 
 MOST_PIXELS = 89_478_485
 """Of one image; Pillow's own limit, so that every kind of file has the same."""
@@ -36,7 +34,7 @@ class Header:
         kind: PNG, JPEG, WEBP, TIFF, BMP or PPM.
         height, width: as stored.
         orientation: EXIF's, 1 to 8; 1 where there is none.
-        detail: of a JPEG its ``jpeg.Head``, of a PNG its IHDR from the bit depth on.
+        detail: of a JPEG its ``JpegKind``, of a PNG its IHDR from the bit depth on.
     """
 
     kind: str
@@ -49,6 +47,13 @@ class Header:
     def shown(self) -> tuple[int, int]:
         """(height, width) as a viewer shows it."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+
+class JpegKind(NamedTuple):
+    """How a JPEG's colours are stored. ``adobe``: the marker by which programs say that a CMYK picture is stored inverted."""
+
+    components: int
+    adobe: bool
 
 
 def content(path: Path) -> bytes:
@@ -175,11 +180,26 @@ def _png(read: Read) -> Header:
     return Header("PNG", height, width, orientation(exif.removeprefix(b"Exif\0\0")), read(24, 5))
 
 
+_SOI, _APP1, _APP14 = 0xD8, 0xE1, 0xEE
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of a JPEG's frame header; the three between mean something else."""
+
+
 def _jpeg(read: Read) -> Header:
-    head = jpeg.head(read)
-    if head is None:
-        raise Unreadable(DAMAGED)
-    return Header("JPEG", head.height, head.width, orientation(head.exif), head)
+    exif, adobe, offset = b"", False, 2
+    while len(start := read(offset, 10)) == 10 and start[0] == 0xFF:
+        marker, length = start[1], int.from_bytes(start[2:4], "big")
+        if marker in (0xFF, _SOI):  # filler; a second start
+            offset += 1 if marker == 0xFF else 2
+            continue
+        if marker in _FRAMES:
+            height, width = struct.unpack(">HH", start[5:9])
+            return Header("JPEG", height, width, orientation(exif), JpegKind(start[9], adobe))
+        if marker == _APP1 and not exif and start[4:10] == b"Exif\0\0":
+            exif = read(offset + 10, length - 8)
+        adobe = adobe or (marker == _APP14 and start[4:9] == b"Adobe")
+        offset += 2 + length
+    raise Unreadable(DAMAGED)
 
 
 def _webp(read: Read) -> Header:
@@ -220,9 +240,9 @@ def _pillow(kind: str, file: Any) -> Header:
 
 
 def check_whole(data: bytes, head: Header) -> None:
-    """Check a file by what its format has: PNG's checksum of every chunk, a JPEG's end marker, the places of a TIFF's strips.
+    """Check a PNG's checksum of every chunk, or the places of a TIFF's strips, which decoders don't. Raises Unreadable.
 
-    Decoders don't: some pass over the checksum of pixels, some fill what is missing with grey. Raises Unreadable.
+    A JPEG has nothing of the kind; its decoder finds what is damaged.
     """
     if head.kind == "PNG":
         view = memoryview(data)
@@ -231,8 +251,6 @@ def check_whole(data: bytes, head: Header) -> None:
                 raise Unreadable(
                     f"the file is damaged (the checksum of its {kind.decode('latin-1')!r} is wrong); copy it again, or remove it"
                 )
-    elif head.kind == "JPEG" and jpeg.end(data) is None:
-        raise Unreadable(CUT_SHORT)
     elif head.kind == "TIFF":
         _check_tiff(data)
 

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from rdd_deploy import console
-from rdd_deploy.data import open_split
-from rdd_deploy.data.base import IGNORE, FileSplit, Split
-from rdd_deploy.data.camvid import VOID_ID
+from rdd_deploy.data import DATASETS
+from rdd_deploy.data.base import FileSplit, Split
+from rdd_deploy.data.config import DataOptions, options_of
 from rdd_deploy.errors import DataError
+from rdd_deploy.schema import validated
 
 if TYPE_CHECKING:
-    from rdd_deploy.data.config import Data
     from rdd_deploy.runtime import Manifest
 
 
-def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
-    """Open one split as a recipe's data part names it. A CamVid that is missing is fetched if ``fetch`` says so."""
-    if data.name == "camvid" and fetch:
-        from rdd_deploy.data.download import fetch_camvid
+def open_split(name: str, root: str | Path, split: str, **options: Any) -> Split:
+    """Open one split of a data set by its name; nothing is downloaded.
 
-        fetch_camvid(Path(data.root))
-    options: dict[str, Any] = {}
-    if data.name == "folder":
-        options = {key: getattr(data, key) for key in ("classes", "palette", "ids", "void_ids", "others_void")}
-    elif data.name == "streets":
-        options = {"height": data.size[0], "width": data.size[1], "seed": data.seed}
-        if data.count is not None and split == "train":
-            options["count"] = data.count
+    Args:
+        name: one of DATASETS.
+        root: where its files lie; ``streets`` has none.
+        split: ``train``, ``val`` or ``test``.
+        options: further keys of a recipe's part ``data``.
+
+    Raises:
+        DataError: unknown data set or split, files missing or inconsistent.
+        RecipeError: options that the data set doesn't have, or with wrong values.
+    """
+    return validated(options_of(name), {"root": str(root), **options}, f"the options of '{name}'").open(split)
+
+
+def open_data(data: DataOptions, split: str, *, fetch: bool = True) -> Split:
+    """Open one split as a recipe's data part names it; with ``fetch``, what is missing is downloaded first where that is possible."""
+    if fetch:
+        data.fetch()
     try:
-        opened = open_split(data.name, data.root, split, **options)
+        opened = data.open(split)
     except DataError as error:
         root = Path(data.root)
-        if data.name == "streets" or root.is_absolute() or root.is_dir():
+        if not data.in_folder or root.is_absolute() or root.is_dir():
             raise
         raise DataError(
             f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
@@ -47,12 +53,12 @@ def open_data(data: Data, split: str, *, fetch: bool = True) -> Split:
     return opened
 
 
-def data_at(data: Data, root: Path | None) -> Data:
+def data_at(data: DataOptions, root: Path | None) -> DataOptions:
     """The data part with the folder that ``--data`` named, if any. Raises DataError for a data set that lies in no folder."""
     if root is None:
         return data
-    if data.name == "streets":
-        raise DataError(f"got --data {root}, but streets are made as they are needed and lie in no folder; leave --data out")
+    if not data.in_folder:
+        raise DataError(f"got --data {root}, but {data.name} are made as they are needed and lie in no folder; leave --data out")
     return data.model_copy(update={"root": str(root)})
 
 
@@ -66,21 +72,6 @@ def tell(notes: Sequence[str]) -> None:
         if note not in _told and console.process_rank() == 0:
             console.warn(note)
         _told.add(note)
-
-
-def data_provenance(data: Data) -> dict[str, str | int | None]:
-    """What a bundle's manifest must say for ``open_recorded`` to find the data again; plain values only."""
-    return {
-        "data": data.name,
-        "data_root": os.path.abspath(data.root) if data.name != "streets" else None,
-        "data_height": data.size[0],
-        "data_width": data.size[1],
-        "data_seed": data.seed,
-        "data_count": data.count,
-        "data_ids": " ".join(",".join(map(str, values)) for values in data.ids) if data.ids is not None else None,
-        "data_void_ids": " ".join(map(str, data.void_ids)),
-        "data_others_void": int(data.others_void),
-    }
 
 
 class OtherClassesError(DataError):
@@ -98,7 +89,7 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
     """
     recorded = _recorded(manifest)
     data, lay = data_at(recorded, root), Path(recorded.root)
-    if root is None and data.name != "streets" and not lay.is_absolute() and not lay.is_dir():
+    if root is None and data.in_folder and not lay.is_absolute() and not lay.is_dir():
         raise DataError(
             f"the data of '{manifest.name}' isn't in {lay.absolute()}: its manifest says {lay}, which is relative to the folder that the run was "
             "started in; say where it lies now with --data"
@@ -112,28 +103,14 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
     return opened
 
 
-def _recorded(manifest: Manifest) -> Data:
+def _recorded(manifest: Manifest) -> DataOptions:
     """The data part of the recipe as the manifest tells it. Raises DataError."""
-    from rdd_deploy.data.config import Data
-
-    recorded: Mapping[str, Any] = manifest.provenance
-    if not recorded.get("data"):
+    name = str(manifest.provenance.get("data") or "")
+    if not name:
         raise DataError(f"the manifest of '{manifest.name}' names no data set to measure on; export the bundle again from its run folder")
-    own: dict[str, Any] = {}  # what belongs to that data set alone
     try:
-        if recorded["data"] == "folder":
-            own = {"classes": list(manifest.classes), "palette": list(manifest.palette), **_recorded_ids(recorded)}
-        elif recorded["data"] == "streets":
-            own = {"seed": int(recorded.get("data_seed") or 0), "count": recorded.get("data_count")}
-        return Data(
-            name=recorded["data"],
-            root=str(recorded.get("data_root") or "data"),
-            size=(int(recorded["data_height"]), int(recorded["data_width"])),
-            workers=0,
-            memory=False,
-            **own,
-        )
-    except (KeyError, TypeError, ValueError) as error:  # also pydantic's
+        return options_of(name).recorded(manifest)
+    except (DataError, KeyError, TypeError, ValueError) as error:  # also pydantic's
         raise DataError(
             f"the data set that the manifest of '{manifest.name}' names can't be opened: {_reason(error)}; "
             "export the bundle again from its run folder"
@@ -142,25 +119,13 @@ def _recorded(manifest: Manifest) -> Data:
 
 def label_ids(manifest: Manifest) -> dict[str, Any]:
     """What a bundle's own data set says of its mask values, as ``Ids`` takes it; empty where it says nothing."""
-    name = manifest.provenance.get("data")
+    name = str(manifest.provenance.get("data") or "")
     try:
-        if name == "folder":
-            return {**_recorded_ids(manifest.provenance), "colours": manifest.palette}
-        return {"void_ids": [VOID_ID, IGNORE]} if name == "camvid" else {}
+        return options_of(name).label_ids(manifest) if name in DATASETS else {}
     except ValueError as error:
         raise DataError(
             f"the mask values that the manifest of '{manifest.name}' names can't be read: {error}; export the bundle again from its run folder"
         ) from error
-
-
-def _recorded_ids(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """``ids``, ``void_ids`` and ``others_void`` as ``data_provenance`` wrote them; bundles made before the first and last key lack them."""
-    ids = recorded.get("data_ids")
-    return {
-        "ids": None if ids is None else [[int(value) for value in entry.split(",")] for entry in str(ids).split()],
-        "void_ids": [int(value) for value in str(recorded.get("data_void_ids") or "").split()],
-        "others_void": bool(recorded.get("data_others_void")),
-    }
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.image_file import DAMAGED, Header, Unreadable, check_whole, content, header, kind_of, png_chunks
+from rdd_deploy.data.image_file import CUT_SHORT, DAMAGED, Header, Unreadable, check_whole, content, header, kind_of, png_chunks
 from rdd_deploy.errors import DataError
 
 Array = NDArray[np.uint8]
@@ -106,6 +107,8 @@ def _pixels(data: bytes, head: Header) -> Numbers:
     transparent_value = head.kind == "PNG" and any(kind == b"tRNS" for kind, _, _ in png_chunks(lambda o, n: data[o : o + n]))
     if transparent_value and head.detail[0] == 16:
         raise Unreadable("it has 16 bits and a transparent value; save it with 8 bits and without")
+    if head.kind == "JPEG":
+        return _by_libjpeg(data)
     if head.kind in ("BMP", "TIFF", "PPM") or transparent_value:
         return _by_pillow(data, head)
     # Versions of OpenCV differ in which picture of an animated PNG they give; every other reader shows the one that isn't in the animation.
@@ -122,6 +125,28 @@ def _by_opencv(data: bytes) -> Numbers:
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise Unreadable(DAMAGED)
     return np.asarray(pixels)
+
+
+_LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
+
+
+def _by_libjpeg(data: bytes) -> Numbers:
+    """Decode a JPEG. Raises Unreadable also for damage at which OpenCV's decoder would fill in grey or noise and go on."""
+    try:
+        import simplejpeg
+    except ModuleNotFoundError as error:
+        raise Unreadable("JPEG files are read with the package 'simplejpeg', which isn't installed: pip install simplejpeg") from error
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR"), np.uint8)
+    except ValueError as error:
+        complaint = str(error)
+    # Some cameras fill up their files before the end marker. Left-over bytes that differ are the picture's own: the decoder lost its way.
+    left_over = _LEFT_OVER.fullmatch(complaint)
+    if left_over and re.search(rb"(.)\1{%d}\xff\xd9" % (int(left_over[1]) - 1), data, re.DOTALL):
+        return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR", strict=False), np.uint8)
+    if complaint.startswith("Premature end"):
+        raise Unreadable(CUT_SHORT)
+    raise Unreadable(f"the file is damaged ({complaint}); copy it again, or remove it" if complaint.startswith("Corrupt") else DAMAGED)
 
 
 def _by_pillow(data: bytes, head: Header) -> Numbers:

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from rdd_deploy.data.base import Frame, Labels, Split, limited
-from rdd_deploy.data.config import Data
-from rdd_deploy.data.open import data_at, data_provenance, open_data
+from rdd_deploy.data.config import DataOptions
+from rdd_deploy.data.open import data_at, open_data
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.export.compare import Infer, Reference, reference_from
 from rdd_deploy.export.onnx.export import onnx_from_segmenter
@@ -41,7 +41,7 @@ class TrainedRun:
     run: RunFolder
     segmenter: Segmenter
     metadata: dict[str, Any]
-    data: Data
+    data: DataOptions
     weights_sha256: str
     fine_tuned_sha256: str | None = None
 
@@ -133,7 +133,7 @@ class TrainedRun:
             **({"fine_tuned_sha256": self.fine_tuned_sha256} if self.fine_tuned_sha256 else {}),
             "git_commit": git_commit(),
             "machine": machine(),
-            **data_provenance(self.data),
+            **self.data.provenance(),
         }
 
     def infer(self) -> Infer:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rdd_deploy.data.ids import IGNORE, Ids
+from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.image_file import Header
+from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.data.listing import MASKS, by_stem, list_images, stem
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import Capture
@@ -23,7 +24,7 @@ class LabelFolder:
         source: its names are compared with the masks' at once.
         classes: how many ids there are.
         void: mask values that count as void, beside 255.
-        recorded: what the mask values mean by the bundle's own data (``from_recipe.label_ids``); counts where ``void`` is empty.
+        recorded: what the mask values mean by the bundle's own data (``data.open.label_ids``); counts where ``void`` is empty.
 
     Raises:
         SourceError: the folder is missing, or its names don't match the source's.

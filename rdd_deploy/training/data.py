@@ -24,7 +24,7 @@ class TrainingData:
     def __init__(self, recipe: Recipe) -> None:
         data = recipe.data
         train = open_data(data, "train")
-        room = room_for_frames() if data.memory else None
+        room = room_for_frames() if data.in_memory else None
         self.frames = FrameCache(train, room)
         validation = open_data(data, recipe.evaluation.split)
         self.validation = CachedSplit(validation, room)
@@ -43,7 +43,7 @@ class TrainingData:
 
     def _tell(self, recipe: Recipe) -> None:
         label_space = self.validation.label_space
-        place = "" if recipe.data.name == "streets" else f" in {recipe.data.root}"
+        place = f" in {recipe.data.root}" if recipe.data.in_folder else ""
         console.info(
             f"data: {recipe.data.name}{place}, {self.train_facts.count} train and {self.val_facts.count} {recipe.evaluation.split} frames, "
             f"{len(label_space)} classes, {100 * self.train_facts.void_share:.1f} % void"

@@ -87,12 +87,9 @@ def _named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeac
     if not isinstance(teacher, TeacherRecipe):
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
     # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
-    same = {
-        key: getattr(recipe.data, key)
-        for key in ("name", "root", "classes", "palette", "ids", "void_ids", "others_void", "count", "seed", "workers")
-    }
+    data = recipe.data.model_copy(update={"size": teacher.data.size, "in_memory": teacher.data.in_memory})
     device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
-    teacher = teacher.model_copy(update={"data": teacher.data.model_copy(update=same), "train": teacher.train.model_copy(update=device)})
+    teacher = teacher.model_copy(update={"data": data, "train": teacher.train.model_copy(update=device)})
     path = followed(Path(config.checkpoint)) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
     return NamedTeacher(path, teacher, teacher_path)
 
@@ -174,7 +171,7 @@ def _other_teacher(folder: RunFolder, teacher: TeacherRecipe) -> list[str]:
 
 
 WHERE = {
-    "data.root", "data.workers", "data.memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.compile",
+    "data.root", "data.workers", "data.in_memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.compile",
     "train.save_every", "train.pictures_every", "evaluation.batch",
 }  # fmt: skip
 """Keys that say nothing of what a teacher knows."""

@@ -26,7 +26,7 @@ _ADVICE = {
 }  # fmt: skip
 """What to do about an error of the operating system; others get the last words of ``_of_system``."""
 
-_LESS = "end other programs, or use less of it: a smaller train.batch, augment.crop or data.size, fewer data.workers, data.memory=false"
+_LESS = "end other programs, or use less of it: a smaller train.batch, augment.crop or data.size, fewer data.workers, data.in_memory=false"
 _GPU = "end what else uses the GPU, or make train.batch, augment.crop or data.size smaller"
 _SHARED = (
     "give more of it (docker run --shm-size=2g), or use less: fewer data.workers (0 needs none), a smaller augment.crop or train.batch"
@@ -46,7 +46,7 @@ _WORDS = {
     ),
     r"[Cc]an.?t allocate memory|[Cc]annot allocate memory|bad_alloc|bad allocation|[Ff]ailed to allocate|[Ii]nsufficient memory"
     r"|not enough memory|failed to map segment": f"the machine's memory is full; {_LESS}",
-    r"DataLoader worker \(pid": f"{_KILLED}; use fewer data.workers (0 needs none), data.memory=false or a smaller augment.crop",
+    r"DataLoader worker \(pid": f"{_KILLED}; use fewer data.workers (0 needs none), data.in_memory=false or a smaller augment.crop",
     r"can't start new thread|pthread_create": f"no further thread can be started; {_ADVICE[errno.EAGAIN]}",
     r"EADDRINUSE|[Aa]ddress already in use": "the port at which the processes meet is taken; set the variable MASTER_PORT to a free one",
     r"gloo[/:]|\bNCCL\b|\bnccl[A-Z]|TCPStore|Connection (?:closed|reset|refused)|Broken pipe|Socket Timeout|Timed out waiting": _LOST,

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from toys import CLASSES, COLOURS, picture, write_data, write_pair
 
-from rdd_deploy.data import open_split
 from rdd_deploy.data.base import FileSplit, LabelSpace
 from rdd_deploy.data.folder import open_folder
 from rdd_deploy.data.ids import Ids
+from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import DataError
 
 TASK = LabelSpace(tuple(CLASSES), COLOURS)

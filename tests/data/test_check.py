@@ -6,9 +6,9 @@ import pytest
 from pngs import stored
 from toys import CLASSES, COLOURS, picture, tree, write_data, write_pair
 
-from rdd_deploy.data import Split, open_split
-from rdd_deploy.data.base import LabelSpace
+from rdd_deploy.data.base import LabelSpace, Split
 from rdd_deploy.data.check import check_apart, check_split
+from rdd_deploy.data.open import open_split
 from rdd_deploy.data.reader import read_mask
 from rdd_deploy.errors import DataError
 from rdd_deploy.recipe import StudentRecipe

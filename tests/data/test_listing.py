@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from toys import CLASSES, picture, write_data, write_pair
 
-from rdd_deploy.data import open_split
 from rdd_deploy.data.base import FileSplit
 from rdd_deploy.data.camvid import open_camvid
 from rdd_deploy.data.listing import IMAGES, list_images, pair_up
+from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import DataError
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import CLASSES, write_data
 
-from rdd_deploy.data import open_split
 from rdd_deploy.data.config import Augment
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, Room, training_loader
+from rdd_deploy.data.open import open_split
 from rdd_deploy.data.transforms import RandomScaleCrop
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import toys
 
-from rdd_deploy.data.config import Data
+from rdd_deploy.data.camvid import CamvidOptions
 from rdd_deploy.data.open import data_at, open_recorded
+from rdd_deploy.data.streets.config import StreetsOptions
 from rdd_deploy.data.streets.dataset import open_streets
 from rdd_deploy.errors import DataError
 from rdd_deploy.runtime import InputSpec, Manifest
@@ -33,8 +34,8 @@ def test_streets_lie_in_no_folder() -> None:
     with pytest.raises(DataError, match=sentence):
         open_recorded(made, "val", Path("/does/not/exist"))
     with pytest.raises(DataError, match=sentence):
-        data_at(Data(name="streets"), Path("/does/not/exist"))
-    assert data_at(Data(), Path("there")).root == "there"
+        data_at(StreetsOptions(), Path("/does/not/exist"))
+    assert data_at(CamvidOptions(), Path("there")).root == "there"
 
 
 def test_a_relative_folder_is_told_whole_and_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

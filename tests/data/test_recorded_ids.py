@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from toys import CLASSES, COLOURS, picture, write_data
 
-from rdd_deploy.data.config import Data
+from rdd_deploy.data.folder import FolderOptions
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.open import data_provenance, label_ids, open_data, open_recorded
+from rdd_deploy.data.open import label_ids, open_data, open_recorded
 from rdd_deploy.errors import DataError
 
 
@@ -39,10 +39,10 @@ def written(root: Path, values: dict[int, int]) -> Path:
     ],
 )
 def test_a_bundle_reads_the_masks_as_its_run_did(tmp_path: Path, values: dict[int, int], options: dict[str, Any]) -> None:
-    data = Data(name="folder", root=str(written(tmp_path, values)), size=(64, 64), classes=CLASSES, **options)
+    data = FolderOptions(root=str(written(tmp_path, values)), size=(64, 64), classes=CLASSES, **options)
     expected = picture(1000)[1]
     assert (open_data(data, "val").labels(0) == expected).all()
-    recorded = manifest(**data_provenance(data))
+    recorded = manifest(**data.provenance())
     assert all(isinstance(value, (str, int, float, type(None))) for value in recorded.provenance.values())
     assert (open_recorded(recorded, "val").labels(0) == expected).all()
     assert (Ids(3, **label_ids(recorded)).labels(tmp_path / "valannot" / "val1000.png") == expected).all()
@@ -62,7 +62,7 @@ def test_what_older_bundles_lack(tmp_path: Path) -> None:
 def test_what_was_left_out_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(tmp_path)
     (tmp_path / "train" / "._train0000.png").write_bytes(b"x")
-    data = Data(name="folder", root=str(tmp_path), size=(64, 64), classes=CLASSES)
+    data = FolderOptions(root=str(tmp_path), size=(64, 64), classes=CLASSES)
     for _ in range(2):
         open_data(data, "train")
     assert capsys.readouterr().err.count(f"1 hidden or system file in {tmp_path}/train passed over") == 1

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.data.camvid import CAMVID_TASK
+from rdd_deploy.data.camvid import CAMVID
 from rdd_deploy.data.streets.dataset import StreetVideo, open_streets
 from rdd_deploy.errors import DataError
 
-CLASSES = len(CAMVID_TASK)
+CLASSES = len(CAMVID)
 PLAUSIBLE = {  # per cent of all pixels over 80 scenes; CamVid's own shares lie inside
     "sky": (8, 28),
     "building": (14, 34),
@@ -50,7 +50,7 @@ def test_default_sizes_and_names() -> None:
     for name, count in (("train", 400), ("val", 80), ("test", 80)):
         split = open_streets(name)
         assert len(split) == len(set(split.names)) == count
-        assert split.label_space is CAMVID_TASK
+        assert split.label_space is CAMVID
     assert open_streets("train", count=3).frame(2).shape == (240, 320, 3)
 
 
@@ -119,7 +119,7 @@ def test_the_scene_does_not_depend_on_the_size() -> None:
 def test_all_classes_in_plausible_shares() -> None:
     _, labels = val_pixels()
     share = 100 * np.bincount(labels.ravel(), minlength=256) / labels.size
-    got = {name: round(float(share[i]), 2) for i, name in enumerate(CAMVID_TASK.classes)}
+    got = {name: round(float(share[i]), 2) for i, name in enumerate(CAMVID.classes)}
     assert all(low <= got[name] <= high for name, (low, high) in PLAUSIBLE.items()), got
     assert 1 <= share[IGNORE] <= 5
 

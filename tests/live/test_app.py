@@ -124,9 +124,9 @@ def test_a_bundle_of_other_classes_than_the_labels_is_named(
 
 
 def test_streets_count_against_their_own_labels(tmp_path: Path) -> None:
-    from rdd_deploy.data.camvid import CAMVID_TASK
+    from rdd_deploy.data.camvid import CAMVID
 
-    label_space = {"classes": list(CAMVID_TASK.classes), "palette": list(CAMVID_TASK.palette)}
+    label_space = {"classes": list(CAMVID.classes), "palette": list(CAMVID.palette)}
     record = run(tmp_path, toy_bundle(tmp_path / "toy", manifest=label_space), source="streets", size=(64, 48), max_frames=3)
     assert record["bundles"][0]["miou_pct"] is not None
     assert record["frames"] == 3

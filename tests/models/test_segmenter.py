@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from toys import CLASSES, ENCODER, write_data
 
-from rdd_deploy.data import open_split
+from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models import HEADS

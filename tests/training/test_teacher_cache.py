@@ -16,10 +16,10 @@ import torch
 from torch.nn import functional as F
 from toys import CLASSES, ENCODER, leftovers, write_data
 
-from rdd_deploy.data import open_split
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.config import Augment
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, Room
+from rdd_deploy.data.open import open_split
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DiskError
 from rdd_deploy.models.config import Network

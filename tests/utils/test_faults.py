@@ -39,7 +39,7 @@ def worded(error: BaseException) -> str:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the GPU's memory is full", "augment.crop"),
         (RuntimeError("CUDA error: out of memory"), "the GPU's memory is full", "train.batch"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "a process of the data loader was killed", "data.workers"),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "a process of the data loader was killed", "data.memory=false"),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "a process of the data loader was killed", "data.in_memory=false"),
         (
             RuntimeError(
                 "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of shared memory. "
@@ -107,7 +107,7 @@ def test_an_import_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: p
 def training(tmp_path: Path) -> Path:
     """A recipe that loads every frame again in processes of its own, for many epochs."""
     content = tree(write_data(tmp_path / "data"))
-    content["data"] |= {"workers": 1, "memory": False}
+    content["data"] |= {"workers": 1, "in_memory": False}
     content["train"] |= {"epochs": 1000}
     write_recipe(tmp_path / "toy.yaml", content)
     return tmp_path

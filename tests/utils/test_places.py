@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toys import call, errors_of, network, teacher_tree, tree, write_data, write_recipe
 
-from rdd_deploy.data.open import data_provenance, open_data
+from rdd_deploy.data.open import open_data
 from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.live.bundles import newest_bundle
@@ -50,7 +50,7 @@ def test_a_recipes_paths_are_found_beside_it_from_any_folder(project: Path, tmp_
         assert [path.resolve() for path in paths(recipe)] == expected
         run = RunFolder(tmp_path / "runs" / "x")
         run.write_recipe(recipe)
-        assert data_provenance(recipe.data)["data_root"] == str(project / "data")
+        assert recipe.data.provenance()["data_root"] == str(project / "data")
         monkeypatch.chdir("/")
         assert paths(run.load_recipe()) == expected, "a run's recipe means the same from everywhere"
         assert len(open_data(run.load_recipe().data, "train")) == 2

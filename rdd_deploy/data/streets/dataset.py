@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rdd_deploy.data.base import Frame, Labels, Split
-from rdd_deploy.data.camvid import CAMVID_TASK
+from rdd_deploy.data.camvid import CAMVID
 from rdd_deploy.data.streets.canvas import NEAR, VOID, Canvas, View
 from rdd_deploy.data.streets.cars import car
 from rdd_deploy.data.streets.ground import paint_ground, paint_sky, paint_skyline
@@ -65,7 +65,7 @@ def open_streets(split: str, *, height: int = 240, width: int = 320, count: int 
 class StreetSplit(Split):
     """Still frames of streets, each from a world of its own. The last render is kept: frame(i) and labels(i) cost one."""
 
-    label_space = CAMVID_TASK
+    label_space = CAMVID
 
     def __init__(self, split: str, height: int, width: int, count: int, seed: int) -> None:
         self.names = [f"{split}_{i:05d}" for i in range(count)]
@@ -97,7 +97,7 @@ class StreetVideo:
         fps: frames per second of the world's time; rendering itself is as fast as it is asked for.
     """
 
-    label_space = CAMVID_TASK
+    label_space = CAMVID
 
     def __init__(self, height: int = 480, width: int = 640, seed: int = 0, fps: float = 30.0) -> None:
         _check(height, width, seed)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.console import progress
-from rdd_deploy.data.base import Frame, Split, frame_paths
-from rdd_deploy.data.jpeg import sound
+from rdd_deploy.data.base import Frame, Split
 from rdd_deploy.data.listing import IMAGES, headers_of, list_images, shape_notes, turned_notes
 from rdd_deploy.data.open import tell
 from rdd_deploy.data.reader import read_frame
@@ -61,7 +60,7 @@ def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[in
         DataError: an image is in both, or is noise.
     """
     facts, digests = [], []
-    with sound(frame_paths(train)), progress("look at train frames", len(train)) as bar:
+    with progress("look at train frames", len(train)) as bar:
         for index in range(len(train)):
             frame, labels = train.frame(index), train.labels(index)
             digests.append(_digest(frame))
@@ -92,12 +91,11 @@ def from_folder(folder: Path, others: Sequence[Split], count: int, size: tuple[i
     headers = headers_of(paths)
     tell([*notes, *turned_notes(str(folder), paths, headers), *shape_notes(str(folder), paths, headers, size)])
     digests, shrunk = [], []
-    with sound(paths):
-        for path in paths:
-            frame = read_frame(path)
-            _refuse_noise(frame, str(path))
-            digests.append(_digest(frame))
-            shrunk.append(_thumbnail(frame))
+    for path in paths:
+        frame = read_frame(path)
+        _refuse_noise(frame, str(path))
+        digests.append(_digest(frame))
+        shrunk.append(_thumbnail(frame))
     _refuse_shared(digests, [str(path) for path in paths], others)
     _refuse_alike(shrunk, [str(path) for path in paths], others)
     key = hashlib.sha256("".join(digests).encode() + str(size).encode()).hexdigest()

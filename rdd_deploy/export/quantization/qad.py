@@ -106,7 +106,7 @@ def _groups(student: torch.nn.Module, deployed: Deployed, segmenter: Segmenter, 
 def _crops(train: Split, recipe: Recipe, size: tuple[int, int], batch: int, steps: int):  # type: ignore[no-untyped-def]
     """``steps`` batches, the same for the same seed."""
     sampler = ResumableBatchSampler(len(train), batch, math.ceil(steps / (len(train) // batch)), recipe.train.seed)
-    frames = FrameCache(train, room_for_frames() if recipe.data.memory else None)
+    frames = FrameCache(train, room_for_frames() if recipe.data.in_memory else None)
     loader = training_loader(
         CropDataset(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed), sampler, recipe.data.workers, False
     )

@@ -1,4 +1,6 @@
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -43,3 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(12):
         cv2.imwrite(str(path / f"frame{index}.png"), picture(index))
     return path
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("grabber", "inference"))]

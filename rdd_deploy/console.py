@@ -19,20 +19,10 @@ from types import TracebackType
 from typing import Any, Literal, cast
 
 import typer
+from rich import progress as rich_progress
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 from typing_extensions import Self
@@ -207,13 +197,16 @@ class progress:  # reads as a function: with progress("…", n) as bar
         on: Literal["stdout", "stderr"] = "stdout", enabled: bool = True,
     ) -> None:  # fmt: skip
         console = _out if on == "stdout" else _err
-        name, note = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[note]}", markup=False)
-        count: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
+        name, note = (
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.TextColumn("{task.fields[note]}", markup=False),
+        )
+        count: tuple[rich_progress.ProgressColumn, ...] = (rich_progress.MofNCompleteColumn(),)
         if unit == "bytes":
-            count = (DownloadColumn(), TransferSpeedColumn())
-        columns = (SpinnerColumn(), name, BarColumn(), *count, note, TimeRemainingColumn())
+            count = (rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn())
+        columns = (rich_progress.SpinnerColumn(), name, rich_progress.BarColumn(), *count, note, rich_progress.TimeRemainingColumn())
         self.silent = not (enabled and console.is_terminal)
-        self._bar = Progress(*columns, console=console, transient=True, disable=self.silent)
+        self._bar = rich_progress.Progress(*columns, console=console, transient=True, disable=self.silent)
         self._task = self._bar.add_task(shown(text), total=total, completed=start, note="")
 
     def __enter__(self) -> Self:

@@ -16,7 +16,8 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.errors import RddError, RecipeError
-from rdd_deploy.recipe import find_recipe, load_distillation, load_recipe, option_hint
+from rdd_deploy.recipe import load_distillation, load_recipe, option_hint
+from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.utils import files
 

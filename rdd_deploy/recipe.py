@@ -19,6 +19,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.teachers import TEACHERS
+from rdd_deploy.recipe_files import find_places, find_recipe, is_recipe, places_of
 from rdd_deploy.schema import (
     NAME,
     Batch,
@@ -36,7 +37,6 @@ from rdd_deploy.schema import (
     validated,
     with_new_names,
 )
-from rdd_deploy.utils.places import beside
 from rdd_deploy.utils.yaml_file import load_yaml
 
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
@@ -57,9 +57,6 @@ def _kind_of_device(device: str) -> str:
         f"got '{device}', expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}" + (f"; did you mean '{near[0]}'?" if near else "")
     )
 
-
-SHIPPED = (Path(__file__).parent / "shipped" / "recipes").resolve()
-"""In a clone a link to its ``recipes/``; an installed package holds the files."""
 
 Device = Annotated[str, AfterValidator(_kind_of_device)]
 
@@ -238,9 +235,9 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     """A recipe's file, its unchecked tree with overrides and found paths, and what is wrong with either."""
     path = find_recipe(path)
     tree = load_yaml(path)
-    places = _places(tree)
+    places = places_of(tree)
     problems = override_all(tree, overrides)
-    _find_places(tree, path, places)
+    find_places(tree, path, places)
     if "name" not in tree:
         usable = _can_name_a_run(path.stem)
         tree["name"] = path.stem if usable else name or "unnamed"
@@ -254,60 +251,15 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     return path, tree, problems
 
 
-_PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", "teacher.checkpoint")
-"""Keys whose values are paths."""
-
-
-def _places(tree: dict[str, Any]) -> dict[str, str]:
-    """The paths of an unchecked tree, by key; those that are words with a meaning of their own aside."""
-    places = {}
-    for key in _PLACES:
-        part, name = key.split(".")
-        value = tree[part].get(name) if isinstance(tree.get(part), dict) else None
-        if isinstance(value, str) and value and not (name == "weights" and value in ("imagenet", "none")):
-            places[key] = value
-    return places
-
-
-def _find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> None:
-    """Change a tree's relative paths in place to what they mean from here.
-
-    Args:
-        written: the paths as they were before the overrides, which are typed and so relative to the current directory first.
-    """
-    for key, value in _places(tree).items():
-        part, name = key.split(".")
-        if (expanded := os.path.expanduser(value)).startswith("~"):
-            continue
-        typed = written.get(key) != value
-        try:
-            if key == "teacher.recipe":
-                found = str(find_recipe(expanded) if typed and _is_recipe(expanded) else find_recipe(expanded, source))
-            else:
-                found = beside(expanded, source, here_first=typed)
-        except (OSError, ValueError, RecipeError):  # it is told where it is used
-            continue
-        if found != value:
-            tree[part] = {**tree[part], name: found}
-
-
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: it means the same from any folder."""
     tree = recipe.model_dump(mode="json")
     changes: dict[str, dict[str, str]] = {}
-    for key, value in _places(tree).items():
+    for key, value in places_of(tree).items():
         part, name = key.split(".")
-        path = find_recipe(value) if key == "teacher.recipe" and _is_recipe(value) else Path(value)
+        path = find_recipe(value) if key == "teacher.recipe" and is_recipe(value) else Path(value)
         changes.setdefault(part, {})[name] = os.path.abspath(path)
     return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})
-
-
-def _is_recipe(name: str) -> bool:
-    try:
-        find_recipe(name)
-    except RecipeError:
-        return False
-    return True
 
 
 def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[RecipeError]:
@@ -364,20 +316,3 @@ def check_name(name: str | None) -> None:
 
 def _can_name_a_run(name: str) -> bool:
     return bool(re.fullmatch(NAME, name)) and name != "latest"
-
-
-def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
-    """The file that a recipe name or path means: beside another recipe, as given, in ``recipes/`` here, or in the clone's own."""
-    given = Path(os.path.expanduser(path))
-    if not given.name:
-        raise RecipeError(f"'{path}' names no recipe; expected a YAML file, or the name of one in recipes/")
-    names = [given] if given.suffix else [given, given.with_suffix(".yaml")]
-    folders = [*([beside.parent] if beside else []), Path(), Path("recipes"), SHIPPED]
-    for folder in folders:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    known = sorted(p.stem for p in Path("recipes").glob("*.yaml")) or sorted(p.stem for p in SHIPPED.glob("*.yaml"))
-    near = difflib.get_close_matches(given.stem, known, 1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    raise RecipeError(f"no recipe '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))

@@ -5,7 +5,7 @@ from toys import call, read_json
 
 from rdd_deploy import demo
 from rdd_deploy.errors import RddError
-from rdd_deploy.recipe import find_recipe
+from rdd_deploy.recipe_files import find_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def test_outside_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["demo"])
     assert find_recipe("streets_demo").is_file(), "the clone's own, from any folder"
-    monkeypatch.setattr("rdd_deploy.recipe.SHIPPED", tmp_path)
+    monkeypatch.setattr("rdd_deploy.recipe_files.SHIPPED", tmp_path)
     with pytest.raises(SystemExit) as raised:
         demo.main()
     assert raised.value.code == 2

@@ -11,7 +11,8 @@ import toys
 
 from rdd_deploy.data.base import Frame, Labels, LabelSpace, Split, limited
 from rdd_deploy.errors import DataError
-from rdd_deploy.evaluate import evaluate_bundle, evaluate_run, main
+from rdd_deploy.evaluate import main
+from rdd_deploy.evaluation import evaluate_bundle, evaluate_run
 from rdd_deploy.metrics import evaluate_split
 
 NO_TORCH = """

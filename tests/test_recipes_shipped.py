@@ -9,7 +9,8 @@ import torch
 from rdd_deploy.data.camvid import CAMVID
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, find_recipe, load_recipe
+from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
+from rdd_deploy.recipe_files import find_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from toys import CLASSES, read_json, teacher_tree, tree, write_data, write_recipe
 
-from rdd_deploy.evaluate import evaluate_run
+from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.recipe import load_recipe
 from rdd_deploy.training.supervised import train_recipe

@@ -9,12 +9,10 @@ import typer
 
 from rdd_deploy import console
 from rdd_deploy.errors import RddError, RecipeError, missing_package
-from rdd_deploy.evaluate import Evaluated, show
 from rdd_deploy.export.bundle import PROFILE
 from rdd_deploy.export.options import Options
 from rdd_deploy.export.profile import Profile, changed, load_profile
 from rdd_deploy.export.targets import TARGETS
-from rdd_deploy.metrics import protocol
 from rdd_deploy.runtime.manifest import MANIFEST, read_manifest
 from rdd_deploy.utils.arguments import MAX_COUNT, finite
 from rdd_deploy.utils.files import check_writable
@@ -95,6 +93,9 @@ def _export(run: Path | None, profiles: list[Profile], output: Path | None, opti
         target, comparison = export_profile(source, one, output or source.run.export, options)
         if options.evaluate:
             images, size = len(comparison.reference.labels), comparison.reference.size
+            from rdd_deploy.evaluation import Evaluated, show
+            from rdd_deploy.metrics import protocol
+
             facts = protocol(source.data.name, options.split, images, size, len(source.classes))
             graph_only = one.backend == "tensorrt-rtx" or (one.backend == "tensorrt" and not options.engine)
             what = "the graph by onnxruntime; the engine itself can't be measured here" if graph_only else f"{one.backend} {one.precision}"
@@ -116,6 +117,9 @@ def _build(bundle: Path, profiles: list[Profile], output: Path | None, options: 
         manifest = read_manifest(target, verify=False)
         if metrics := manifest.metrics:
             size = (manifest.input.height, manifest.input.width)
+            from rdd_deploy.evaluation import Evaluated, show
+            from rdd_deploy.metrics import protocol
+
             facts = protocol(metrics.data, metrics.split, metrics.images, size, len(manifest.classes))
             show(Evaluated(f"{target} ({one.backend} {one.precision})", facts, metrics.model_dump()))
         console.info(f"done: {target}")

@@ -1,4 +1,4 @@
-"""A torch segmenter as a predictor of ``rdd_deploy.evaluate``, which itself needs no torch."""
+"""A torch segmenter as a predictor of ``rdd_deploy.evaluation``, which itself needs no torch."""
 
 from __future__ import annotations
 

@@ -5,7 +5,22 @@
 ...     labels = segmenter(frame)  # uint8 (H, W, 3) BGR -> uint8 (H, W)
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from rdd_deploy.runtime.manifest import SCHEMA_VERSION, EngineInfo, InputSpec, Manifest, Metrics, read_manifest, write_manifest
-from rdd_deploy.runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from rdd_deploy.runtime.segmenter import Segmenter
 
 __all__ = ["SCHEMA_VERSION", "EngineInfo", "InputSpec", "Manifest", "Metrics", "Segmenter", "read_manifest", "write_manifest"]
+
+
+def __getattr__(name: str) -> Any:
+    """``Segmenter``, imported at its first use: a command line that is only parsed needs no OpenCV."""
+    if name != "Segmenter":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from rdd_deploy.runtime.segmenter import Segmenter
+
+    return Segmenter

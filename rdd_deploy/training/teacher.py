@@ -20,7 +20,8 @@ from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers.base import LoadedTeacher, TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
 from rdd_deploy.outputs import Output
-from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, find_recipe, load_recipe
+from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
+from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.resume import ResumeError

@@ -164,7 +164,7 @@ def test_a_drop_is_judged_only_against_a_float_bundle(monkeypatch, bundles, data
 
 
 def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monkeypatch, data, tmp_path) -> None:
-    from rdd_deploy.evaluate import evaluate_bundle
+    from rdd_deploy.evaluation import evaluate_bundle
 
     recorded = {"run": "toy", "data": "folder", "data_root": str(data), "data_height": 60, "data_width": 80, "data_void_ids": "255"}
     bundle = toy_bundle(tmp_path / "toy", 30, 40, manifest={"provenance": recorded})

@@ -13,7 +13,7 @@ from rdd_deploy.data.camvid import CamvidOptions
 from rdd_deploy.data.folder import FolderOptions
 from rdd_deploy.data.streets.config import StreetsOptions
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.recipe import Recipe, load_recipe
+from rdd_deploy.recipe import StudentRecipe, load_recipe
 from rdd_deploy.schema import dotted, meant, validated
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
@@ -59,16 +59,16 @@ def test_an_old_key_of_a_users_own_recipe(tmp_path: Path) -> None:
 
 def test_keys_of_other_data_sets_at_their_defaults_mean_nothing() -> None:
     given = {"name": "camvid", "void_ids": [255], "ids": None, "others_void": False, "seed": 0, "count": None}
-    assert validated(Recipe, {"student": network(), "data": given}, "toy").data == CamvidOptions()
+    assert validated(StudentRecipe, {"student": network(), "data": given}, "toy").data == CamvidOptions()
     with pytest.raises(RecipeError, match="2 problems"):
-        validated(Recipe, {"student": network(), "data": given | {"seed": False, "void_ids": [0]}}, "toy")
+        validated(StudentRecipe, {"student": network(), "data": given | {"seed": False, "void_ids": [0]}}, "toy")
 
 
 def test_every_data_sets_keys_can_be_named_and_meant() -> None:
-    paths = list(dotted(Recipe))
+    paths = list(dotted(StudentRecipe))
     assert len(paths) == len(set(paths))
     assert {"data.root", "data.classes", "data.count", "data.in_memory"} <= set(paths)
-    assert meant(Recipe, "clases") == ["data.classes"]
+    assert meant(StudentRecipe, "clases") == ["data.classes"]
 
 
 def test_a_value_that_is_no_part_or_names_nothing() -> None:
@@ -79,7 +79,7 @@ def test_a_value_that_is_no_part_or_names_nothing() -> None:
         ({"name": ["camvid"]}, "data.name: got ['camvid'], expected 'camvid', 'folder' or 'streets'"),
     ):
         with pytest.raises(RecipeError) as raised:
-            validated(Recipe, {"student": network(), "data": value}, "toy")
+            validated(StudentRecipe, {"student": network(), "data": value}, "toy")
         assert problem in str(raised.value)
         assert "1 problem:" in str(raised.value)
 
@@ -87,8 +87,8 @@ def test_a_value_that_is_no_part_or_names_nothing() -> None:
 def test_checking_recipes_imports_nothing_heavy(tmp_path: Path) -> None:
     path = write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")))
     program = (
-        "import sys\nfrom rdd_deploy.recipe import Recipe, load_recipe\nfrom rdd_deploy.schema import dotted\n"
-        f"load_recipe({str(path)!r})\nlist(dotted(Recipe))\n"
+        "import sys\nfrom rdd_deploy.recipe import StudentRecipe, load_recipe\nfrom rdd_deploy.schema import dotted\n"
+        f"load_recipe({str(path)!r})\nlist(dotted(StudentRecipe))\n"
         "print({'torch', 'numpy', 'cv2', 'PIL'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"

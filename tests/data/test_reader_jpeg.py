@@ -18,7 +18,7 @@ from rdd_deploy.data.check import check_split
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError
-from rdd_deploy.evaluate import _counted
+from rdd_deploy.evaluation import _counted
 from rdd_deploy.export.quantization.calibration_frames import from_folder
 
 FRAME = cv2.resize(picture(5)[0], (480, 360))

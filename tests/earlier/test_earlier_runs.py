@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import toys
 
-from rdd_deploy.evaluate import evaluate_run
+from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.export.trained_run import open_run
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe

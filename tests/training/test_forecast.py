@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rdd_deploy.recipe import Recipe, TeacherRecipe, find_recipe, load_recipe
+from rdd_deploy.recipe import Recipe, TeacherRecipe, load_recipe
+from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training import forecast
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rdd_deploy import console
 from rdd_deploy.cli import COMMANDS
 from rdd_deploy.errors import DeviceError, RddError
-from rdd_deploy.evaluate import evaluate_run
+from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.live.options import parse_size
 from rdd_deploy.models.predict import checked_device
 from rdd_deploy.runtime.backends.base import parse_device

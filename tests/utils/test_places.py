@@ -15,7 +15,8 @@ from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.live.bundles import newest_bundle
 from rdd_deploy.models.config import Network
-from rdd_deploy.recipe import Recipe, StudentRecipe, find_recipe, load_distillation, load_recipe
+from rdd_deploy.recipe import Recipe, StudentRecipe, load_distillation, load_recipe
+from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.run_folder import RunFolder, find_run
 from rdd_deploy.training.session import check_early, open_run
 from rdd_deploy.utils.places import followed, words_of

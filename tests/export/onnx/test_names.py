@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rdd_deploy import evaluate
+from rdd_deploy import evaluation
 from rdd_deploy.export import parity
 from rdd_deploy.export.compare import Comparison, Reference
 from rdd_deploy.export.quantization import accuracy_gate
-from rdd_deploy.metrics import Confusion
+from rdd_deploy.metrics import Confusion, protocol
 
 NAMES = ("road [wet]", "lane [/b]", ":car:", "esc\x1b[31m")
 
@@ -20,7 +20,7 @@ def test_tables_show_names_as_they_were_written(capsys: pytest.CaptureFixture[st
     confusion.add(labels, labels)
     nothing: Any = None
     comparison = Comparison(confusion, 100.0, Reference("folder", "val", nothing, (2, 2), [], confusion))
-    evaluate.show(evaluate.Evaluated("run[/b]", evaluate.protocol("folder", "val", 1, (2, 2), 4), confusion.summary()))
+    evaluation.show(evaluation.Evaluated("run[/b]", protocol("folder", "val", 1, (2, 2), 4), confusion.summary()))
     trial = accuracy_gate.Trial("tried [/b]", nothing, nothing, comparison)
     accuracy_gate.show_trials([trial], trial, 1.0)
     stages = [parity.Stage("rung[/b]", 1.0, 2.0, 3.0, 4.0, name, 5.0, "finding :car:") for name in NAMES]

@@ -1,0 +1,75 @@
+"""Where recipes and the files that they name lie: relative to the recipe, the current directory, or shipped with the program."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any
+
+from rdd_deploy.errors import RecipeError
+from rdd_deploy.utils.places import beside
+
+SHIPPED = (Path(__file__).parent / "shipped" / "recipes").resolve()
+"""In a clone a link to its ``recipes/``; an installed package holds the files."""
+
+_PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", "teacher.checkpoint")
+"""Keys whose values are paths."""
+
+
+def places_of(tree: dict[str, Any]) -> dict[str, str]:
+    """The paths of an unchecked tree, by key; those that are words with a meaning of their own aside."""
+    places = {}
+    for key in _PLACES:
+        part, name = key.split(".")
+        value = tree[part].get(name) if isinstance(tree.get(part), dict) else None
+        if isinstance(value, str) and value and not (name == "weights" and value in ("imagenet", "none")):
+            places[key] = value
+    return places
+
+
+def find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> None:
+    """Change a tree's relative paths in place to what they mean from here.
+
+    Args:
+        written: the paths as they were before the overrides, which are typed and so relative to the current directory first.
+    """
+    for key, value in places_of(tree).items():
+        part, name = key.split(".")
+        if (expanded := os.path.expanduser(value)).startswith("~"):
+            continue
+        typed = written.get(key) != value
+        try:
+            if key == "teacher.recipe":
+                found = str(find_recipe(expanded) if typed and is_recipe(expanded) else find_recipe(expanded, source))
+            else:
+                found = beside(expanded, source, here_first=typed)
+        except (OSError, ValueError, RecipeError):  # it is told where it is used
+            continue
+        if found != value:
+            tree[part] = {**tree[part], name: found}
+
+
+def is_recipe(name: str) -> bool:
+    try:
+        find_recipe(name)
+    except RecipeError:
+        return False
+    return True
+
+
+def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
+    """The file that a recipe name or path means: beside another recipe, as given, in ``recipes/`` here, or in the clone's own."""
+    given = Path(os.path.expanduser(path))
+    if not given.name:
+        raise RecipeError(f"'{path}' names no recipe; expected a YAML file, or the name of one in recipes/")
+    names = [given] if given.suffix else [given, given.with_suffix(".yaml")]
+    folders = [*([beside.parent] if beside else []), Path(), Path("recipes"), SHIPPED]
+    for folder in folders:
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    known = sorted(p.stem for p in Path("recipes").glob("*.yaml")) or sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    near = difflib.get_close_matches(given.stem, known, 1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise RecipeError(f"no recipe '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))

@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 # tensorrt-rtx is x86-64 only; everything else installs everywhere. Other extras take the lock's versions, unhashed.
-EXTRAS ?= train,weights,cpu,rtx,openvino,dev
+EXTRAS ?= train,weights,cpu,rtx,openvino,report,dev
 
 .PHONY: install lock demo test test-avx2 test-oldest test-latest lint format clean
 

@@ -66,7 +66,9 @@ def test_edge_commands_run_without_torch(name: str) -> None:
     assert f"rdd-deploy {name}" in done.stdout
 
 
-@pytest.mark.parametrize(("name", "words"), [("distill", ["camvid_mbv3"]), ("train", ["camvid_teacher_lite2"]), ("export", ["--onnx"]), ("parity", ["x"])])
+@pytest.mark.parametrize(
+    ("name", "words"), [("distill", ["camvid_mbv3"]), ("train", ["camvid_teacher_lite2"]), ("export", ["--onnx"]), ("parity", ["x"])]
+)
 def test_training_commands_name_the_extra(name: str, words: list[str]) -> None:
     done = edge(name, *words)
     assert done.returncode == 2

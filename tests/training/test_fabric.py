@@ -21,7 +21,9 @@ WORDS = ["pair.yaml", "train.devices=2", "--name"]
 
 def write_pair(folder: Path) -> None:
     """A recipe of 12 steps an epoch, of which a process that is asked to stop ends at the 10th, and data for it."""
-    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {"network": network(encoder="test_resnet", auxiliary=True, dropout=0.4)}
+    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {
+        "network": network(encoder="test_resnet", auxiliary=True, dropout=0.4)
+    }
     tree["train"] |= {"epochs": 3, "batch": 4}
     write_recipe(folder / "pair.yaml", tree | {"evaluation": {"every": 3}})
 

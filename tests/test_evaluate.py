@@ -45,9 +45,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     data = toys.write_data(folder / "data")
     run = RunFolder(folder / "runs" / "toy")
-    toys.write_recipe(run.recipe, toys.tree(data) | {"name": "toy"})
+    network = toys.network(encoder="test_resnet")  # of few layers: it is exported
+    toys.write_recipe(run.recipe, toys.tree(data) | {"name": "toy", "student": network})
     torch.manual_seed(0)
-    segmenter = Segmenter(Network.model_validate(toys.network()), 3).eval()
+    segmenter = Segmenter(Network.model_validate(network), 3).eval()
     save_segmenter(run.student, segmenter, {"classes": toys.CLASSES, "palette": [list(c) for c in toys.COLOURS], "size": [64, 64]})
     export_profile(open_run(run.path), load_profile("onnxruntime-fp32"), run.export, Options())
     return run.path

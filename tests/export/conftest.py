@@ -57,6 +57,13 @@ def source(run: Path) -> TrainedRun:
 
 
 @pytest.fixture(scope="session")
+def light_run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A run of a network of few layers, for processes that export on their own, and where only the steps matter."""
+    network = toys.network(encoder="test_resnet")
+    return write_run(tmp_path_factory.mktemp("runs") / "light", data, taught(network), network)
+
+
+@pytest.fixture(scope="session")
 def graph(segmenter: Segmenter) -> onnx.ModelProto:
     """The plain float export. Tests must not change it."""
     return onnx_export.onnx_from_segmenter(segmenter, SIZE)

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -181,10 +182,47 @@ def test_alive_processes_are_left_alone(tmp_path: Path) -> None:
     assert mine.exists()
 
 
+WRITER = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[1:2]
+from toy_bundle import toy_bundle
+from rdd_deploy.export.bundle import new_bundle
+with new_bundle(Path(sys.argv[2])) as folder:
+    toy_bundle(folder / "made", manifest={"provenance": {"generation": int(sys.argv[3])}})
+    for file in (folder / "made").iterdir():
+        file.rename(folder / file.name)
+        print("one of two files", flush=True)
+        time.sleep(60)
+"""
+
+
+def killed_half_way(target: Path, generation: int) -> None:
+    words = [sys.executable, "-c", WRITER, str(Path(toys.__file__).parent), str(target), str(generation)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "one of two files\n"
+        process.kill()
+
+
+def test_kill_9_leaves_no_half_bundle(tmp_path: Path) -> None:
+    target = tmp_path / "bundles" / "toy"
+    killed_half_way(target, 1)
+    assert not target.exists()
+    assert len(list(target.parent.iterdir())) == 1
+    with new_bundle(target) as folder:  # sweeps what the killed process left
+        write(folder, 2)
+    assert [path.name for path in target.parent.iterdir()] == ["toy"]
+    killed_half_way(target, 3)
+    with Segmenter.load(target, threads=1) as segmenter:
+        assert segmenter.manifest.provenance["generation"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_kill_9_leaves_no_half_bundle(run: Path, tmp_path: Path) -> None:
+def test_kill_9_of_the_command_leaves_no_half_bundle(light_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundles"
-    process = toys.Started("export.__main__", run, "--onnx", "--output", out, cwd=tmp_path)
+    process = toys.Started("export.__main__", light_run, "--onnx", "--output", out, cwd=tmp_path)
     deadline = time.monotonic() + 500
     while not list(out.glob(".onnxruntime-fp32.*.part")) and process.running and time.monotonic() < deadline:
         time.sleep(0.002)

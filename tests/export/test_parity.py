@@ -10,6 +10,7 @@ import toys
 from onnx import numpy_helper
 from toy_export import write_run
 
+from rdd_deploy import cli
 from rdd_deploy.errors import BundleError
 from rdd_deploy.export.bundle import describe
 from rdd_deploy.export.onnx.graph import attribute, load_graph, save_graph
@@ -90,8 +91,10 @@ def test_a_graph_that_cannot_run_is_one_sentence(bundle: Path, run: Path, tmp_pa
         compare_stages(broken)
 
 
-def test_command(bundle: Path, tmp_path: Path) -> None:
-    done = toys.call("cli", "parity", bundle, "--limit", "1", "--json", tmp_path / "ladder.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "every rung compared holds" in done.stdout
+def test_command(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["rdd-deploy", "parity", str(bundle), "--limit", "1", "--json", str(tmp_path / "ladder.json")])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    assert "every rung compared holds" in capsys.readouterr().out
     assert json.loads((tmp_path / "ladder.json").read_text())["broken"] is None

@@ -33,12 +33,14 @@ def taught(network: dict[str, Any], steps: int = 30) -> Segmenter:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    norms = {module: module.momentum for module in segmenter.modules() if isinstance(module, torch.nn.BatchNorm2d)}
     with torch.no_grad():  # BatchNorm's averages lag behind so few steps
-        for module in segmenter.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None
+        for module in norms:
+            module.reset_running_stats()
+            module.momentum = None
         segmenter(frames)
+    for module, momentum in norms.items():  # as a loaded network has it
+        module.momentum = momentum
     return segmenter.eval()
 
 

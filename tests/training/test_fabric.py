@@ -14,52 +14,69 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+from toys import Started, network, teacher_tree, write_data, write_recipe
 
-RECIPE = """
-data: {name: streets, size: [64, 96], count: 8}
-augment: {crop: [64, 64]}
-network: {encoder: mobilenetv3_small_050, weights: none, channels: 16, auxiliary: true, dropout: 0.4}
-train: {epochs: 3, batch: 4, lr: 0.01, pictures_every: 0, device: cpu, devices: 2, precision: 32-true}
-"""
+WORDS = ["pair.yaml", "train.devices=2", "--name"]
 
 
-COMMAND = [sys.executable, "-m", "rdd_deploy.train", "pair.yaml", "--name"]
+def write_pair(folder: Path) -> None:
+    """A recipe of 12 steps an epoch, of which a process that is asked to stop ends at the 10th, and data for it."""
+    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {
+        "network": network(encoder="test_resnet", auxiliary=True, dropout=0.4)
+    }
+    tree["train"] |= {"epochs": 3, "batch": 4}
+    write_recipe(folder / "pair.yaml", tree | {"evaluation": {"every": 3}})
+
+
+def srun(folder: Path, *words: str) -> list[subprocess.CompletedProcess[str]]:
+    """Train in two tasks as srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK or NODE_RANK."""
+    shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train"}
+    pair = [
+        Started("train", *WORDS, *words, cwd=folder, env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
+        for rank in range(2)
+    ]
+    done = [process.wait() for process in pair]
+    assert [process.returncode for process in done] == [0, 0], done
+    return done
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of an undisturbed run, and what its processes said."""
-    folder = tmp_path_factory.mktemp("whole")
-    (folder / "pair.yaml").write_text(RECIPE)
-    done = subprocess.run([*COMMAND, "whole"], cwd=folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return folder / "runs/whole", done.stdout
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    write_pair(folder)
+    return folder
 
 
-def test_two_processes_train_one_network_and_speak_once(whole: tuple[Path, str]) -> None:
-    run, said = whole
-    assert (run / "teacher.safetensors").is_file()
-    assert said.count("done: runs/whole") == 1, said
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """The processes of an undisturbed run."""
+    return srun(folder, "whole")
+
+
+def test_two_tasks_of_srun_train_one_network_and_speak_once(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
+    first, second = whole
+    assert first.stdout.endswith("done: runs/whole\n")
+    assert second.stdout == ""
+    run = folder / "runs" / "whole"
+    assert safetensors.torch.load_file(run / "teacher.safetensors")
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {path.name for path in (folder / "runs").iterdir()} <= {"latest", "whole", "stopped"}
 
 
-def test_a_killed_pair_resumes_bit_for_bit(tmp_path: Path, whole: tuple[Path, str]) -> None:
-    (tmp_path / "pair.yaml").write_text(RECIPE)
-    with started([*COMMAND, "killed"], tmp_path) as killed:
-        wait_for(tmp_path / "runs/killed/state.ckpt", killed)
-    subprocess.run([*COMMAND, "killed", "--resume"], cwd=tmp_path, capture_output=True, timeout=200, check=True)
-    assert weights(tmp_path / "runs/killed") == weights(whole[0])
-
-
-def test_ctrl_c_to_one_of_a_pair_stops_both(tmp_path: Path) -> None:
-    (tmp_path / "pair.yaml").write_text(RECIPE.replace("epochs: 3", "epochs: 500"))
-    with started([sys.executable, "-m", "rdd_deploy.train", "pair.yaml"], tmp_path) as pair:
-        wait_for(tmp_path / "runs/pair/metrics.csv", pair)
+def test_ctrl_c_to_one_of_fabrics_pair_stops_both_and_they_resume_bit_for_bit(
+    folder: Path, whole: list[subprocess.CompletedProcess[str]]
+) -> None:
+    with started([sys.executable, "-m", "rdd_deploy.train", *WORDS, "stopped"], folder) as pair:
+        wait_for(folder / "runs/stopped/metrics.csv", pair)
         pair.send_signal(signal.SIGINT)
-        _, errors = pair.communicate(timeout=100)
+        said, errors = pair.communicate(timeout=100)
     assert pair.returncode == 130, errors
-    assert "the state is saved, go on with the same command and --resume" in errors
+    assert "of 36; the state is saved, go on with the same command and --resume" in errors
+    assert said.count("training teacher alone on cpu") == 1
+    srun(folder, "stopped", "--resume")
+    assert weights(folder / "runs" / "stopped") == weights(folder / "runs" / "whole")
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -198,21 +198,20 @@ def test_limits_of_the_system(training: Path, kind: int, limit: int, words: list
         assert "ulimit -n" in failure
 
 
-def test_without_a_temporary_folder(training: Path) -> None:
+def test_without_a_temporary_folder(training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As ``tempfile`` finds it: no folder that it knows can be written."""
-    program = (
-        "import sys, tempfile\n"
-        "def lost(): raise FileNotFoundError(2, \"No usable temporary directory found in ['/tmp']\")\n"
-        "tempfile._get_default_tempdir = lost\n"
-        "from rdd_deploy.cli import main\n"
-        "sys.argv = ['rdd-deploy', 'train', 'toy.yaml', 'train.epochs=1']\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=training, capture_output=True, text=True, check=False, timeout=120)
-    assert (done.returncode, errors_of(done)) == (
-        2,
-        ["error: there is no temporary folder that can be written; name one in the variable TMPDIR"],
-    )
+
+    def lost() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", lost)
+    monkeypatch.chdir(training)
+    monkeypatch.setattr(sys, "argv", ["rdd-deploy", "train", "toy.yaml", "train.epochs=1"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = " ".join(capsys.readouterr().err.split())
+    assert (ended.value.code, said) == (2, "error: there is no temporary folder that can be written; name one in the variable TMPDIR")
 
 
 def test_no_home_and_no_name_of_the_user(training: Path) -> None:

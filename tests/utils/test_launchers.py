@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning_fabric.plugins.environments as fabrics
 import pytest
-import safetensors.torch
-from toys import tree, write_data, write_recipe
 
 from rdd_deploy.console import process_rank
 from rdd_deploy.errors import DeviceError
@@ -101,24 +97,3 @@ def test_other_launchers_and_numbers_are_refused(variables: dict[str, str], sent
         monkeypatch.setenv(name, value)
     with pytest.raises(DeviceError, match=sentence):
         launchers.check(2, 1)
-
-
-def test_two_tasks_of_srun_train_one_network(tmp_path: Path) -> None:
-    """As srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK or NODE_RANK."""
-    write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")) | {"name": "toy"})
-    shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
-    shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train"}
-    words = [sys.executable, "-m", "rdd_deploy.train", "toy.yaml", "train.devices=2", "train.epochs=1"]
-    pair = [
-        subprocess.Popen(
-            words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    (first, warned), (second, silent) = (process.communicate(timeout=200) for process in pair)
-    assert [process.returncode for process in pair] == [0, 0], (warned, silent)
-    assert first.endswith("done: runs/toy_alone\n")
-    assert second == ""
-    assert safetensors.torch.load_file(tmp_path / "runs" / "toy_alone" / "student.safetensors")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["latest", "toy_alone"]

@@ -42,7 +42,7 @@ def test_as_exported_is_the_graph_itself(graph: onnx.ModelProto) -> None:
     assert with_postprocess(graph, "resize", "openvino") is graph
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     small=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     scale=st.tuples(st.sampled_from([1, 2, 3, 4, 5, 8, 16, 32]), st.integers(1, 9)),

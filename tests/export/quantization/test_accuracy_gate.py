@@ -15,7 +15,7 @@ from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Profile, changed, load_profile
 from rdd_deploy.export.quantization.qdq import quantised_layers
 from rdd_deploy.export.quantization.sensitivity import Sensitivity, rank_layers, within_budget
-from rdd_deploy.export.trained_run import TrainedRun
+from rdd_deploy.export.trained_run import TrainedRun, open_run
 from rdd_deploy.runtime import read_manifest
 
 
@@ -92,11 +92,11 @@ def test_fallback_passes_and_the_plan_replays(source: TrainedRun, out: Path) -> 
         export_profile(source, load_profile("openvino-int8"), out, Options(plan=edited))
 
 
-def test_fallbacks_are_tried_in_order(source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fallbacks_are_tried_in_order(light_run: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
     gate = {"max_drop": 0.0, "fallbacks": ["bias_correction", "float_layers"], "sensitivity_frames": 1, "max_float_macs": 0.02}
     asked = changed(load_profile("onnxruntime-int8"), calibration=calibration, gate=gate)
-    export_profile(source, asked, out, Options(force=True))
+    export_profile(open_run(light_run), asked, out, Options(force=True))
     shown = capsys.readouterr().out
     first, second, third = (
         shown.find(text) for text in ("percentile: mIoU", "percentile + bias correction: mIoU", "1 layer(s) in float: mIoU")

@@ -17,7 +17,8 @@ import yaml
 from toy_export import SIZE, write_run
 
 from rdd_deploy.errors import DivergedError, GateError, RecipeError, WeightsError
-from rdd_deploy.export.onnx.export import Deployed, onnx_from_segmenter
+from rdd_deploy.export.onnx import export as onnx_export
+from rdd_deploy.export.onnx.export import Deployed
 from rdd_deploy.export.onnx.graph import INPUT
 from rdd_deploy.export.parity import compare_stages
 from rdd_deploy.export.pipeline import Options, export_profile
@@ -53,13 +54,19 @@ def logits(model: onnx.ModelProto, network_input: np.ndarray) -> np.ndarray:
 
 
 def check_simulation(
-    segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tables: Path, scheme: str, float_layers: list[str]
+    segmenter: Segmenter,
+    graph: onnx.ModelProto,
+    source: TrainedRun,
+    tables: Path,
+    scheme: str,
+    float_layers: list[str],
+    size: tuple[int, int] = SIZE,
 ) -> None:
-    frames = from_train(source.split("train"), [], 4, SIZE)
+    frames = from_train(source.split("train"), [], 4, size)
     table = calibrated(graph, frames, Calibration(images=4), tables)
     own_scheme = open_scheme(scheme)
     plan = place_qdq(graph, own_scheme, Placement(), float_layers)
-    simulated = fake_quantised(Deployed(segmenter), SIZE, 1, plan, table.ranges, own_scheme)
+    simulated = fake_quantised(Deployed(segmenter), size, 1, plan, table.ranges, own_scheme)
     rendered = qdq_from_onnx(graph, table, own_scheme, Placement(), float_layers)
     errors, same = [], []
     for position in range(len(frames)):
@@ -85,7 +92,8 @@ def test_simulation_of_swish_and_asymmetric_padding(source: TrainedRun, tmp_path
     torch.manual_seed(0)
     network = Network.model_validate(toys.network(encoder="test_efficientnet", activation="keep"))
     segmenter = Segmenter(network, len(toys.CLASSES)).eval()
-    check_simulation(segmenter, onnx_from_segmenter(segmenter, SIZE), source, tmp_path, "tensorrt", [])
+    size = (40, 72)
+    check_simulation(segmenter, onnx_export.onnx_from_segmenter(segmenter, size), source, tmp_path, "tensorrt", [], size)
 
 
 def test_weights_come_back(segmenter: Segmenter) -> None:
@@ -202,10 +210,10 @@ def test_without_train_frames_the_gate_fails_as_before(
     assert "the fallback 'qad' is left out, for it needs the train split:" in said
 
 
-def test_killed_half_way_nothing_is_left(own_run: Path, tmp_path: Path) -> None:
-    before = sha256(own_run / "student.safetensors")
+def test_killed_half_way_nothing_is_left(light_run: Path, tmp_path: Path) -> None:
+    before = sha256(light_run / "student.safetensors")
     path = toys.write_recipe(tmp_path / "onnxruntime-int8.yaml", profile(steps=100000).model_dump(mode="json", exclude_unset=True))
-    process = toys.Started("export.__main__", own_run, "--profile", path, "--output", tmp_path / "out", cwd=tmp_path)
+    process = toys.Started("export.__main__", light_run, "--profile", path, "--output", tmp_path / "out", cwd=tmp_path)
     try:
         deadline = time.monotonic() + 100
         while not (said := "fine-tuning for INT8" in process.stdout) and process.running and time.monotonic() < deadline:
@@ -215,7 +223,7 @@ def test_killed_half_way_nothing_is_left(own_run: Path, tmp_path: Path) -> None:
         process.signal(signal.SIGKILL)
         process.wait()
     assert not (tmp_path / "out").exists()
-    assert sha256(own_run / "student.safetensors") == before
+    assert sha256(light_run / "student.safetensors") == before
 
 
 def test_interrupted_half_way_nothing_is_left(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

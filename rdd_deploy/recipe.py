@@ -140,7 +140,7 @@ class _Data(Part):
     """What every recipe begins with."""
 
     name: Name = Field("", description="run name; default: the file's name")
-    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}))
+    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}), description="which frames, at which size")
     augment: Augment = Augment()
 
 

@@ -90,27 +90,29 @@ class Teacher(Part):
 class Train(Part):
     """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
 
-    epochs: Count = 60
+    epochs: Count = Field(60, description="passes over the training frames")
     batch: Batch = Field(16, description="over all devices together")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Positive = 0.02
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="the paper's, or the one for short schedules")
+    lr: Positive = Field(0.02, description="highest learning rate, of the encoder")
     head_lr_factor: Positive = Field(1.0, description="learning rate of the heads relative to the encoder's")
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    momentum: Share = Field(0.9, description="of sgd")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="of the optimiser")
     warmup: Share = Field(0.02, description="share of the iterations with a linear warm-up")
-    power: Positive = 0.9
+    power: Positive = Field(0.9, description="of the poly decay: lr · (1 − progress)^power")
     clip: Annotated[float, Field(ge=0)] = Field(10.0, description="largest gradient norm; 0 switches clipping off")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weight average that is evaluated and saved; 0: none")
     task_loss: Literal["ce", "ohem", "balanced"] = Field(
         "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
     )
-    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.4
-    seed: Seed = 0
+    auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary head's loss")
+    seed: Seed = Field(0, description="of weights, crops and order")
     device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")
     devices: Nodes = Field(1, description="number of GPUs (or processes on a CPU)")
-    nodes: Nodes = 1
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    compile: bool = False
+    nodes: Nodes = Field(1, description="number of machines")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: bf16 where the device multiplies in it, else float32"
+    )
+    compile: bool = Field(False, description="torch.compile")
     save_every: Count = Field(1, description="epochs between resumable states")
     pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
 
@@ -128,14 +130,14 @@ class Evaluation(Part):
 
     split: Literal["val", "test"] = Field("val", description="never train: mIoU on frames that were learned would mean nothing")
     every: Count = Field(5, description="epochs between evaluations")
-    batch: Batch = 8
+    batch: Batch = Field(8, description="frames at a time")
 
 
 class _Data(Part):
     """What every recipe begins with."""
 
     name: Name = Field("", description="run name; default: the file's name")
-    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}))
+    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}), description="which frames, at which size")
     augment: Augment = Augment()
 
 

@@ -135,7 +135,7 @@ class Augment(Part):
 
     crop: Size = Field((360, 360), description="[height, width] of the training crops")
     scale: tuple[Scale, Scale] = Field((0.5, 2.0), description="least and largest scale relative to data.size")
-    flip: Share = 0.5
+    flip: Share = Field(0.5, description="share of the crops that are mirrored")
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(
         0.3, description="strength of brightness, contrast and saturation; hue a tenth of it"
     )

@@ -50,8 +50,8 @@ class Placement(Part):
 class Calibration(Part):
     """How the range of each activation is found. Frames come from the train split, or from a folder; never random data."""
 
-    images: Images = 128
-    method: Method = "minmax"
+    images: Images = Field(128, description="number of frames")
+    method: Method = Field("minmax", description="how a range is found in what the frames gave")
     percentile: Percentile = Field(99.99, description="share of the values inside the range, in percent")
     bins: Bins = Field(2048, description="histogram bins over [-max, max]")
     folder: Place | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
@@ -63,8 +63,8 @@ class Qad(Part):
     Crops and seed are the recipe's.
     """
 
-    steps: Count = 200
-    batch: Batch = 8
+    steps: Count = Field(200, description="optimiser steps")
+    batch: Batch = Field(8, description="crops a step")
     lr: Positive = Field(4e-4, description="the highest; it rises over the first tenth and falls to 0 in a line")
 
 
@@ -92,7 +92,9 @@ class Engine(Part):
     compute_capabilities: list[Capability] = Field(
         default_factory=list, description="tensorrt-rtx: GPUs to build for, e.g. 8.6; tensorrt builds for its own"
     )
-    workspace_mib: Annotated[int, Field(ge=16, le=1 << 20)] | None = None
+    workspace_mib: Annotated[int, Field(ge=16, le=1 << 20)] | None = Field(
+        None, description="memory for the builder; default: TensorRT's own"
+    )
 
 
 class Profile(Part):
@@ -105,8 +107,8 @@ class Profile(Part):
         "tail: packed": "postprocess: matmul",
     }
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="bundle name; default: the file's name")
-    backend: BackendName
-    precision: Precision
+    backend: BackendName = Field(description="what runs the bundle")
+    precision: Precision = Field(description="of the network's arithmetic")
     scheme: SchemeName | None = Field(None, description="int8: which tensors are quantised, and to what; default: the backend's own")
     postprocess: Literal["resize", "matmul", "running_argmax"] = Field(
         "resize",

@@ -21,8 +21,10 @@ class TeacherFull(Part):
 class TeacherStudent(Part):
     """Stage 2 of RDD (TSE): pixels that exactly one of the two networks finds hard (paper, Eq. 9)."""
 
-    rule: Literal["xor", "and", "or", "student"] = "xor"
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    rule: Literal["xor", "and", "or", "student"] = Field(
+        "xor", description="a pixel counts if it is hard for exactly one, both, either, or the student"
+    )
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.7, description="a pixel is hard up to this probability of its true class")
     min_kept: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
         0.05, description="share of the batch's pixels (0 to 1) or a count (integer)"
     )
@@ -37,9 +39,9 @@ class TeacherStudent(Part):
 class ExtraLoss(Part):
     """A further distillation loss beside the plain KD term."""
 
-    name: Literal[tuple(LOSSES)]  # type: ignore[valid-type]
-    weight: float = 1.0
-    options: dict[str, Any] = Field(default_factory=dict)
+    name: Literal[tuple(LOSSES)] = Field(description="which loss")  # type: ignore[valid-type]
+    weight: float = Field(1.0, description="factor in the sum of losses")
+    options: dict[str, Any] = Field(default_factory=dict, description="the loss's own")
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """The options are the loss's own."""
@@ -71,5 +73,5 @@ class Distillation(Part):
     tse: TeacherStudent = TeacherStudent()
     ce_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
-    temperature: Positive = 1.0
-    losses: list[ExtraLoss] = Field(default_factory=list, max_length=16)
+    temperature: Positive = Field(1.0, description="of the KD term")
+    losses: list[ExtraLoss] = Field(default_factory=list, max_length=16, description="further distillation losses")

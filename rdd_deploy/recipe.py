@@ -37,10 +37,19 @@ from rdd_deploy.schema import (
     validated,
     with_new_names,
 )
+from rdd_deploy.utils.tables import Entry
 from rdd_deploy.utils.yaml_file import load_yaml
 
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
 """Fabric's accelerators."""
+
+LOGGERS = {
+    "csv": Entry("rdd_deploy.training.loggers.csv_table:CsvLog"),
+    "tensorboard": Entry("rdd_deploy.training.loggers.tensorboard:TensorBoardLog"),
+    "wandb": Entry("rdd_deploy.training.loggers.wandb:WandbLog"),
+    "mlflow": Entry("rdd_deploy.training.loggers.mlflow:MlflowLog"),
+}
+"""Where a run's figures and pictures go, by the names in ``train.loggers``; see ``rdd_deploy.training.loggers``."""
 
 
 def _kind_of_device(device: str) -> str:
@@ -115,6 +124,9 @@ class Train(Part):
     compile: bool = Field(False, description="torch.compile")
     save_every: Count = Field(1, description="epochs between resumable states")
     pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
+    loggers: list[Literal[tuple(LOGGERS)]] = Field(  # type: ignore[valid-type]
+        ["csv", "tensorboard"], description="where figures and pictures go; csv (metrics.csv) is always written"
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Each device takes an equal share of the batch."""

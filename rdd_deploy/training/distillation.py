@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rdd_deploy import console
+from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
@@ -25,6 +26,7 @@ from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.training import session, visualize
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
+from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
@@ -170,16 +172,14 @@ def _columns(names: list[str]) -> list[str]:
     return columns
 
 
-def _visualizer(
-    recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData
-) -> Callable[[Path, Segmenter], None]:
+def _visualizer(recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData) -> Callable[[Segmenter], Frame]:
     """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages."""
     split, size = data.validation, recipe.data.size
     indices = (0, len(split) // 2)
 
-    def draw(path: Path, student: Segmenter) -> None:
+    def draw(student: Segmenter) -> Frame:
         rows = [visualize.distillation_row(split, index, size, student, teacher.model, teacher.views, loss) for index in indices]
-        visualize.write_rows(path, rows, size)
+        return visualize.grid(rows, split.label_space)
 
     return draw
 
@@ -191,6 +191,7 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
             if data:
                 _load_teacher(recipe, named.checkpoint, data)
         elif named.recipe is not None:
+            check_installed(named.recipe.train.loggers)
             build(
                 named.recipe.network, len(data.validation.label_space) if data else 2, "teacher, to be trained first", sizes(named.recipe)
             )

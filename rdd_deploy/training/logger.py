@@ -1,21 +1,20 @@
-"""What a run tells while it goes on: a progress bar or plain lines, metrics.csv, TensorBoard events."""
+"""What a run tells while it goes on: a progress bar or plain lines, and the logs of ``train.loggers``."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor
 
 from rdd_deploy import console
-from rdd_deploy.errors import DiskError
+from rdd_deploy.data.base import Frame
+from rdd_deploy.errors import RddError
+from rdd_deploy.recipe import LOGGERS, Recipe
+from rdd_deploy.training.loggers import RunLog
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.utils import files
 
 NOTE_EVERY = 10
 """Steps between updates of the losses beside the progress bar."""
@@ -25,20 +24,20 @@ class TrainLogger:
     """Rows by epoch. ``rows`` is part of the resumable state, so a resumed run's CSV has no gap and no double line.
 
     Args:
-        folder: the run. epochs, steps: in all. rows: from an earlier part of the run. enabled: False on all ranks but the first.
+        folder: the run. recipe: its, for ``train``. steps: in all. rows: from an earlier part of the run. start: step that it begins at.
+        enabled: False on all ranks but the first.
+
+    Raises:
+        RddError: a log can't be begun.
     """
 
-    def __init__(self, folder: RunFolder, epochs: int, steps: int, rows: list[dict[str, Any]], start: int, enabled: bool = True) -> None:
-        self.folder, self.epochs, self.rows, self.enabled = folder, epochs, rows, enabled
+    def __init__(self, folder: RunFolder, recipe: Recipe, steps: int, rows: list[dict[str, Any]], start: int, enabled: bool = True) -> None:
+        self.epochs, self.rows, self.enabled = recipe.train.epochs, rows, enabled
         self._sums: dict[str, Any] = {}
         self._count = self._images = 0
         self._since = time.perf_counter()
-        self._writer = None
-        if enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with _disk_errors(folder):
-                self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=len(rows) + 1)  # type: ignore[no-untyped-call]
+        names = dict.fromkeys(["csv", *recipe.train.loggers]) if enabled else ()
+        self._logs: dict[str, RunLog] = {name: _begun(name, folder, recipe, len(rows)) for name in names}
         self._bar = console.progress("training", steps, start=start, enabled=enabled)
         self._miou = ""
 
@@ -48,9 +47,20 @@ class TrainLogger:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.__exit__(kind, error, trace)
-        if self._writer:
-            with _disk_errors(self.folder):
-                self._writer.close()  # type: ignore[no-untyped-call]
+        self._tell(lambda log: log.close(error is not None))
+
+    def _tell(self, tell: Callable[[RunLog], None]) -> None:
+        """Reach every log. One that fails (a server that is gone) is left out from then on: hours of training don't end with it."""
+        for name, log in list(self._logs.items()):
+            try:
+                tell(log)
+            except RddError:  # the disk is full, which ends the training as well
+                raise
+            except Exception as error:  # of the package's own kinds
+                del self._logs[name]
+                console.warn(
+                    f"{name} failed ({_sentence(error)}) and gets nothing more of this run; the training goes on, and metrics.csv holds all figures"
+                )
 
     @property
     def sums(self) -> dict[str, Any]:
@@ -80,7 +90,7 @@ class TrainLogger:
         return {name: float(value) for name, value in self._sums.items()}
 
     def epoch(self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float) -> None:
-        """Close an epoch: one row for the CSV and TensorBoard, one line where there is no terminal."""
+        """Close an epoch: one row for the logs, one line where there is no terminal."""
         row: dict[str, Any] = {"epoch": epoch, "stage": stage, "lr": lr}
         row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._totals().items()}
         row["seconds"] = round(seconds, 2)
@@ -89,37 +99,30 @@ class TrainLogger:
             self._miou = f"mIoU {measured['miou_pct']:.2f} %"
         self.rows.append(row)
         if self.enabled:
-            self._publish(row, stage)
+            self._publish(row, stage, measured["iou_pct"] if measured else {})
         self._sums, self._count, self._images, self._since = {}, 0, 0, time.perf_counter()
 
-    def _publish(self, row: dict[str, Any], stage: str) -> None:
-        files.write_text(self.folder.metrics, table(self.rows))
-        if self._writer:
-            with _disk_errors(self.folder):
-                for name, value in row.items():
-                    if isinstance(value, float):
-                        self._writer.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+    def picture(self, picture: Frame, epoch: int) -> None:
+        """Pass on an epoch's picture, uint8 (H, W, 3) RGB; before ``epoch``."""
+        self._tell(lambda log: log.picture(picture, epoch))
+
+    def _publish(self, row: dict[str, Any], stage: str, iou_pct: dict[str, float | None]) -> None:
+        self._tell(lambda log: log.epoch(self.rows, iou_pct))
         losses = "  ".join(f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_"))
         miou = f"  mIoU {row['miou_pct']:.2f} %" if row.get("miou_pct") is not None else ""
         if self._bar.silent or miou:
             console.info(f"epoch {row['epoch']}/{self.epochs}  {stage}  {losses}  {row['seconds']:.0f} s{miou}")
 
 
-@contextmanager
-def _disk_errors(folder: RunFolder) -> Iterator[None]:
+def _begun(name: str, folder: RunFolder, recipe: Recipe, done: int) -> RunLog:
     try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"can't write {folder.path / 'tensorboard'}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+        log: RunLog = LOGGERS[name].load()(folder.path, recipe.model_dump(mode="json"), done)
+    except RddError:
+        raise
+    except Exception as error:  # of the package's own kinds: no login, no server
+        raise RddError(f"{name} can't begin ({_sentence(error)}); fix that, or leave {name} out of train.loggers") from error
+    return log
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """CSV text of rows whose keys may differ."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def _sentence(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -27,6 +27,7 @@ from rdd_deploy.training.logger import TrainLogger
 from rdd_deploy.training.resume import ORIGIN, read_state
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.state import Method, TrainState, learning_rate_factor
+from rdd_deploy.training.visualize import write_picture
 from rdd_deploy.utils import files
 from rdd_deploy.utils.signals import StopRequest
 
@@ -70,7 +71,7 @@ def fit(
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
     rows = resumed.rows if resumed else []
-    with TrainLogger(folder, train.epochs, total, rows, train_state.step, fabric.is_global_zero) as book, StopRequest() as stop:
+    with TrainLogger(folder, recipe, total, rows, train_state.step, fabric.is_global_zero) as book, StopRequest() as stop:
         if resumed:
             book.restore(resumed.sums)
         segmenter.train()
@@ -94,7 +95,9 @@ def fit(
                 if fabric.is_global_zero:
                     _check_there(folder)
                 if method.visualize and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
-                    method.visualize(folder.pictures / f"epoch_{epoch:03d}.png", train_state.evaluated.eval())
+                    picture = method.visualize(train_state.evaluated.eval())
+                    write_picture(folder.pictures / f"epoch_{epoch:03d}.png", picture)
+                    book.picture(picture, epoch)
                 segmenter.train()
                 book.epoch(
                     epoch,

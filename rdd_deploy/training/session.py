@@ -19,6 +19,7 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Recipe, TeacherRecipe, with_whole_paths
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
+from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.utils import files, launchers
 from rdd_deploy.utils.locks import check_unlocked, locked
@@ -30,9 +31,11 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
 
     Raises:
         RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be written there, resuming
-            with a recipe that differs from the run's, or another number of processes was started than the recipe names.
+            with a recipe that differs from the run's, another number of processes was started than the recipe names, or a log's package
+            is missing.
     """
     launchers.check(recipe.train.devices, recipe.train.nodes)
+    check_installed(recipe.train.loggers)
     if not torch.distributed.is_initialized():  # else the first of several may have locked it for all
         check_unlocked(folder.path)
     folder.check_latest()
@@ -53,8 +56,13 @@ CHECKED = {"data.root", "teacher.recipe", "teacher.checkpoint"}
 
 
 def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
-    """What differs between the recipe that a run was made by and this one, as ``key: before → after``; the name apart."""
-    before, after = (with_whole_paths(one).model_dump(exclude={"name"}) for one in (folder.load_recipe(), recipe))
+    """What differs between the recipe that a run was made by and this one, as ``key: before → after``.
+
+    The name is left out, and where the figures go, which changes nothing of the weights.
+    """
+    before, after = (
+        with_whole_paths(one).model_dump(exclude={"name": True, "train": {"loggers"}}) for one in (folder.load_recipe(), recipe)
+    )
     return _changed(before, after)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.segmenter import Segmenter
@@ -47,8 +47,8 @@ class Method(NamedTuple):
     objective: Objective
     stage: Callable[[float], str]
     """Name of the stage at a progress in [0, 1)."""
-    visualize: Callable[[Path, Segmenter], None] | None
-    """Draws the epoch's picture, given its path and the network in eval mode."""
+    visualize: Callable[[Segmenter], Frame] | None
+    """Draws the epoch's picture, uint8 (H, W, 3) RGB, given the network in eval mode."""
 
 
 class _Step(nn.Module):

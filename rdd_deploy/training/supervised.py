@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rdd_deploy import console
+from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.drawing import coloured
 from rdd_deploy.losses.task import TaskLoss, class_weights
@@ -16,6 +17,7 @@ from rdd_deploy.models.build import build
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.outputs import Output
+from rdd_deploy.preprocess import resize_frame, resize_labels
 from rdd_deploy.recipe import Recipe, TeacherRecipe, Train
 from rdd_deploy.training import visualize
 from rdd_deploy.training.data import TrainingData
@@ -84,22 +86,19 @@ class SupervisedObjective(Objective):
         return Loss(task + self.auxiliary_weight * auxiliary, {"task": task.detach(), "auxiliary": auxiliary.detach()})
 
 
-def _visualizer(recipe: Recipe, data: TrainingData) -> Callable[[Path, Segmenter], None]:
-    def draw(path: Path, network: Segmenter) -> None:
-        split, size = data.validation, recipe.data.size
+def _visualizer(recipe: Recipe, data: TrainingData) -> Callable[[Segmenter], Frame]:
+    """Pictures of two validation frames: frame, truth, prediction."""
+    split, size = data.validation, recipe.data.size
+
+    def draw(network: Segmenter) -> Frame:
         predict = torch_predictor(network, size, next(network.parameters()).device)
         rows = []
         for index in (0, len(split) // 2):
             frame = split.frame(index)
             predicted = predict([frame])[0]
-            truth = split.labels(index)
-            rows.append(
-                [
-                    ("frame", frame),
-                    ("truth", coloured(truth, split.label_space)),
-                    ("prediction", coloured(predicted, split.label_space)),
-                ]
-            )
-        visualize.write_rows(path, rows, size)
+            labels = {"truth": split.labels(index), "prediction": predicted}
+            cells = [visualize.Cell(title, coloured(resize_labels(one, size), split.label_space)) for title, one in labels.items()]
+            rows.append([visualize.Cell("frame", resize_frame(frame, size)), *cells])
+        return visualize.grid(rows, split.label_space)
 
     return draw

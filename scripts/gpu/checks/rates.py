@@ -1,0 +1,255 @@
+"""Training steps at the recipes' own size (360x360 crops, batch 16), each variant as ``training.loop`` runs it.
+
+Images/s, how long a step waits for data, how busy the GPU is, where the host waits for it, which kernels take the time.
+
+    python rates.py                  # all
+    python rates.py alone rdd        # variants whose names begin so
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from common import DEVICE, SMOKE, WORK, add, guarded, median_ms, sync
+from profiling import gpu_busy, host_waits, top_operators
+from teachers import CLASSES, COUNT, CROP, SIZE, TEACHER, Noise, Teachers
+
+from rdd_deploy.data.config import Augment
+from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
+from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.losses.rdd import RelativeDifficultyLoss
+from rdd_deploy.models.config import Network
+from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.recipe import Train
+from rdd_deploy.training.fabric import make_fabric
+from rdd_deploy.training.loop import _check_finite, _save
+from rdd_deploy.training.run_folder import RunFolder
+from rdd_deploy.training.state import Objective, TrainState
+from rdd_deploy.training.supervised import SupervisedObjective
+
+BATCH = 4 if SMOKE else 16
+SECONDS, WARM = (0.05, 1) if SMOKE else (2.0, 8)
+STUDENT = Network(encoder="mobilenetv3_small_050" if SMOKE else "mobilenetv3_large_100", weights="none")
+
+
+def supervised() -> SupervisedObjective:
+    return SupervisedObjective(Train(), torch.ones(CLASSES))
+
+
+class Variant(NamedTuple):
+    """One row: what is trained, by which objective, fed from where."""
+
+    name: str
+    network: Network = STUDENT
+    objective: Callable[[], Objective] = supervised
+    resident: bool = False
+    """The same batch, already on the device, every time: the loader costs nothing."""
+    train: Mapping[str, Any] = MappingProxyType({})
+    batch: int = BATCH
+    workers: int | None = None
+    jitter: float = 0.3
+    benchmark: bool = False
+    progress: float = 0.5
+    profiled: bool = False
+    saved: bool = False
+    """Also time what ``train.save_every: 1`` writes after each epoch."""
+
+
+def variants(teachers: Teachers) -> list[Variant]:
+    return [
+        Variant("alone", profiled=True),
+        Variant("alone, resident batch", resident=True, profiled=True, saved=True),
+        Variant("alone, resident, cudnn.benchmark", resident=True, benchmark=True),
+        Variant("alone, resident, EMA", resident=True, train={"ema": 0.999}),
+        Variant("alone, resident, 32-true", resident=True, train={"precision": "32-true"}),
+        Variant("alone, resident, batch 64", resident=True, batch=4 * BATCH),
+        Variant("kd live R101", objective=lambda: teachers.live("kd")),
+        Variant("rdd live R101, stage 2", objective=teachers.live, profiled=True),
+        Variant("rdd live R101, stage 2, resident", objective=teachers.live, resident=True),
+        Variant("rdd live R101, stage 1, resident", objective=teachers.live, resident=True, progress=0.0),
+        Variant("rdd cached, stage 2", objective=teachers.cached, profiled=True),
+        Variant("rdd cached, stage 2, resident", objective=teachers.cached, resident=True),
+        Variant("rdd cached, stage 1, resident", objective=teachers.cached, resident=True, progress=0.0),
+        Variant("rdd cache on the GPU, stage 2, resident", objective=teachers.on_device, resident=True),
+        Variant("teacher R101 itself, resident", network=TEACHER, resident=True, saved=True),
+        Variant("alone, no jitter", jitter=0.0),
+        Variant("alone, 14 workers", workers=14),
+        Variant("compiled alone, resident", resident=True, train={"compile": True}, profiled=True),
+    ]
+
+
+def repeated(batch: Batch) -> Iterator[Batch]:
+    while True:
+        yield batch
+
+
+def batches(variant: Variant, frames: FrameCache, fabric: Any) -> Iterator[Batch]:
+    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, jitter=variant.jitter), SIZE), 0)
+    sampler = ResumableBatchSampler(len(frames), variant.batch, 100000, 0)
+    workers = min(variant.workers, os.cpu_count() or 1) if variant.workers is not None else None
+    loader = training_loader(crops, sampler, 0 if SMOKE else workers, DEVICE.type == "cuda")
+    if variant.resident:
+        loader = training_loader(crops, sampler, 0, False)
+        batch = next(iter(loader))
+        return repeated(Batch(*(one.to(DEVICE) for one in batch)))
+    return iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+
+
+def measure(variant: Variant, frames: FrameCache) -> None:
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = variant.benchmark
+    train = Train(device=DEVICE.type, batch=variant.batch, **variant.train)
+    fabric = make_fabric(train)
+    fabric.launch()
+    segmenter = Segmenter(variant.network, CLASSES)
+    train_state = TrainState(segmenter, variant.objective(), train, fabric)
+    segmenter.train()
+    feed = batches(variant, frames, fabric)
+    sums: dict[str, Any] = {}
+    pending: list[Any] = [None]
+
+    def step() -> float:
+        """One turn of the loop; returns the seconds that it waited for its batch."""
+        since = time.perf_counter()
+        batch = next(feed)
+        waited = time.perf_counter() - since
+        signs, terms = train_state.update(batch, variant.progress)
+        _check_finite(pending[0], frames.split, "")
+        pending[0] = (signs, batch.indices)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.double()
+        return waited
+
+    try:
+        for _ in range(WARM):
+            step()
+        sync()
+        began, waits, ends = time.perf_counter(), [], []
+        while not ends or ends[-1] - began < SECONDS:
+            waits.append(step())
+            ends.append(time.perf_counter())
+        late = len(ends) // 3  # what the loader had ready before is used up
+        seconds = ends[-1] - (ends[late - 1] if late else began)
+        steps = len(ends) - late
+        rate = variant.batch * steps / seconds
+        busy, kernels = gpu_busy(step)
+        waiting = f"{100 * sum(waits[late:]) / seconds:.0f}"
+        peak = torch.cuda.max_memory_allocated() / 2**30 if DEVICE.type == "cuda" else 0.0
+        add(
+            "rates",
+            f"{variant.name}",
+            f"{rate:.0f} img/s",
+            f"{1000 * seconds / steps:.1f} ms a step, data wait {waiting} %, GPU busy {busy} %, {kernels} kernels, {peak:.1f} GiB",
+        )
+        if variant.saved:
+            saving(variant.name, train_state, fabric, 22 * seconds / steps)
+        if variant.profiled:
+            host_waits(variant.name, step)
+            top_operators(variant.name, step)
+    finally:
+        torch.backends.cudnn.benchmark = False
+        if DEVICE.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+
+def saving(name: str, train_state: TrainState, fabric: Any, epoch: float) -> None:
+    """What writing the state takes, beside the seconds of an epoch."""
+    with tempfile.TemporaryDirectory(dir=WORK) as place:
+        folder = RunFolder(Path(place))
+        folder.recipe.touch()
+        since = time.perf_counter()
+        _save(train_state, folder, SimpleNamespace(rows=[], sums={}), fabric, {})  # type: ignore[arg-type]
+        seconds, size = time.perf_counter() - since, folder.state.stat().st_size / 1e6
+    add("rates", f"  saving its state: {name}", f"{seconds:.2f} s", f"{size:.0f} MB; the 22 steps of an epoch take {epoch:.2f} s")
+
+
+def data(frames: FrameCache) -> None:
+    """The loader alone."""
+    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP), SIZE), 0)
+    since, count = time.perf_counter(), 4 if SMOKE else 30
+    for index in range(count):
+        crops[0, index % COUNT]
+    add("rates", "one crop, one thread, ms", 1000 * (time.perf_counter() - since) / count)
+    for workers, jitter in ((0, 0.3),) if SMOKE else ((8, 0.3), (8, 0.0)):
+        crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, jitter=jitter), SIZE), 0)
+        loader = iter(training_loader(crops, ResumableBatchSampler(COUNT, BATCH, 1000, 0), workers, DEVICE.type == "cuda"))
+        for _ in range(2 if SMOKE else 20):
+            next(loader)
+        since, steps = time.perf_counter(), 3 if SMOKE else 50
+        for _ in range(steps):
+            next(loader)
+        add("rates", f"loader alone, {workers} workers, jitter {jitter}", f"{BATCH * steps / (time.perf_counter() - since):.0f} img/s")
+
+
+def losses() -> None:
+    """The loss alone, forward and backward at the crops' size, as it is, as one writes it, and compiled; and the upsampling before it."""
+    shape = (BATCH, CLASSES, *CROP)
+    labels = torch.randint(0, CLASSES, (BATCH, *CROP), device=DEVICE)
+    labels[:, :8] = 255
+    teacher, auxiliary = (torch.randn(shape, device=DEVICE).to(memory_format=torch.channels_last) for _ in range(2))
+    small = torch.randn(BATCH, CLASSES, CROP[0] // 8, CROP[1] // 8, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_()
+    logits = torch.randn(shape, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_()
+    rdd, kd = RelativeDifficultyLoss(), RelativeDifficultyLoss(weighted=False)
+    F = torch.nn.functional
+
+    def plain(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        valid = labels != 255
+        log_s, log_t = F.log_softmax(student, 1), F.log_softmax(teacher, 1)
+        ce = -log_s.gather(1, torch.where(valid, labels, 0)[:, None])[:, 0]
+        kl = (log_t.exp() * (log_t - log_s)).sum(1)
+        return torch.where(valid, ce + kl, 0).sum() / valid.sum()
+
+    def both(run: Callable[[], torch.Tensor], *leaves: torch.Tensor) -> float:
+        def once() -> None:
+            for leaf in leaves:
+                leaf.grad = None
+            run().backward()
+
+        return median_ms(once)
+
+    add("rates", "loss: RDD stage 1, forward + backward, ms", both(lambda: rdd(logits, teacher, auxiliary, labels, 0.0).total, logits))
+    add("rates", "loss: RDD stage 2, ms", both(lambda: rdd(logits, teacher, None, labels, 0.5).total, logits))
+    add("rates", "loss: CE + KD in this project's pass, ms", both(lambda: kd(logits, teacher, None, labels, 0.5).total, logits))
+    add("rates", "loss: CE + KD as one writes it, ms", both(lambda: plain(logits, teacher, labels), logits))
+    add(
+        "rates", "upsampling of logits by 8, forward + backward, ms", both(lambda: F.interpolate(small, CROP, mode="bilinear").sum(), small)
+    )
+    with guarded("rates", "compiled loss"):
+        compiled = torch.compile(plain)
+        add("rates", "loss: CE + KD as one writes it, compiled, ms", both(lambda: compiled(logits, teacher, labels), logits))
+        above = torch.compile(lambda s, t, y: plain(F.interpolate(s, CROP, mode="bilinear"), t, y))
+        add("rates", "loss: upsampling + CE + KD, compiled, ms", both(lambda: above(small, teacher, labels), small))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="variants whose names begin so, 'data', 'losses'; default: all")
+    wanted = parser.parse_args().names
+    fits = lambda name: not wanted or any(name.startswith(one) for one in wanted)  # noqa: E731
+    frames = FrameCache(Noise(), room_for_frames())
+    for index in range(COUNT):
+        frames[index]
+    teachers = Teachers()
+    if fits("data"):
+        with guarded("rates", "data"):
+            data(frames)
+    for variant in variants(teachers):
+        if fits(variant.name) and (wanted or not variant.name.startswith("compiled")):  # a minute or two for the compiler
+            with guarded("rates", variant.name):
+                measure(variant, frames)
+    if fits("losses"):
+        with guarded("rates", "losses"):
+            losses()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

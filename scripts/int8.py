@@ -1,4 +1,4 @@
-"""Issue-sized question, one run: what does INT8 cost and gain on the CPU, for one trained student?
+"""What INT8 costs and gains on the CPU, for one trained student.
 
     python scripts/int8.py RUN [--data ROOT] [--rounds 20] [--limit N] [--json FILE]
 

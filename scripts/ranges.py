@@ -3,7 +3,7 @@
     python scripts/ranges.py RUN [RUN ...] [--profile openvino-int8] [--frames 100] [--json FILE]
 
 Columns: share of labels equal to the float network's, and mIoU in points above the float network's, both through the profile's own backend
-and without any remedy. A default chosen here isn't fitted to the frames that it will be measured on.
+and without any fallback. A default chosen here isn't fitted to the frames that it will be measured on.
 """
 
 from __future__ import annotations

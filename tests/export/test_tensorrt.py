@@ -29,7 +29,7 @@ from rdd_deploy.export.quantization.schemes import open_scheme
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import load_recipe
+from rdd_deploy.recipe import StudentRecipe, load_recipe
 from rdd_deploy.runtime import read_manifest
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -41,7 +41,9 @@ def students() -> dict[str, Network]:
     """The networks of all shipped student recipes, each once."""
     found: dict[str, Network] = {}
     for path in sorted(RECIPES.rglob("*.yaml")):
-        if network := load_recipe(path).student:
+        recipe = load_recipe(path)
+        if isinstance(recipe, StudentRecipe):
+            network = recipe.student
             found.setdefault(
                 f"{network.encoder}-{network.head}-{network.output_stride}-{network.activation}-{network.squeeze_excite}", network
             )

@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toys import CLASSES, read_json, teacher_tree, tree, write_data, write_recipe
 
@@ -52,6 +54,33 @@ def init(**options):
     note(call="init", errors=os.environ.get("WANDB_ERROR_REPORTING"), **options)
     return Run()
 """
+FAKE_MLFLOW = """
+import json, os
+from types import SimpleNamespace
+
+class MlflowClient:
+    def __init__(self, tracking_uri):
+        self.note("client", tracking_uri, os.environ["MLFLOW_DISABLE_TELEMETRY"])
+    def get_experiment_by_name(self, name):
+        return None
+    def create_experiment(self, name, artifact_location):
+        self.note("experiment", name, artifact_location)
+        return "7"
+    def create_run(self, experiment, run_name):
+        self.note("run", experiment, run_name)
+        return SimpleNamespace(info=SimpleNamespace(run_id="abc"))
+    def log_param(self, run, key, value):
+        self.note("param", run, key, value)
+    def log_metric(self, run, key, value, step):
+        self.note("metric", run, key, value, step)
+    def log_image(self, run, picture, artifact_file):
+        self.note("image", run, list(picture.shape), artifact_file)
+    def set_terminated(self, run, status):
+        self.note("end", run, status)
+    def note(self, *what):
+        with open(os.environ["NOTES"], "a") as file:
+            file.write(json.dumps(what) + "\\n")
+"""
 MISSING = "train.loggers names wandb, which needs the package 'wandb', which isn't installed: pip install wandb, or leave wandb out of train.loggers"
 
 
@@ -81,6 +110,20 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same of ``mlflow``."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "mlflow.py").write_text(FAKE_MLFLOW)
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path / "notes"
+
+
+@pytest.fixture
 def no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it weren't installed, on a machine that has it."""
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
@@ -91,17 +134,18 @@ def train(place: Path, name: str, *overrides: str, resume: bool = False) -> RunF
     return train_recipe(load_recipe(place / "toy.yaml", overrides), place / "runs", resume, name)
 
 
-def calls(notes: Path) -> list[dict[str, Any]]:
+def calls(notes: Path) -> list[Any]:
     return [json.loads(line) for line in notes.read_text().splitlines()]
 
 
 def same_training(one: RunFolder, other: RunFolder) -> bool:
-    """The same weights bit for bit, and the same table but for the seconds."""
-    tables = []
+    """The same weights bit for bit, whatever the classes are called, and the same table but for the seconds."""
+    tables, weights = [], [load_file(run.student) for run in (one, other)]
     for run in (one, other):
         with run.metrics.open(newline="") as file:
             tables.append([{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)])
-    return one.student.read_bytes() == other.student.read_bytes() and tables[0] == tables[1]
+    alike = all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    return alike and set(weights[0]) == set(weights[1]) and tables[0] == tables[1]
 
 
 def events(run: RunFolder) -> EventAccumulator:
@@ -155,6 +199,29 @@ def test_wandb_goes_online_where_the_user_says_so(place: Path, wandb: Path, monk
     train(place, "online", "train.loggers=[wandb]", "train.epochs=1")
     begun = calls(wandb)[0]
     assert (begun["mode"], begun["project"], begun["errors"]) == ("online", "streets", None)
+
+
+def test_mlflow_gets_figures_and_pictures_in_the_run_folder(place: Path, mlflow: Path) -> None:
+    run = train(place, "flow", "train.loggers=[mlflow]", f"data.classes=[{CLASSES[0]}, Straße, {CLASSES[2]}]")
+    noted = calls(mlflow)
+    assert noted[:3] == [
+        ["client", f"sqlite:///{run.path.resolve()}/mlflow/mlflow.db", "true"],
+        ["experiment", "rdd-deploy", (run.path.resolve() / "mlflow" / "artifacts").as_uri()],
+        ["run", "7", "flow"],
+    ]
+    assert ["param", "abc", "train.epochs", "2"] in noted
+    metrics = [one for one in noted if one[0] == "metric"]
+    assert {one[2] for one in metrics if one[2].startswith("iou_pct/")} == {"iou_pct/left", "iou_pct/Stra_df_e", "iou_pct/right"}
+    assert [one[4] for one in metrics if one[2] == "miou_pct"] == [1, 2]
+    assert [one[3] for one in noted if one[0] == "image"] == ["pictures/epoch_002.png"]
+    assert noted[-1] == ["end", "abc", "FINISHED"]
+    assert same_training(run, RunFolder(place / "runs" / "plain"))
+
+
+def test_mlflow_goes_where_the_user_says(place: Path, mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    train(place, "sent", "train.loggers=[mlflow]", "train.epochs=1")
+    assert calls(mlflow)[:2] == [["client", "http://tracker:5000", "true"], ["experiment", "rdd-deploy", None]]
 
 
 def test_a_resumed_run_is_one_in_every_log(place: Path, wandb: Path, monkeypatch: pytest.MonkeyPatch) -> None:

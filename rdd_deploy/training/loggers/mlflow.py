@@ -43,8 +43,8 @@ class MlflowLog:
             self._client.log_param(self._run, key, value)
 
     def epoch(self, rows: Sequence[Mapping[str, Any]], iou_pct: Mapping[str, float | None]) -> None:
-        for number, (name, value) in enumerate(figures(rows[-1], iou_pct).items()):
-            self._client.log_metric(self._run, _allowed(name, number), value, step=rows[-1]["epoch"])
+        for name, value in figures(rows[-1], iou_pct).items():
+            self._client.log_metric(self._run, _allowed(name), value, step=rows[-1]["epoch"])
 
     def picture(self, picture: Frame, epoch: int) -> None:
         self._client.log_image(self._run, picture, artifact_file=f"pictures/epoch_{epoch:03d}.png")
@@ -53,10 +53,9 @@ class MlflowLog:
         self._client.set_terminated(self._run, "FAILED" if failed else "FINISHED")
 
 
-def _allowed(name: str, number: int) -> str:
-    """MLflow takes ASCII letters, digits and ``_-. /``; a name that holds others is told apart by its number."""
-    safe = re.sub(r"[^A-Za-z0-9_\-. /]", "_", name)
-    return safe if safe == name else f"{safe}_{number}"
+def _allowed(name: str) -> str:
+    """MLflow takes ASCII letters, digits and ``_-. /``; any other character is written as its code point."""
+    return re.sub(r"[^A-Za-z0-9_\-. /]", lambda found: f"_{ord(found[0]):x}_", name)
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:

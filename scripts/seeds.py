@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 
-def evenly_spaced(values: list[float]) -> str:
+def mean_and_deviation(values: list[float]) -> str:
     """``mean ± sample deviation``; a single value stands alone."""
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
@@ -26,7 +26,7 @@ def row(name: str, runs: list[dict[str, Any]]) -> str:
     last, best = ([run[key]["miou_pct"] for run in runs] for key in ("last", "best"))
     seeds = ", ".join(str(run["seed"]) for run in runs)
     seconds = statistics.mean(run["train_seconds"] for run in runs)
-    return f"| {name} | {evenly_spaced(last)} | {evenly_spaced(best)} | {' / '.join(f'{v:.2f}' for v in last)} | {seeds} | {runs[0]['epochs']} | {seconds / 60:.0f} |"
+    return f"| {name} | {mean_and_deviation(last)} | {mean_and_deviation(best)} | {' / '.join(f'{v:.2f}' for v in last)} | {seeds} | {runs[0]['epochs']} | {seconds / 60:.0f} |"
 
 
 def classes(name: str, runs: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from rdd_deploy.data.config import DataOptions
 from rdd_deploy.data.label_space import LabelSpace
 from rdd_deploy.data.open import label_ids, open_data, open_recorded
 from rdd_deploy.errors import DataError, RecipeError
-from rdd_deploy.recipe import Recipe, load_recipe
+from rdd_deploy.recipe import StudentRecipe, load_recipe
 from rdd_deploy.schema import validated
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.utils.tables import Entry
@@ -71,10 +71,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def recipe_of(root: Path, **options: Any) -> Recipe:
+def recipe_of(root: Path, **options: Any) -> StudentRecipe:
     network = {"encoder": "mobilenetv3_small_050", "weights": "none"}
     return validated(
-        Recipe, {"name": "toy", "student": network, "data": {"name": "cityscapes", "root": str(root), "size": [64, 128], **options}}, "toy"
+        StudentRecipe,
+        {"name": "toy", "student": network, "data": {"name": "cityscapes", "root": str(root), "size": [64, 128], **options}},
+        "toy",
     )
 
 
@@ -99,13 +101,13 @@ def test_what_is_wrong_in_it_is_told_like_all_else(root: Path) -> None:
         "  data.void_ids belongs to the 'folder' data set, not to 'cityscapes'; leave it out",
     ]
     with pytest.raises(RecipeError, match=r"data\.cities belongs to the 'cityscapes' data set, not to 'camvid'; leave it out"):
-        validated(Recipe, {"name": "x", "student": {"encoder": "mobilenetv3_small_050"}, "data": {"cities": ["a"]}}, "toy")
+        validated(StudentRecipe, {"name": "x", "student": {"encoder": "mobilenetv3_small_050"}, "data": {"cities": ["a"]}}, "toy")
     with pytest.raises(RecipeError, match="expected 'camvid', 'folder', 'streets' or 'cityscapes'; did you mean 'cityscapes'"):
         recipe_of(root, name="cityscape")
 
 
 def test_a_run_is_trained_on_it_and_a_bundle_finds_it_again(root: Path) -> None:
-    from rdd_deploy.benchmark.__main__ import open_images
+    from rdd_deploy.benchmark.images import open_images
     from rdd_deploy.training.data import TrainingData
 
     recipe = recipe_of(root, cities=["aachen"], coarse=True)
@@ -125,11 +127,10 @@ def test_a_run_is_trained_on_it_and_a_bundle_finds_it_again(root: Path) -> None:
     )
     assert open_recorded(manifest, "val").names == ["aachen_000000_000019_leftImg8bit"]
     assert label_ids(manifest) == {"ids": TRAIN_IDS, "others_void": True}
-    candidate: Any = SimpleNamespace(manifest=manifest)
-    name, images = open_images([candidate], None, None, "val", None)
+    name, images = open_images([manifest], None, None, "val", None)
     assert (name, len(images)) == ("cityscapes", 1)
     manifest.provenance = {}
-    name, images = open_images([candidate], root, "cityscapes", "val", None)
+    name, images = open_images([manifest], root, "cityscapes", "val", None)
     assert (name, len(images)) == ("cityscapes", 2)
 
 

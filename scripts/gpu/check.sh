@@ -52,6 +52,7 @@ if [ -z "${RDD_CAMVID:-}" ]; then
   done
 fi
 export RDD_CAMVID=${RDD_CAMVID:-}
+[ "$SMOKE" = 1 ] && export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}  # tiny networks: on a busy CPU threads wait for each other
 echo "set up in $((SECONDS - started)) s"
 
 for part in "${parts[@]}"; do

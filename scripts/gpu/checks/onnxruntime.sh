@@ -5,7 +5,10 @@ set -u
 python=$1 packed=$2
 here=$(cd "$(dirname "$0")" && pwd)
 [ "$SMOKE" = 1 ] && exec "$python" "$here/ort.py"
-ls "$packed"/ort[0-9]*/part >/dev/null 2>&1 || { "$python" "$here/table.py" add onnxruntime "onnxruntime with CUDA" "not brought" "skipped"; exit 0; }
+if ! ls "$packed"/ort[0-9]*/part >/dev/null 2>&1; then
+  "$python" "$here/table.py" add onnxruntime "onnxruntime with CUDA" "not brought" "skipped"
+  exit 0
+fi
 if [ ! -e "$WORK/ort/.done" ]; then
   mkdir -p "$WORK/ort"
   cat $(ls "$packed"/ort[0-9]*/part | sort -V) >"$WORK/ort.zip" && "$python" -m zipfile -e "$WORK/ort.zip" "$WORK/ort" && rm "$WORK/ort.zip" &&

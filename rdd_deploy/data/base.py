@@ -1,4 +1,4 @@
-"""What every data set is: named pairs of frames and label maps with a class list. No torch here: the edge reads data too."""
+"""Base classes of data sets: named pairs of frames and label maps with a class list. Imports no torch: the edge reads data, too."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class FileSplit(Split):
 
     @cached_property
     def headers(self) -> list[Header | None]:
-        """What each frame's file promises; None where it can't be read."""
+        """The header of each frame's file; None where it can't be read."""
         return headers_of(frame_paths(self))
 
     def notes(self, size: tuple[int, int] | None = None) -> list[str]:
-        """What a user should know of the files before a network, which takes frames of ``size``, sees them."""
+        """Sentences about what was left out, is turned on reading or is stretched to frames of ``size`` (height, width)."""
         images = frame_paths(self)
         where = str(images[0].parent) if images else ""
         across = shape_notes(where, images, self.headers, size) if size else []
@@ -77,7 +77,7 @@ class FileSplit(Split):
         return read_frame(self.pairs[index][0])
 
     def labels(self, index: int) -> Labels:
-        """Also DataError where the mask's size isn't the frame's."""
+        """Labels of a sample. Raises DataError also where the mask's size isn't the frame's."""
         image, mask = self.pairs[index]
         labels = self.ids.labels(mask)
         head = self.headers[index]

@@ -1,4 +1,4 @@
-"""What is looked at before training: every pair is read once, so that a bad file is an error with its path, not a crash later."""
+"""Read every pair of a split once before training, so that a bad file is an error with its path, not a crash later."""
 
 from __future__ import annotations
 

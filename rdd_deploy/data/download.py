@@ -94,11 +94,11 @@ def _download(url: str, path: Path, deadline_s: float, most_bytes: int) -> None:
     thread.start()
     try:
         with console.progress("CamVid", None, unit="bytes") as bar:
-            told = 0
+            shown = 0
             while thread.is_alive():
                 thread.join(0.1)
-                told, before = transfer.received, told
-                bar.advance(told - before, total=transfer.total)
+                shown, before = transfer.received, shown
+                bar.advance(shown - before, total=transfer.total)
                 if time.monotonic() > ends and thread.is_alive():
                     raise TimeoutError(f"not all there after {deadline_s:.0f} s")
     finally:
@@ -149,7 +149,7 @@ def _unpack(archive: Path, folder: Path, url: str, most_bytes: int) -> None:
                     raise _not_the_release(url, f"{parts[-2]}/{parts[-1]} is larger than any of its files, or all together are")
                 (folder / parts[-2]).mkdir(exist_ok=True)
                 with file.open(member) as source, (folder / parts[-2] / parts[-1]).open("xb") as target:
-                    shutil.copyfileobj(source, target)  # no more than the size that the archive told: zipfile sees to it
+                    shutil.copyfileobj(source, target)  # no more than the size that the archive states: zipfile checks it
     except FileExistsError as error:
         raise _not_the_release(url, f"{Path(error.filename).name} is in it twice") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -17,7 +17,7 @@ from rdd_deploy.errors import DataError
 
 Colour: TypeAlias = tuple[int, int, int]
 _EXTREMES = (0, 255)
-"""Black and white: greys that people draw classes in, so that they tell nothing of an optimiser."""
+"""Black and white: people draw classes in them, so they are no sign of an optimised file."""
 
 
 class Ids:
@@ -52,7 +52,7 @@ class Ids:
         self._expected = f"0 to {classes - 1}" if ids is None else ", ".join(str(value) for values in ids for value in values)
         self._voids = ", ".join(str(value) for value in void_ids) or "none"
         self._way_out = way_out
-        self._told: set[tuple[Path, str]] = set()
+        self._warned: set[tuple[Path, str]] = set()
         self._classes = {tuple(colour): index for index, colour in enumerate(colours) if list(colours).count(colour) == 1}
         self._read_by: dict[str, Path] = {}  # the first mask whose ids are its palette's grey levels, and of numbers
         self._numbers: dict[Colour, tuple[int, Path]] = {}  # of a colour, in the first mask that has it
@@ -101,8 +101,8 @@ class Ids:
         return greys[stored] if as_grey else stored
 
     def _read_one_way(self, path: Path, by: str, how: str) -> None:
-        """Tell how a palette of greys is read. Raises DataError where another mask's is read the other way."""
-        self._tell_once(
+        """Warn of how a palette of greys is read. Raises DataError where another mask's is read the other way."""
+        self._warn_once(
             path,
             f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that make files smaller: {how}",
             by,
@@ -125,15 +125,15 @@ class Ids:
         times = Counter(colours)
         own = [(number, colours[number]) for number in used if times[colours[number]] == 1]  # palettes are filled up with one colour
         for number, colour in own:
-            known = self._classes.get(colour)
-            if known is not None and self._table[number] not in (known, IGNORE, -1):
-                self._refuse(path, f"stores the number {number} for the colour {colour}, which data.palette gives to class {known}")
+            class_id = self._classes.get(colour)
+            if class_id is not None and self._table[number] not in (class_id, IGNORE, -1):
+                self._refuse(path, f"stores the number {number} for the colour {colour}, which data.palette gives to class {class_id}")
             other, first = self._numbers.setdefault(colour, (number, path))
             if other != number:
                 self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {other}")
             before, first = self._colours.setdefault(number, (colour, path))
             if before != colour:
-                self._tell_once(
+                self._warn_once(
                     path,
                     f"{path} shows the number {number} as the colour {colour}, {first} as {before}: make sure that the numbers mean the same "
                     "in all masks; programs that make files smaller sort palettes again",
@@ -162,9 +162,9 @@ class Ids:
             f"with 8 bits or all with one palette{way_out}"
         )
 
-    def _tell_once(self, path: Path, sentence: str, about: str) -> None:
-        if (path.parent, about) not in self._told and console.process_rank() == 0:
-            self._told.add((path.parent, about))
+    def _warn_once(self, path: Path, sentence: str, about: str) -> None:
+        if (path.parent, about) not in self._warned and console.process_rank() == 0:
+            self._warned.add((path.parent, about))
             console.warn(sentence)
 
     def _fits(self, values: NDArray[Any]) -> bool:

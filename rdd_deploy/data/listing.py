@@ -1,4 +1,4 @@
-"""What lies in a folder of images or masks: those that are taken, and everything that is left out, to be told."""
+"""List a folder of images or masks: those that are taken, and sentences about everything that is left out."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def pair_up(frames: Path, masks: Path, kinds: Sequence[str] = IMAGES) -> tuple[l
     """
     images, labels = list_images(frames, kinds), list_images(masks, MASKS)
     notes = images.notes() + labels.notes()
-    told = "".join(f"; {note}" for note in notes)
+    left_out = "".join(f"; {note}" for note in notes)
     if not images.paths:
-        raise DataError(f"{frames} holds no images; expected files ending in {', '.join(kinds)}{told}")
+        raise DataError(f"{frames} holds no images; expected files ending in {', '.join(kinds)}{left_out}")
     by_name, twins = by_stem(labels.paths), by_stem(images.paths)
     lost = [path for name, path in twins.items() if name not in by_name]
     if lost:
         raise DataError(
-            f"{len(lost)} of {len(images.paths)} frames in {frames} have no mask in {masks}, e.g. {lost[0].name} needs {lost[0].stem}.png{told}"
+            f"{len(lost)} of {len(images.paths)} frames in {frames} have no mask in {masks}, e.g. {lost[0].name} needs {lost[0].stem}.png{left_out}"
         )
     if lonely := [path.name for name, path in by_name.items() if name not in twins]:
         notes.append(f"{_count(len(lonely), 'mask')} in {masks} without a frame in {frames}, the first is {lonely[0]}: left out")

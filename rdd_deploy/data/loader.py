@@ -55,7 +55,7 @@ class Room:
             return fits
 
     def __reduce__(self) -> tuple[type[Room], tuple[int]]:
-        """Another process has none: what it kept there would be a copy for itself."""
+        """A copy in another process has no room: what it kept would be for itself alone."""
         return Room, (0,)
 
 
@@ -149,7 +149,7 @@ def _begin_worker(trainer: int, worker: int) -> None:
 
 
 class _HandedOver:
-    """What a queue does with a batch that it can't send, in a loader's process: it sends the error. Else the trainer would wait for ever."""
+    """Send the error in place of a batch that a loader's process can't send; else the trainer would wait for ever."""
 
     def __get__(self, queue: Any, kind: type) -> Callable[[Exception, Any], None]:
         return lambda error, item: queue.put((item[0], error))

@@ -49,7 +49,7 @@ def open_data(data: DataOptions, split: str, *, fetch: bool = True) -> Split:
             f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
         ) from error
     if isinstance(opened, FileSplit):
-        tell(opened.notes(data.size))
+        warn_once(opened.notes(data.size))
     return opened
 
 
@@ -62,16 +62,16 @@ def data_at(data: DataOptions, root: Path | None) -> DataOptions:
     return data.model_copy(update={"root": str(root)})
 
 
-_told: set[str] = set()
-"""What was said already: a command opens a split more than once."""
+_warned: set[str] = set()
+"""What was warned of already: a command opens a split more than once."""
 
 
-def tell(notes: Sequence[str]) -> None:
+def warn_once(notes: Sequence[str]) -> None:
     """Warn of each, once in a process."""
     for note in notes:
-        if note not in _told and console.process_rank() == 0:
+        if note not in _warned and console.process_rank() == 0:
             console.warn(note)
-        _told.add(note)
+        _warned.add(note)
 
 
 class OtherClassesError(DataError):

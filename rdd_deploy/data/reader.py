@@ -1,4 +1,4 @@
-"""How an image file becomes a frame and a mask file its values: one way, for training, evaluation, calibration, benchmarks and the live app."""
+"""Read image files as frames and mask files as values: one way for training, evaluation, calibration, benchmarks and the live app."""
 
 from __future__ import annotations
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log2
+from math import atan, ceil, cos, floor, log2, sin
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.data.streets.layout import World
-from rdd_deploy.data.streets.lighting import Colour, Look
-from rdd_deploy.data.streets.textures import Mips
+from rdd_deploy.data.streets.layout import SceneObject, World
+from rdd_deploy.data.streets.lighting import Colour, Lighting
+from rdd_deploy.data.streets.textures import Texture
 
 SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PERSON, BICYCLIST = range(11)
 VOID = IGNORE
@@ -47,6 +47,12 @@ class View:
         """How far the road's middle has moved across at this distance, seen from the camera."""
         return self.world.middle(self.z + distance) - self.world.middle(self.z) - self.world.slope(self.z) * distance - self.x
 
+    def shifts(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:
+        """``shift`` for many distances at once."""
+        street, z = self.world.street, self.z
+        bent = street.bend * np.sin((z + distances) / street.bend_length)
+        return np.asarray(bent - self.world.middle(z) - self.world.slope(z) * distances - self.x, np.float64)
+
     def project(self, points: Points, shift: float | Points) -> NDArray[np.float64]:
         """(N, 3) points (metres right of the road's middle, up, ahead of the camera) to (N, 2) pixels."""
         scale = self.focal / np.maximum(points[:, 2], NEAR)
@@ -55,32 +61,48 @@ class View:
         pixels[:, 1] = (self.y - points[:, 1]) * scale + self.horizon
         return pixels
 
-    def pixel(self, x: float, up: float, ahead: float) -> tuple[float, float]:
-        """``project`` for one point."""
-        scale = self.focal / max(ahead, NEAR)
-        return self.centre + (x + self.shift(ahead)) * scale, self.horizon + (self.y - up) * scale
+    def foot(self, thing: SceneObject) -> tuple[float, float, float, float]:
+        """Where an object stands: its distance in metres, pixels a metre there, and its foot in pixels."""
+        distance = thing.z - self.z
+        scale = self.focal / max(distance, NEAR)
+        return distance, scale, self.centre + (thing.x + self.shift(distance)) * scale, self.horizon + self.y * scale
 
-    def shifts(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:
-        """``shift`` for many distances at once."""
-        street, z = self.world.street, self.z
-        bent = street.bend * np.sin((z + distances) / street.bend_length)
-        return np.asarray(bent - self.world.middle(z) - self.world.slope(z) * distances - self.x, np.float64)
+
+class Body:
+    """Turns an object's own coordinates (right, up, forward; metres) into pixels, heading and bend of the road included."""
+
+    def __init__(self, view: View, thing: SceneObject) -> None:
+        self.view, self.distance = view, thing.z - view.z
+        turn = thing.heading - atan(view.world.slope(view.z)) + atan(view.world.slope(thing.z))
+        self.sin, self.cos = sin(turn), cos(turn)
+        self.x = thing.x + view.shift(self.distance)
+
+    def __call__(self, points: Points) -> NDArray[np.float64]:
+        """(N, 3) to (N, 2) pixels."""
+        right, forward = points[:, 0], points[:, 2]
+        world = np.empty((len(points), 3))
+        world[:, 0] = right * self.cos + forward * self.sin
+        world[:, 1] = points[:, 1]
+        world[:, 2] = forward * self.cos - right * self.sin + self.distance
+        return self.view.project(world, self.x)
+
+    def normal(self, right: float, up: float, forward: float) -> tuple[float, float, float]:
+        return right * self.cos + forward * self.sin, up, -right * self.sin + forward * self.cos
 
 
 class Canvas:
     """Draws into frame and labels at once. Colours are BGR as if lit by white light; light and haze are added here."""
 
-    def __init__(self, view: View, look: Look) -> None:
-        self.view, self.look = view, look
+    def __init__(self, view: View, lighting: Lighting) -> None:
+        self.view, self.lighting = view, lighting
         self.image = np.zeros((view.height, view.width, 4), np.uint8)
         self.shadows = np.full((view.height, view.width), 255, np.uint8)
-        sun = look.sun_light[1] * look.sun[1]
-        self.shade_depth = look.ambient[1] / (look.ambient[1] + sun)
+        self.shade_depth = lighting.ambient[1] / (lighting.ambient[1] + lighting.sun_light[1] * lighting.sun[1])
         """Light in the shade as a share of full sunlight."""
 
     def shade(self, colour: Colour, light: Colour, distance: float) -> Colour:
         """A surface's colour as it reaches the camera."""
-        fog, air = self.look.fog(distance), self.look.horizon
+        fog, air = self.lighting.fog(distance), self.lighting.horizon
         clear = 1.0 - fog
         return (
             min(255.0, colour[0] * light[0]) * clear + air[0] * fog,
@@ -95,10 +117,6 @@ class Canvas:
             cv2.fillConvexPoly(self.image, fixed, (*colour, label), cv2.LINE_8, 3)
         else:
             cv2.fillPoly(self.image, [fixed], (*colour, label), cv2.LINE_8, 3)
-
-    def polyline(self, points: Points, colour: Colour, label: int, thickness: float, closed: bool = False) -> None:
-        fixed = (points * 8).astype(np.int32)
-        cv2.polylines(self.image, [fixed], closed, (*colour, label), max(1, round(thickness)), cv2.LINE_8, 3)
 
     def disc(self, x: float, y: float, radius: float, colour: Colour, label: int) -> None:
         cv2.circle(self.image, (int(x * 8), int(y * 8)), max(4, int(radius * 8)), (*colour, label), -1, cv2.LINE_8, 3)
@@ -117,71 +135,49 @@ class Canvas:
         )
         cv2.fillConvexPoly(self.image, np.array(corners, np.int32), (*colour, label), cv2.LINE_8, 3)
 
-    def shadow(self, points: Points, strength: float = 1.0, extra: float = 1.0) -> None:
-        """Darken the ground inside (N, 2) pixels to the sun's shade (times ``extra``); takes effect when the ground is textured."""
-        depth = (1.0 - (1.0 - self.shade_depth) * strength) * extra
-        cv2.fillConvexPoly(self.shadows, (points * 8).astype(np.int32), int(255 * depth), cv2.LINE_8, 3)
-
-    def lut(self, light: Colour, distance: float, label: int) -> NDArray[np.uint8]:
-        """The table that lights a BGRA texture, adds haze and turns its alpha channel into the class id."""
-        fog, air = self.look.fog(distance), self.look.horizon
-        clear = 1.0 - fog
-        gain = np.array((light[0] * clear, light[1] * clear, light[2] * clear, 0.0), np.float32)
-        haze = np.array((air[0] * fog, air[1] * fog, air[2] * fog, label), np.float32)
-        table = _RAMP * gain
-        table += haze
-        return np.asarray(np.minimum(table, 255.0, out=table).astype(np.uint8)[None])
-
     def blit(
         self,
-        texture: Mips,
+        texture: Texture,
         quad: Points,
         surface: tuple[Colour, float, int],
         window: tuple[float, float] = (0, 1),
-        filled: int = -1,
+        filled: bool = False,
     ) -> None:
-        """Warp a BGRA texture into a quad of pixels (top left, top right, bottom right, bottom left).
+        """Warp a texture into a quad of pixels (top left, top right, bottom right, bottom left).
 
         Args:
             surface: the light on it, its distance in metres and its class id.
             window: the part of the texture's width to use; above 1 it repeats.
-            filled: class id that also covers the holes of the texture inside the quad (a fence is a fence between its bars).
+            filled: the class id also covers the holes of the texture inside the quad (a fence is a fence between its bars).
         """
         xs, ys = quad.T.tolist()
-        left, right = min(xs), max(xs)
-        x0, y0 = max(0, floor(left)), max(0, floor(min(ys)))
-        x1, y1 = min(self.view.width, ceil(right) + 1), min(self.view.height, ceil(max(ys)) + 1)
+        x0, y0 = max(0, floor(min(xs))), max(0, floor(min(ys)))
+        x1, y1 = min(self.view.width, ceil(max(xs)) + 1), min(self.view.height, ceil(max(ys)) + 1)
         if x1 <= x0 or y1 <= y0:
             return
-        lut = self.lut(*surface)
-        if right - left < 3.5:
-            if filled < 0 and texture[0].shape[0] == texture[0].shape[1]:
-                self.polygon(quad, tuple(lut[0, 125, :3].tolist()), int(lut[0, 0, 3]))
-            elif filled >= 0:
-                self.polygon(quad, tuple(lut[0, 125, :3].tolist()), filled)
+        light, distance, label = surface
+        if max(xs) - min(xs) < 3.5:
+            self.polygon(quad, self.shade((125, 125, 125), light, distance), label)
             return
-        tall = max(1.0, ys[3] - ys[0], ys[2] - ys[1])
-        level = min(len(texture) - 1, max(0, floor(log2(texture[0].shape[0] / tall) + 0.3)))
-        source = texture[level]
+        source = texture[min(len(texture) - 1, max(0, floor(log2(texture[0].shape[0] / max(1.0, ys[3] - ys[0], ys[2] - ys[1])) + 0.3)))]
         height, width = source.shape[:2]
         whole = window[0] >= 0 and window[1] <= 1
         corners = _UNIT * np.array([(window[1] - window[0]) * width, height if whole else height - 2], np.float32)
         corners += np.array([window[0] * width - 0.5, -0.5 if whole else 0.5], np.float32)  # repeating must not bleed over top and bottom
         target = (quad - (x0, y0)).astype(np.float32)
-        matrix = cv2.getPerspectiveTransform(corners, target)
         border = cv2.BORDER_CONSTANT if whole else cv2.BORDER_WRAP
+        matrix = cv2.getPerspectiveTransform(corners, target)
         patch = cv2.warpPerspective(source, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=border)
         mask = cv2.threshold(cv2.extractChannel(patch, 3), 127, 255, cv2.THRESH_BINARY)[1]
         region = self.image[y0:y1, x0:x1]
-        if not whole or filled >= 0 or window[0] > 0:
+        if not whole or filled or window[0] > 0:
             inside = np.zeros(mask.shape, np.uint8)
             cv2.fillConvexPoly(inside, (target * 8).astype(np.int32), 255, cv2.LINE_8, 3)
             mask = cv2.bitwise_and(mask, inside)
-            if filled >= 0:
-                region[..., 3][inside > 0] = filled
-        cv2.copyTo(cv2.LUT(patch, lut), mask, region)
-
-
-def tint(colour: Colour, factor: Colour) -> Colour:
-    """A surface's colour or the light on it, dyed."""
-    return (colour[0] * factor[0], colour[1] * factor[1], colour[2] * factor[2])
+            if filled:
+                region[..., 3][inside > 0] = label
+        fog, air = self.lighting.fog(distance), self.lighting.horizon  # the table lights, adds haze and makes alpha the class id
+        clear = 1 - fog
+        table = _RAMP * np.array((light[0] * clear, light[1] * clear, light[2] * clear, 0), np.float32)
+        table += np.array((air[0] * fog, air[1] * fog, air[2] * fog, label), np.float32)
+        cv2.copyTo(cv2.LUT(patch, np.minimum(table, 255, out=table).astype(np.uint8)[None]), mask, region)

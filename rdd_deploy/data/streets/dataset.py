@@ -1,7 +1,7 @@
 """Procedural streets with CamVid's classes, as a data set and as an endless video: no files, no download, no torch.
 
-A street is a seeded plan (streets_scene, _traffic) seen under a seeded light (streets_look) and painted back to front (streets_canvas,
-_ground, _things, _cars, _people) with textures that are made once per process (streets_bank).
+A street is a seeded plan (layout, traffic) seen under a seeded light (lighting) and painted back to front (canvas, ground, objects,
+cars, people) with textures that are made once per process.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from rdd_deploy.data.base import Frame, Labels, Split
 from rdd_deploy.data.camvid import CAMVID
 from rdd_deploy.data.streets.canvas import NEAR, VOID, Canvas, View
 from rdd_deploy.data.streets.cars import car
-from rdd_deploy.data.streets.ground import paint_ground, paint_sky, paint_skyline
-from rdd_deploy.data.streets.layout import FAR, Thing, World
-from rdd_deploy.data.streets.lighting import Look, draw_look, sense
-from rdd_deploy.data.streets.objects import bollard, building, cast_shadow, clutter, fence, hedge, lamp, light, sign, tree
+from rdd_deploy.data.streets.ground import cast_shadow, paint_ground, paint_sky, paint_skyline
+from rdd_deploy.data.streets.layout import FAR, SceneObject, World
+from rdd_deploy.data.streets.lighting import Lighting, draw_lighting, sense
+from rdd_deploy.data.streets.objects import bollard, building, clutter, fence, hedge, lamp, light, sign, tree
 from rdd_deploy.data.streets.people import bike, cyclist, person
 from rdd_deploy.data.streets.traffic import moving
 from rdd_deploy.errors import DataError
 
-_PAINTERS: dict[str, tuple[Callable[[Canvas, Thing], None], float]] = {
+_PAINTERS: dict[str, tuple[Callable[[Canvas, SceneObject], None], float]] = {
     "building": (building, FAR),
     "tree": (tree, 130.0),
     "fence": (fence, 110.0),
@@ -105,7 +105,7 @@ class StreetVideo:
             raise DataError(f"got fps={fps} for the street video, expected more than 0; 30 is the default")
         self.height, self.width, self.fps = height, width, fps
         self._world = World((seed, len(_COUNTS)))
-        self._look = draw_look(self._world.rng(5))
+        self._lighting = draw_lighting(self._world.rng(5))
 
     def __iter__(self) -> Iterator[tuple[Frame, Labels]]:
         t = 0
@@ -121,7 +121,7 @@ class StreetVideo:
         z = 8.0 * seconds + 6.0 * sin(0.2 * seconds)  # 6.8 to 9.2 m/s
         horizon = 0.46 + 0.004 * sin(2.3 * seconds) + 0.003 * sin(5.1 * seconds)
         view = _view(world, self.height, self.width, 0.95, 0.5 + 0.02 * sin(0.23 * seconds), horizon, x, 1.45, z)
-        return _paint(view, self._look, seconds, world.rng(6, t))
+        return _paint(view, self._lighting, seconds, world.rng(6, t))
 
 
 def _check(height: int, width: int, seed: int) -> None:
@@ -140,7 +140,7 @@ def _still(entropy: tuple[int, ...], height: int, width: int) -> tuple[Frame, La
     focal, centre, horizon = rng.uniform(0.8, 1.15), 0.5 + rng.normal(0, 0.06), rng.uniform(0.42, 0.6)
     z, seconds = rng.uniform(0, 5000), rng.uniform(0, 600)
     view = _view(world, height, width, focal, centre, horizon, x, rng.uniform(1.25, 1.9), z)
-    return _paint(view, draw_look(world.rng(5)), seconds, world.rng(6))
+    return _paint(view, draw_lighting(world.rng(5)), seconds, world.rng(6))
 
 
 def _view(world: World, height: int, width: int, focal: float, centre: float, horizon: float, x: float, y: float, z: float) -> View:
@@ -149,25 +149,26 @@ def _view(world: World, height: int, width: int, focal: float, centre: float, ho
     return View(height, width, focal * size, centre * width, horizon * height, x, y, z, world)
 
 
-def _paint(view: View, look: Look, seconds: float, rng: np.random.Generator) -> tuple[Frame, Labels]:
-    """Sky, skyline, shadows, ground, then all things from far to near, the bonnet, and the sensor."""
-    world = view.world
-    canvas = Canvas(view, look)
+def _paint(view: View, lighting: Lighting, seconds: float, rng: np.random.Generator) -> tuple[Frame, Labels]:
+    """Sky, skyline, shadows, ground, then all objects from far to near, the bonnet, and the sensor."""
+    world, canvas = view.world, Canvas(view, lighting)
     paint_sky(canvas, world.rng(8), seconds)
     paint_skyline(canvas, world.rng(9))
-    things = [t for t in world.standing(view.z) + moving(world, view.z, seconds) if _in_sight(t, view)]
+    cells = world.cells(view.z)
+    things = [thing for cell in cells for thing in cell.objects] + moving(world, view.z, seconds)
+    things = sorted((thing for thing in things if _in_sight(thing, view)), key=lambda thing: -(thing.z + thing.length))
     for thing in things:
         cast_shadow(canvas, thing)
-    paint_ground(canvas, world, world.rng(10))
-    for thing in sorted(things, key=lambda t: -(t.z + t.length)):
+    paint_ground(canvas, cells, world.rng(10))
+    for thing in things:
         _PAINTERS[thing.kind][0](canvas, thing)
-    if look.bonnet:
+    if lighting.bonnet:
         _bonnet(canvas, world.rng(11))
-    frame = sense(cv2.cvtColor(canvas.image, cv2.COLOR_BGRA2BGR), look, rng)
+    frame = sense(cv2.cvtColor(canvas.image, cv2.COLOR_BGRA2BGR), lighting, rng)
     return frame, np.ascontiguousarray(canvas.image[..., 3])
 
 
-def _in_sight(thing: Thing, view: View) -> bool:
+def _in_sight(thing: SceneObject, view: View) -> bool:
     """Whether a thing is worth the painters' time: not too far for its kind, not behind the camera, not beside the frame."""
     near = thing.z - view.z
     reach = _PAINTERS[thing.kind][1] * min(1.0, 0.5 + view.focal / 1200)  # in a small frame far things are but a pixel or two
@@ -189,11 +190,7 @@ def _in_sight(thing: Thing, view: View) -> bool:
 
 def _bonnet(canvas: Canvas, rng: np.random.Generator) -> None:
     """The camera car's own bonnet along the bottom, unlabelled as in CamVid."""
-    view = canvas.view
-    rise, value = canvas.look.bonnet * view.height, rng.uniform(20, 200)
-    angle = np.linspace(pi, 2 * pi, 24)
+    view, value, angle = canvas.view, rng.uniform(20, 200), np.linspace(pi, 2 * pi, 24)
+    rise = canvas.lighting.bonnet * view.height
     points = np.stack((view.width * (0.5 + 0.7 * np.cos(angle)), view.height + rise * np.sin(angle)), 1)
-    colour = canvas.shade((value, value, value), canvas.look.light(0, 0.9, -0.3), 0)
-    canvas.polygon(points, colour, VOID)
-    points[:, 1] += 0.3 * rise
-    canvas.polygon(points, (colour[0] * 0.8, colour[1] * 0.8, colour[2] * 0.8), VOID)
+    canvas.polygon(points, canvas.shade((value, value, value), canvas.lighting.light(0, 0.9, -0.3), 0), VOID)

@@ -1,65 +1,35 @@
-"""The texture bank of the procedural streets: painted once per process from a fixed seed, then only warped and tinted.
+"""Textures of the procedural streets: each is painted from a seed of its own when it is first used, then only warped and tinted.
 
-Every sprite is BGRA (alpha 0 or 255 at full size) as a tuple of mip levels, each half the size of the one before, because a
-facade 100 m away sampled from its full-size texture would glitter from frame to frame.
+A texture is a tuple of halvings of one image: a far facade sampled from its full size would glitter. Sprites are BGRA with an alpha of 0
+or 255.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.streets.plants import BARE, BROADLEAF, CONIFER, POPLAR, foliage, paint_tree
-
 Image = NDArray[np.uint8]
-Mips = tuple[Image, ...]
+Floats = NDArray[np.float32]
+Texture = tuple[Image, ...]
 
-FLOORS = (1, 2, 3, 4, 5, 6)
-COLUMNS = (2, 3, 4, 5)
 STYLES = 3
-TREE_KINDS = (*(BROADLEAF,) * 8, POPLAR, BARE, CONIFER, CONIFER)
-FACADE = 256
-TILE_METRES = 8.0
-"""Side of the ground tiles (512 pixels) in metres."""
+"""Of facades: brick, plaster, concrete."""
+BROADLEAF, CONIFER, BARE, POPLAR = range(4)
+TREES = 12
+SIDE = 256
+TILE, TILE_METRES = 512, 8.0
+"""Side of the ground's tile, in pixels and in metres."""
 
 
-@dataclass(frozen=True)
-class Bank:
-    """Textures shared by all scenes. ``ground`` is uint8 (512, 512, 2): asphalt, slabs; ``noise`` is uint8 (H, W, 3); both around 128."""
-
-    ground: Mips
-    clouds: Image
-    facades: dict[tuple[int, int, int], Mips]
-    trees: tuple[Mips, ...]
-    hedge: Mips
-    fences: tuple[Mips, ...]
-    skylines: tuple[Mips, ...]
-    treelines: tuple[Mips, ...]
-    noise: Image
+def _rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([20240703, *key]))
 
 
-@cache
-def bank() -> Bank:
-    """The bank of this process (about 0.3 s on the first call)."""
-    rng = np.random.default_rng(np.random.SeedSequence(20240703))
-    return Bank(
-        ground=mips(np.dstack((_asphalt(rng), _slabs(rng))), 6),
-        clouds=as_bytes(128 + 60 * fractal(rng, 512, 1024, 1.7)),
-        facades={(f, c, s): mips(_facade(rng, f, c, s), 5) for f in FLOORS for c in COLUMNS for s in range(STYLES)},
-        trees=tuple(mips(paint_tree(rng, kind, fractal(rng, 256, 256, 0.7)), 5) for kind in TREE_KINDS),
-        hedge=mips(foliage(rng, fractal(rng, 256, 256, 0.8)), 5),
-        fences=tuple(mips(_fence(rng, kind), 5) for kind in range(6)),
-        skylines=tuple(mips(_skyline(rng), 4) for _ in range(3)),
-        treelines=tuple(mips(_treeline(rng), 4) for _ in range(3)),
-        noise=as_bytes(128 + 32 * cv2.GaussianBlur(rng.standard_normal((640, 832, 3), np.float32), (0, 0), 0.6) / 0.55),
-    )
-
-
-def fractal(rng: np.random.Generator, height: int, width: int, power: float) -> NDArray[np.float32]:
+def _fractal(rng: np.random.Generator, height: int, width: int, power: float) -> Floats:
     """Noise that tiles, with a spectrum of 1/f**power, mean 0 and standard deviation 1; float32 (height, width)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
@@ -68,183 +38,226 @@ def fractal(rng: np.random.Generator, height: int, width: int, power: float) -> 
     return np.asarray(noise / noise.std(), np.float32)
 
 
-def as_bytes(values: NDArray[np.floating]) -> Image:
+def _bytes(values: NDArray[np.floating]) -> Image:
     return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
-def mips(image: Image, levels: int) -> Mips:
-    """The image and its halvings, ``levels`` in all."""
-    chain = [np.ascontiguousarray(image)]
-    for _ in range(levels - 1):
-        height, width = chain[-1].shape[:2]
-        chain.append(np.asarray(cv2.resize(chain[-1], (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)))
-    return tuple(chain)
+def _texture(image: Image) -> Texture:
+    return (image, *(np.asarray(cv2.resize(image, None, fx=s, fy=s, interpolation=cv2.INTER_AREA)) for s in (1 / 2, 1 / 4, 1 / 8, 1 / 16)))
 
 
-def _asphalt(rng: np.random.Generator) -> Image:
-    grain = rng.standard_normal((512, 512)).astype(np.float32)
-    return as_bytes(128 + 9 * grain + 9 * fractal(rng, 512, 512, 0.8) + 7 * fractal(rng, 512, 512, 1.6))
+@cache
+def noise() -> Image:
+    """Sensor noise, uint8 (H, W, 3) around 128."""
+    return _bytes(128 + 32 * cv2.GaussianBlur(_rng(0).standard_normal((640, 832, 3), np.float32), (0, 0), 0.6) / 0.55)
 
 
-def _slabs(rng: np.random.Generator) -> Image:
-    """Paving slabs of 0.5 m, every second row shifted by half a slab."""
-    tile = 128 + 7 * rng.standard_normal((512, 512)) + 8 * fractal(rng, 512, 512, 1.4)
-    for row in range(16):
-        for column in range(16):
-            left = column * 32 + (row % 2) * 16
-            tile[row * 32 : row * 32 + 32, left : left + 32] += rng.normal(0, 7)
-            tile[row * 32 : row * 32 + 32, left : left + 2] -= 38
-        tile[row * 32 : row * 32 + 2] -= 38
-    return as_bytes(tile)
+@cache
+def clouds() -> Image:
+    return _bytes(128 + 60 * _fractal(_rng(1), 512, 1024, 1.7))
 
 
-def _opaque(colour: NDArray[np.floating]) -> Image:
-    """BGR floats (H, W, 3) to a BGRA sprite without holes."""
-    return np.dstack([as_bytes(colour), np.full(colour.shape[:2], 255, np.uint8)])
+@cache
+def ground() -> Texture:
+    """Asphalt and paving slabs of 0.5 m, every second row shifted by half a slab; two channels around 128, (TILE, TILE, 2)."""
+    rng = _rng(2)
+    asphalt = 128 + 9 * rng.standard_normal((TILE, TILE)) + 9 * _fractal(rng, TILE, TILE, 0.8) + 7 * _fractal(rng, TILE, TILE, 1.6)
+    slabs = 128 + 7 * rng.standard_normal((TILE, TILE)) + 8 * _fractal(rng, TILE, TILE, 1.4)
+    for y in range(0, TILE, 32):
+        for x in range(y // 32 % 2 * 16, TILE, 32):
+            slabs[y : y + 32, x : x + 32] += rng.normal(0, 7)
+            slabs[y : y + 32, x : x + 2] -= 38
+        slabs[y : y + 2] -= 38
+    return _texture(_bytes(np.dstack((asphalt, slabs))))
 
 
-def _wall(rng: np.random.Generator, style: int) -> NDArray[np.float32]:
-    """A wall of bricks, plaster or concrete panels, float32 (FACADE, FACADE, 3)."""
+def facade(floors: int, columns: int, style: int) -> Texture:
+    """The front of a house with 1 to 6 floors and 2 to 5 windows a floor."""
+    return _facade(min(max(floors, 1), 6), min(max(columns, 2), 5), style)
+
+
+@cache
+def _facade(floors: int, columns: int, style: int) -> Texture:
+    rng = _rng(3, floors, columns, style)
     hue = rng.random()
     brick = np.array([70, 85, 140]) * (0.7 + 0.6 * hue) if hue < 0.6 else np.array([120, 165, 190])
     colour = (brick, np.array([175, 190, 200]) - 40 * hue * np.array([1.3, 1.0, 0.6]), np.array([150, 150, 148]) - 50 * hue)[style]
-    wall = np.full((FACADE, FACADE, 3), colour, np.float32)
-    wall += 7 * fractal(rng, FACADE, FACADE, 1.3)[..., None] + 5 * rng.standard_normal((FACADE, FACADE, 1)).astype(np.float32)
+    wall = np.full((SIDE, SIDE, 3), colour, np.float32)
+    wall += 7 * _fractal(rng, SIDE, SIDE, 1.3)[..., None] + 5 * rng.standard_normal((SIDE, SIDE, 1)).astype(np.float32)
     if style == 0:
-        for row in range(0, FACADE, 5):
-            wall[row] *= 0.86
-            wall[row : row + 5, (row % 2) * 5 :: 11] *= 0.9
+        wall[::5] *= 0.86
+        wall[:, ::11] *= 0.93
     elif style == 2:
-        wall[:: FACADE // 8] *= 0.8
-        wall[:, :: FACADE // 6] *= 0.85
-    streaks = np.repeat(fractal(rng, 1, FACADE, 0.6), FACADE, 0) * np.linspace(1, 0.2, FACADE, dtype=np.float32)[:, None]
-    return np.asarray(wall * (1 + 0.05 * streaks[..., None]), np.float32)
+        wall[:: SIDE // 8] *= 0.8
+        wall[:, :: SIDE // 6] *= 0.85
+    storey, bay = SIDE // floors, SIDE // columns
+    width, height = int(min(bay, 90) * rng.uniform(0.36, 0.6)), int(min(storey, 130) * rng.uniform(0.42, 0.62))
+    for top in range((storey - height) // 2 + 3, floors * storey, storey):
+        for left in range((bay - width) // 2, columns * bay, bay):
+            _window(rng, wall, left, top, left + width, min(top + height, SIDE - 6))
+    if floors > 1 and rng.random() < 0.45:
+        _shop(rng, wall, SIDE - storey + storey // 8)
+    else:
+        left, door = int(rng.integers(0, columns)) * bay + bay // 3, rng.uniform(30, 170) + rng.uniform(-30, 30, 3)
+        wall[SIDE - int(min(storey, 110) * 0.75) :, left : left + max(8, bay // 3)] = door
+    wall[:6] = wall[:6] * 0.4 + 110  # the cornice and its shadow
+    wall[6:9] *= 0.6
+    wall[SIDE - 4 :] *= 0.7
+    return _texture(np.dstack((_bytes(wall), np.full((SIDE, SIDE), 255, np.uint8))))
 
 
-def _window(rng: np.random.Generator, wall: NDArray[np.float32], box: tuple[int, int, int, int], style: int) -> None:
-    """One window into the wall at (left, top, right, bottom): frame, glass with a reflection or a curtain, sill."""
-    left, top, right, bottom = box
-    frame = (wall[0, 0] * 0.55 if rng.random() < 0.4 else np.array([225, 228, 230], np.float32) * (0.75 + 0.25 * rng.random())).tolist()
-    cv2.rectangle(wall, (left - 2, top - 2), (right + 2, bottom + 2), frame, -1)
+def _window(rng: np.random.Generator, wall: Floats, left: int, top: int, right: int, bottom: int) -> None:
+    """Frame, glass with a reflection or a curtain, and sill, into the wall."""
+    frame = wall[0, 0] * 0.55 if rng.random() < 0.4 else np.array([225, 228, 230], np.float32) * (0.75 + 0.25 * rng.random())
+    wall[top - 2 : bottom + 3, left - 2 : right + 3] = frame
     dark = 35 + 60 * rng.random()
     glass = np.linspace(dark + 60 * rng.random(), dark, max(1, bottom - top), dtype=np.float32)[:, None, None]
     wall[top:bottom, left:right] = glass * np.array([1.08, 1.0, 0.94], np.float32)
-    if rng.random() < 0.3:  # curtain or blind
-        share = rng.uniform(0.25, 1.0)
-        wall[top : top + int((bottom - top) * share), left:right] = wall[top, left] * 0.4 + rng.uniform(80, 150) + rng.uniform(-15, 15, 3)
+    if rng.random() < 0.3:  # a curtain or blind
+        end = top + int((bottom - top) * rng.uniform(0.25, 1.0))
+        wall[top:end, left:right] = wall[top, left] * 0.4 + rng.uniform(80, 150) + rng.uniform(-15, 15, 3)
     if rng.random() < 0.5:  # the sky in the glass
-        corner = np.array([[left, bottom], [left, top], [right, top]], np.int32)
-        tint = (wall[top, left] * 0.7 + 55).tolist()
-        cv2.fillConvexPoly(wall, corner, tint)
-    middle = (left + right) // 2
-    if right - left > 12 and style != 2:
-        cv2.line(wall, (middle, top), (middle, bottom), frame, 1)
-        cv2.line(wall, (left, (2 * top + bottom) // 3), (right, (2 * top + bottom) // 3), frame, 1)
-    cv2.rectangle(wall, (left - 4, bottom + 2), (right + 4, bottom + 4), (wall[0, 0] * 1.15 + 15).tolist(), -1)
+        cv2.fillConvexPoly(wall, np.array([[left, bottom], [left, top], [right, top]], np.int32), (wall[top, left] * 0.7 + 55).tolist())
+    if right - left > 12:
+        wall[top:bottom, (left + right) // 2] = wall[(2 * top + bottom) // 3, left:right] = frame
+    wall[bottom + 2 : bottom + 5, left - 4 : right + 5] = wall[0, 0] * 1.15 + 15
 
 
-def _shop(rng: np.random.Generator, wall: NDArray[np.float32], top: int) -> None:
-    """A shop front over the ground floor: sign band, panes, door, perhaps an awning."""
+def _shop(rng: np.random.Generator, wall: Floats, top: int) -> None:
+    """A shop front over the ground floor: sign band with letters, panes with goods, perhaps an awning."""
     band = rng.uniform(30, 200, 3)
     band = band * 0.55 + band.mean() * 0.45
     wall[top:] = band * 0.5
-    cv2.rectangle(wall, (0, top), (FACADE, top + 10), band.tolist(), -1)
-    for left in range(8, FACADE - 20, 12):  # letters
+    wall[top : top + 11] = band
+    for left in range(8, SIDE - 20, 12):
         if rng.random() < 0.55:
-            cv2.rectangle(wall, (left, top + 3), (left + int(rng.integers(3, 9)), top + 7), (255 - band).tolist(), -1)
+            wall[top + 3 : top + 8, left : left + int(rng.integers(3, 9))] = 255 - band
     panes = int(rng.integers(2, 5))
     for pane in range(panes):
-        left, right = FACADE * pane // panes + 5, FACADE * (pane + 1) // panes - 5
-        wall[top + 13 : FACADE - 8, left:right] = np.array([95, 90, 80], np.float32) * rng.uniform(0.4, 1.5)
+        left, right = SIDE * pane // panes + 5, SIDE * (pane + 1) // panes - 5
+        wall[top + 13 : SIDE - 8, left:right] = np.array([95, 90, 80]) * rng.uniform(0.4, 1.5)
         for _ in range(6):
-            x, y = int(rng.integers(left, right - 8)), int(rng.integers(top + 16, FACADE - 12))
-            cv2.rectangle(
-                wall, (x, y), (min(x + 14, right), min(y + 9, FACADE - 8)), (rng.uniform(30, 190) + rng.uniform(-30, 30, 3)).tolist(), -1
-            )
+            x, y = int(rng.integers(left, right - 8)), int(rng.integers(top + 16, SIDE - 12))
+            wall[y : min(y + 9, SIDE - 8), x : min(x + 14, right)] = rng.uniform(30, 190) + rng.uniform(-30, 30, 3)
     if rng.random() < 0.4:
-        for left in range(0, FACADE, 16):
-            stripe = (band * (1.3 if left % 32 else 0.8) + 20).tolist()
-            cv2.rectangle(wall, (left, top + 8), (left + 15, top + 20), stripe, -1)
+        for left in range(0, SIDE, 16):
+            wall[top + 8 : top + 20, left : left + 16] = band * (1.3 if left % 32 else 0.8) + 20
 
 
-def _facade(rng: np.random.Generator, floors: int, columns: int, style: int) -> Image:
-    """One front of a building with its windows, door or shop, and cornice."""
-    wall = _wall(rng, style)
-    storey, bay = FACADE // floors, FACADE // columns
-    width, height = int(min(bay, 90) * rng.uniform(0.36, 0.6)), int(min(storey, 130) * rng.uniform(0.42, 0.62))
-    for floor in range(floors):
-        for column in range(columns):
-            left = column * bay + (bay - width) // 2
-            top = floor * storey + (storey - height) // 2 + 3
-            _window(rng, wall, (left, top, left + width, min(top + height, FACADE - 6)), style)
-        if style == 1 and floor:
-            wall[floor * storey : floor * storey + 2] *= 1.15
-    if floors > 1 and rng.random() < 0.45:
-        _shop(rng, wall, FACADE - storey + storey // 8)
-    else:
-        left = int(rng.integers(0, columns)) * bay + bay // 3
-        colour = (rng.uniform(30, 170) + rng.uniform(-30, 30, 3)).tolist()
-        cv2.rectangle(wall, (left, FACADE - int(min(storey, 110) * 0.75)), (left + max(8, bay // 3), FACADE), colour, -1)
-    wall[:6] = wall[:6] * 0.4 + 110
-    wall[6:9] *= 0.6  # the cornice's shadow
-    wall[FACADE - 4 :] *= 0.7
-    return _opaque(wall)
+def kind_of_tree(number: int) -> int:
+    """BROADLEAF, CONIFER, BARE or POPLAR, for 0 to TREES - 1."""
+    return (*(BROADLEAF,) * 8, POPLAR, BARE, CONIFER, CONIFER)[number]
 
 
-def _fence(rng: np.random.Generator, kind: int) -> Image:
-    """Railings, planks, mesh or panels, BGRA (128, 256, 4), transparent between the bars."""
-    shape = (128, 256)
-    image = np.zeros((*shape, 4), np.uint8)
-    image[..., :3] = as_bytes(np.clip(rng.uniform(60, 200), 0, 255) + 10 * fractal(rng, *shape, 1.0))[..., None]
-    alpha = np.zeros(shape, np.uint8)
-    if kind in (0, 1):  # railings
+@cache
+def tree(number: int) -> Texture:
+    """One tree, its foot in the middle of the bottom row. Only bare trees bring their trunk."""
+    rng, kind, image = _rng(4, number), kind_of_tree(number), np.zeros((SIDE, SIDE, 4), np.uint8)
+    if kind == BARE:
+        cv2.fillConvexPoly(image, np.array([[122, 256], [124, 170], [132, 170], [134, 256]], np.int32), (52, 66, 78, 255))
+        _branch(rng, image, np.array([128.0, 180.0]), -np.pi / 2, 46.0, 9.0)
+        image[..., 3] = cv2.dilate(image[..., 3], np.ones((2, 2), np.uint8))
+        return _texture(image)
+    for x, y, radius, light in _clumps(rng, kind):
+        colour = np.array([52, 112, 82]) * light * rng.uniform(0.85, 1.15) + rng.uniform(-8, 8, 3)
+        cv2.circle(image, (int(x), int(y)), int(radius), (*np.clip(colour, 8, 250).tolist(), 255), -1)
+    noise = _fractal(rng, SIDE, SIDE, 0.7)
+    image[..., :3] = _bytes(image[..., :3] * (1 + 0.22 * noise[..., None]))
+    leaves = cv2.morphologyEx(image[..., 3], cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))  # speckles of sky would be unlearnable
+    image[(leaves > 0) & (image[..., 3] == 0)] = (26, 50, 38, 255)
+    rim = cv2.distanceTransform((leaves > 0).astype(np.uint8), cv2.DIST_L2, 3)
+    ragged = cv2.GaussianBlur(noise, (0, 0), 1.6) * 3.0
+    image[..., 3][((rim < 8) & (ragged > rim * 0.35 - 0.2)) | ((ragged > 3.6) & (rim < 26))] = 0  # and gaps between the boughs
+    return _texture(image)
+
+
+def _clumps(rng: np.random.Generator, kind: int) -> list[tuple[float, float, float, float]]:
+    """Leaf clumps (x, y, radius, light) from the dark inside to the lit outside."""
+    clumps: list[tuple[float, float, float, float]] = []
+    if kind == CONIFER:
+        for y in np.repeat(np.linspace(232, 14, 90), 5).tolist():
+            half = 4 + 70 * (y / 240) * (0.75 + 0.25 * (y % 34) / 34)
+            x = 128 + rng.uniform(-half, half)
+            clumps.append((x, y, rng.uniform(5, 11), 0.45 + 0.35 * (1 - (x - 128) / 160) * rng.uniform(0.6, 1.2)))
+        return clumps
+    width, height, middle = (34.0, 92.0, 100.0) if kind == POPLAR else (rng.uniform(70, 96), rng.uniform(62, 80), 92.0)
+    lobes = np.clip(rng.normal(0, 0.42, (7, 2)), -0.5, 0.45).tolist()
+    for layer in range(260):
+        angle, radius = rng.uniform(0, 2 * np.pi), 0.58 * rng.random() ** 0.5
+        dx, dy = lobes[layer % 7][0] + radius * np.cos(angle), lobes[layer % 7][1] + radius * np.sin(angle)
+        light = min(max(0.5 + 0.45 * layer / 260 - 0.3 * dy - 0.12 * dx, 0.3), 1.6)
+        clumps.append((128 + dx * width, middle + dy * height, rng.uniform(5, 13), light))
+    return clumps
+
+
+def _branch(rng: np.random.Generator, image: Image, start: NDArray[np.float64], angle: float, length: float, width: float) -> None:
+    """A branch that splits in three or four until it is a twig."""
+    end = start + length * np.array([np.cos(angle), np.sin(angle)])
+    shade = 0.7 + 0.5 * rng.random()
+    points = (int(start[0]), int(start[1])), (int(end[0]), int(end[1]))
+    cv2.line(image, *points, (58 * shade, 70 * shade, 80 * shade, 255), max(1, int(width)))
+    for spread in rng.uniform(-0.8, 0.8, 4 if length > 24 else 3) if length >= 10 else ():
+        _branch(rng, image, end, angle + spread, length * rng.uniform(0.62, 0.82), width * 0.62)
+
+
+@cache
+def hedge() -> Texture:
+    """A wall of leaves without holes."""
+    rng, image = _rng(5), np.full((SIDE, SIDE, 4), (44, 92, 66, 255), np.float32)
+    for _ in range(700):
+        light, centre = rng.uniform(0.6, 1.5), (int(rng.integers(0, SIDE)), int(rng.integers(0, SIDE)))
+        cv2.circle(image, centre, int(rng.integers(3, 9)), (48 * light, 100 * light, 72 * light, 255), -1)
+    image[..., :3] *= 1 + 0.2 * _fractal(rng, SIDE, SIDE, 0.8)[..., None]
+    return _texture(_bytes(image))
+
+
+@cache
+def fence(kind: int) -> Texture:
+    """Railings (0, 1), mesh (2), planks (3, 4) or the beams of a crash barrier (5), transparent between the bars."""
+    rng, image = _rng(6, kind), np.zeros((128, 256, 4), np.uint8)
+    image[..., :3] = _bytes(rng.uniform(60, 200) + 10 * _fractal(rng, 128, 256, 1.0))[..., None]
+    alpha = np.zeros((128, 256), np.uint8)
+    if kind < 2:
         for left in range(0, 256, 12 if kind else 16):
             alpha[4:, left : left + 4] = 255
-        alpha[10:16] = alpha[112:118] = 255
-        alpha[:, :7] = 255
-    elif kind == 2:  # mesh
+        alpha[10:16] = alpha[112:118] = alpha[:, :7] = 255
+    elif kind == 2:
         for offset in range(-128, 256, 11):
             cv2.line(alpha, (offset, 0), (offset + 128, 128), 255, 2)
             cv2.line(alpha, (offset + 128, 0), (offset, 128), 255, 2)
-        alpha[:5] = 255
-        alpha[:, :6] = 255
-    elif kind in (3, 4):  # planks
+        alpha[:5] = alpha[:, :6] = 255
+    elif kind < 5:
         for left in range(0, 256, 16):
-            image[:, left : left + 16, :3] = np.clip(image[:, left : left + 16, :3] * rng.uniform(0.8, 1.2), 0, 255).astype(np.uint8)
+            image[:, left : left + 16, :3] = _bytes(image[:, left : left + 16, :3] * rng.uniform(0.8, 1.2))
             alpha[int(rng.integers(0, 6)) :, left + (kind == 4) : left + 15] = 255
-        image[24:30, :, :3] = image[24:30, :, :3] // 5 * 4
-        image[96:102, :, :3] = image[96:102, :, :3] // 5 * 4
-    else:  # beams of a crash barrier
-        alpha[20:52] = alpha[66:98] = 255
+    else:
+        alpha[20:52] = alpha[66:98] = alpha[:, 100:112] = 255
         image[30:38, :, :3] = image[76:84, :, :3] = 235
-        alpha[:, 100:112] = 255
     image[..., 3] = alpha
-    return image
+    return _texture(image)
 
 
-def _skyline(rng: np.random.Generator) -> Image:
-    """Far roofs, BGRA (64, 512, 4)."""
-    image = np.zeros((64, 512, 4), np.uint8)
-    left = 0
+@cache
+def skyline(number: int) -> Texture:
+    """Far roofs, (64, 512)."""
+    rng, image, left = _rng(7, number), np.zeros((64, 512, 4), np.uint8), 0
     while left < 512:
         width, top = int(rng.integers(10, 48)), int(rng.integers(8, 50))
-        colour = rng.uniform(70, 190) * np.array([0.95, 1.0, 1.0 + 0.25 * rng.random()])
-        cv2.rectangle(image, (left, top), (left + width, 64), (*np.clip(colour, 0, 255).tolist(), 255), -1)
-        for y in range(top + 4, 62, 5):
-            for x in range(left + 2, left + width - 2, 5):
-                if rng.random() < 0.7:
-                    cv2.rectangle(image, (x, y), (x + 1, y + 2), (*(colour * 0.6).tolist(), 255), -1)
+        house = image[top:, left : left + width]
+        house[...] = 255
+        house[..., :3] = rng.uniform(70, 190) * np.array([0.95, 1.0, 1.0 + 0.25 * rng.random()])
+        house[4::5, 2:-2:5, :3] = house[5::5, 2:-2:5, :3][: len(house[4::5])] = house[0, 0, :3] * 0.6
         left += width
-    image[54:] = np.where(image[54:, :, 3:] > 0, image[54:], 110)
+    image[54:][image[54:, :, 3] == 0] = 110
     image[54:, :, 3] = 255
-    return image
+    return _texture(image)
 
 
-def _treeline(rng: np.random.Generator) -> Image:
-    """Far trees and bushes, BGRA (64, 512, 4), with gaps."""
-    image = np.zeros((64, 512, 4), np.uint8)
-    top = 40 + 9 * fractal(rng, 1, 512, 1.2)[0] + 4 * fractal(rng, 1, 512, 0.3)[0]
-    leaves = foliage(rng, fractal(rng, 256, 256, 0.8))
-    for x in range(512):
-        image[int(np.clip(top[x], 2, 64)) :, x] = leaves[int(np.clip(top[x], 2, 64)) : 64, x % 256]
-    return image
+@cache
+def treeline(number: int) -> Texture:
+    """Far trees and bushes, (64, 512), with gaps."""
+    rng, image = _rng(8, number), np.zeros((64, 512, 4), np.uint8)
+    tops = np.clip(40 + 9 * _fractal(rng, 1, 512, 1.2)[0] + 4 * _fractal(rng, 1, 512, 0.3)[0], 2, 64).astype(int)
+    for x, top in enumerate(tops.tolist()):
+        image[top:, x] = hedge()[0][top:64, x % SIDE]
+    return _texture(image)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rdd_deploy.console import progress
 from rdd_deploy.data.base import Frame, Split
 from rdd_deploy.data.listing import IMAGES, headers_of, list_images, shape_notes, turned_notes
-from rdd_deploy.data.open import tell
+from rdd_deploy.data.open import warn_once
 from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
 from rdd_deploy.preprocess import resize_frame
@@ -89,7 +89,7 @@ def from_folder(folder: Path, others: Sequence[Split], count: int, size: tuple[i
         raise DataError(f"the calibration folder {folder} holds no images ({', '.join(IMAGES)}); put some there, or leave it out{told}")
     paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
     headers = headers_of(paths)
-    tell([*notes, *turned_notes(str(folder), paths, headers), *shape_notes(str(folder), paths, headers, size)])
+    warn_once([*notes, *turned_notes(str(folder), paths, headers), *shape_notes(str(folder), paths, headers, size)])
     digests, shrunk = [], []
     for path in paths:
         frame = read_frame(path)

@@ -206,6 +206,8 @@ def test_without_a_temporary_folder(training: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_get_default_tempdir", lost)
+    # What asks for one depends on which modules were imported before; here it is the first step of a training.
+    monkeypatch.setattr("rdd_deploy.training.supervised.make_fabric", lambda _: tempfile.gettempdir())
     monkeypatch.chdir(training)
     monkeypatch.setattr(sys, "argv", ["rdd-deploy", "train", "toy.yaml", "train.epochs=1"])
     with pytest.raises(SystemExit) as ended:

@@ -318,7 +318,8 @@ def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda op
 
     def parsed() -> None:
         try:
-            code = app(standalone_mode=False)
+            # Started as `python -m rdd_deploy export`, the library would put the program's name together from both.
+            code = app(prog_name=sys.argv[0] if sys.argv[0].startswith("rdd-deploy ") else None, standalone_mode=False)
         except _ClickException as error:
             raise RddError(_sentence(error, hint)) from error
         except SystemExit as ended:

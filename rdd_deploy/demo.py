@@ -36,10 +36,7 @@ def main(
     Example: `python -m rdd_deploy.demo`
     """
     started = time.perf_counter()
-    try:
-        source = find_recipe(RECIPE)
-    except RecipeError as error:
-        raise RecipeError(f"{error}; run the demo from the clone of the repository, where recipes/ lies") from error
+    source = find_recipe(RECIPE)
     recipe = load_distillation(source, overrides or ())
     if recipe.teacher is None or recipe.teacher.recipe is None:
         raise RecipeError("the demo trains its teacher, so teacher.recipe must name one; leave that override out")

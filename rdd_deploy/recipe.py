@@ -86,7 +86,9 @@ class Teacher(Part):
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """It is named, and only a cached one is averaged."""
+        """It is named, its options are the source's own, and only a cached one is averaged."""
+        for problem in TEACHERS[self.source].problems(self.options, f"the teacher source '{self.source}'"):
+            yield "source options", problem
         if not self.recipe and not self.checkpoint:
             yield "recipe checkpoint", "teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"
         if not self.cache and (self.flip or len(self.scales) > 1):

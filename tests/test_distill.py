@@ -22,7 +22,7 @@ from rdd_deploy.training.distillation import DistillationObjective, _loss, disti
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.state import Loss
 from rdd_deploy.training.supervised import train_recipe
-from rdd_deploy.training.teacher import LiveTeacher, _named_teacher, _teacher_checkpoint
+from rdd_deploy.training.teacher import LiveTeacher, named_teacher, teacher_checkpoint
 from rdd_deploy.utils.files import sha256
 from rdd_deploy.utils.locks import locked
 
@@ -209,7 +209,7 @@ def changed(tmp_path: Path) -> Path:
 
 def checkpoint_of(story: Path, resume: bool = False) -> Path:
     recipe, runs = load_recipe(story), story.parent / "runs"
-    return _teacher_checkpoint(recipe, _named_teacher(recipe, story, runs), runs, resume, TrainingData(recipe), make_fabric(recipe.train))
+    return teacher_checkpoint(recipe, named_teacher(recipe, story, runs), runs, resume, TrainingData(recipe), make_fabric(recipe.train))
 
 
 def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:

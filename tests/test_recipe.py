@@ -54,6 +54,11 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"data": {"name": "folder"}}, "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids"),
         ({"data": {"name": "streets", "classes": ["a"]}}, "  data.classes belongs to the 'folder' data set, not to 'streets'; leave it out"),
         ({"distillation": {"tse": {"min_kept": 1.5}}}, "min_kept is 1.5; expected a share from 0 to 1, or a whole number of pixels"),
+        (
+            {"teacher": {"checkpoint": "t", "options": {"sharpness": 1}}},
+            "  teacher.options.sharpness: unknown option of the teacher source 'segmenter'; allowed: none",
+        ),
+        ({"teacher": {"checkpoint": "t", "source": "onnx"}}, "  teacher.source: got 'onnx', expected 'segmenter'"),
         ({"name": "latest"}, "name is 'latest', which links to the newest run; choose another"),
         ({"augment": {"crop": [4_000_000, 64]}}, "augment.crop: got [4000000, 64], expected at most [8192, 8192]"),
         ({"train": {"seed": -1}}, "train.seed: got -1, expected: input should be greater than or equal to 0"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.schema import Part, Positive, Share
@@ -45,18 +44,8 @@ class ExtraLoss(Part):
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """The options are the loss's own."""
-        known = LOSSES[self.name].options
-        for key, value in self.options.items():
-            if key not in known:
-                near = difflib.get_close_matches(key, known, 1, 0.5)
-                hint = f"did you mean '{near[0]}'? " if near else ""
-                yield "name options", f".options.{key}: unknown option of the loss '{self.name}'; {hint}allowed: {', '.join(known)}"
-                continue
-            try:
-                TypeAdapter(known[key]).validate_python(value, strict=not isinstance(value, int) or isinstance(value, bool))
-            except ValidationError as error:
-                expected = error.errors()[0]["msg"]
-                yield "name options", f".options.{key}: got {value!r}, expected: {expected[0].lower()}{expected[1:]}"
+        for problem in LOSSES[self.name].problems(self.options, f"the loss '{self.name}'"):
+            yield "name options", problem
 
 
 class Distillation(Part):

@@ -35,12 +35,12 @@ from rdd_deploy.training.teacher import (
     NamedTeacher,
     Teacher,
     TeacherOutput,
-    _load_teacher,
-    _measure_teacher,
-    _named_teacher,
-    _teacher,
-    _teacher_checkpoint,
-    _usable,
+    is_usable,
+    load_teacher,
+    measure_teacher,
+    named_teacher,
+    open_teacher,
+    teacher_checkpoint,
 )
 
 
@@ -65,11 +65,11 @@ def distill_recipe(
     # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
-        checkpoint = _teacher_checkpoint(recipe, named, runs, resume, data, fabric)
-        teacher = _teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
+        checkpoint = teacher_checkpoint(recipe, named, runs, resume, data, fabric)
+        teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
-        measured = _measure_teacher(recipe, teacher, data, fabric)
+        measured = measure_teacher(recipe, teacher, data, fabric)
         losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
         method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data))
@@ -87,8 +87,8 @@ def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: boo
     _check_maps(recipe)
     loss = _loss(recipe.distillation)
     check_early(recipe, folder, resume)
-    named = _named_teacher(recipe, source, folder.path.parent)
-    _usable(named)
+    named = named_teacher(recipe, source, folder.path.parent)
+    is_usable(named)
     return loss, named
 
 
@@ -186,10 +186,10 @@ def _visualizer(recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Te
 
 def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> None:
     def check_teacher(data: TrainingData | None) -> None:
-        named = _named_teacher(recipe, source, folder.path.parent)
-        if _usable(named):
+        named = named_teacher(recipe, source, folder.path.parent)
+        if is_usable(named):
             if data:
-                _load_teacher(recipe, named.checkpoint, data)
+                load_teacher(recipe, named.checkpoint, data)
         elif named.recipe is not None:
             check_installed(named.recipe.train.loggers)
             build(

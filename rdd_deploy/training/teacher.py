@@ -74,7 +74,7 @@ class NamedTeacher(NamedTuple):
     source: Path | None
 
 
-def _named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeacher:
+def named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeacher:
     """What the recipe says of its teacher, checked before anything heavy is done."""
     config = recipe.teacher
     assert config is not None
@@ -95,7 +95,7 @@ def _named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeac
     return NamedTeacher(path, teacher, teacher_path)
 
 
-def _teacher_checkpoint(recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
+def teacher_checkpoint(recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
     """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
     config, path, teacher, teacher_path = recipe.teacher, *named
     if teacher is None:
@@ -103,7 +103,7 @@ def _teacher_checkpoint(recipe: StudentRecipe, named: NamedTeacher, runs: Path, 
     assert config is not None
     folder = RunFolder(runs / teacher.name)
     # The first of several processes decides for all: the others would by what it has written meanwhile.
-    usable, begun = fabric.broadcast((_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False))
+    usable, begun = fabric.broadcast((is_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False))
     if usable:
         if not config.checkpoint and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
             console.warn(
@@ -136,7 +136,7 @@ def _begun(folder: RunFolder, teacher: TeacherRecipe) -> bool:
         return False
 
 
-def _usable(named: NamedTeacher) -> bool:
+def is_usable(named: NamedTeacher) -> bool:
     """Whether the teacher's checkpoint is there and whole: of a run that is finished, or put where it is by hand.
 
     Raises:
@@ -178,13 +178,13 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def _teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
+def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
     """Load, guard and wrap the teacher."""
     config, checkpoint = recipe.teacher, named.checkpoint
     assert config is not None
-    model, trained_size, sha256 = _load_teacher(recipe, checkpoint, data)
+    model, trained_size, sha256 = load_teacher(recipe, checkpoint, data)
     # Looked at a second time: another process may have begun to train it between the first look and the reading.
-    if process_rank() == 0 and not _usable(named):
+    if process_rank() == 0 and not is_usable(named):
         raise WeightsError(f"the teacher {checkpoint} was replaced by an unfinished one while it was read; start again")
     if fabric.broadcast(sha256) != sha256:
         raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
@@ -197,7 +197,7 @@ def _teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fab
     return Teacher(model, _cache(model, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
 
 
-def _load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
+def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
     config, method = recipe.teacher, recipe.distillation
     assert config is not None
     loaded: LoadedTeacher = TEACHERS[config.source].load()(checkpoint, list(data.validation.label_space.classes), **config.options)
@@ -222,7 +222,7 @@ def _cache(
         )  # fmt: skip
 
 
-def _measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
+def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
     """The teacher's own mIoU, seen as the student sees it."""
     # A live teacher's logits are resized straight to the frame's size, a cached one's by way of the cache's grid.
     grid = recipe.data.size if isinstance(teacher.outputs, LiveTeacher) else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,20 @@ class Entry:
 
     where: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def problems(self, given: Mapping[str, Any], what: str) -> Iterator[str]:
+        """What is wrong with the options that a recipe gives, each as ``.options.KEY: sentence``; ``what`` names the entry."""
+        for key, value in given.items():
+            if key not in self.options:
+                near = difflib.get_close_matches(key, self.options, 1, 0.5)
+                hint = f"did you mean '{near[0]}'? " if near else ""
+                yield f".options.{key}: unknown option of {what}; {hint}allowed: {', '.join(self.options) or 'none'}"
+                continue
+            try:
+                TypeAdapter(self.options[key]).validate_python(value, strict=not isinstance(value, int) or isinstance(value, bool))
+            except ValidationError as error:
+                expected = error.errors()[0]["msg"]
+                yield f".options.{key}: got {value!r}, expected: {expected[0].lower()}{expected[1:]}"
 
     def load(self) -> Any:
         """Import the module and return what the entry names. Raises ModuleNotFoundError where a package is missing."""

@@ -18,7 +18,7 @@ from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.utils.tables import Entry
 LOSSES["banked"] = Entry("toy_loss:BankedHint", {"size": int})
-TEACHERS["colours"] = Entry("toy_teacher:load")
+TEACHERS["colours"] = Entry("toy_teacher:load", {"sharpness": float})
 from rdd_deploy.distill import main
 main()
 """

@@ -93,17 +93,22 @@ def test_any_name_can_be_written_down(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "file.json").read_text()) == {"name": name}
 
 
-def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.bin"
-    path.write_text("old")
+def on_a_full_disk(statement: str, path: Path) -> str:
+    """What the DiskError of a statement says in a process that can't write files of more than 1000 bytes."""
     program = (
         "import resource, signal, sys; from pathlib import Path; from rdd_deploy import errors; from rdd_deploy.utils import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: files.write_bytes(Path(sys.argv[1]), bytes(5000))\n"
+        f"try: {statement}\n"
         "except errors.DiskError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
-    assert done.stdout == f"can't write {path}: File too large; free some space or choose another folder. Nothing was changed there\n"
+    return subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    path.write_text("old")
+    said = on_a_full_disk("files.write_bytes(Path(sys.argv[1]), bytes(5000))", path)
+    assert said == f"can't write {path}: File too large; free some space or choose another folder. Nothing was changed there\n"
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
 
@@ -215,12 +220,6 @@ def test_whether_something_can_be_written_is_known_before(tmp_path: Path) -> Non
     for path in (tmp_path / "file" / "below", Path("/proc/none/such")):
         with pytest.raises(DiskError, match="can't write "):
             files.check_writable(path)
-    program = (
-        "import resource, signal, sys; from pathlib import Path; from rdd_deploy import errors; from rdd_deploy.utils import files\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: files.check_writable(Path(sys.argv[1]) / 'runs')\n"
-        "except errors.DiskError as error: print(error)"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"can't write {tmp_path}/runs: File too large; free some space or choose another folder")
+    said = on_a_full_disk("files.check_writable(Path(sys.argv[1]) / 'runs')", tmp_path)
+    assert said.startswith(f"can't write {tmp_path}/runs: File too large; free some space or choose another folder")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 STAGES = ("stage1", "stage2", "stage3", "stage4", "stage5")
 MAPS = ("logits", "head", "auxiliary", *STAGES)
@@ -24,3 +26,8 @@ class Output(NamedTuple):
     primary: Tensor
     auxiliary: Tensor | None
     features: Mapping[str, Tensor] = {}
+
+
+def resized(x: Tensor, size: Sequence[int] | torch.Size) -> Tensor:
+    """Bilinear resize of (N, C, h, w) to (height, width), half-pixel aligned; no work where the size is right already."""
+    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)

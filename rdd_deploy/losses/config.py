@@ -39,7 +39,7 @@ class ExtraLoss(Part):
     """A further distillation loss beside the plain KD term."""
 
     name: Literal[tuple(LOSSES)] = Field(description="which loss")  # type: ignore[valid-type]
-    weight: float = Field(1.0, description="factor in the sum of losses")
+    weight: Positive = Field(1.0, description="factor in the sum of losses")
     options: dict[str, Any] = Field(default_factory=dict, description="the loss's own")
 
     def rules(self) -> Iterator[tuple[str, str]]:

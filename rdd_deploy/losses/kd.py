@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import pixel_terms
+from rdd_deploy.losses.processes import mean_count, safe
 from rdd_deploy.outputs import Output
 
 
@@ -60,8 +61,8 @@ def void_inert(logits: Tensor, valid: Tensor) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values (any shape) where mask holds; 0 with a zero gradient where it holds nowhere, even beside NaN or inf."""
-    return torch.where(mask, values, 0).sum() / mask.sum().clamp(min=1)
+    """Mean of values (any shape) where mask holds, over all processes' pixels; 0 with a zero gradient where it holds nowhere, even beside NaN or inf."""
+    return torch.where(mask, values, 0).sum() / safe(mean_count(mask.sum()))
 
 
 def checked_temperature(temperature: float) -> float:

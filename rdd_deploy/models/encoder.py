@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder_names import check_encoder
-from rdd_deploy.models.heads import resized
+from rdd_deploy.outputs import resized
 
 
 class InputSizePolicy(NamedTuple):

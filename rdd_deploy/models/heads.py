@@ -11,12 +11,8 @@ import torch
 from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder, DeepLabV3PlusDecoder
 from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-
-def resized(x: Tensor, size: Sequence[int] | torch.Size) -> Tensor:
-    """Bilinear resize of (N, C, h, w) to (height, width), half-pixel aligned; no work where the size is right already."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+from rdd_deploy.outputs import resized
 
 
 class FeatureInfo:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from rdd_deploy.models import HEADS
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder import _fitting_encoder
-from rdd_deploy.models.heads import FCN, FeatureInfo, Head, resized
+from rdd_deploy.models.heads import FCN, FeatureInfo, Head
 from rdd_deploy.models.surgery import drop_squeeze_excite, swap_activations
-from rdd_deploy.outputs import STAGES, Output
+from rdd_deploy.outputs import STAGES, Output, resized
 
 
 class Segmenter(nn.Module):

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.metrics import Predict
-from rdd_deploy.models.heads import resized
 from rdd_deploy.models.teachers.base import TeacherModel
-from rdd_deploy.outputs import Output
+from rdd_deploy.outputs import Output, resized
 from rdd_deploy.preprocess import resize_frame, resize_labels
 
 

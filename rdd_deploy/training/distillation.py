@@ -129,7 +129,8 @@ class DistillationObjective(Objective):
         self.maps = frozenset(name for _, _, one in losses for name in one.needs)  # type: ignore[union-attr]
 
     def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
-        teacher_out = self.teacher(batch, "tfe" in self.loss.stage(progress), self.maps)
+        sizes = {name: (one.shape[-2], one.shape[-1]) for name, one in output.features.items()}
+        teacher_out = self.teacher(batch, "tfe" in self.loss.stage(progress), sizes)
         result = self.loss(
             output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels, progress, output.auxiliary, self.auxiliary_weight
         )

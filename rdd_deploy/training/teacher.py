@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +14,11 @@ from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.metrics import evaluate_split
-from rdd_deploy.models.heads import resized
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers.base import LoadedTeacher, TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
-from rdd_deploy.outputs import Output
+from rdd_deploy.outputs import Output, resized
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.data import TrainingData
@@ -36,8 +35,12 @@ from rdd_deploy.utils.places import followed
 class TeacherOutput(Protocol):
     """What a teacher says of a batch of crops, live or from the cache."""
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Collection[str] = ()) -> Output:
-        """Logits at the crops' size without gradient; the auxiliary ones where asked for, and the named maps."""
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Output:
+        """Logits at the crops' size without gradient; the auxiliary ones where asked for, and the named maps.
+
+        Args:
+            maps: name -> (height, width) of the student's map; a cache answers at that size, a live teacher at its own.
+        """
         ...
 
 
@@ -47,7 +50,7 @@ class LiveTeacher:
     def __init__(self, model: TeacherModel, dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model.eval().requires_grad_(False), dtype
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Collection[str] = ()) -> Output:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Output:
         with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             small = self.model.logits_at_stride(batch.images, maps)
             size = batch.images.shape[-2:]

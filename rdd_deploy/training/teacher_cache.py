@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ class CachedTeacher:
     def __init__(self, primary: NDArray[np.float16], auxiliary: NDArray[np.float16] | None, sizes: NDArray[np.int64]) -> None:
         self.primary, self.auxiliary, self.sizes = primary, auxiliary, sizes
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Collection[str] = ()) -> Output:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Output:
         """As ``TeacherOutput``. Raises ValueError for maps, which the cache doesn't hold."""
         if maps:
             raise ValueError(f"the teacher's cache holds no maps, asked for {', '.join(sorted(maps))}; set teacher.cache=false")

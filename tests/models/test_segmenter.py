@@ -14,9 +14,10 @@ from rdd_deploy.models import segmenter as segmenter_module
 from rdd_deploy.models.build import build
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder_names import check_encoder, encoder_names
-from rdd_deploy.models.heads import FeatureInfo, resized
+from rdd_deploy.models.heads import FeatureInfo
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.outputs import resized
 
 ENCODERS = (ENCODER, "lcnet_050", "resnet10t", "test_convnext")
 

@@ -35,7 +35,7 @@ def main(
     if json:
         stages = [stage._asdict() for stage in report.stages]
         worst = [one._asdict() for one in report.worst]
-        values = {"bundle": report.bundle, "images": report.images, "rungs": stages, "worst": worst}
+        values = {"bundle": report.bundle, "images": report.images, "stages": stages, "worst": worst}
         files.write_json(json, values | {"not_finite": report.not_finite, "skipped": report.skipped, "broken": report.broken})
     if report.broken or report.not_finite:
         raise GateError(f"{bundle} doesn't say what torch says; see the table above")

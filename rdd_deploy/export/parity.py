@@ -209,7 +209,7 @@ def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
 
 def show(report: ParityReport) -> None:
     """Print every stage and the verdict."""
-    headings = ("rung", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", "")
+    headings = ("stage", "labels as before %", "labels as torch %", "mIoU %", "change", "worst class", "")
     rows = [
         (
             stage.name, f"{stage.agreement_before_pct:.3f}", f"{stage.agreement_torch_pct:.3f}", f"{stage.miou_pct:.2f}", f"{stage.change_pct:+.2f}",
@@ -226,4 +226,4 @@ def show(report: ParityReport) -> None:
         console.info(f"NaN or infinity in the float network: {', '.join(report.not_finite[:5])}")
     if report.skipped:
         console.warn(f"not compared: {report.skipped}")
-    console.info(f"first rung that breaks: {report.broken}" if report.broken else "every rung compared holds")
+    console.info(f"first stage that breaks: {report.broken}" if report.broken else "every stage compared holds")

@@ -1,4 +1,4 @@
-"""The ladder names the first rung that breaks, and the tensors behind it."""
+"""Parity names the first stage that breaks, and the tensors behind it."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def bundle(source: TrainedRun, run: Path) -> Path:
     return export_profile(source, profile, run / "export", Options())[0]
 
 
-def test_every_rung_holds(bundle: Path) -> None:
+def test_every_stage_holds(bundle: Path) -> None:
     report = compare_stages(bundle)
     assert [stage.name for stage in report.stages] == ["onnx", "q/dq", "onnxruntime int8"]
     assert report.stages[0].agreement_torch_pct >= 99.99
@@ -92,9 +92,9 @@ def test_a_graph_that_cannot_run_is_one_sentence(bundle: Path, run: Path, tmp_pa
 
 
 def test_command(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["rdd-deploy", "parity", str(bundle), "--limit", "1", "--json", str(tmp_path / "ladder.json")])
+    monkeypatch.setattr("sys.argv", ["rdd-deploy", "parity", str(bundle), "--limit", "1", "--json", str(tmp_path / "parity.json")])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    assert "every rung compared holds" in capsys.readouterr().out
-    assert json.loads((tmp_path / "ladder.json").read_text())["broken"] is None
+    assert "every stage compared holds" in capsys.readouterr().out
+    assert json.loads((tmp_path / "parity.json").read_text())["broken"] is None

@@ -23,7 +23,7 @@ def test_tables_show_names_as_they_were_written(capsys: pytest.CaptureFixture[st
     evaluation.show(evaluation.Evaluated("run[/b]", protocol("folder", "val", 1, (2, 2), 4), confusion.summary()))
     trial = accuracy_gate.Trial("tried [/b]", nothing, nothing, comparison)
     accuracy_gate.show_trials([trial], trial, 1.0)
-    stages = [parity.Stage("rung[/b]", 1.0, 2.0, 3.0, 4.0, name, 5.0, "finding :car:") for name in NAMES]
+    stages = [parity.Stage("stage[/b]", 1.0, 2.0, 3.0, 4.0, name, 5.0, "finding :car:") for name in NAMES]
     parity.show(parity.ParityReport("bundle[/b]", 1, stages, [":car:"], [parity.NodeError("tensor[/b]", 1.0)], ""))
     said = capsys.readouterr().out
     for name in ("road [wet]", "lane [/b]", ":car:", "esc\\x1b[31m"):

@@ -91,7 +91,7 @@ def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], outp
         with open(f"{output}.{name}", "wb") as file:
             os.dup2(file.fileno(), number)
     sys.argv = [module, *arguments]
-    import_module(f"rdd_deploy.{module}").main()
+    import_module(module if module == "forked_study" else f"rdd_deploy.{module}").main()
 
 
 class Started:

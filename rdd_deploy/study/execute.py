@@ -68,8 +68,10 @@ class Execution:
         with self.screen, StopRequest() as stop:
             try:
                 while (self.waiting or self.active) and stop.number is None:
-                    self._look_after()
+                    finished = self._look_after()
                     self._start()
+                    if finished:  # only now: the table and the plot take a moment
+                        self.on_finished()
                     self.screen.draw(self)
                     time.sleep(POLL_S)
             finally:
@@ -130,41 +132,41 @@ class Execution:
         self.active.append(Active(run, place, child, log, begin))
         self.screen.event(f"start  {run.title} -> {run.folder.path}  (log: {log})")
 
-    def _look_after(self) -> None:
-        for one in list(self.active):
-            if one.child is None:
-                self._look_at_foreign(one)
-            elif (code := one.child.poll()) is not None:
-                self.active.remove(one)
-                self._ended(one, code)
+    def _look_after(self) -> bool:
+        """Whether a run was finished meanwhile."""
+        return any([self._look_at(one) for one in list(self.active)])
 
-    def _look_at_foreign(self, one: Active) -> None:
+    def _look_at(self, one: Active) -> bool:
+        if one.child is None:
+            return self._look_at_foreign(one)
+        if (code := one.child.poll()) is None:
+            return False
+        self.active.remove(one)
+        if code == 0 and one.run.folder.finished:
+            self.screen.finished(one.run)
+            return True
+        self._fail(one.run, children.last_error(one.log, one.begin, code) + f"  (log: {one.log})")
+        return False
+
+    def _look_at_foreign(self, one: Active) -> bool:
         now = time.monotonic()
         if now - one.looked < FOREIGN_POLL_S:
-            return
+            return False
         one.looked = now
         try:
             check_unlocked(one.run.folder.path)
         except InUseError:
-            return
+            return False
         self.active.remove(one)
         found = look(one.run)
         if found.standing is Standing.DONE:
-            self._finished(one.run)
-        elif found.standing is Standing.OTHER:
+            self.screen.finished(one.run)
+            return True
+        if found.standing is Standing.OTHER:
             self._fail(one.run, f"another process trained it by another recipe: {found.why}")
         else:
             self.waiting.insert(0, one.run)
-
-    def _ended(self, one: Active, code: int) -> None:
-        if code == 0 and one.run.folder.finished:
-            self._finished(one.run)
-        else:
-            self._fail(one.run, children.last_error(one.log, one.begin, code) + f"  (log: {one.log})")
-
-    def _finished(self, run: Run | TeacherRun) -> None:
-        self.screen.finished(run)
-        self.on_finished()
+        return False
 
     def _fail(self, run: Run | TeacherRun, why: str) -> None:
         self.failed[run.folder.path] = why

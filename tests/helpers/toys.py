@@ -100,7 +100,9 @@ class Started:
     """
 
     _context = multiprocessing.get_context("forkserver")
-    _context.set_forkserver_preload(["rdd_deploy.training.distillation", "torch.utils.tensorboard", "PIL.Image"])
+    _context.set_forkserver_preload(
+        ["rdd_deploy.training.distillation", "torch.utils.tensorboard", "PIL.Image", "matplotlib.backends.backend_agg"]
+    )
 
     def __init__(self, module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> None:
         self._output = tempfile.mkdtemp(prefix="rdd-") + "/out"

@@ -44,7 +44,9 @@ def test_every_recipe_and_profile_is_in_it(installed: Path) -> None:
         assert sorted(path.name for path in (installed / "rdd_deploy" / "shipped" / folder).iterdir()) == own
 
 
-@pytest.mark.parametrize("module", ["rdd_deploy", "rdd_deploy.live", "rdd_deploy.parity", "rdd_deploy.benchmark", "rdd_deploy.demo", "rdd_deploy.study"])
+@pytest.mark.parametrize(
+    "module", ["rdd_deploy", "rdd_deploy.live", "rdd_deploy.parity", "rdd_deploy.benchmark", "rdd_deploy.demo", "rdd_deploy.study"]
+)
 def test_help(installed: Path, tmp_path: Path, module: str) -> None:
     done = run(installed, tmp_path, "-m", module, "--help")
     assert done.returncode == 0, done.stderr

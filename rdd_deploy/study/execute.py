@@ -13,7 +13,7 @@ from rdd_deploy.errors import RddError
 from rdd_deploy.recipe import with_whole_paths
 from rdd_deploy.study import children
 from rdd_deploy.study.plan import Plan, Run, TeacherRun
-from rdd_deploy.study.screen import Screen
+from rdd_deploy.study.screen import Now, Screen
 from rdd_deploy.study.standing import Found, Standing, look
 from rdd_deploy.training.loop import Interrupted
 from rdd_deploy.utils import files
@@ -72,7 +72,7 @@ class Execution:
                     self._start()
                     if finished:  # only now: the table and the plot take a moment
                         self.on_finished()
-                    self.screen.draw(self)
+                    self.screen.draw(self._now)
                     time.sleep(POLL_S)
             finally:
                 self._end_all()
@@ -85,6 +85,9 @@ class Execution:
                 "same command again, the others are kept:",
                 *(f"{self.title(path)}: {why}" for path, why in self.failed.items()),
             )
+
+    def _now(self) -> Now:
+        return Now(self.waiting, {one.run.folder.path: one.child is not None for one in self.active}, self.failed, len(self.places))
 
     def title(self, path: Path) -> str:
         """Of the run with this folder."""
@@ -134,7 +137,8 @@ class Execution:
 
     def _look_after(self) -> bool:
         """Whether a run was finished meanwhile."""
-        return any([self._look_at(one) for one in list(self.active)])
+        finished = [self._look_at(one) for one in list(self.active)]  # each of them is looked at
+        return any(finished)
 
     def _look_at(self, one: Active) -> bool:
         if one.child is None:

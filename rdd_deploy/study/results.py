@@ -173,10 +173,16 @@ def teacher_lines(results: Sequence[Result]) -> list[str]:
     for one in results:
         if isinstance(teacher := one.summary.get("teacher"), dict):
             miou = _number(teacher.get("miou_pct"))
-            taught[
-                f"Teacher: {shown(teacher.get('checkpoint'))}, mIoU {_fixed(miou, 2)} % as it teaches ({shown(teacher.get('views'))})"
-            ] = None
+            where, views = shown(teacher.get("checkpoint")), _views(teacher.get("views"))
+            taught[f"Teacher: {where}, mIoU {_fixed(miou, 2)} % as it teaches{views}"] = None
     return [line for text in taught for line in (text, "")]
+
+
+def _views(views: Any) -> str:
+    if not isinstance(views, dict):
+        return ""
+    scales = ", ".join(f"{scale:g}" for scale in views.get("scales", []))
+    return f" ({views.get('height')}x{views.get('width')}, scales {scales}{', mirrored too' if views.get('flip') else ''})"
 
 
 def notes(plan: Plan, results: Sequence[Result]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from rich.live import Live
 from rich.table import Table
@@ -18,11 +18,17 @@ from rdd_deploy.study.plan import Plan, Run, TeacherRun
 from rdd_deploy.study.standing import read_rows, read_summary
 from rdd_deploy.training.forecast import BESIDE
 
-if TYPE_CHECKING:
-    from rdd_deploy.study.execute import Execution
-
 EVERY_S = 1.0
 """Between two drawings."""
+
+
+class Now(NamedTuple):
+    """What the folders don't say: which runs wait, which go on (False: in another process), which failed, and how many go on at once."""
+
+    waiting: Sequence[Run | TeacherRun]
+    going_on: Mapping[Path, bool]
+    failed: Collection[Path]
+    at_once: int
 
 
 class Screen:
@@ -59,36 +65,33 @@ class Screen:
         """A run has failed."""
         console.warn(f"{run.title} failed: {why}")
 
-    def draw(self, execution: Execution) -> None:
+    def draw(self, now: Callable[[], Now]) -> None:
         """Show where all runs stand, where there is a terminal."""
         if self._live is not None and time.monotonic() - self._drawn > EVERY_S:
             self._drawn = time.monotonic()
-            self._live.update(self.table(execution), refresh=True)
+            self._live.update(self.table(now()), refresh=True)
 
-    def table(self, execution: Execution) -> Table:
+    def table(self, now: Now) -> Table:
         """Variants by seeds: what each run has reached."""
-        going_on = {one.run.folder.path: one.child is not None for one in execution.active}
-        cells = {(run.variant, run.seed): self._cell(run, execution, going_on) for run in self.plan.runs}
+        cells = {(run.variant, run.seed): self._cell(run, now) for run in self.plan.runs}
         rows = [(name, *(cells.get((name, seed), "") for seed in self.plan.seeds)) for name in self.plan.study.variants]
-        rows += [
-            (one.title, self._cell(one, execution, going_on), *[""] * (len(self.plan.seeds) - 1)) for one in self.plan.teachers.values()
-        ]
-        left = seconds_left(execution.waiting, [one.run for one in execution.active], self.plan.everything)
-        total = f", about {in_words(left / len(execution.places))} to come" if left else ""
+        rows += [(one.title, self._cell(one, now), *[""] * (len(self.plan.seeds) - 1)) for one in self.plan.teachers.values()]
+        left = seconds_left(now.waiting, [one for one in self.plan.everything if one.folder.path in now.going_on], self.plan.everything)
+        total = f", about {in_words(left / now.at_once)} to come" if left else ""
         table = console.table((self.plan.folder.name, *(f"seed {seed}" for seed in self.plan.seeds)), rows, framed=False)
         table.caption = f"mIoU in %{total}; Ctrl-C saves and stops, the same command goes on"
         return table
 
-    def _cell(self, run: Run | TeacherRun, execution: Execution, going_on: dict[Path, bool]) -> str:
+    def _cell(self, run: Run | TeacherRun, now: Now) -> str:
         path = run.folder.path
-        if path in execution.failed:
+        if path in now.failed:
             return "failed"
-        if path in going_on:
+        if path in now.going_on:
             rows = read_rows(run.folder)
             left = seconds_left([], [run], [run])
             parts = [f"epoch {len(rows)}/{run.recipe.train.epochs}", last_miou(rows), in_words(left) if left else ""]
-            return " ".join(part for part in (*parts, "" if going_on[path] else "(another process)") if part)
-        if run in execution.waiting:
+            return " ".join(part for part in (*parts, "" if now.going_on[path] else "(another process)") if part)
+        if run in now.waiting:
             return "waits"
         summary = read_summary(run.folder)
         return _percent((summary or {}).get("last", {}).get("miou_pct")) if summary else ""

@@ -59,13 +59,13 @@ def look(run: Run | TeacherRun) -> Found:
         differing = [f"its recipe can't be read: {error.lines[0]}"]
     if differing:
         return Found(Standing.OTHER, ", ".join(differing))
-    if not folder.summary.is_file():
-        return Found(Standing.BEGUN)
-    if read_summary(folder) is None:
+    finished = folder.summary.is_file()
+    if finished and read_summary(folder) is None:
         return Found(Standing.OTHER, f"its {folder.summary.name} can't be read")
-    if isinstance(run, Run) and (taught := taught_by(folder)) and (teacher := checkpoint_hash(run.teacher)) and taught != teacher:
+    taught = (taught_by(folder) if finished else begun_by(folder)) if isinstance(run, Run) and run.teacher else ""
+    if isinstance(run, Run) and taught and (teacher := checkpoint_hash(run.teacher)) and taught != teacher:
         return Found(Standing.OTHER, f"its teacher had the hash {taught[:12]}, {run.teacher} has {teacher[:12]}")
-    return Found(Standing.DONE)
+    return Found(Standing.DONE if finished else Standing.BEGUN)
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:
@@ -96,6 +96,17 @@ def taught_by(folder: RunFolder) -> str:
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
         return str(facts.get("teacher_sha256") or "")
     except Exception:  # the library raises kinds of its own; the weights aren't needed for the table
+        return ""
+
+
+def begun_by(folder: RunFolder) -> str:
+    """The same of an unfinished student, from its state."""
+    import torch
+
+    try:
+        state = torch.load(folder.state, map_location="cpu", mmap=True, weights_only=True)
+        return str(state["origin"].get("teacher_sha256") or "")
+    except Exception:  # whatever is wrong with it is told when the run is resumed
         return ""
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import toys
-import yaml
+from toy_study import plan_of, write
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.recipe_files import find_study
 from rdd_deploy.study.config import file_name, load_study
-from rdd_deploy.study.plan import Plan, make_plan
+from rdd_deploy.study.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "studies").rglob("*.y*ml"))
@@ -22,24 +22,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     toys.write_story(tmp_path, {"teacher": {"recipe": "teacher.yaml", "cache": True}})
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def write(path: Path, **changes: Any) -> Path:
-    tree = {
-        "recipe": "student.yaml",
-        "seeds": [0, 1],
-        "baseline": "KD",
-        "variants": {"KD": {"set": ["distillation.method=kd"]}, "RDD": None},
-    }
-    path.write_text(
-        yaml.safe_dump({key: value for key, value in (tree | changes).items() if value != "none"}, sort_keys=False), encoding="utf-8"
-    )
-    return path
-
-
-def plan_of(path: Path, *overrides: str) -> Plan:
-    study, source = load_study(path)
-    return make_plan(study, source, Path("runs"), overrides, None)
 
 
 def test_every_problem_at_once(folder: Path) -> None:

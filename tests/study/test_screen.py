@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import toys
 from rich.console import Console
-from test_config import plan_of, write
+from toy_study import plan_of, write
 
 from rdd_deploy.study.screen import Now, Screen, seconds_left
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rdd_deploy.benchmark.report.plot import COLOURS, DPI, available
+from rdd_deploy.study.statistics import Row
 from rdd_deploy.utils.text import shown
-
-if TYPE_CHECKING:
-    from rdd_deploy.study.results import Row
 
 __all__ = ["available", "png"]
 _LONGEST_NAME = 32

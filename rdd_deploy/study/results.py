@@ -8,14 +8,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rdd_deploy import console
 from rdd_deploy.errors import missing_package
 from rdd_deploy.study import plot
 from rdd_deploy.study.plan import Plan, Run
 from rdd_deploy.study.standing import Found, Standing, look, read_summary, taught_by
-from rdd_deploy.study.statistics import Difference, mean_and_deviation, paired_difference
+from rdd_deploy.study.statistics import Row, mean_and_deviation, paired_difference
 from rdd_deploy.utils import files
 from rdd_deploy.utils.text import shown
 
@@ -48,18 +48,6 @@ class Result:
     def seconds(self) -> float | None:
         """Of training."""
         return _number(self.summary.get("train_seconds"))
-
-
-class Row(NamedTuple):
-    """A variant in the table. ``deviation`` is None for one seed, ``difference`` for the baseline and where no seed is shared."""
-
-    variant: str
-    miou: dict[int, float]
-    mean: float | None
-    deviation: float | None
-    best: float | None
-    difference: Difference | None
-    seconds: float | None
 
 
 def finished(plan: Plan) -> list[Result]:

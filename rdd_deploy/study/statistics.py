@@ -23,6 +23,18 @@ class Difference(NamedTuple):
     pairs: int
 
 
+class Row(NamedTuple):
+    """A variant in the table. ``deviation`` is None for one seed, ``difference`` for the baseline and where no seed is shared."""
+
+    variant: str
+    miou: dict[int, float]
+    mean: float | None
+    deviation: float | None
+    best: float | None
+    difference: Difference | None
+    seconds: float | None
+
+
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample deviation (n − 1); None for the deviation of a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None

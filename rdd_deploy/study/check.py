@@ -43,11 +43,16 @@ class Checked:
     """Networks by what they were made from: variants share theirs."""
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What ``make`` returned the first time that this key was given; an error is raised each time."""
+        """What ``make`` returned, or raised, the first time that this key was given."""
         if key not in self.made:
-            self.made[key] = make()
-        value: Made = self.made[key]
-        return value
+            try:
+                self.made[key] = make()
+            except RddError as error:
+                self.made[key] = error
+        if isinstance(value := self.made[key], RddError):
+            raise value
+        made: Made = value
+        return made
 
 
 def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> Checked:
@@ -74,25 +79,26 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
         data = TrainingData(variants[0].recipe if variants else next(iter(teachers)).recipe)
         checked.facts = DataFacts(len(data.frames), len(data.validation.label_space))
     if data is not None:
+        found: dict[tuple[str, ...], list[str]] = {}
         for teacher in teachers:
-            with _named(teacher.title, problems):
+            with _noted(found, teacher.title):
                 _network(checked, teacher.recipe, "teacher, to be trained first")
         for run in variants:
-            with _named(f"variants.{run.variant}", problems):
+            with _noted(found, run.variant):
                 _check_run(plan, run, teachers, data, checked)
+        for (first, *more), names in found.items():
+            problems.errors.append(RddError(f"{', '.join(names)}: {first}", *more))
     problems.raise_all()
     return checked
 
 
 @contextmanager
-def _named(where: str, problems: Problems) -> Iterator[None]:
-    with problems.collected():
-        try:
-            yield
-        except RddError as error:
-            first, *more = error.lines
-            named = RddError(first if first.startswith(where) else f"{where}: {first}", *more)
-            raise named from error
+def _noted(found: dict[tuple[str, ...], list[str]], name: str) -> Iterator[None]:
+    """Keep an error of this block, with all the names that it was raised for, and go on."""
+    try:
+        yield
+    except RddError as error:
+        found.setdefault(tuple(error.lines), []).append(name)
 
 
 def _check_run(plan: Plan, run: Run, teachers: Collection[TeacherRun], data: TrainingData, checked: Checked) -> None:

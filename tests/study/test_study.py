@@ -194,6 +194,33 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert "Not finished: 2 of 3 runs are missing." in (folder / "runs" / "toy" / "table.md").read_text(encoding="utf-8")
 
 
+def test_a_run_of_another_process_is_waited_for_and_one_of_another_recipe_set_aside_on_demand(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, epochs=1, seeds=[0], variants={"alone": {"alone": True}})
+    run = folder / "runs" / "toy" / "alone_s0"
+    with locked(run):
+        started = study(folder)
+        until(lambda: "is training in runs/toy/alone_s0; waiting for it" in started.stdout, started)
+        assert not run.exists()
+    assert started.wait().returncode == 0
+    first = (run / "student.safetensors").read_bytes()
+    done = study(folder, "train.lr=0.5", "--set-aside").wait()
+    assert done.returncode == 0, done.stderr
+    assert (run.with_name("alone_s0.1") / "student.safetensors").read_bytes() == first
+    assert [row["variant"] for row in rows(folder)] == ["alone"]
+    assert (run / "student.safetensors").read_bytes() != first
+
+
+def test_what_is_wrong_with_networks_and_losses_is_told_before_the_first_run(tmp_path: Path) -> None:
+    variants = {"alone": {"alone": True}, "RDD": {}, "weights": {"set": {"student.weights": "nowhere.safetensors"}}}
+    folder = write_study(tmp_path, variants=variants, baseline="RDD")
+    done = study(folder).wait()
+    assert done.returncode == 2
+    [line] = toys.errors_of(done)
+    assert line.startswith("error: weights: ")
+    assert "nowhere.safetensors" in line
+    assert not (folder / "runs").exists() or not any((folder / "runs").rglob("recipe.yaml"))
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

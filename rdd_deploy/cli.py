@@ -13,6 +13,7 @@ from rdd_deploy.utils import faults
 COMMANDS = {
     "distill": ("rdd_deploy.distill", "distil a student from a teacher by a recipe"),
     "train": ("rdd_deploy.train", "train without a teacher: a teacher itself, or a student's baseline"),
+    "study": ("rdd_deploy.study.__main__", "variants of a recipe with several seeds, and the table that they make"),
     "evaluate": ("rdd_deploy.evaluate", "mIoU per class of a run or a bundle"),
     "export": ("rdd_deploy.export.__main__", "make a bundle from a run: ONNX, OpenVINO, TensorRT; FP32, FP16, INT8"),
     "parity": ("rdd_deploy.parity", "torch against ONNX against Q/DQ against the backend: where labels change"),

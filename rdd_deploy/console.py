@@ -89,8 +89,7 @@ class _Stream:
 
 _stdout, _stderr = _Stream("stdout"), _Stream("stderr")
 _out = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, soft_wrap=True)
-_wide = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, width=1000)
-"""Of a file or pipe: no table is folded there."""
+_wide = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, width=1000)  # into files and pipes
 _err = Console(file=cast(Any, _stderr), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -177,11 +176,16 @@ def show(title: str, *tables: Table) -> None:
     if process_rank() != 0:
         return
     _out.print(Text(shown(title), "bold"))
-    if not _out.is_terminal:
-        _wide.print(tables[0])
-        return
     fitting = (one for one in tables if Measurement.get(_wide, _wide.options, one).maximum <= _out.width)
-    _out.print(next(fitting, tables[-1]), soft_wrap=False)
+    if terminal():
+        _out.print(next(fitting, tables[-1]), soft_wrap=False)
+    else:
+        _wide.print(tables[0])
+
+
+def terminal() -> Console | None:
+    """Standard output's console, for what is drawn again and again; None where it is no terminal."""
+    return _out if _out.is_terminal else None
 
 
 class progress:  # reads as a function: with progress("…", n) as bar
@@ -197,13 +201,9 @@ class progress:  # reads as a function: with progress("…", n) as bar
         on: Literal["stdout", "stderr"] = "stdout", enabled: bool = True,
     ) -> None:  # fmt: skip
         console = _out if on == "stdout" else _err
-        name, note = (
-            rich_progress.TextColumn("{task.description}", markup=False),
-            rich_progress.TextColumn("{task.fields[note]}", markup=False),
-        )
-        count: tuple[rich_progress.ProgressColumn, ...] = (rich_progress.MofNCompleteColumn(),)
-        if unit == "bytes":
-            count = (rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn())
+        name, note = (rich_progress.TextColumn(f"{{task.{one}}}", markup=False) for one in ("description", "fields[note]"))
+        size = rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()
+        count = size if unit == "bytes" else (rich_progress.MofNCompleteColumn(),)
         columns = (rich_progress.SpinnerColumn(), name, rich_progress.BarColumn(), *count, note, rich_progress.TimeRemainingColumn())
         self.silent = not (enabled and console.is_terminal)
         self._bar = rich_progress.Progress(*columns, console=console, transient=True, disable=self.silent)

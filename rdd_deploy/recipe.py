@@ -167,6 +167,12 @@ class TeacherRecipe(_Data):
         """The network that this recipe trains."""
         return self.network
 
+    def beside(self, student: StudentRecipe) -> TeacherRecipe:
+        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own recipe."""
+        data = student.data.model_copy(update={"size": self.data.size, "in_memory": self.data.in_memory})
+        device = {key: getattr(student.train, key) for key in ("device", "devices", "nodes", "precision")}
+        return self.model_copy(update={"data": data, "train": self.train.model_copy(update=device)})
+
 
 class StudentRecipe(_Data):
     """A student, and the teacher that it is distilled from; ``train`` trains it alone."""

@@ -10,8 +10,8 @@ from typing import Any
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.utils.places import beside
 
-SHIPPED = (Path(__file__).parent / "shipped" / "recipes").resolve()
-"""In a clone a link to its ``recipes/``; an installed package holds the files."""
+SHIPPED, SHIPPED_STUDIES = ((Path(__file__).parent / "shipped" / name).resolve() for name in ("recipes", "studies"))
+"""In a clone links to its ``recipes/`` and ``studies/``; an installed package holds the files."""
 
 _PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", "teacher.checkpoint")
 """Keys whose values are paths."""
@@ -60,16 +60,25 @@ def is_recipe(name: str) -> bool:
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
     """The file that a recipe name or path means: beside another recipe, as given, in ``recipes/`` here, or in the clone's own."""
+    return _find(path, beside, "recipe", "recipes", SHIPPED)
+
+
+def find_study(path: str | Path, beside: Path | None = None) -> Path:
+    """The file that a study's name or path means, likewise."""
+    return _find(path, beside, "study", "studies", SHIPPED_STUDIES)
+
+
+def _find(path: str | Path, beside: Path | None, what: str, here: str, shipped: Path) -> Path:
     given = Path(os.path.expanduser(path))
     if not given.name:
-        raise RecipeError(f"'{path}' names no recipe; expected a YAML file, or the name of one in recipes/")
+        raise RecipeError(f"'{path}' names no {what}; expected a YAML file, or the name of one in {here}/")
     names = [given] if given.suffix else [given, given.with_suffix(".yaml")]
-    folders = [*([beside.parent] if beside else []), Path(), Path("recipes"), SHIPPED]
+    folders = [*([beside.parent] if beside else []), Path(), Path(here), shipped]
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-    known = sorted(p.stem for p in Path("recipes").glob("*.yaml")) or sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    known = sorted(p.stem for p in Path(here).glob("*.yaml")) or sorted(p.stem for p in shipped.glob("*.yaml"))
     near = difflib.get_close_matches(given.stem, known, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise RecipeError(f"no recipe '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in recipes/" if known else ""))
+    raise RecipeError(f"no {what} '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in {here}/" if known else ""))

@@ -185,7 +185,7 @@ def _keys(model: type[BaseModel], tree: Any, location: Sequence[Any]) -> list[An
             keys.append(part)
         elif get_origin(node) is dict:
             keys.append(part)
-            node = Any
+            node = get_args(node)[1]
         elif found is not None:
             keys.append(part)
             field = found.model_fields.get(part)
@@ -220,12 +220,16 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _part_at(model: type[BaseModel], tree: Any, location: list[Any]) -> type[BaseModel] | None:
-    node: type[BaseModel] | None = model
+    node: Any = model
     for depth, part in enumerate(location, 1):
-        if not isinstance(part, int):
-            field = node.model_fields.get(part) if node else None
-            node = _part_of(field, _at(tree, location[:depth])) if field else None
-    return node
+        if isinstance(part, int):
+            continue
+        if get_origin(node) is dict:
+            node = get_args(node)[1]
+        else:
+            field = found.model_fields.get(part) if (found := _model_of(node)) else None
+            node = None if field is None else mark.model(_at(tree, location[:depth])) if (mark := by_name(field)) else field.annotation
+    return _model_of(node)
 
 
 def _part_of(field: FieldInfo, value: Any) -> type[BaseModel] | None:

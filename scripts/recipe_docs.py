@@ -1,4 +1,4 @@
-"""The tables of docs/recipes.md and docs/export.md, written from the schema, between the marks that stand there.
+"""The tables of docs/recipes.md, docs/export.md and docs/studies.md, written from the schema, between the marks that stand there.
 
 python scripts/recipe_docs.py            # write them again after a change of the schema
 python scripts/recipe_docs.py --check    # exit code 1 where they aren't what the schema says
@@ -23,6 +23,7 @@ from rdd_deploy.data.config import DataOptions
 from rdd_deploy.export.profile import Profile
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe
+from rdd_deploy.study.config import Study, Variant
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN = "<!-- begin: {} (written by scripts/recipe_docs.py) -->"
@@ -49,6 +50,11 @@ def recipe_tables() -> str:
 def profile_tables() -> str:
     """Every key of an export profile."""
     return table("Keys of a profile", _rows(Profile, ""))
+
+
+def study_tables() -> str:
+    """Every key of a study."""
+    return "\n\n".join([table("The file", _rows(Study, "")), table("Each of `variants`", _rows(Variant, "variants.NAME."))])
 
 
 def table(title: str, rows: Iterator[Row] | list[Row], about: str = "") -> str:
@@ -167,7 +173,11 @@ def _bounds(schema: Mapping[str, Any]) -> str:
     return "".join(f"{',' * bool(i)} {signs[name]} {value:g}" for i, (name, value) in enumerate(found.items()))
 
 
-TABLES = {"recipes.md": ("recipe keys", recipe_tables), "export.md": ("profile keys", profile_tables)}
+TABLES = {
+    "recipes.md": ("recipe keys", recipe_tables),
+    "export.md": ("profile keys", profile_tables),
+    "studies.md": ("study keys", study_tables),
+}
 """File in docs/ -> name of its marked block, and what belongs there."""
 
 

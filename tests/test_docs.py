@@ -70,18 +70,23 @@ def anchors(page: Path) -> set[str]:
 @each_page
 def test_recipes_and_profiles_that_are_named_are_there(page: Path) -> None:
     text = TEXTS[page]
-    for path in re.findall(r"(?<![\w./-])(?:recipes|export)/[\w.-]+\.yaml", text):
+    for path in re.findall(r"(?<![\w./-])(?:recipes|export|studies)/[\w.-]+\.yaml", text):
         assert (ROOT / path).is_file(), path
     for name in re.findall(r"`((?:camvid|streets)_\w+)`", text):
-        assert (ROOT / "recipes" / f"{name}.yaml").is_file(), name
+        assert any((ROOT / folder / f"{name}.yaml").is_file() for folder in ("recipes", "studies")), name
     for name in re.findall(
         r"(?:`|--profile |export/)((?:onnxruntime|openvino|tensorrt|tensorrt-rtx|jetson-orin)-(?:fp|bf|int)\d+)\b", text
     ):
         assert (ROOT / "export" / f"{name}.yaml").is_file(), name
 
 
-def test_every_recipe_and_profile_is_named() -> None:
-    for folder, pages in (("recipes", (README, ROOT / "docs/recipes.md")), ("export", (README, ROOT / "docs/export.md"))):
+def test_every_recipe_profile_and_study_is_named() -> None:
+    places = {
+        "recipes": (README, ROOT / "docs/recipes.md"),
+        "export": (README, ROOT / "docs/export.md"),
+        "studies": (ROOT / "docs/studies.md",),
+    }
+    for folder, pages in places.items():
         for file in (ROOT / folder).glob("*.yaml"):
             assert all(f"`{file.stem}`" in TEXTS[page] for page in pages), file.stem
 

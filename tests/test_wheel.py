@@ -17,7 +17,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy of the clone and installed into a folder of its own."""
     folder = tmp_path_factory.mktemp("wheel")
     clone = folder / "clone"
-    for name in ("rdd_deploy", "recipes", "export"):
+    for name in ("rdd_deploy", "recipes", "studies", "export"):
         shutil.copytree(ROOT / name, clone / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone)
@@ -38,13 +38,15 @@ def run(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[
 
 
 def test_every_recipe_and_profile_is_in_it(installed: Path) -> None:
-    for folder in ("recipes", "export"):
+    for folder in ("recipes", "studies", "export"):
         own = sorted(path.name for path in (ROOT / folder).glob("*.yaml"))
         assert own
         assert sorted(path.name for path in (installed / "rdd_deploy" / "shipped" / folder).iterdir()) == own
 
 
-@pytest.mark.parametrize("module", ["rdd_deploy", "rdd_deploy.live", "rdd_deploy.parity", "rdd_deploy.benchmark", "rdd_deploy.demo"])
+@pytest.mark.parametrize(
+    "module", ["rdd_deploy", "rdd_deploy.live", "rdd_deploy.parity", "rdd_deploy.benchmark", "rdd_deploy.demo", "rdd_deploy.study"]
+)
 def test_help(installed: Path, tmp_path: Path, module: str) -> None:
     done = run(installed, tmp_path, "-m", module, "--help")
     assert done.returncode == 0, done.stderr
@@ -55,6 +57,9 @@ def test_commands_find_recipes_and_profiles(installed: Path, tmp_path: Path) -> 
     done = run(installed, tmp_path, "-m", "rdd_deploy.distill", "camvid_mbv3", "--dry-run", "data.rot=data")
     assert done.returncode == 2
     assert f"{installed / 'rdd_deploy' / 'shipped' / 'recipes' / 'camvid_mbv3.yaml'} has 1 problem" in done.stderr
+    done = run(installed, tmp_path, "-m", "rdd_deploy.study", "camvid_half_main", "--dry-run", "data.rot=data")
+    assert done.returncode == 2
+    assert "data.rot: unknown key" in done.stderr  # of the study's recipe, which was found
     done = run(installed, tmp_path, "-m", "rdd_deploy.export", "--onnx")
     assert done.returncode == 2
     assert "runs/latest" in done.stderr  # what is missing is the run

@@ -90,10 +90,7 @@ def named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeach
     teacher = load_recipe(teacher_path)
     if not isinstance(teacher, TeacherRecipe):
         raise RecipeError(f"teacher.recipe {teacher_path} is not a teacher recipe: it has no 'network' part")
-    # The same frames in the same place, on the same device: only what describes the teacher itself comes from its own recipe.
-    data = recipe.data.model_copy(update={"size": teacher.data.size, "in_memory": teacher.data.in_memory})
-    device = {key: getattr(recipe.train, key) for key in ("device", "devices", "nodes", "precision")}
-    teacher = teacher.model_copy(update={"data": data, "train": teacher.train.model_copy(update=device)})
+    teacher = teacher.beside(recipe)
     path = followed(Path(config.checkpoint)) if config.checkpoint else runs / teacher.name / "teacher.safetensors"
     return NamedTeacher(path, teacher, teacher_path)
 

@@ -91,7 +91,7 @@ def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], outp
         with open(f"{output}.{name}", "wb") as file:
             os.dup2(file.fileno(), number)
     sys.argv = [module, *arguments]
-    import_module(f"rdd_deploy.{module}").main()
+    import_module(module if module == "forked_study" else f"rdd_deploy.{module}").main()
 
 
 class Started:
@@ -100,7 +100,9 @@ class Started:
     """
 
     _context = multiprocessing.get_context("forkserver")
-    _context.set_forkserver_preload(["rdd_deploy.training.distillation", "torch.utils.tensorboard", "PIL.Image"])
+    _context.set_forkserver_preload(
+        ["rdd_deploy.training.distillation", "torch.utils.tensorboard", "PIL.Image", "matplotlib.backends.backend_agg"]
+    )
 
     def __init__(self, module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> None:
         self._output = tempfile.mkdtemp(prefix="rdd-") + "/out"

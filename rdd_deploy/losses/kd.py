@@ -7,6 +7,7 @@ Standardised logits: Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledg
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -111,8 +112,7 @@ class PixelKD(nn.Module):
             if self.edge_weight != 1:
                 band = edge_band(target, (weight.shape[-2], weight.shape[-1]), self.edge_width)
                 weight = torch.where(band, self.edge_weight * weight, weight)
-            mean: Tensor = (weight * divergence).sum() / safe(mean_count(weight.sum()))
-            return self.temperature**2 * mean
+            return self.temperature**2 * (weight * divergence).sum() / safe(mean_count(weight.sum()))
 
     def _log_softmax(self, logits: Tensor) -> Tensor:
         return F.log_softmax((standardized(logits) if self.standardize else logits) / self.temperature, 1)
@@ -123,7 +123,7 @@ def standardized(logits: Tensor) -> Tensor:
     deviation = logits - logits.mean(1, keepdim=True)
     # The mean is rounded, so equal logits may seem to deviate.
     equal = deviation.detach().abs().amax(1, keepdim=True) <= 1e-6 * logits.detach().abs().amax(1, keepdim=True)
-    return logits.shape[1] ** 0.5 * unit(deviation.masked_fill(equal, 0), 1)
+    return math.sqrt(logits.shape[1]) * unit(deviation.masked_fill(equal, 0), 1)
 
 
 def edge_band(target: Tensor, size: tuple[int, int], width: int) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
 
 
 def several() -> bool:
@@ -18,9 +21,7 @@ def mean_count(count: Tensor) -> Tensor:
     """
     if not several():
         return count
-    everywhere = count.detach().clone()  # in its own type: a sum of float64 would make the whole loss one
-    distributed.all_reduce(everywhere)
-    return everywhere / distributed.get_world_size()
+    return _summed(count) / distributed.get_world_size()  # in its own type: float64 would make the whole loss one
 
 
 def mean_pixels(valid: Tensor) -> Tensor:
@@ -38,11 +39,24 @@ def total(values: Tensor) -> Tensor:
 
     For a loss that every process then computes from the same totals; its gradient, averaged over the processes, is that of the whole batch.
     """
-    if not several():
-        return values
-    from torch.distributed.nn import functional  # builds of torch without processes have none
+    return _Total.apply(values) if several() else values  # type: ignore[no-any-return, no-untyped-call]
 
-    return functional.all_reduce(values)  # type: ignore[no-any-return, no-untyped-call]
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)  # every process's loss depends on this one's part
+
+
+def _summed(values: Tensor) -> Tensor:
+    everywhere = values.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(everywhere)
+    return everywhere
 
 
 def safe(count: Tensor) -> Tensor:

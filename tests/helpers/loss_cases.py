@@ -1,5 +1,6 @@
 """Two networks' maps and labels for the losses of the table, and what a loss makes of them."""
 
+from collections.abc import Callable
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -131,3 +132,25 @@ def _plain(result: Result) -> Plain:
 def shared(target: np.ndarray) -> Case:
     """Four images with these labels."""
     return drawn(seed=5, images=4)._replace(target=torch.from_numpy(target))
+
+
+Reference = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""A loss written plainly: float64 maps (N, D, h, w) of student and teacher and labels (N, h, w) -> scalar."""
+
+
+def agrees(loss: nn.Module, case: Case, name: str, reference: Reference, rel: float = 1e-5) -> None:
+    """The loss of the map ``name`` and its gradient are the reference's, whose teacher's map has the student's size."""
+    got = evaluated(loss, case)
+    own = case.student[name].double().requires_grad_()
+    expected = reference(own, case.teacher[name].double(), at_centres(case.target, (own.shape[-2], own.shape[-1])))
+    expected.backward()
+    assert own.grad is not None
+    assert abs(got.value.item() - expected.item()) <= rel * abs(expected.item()) + 1e-9, (got.value.item(), expected.item())
+    error = (got.gradients[name].double() - own.grad).abs().max()
+    assert error <= 10 * rel * own.grad.abs().max(), error
+
+
+def by_hand(name: str, student: list[Any], teacher: list[Any], labels: list[Any], loss: nn.Module) -> float:
+    """A loss of one image's maps, given as nested lists (D, h, w), with labels (h, w) of the same size."""
+    one, other = (Output(torch.zeros(1), None, {name: torch.tensor([maps], dtype=torch.float32)}) for maps in (student, teacher))
+    return float(loss(one, other, torch.tensor([labels])).detach())

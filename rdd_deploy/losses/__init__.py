@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import Field
 
 from rdd_deploy.schema import Count, Positive
 from rdd_deploy.utils.tables import Entry
@@ -27,7 +27,7 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 LOSSES = {
     "kd": Entry(
         "rdd_deploy.losses.kd:PixelKD",
-        {"temperature": Positive, "standardize": StrictBool, "edge_weight": Positive, "edge_width": Count, "void": Void},
+        {"temperature": Positive, "standardize": bool, "edge_weight": Positive, "edge_width": Count, "void": Void},
     ),
     "at": Entry("rdd_deploy.losses.at:AttentionTransfer", {"void": Void}),
     "fitnet": Entry("rdd_deploy.losses.fitnet:FitNet", {"void": Void}),

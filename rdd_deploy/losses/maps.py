@@ -126,5 +126,5 @@ def pixel_log_softmax(values: Tensor, valid: Tensor) -> Tensor:
         (N, D, h·w), 0 on void pixels, which get no gradient.
     """
     kept = valid.flatten(1)[:, None]
-    void = ~kept & kept.any(2, keepdim=True)  # of an image without valid pixels all take part, or the softmax would be NaN
-    return torch.where(kept, F.log_softmax(values.flatten(2).masked_fill(void, -torch.inf), 2), 0)
+    # NaN of an image without valid pixels stays between the two masks, forward and backward.
+    return torch.where(kept, F.log_softmax(values.flatten(2).masked_fill(~kept, -torch.inf), 2), 0)

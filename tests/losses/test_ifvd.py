@@ -22,9 +22,10 @@ def test_by_hand() -> None:
     student, teacher = [[[2, 0, 5, 9]], [[0, 2, 1, 9]]], [[[1, 3, -1, 9]]]
     expected = 2 * (1 - 0.5**0.5) ** 2 / 3
     assert by_hand("head", student, teacher, [[0, 0, 1, VOID]], IntraClassVariation()) == pytest.approx(expected, abs=1e-6)
-    # Kept, the void pixel counts as one without a difference.
-    kept = by_hand("head", student, teacher, [[0, 0, 1, VOID]], IntraClassVariation(void="keep"))
-    assert kept == pytest.approx(expected * 3 / 4, abs=1e-6)
+    # Kept, void pixels count as ones without a difference.
+    student, teacher = [[[*student[0][0], 0]], [[*student[1][0], 9]]], [[[*teacher[0][0], 9]]]
+    kept = by_hand("head", student, teacher, [[0, 0, 1, VOID, VOID]], IntraClassVariation(void="keep"))
+    assert kept == pytest.approx(expected * 3 / 5, abs=1e-6)
 
 
 def test_value_and_gradient_are_the_formulas() -> None:

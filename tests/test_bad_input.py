@@ -26,6 +26,8 @@ from toys import (
     write_story,
 )
 
+from rdd_deploy.losses import LOSSES
+
 
 @pytest.fixture
 def place(tmp_path: Path, trained: Path) -> Path:
@@ -94,10 +96,10 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
             ["student.yaml", "teacher.recipe=null", "teacher.checkpoint=lost.safetensors"],
             "no teacher checkpoint lost.safetensors; put it there, or name teacher.recipe so that the teacher is trained first",
         ),
-        (["student.yaml", "distillation.losses=[{name: cdw}]"], "distillation.losses.0.name: got 'cdw', expected 'kd' or 'cwd'; did you mean 'cwd'?"),
+        (["student.yaml", "distillation.losses=[{name: cdw}]"], f"distillation.losses.0.name: got 'cdw', expected {', '.join(map(repr, list(LOSSES)[:-1]))} or {list(LOSSES)[-1]!r}; did you mean 'cwd'?"),
         (
             ["student.yaml", "distillation.losses=[{name: cwd, options: {heat: 4}}]"],
-            "distillation.losses.0.options.heat: unknown option of the loss 'cwd'; allowed: temperature",
+            "distillation.losses.0.options.heat: unknown option of the loss 'cwd'; allowed: temperature, void",
         ),
         (
             ["student.yaml", "teacher.flip=true"],

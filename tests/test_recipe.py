@@ -35,7 +35,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"augment": {"scale": [1.0, 300]}}, "  augment.scale.1: got 300, expected: input should be less than or equal to 10"),
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.5, 300]}}, "  teacher.scales.1: got 300, expected: input should be less than or equal to 10"),
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.01]}}, "  teacher.scales.0: got 0.01, expected: input should be greater than or equal to 0.1"),
-        ({"distillation": {"losses": [{"name": "kd", "options": {"ignore_index": 0}}]}}, "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature"),
+        ({"distillation": {"losses": [{"name": "kd", "options": {"ignore_index": 0}}]}}, "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature, standardize"),
         ({"data": {"name": "folder", "classes": ["a", "b", "c"], "void_ids": [0, 255]}}, "  data.void_ids is [0, 255], of which [0] are ids of classes; expected ids from 3 on"),
         ({"data": {"name": "folder", "classes": ["a", "b", "c"], "void_ids": [0]}}, "data.ids says which value is which class, e.g. data.ids=[1, 2, 3]"),
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [3]}}, "  data.ids has 1 entries for 2 classes; give one value, or list of values, a class"),
@@ -150,6 +150,7 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "assert not {'torch', 'timm'} & set(sys.modules)\n"
     )
     told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    names = [repr(name) for name in LOSSES]
     assert told.splitlines() == [
         "wrong.yaml has 18 problems:",
         "  override 'train.seed' isn't of the form key.sub=value, e.g. train.seed=1",
@@ -164,8 +165,8 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "tf_mobilenetv3_small_100?",
         "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
         "  teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
-        "  distillation.losses.0.name: got 'cdw', expected 'kd' or 'cwd'; did you mean 'cwd'?",
-        "  distillation.losses.1.options.heat: unknown option of the loss 'cwd'; allowed: temperature",
+        f"  distillation.losses.0.name: got 'cdw', expected {', '.join(names[:-1])} or {names[-1]}; did you mean 'cwd'?",
+        "  distillation.losses.1.options.heat: unknown option of the loss 'cwd'; allowed: temperature, void",
         "  distillation.losses.1.options.temperature: got 'hot', expected: input should be a valid number",
         "  train.optimizer: got 'adam', expected 'sgd' or 'adamw'; did you mean 'adamw'?",
         "  train.lr: got 'fast', expected: input should be a valid number, unable to parse string as a number",
@@ -201,12 +202,25 @@ def test_which_parts_a_recipe_has_is_told_whatever_is_wrong_inside_them(tmp_path
 
 def test_loss_options_are_those_of_the_losses() -> None:
     for name, loss in LOSSES.items():
-        # The void label can be chosen where the losses are used as a library; inside the package it is always the same.
-        assert set(LOSSES[name].options) == set(inspect.signature(loss.load()).parameters) - {"ignore_index"}
-        for value in (2, 2.5):
-            ExtraLoss(name=name, options=dict.fromkeys(LOSSES[name].options, value))
-    with pytest.raises(ValueError, match=r"temperature: got True"):
-        ExtraLoss(name="kd", options={"temperature": True})
+        parameters = inspect.signature(loss.load()).parameters
+        # The last three are the networks' own, which a training gives.
+        assert set(loss.options) == set(parameters) - {"student_channels", "teacher_channels", "classes"}
+        ExtraLoss(name=name, options={option: parameters[option].default for option in loss.options})
+        for option, annotation in loss.options.items():
+            for value in (True, "much", [1], None):
+                if value is not True or annotation is not bool:
+                    with pytest.raises(ValueError, match=rf"{option}: got"):
+                        ExtraLoss(name=name, options={option: value})
+    for name, options in (
+        ("kd", {"temperature": 2}),
+        ("kd", {"temperature": 2.5, "standardize": True}),
+        ("dist", {"beta": 0}),
+        ("skd", {"window": 4}),
+    ):
+        ExtraLoss(name=name, options=options)
+    for name, options in (("kd", {"standardize": 1}), ("kd", {"edge_weight": 0}), ("dist", {"beta": -1}), ("skd", {"window": 2.0})):
+        with pytest.raises(ValueError, match=r"got .*, expected: input should be"):
+            ExtraLoss(name=name, options=options)
 
 
 @pytest.mark.parametrize(

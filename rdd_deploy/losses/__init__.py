@@ -4,17 +4,37 @@ A new loss is a file here and a line in ``LOSSES``. It is an ``nn.Module``:
 
 - ``forward(student: Output, teacher: Output, target) -> scalar``: ``primary`` logits (N, C, H, W) at the target's size, the teacher's without
   gradient; target int (N, H, W).
-- ``needs``, a class attribute: names of the maps (``rdd_deploy.outputs.MAPS``) that it reads from both ``features``.
+- ``needs``, a class attribute: names of the maps (``rdd_deploy.outputs.MAPS``) that it reads from both ``features``, each network's at its own
+  stride and width; ``maps.map_pair`` gives both at one size.
 - It may own parameters and buffers, which are trained, saved and resumed. Its constructor gets those of ``student_channels``,
   ``teacher_channels`` (map -> width) and ``classes`` that it names, beside the recipe's options.
+- It is the bare term: the recipe has its weight. ``tests/losses/test_methods.py`` holds what all of the table have in common.
 """
 
 from __future__ import annotations
 
-from rdd_deploy.schema import Positive
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rdd_deploy.schema import Count, Positive
 from rdd_deploy.utils.tables import Entry
 
+Void = Literal["skip", "keep"]
+"""``skip``: void pixels are inert, whatever the networks say there. ``keep``: they count like all others, as in the methods' public code."""
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
 LOSSES = {
-    "kd": Entry("rdd_deploy.losses.kd:PixelKD", {"temperature": Positive}),
-    "cwd": Entry("rdd_deploy.losses.cwd:ChannelWise", {"temperature": Positive}),
+    "kd": Entry(
+        "rdd_deploy.losses.kd:PixelKD",
+        {"temperature": Positive, "standardize": bool, "edge_weight": Positive, "edge_width": Count, "void": Void},
+    ),
+    "at": Entry("rdd_deploy.losses.at:AttentionTransfer", {"void": Void}),
+    "fitnet": Entry("rdd_deploy.losses.fitnet:FitNet", {"void": Void}),
+    "skd": Entry("rdd_deploy.losses.skd:PairWise", {"window": Count, "void": Void}),
+    "ifvd": Entry("rdd_deploy.losses.ifvd:IntraClassVariation", {"void": Void}),
+    "cwd": Entry("rdd_deploy.losses.cwd:ChannelWise", {"temperature": Positive, "void": Void}),
+    "cwd_features": Entry("rdd_deploy.losses.cwd:ChannelWiseFeatures", {"temperature": Positive, "void": Void}),
+    "dist": Entry("rdd_deploy.losses.dist:DIST", {"beta": NotNegative, "gamma": NotNegative, "void": Void}),
+    "pearson": Entry("rdd_deploy.losses.pearson:PearsonFeatures", {"void": Void}),
 }

@@ -5,17 +5,15 @@ A map has its own stride: the teacher's is resized to the student's, labels are 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
+from rdd_deploy.losses import Void as Void
 from rdd_deploy.outputs import Output, resized
-
-Void = Literal["skip", "keep"]
-"""``skip``: void pixels are inert, whatever the networks say there. ``keep``: they count like all others, as in the methods' public code."""
 
 
 class MapPair(NamedTuple):
@@ -28,7 +26,7 @@ class MapPair(NamedTuple):
     labels: Tensor
     """int64 (N, h, w); void is ``IGNORE``."""
     valid: Tensor
-    """bool (N, h, w)"""
+    """bool (N, h, w): not void, and the teacher says something there"""
 
 
 def map_pair(student: Output, teacher: Output, name: str, target: Tensor, void: Void = "skip") -> MapPair:
@@ -48,10 +46,12 @@ def map_pair(student: Output, teacher: Output, name: str, target: Tensor, void: 
         raise ValueError(f"batches differ: student {len(own)}, teacher {len(other)}, target {len(target)}")
     size = (own.shape[-2], own.shape[-1])
     labels = labels_at(target, size)
-    valid = labels != IGNORE if void == "skip" else torch.ones_like(labels, dtype=torch.bool)
     with torch.autocast(own.device.type, enabled=False):
+        if void == "keep":
+            return MapPair(own.float(), resized(other.float(), size), labels, torch.ones_like(labels, dtype=torch.bool))
+        other, known = _teacher_at(other.float(), target, size)
+        valid = (labels != IGNORE) & known
         kept = valid[:, None]
-        other = _teacher_at(other.float(), target, size, void)
         return MapPair(torch.where(kept, own.float(), 0), torch.where(kept, other, 0), labels, valid)
 
 
@@ -66,21 +66,24 @@ def same_classes(pair: MapPair, what: str) -> MapPair:
 
 def labels_at(target: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels (N, H, W) at ``size`` (height, width): those at the centre of each cell, int64."""
-    rows, columns = (
-        (2 * torch.arange(wanted, device=target.device) + 1) * given // (2 * wanted)
-        for wanted, given in zip(size, target.shape[-2:], strict=True)
-    )
+    rows, columns = (centres(given, wanted, target.device) for wanted, given in zip(size, target.shape[-2:], strict=True))
     return target[:, rows][:, :, columns].long()
 
 
-def _teacher_at(other: Tensor, target: Tensor, size: tuple[int, int], void: Void) -> Tensor:
-    if tuple(other.shape[-2:]) == size or void == "keep":
-        return resized(other, size)
+def centres(given: int, wanted: int, device: torch.device) -> Tensor:
+    """Index (wanted,) of the pixel, of ``given`` in a row, at the centre of each of ``wanted`` cells; of two, the later one."""
+    return (2 * torch.arange(wanted, device=device) + 1) * given // (2 * wanted)
+
+
+def _teacher_at(other: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The teacher's map (N, E, h, w) at ``size``, and bool (N, *size), False where it is finite nowhere around."""
+    if tuple(other.shape[-2:]) == size:
+        return other, torch.ones((len(other), *size), dtype=torch.bool, device=other.device)
     # NaN on a void pixel would reach its neighbours: there, and only there, the others' values are interpolated among themselves.
     broken = (labels_at(target, (other.shape[-2], other.shape[-1])) == IGNORE)[:, None] & ~other.isfinite().all(1, keepdim=True)
     small = resized(torch.where(broken, 0, other), size)
     share = resized((~broken).float(), size)
-    return torch.where(share > 0, small / share.clamp(min=1e-6), 0)
+    return small / torch.where(share > 0, share, 1), share[:, 0] > 0
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
@@ -111,3 +114,17 @@ def mean_pooled(values: Tensor, valid: Tensor, window: int) -> tuple[Tensor, Ten
     sums = F.avg_pool2d(torch.where(valid[:, None], values, 0), window, ceil_mode=True, count_include_pad=False)
     share = F.avg_pool2d(valid[:, None].float(), window, ceil_mode=True, count_include_pad=False)
     return sums / torch.where(share > 0, share, 1), share[:, 0] > 0
+
+
+def pixel_log_softmax(values: Tensor, valid: Tensor) -> Tensor:
+    """Log-softmax of each channel over the valid pixels of its image.
+
+    Args:
+        values: float (N, D, h, w), finite on void pixels. valid: bool (N, h, w).
+
+    Returns:
+        (N, D, h·w), 0 on void pixels, which get no gradient.
+    """
+    kept = valid.flatten(1)[:, None]
+    # NaN of an image without valid pixels stays between the two masks, forward and backward.
+    return torch.where(kept, F.log_softmax(values.flatten(2).masked_fill(~kept, -torch.inf), 2), 0)

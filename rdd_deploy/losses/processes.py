@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
-from torch.distributed.nn import functional as differentiable
+from torch.autograd.function import once_differentiable
 
 
 def several() -> bool:
@@ -13,20 +15,48 @@ def several() -> bool:
 
 
 def mean_count(count: Tensor) -> Tensor:
-    """A count (any shape) as its mean over the processes: gradients are averaged over them, so a local sum divided by it is the batch's mean."""
+    """A count or weight (any shape) as its mean over the processes, without gradient.
+
+    Gradients are averaged over the processes, so a local sum divided by it becomes the batch's mean.
+    """
     if not several():
         return count
-    everywhere = count.detach().double()
-    distributed.all_reduce(everywhere)
-    return everywhere / distributed.get_world_size()
+    return _summed(count) / distributed.get_world_size()  # in its own type: float64 would make the whole loss one
+
+
+def mean_pixels(valid: Tensor) -> Tensor:
+    """What to divide a local sum over the valid pixels (bool, any shape) by for the batch's mean; 1 where there are none."""
+    return safe(mean_count(valid.sum()))
+
+
+def mean_images(valid: Tensor) -> Tensor:
+    """What to divide a local sum over images by for the batch's mean: those of (N, …) with a valid pixel count; 1 where there are none."""
+    return safe(mean_count(valid.flatten(1).any(1).sum()))
 
 
 def total(values: Tensor) -> Tensor:
-    """A local sum (any shape, with gradient) summed over the processes, in float32 or wider.
+    """A local sum (float, any shape, with gradient) summed over the processes.
 
     For a loss that every process then computes from the same totals; its gradient, averaged over the processes, is that of the whole batch.
     """
-    return differentiable.all_reduce(values) if several() else values  # type: ignore[no-any-return, no-untyped-call]
+    return _Total.apply(values) if several() else values  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return _summed(values)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)  # every process's loss depends on this one's part
+
+
+def _summed(values: Tensor) -> Tensor:
+    everywhere = values.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(everywhere)
+    return everywhere
 
 
 def safe(count: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Entry:
                 yield f".options.{key}: unknown option of {what}; {hint}allowed: {', '.join(self.options) or 'none'}"
                 continue
             try:
-                TypeAdapter(self.options[key]).validate_python(value, strict=not isinstance(value, int) or isinstance(value, bool))
+                TypeAdapter(self.options[key]).validate_python(value, strict=True)  # as YAML wrote it
             except ValidationError as error:
                 expected = error.errors()[0]["msg"]
                 yield f".options.{key}: got {value!r}, expected: {expected[0].lower()}{expected[1:]}"

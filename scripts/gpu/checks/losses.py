@@ -123,8 +123,10 @@ def others() -> None:
     if int(hard.sum()) >= 0.05 * labels.numel():
         error = relative(TaskLoss("ohem")(student.float().to(DEVICE), labels.to(DEVICE)), exact[hard].mean())
         add("losses", "task loss ohem: value", error, "ok" if error < LIMIT else "FAILED")
-    a, b = F.log_softmax(student.flatten(2) / 4, 2), F.log_softmax(teacher.flatten(2) / 4, 2)
-    outputs = [Output(logits.float().to(DEVICE), None) for logits in (student, teacher)]
+    maps = [logits.float().to(DEVICE) for logits in (student, teacher)]
+    outputs = [Output(logits, None, {"logits": logits}) for logits in maps]
+    a, b = (F.log_softmax((logits / 4).masked_fill(~valid[:, None], -torch.inf).flatten(2), 2) for logits in (student, teacher))
+    a, b = (torch.where(valid.flatten(1)[:, None], log_p, 0) for log_p in (a, b))
     error = relative(ChannelWise()(*outputs, labels.to(DEVICE)), 16 * (b.exp() * (b - a)).sum(2).mean())
     add("losses", "channel-wise distillation: value", error, "ok" if error < LIMIT else "FAILED")
     a, b = F.log_softmax(student / 2, 1), F.log_softmax(teacher / 2, 1)

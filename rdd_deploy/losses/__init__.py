@@ -4,17 +4,52 @@ A new loss is a file here and a line in ``LOSSES``. It is an ``nn.Module``:
 
 - ``forward(student: Output, teacher: Output, target) -> scalar``: ``primary`` logits (N, C, H, W) at the target's size, the teacher's without
   gradient; target int (N, H, W).
-- ``needs``, a class attribute: names of the maps (``rdd_deploy.outputs.MAPS``) that it reads from both ``features``.
+- ``needs``, a class attribute: names of the maps (``rdd_deploy.outputs.MAPS``) that it reads from both ``features``. ``wants``, likewise, where
+  it has one: maps that it reads where both networks have them; then the attribute ``needs`` of the module made says which it reads.
 - It may own parameters and buffers, which are trained, saved and resumed. Its constructor gets those of ``student_channels``,
-  ``teacher_channels`` (map -> width) and ``classes`` that it names, beside the recipe's options.
+  ``teacher_channels`` (map -> width), ``classes`` and ``device`` that it names, beside the recipe's options.
 """
 
 from __future__ import annotations
 
-from rdd_deploy.schema import Positive
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rdd_deploy.schema import Count, Positive, Seed
 from rdd_deploy.utils.tables import Entry
+
+Window = Annotated[int, Field(ge=1, le=8192)]
+Part = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Void = Literal["skip", "keep"]
+
+
+def _without_parts(options: Mapping[str, Any]) -> str:
+    """What is wrong with options of cirkd_memory that leave both its parts out."""
+    return "pixel and region are both 0; give one of them a weight" if options.get("pixel") == options.get("region") == 0 else ""
+
 
 LOSSES = {
     "kd": Entry("rdd_deploy.losses.kd:PixelKD", {"temperature": Positive}),
     "cwd": Entry("rdd_deploy.losses.cwd:ChannelWise", {"temperature": Positive}),
+    "dsd_pixel": Entry("rdd_deploy.losses.dsd:PixelSimilarity", {"void": Void}),
+    "dsd_category": Entry(
+        "rdd_deploy.losses.dsd:CategorySimilarity",
+        {"form": Literal["paper", "benchmark"], "temperature": Positive, "window": Window, "void": Void},
+    ),
+    "cirkd_batch": Entry("rdd_deploy.losses.cirkd:CrossImage", {"temperature": Positive, "window": Window, "void": Void}),
+    "cirkd_memory": Entry(
+        "rdd_deploy.losses.cirkd_memory:MemoryBank",
+        {
+            "pixel": Part,
+            "region": Part,
+            "pixels": Count,
+            "regions": Count,
+            "temperature": Positive,
+            "contrast_temperature": Positive,
+            "seed": Seed,
+        },
+        _without_parts,
+    ),
 }

@@ -42,14 +42,9 @@ LOSSES = {
     "cirkd_memory": Entry(
         "rdd_deploy.losses.cirkd_memory:MemoryBank",
         {
-            "pixel": Part,
-            "region": Part,
-            "pixels": Count,
-            "regions": Count,
-            "temperature": Positive,
-            "contrast_temperature": Positive,
+            "pixel": Part, "region": Part, "pixels": Count, "regions": Count, "temperature": Positive, "contrast_temperature": Positive,
             "seed": Seed,
         },
         _without_parts,
-    ),
+    ),  # fmt: skip
 }

@@ -28,6 +28,9 @@ class CrossImage(nn.Module):
         void: ``skip``: void pixels are neither rows nor columns, and images without others pair with none. ``keep``: they are both.
 
     Shape: ``head`` maps float (N, D, h, w), any widths; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
+
+    Raises:
+        ValueError: the map is missing, or an option is none of those above.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"head"})

@@ -39,7 +39,7 @@ class MemoryBank(nn.Module):
     The queues hold, per class, pixels and regions of the teacher's in float16; random unit vectors at first. In training mode each forward,
     also one without gradient, writes before it compares: of every process's images, by rank, and of each image's classes the mean of f̂^t,
     scaled to unit length, and up to 16 of the class's pixels. In eval mode nothing is written and no step is counted. What is drawn depends on
-    (seed, step, place of the image in the whole batch) alone: all processes compare with the same vectors, and a resumed run goes on bit for
+    (seed, step, place of the image among the batch's with valid pixels) alone: all processes compare with the same vectors, and a resumed run goes on bit for
     bit.
 
     Args:
@@ -54,6 +54,7 @@ class MemoryBank(nn.Module):
 
     Raises:
         RecipeError: both parts have weight 0, or the bank takes more than half of the memory that is free.
+        ValueError: the map is missing, or a temperature isn't above 0.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"head"})
@@ -131,6 +132,8 @@ class MemoryBank(nn.Module):
     @torch.no_grad()
     def _remember(self, vectors: Tensor, labels: Tensor, step: int) -> None:
         """Write the teacher's unit vectors (N, E, h, w) of all processes' images into the queues; labels (N, h, w), void is ``IGNORE``."""
+        known = (labels != IGNORE).flatten(1).any(1)
+        vectors, labels = vectors[known], labels[known]
         counts = gathered(torch.tensor([len(labels)], device=labels.device))
         first = int(counts[: rank()].sum())  # this process's images follow those of the ranks before it
         writes, pixels, regions = [], [vectors.new_zeros((0, vectors.shape[1]))], [vectors.new_zeros((0, vectors.shape[1]))]
@@ -160,6 +163,6 @@ def _check_room(size: int, device: torch.device | str, what: str) -> None:
     for place, free in places.items():
         if free is not None and size > free / 2:
             raise RecipeError(
-                f"cirkd_memory: its bank takes {size / 1e6:.0f} MB ({what}), more than half of the {free / 1e6:.0f} MB of {place} that are free; "
+                f"cirkd_memory: its bank takes {size / 1e6:.1f} MB ({what}), more than half of the {free / 1e6:.1f} MB of {place} that are free; "
                 "lower its options pixels and regions"
             )

@@ -15,6 +15,9 @@ from rdd_deploy.losses.kd import checked_temperature, masked_mean
 from rdd_deploy.losses.maps import MapPair, Void, map_pair, mean_pooled, same_classes, unit
 from rdd_deploy.outputs import Output, resized
 
+LEAST = 1e-5
+"""Distance of two maps of attention, both of unit length, up to which they are the same."""
+
 
 class PixelSimilarity(nn.Module):
     """How attention moves from one map to a later one: Σ over pixels of the squared distance of the networks' residuals of attention.
@@ -29,6 +32,9 @@ class PixelSimilarity(nn.Module):
 
     Shape: maps float (N, D, h, w), any widths and strides; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
     Without an auxiliary head one pair is left, that of ``head`` and ``logits``.
+
+    Raises:
+        ValueError: a map is missing, or ``void`` is neither of both.
     """
 
     needs: frozenset[str] = frozenset({"head", "logits"})
@@ -51,7 +57,7 @@ class PixelSimilarity(nn.Module):
             distance = torch.zeros(len(target), device=target.device)  # (N,)
             steps = list(itertools.combinations(attention, 2))
             for (own, other), (own_later, other_later) in steps:
-                distance = distance + (unit(own_later - own, 1) - unit(other_later - other, 1)).square().sum(1)
+                distance = distance + (_residual(own, own_later) - _residual(other, other_later)).square().sum(1)
             return masked_mean(distance / len(steps), pairs[-1].valid.flatten(1).any(1))
 
 
@@ -65,20 +71,27 @@ def _attention(features: Tensor, pair: MapPair, at: MapPair) -> Tensor:
     return unit(energy.flatten(1), 1)
 
 
+def _residual(earlier: Tensor, later: Tensor) -> Tensor:
+    """How two maps of attention (N, P) differ, of unit length; 0 without gradient where that is no more than rounding makes of equal ones."""
+    difference = later - earlier
+    differs = difference.detach().norm(dim=1, keepdim=True) > LEAST
+    return unit(torch.where(differs, difference, 0), 1)
+
+
 class CategorySimilarity(nn.Module):
     """How alike the classes' maps are: G = φ φᵀ (C×C) with the rows φ_c over an image's pixels; ⟨(G_s − G_t)²⟩ over entries and images.
 
     Args:
         form: ``paper``: φ is the softmax over the classes at each pixel, then each row is scaled to unit length. ``benchmark``, as the
             methods' public comparison has it: φ_c is the softmax of class c over the pixels, and G about 1 / pixels.
-        temperature: T > 0 of the softmax; None: 1 for ``paper``, 4 for ``benchmark``.
+        temperature: T > 0 of the softmax.
         window: logits are mean-pooled by it first; None: 1 (not at all) for ``paper``, 2 for ``benchmark``.
         void: ``skip``: void pixels are no part of a row, and images without others don't count. ``keep``: they are.
 
     Shape: ``logits`` maps float (N, C, h, w), the same C; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
 
     Raises:
-        ValueError: the networks have different numbers of classes.
+        ValueError: the networks have different numbers of classes, the map is missing, or an option is none of those above.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
@@ -86,17 +99,15 @@ class CategorySimilarity(nn.Module):
     def __init__(
         self,
         form: Literal["paper", "benchmark"] = "paper",
-        temperature: float | None = None,
+        temperature: float = 4.0,
         window: int | None = None,
         void: Void = "skip",
     ) -> None:
         super().__init__()
         if form not in ("paper", "benchmark"):
             raise ValueError(f"form is {form!r}; expected paper or benchmark")
-        usual_temperature, usual_window = (1.0, 1) if form == "paper" else (4.0, 2)
-        self.form, self.void = form, void
-        self.temperature = checked_temperature(usual_temperature if temperature is None else temperature)
-        self.window = usual_window if window is None else window
+        self.form, self.temperature, self.void = form, checked_temperature(temperature), void
+        self.window = window or {"paper": 1, "benchmark": 2}[form]
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = same_classes(map_pair(student, teacher, "logits", target, self.void), "dsd_category")

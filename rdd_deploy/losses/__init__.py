@@ -20,9 +20,9 @@ from pydantic import Field
 from rdd_deploy.schema import Count, Positive, Seed
 from rdd_deploy.utils.tables import Entry
 
-Window = Annotated[int, Field(ge=1, le=8192)]
-Part = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Void = Literal["skip", "keep"]
+"""``skip``: void pixels are inert, whatever the networks say there. ``keep``: they count like all others, as in the methods' public code."""
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 def _without_parts(options: Mapping[str, Any]) -> str:
@@ -36,15 +36,20 @@ LOSSES = {
     "dsd_pixel": Entry("rdd_deploy.losses.dsd:PixelSimilarity", {"void": Void}),
     "dsd_category": Entry(
         "rdd_deploy.losses.dsd:CategorySimilarity",
-        {"form": Literal["paper", "benchmark"], "temperature": Positive, "window": Window, "void": Void},
+        {"form": Literal["paper", "benchmark"], "temperature": Positive, "window": Count, "void": Void},
     ),
-    "cirkd_batch": Entry("rdd_deploy.losses.cirkd:CrossImage", {"temperature": Positive, "window": Window, "void": Void}),
+    "cirkd_batch": Entry("rdd_deploy.losses.cirkd:CrossImage", {"temperature": Positive, "window": Count, "void": Void}),
     "cirkd_memory": Entry(
         "rdd_deploy.losses.cirkd_memory:MemoryBank",
         {
-            "pixel": Part, "region": Part, "pixels": Count, "regions": Count, "temperature": Positive, "contrast_temperature": Positive,
+            "pixel": NotNegative,
+            "region": NotNegative,
+            "pixels": Count,
+            "regions": Count,
+            "temperature": Positive,
+            "contrast_temperature": Positive,
             "seed": Seed,
         },
         _without_parts,
-    ),  # fmt: skip
+    ),
 }

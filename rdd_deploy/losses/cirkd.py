@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rdd_deploy.losses.kd import checked_temperature
-from rdd_deploy.losses.maps import Void, map_pair, mean_pooled, unit
+from rdd_deploy.losses import Void
+from rdd_deploy.losses.checks import above_zero, count, void_rule
+from rdd_deploy.losses.maps import map_pair, mean_pooled, unit
 from rdd_deploy.losses.processes import mean_count, safe
 from rdd_deploy.losses.relations import relation_kl
 from rdd_deploy.outputs import Output
@@ -37,7 +38,7 @@ class CrossImage(nn.Module):
 
     def __init__(self, temperature: float = 0.1, window: int = 1, void: Void = "skip") -> None:
         super().__init__()
-        self.temperature, self.window, self.void = checked_temperature(temperature), window, void
+        self.temperature, self.window, self.void = above_zero("temperature", temperature), count("window", window), void_rule(void)
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = map_pair(student, teacher, "head", target, self.void)

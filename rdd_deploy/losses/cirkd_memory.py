@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.losses.kd import checked_temperature
+from rdd_deploy.losses.checks import above_zero, count, not_negative
 from rdd_deploy.losses.maps import map_pair, unit
 from rdd_deploy.losses.processes import gathered, mean_count, rank, safe
 from rdd_deploy.losses.queues import ClassQueues
@@ -54,7 +54,7 @@ class MemoryBank(nn.Module):
 
     Raises:
         RecipeError: both parts have weight 0, or the bank takes more than half of the memory that is free.
-        ValueError: the map is missing, or a temperature isn't above 0.
+        ValueError: the map is missing, or an option isn't what it must be.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"head"})
@@ -76,7 +76,10 @@ class MemoryBank(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        parts = {"pixel": (pixel, pixels), "region": (region, regions)}
+        parts = {
+            "pixel": (not_negative("pixel", pixel), count("pixels", pixels)),
+            "region": (not_negative("region", region), count("regions", regions)),
+        }
         weights = {name: part for name, part in parts.items() if part[0]}
         if not weights:
             raise RecipeError("cirkd_memory: pixel and region are both 0, which leaves nothing of it; give one a weight")
@@ -86,8 +89,8 @@ class MemoryBank(nn.Module):
             2 * classes * places * teacher_width, device, f"{classes} classes with {places} places of {teacher_width} numbers in float16"
         )
         self.classes, self.seed = classes, seed
-        self.temperature = checked_temperature(temperature)
-        self.contrast_temperature = checked_temperature(contrast_temperature)
+        self.temperature = above_zero("temperature", temperature)
+        self.contrast_temperature = above_zero("contrast_temperature", contrast_temperature)
         self.weights = {name: weight for name, (weight, _) in weights.items()}
         self.project = nn.Sequential(
             nn.Conv2d(width, teacher_width, 1, bias=False), nn.BatchNorm2d(teacher_width), nn.ReLU(),
@@ -107,9 +110,9 @@ class MemoryBank(nn.Module):
             rows, other = (one.permute(0, 2, 3, 1)[pair.valid] for one in (pair.student, vectors))  # (M, D), (M, E)
             own, draws = unit(self._projected(rows), 1), self._generator(_CONTRAST, step)
             loss = torch.zeros((), device=target.device)
-            for name, count in (("pixel", PIXELS), ("region", REGIONS)):
+            for name, most in (("pixel", PIXELS), ("region", REGIONS)):
                 if name in self.weights:
-                    stored = self.queues[name].drawn(count // self.classes + 1, draws)  # type: ignore[operator]
+                    stored = self.queues[name].drawn(most // self.classes + 1, draws)  # type: ignore[operator]
                     divergence = relation_kl(own, other, stored, stored, self.temperature * self.contrast_temperature)
                     loss = loss + self.weights[name] * divergence
             return self.contrast_temperature**2 * loss / safe(mean_count(pair.valid.sum())).float()
@@ -118,10 +121,10 @@ class MemoryBank(nn.Module):
         """The projection of pixels (M, D) as (M, E); void ones aren't among them, or they would be in BatchNorm's means."""
         layers: list[Any] = list(self.project)
         first, norm, *rest = layers
-        wide, count = first(rows[:, :, None, None]), torch.tensor(len(rows), device=rows.device)  # (M, E, 1, 1)
+        wide, pixels = first(rows[:, :, None, None]), torch.tensor(len(rows), device=rows.device)  # (M, E, 1, 1)
         if isinstance(norm, nn.SyncBatchNorm):  # all processes must take the same way
-            count = mean_count(count)
-        if self.training and count < 2:  # nothing to take a deviation of: as in eval mode
+            pixels = mean_count(pixels)
+        if self.training and pixels < 2:  # nothing to take a deviation of: as in eval mode
             wide = F.batch_norm(wide, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
         else:
             wide = norm(wide)

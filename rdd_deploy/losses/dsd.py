@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdd_deploy.losses.kd import checked_temperature, masked_mean
-from rdd_deploy.losses.maps import MapPair, Void, map_pair, mean_pooled, same_classes, unit
+from rdd_deploy.losses import Void
+from rdd_deploy.losses.checks import above_zero, count, void_rule
+from rdd_deploy.losses.kd import masked_mean
+from rdd_deploy.losses.maps import MapPair, map_pair, mean_pooled, same_classes, unit
 from rdd_deploy.outputs import Output, resized
 
 LEAST = 1e-5
@@ -44,7 +46,7 @@ class PixelSimilarity(nn.Module):
         self, void: Void = "skip", *, student_channels: Mapping[str, int] | None = None, teacher_channels: Mapping[str, int] | None = None
     ) -> None:
         super().__init__()
-        self.void = void
+        self.void = void_rule(void)
         self.needs |= self.wants & set(student_channels or ()) & set(teacher_channels or ())
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
@@ -105,9 +107,9 @@ class CategorySimilarity(nn.Module):
     ) -> None:
         super().__init__()
         if form not in ("paper", "benchmark"):
-            raise ValueError(f"form is {form!r}; expected paper or benchmark")
-        self.form, self.temperature, self.void = form, checked_temperature(temperature), void
-        self.window = window or {"paper": 1, "benchmark": 2}[form]
+            raise ValueError(f"form is {form!r}; expected 'paper' or 'benchmark'")
+        self.form, self.temperature, self.void = form, above_zero("temperature", temperature), void_rule(void)
+        self.window = {"paper": 1, "benchmark": 2}[form] if window is None else count("window", window)
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = same_classes(map_pair(student, teacher, "logits", target, self.void), "dsd_category")

@@ -91,7 +91,10 @@ def test_pixel_scales_of_a_map_and_constant_strides_change_nothing() -> None:
 
 def test_category_by_hand() -> None:
     # The student's rows are (1, 1)/√2 both, so G = 1; the teacher's (3, 1)/√10 and (1, 3)/√10, so G = 0.6 off the diagonal.
-    student, teacher = small({"logits": torch.zeros(1, 2, 1, 2)}), small({"logits": torch.tensor([[3.0, 1], [1, 3]]).log().view(1, 2, 1, 2)})
+    student, teacher = (
+        small({"logits": torch.zeros(1, 2, 1, 2)}),
+        small({"logits": torch.tensor([[3.0, 1], [1, 3]]).log().view(1, 2, 1, 2)}),
+    )
     assert CategorySimilarity(temperature=1)(student, teacher, torch.zeros(1, 1, 2)).item() == pytest.approx(0.4**2 / 2)
     # Softmax over the pixels: the student's rows (1, 1)/2, the teacher's (3, 1)/4 and (1, 3)/4.
     expected = (2 * (10 / 16 - 1 / 2) ** 2 + 2 * (6 / 16 - 1 / 2) ** 2) / 4

@@ -25,6 +25,8 @@ DRAWN = 16
 """Pixels of a class that an image adds at most."""
 PIXELS, REGIONS = 4096, 1024
 """Vectors of both queues that a step compares with, all classes together: C · (4096 // C + 1) and C · (1024 // C + 1)."""
+LEAST = 1e-5
+"""Length of a projected pixel, whose numbers are about 1, up to which it has no direction."""
 _FIRST, _IMAGE, _CONTRAST = 1, 2, 3
 """What a generator draws: the first vectors, an image's pixels, the places to compare with."""
 
@@ -108,7 +110,7 @@ class MemoryBank(nn.Module):
                 self._remember(vectors, pair.labels, step)
                 self.step += 1
             rows, other = (one.permute(0, 2, 3, 1)[pair.valid] for one in (pair.student, vectors))  # (M, D), (M, E)
-            own, draws = unit(self._projected(rows), 1), self._generator(_CONTRAST, step)
+            own, draws = self._projected(rows), self._generator(_CONTRAST, step)
             loss = torch.zeros((), device=target.device)
             for name, most in (("pixel", PIXELS), ("region", REGIONS)):
                 if name in self.weights:
@@ -118,7 +120,7 @@ class MemoryBank(nn.Module):
             return self.contrast_temperature**2 * loss / safe(mean_count(pair.valid.sum())).float()
 
     def _projected(self, rows: Tensor) -> Tensor:
-        """The projection of pixels (M, D) as (M, E); void ones aren't among them, or they would be in BatchNorm's means."""
+        """Unit vectors (M, E) of the projection of pixels (M, D); void ones aren't among them, or they would be in BatchNorm's means."""
         layers: list[Any] = list(self.project)
         first, norm, *rest = layers
         wide, pixels = first(rows[:, :, None, None]), torch.tensor(len(rows), device=rows.device)  # (M, E, 1, 1)
@@ -130,7 +132,9 @@ class MemoryBank(nn.Module):
             wide = norm(wide)
         for layer in rest:
             wide = layer(wide)
-        return torch.flatten(wide, 1)
+        projected = torch.flatten(wide, 1)
+        # Of pixels that are all alike BatchNorm leaves rounding, whose direction says nothing.
+        return unit(torch.where(projected.detach().norm(dim=1, keepdim=True) > LEAST, projected, 0), 1)
 
     @torch.no_grad()
     def _remember(self, vectors: Tensor, labels: Tensor, step: int) -> None:

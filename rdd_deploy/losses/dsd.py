@@ -15,6 +15,7 @@ from rdd_deploy.losses import Void
 from rdd_deploy.losses.checks import above_zero, count, void_rule
 from rdd_deploy.losses.kd import masked_mean
 from rdd_deploy.losses.maps import MapPair, map_pair, mean_pooled, same_classes, unit
+from rdd_deploy.losses.relations import gram_distance
 from rdd_deploy.outputs import Output, resized
 
 LEAST = 1e-5
@@ -117,15 +118,14 @@ class CategorySimilarity(nn.Module):
             own, valid = mean_pooled(pair.student, pair.valid, self.window)
             other, _ = mean_pooled(pair.teacher, pair.valid, self.window)
             valid = valid.flatten(1)  # (N, P)
-            difference = self._alike(own, valid) - self._alike(other, valid)  # (N, C, C)
-            return masked_mean(difference.square().mean((1, 2)), valid.any(1))
+            distance = gram_distance(self._rows(own, valid), self._rows(other, valid))  # (N,)
+            return masked_mean(distance / own.shape[1] ** 2, valid.any(1))
 
-    def _alike(self, logits: Tensor, valid: Tensor) -> Tensor:
+    def _rows(self, logits: Tensor, valid: Tensor) -> Tensor:
+        """φ, (N, C, P)."""
         scaled, kept = logits.flatten(2) / self.temperature, valid[:, None]
         if self.form == "paper":
-            rows = unit(torch.where(kept, scaled.softmax(1), 0), 2)
-        else:
-            # An image of void pixels alone keeps all of them: the softmax of nothing is NaN, and what it says doesn't count.
-            kept = kept | ~valid.any(1)[:, None, None]
-            rows = F.softmax(scaled.masked_fill(~kept, -torch.inf), 2)
-        return rows @ rows.mT
+            return unit(torch.where(kept, scaled.softmax(1), 0), 2)
+        # An image of void pixels alone keeps all of them: the softmax of nothing is NaN, and what it says doesn't count.
+        kept = kept | ~valid.any(1)[:, None, None]
+        return F.softmax(scaled.masked_fill(~kept, -torch.inf), 2)

@@ -1,4 +1,4 @@
-"""KL divergence between two networks' relations of rows to columns, without ever holding the whole matrix."""
+"""Distances between two networks' relations of vectors; the gradient is made with the value, so that no matrix of relations outlives it."""
 
 from __future__ import annotations
 
@@ -55,3 +55,29 @@ class _RelationKL(torch.autograd.Function):
         of_rows, of_columns = ctx.saved_tensors
         rows = gradient * of_rows if ctx.needs_input_grad[0] else None
         return rows, None, gradient * of_columns if ctx.needs_input_grad[2] else None, None, None
+
+
+def gram_distance(own: Tensor, other: Tensor) -> Tensor:
+    """Σ_jk (own_j · own_k − other_j · other_k)² of each image.
+
+    Args:
+        own: float32 (N, C, P), the student's, which get a gradient. other: (N, C, P'), the teacher's.
+
+    Returns:
+        float32 (N,)
+    """
+    return _GramDistance.apply(own, other)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _GramDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, other: Tensor) -> Tensor:
+        difference = own @ own.mT - other @ other.mT  # (N, C, C), symmetric
+        ctx.save_for_backward(4 * difference @ own)
+        return difference.square().sum((1, 2))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (own,) = ctx.saved_tensors
+        return gradient[:, None, None] * own, None

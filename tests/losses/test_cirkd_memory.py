@@ -197,3 +197,9 @@ def test_two_processes_fill_one_bank(tmp_path: Path) -> None:
     assert first["values"][-1] > 0
     for name, gradient in first["gradients"].items():
         assert torch.equal(gradient, second["gradients"][name]), name
+
+
+def test_pixels_that_are_all_alike_have_no_direction() -> None:
+    flat = output(SAME, 1)._replace(features={"head": torch.full((3, 5, 6, 7), 0.1)})
+    _, gradient = taught(bank(), flat, output(WIDER, 2), labels())
+    assert gradient["head"].abs().max() < 1

@@ -149,3 +149,11 @@ def test_kept_void_counts(form: str) -> None:
 def test_other_numbers_of_classes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^dsd_category compares the networks class by class: the student has 4, the teacher 5$"):
         CategorySimilarity()(output(SAME, 1), output(dict(SAME) | {"logits": (5, 6, 7)}, 2), labels())
+
+
+def test_maps_of_equal_attention_have_no_direction() -> None:
+    """But for rounding, which scaled to length 1 would have a gradient of ten millions."""
+    head = torch.rand(1, 5, 6, 7)
+    student = Output(torch.zeros(1, 5, 6, 7), None, {"head": head, "logits": head.flip(1) / 3})
+    _, gradient = taught(PixelSimilarity(), student, output(WIDER, 2, images=1), labels(images=1, share=0))
+    assert all(one.abs().max() < 100 for one in gradient.values())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rdd_deploy.losses import relations
-from rdd_deploy.losses.relations import relation_kl
+from rdd_deploy.losses.relations import gram_distance, relation_kl
 
 
 @pytest.mark.parametrize("block", [1, 40, 1 << 22])
@@ -38,3 +38,11 @@ def test_nothing_is_zero() -> None:
         assert value == 0
         assert not own.grad.any()
         assert not stored.grad.any()
+
+
+def test_distance_of_gram_matrices() -> None:
+    g = torch.Generator().manual_seed(0)
+    own, other = torch.randn(2, 3, 5, generator=g).double().requires_grad_(), torch.randn(2, 3, 7, generator=g).double()
+    expected = (own @ own.mT - other @ other.mT).square().sum((1, 2))
+    assert torch.allclose(gram_distance(own, other), expected)
+    assert torch.autograd.gradcheck(lambda x: gram_distance(x, other), own)

@@ -203,7 +203,7 @@ def test_which_parts_a_recipe_has_is_told_whatever_is_wrong_inside_them(tmp_path
 def test_loss_options_are_those_of_the_losses() -> None:
     for name, loss in LOSSES.items():
         parameters = inspect.signature(loss.load()).parameters
-        # The last three are the networks' own, which a training gives.
+        # The others are the networks' own, which a training gives.
         assert set(loss.options) == set(parameters) - {"student_channels", "teacher_channels", "classes"}
         ExtraLoss(name=name, options={option: parameters[option].default for option in loss.options})
         for option, annotation in loss.options.items():

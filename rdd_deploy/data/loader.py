@@ -6,9 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from multiprocessing.queues import Queue
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +18,7 @@ from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import RddError
 from rdd_deploy.utils import faults
+from rdd_deploy.utils.machine import free_memory
 from rdd_deploy.utils.signals import leave_to_parent
 
 
@@ -61,14 +60,8 @@ class Room:
 
 def room_for_frames() -> Room:
     """MEMORY_LIMIT, or half of what this machine or container has free where that is less."""
-    sizes = [MEMORY_LIMIT]
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        sizes.append(next(512 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, version 2 and 1
-        with suppress(OSError, ValueError):  # without a limit it says "max"
-            sizes.append(float(Path("/sys/fs/cgroup", limit).read_text()) / 2)
-    return Room(min(sizes))
+    free = free_memory()
+    return Room(MEMORY_LIMIT if free is None else min(MEMORY_LIMIT, free / 2))
 
 
 class FrameCache:

@@ -62,3 +62,23 @@ def _summed(values: Tensor) -> Tensor:
 def safe(count: Tensor) -> Tensor:
     """The count with 1 for 0, to divide a sum by that is 0 as well."""
     return torch.where(count > 0, count, torch.ones_like(count))
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """Rows (R, …) of every process one after another, by rank; R may differ between them, and be 0. Without gradient."""
+    if not several():
+        return rows.detach()
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    lengths = [int(count) for count in counts]
+    padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
+    padded[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(padded) for _ in lengths]
+    if max(lengths):
+        distributed.all_gather(parts, padded)
+    return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def rank() -> int:
+    """Of this process among those that train on the batch."""
+    return distributed.get_rank() if several() else 0

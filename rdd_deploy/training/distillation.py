@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,15 @@ def distill_recipe(
     # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
+        if recipe.distillation.losses and named.recipe is not None and not is_usable(named):
+            extra_losses(recipe.distillation, student, Segmenter(named.recipe.network, student.classes))  # only to see that they fit
         checkpoint = teacher_checkpoint(recipe, named, runs, resume, data, fabric)
         teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
+    losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
+        _tell_sizes(losses)
         measured = measure_teacher(recipe, teacher, data, fabric)
-        losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
         method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data))
         metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
@@ -151,17 +155,28 @@ def extra_losses(
     """
     kinds = [LOSSES[extra.name].load() for extra in config.losses]
     maps = frozenset(name for kind in kinds for name in kind.needs)
-    known: dict[str, Any] = {"classes": student.classes}
+    wanted_maps = frozenset(name for kind in kinds for name in getattr(kind, "wants", ())) - maps
+    known: dict[str, Any] = {"classes": student.classes, "device": device}
     for role, network, place in (("student", student, "cpu"), ("teacher", teacher, device)):
         try:
             known[f"{role}_channels"] = map_channels(network, maps, place)
         except ValueError as error:
             raise RecipeError(f"distillation.losses: of the {role}, {error}; leave out the loss that reads it") from error
+        for name in sorted(wanted_maps):
+            with suppress(ValueError):  # it has no such map, and the loss does without
+                known[f"{role}_channels"] |= map_channels(network, {name}, place)
     made = []
     for name, extra, kind in zip(_columns([extra.name for extra in config.losses]), config.losses, kinds, strict=True):
         wanted = {key: value for key, value in known.items() if key in signature(kind).parameters}
         made.append((name, extra.weight, kind(**extra.options, **wanted)))
     return made
+
+
+def _tell_sizes(losses: Sequence[tuple[str, float, nn.Module]]) -> None:
+    """Tell what a loss holds in memory beside the networks, where it is worth a line."""
+    for name, _, loss in losses:
+        if (size := sum(buffer.nbytes for buffer in loss.buffers())) >= 1e5:
+            console.info(f"distillation.losses: {name} keeps {size / 1e6:.1f} MB in memory, and in the state that is saved")
 
 
 def _columns(names: list[str]) -> list[str]:
@@ -188,13 +203,14 @@ def _visualizer(recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Te
 def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> None:
     def check_teacher(data: TrainingData | None) -> None:
         named = named_teacher(recipe, source, folder.path.parent)
+        teacher: TeacherModel | None = None
         if is_usable(named):
-            if data:
-                load_teacher(recipe, named.checkpoint, data)
+            teacher = load_teacher(recipe, named.checkpoint, data).model if data else None
         elif named.recipe is not None:
             check_installed(named.recipe.train.loggers)
-            build(
-                named.recipe.network, len(data.validation.label_space) if data else 2, "teacher, to be trained first", sizes(named.recipe)
-            )
+            classes = len(data.validation.label_space) if data else 2
+            teacher, _ = build(named.recipe.network, classes, "teacher, to be trained first", sizes(named.recipe))
+        if teacher and data and recipe.distillation.losses:
+            _tell_sizes(extra_losses(recipe.distillation, Segmenter(recipe.student, len(data.validation.label_space)), teacher))
 
     session.dry_run(recipe, folder, resume, check_teacher)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,18 @@ def memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def free_memory() -> float | None:
+    """Bytes of memory that a process may still take: what the machine has free, a container's limit at most; None where neither is known."""
+    sizes = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes.append(next(1024 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, version 2 and 1
+        with suppress(OSError, ValueError):  # without a limit it says "max"
+            sizes.append(float(Path("/sys/fs/cgroup", limit).read_text()))
+    return min(sizes, default=None)
 
 
 CPU = Path("/sys/devices/system/cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -18,10 +18,12 @@ class Entry:
     Args:
         where: ``package.module:name``.
         options: what a recipe may set, name -> annotation that its value must fit. Defaults are the code's own.
+        rule: what is wrong with options that are right one by one, as a sentence; empty where nothing is.
     """
 
     where: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    rule: Callable[[Mapping[str, Any]], str] = lambda _: ""
 
     def problems(self, given: Mapping[str, Any], what: str) -> Iterator[str]:
         """What is wrong with the options that a recipe gives, each as ``.options.KEY: sentence``; ``what`` names the entry."""
@@ -36,6 +38,8 @@ class Entry:
             except ValidationError as error:
                 expected = error.errors()[0]["msg"]
                 yield f".options.{key}: got {value!r}, expected: {expected[0].lower()}{expected[1:]}"
+        if sentence := self.rule(given):
+            yield f".options: {sentence}"
 
     def load(self) -> Any:
         """Import the module and return what the entry names. Raises ModuleNotFoundError where a package is missing."""

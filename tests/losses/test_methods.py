@@ -14,10 +14,10 @@ from rdd_deploy.losses import LOSSES
 from rdd_deploy.outputs import MAPS, Output
 
 each = pytest.mark.parametrize("name", LOSSES)
-NOT_ZERO: frozenset[str] = frozenset()
+NOT_ZERO = frozenset({"cirkd_memory"})
 """Losses that aren't 0 where both networks say the same, e.g. for they compare a projection that no weights make the identity."""
-ONE_PROCESS: frozenset[str] = frozenset()
-"""Losses that by definition look at one process's images."""
+ONE_PROCESS = frozenset({"cirkd_batch", "cirkd_memory"})
+"""Losses that by definition look at one process's images, or whose projection's BatchNorm does."""
 
 
 def same(got: Result, expected: Result, rel: float = 1e-4) -> None:
@@ -51,9 +51,9 @@ def test_zero_where_student_and_teacher_say_the_same(name: str) -> None:
             nn.init.dirac_(one.weight)
     got = evaluated(loss, case._replace(teacher=case.student))
     other = evaluated(loss, case)
-    assert other.value > 0.01
+    assert other.value > 1e-5
     if name not in NOT_ZERO:
-        assert abs(got.value.item()) < 1e-5
+        assert abs(got.value.item()) < min(1e-5, 1e-3 * other.value.item())
         for key, one in got.gradients.items():
             assert one.abs().max() < 1e-4 * other.gradients[key].abs().max() + 1e-7
 
@@ -169,7 +169,8 @@ def test_keep_counts_void_pixels(name: str) -> None:
     case, whole = drawn(), drawn(void=0.0)
     kept = evaluated(made(name, void="keep"), case)
     assert is_finite(kept)
-    assert abs(kept.value.item() - evaluated(made(name), case).value.item()) > 1e-4
+    skipped = evaluated(made(name), case).value.item()
+    assert abs(kept.value.item() - skipped) > 1e-4 * skipped
     same(evaluated(made(name, void="keep"), whole), evaluated(made(name), whole))
     with pytest.raises(ValueError, match=r"^void is 'drop'; expected 'skip' or 'keep'$"):
         made(name, void="drop")

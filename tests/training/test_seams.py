@@ -39,7 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seams")
     tree: dict[str, Any] = toys.tree(toys.write_data(folder / "data"))
     tree["teacher"] = {"checkpoint": "colours.txt", "source": "colours", "options": {"sharpness": 0.2}}
-    tree["distillation"] = {"losses": [{"name": "banked", "weight": 0.5, "options": {"size": 3}}]}
+    cirkd = {"name": "cirkd_memory", "weight": 0.1, "options": {"pixels": 3000, "regions": 5}}
+    tree["distillation"] = {"losses": [{"name": "banked", "weight": 0.5, "options": {"size": 3}}, cirkd]}
     tree["train"] |= {"ema": 0.9}
     toys.write_recipe(folder / "student.yaml", tree)
     (folder / "colours.txt").write_text("\n".join(" ".join(map(str, colour)) for colour in toys.COLOURS))
@@ -56,11 +57,15 @@ def test_the_loss_is_trained_and_logged_but_never_part_of_the_student(place: Pat
     run = place / "runs" / "student"
     assert "loss_banked" in (run / "metrics.csv").read_text().splitlines()[0]
     saved = state(run)
-    assert set(saved["objective"]) == {"losses.0.project.weight", "losses.0.project.bias", "losses.0.bank"}
+    toy, cirkd = ({name for name in saved["objective"] if name.startswith(f"losses.{index}.")} for index in range(2))
+    assert toy == {"losses.0.project.weight", "losses.0.project.bias", "losses.0.bank"}
+    assert {"losses.1.queues.pixel.vectors", "losses.1.queues.region.pointer", "losses.1.step"} < cirkd
+    assert saved["objective"]["losses.1.step"] == 9
+    assert saved["objective"]["losses.1.queues.pixel.pointer"].any()
     assert saved["objective"]["losses.0.bank"].shape == (3, 3)
     assert saved["objective"]["losses.0.bank"].all(), "one row for each step, and no other"
     parameters = [name for name in saved["model"] if "running" not in name and "num_batches" not in name]
-    assert len(saved["optimizer"]["state"]) == len(parameters) + 2
+    assert len(saved["optimizer"]["state"]) == len(parameters) + 2 + 4
     assert not any("project.weight" in name and "losses" in name for name in load_file(run / "student.safetensors"))
     assert set(load_file(run / "student.safetensors")) <= set(saved["model"])
     assert not any("losses" in name for name in saved["average"])

@@ -1,0 +1,59 @@
+"""Pixel relations across a batch's images (Yang, Zhou, An, Jiang, Xu, Zhang, "Cross-Image Relational Knowledge Distillation for Semantic
+Segmentation", CVPR 2022, pp. 12319-12328)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rdd_deploy.losses import Void
+from rdd_deploy.losses.checks import above_zero, count, void_rule
+from rdd_deploy.losses.maps import map_pair, mean_pooled, unit
+from rdd_deploy.losses.processes import mean_count, safe
+from rdd_deploy.losses.relations import relation_kl
+from rdd_deploy.outputs import Output
+
+
+class CrossImage(nn.Module):
+    """For every ordered pair of images (n, m), n = m included: S = F̂_n F̂_mᵀ / τ of the ``head`` maps' unit vectors over the channels;
+    ⟨KL(softmax(S^t_row) ‖ softmax(S^s_row))⟩ over rows, mean over pairs. No factor τ².
+
+    Pairs are of one process's images; the mean is over all processes' pairs. Time grows with the square of all images' pixels, memory
+    doesn't: a window of 2 is 16 times cheaper.
+
+    Args:
+        temperature: τ > 0.
+        window: maps are mean-pooled by it first, before they are scaled to unit length.
+        void: ``skip``: void pixels are neither rows nor columns, and images without others pair with none. ``keep``: they are both.
+
+    Shape: ``head`` maps float (N, D, h, w), any widths; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
+
+    Raises:
+        ValueError: the map is missing, or an option is none of those above.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"head"})
+
+    def __init__(self, temperature: float = 0.1, window: int = 1, void: Void = "skip") -> None:
+        super().__init__()
+        self.temperature, self.window, self.void = above_zero("temperature", temperature), count("window", window), void_rule(void)
+
+    def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
+        pair = map_pair(student, teacher, "head", target, self.void)
+        with torch.autocast(target.device.type, enabled=False):
+            own, valid = mean_pooled(pair.student, pair.valid, self.window)
+            other, _ = mean_pooled(pair.teacher, pair.valid, self.window)
+            nodes = [(_unit_rows(a, v), _unit_rows(b, v)) for a, b, v in zip(own, other, valid, strict=True)]
+            counted = [(a, b) for a, b in nodes if len(a)]
+            loss = 0 * own.sum()  # all void: a gradient of 0, not none
+            for s, t in counted:
+                for s_other, t_other in counted:
+                    loss = loss + relation_kl(s, t, s_other, t_other, self.temperature) / len(s)
+            return loss / safe(mean_count(torch.tensor(len(counted) ** 2, device=target.device))).float()
+
+
+def _unit_rows(values: Tensor, valid: Tensor) -> Tensor:
+    """The vectors (D,) at valid pixels of (D, h, w), of unit length: (pixels, D)."""
+    return unit(values.permute(1, 2, 0)[valid], 1)

@@ -107,7 +107,7 @@ class MemoryBank(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             vectors, step = unit(pair.teacher, 1), int(self.step)  # (N, E, h, w)
             if self.training:
-                self._remember(vectors, pair.labels, step)
+                self._remember(vectors, torch.where(pair.valid, pair.labels, IGNORE), step)
                 self.step += 1
             rows, other = (one.permute(0, 2, 3, 1)[pair.valid] for one in (pair.student, vectors))  # (M, D), (M, E)
             own, draws = self._projected(rows), self._generator(_CONTRAST, step)

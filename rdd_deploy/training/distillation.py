@@ -214,7 +214,9 @@ def _visualizer(recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Te
 
 
 def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> None:
-    def check_teacher(data: TrainingData | None) -> None:
+    def check_teacher(data: TrainingData | None, student: Segmenter | None) -> None:
+        if student:
+            _channels(recipe.distillation, "student", student)
         named = named_teacher(recipe, source, folder.path.parent)
         if is_usable(named):
             if data:

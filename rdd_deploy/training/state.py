@@ -72,7 +72,8 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch, progress: float, scale: float | None = None) -> tuple[Loss, dict[str, Tensor]]:
         """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's maps."""
-        features = self._encode(batch.images)
+        # Views, or the gradient at a map would hold what reaches it from the next one through the encoder.
+        features = [one.view_as(one) for one in self._encode(batch.images)]
         output = self._decode(features, batch.images.shape[-2:], self.objective.maps)
         with torch.autocast(batch.images.device.type, enabled=False):
             loss: Loss = self.objective(output, batch, progress)

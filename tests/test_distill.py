@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from toy_teacher import Colours
 from toys import network, read_json, teacher_tree, write_recipe, write_story
 
 from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.segmenter import Segmenter
+from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers import checkpoint as checkpoint_teachers
+from rdd_deploy.models.teachers.base import LoadedTeacher
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import load_distillation, load_recipe
@@ -25,6 +29,7 @@ from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.training.teacher import LiveTeacher, named_teacher, teacher_checkpoint
 from rdd_deploy.utils.files import sha256
 from rdd_deploy.utils.locks import locked
+from rdd_deploy.utils.tables import Entry
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +115,7 @@ def test_every_loss_has_a_name_of_its_own_in_the_log(story: Path) -> None:
     distill_recipe(recipe, story, story.parent / "runs", name="many")
     header, values = (line.split(",") for line in (story.parent / "runs" / "many" / "metrics.csv").read_text().splitlines())
     row = dict(zip(header, values, strict=True))
-    assert [name for name in header if "kd" in name or "cwd" in name] == [
+    assert [name for name in header if name.startswith("loss_") and ("kd" in name or "cwd" in name)] == [
         "loss_kd", "loss_extra_kd", "loss_cwd", "loss_extra_cwd", "loss_extra_kd_2",
     ]  # fmt: skip
     first, last = float(row["loss_extra_kd"]), float(row["loss_extra_kd_2"])
@@ -148,6 +153,48 @@ def test_dry_run_tells_all_that_is_wrong_together(story: Path, monkeypatch: pyte
         assert sentence in lines
 
 
+class Reader(torch.nn.Module):
+    """A loss that reads a map that many networks lack."""
+
+    needs = frozenset({"auxiliary"})
+
+
+@pytest.mark.parametrize(("student", "teacher", "role"), [(True, False, "teacher"), (False, True, "student")])
+@pytest.mark.parametrize("dry", [True, False])
+def test_maps_that_a_network_lacks_are_told_before_a_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], student: bool, teacher: bool, role: str, dry: bool
+) -> None:
+    monkeypatch.setitem(LOSSES, "cwd", Entry(f"{__name__}:Reader"))
+    recipe = write_story(
+        tmp_path,
+        {"student": network(auxiliary=student), "distillation": {"losses": [{"name": "cwd"}], "tfe_fraction": 0}},
+        {"network": network(auxiliary=teacher)},
+    )
+    words = ["--dry-run"] if dry else []
+    assert ended(distill.main, monkeypatch, recipe, *words, "--output", tmp_path / "runs") == 2
+    printed = capsys.readouterr()
+    assert (
+        f"error: distillation.losses: of the {role}, the network has no map auxiliary; expected some of logits, head, stage5, stage4, stage3, "
+        "stage2, stage1; leave out the loss that reads it"
+    ) in " ".join(printed.err.split())
+    assert "training it first" not in printed.out
+
+
+def test_a_teacher_from_elsewhere_with_other_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEACHERS, "segmenter", Entry(f"{__name__}:five_classes"))
+    (tmp_path / "five.txt").write_text("anything")
+    recipe = load_recipe(write_story(tmp_path, {"teacher": {"checkpoint": str(tmp_path / "five.txt")}}))
+    with pytest.raises(
+        WeightsError, match=r"^the teacher .*five\.txt knows 5 classes, data set 'folder' has 3; distil from a teacher of the same classes$"
+    ):
+        distill_recipe(recipe, tmp_path / "student.yaml", tmp_path / "runs")
+    assert not (tmp_path / "runs" / "student").exists()
+
+
+def five_classes(path: Path, classes: list[str]) -> LoadedTeacher:
+    return LoadedTeacher(Colours(torch.zeros(5, 3), 0.1), None, sha256(path))
+
+
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -165,6 +212,15 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
             ["distillation.losses=[{name: kd, options: {ignore_index: 0}}]"],
             "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature, standardize",
         ),
+        *(
+            (
+                distill.main,
+                [f"distillation.losses=[{{name: cwd, weight: {weight}}}]"],
+                f"distillation.losses.0.weight: got {weight}, expected: input should be greater than 0",
+            )
+            for weight in (0, -1.5)
+        ),
+        (distill.main, ["distillation.tse.rule=nor"], "distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or', 'lead' or 'student'"),
         (distill.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
         (distill.main, ["teacher.recipe=lost"], "no recipe 'lost'; expected a YAML file"),
         (distill.main, ["teacher.recipe=null", "teacher.checkpoint=lost.safetensors"], "no teacher checkpoint lost.safetensors"),

@@ -204,8 +204,9 @@ def test_loss_options_are_those_of_the_losses() -> None:
     for name, loss in LOSSES.items():
         parameters = inspect.signature(loss.load()).parameters
         # The others are the networks' own, which a training gives.
-        assert set(loss.options) == set(parameters) - {"student_channels", "teacher_channels", "classes"}
-        ExtraLoss(name=name, options={option: parameters[option].default for option in loss.options})
+        assert set(loss.options) == set(parameters) - {"student_channels", "teacher_channels", "classes", "device"}
+        defaults = {option: parameters[option].default for option in loss.options}
+        ExtraLoss(name=name, options={option: value for option, value in defaults.items() if value is not None})
         for option, annotation in loss.options.items():
             for value in (True, "much", [1], None):
                 if value is not True or annotation is not bool:

@@ -20,14 +20,17 @@ class TeacherFull(Part):
 class TeacherStudent(Part):
     """Stage 2 of RDD (TSE): pixels that exactly one of the two networks finds hard (paper, Eq. 9)."""
 
-    rule: Literal["xor", "and", "or", "student"] = Field(
-        "xor", description="a pixel counts if it is hard for exactly one, both, either, or the student"
+    rule: Literal["xor", "and", "or", "lead", "student"] = Field(
+        "xor", description="a pixel counts if it is hard for exactly one, both, either, the student and not the teacher, or the student"
     )
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.7, description="a pixel is hard up to this probability of its true class")
     min_kept: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
-        0.05, description="share of the batch's pixels (0 to 1) or a count (integer)"
+        0.05, description="share of the whole batch's pixels (0 to 1) or a count (integer)"
     )
     reduction: Literal["kept", "all"] = Field("kept", description="mean over the kept pixels, or their sum over all valid pixels")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare classes weigh more, as in train.task_loss: balanced; the mean divides by the weights"
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """A share is one."""
@@ -57,7 +60,7 @@ class Distillation(Part):
     }  # fmt: skip
     method: Literal["rdd", "kd"] = Field("rdd", description="rdd weights the task loss; kd leaves it plain")
     tfe_fraction: Share = Field(0.1, description="share of the iterations in stage 1; 0: TSE only, 1: TFE only")
-    transition: Literal["hard", "linear"] = Field("hard", description="linear fades stage 1 into stage 2 over the whole run")
+    transition: Literal["hard", "linear"] = Field("hard", description="linear fades stage 1 out from tfe_fraction to the end of the run")
     tfe: TeacherFull = TeacherFull()
     tse: TeacherStudent = TeacherStudent()
     ce_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")

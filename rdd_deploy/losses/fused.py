@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from rdd_deploy.data.base import IGNORE
+
 BLOCK = 1 << 18
 """Elements of a block on a CPU: 1 MB in float32, what a core's second-level cache holds."""
 
@@ -53,6 +55,12 @@ def pixel_terms(student: Tensor, teacher: Tensor, target: Tensor, valid: Tensor,
         temperature: T of the divergence, without the factor T².
     """
     return PixelTerms(*_Fused.apply(student, teacher, torch.where(valid, target, 0).long(), valid, temperature))
+
+
+def true_log_probability(log_p: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
+    """Log-probability (N, H, W) of each pixel's true class from (N, C, H, W); 0 on void pixels."""
+    valid = target != ignore_index
+    return torch.where(valid, log_p.gather(1, torch.where(valid, target, 0).long()[:, None])[:, 0], 0)
 
 
 class _Fused(torch.autograd.Function):

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
+_asked_alone = [0]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process asks no other one: for what only one of them computes, such as a picture, or it would wait for them forever."""
+    _asked_alone[0] += 1
+    try:
+        yield
+    finally:
+        _asked_alone[0] -= 1
+
 
 def several() -> bool:
     """Whether other processes train on the rest of the batch."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return not _asked_alone[0] and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def mean_count(count: Tensor) -> Tensor:
@@ -32,6 +46,16 @@ def mean_pixels(valid: Tensor) -> Tensor:
 def mean_images(valid: Tensor) -> Tensor:
     """What to divide a local sum over images by for the batch's mean: those of (N, …) with a valid pixel count; 1 where there are none."""
     return safe(mean_count(valid.flatten(1).any(1).sum()))
+
+
+def mean(values: Tensor) -> Tensor:
+    """Values (any shape, the same on every process) as their mean over the processes, without gradient."""
+    return everywhere(values) / distributed.get_world_size() if several() else values.detach()
+
+
+def everywhere(values: Tensor) -> Tensor:
+    """Values (any shape, the same on every process) summed over the processes, without gradient."""
+    return _summed(values) if several() else values.detach()
 
 
 def total(values: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 Liang, Sun, Du, Chen, Huang, "Relative Difficulty Distillation for Semantic Segmentation", Science China Information Sciences
 67(9):192105, 2024, https://arxiv.org/abs/2407.03719.
 
-Everything is computed in float32, also under autocast, and no step sorts all pixels.
+Everything is computed in float32, also under autocast, and no step sorts all pixels. Under several processes counts, means and ranks are those of
+the whole batch, so every process has to call these functions, in the same order.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.losses.fused import blocks, pixel_terms
-from rdd_deploy.losses.kd import masked_mean, void_inert
+from rdd_deploy.losses.fused import blocks, pixel_terms, true_log_probability
+from rdd_deploy.losses.kd import void_inert
+from rdd_deploy.losses.processes import everywhere, gathered, mean_count, safe, several
 
-Rule = Literal["xor", "and", "or", "student"]
+Rule = Literal["xor", "and", "or", "lead", "student"]
 Divergence = Literal["main_aux", "aux_main"]
 
 
@@ -66,8 +68,10 @@ def teacher_student_evaluated(
         teacher_logits: float (N, C, H, W), at the target's size.
         target: int (N, H, W), class ids and ``ignore_index``.
         threshold: t in (0, 1).
-        min_kept: least number of hard pixels per network: a share of the batch's pixels (float, 0 to 1) or a count (int).
-        rule: ``xor``, the paper's; ``and``, ``or``; ``student``: hard for the student, whatever the teacher says (OHEM).
+        min_kept: least number of hard pixels per network: a share of the batch's pixels (float, 0 to 1) or a count (int); the batch is
+            that of all processes together.
+        rule: ``xor``, the paper's formula; ``and``, ``or``; ``lead``: hard for the student and not for the teacher, what the paper's text
+            describes; ``student``: hard for the student, whatever the teacher says (OHEM).
 
     Returns:
         bool mask (N, H, W); False on void pixels, and everywhere where no pixel qualifies.
@@ -84,7 +88,8 @@ def teacher_student_evaluated(
         valid = target != ignore_index
         index = torch.where(valid, target, 0).long()[:, None]
         student, teacher = (_true_probability(logits, index) for logits in (student_logits, teacher_logits))
-        return _relative(student, teacher, valid, threshold, min_kept, rule)
+        hard = [hard_pixels(one, valid, threshold, min_kept) for one in ((student,) if rule == "student" else (student, teacher))]
+        return _combined(hard[0], hard[-1], rule)
 
 
 def _true_probability(logits: Tensor, index: Tensor) -> Tensor:
@@ -96,23 +101,23 @@ def _true_probability(logits: Tensor, index: Tensor) -> Tensor:
     return probability
 
 
-def _relative(student: Tensor, teacher: Tensor, valid: Tensor, threshold: float, min_kept: float, rule: Rule) -> Tensor:
-    """The rule on true-class probabilities (N, H, W)."""
-    hard_s = hard_pixels(student, valid, threshold, min_kept)
+def _combined(hard_s: Tensor, hard_t: Tensor, rule: Rule) -> Tensor:
+    """The rule on bool maps (N, H, W): what is hard for the student, and for the teacher."""
     if rule == "student":
         return hard_s
-    hard_t = hard_pixels(teacher, valid, threshold, min_kept)
     if rule == "xor":
         return hard_s ^ hard_t
     if rule == "and":
         return hard_s & hard_t
     if rule == "or":
         return hard_s | hard_t
-    raise ValueError(f"rule is {rule!r}; expected 'xor', 'and', 'or' or 'student'")
+    if rule == "lead":
+        return hard_s & ~hard_t
+    raise ValueError(f"rule is {rule!r}; expected 'xor', 'and', 'or', 'lead' or 'student'")
 
 
 def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest one).
+    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest one), over the pixels of all processes.
 
     Args:
         probability: float (N, H, W) of the true class.
@@ -124,17 +129,23 @@ def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: 
         bool (N, H, W).
     """
     hard = (probability <= threshold) & valid
-    count = kept_count(min_kept, valid.numel())
-    if count == 0:
-        return hard
-    if probability.device.type == "cpu":  # no device to wait for: look whether the threshold suffices before selecting
-        missing = count - int(hard.sum())
+    if probability.device.type == "cpu" or several():
+        # Look whether the threshold suffices before selecting. A lone GPU isn't asked: that would make it wait.
+        found = torch.stack((hard.new_tensor(hard.numel(), dtype=torch.int64), hard.sum(), valid.sum()))
+        pixels, hard_count, valid_count = everywhere(found).tolist()
+        missing = kept_count(min_kept, pixels) - hard_count
         if missing <= 0:
             return hard
-        rest = probability[valid & ~hard]  # the pixels above the threshold, a plain vector
-        if missing >= rest.numel():
+        if hard_count + missing >= valid_count:
             return valid.clone()
+        rest = probability[valid & ~hard]  # the pixels above the threshold, a plain vector
+        if several():  # the smallest of all are among the smallest of each process
+            smallest = rest.topk(min(missing, rest.numel()), largest=False, sorted=False).values
+            rest = gathered(F.pad(smallest, (0, missing - smallest.numel()), value=torch.inf))
         return valid & (probability <= rest.kthvalue(missing).values)
+    count = kept_count(min_kept, hard.numel())
+    if count == 0:
+        return hard
     ranked = torch.where(valid, probability, torch.inf).flatten()
     smallest = ranked.topk(min(count, ranked.numel()), largest=False, sorted=False).values.max()
     return valid & (probability <= smallest.clamp(min=threshold))
@@ -152,12 +163,6 @@ def kept_count(min_kept: float, pixels: int) -> int:
     return math.ceil(min_kept * pixels - 1e-6) if share else int(min_kept)
 
 
-def true_log_probability(log_p: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
-    """Log-probability (N, H, W) of each pixel's true class from (N, C, H, W); 0 on void pixels."""
-    valid = target != ignore_index
-    return torch.where(valid, log_p.gather(1, torch.where(valid, target, 0).long()[:, None])[:, 0], 0)
-
-
 class DistillationTerms(NamedTuple):
     """The named terms of the loss and what the pictures show."""
 
@@ -166,32 +171,57 @@ class DistillationTerms(NamedTuple):
     terms: dict[str, Tensor]
     """Detached scalars by name: ``task`` (weighted), ``kd``, ``ce`` (plain, as the student alone would have it), ``kept`` (share)."""
     weight: Tensor
-    """float32 (N, H, W) in [0, 1], the weight of each pixel's task loss."""
+    """float32 (N, H, W) in [0, 1], the weight of each pixel's task loss, without that of its class."""
+    parts: dict[str, Tensor]
+    """Weighted scalars with gradient that add up to ``total``: ``task`` (with the auxiliary head's), ``kd`` and ``ce`` where they have a weight."""
 
 
-class WeightedMean(NamedTuple):
-    """share · Σ weight · loss / pixels; weight is float (N, H, W), 0 on void; no pixels give 0."""
+class _WeightedMean(NamedTuple):
+    """share · Σ factor · loss / divisor; a divisor of 0 gives 0."""
 
     weight: Tensor
-    pixels: Tensor
+    """float (N, H, W) in [0, 1], 0 on void."""
+    factor: Tensor
+    """The weight times that of the pixel's class."""
+    divisor: Tensor
     share: float
 
     def mean(self, loss: Tensor) -> Tensor:
         """The scalar for per-pixel losses (N, H, W) that are finite everywhere."""
-        return self.share * (self.weight * loss).sum() / self.pixels.clamp(min=1)
+        return self.share * (self.factor * loss).sum() / safe(self.divisor)
+
+
+class _Pixels(NamedTuple):
+    """What every task loss of a batch weighs its pixels by."""
+
+    valid: Tensor
+    """bool (N, H, W)"""
+    number: Tensor
+    """Valid pixels, as ``mean_count``."""
+    agreement: Tensor | None
+    """Stage 1: float (N, H, W), how much the teacher's classifiers agree; None where the stage isn't on."""
+    hard_t: Tensor | None
+    """Stage 2: bool (N, H, W), hard for the teacher; None where the stage isn't on or the rule doesn't ask."""
+    class_weight: Tensor | None
+    """Stage 2: float (N, H, W), the weight of the pixel's class, 0 on void; None where all classes weigh the same."""
 
 
 class RelativeDifficultyLoss(nn.Module):
     """weight ⊙ L_task + λ · L_kd with the weight of the current stage; all terms come from one pass over the logits.
 
     Stage 1 (TFE) weighs with ``teacher_full_evaluated`` and averages over valid pixels (Eq. 8); stage 2 (TSE) averages over the pixels
-    that ``teacher_student_evaluated`` keeps. ``transition='linear'`` blends both losses by progress instead of switching.
+    that ``teacher_student_evaluated`` keeps. An auxiliary head of the student has stage 1's weights, too, but in stage 2 a mask of its own:
+    its probabilities against the teacher's main ones.
+
+    ``transition='linear'`` blends both losses after ``tfe_fraction`` p instead of switching: stage 1 has the share (1 − progress) / (1 − p),
+    stage 2 the rest.
 
     Args:
-        tfe_fraction: share of the iterations in stage 1, 0 to 1 (0: TSE only, 1: TFE only).
+        tfe_fraction: share of the iterations in stage 1 alone, 0 to 1 (0: TSE only, 1: TFE only).
         transition: ``hard`` or ``linear``.
         divergence, threshold, min_kept, rule: see the two functions.
         reduction: ``kept``: stage 2 is the mean over kept pixels (paper); ``all``: their sum over all valid pixels.
+        class_weight: float (C,), of the classes in stage 2; None: all weigh the same (paper). Means divide by the sum of the weights.
         ce_weight: plain cross-entropy added beside (0: paper).
         kd_weight: λ. temperature: T of the KD term.
         weighted: False leaves the task loss plain: this is then ordinary KD.
@@ -201,6 +231,8 @@ class RelativeDifficultyLoss(nn.Module):
         - student, teacher, teacher_auxiliary: logits (N, C, H, W) at the target's size; target: int (N, H, W).
         - teacher_auxiliary may be None in stage 2.
     """
+
+    class_weight: Tensor | None
 
     def __init__(
         self,
@@ -212,6 +244,7 @@ class RelativeDifficultyLoss(nn.Module):
         min_kept: float = 0.05,
         rule: Rule = "xor",
         reduction: Literal["kept", "all"] = "kept",
+        class_weight: Tensor | None = None,
         ce_weight: float = 0.0,
         kd_weight: float = 1.0,
         temperature: float = 1.0,
@@ -223,14 +256,15 @@ class RelativeDifficultyLoss(nn.Module):
         self.threshold, self.min_kept, self.rule, self.reduction = threshold, min_kept, rule, reduction
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
         self.weighted, self.ignore_index = weighted, ignore_index
+        self.register_buffer("class_weight", class_weight, persistent=False)  # counted again from the data, when resumed
 
     def stage(self, progress: float) -> str:
         """``tfe``, ``tse``, ``tfe+tse`` or ``kd`` at a progress in [0, 1)."""
         if not self.weighted:
             return "kd"
-        if self.transition == "linear" and 0 < self.tfe_fraction < 1:
-            return "tfe+tse"
-        return "tfe" if progress < self.tfe_fraction else "tse"
+        if progress < self.tfe_fraction:
+            return "tfe"
+        return "tfe+tse" if self.transition == "linear" and self.tfe_fraction > 0 else "tse"
 
     def forward(
         self,
@@ -245,40 +279,60 @@ class RelativeDifficultyLoss(nn.Module):
         with torch.autocast(student.device.type, enabled=False):
             valid = target != self.ignore_index
             pixel = pixel_terms(student.float(), teacher.detach().float(), target, valid, self.temperature)
-            parts = self._parts(pixel.ce.detach(), pixel.teacher_true, teacher, teacher_auxiliary, valid, progress)
-            task = sum((part.mean(pixel.ce) for part in parts), torch.zeros((), device=target.device))
-            weight = sum((part.share * part.weight for part in parts), torch.zeros_like(pixel.teacher_true))
-            kd = self.temperature**2 * masked_mean(pixel.kl, valid)
-            plain = masked_mean(pixel.ce, valid)
-            total = task + self.kd_weight * kd + self.ce_weight * plain
-            if student_auxiliary is not None:  # the same weights, as the reference's students have it
-                second = F.log_softmax(void_inert(student_auxiliary, valid).float(), 1)
-                total = total + auxiliary_weight * sum(
-                    part.mean(-true_log_probability(second, target, self.ignore_index)) for part in parts
-                )
-            kept = weight.sum() / valid.sum().clamp(min=1)
-            terms = {"task": task.detach(), "kd": kd.detach(), "ce": plain.detach(), "kept": kept}
-            return DistillationTerms(total, terms, weight)
+            stage = self.stage(progress)
+            agreement = self._agreement(teacher, teacher_auxiliary) if "tfe" in stage else None
+            pixels = self._pixels(stage, target, valid, agreement, pixel.teacher_true)
+            task, weight = self._task(pixel.ce, pixels, progress)
+            kd = self.temperature**2 * (pixel.kl.sum() / safe(pixels.number))
+            plain = pixel.ce.sum() / safe(pixels.number)
+            terms = {"task": task, "kd": kd, "ce": plain, "kept": weight.sum() / safe(pixels.number)}
+            if student_auxiliary is not None:
+                log_p = F.log_softmax(void_inert(student_auxiliary, valid).float(), 1)
+                second, _ = self._task(-true_log_probability(log_p, target, self.ignore_index), pixels, progress)
+                task = task + auxiliary_weight * second
+            weighted = {"kd": (self.kd_weight, kd), "ce": (self.ce_weight, plain)}
+            parts = {"task": task} | {name: factor * value for name, (factor, value) in weighted.items() if factor}
+            total = sum(parts.values(), torch.zeros_like(task))
+            return DistillationTerms(total, {name: value.detach() for name, value in terms.items()}, weight, parts)
 
-    def _parts(
-        self, ce: Tensor, teacher_true: Tensor, teacher: Tensor, auxiliary: Tensor | None, valid: Tensor, progress: float
-    ) -> list[WeightedMean]:
-        """The weighted means that make up the task loss at this progress: one, or two while stages are blended."""
-        stage = self.stage(progress)
-        pixels = valid.sum()
-        if stage == "kd":
-            return [WeightedMean(valid.float(), pixels, 1.0)]
-        blends = stage == "tfe+tse"
-        parts = []
-        if "tfe" in stage:
-            if auxiliary is None:
-                raise ValueError(
-                    "stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use tfe_fraction=0"
-                )
-            agreement = teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
-            weight = torch.where(valid, agreement, 0)
-            parts.append(WeightedMean(weight, pixels, 1 - progress if blends else 1.0))
+    def _agreement(self, teacher: Tensor, auxiliary: Tensor | None) -> Tensor:
+        """Stage 1's weight (N, H, W)."""
+        if auxiliary is None:
+            raise ValueError("stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use tfe_fraction=0")
+        return teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
+
+    def _pixels(self, stage: str, target: Tensor, valid: Tensor, agreement: Tensor | None, teacher_true: Tensor) -> _Pixels:
+        hard_t = class_weight = None
         if "tse" in stage:
-            mask = _relative((-ce).exp(), teacher_true, valid, self.threshold, self.min_kept, self.rule)
-            parts.append(WeightedMean(mask.float(), mask.sum() if self.reduction == "kept" else pixels, progress if blends else 1.0))
+            if self.rule != "student":
+                hard_t = hard_pixels(teacher_true, valid, self.threshold, self.min_kept)
+            if self.class_weight is not None:
+                class_weight = torch.where(valid, self.class_weight[torch.where(valid, target, 0).long()], 0)
+        return _Pixels(valid, mean_count(valid.sum()), agreement, hard_t, class_weight)
+
+    def _task(self, ce: Tensor, pixels: _Pixels, progress: float) -> tuple[Tensor, Tensor]:
+        """The weighted mean of a head's cross-entropy (N, H, W), and the pixels' weights (N, H, W)."""
+        parts = self._parts(ce.detach(), pixels, progress)
+        task = sum((part.mean(ce) for part in parts), ce.new_zeros(()))
+        return task, sum((part.share * part.weight for part in parts), torch.zeros_like(ce.detach()))
+
+    def _parts(self, ce: Tensor, pixels: _Pixels, progress: float) -> list[_WeightedMean]:
+        """The weighted means that make up the task loss at this progress: one, or two while stages are blended."""
+        valid, stage = pixels.valid, self.stage(progress)
+        if stage == "kd":
+            return [_WeightedMean(valid.float(), valid.float(), pixels.number, 1.0)]
+        first = (1 - progress) / (1 - self.tfe_fraction) if stage == "tfe+tse" else 1.0
+        parts = []
+        if pixels.agreement is not None:
+            weight = torch.where(valid, pixels.agreement, 0)
+            parts.append(_WeightedMean(weight, weight, pixels.number, first))
+        if "tse" in stage:
+            hard_s = hard_pixels((-ce).exp(), valid, self.threshold, self.min_kept)
+            mask = _combined(hard_s, hard_s if pixels.hard_t is None else pixels.hard_t, self.rule)
+            weight = factor = mask.float()
+            divisor = mean_count(mask.sum()) if self.reduction == "kept" else pixels.number
+            if pixels.class_weight is not None:
+                factor = weight * pixels.class_weight
+                divisor = mean_count((factor if self.reduction == "kept" else pixels.class_weight).sum())
+            parts.append(_WeightedMean(weight, factor, divisor, 1 - first if stage == "tfe+tse" else 1.0))
         return parts

@@ -7,12 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
+from rdd_deploy.losses.fused import true_log_probability
 from rdd_deploy.losses.kd import masked_mean, void_inert
-from rdd_deploy.losses.rdd import hard_pixels, true_log_probability
+from rdd_deploy.losses.processes import mean_count, safe
+from rdd_deploy.losses.rdd import hard_pixels
 
 
 class TaskLoss(nn.Module):
-    """Cross-entropy in float32, void pixels left out.
+    """Cross-entropy in float32, void pixels left out; under several processes means and ranks are those of the whole batch.
 
     Args:
         kind: ``ce``: mean over pixels. ``ohem``: mean over pixels whose true class has p ≤ 0.7, at least 5 % of the batch's pixels
@@ -39,7 +41,7 @@ class TaskLoss(nn.Module):
                 weights = self.class_weight
                 loss = F.cross_entropy(logits.float(), target, weights, ignore_index=self.ignore_index, reduction="sum")
                 assert weights is not None
-                return loss / torch.where(kept, weights[torch.where(kept, target, 0)], 0).sum().clamp(min=1e-6)
+                return loss / safe(mean_count(torch.where(kept, weights[torch.where(kept, target, 0)], 0).sum()))
             log_p = true_log_probability(F.log_softmax(logits.float(), 1), target, self.ignore_index)
             if self.kind == "ohem":
                 kept = hard_pixels(log_p.detach().exp(), kept, threshold=0.7, min_kept=0.05)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -49,10 +49,17 @@ class Segmenter(nn.Module):
 
     def forward(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
         """Logits at the frames' size, and the named ``maps``."""
+        return self.decoded(self.encoded(frames), frames.shape[-2:], maps)
+
+    def encoded(self, frames: Tensor) -> list[Tensor]:
+        """The encoder's maps of frames, finest first: what the heads read."""
         if frames.dtype != torch.uint8:
             raise TypeError(f"frames are {frames.dtype}; expected raw uint8 RGB (N, 3, H, W), normalisation happens inside")
-        small = self.logits_at_stride(frames, maps)
-        size = frames.shape[-2:]
+        return self._features(frames)
+
+    def decoded(self, features: Sequence[Tensor], size: Sequence[int], maps: Collection[str] = ()) -> Output:
+        """What the heads say of the encoder's maps: logits at ``size`` (height, width), and the named ``maps``."""
+        small = self._small(features, maps)
         auxiliary = None if small.auxiliary is None else resized(small.auxiliary.float(), size)
         return Output(resized(small.primary.float(), size), auxiliary, small.features)
 
@@ -62,8 +69,13 @@ class Segmenter(nn.Module):
         Raises:
             ValueError: a map that this network doesn't have.
         """
+        return self._small(self._features(frames), maps)
+
+    def _features(self, frames: Tensor) -> list[Tensor]:
         x = (frames.float() - self.mean) / self.std  # (N, 3, H, W)
-        features = self.frame_sizes.features(self.encoder, x.contiguous(memory_format=torch.channels_last))
+        return self.frame_sizes.features(self.encoder, x.contiguous(memory_format=torch.channels_last))
+
+    def _small(self, features: Sequence[Tensor], maps: Collection[str]) -> Output:
         embedded = self.head.embed(features)
         primary = self.head.logits(embedded, features)
         auxiliary = self.auxiliary(features[-2]) if self.auxiliary is not None else None

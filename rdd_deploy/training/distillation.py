@@ -19,6 +19,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
+from rdd_deploy.losses.task import class_weights
 from rdd_deploy.models.build import build, map_channels
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers.base import TeacherModel
@@ -58,16 +59,16 @@ def distill_recipe(
     Returns:
         The finished run's folder.
     """
-    loss, named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
+    named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
     fabric = make_fabric(recipe.train)
     fabric.launch()
     data = data or TrainingData(recipe)
     seed_everything(recipe.train.seed)
     # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
+    loss = _loss(recipe.distillation, torch.from_numpy(data.train_facts.pixels))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
-        if recipe.distillation.losses and named.recipe is not None and not is_usable(named):
-            extra_losses(recipe.distillation, student, Segmenter(named.recipe.network, student.classes))  # only to see that they fit
+        _check_networks(recipe, student, named)
         checkpoint = teacher_checkpoint(recipe, named, runs, resume, data, fabric)
         teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
     losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
@@ -84,16 +85,15 @@ def distill_recipe(
     return folder
 
 
-def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> tuple[RelativeDifficultyLoss, NamedTeacher]:
-    """The recipe's loss and teacher, after everything of it was checked that needs neither data nor weights."""
+def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> NamedTeacher:
+    """The recipe's teacher, after everything of the recipe was checked that needs neither data nor weights."""
     if recipe.teacher is None:
         raise RecipeError(f"{source} names no teacher; distil needs one (train a lone network with rdd_deploy.train)")
     _check_maps(recipe)
-    loss = _loss(recipe.distillation)
     check_early(recipe, folder, resume)
     named = named_teacher(recipe, source, folder.path.parent)
     is_usable(named)
-    return loss, named
+    return named
 
 
 def _check_maps(recipe: StudentRecipe) -> None:
@@ -106,12 +106,26 @@ def _check_maps(recipe: StudentRecipe) -> None:
             )
 
 
-def _loss(config: Distillation) -> RelativeDifficultyLoss:
+def _check_networks(recipe: StudentRecipe, student: Segmenter, named: NamedTeacher) -> None:
+    """Raise RecipeError where the student, or a teacher that its recipe describes and that is to be trained yet, lacks a map that a loss reads."""
+    _channels(recipe.distillation, "student", student)
+    if recipe.distillation.losses and named.recipe is not None and not is_usable(named):
+        extra_losses(recipe.distillation, student, Segmenter(named.recipe.network, student.classes))
+
+
+def _loss(config: Distillation, pixels: torch.Tensor | None = None) -> RelativeDifficultyLoss:
+    """The recipe's RDD loss. ``pixels``: int64 (C,), of each class in the train split, for class weights."""
+    balanced = config.tse.class_weights == "balanced"
     return RelativeDifficultyLoss(
+        class_weight=class_weights(pixels) if balanced and pixels is not None else None,
         tfe_fraction=config.tfe_fraction, transition=config.transition, divergence=config.tfe.divergence, threshold=config.tse.threshold,
         min_kept=config.tse.min_kept, rule=config.tse.rule, reduction=config.tse.reduction, ce_weight=config.ce_weight,
         kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
     )  # fmt: skip
+
+
+BUILT_IN = ("task", "kd", "ce", "kept")
+"""Names of RDD's own terms in the log."""
 
 
 class DistillationObjective(Objective):
@@ -138,11 +152,12 @@ class DistillationObjective(Objective):
         result = self.loss(
             output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels, progress, output.auxiliary, self.auxiliary_weight
         )
-        total, terms = result.total, dict(result.terms)
+        total, terms, parts = result.total, dict(result.terms), dict(result.parts)
         for (name, weight), loss in zip(self.names, self.losses, strict=True):
             value = loss(output, teacher_out, batch.labels)
-            total, terms[name] = total + weight * value, value.detach()
-        return Loss(total, terms)
+            terms[name], parts[name] = value.detach(), weight * value
+            total = total + parts[name]
+        return Loss(total, terms, parts)
 
 
 def extra_losses(
@@ -154,17 +169,12 @@ def extra_losses(
         RecipeError: one reads a map that the student or the teacher doesn't have.
     """
     kinds = [LOSSES[extra.name].load() for extra in config.losses]
-    maps = frozenset(name for kind in kinds for name in kind.needs)
-    wanted_maps = frozenset(name for kind in kinds for name in getattr(kind, "wants", ())) - maps
-    known: dict[str, Any] = {"classes": student.classes, "device": device}
-    for role, network, place in (("student", student, "cpu"), ("teacher", teacher, device)):
-        try:
-            known[f"{role}_channels"] = map_channels(network, maps, place)
-        except ValueError as error:
-            raise RecipeError(f"distillation.losses: of the {role}, {error}; leave out the loss that reads it") from error
-        for name in sorted(wanted_maps):
-            with suppress(ValueError):  # it has no such map, and the loss does without
-                known[f"{role}_channels"] |= map_channels(network, {name}, place)
+    known: dict[str, Any] = {
+        "classes": student.classes,
+        "device": device,
+        "student_channels": _channels(config, "student", student),
+        "teacher_channels": _channels(config, "teacher", teacher, device),
+    }
     made = []
     for name, extra, kind in zip(_columns([extra.name for extra in config.losses]), config.losses, kinds, strict=True):
         wanted = {key: value for key, value in known.items() if key in signature(kind).parameters}
@@ -179,12 +189,29 @@ def _tell_sizes(losses: Sequence[tuple[str, float, nn.Module]]) -> None:
             console.info(f"distillation.losses: {name} keeps {size / 1e6:.1f} MB in memory, and in the state that is saved")
 
 
+def _maps(config: Distillation) -> frozenset[str]:
+    """The maps that the recipe's losses read."""
+    return frozenset(name for extra in config.losses for name in LOSSES[extra.name].load().needs)
+
+
+def _channels(config: Distillation, role: str, network: TeacherModel, device: torch.device | str = "cpu") -> dict[str, int]:
+    """Width of each map that the recipe's losses read, or would where both networks have it; RecipeError where the network lacks one."""
+    try:
+        widths = map_channels(network, _maps(config), device)
+    except ValueError as error:
+        raise RecipeError(f"distillation.losses: of the {role}, {error}; leave out the loss that reads it") from error
+    for name in sorted({name for extra in config.losses for name in getattr(LOSSES[extra.name].load(), "wants", ())} - set(widths)):
+        with suppress(ValueError):  # it has no such map, and the loss does without
+            widths |= map_channels(network, {name}, device)
+    return widths
+
+
 def _columns(names: list[str]) -> list[str]:
-    """A name in the log for each extra loss: its own, unless the built-in KD term or one before it has that already."""
+    """A name in the log for each extra loss: its own, unless a built-in term or one before it has that already."""
     columns: list[str] = []
     for name in names:
         candidates = itertools.chain((name, f"extra_{name}"), (f"extra_{name}_{number}" for number in itertools.count(2)))
-        columns.append(next(one for one in candidates if one not in ("kd", *columns)))
+        columns.append(next(one for one in candidates if one not in (*BUILT_IN, *columns)))
     return columns
 
 
@@ -201,7 +228,9 @@ def _visualizer(recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Te
 
 
 def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> None:
-    def check_teacher(data: TrainingData | None) -> None:
+    def check_teacher(data: TrainingData | None, student: Segmenter | None) -> None:
+        if student:
+            _channels(recipe.distillation, "student", student)
         named = named_teacher(recipe, source, folder.path.parent)
         teacher: TeacherModel | None = None
         if is_usable(named):
@@ -210,7 +239,7 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
             check_installed(named.recipe.train.loggers)
             classes = len(data.validation.label_space) if data else 2
             teacher, _ = build(named.recipe.network, classes, "teacher, to be trained first", sizes(named.recipe))
-        if teacher and data and recipe.distillation.losses:
-            _tell_sizes(extra_losses(recipe.distillation, Segmenter(recipe.student, len(data.validation.label_space)), teacher))
+        if student and teacher and recipe.distillation.losses:
+            _tell_sizes(extra_losses(recipe.distillation, student, teacher))
 
     session.dry_run(recipe, folder, resume, check_teacher)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rdd_deploy import console
 from rdd_deploy.data.base import Frame
 from rdd_deploy.errors import RddError
+from rdd_deploy.losses.processes import mean
 from rdd_deploy.recipe import LOGGERS, Recipe
+from rdd_deploy.training import gradients
 from rdd_deploy.training.loggers import RunLog
 from rdd_deploy.training.run_folder import RunFolder
 
@@ -62,10 +65,9 @@ class TrainLogger:
                     f"{name} failed ({_sentence(error)}) and gets nothing more of this run; the training goes on, and metrics.csv holds all figures"
                 )
 
-    @property
     def sums(self) -> dict[str, Any]:
-        """The unfinished epoch's sums, for the state."""
-        return {"sums": self._totals(), "count": self._count}
+        """The unfinished epoch's sums, for the state. Of several processes all must call it."""
+        return {"sums": self._totals(everywhere=True), "count": self._count}
 
     def restore(self, sums: dict[str, Any]) -> None:
         """Go on with an unfinished epoch."""
@@ -86,13 +88,25 @@ class TrainLogger:
             note = f"{losses} {rate:.1f} images/s {self._miou}"
         self._bar.advance(text=f"{stage:8}", note=note)
 
-    def _totals(self) -> dict[str, float]:
+    def _totals(self, everywhere: bool = False) -> dict[str, float]:
+        """The terms' sums: this process's own, or the mean over all processes, which is the whole batch's."""
+        if everywhere and self._sums:
+            device = next((value.device for value in self._sums.values() if isinstance(value, Tensor)), None)
+            sums = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in self._sums.values()]
+            return dict(zip(self._sums, mean(torch.stack(sums)).tolist(), strict=True))
         return {name: float(value) for name, value in self._sums.items()}
 
-    def epoch(self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float) -> None:
-        """Close an epoch: one row for the logs, one line where there is no terminal."""
+    def epoch(
+        self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float, shares: Mapping[str, float] = {}
+    ) -> None:
+        """Close an epoch: one row for the logs, one line where there is no terminal. Of several processes all must call it.
+
+        Args:
+            shares: of the terms' gradients at the epoch's end, see ``gradients``.
+        """
         row: dict[str, Any] = {"epoch": epoch, "stage": stage, "lr": lr}
-        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._totals().items()}
+        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._totals(everywhere=True).items()}
+        row |= gradients.columns(shares)
         row["seconds"] = round(seconds, 2)
         if measured:
             row |= {"miou_pct": measured["miou_pct"], "pixel_accuracy_pct": measured["pixel_accuracy_pct"]}
@@ -108,6 +122,8 @@ class TrainLogger:
 
     def _publish(self, row: dict[str, Any], stage: str, iou_pct: dict[str, float | None]) -> None:
         self._tell(lambda log: log.epoch(self.rows, iou_pct))
+        for sentence in gradients.warnings(row, self.rows[:-1]):
+            console.warn(sentence)
         losses = "  ".join(f"{name[5:]} {value:.4f}" for name, value in row.items() if name.startswith("loss_"))
         miou = f"  mIoU {row['miou_pct']:.2f} %" if row.get("miou_pct") is not None else ""
         if self._bar.silent or miou:

@@ -23,6 +23,7 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training.fabric import is_emulated, precision_of
+from rdd_deploy.training.gradients import shares
 from rdd_deploy.training.logger import TrainLogger
 from rdd_deploy.training.resume import ORIGIN, read_state
 from rdd_deploy.training.run_folder import RunFolder
@@ -78,7 +79,8 @@ def fit(
         since, pending = time.perf_counter(), None
         for batch in _until_lost(batches(loader), lambda: _save(train_state, folder, book, fabric, origin), train_state):
             progress = train_state.step / total
-            signs, terms = train_state.update(batch, progress)
+            ends = (train_state.step + 1) % per_epoch == 0
+            signs, terms = train_state.update(batch, progress, compare=ends)
             # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
             _check_finite(pending, frames.split, train_state.best_weights_note)
             pending = (signs, batch.indices)
@@ -105,6 +107,7 @@ def fit(
                     train_state.lrs[0] * learning_rate_factor(progress, train.warmup, train.power),
                     measured,
                     train_state.seconds,
+                    shares(train_state.gradients),
                 )
                 since = time.perf_counter()
             stopping = _agreed(stop.number, train_state.step, inside == 0, fabric)
@@ -147,11 +150,11 @@ def _check_there(folder: RunFolder) -> None:
 def _save(train_state: TrainState, folder: RunFolder, book: TrainLogger, fabric: Fabric, origin: dict[str, str]) -> None:
     _check_weights(train_state.segmenter, train_state.best_weights_note)
     _check_weights(train_state.objective, train_state.best_weights_note)
-    state = train_state.state()
+    state = train_state.state() | {"origin": origin, "rows": book.rows, "sums": book.sums()}
     if fabric.is_global_zero:
         _check_there(folder)
         buffer = io.BytesIO()
-        torch.save(state | {"origin": origin, "rows": book.rows, "sums": book.sums}, buffer)
+        torch.save(state, buffer)
         files.write_bytes(folder.state, buffer.getvalue())
     fabric.barrier()
 

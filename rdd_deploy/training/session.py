@@ -125,13 +125,16 @@ def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
     return recipe.data.size, recipe.augment.crop
 
 
-def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[TrainingData | None], Any] | None = None) -> None:
+def dry_run(
+    recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[TrainingData | None, Segmenter | None], Any] | None = None
+) -> None:
     """Print the resolved recipe; check device, data, network with its weights, and the teacher; tell all that is wrong together.
 
     Args:
-        teacher: a further check, of a student's teacher; given the data where they are sound.
+        teacher: a further check, of a student's teacher; given data and student where they are sound.
     """
     data: TrainingData | None = None
+    network: Segmenter | None = None
     problems = Problems()
     with problems.collected():
         check_early(recipe, folder, resume)
@@ -142,10 +145,10 @@ def dry_run(recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[
         data = TrainingData(recipe)
     with problems.collected():
         role = "teacher" if isinstance(recipe, TeacherRecipe) else "student"
-        build(recipe.trained, len(data.validation.label_space) if data else 2, role, sizes(recipe))
+        network, _ = build(recipe.trained, len(data.validation.label_space) if data else 2, role, sizes(recipe))
     if teacher:
         with problems.collected():
-            teacher(data)
+            teacher(data, network)
     problems.raise_all()
     console.info("dry run: recipe, data and weights are fine; nothing was trained")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +18,20 @@ from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
 from rdd_deploy.training.fabric import precision_of
+from rdd_deploy.training.gradients import gradient_norms
 
 
 class Loss(NamedTuple):
-    """Scalar with gradient, and its named terms (detached scalars) for the log."""
+    """Scalar with gradient, and its named terms (detached scalars) for the log.
+
+    Attributes:
+        parts: weighted scalars with gradient that add up to ``total``, ``task`` among them; where there are several, their gradients are
+            compared once an epoch.
+    """
 
     total: Tensor
     terms: dict[str, Tensor]
+    parts: Mapping[str, Tensor] = {}
 
 
 class Objective(nn.Module):
@@ -57,12 +64,21 @@ class _Step(nn.Module):
     def __init__(self, segmenter: Segmenter, objective: Objective, compiled: bool) -> None:
         super().__init__()
         self.segmenter, self.objective = segmenter, objective
-        self._network = (torch.compile(segmenter) if compiled else segmenter,)  # in a tuple: not a module of its own
+        # Two graphs where it is compiled, for the gradient at what is handed from one to the other.
+        self._encode = torch.compile(segmenter.encoded) if compiled else segmenter.encoded
+        self._decode = torch.compile(segmenter.decoded) if compiled else segmenter.decoded
+        if compiled:  # or a compiled backward would reuse its inputs' memory, and couldn't run once a term
+            torch._functorch.config.donated_buffer = False
 
-    def forward(self, batch: Batch, progress: float) -> Loss:
-        output = self._network[0](batch.images, self.objective.maps)
+    def forward(self, batch: Batch, progress: float, scale: float | None = None) -> tuple[Loss, dict[str, Tensor]]:
+        """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's maps."""
+        # Views, or the gradient at a map would hold what reaches it from the next one through the encoder.
+        features = [one.view_as(one) for one in self._encode(batch.images)]
+        output = self._decode(features, batch.images.shape[-2:], self.objective.maps)
         with torch.autocast(batch.images.device.type, enabled=False):
-            return self.objective(output, batch, progress)  # type: ignore[no-any-return]
+            loss: Loss = self.objective(output, batch, progress)
+            norms = gradient_norms(loss.parts, features, scale) if scale is not None and len(loss.parts) > 1 else {}
+        return Loss(loss.total, loss.terms), norms
 
 
 def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
@@ -87,6 +103,8 @@ class TrainState:
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.best_epoch = 0, -1.0, 0
         self.seconds = 0.0
+        self.gradients: dict[str, Tensor] = {}
+        """Norm of each term's gradient at the encoder's maps in the last step, where it was asked for and there are several."""
 
     @property
     def best_weights_note(self) -> str:
@@ -98,12 +116,16 @@ class TrainState:
         """The network that is measured and saved: the average where there is one."""
         return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
 
-    def update(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device."""
+    def update(self, batch: Batch, progress: float, compare: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+        """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device.
+
+        Args:
+            compare: take the norm of each term's gradient into ``gradients``, too; the step itself stays the same.
+        """
         factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * factor
-        loss = self._loss(batch, progress)
+        loss, self.gradients = self._loss(batch, progress, self._gradient_scale if compare else None)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss.total)
         signs = [loss.total.detach()]
@@ -117,9 +139,15 @@ class TrainState:
         self.step += 1
         return torch.stack(signs), loss.terms
 
-    def _loss(self, batch: Batch, progress: float) -> Loss:
+    @property
+    def _gradient_scale(self) -> float:
+        """That of the loss in 16-mixed, where small gradients vanish."""
+        scaler = getattr(self.fabric._precision, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def _loss(self, batch: Batch, progress: float, scale: float | None) -> tuple[Loss, dict[str, Tensor]]:
         try:
-            return self.model(batch, progress)  # type: ignore[no-any-return]
+            return self.model(batch, progress, scale)  # type: ignore[no-any-return]
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

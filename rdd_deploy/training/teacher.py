@@ -200,7 +200,13 @@ def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData,
 def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
     config, method = recipe.teacher, recipe.distillation
     assert config is not None
-    loaded: LoadedTeacher = TEACHERS[config.source].load()(checkpoint, list(data.validation.label_space.classes), **config.options)
+    classes = list(data.validation.label_space.classes)
+    loaded: LoadedTeacher = TEACHERS[config.source].load()(checkpoint, classes, **config.options)
+    if loaded.model.classes != len(classes):
+        raise WeightsError(
+            f"the teacher {checkpoint} knows {loaded.model.classes} classes, data set '{recipe.data.name}' has {len(classes)}; distil from a "
+            "teacher of the same classes"
+        )
     if method.method == "rdd" and method.tfe_fraction > 0 and not loaded.model.has_auxiliary:
         raise WeightsError(
             f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.tfe_fraction=0"

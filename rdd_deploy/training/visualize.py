@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rdd_deploy.data.base import Frame, LabelSpace, Split
 from rdd_deploy.drawing import coloured
+from rdd_deploy.losses.processes import alone
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss, teacher_full_evaluated, teacher_student_evaluated
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers.base import TeacherModel
@@ -28,6 +29,13 @@ NARROWEST = 160
 """Pixels of a cell's width at least: smaller pictures are enlarged by whole numbers."""
 LINE = 18
 """Pixels of a line of text."""
+
+
+STAGE_2 = {
+    "xor": "hard for one (xor)", "and": "hard for both (and)", "or": "hard for either (or)", "lead": "hard for the student alone (lead)",
+    "student": "hard for the student",
+}  # fmt: skip
+"""What the rules of stage 2 keep, for a picture's title."""
 
 
 class Cell(NamedTuple):
@@ -62,9 +70,10 @@ def distillation_row(
         whole = torch.from_numpy(resize_frame(split.frame(index), views.size)).permute(2, 0, 1)[None].to(device)
         teacher_out = tta_logits(teacher, whole, TestTimeAugmentation(views.size), size)
         target = torch.from_numpy(truth).long()[None].to(device)
-        mask = teacher_student_evaluated(
-            student_out, teacher_out.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule
-        )
+        with alone():  # only the first of several processes draws
+            mask = teacher_student_evaluated(
+                student_out, teacher_out.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule
+            )
         row = [
             Cell("frame", frame),
             Cell("truth", coloured(truth, split.label_space)),
@@ -74,7 +83,7 @@ def distillation_row(
         if teacher_out.auxiliary is not None:
             easy = teacher_full_evaluated(teacher_out.primary, teacher_out.auxiliary, divergence=loss.divergence)
             row.append(Cell("stage 1: easy pixels first", heatmap(easy[0].cpu().numpy()), weights=True))
-    return [*row, Cell(f"stage 2: hard for one ({loss.rule})", heatmap(mask[0].float().cpu().numpy()), weights=True)]
+    return [*row, Cell(f"stage 2: {STAGE_2[loss.rule]}", heatmap(mask[0].float().cpu().numpy()), weights=True)]
 
 
 def _labels(logits: Tensor, label_space: LabelSpace) -> Frame:

@@ -20,7 +20,7 @@ from rdd_deploy.losses.rdd import (
 )
 
 VOID = 255
-RULES = ("xor", "and", "or", "student")
+RULES = ("xor", "and", "or", "lead", "student")
 
 
 def oracle_softmax(logits: torch.Tensor) -> np.ndarray:
@@ -47,7 +47,7 @@ def oracle_true(logits: torch.Tensor, target: torch.Tensor) -> np.ndarray:
 def oracle_mask(student, teacher, target, threshold, min_kept, rule) -> np.ndarray:
     valid = target.numpy() != VOID
     s, t = (oracle_hard(oracle_true(z, target), valid, threshold, min_kept) for z in (student, teacher))
-    return {"xor": s ^ t, "and": s & t, "or": s | t, "student": s}[rule]
+    return {"xor": s ^ t, "and": s & t, "or": s | t, "lead": s & ~t, "student": s}[rule]
 
 
 def oracle_loss(student, teacher, auxiliary, target, progress, *, p=0.1, threshold=0.7, min_kept=0.05, rule="xor", T=1.0, lam=1.0) -> float:
@@ -367,13 +367,20 @@ def test_identical_networks_have_no_kd(progress: float) -> None:
         assert result.terms["task"].item() == pytest.approx(F.cross_entropy(student, target, ignore_index=VOID).item(), abs=1e-6)
 
 
-def test_linear_hand_over_blends_both_stages() -> None:
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_linear_hand_over_begins_after_stage_1(share: float) -> None:
     student, teacher, auxiliary, target = drawn(14)
-    blended = RelativeDifficultyLoss(transition="linear", tfe_fraction=0.5)
-    first = RelativeDifficultyLoss(tfe_fraction=1.0)(student, teacher, auxiliary, target, 0.3).total.item()
-    second = RelativeDifficultyLoss(tfe_fraction=0.0)(student, teacher, auxiliary, target, 0.3).total.item()
-    assert blended.stage(0.3) == "tfe+tse"
-    assert blended(student, teacher, auxiliary, target, 0.3).total.item() == pytest.approx(0.7 * first + 0.3 * second, abs=1e-5)
+    blended = RelativeDifficultyLoss(transition="linear", tfe_fraction=share)
+
+    def total(loss: RelativeDifficultyLoss, progress: float) -> float:
+        return float(loss(student, teacher, auxiliary, target, progress).total)
+
+    first, second = total(RelativeDifficultyLoss(tfe_fraction=1.0), 0.3), total(RelativeDifficultyLoss(tfe_fraction=0.0), 0.3)
+    for progress in (0.0, 0.05, 0.3, 0.6, 0.99):
+        part = 1.0 if progress < share else (1 - progress) / (1 - share)
+        assert blended.stage(progress) == ("tfe" if progress < share else "tfe+tse")
+        assert total(blended, progress) == pytest.approx(part * first + (1 - part) * second, abs=1e-5)
+    assert [RelativeDifficultyLoss(transition="linear", tfe_fraction=p).stage(0.5) for p in (0.0, 1.0)] == ["tse", "tfe"]
 
 
 def test_reduction_over_all_valid_pixels() -> None:
@@ -385,13 +392,72 @@ def test_reduction_over_all_valid_pixels() -> None:
     assert got.terms["kept"].item() == pytest.approx(mask.sum() / valid.sum(), abs=1e-6)
 
 
-def test_a_students_auxiliary_head_gets_the_same_weights() -> None:
-    student, teacher, second, target = drawn(16)
-    loss = RelativeDifficultyLoss(tfe_fraction=0)
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10_000), rule=st.sampled_from(RULES), min_kept=st.sampled_from([0, 30, 0.3]))
+def test_a_students_auxiliary_head_has_a_mask_of_its_own_in_stage_2(seed: int, rule: Any, min_kept: float) -> None:
+    student, teacher, second, target = drawn(seed)
+    loss = RelativeDifficultyLoss(tfe_fraction=0, rule=rule, min_kept=min_kept)
     alone, both = loss(student, teacher, None, target, 0.5), loss(student, teacher, None, target, 0.5, second, 0.4)
-    mask = alone.weight.bool().numpy()
-    expected = -np.log(oracle_true(second, target))[mask].mean()
+    mask = oracle_mask(second, teacher, target, 0.7, min_kept, rule)
+    expected = -np.log(oracle_true(second, target))[mask].mean() if mask.any() else 0.0
     assert both.total.item() - alone.total.item() == pytest.approx(0.4 * expected, abs=1e-5)
+    assert torch.equal(both.weight, alone.weight)
+
+
+def test_a_students_auxiliary_head_shares_the_teachers_weight_in_stage_1() -> None:
+    student, teacher, auxiliary, target = drawn(16)
+    second = drawn(17)[0]
+    loss = RelativeDifficultyLoss(tfe_fraction=1)
+    alone, both = (loss(student, teacher, auxiliary, target, 0.5, *more) for more in ((), (second, 0.4)))
+    expected = (alone.weight.numpy() * -np.log(oracle_true(second, target)))[(target != VOID).numpy()].mean()
+    assert both.total.item() - alone.total.item() == pytest.approx(0.4 * expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["kept", "all"])
+def test_class_weights_are_those_of_cross_entropy(reduction: Any) -> None:
+    student, teacher, second, target = drawn(20)
+    weights = torch.tensor([0.2, 1.0, 3.0, 5.0, 0.7])
+    loss = RelativeDifficultyLoss(tfe_fraction=0, class_weight=weights, reduction=reduction, kd_weight=0)
+    plain = RelativeDifficultyLoss(tfe_fraction=0)(student, teacher, None, target, 0.5)
+    student.requires_grad_()
+    got = loss(student, teacher, None, target, 0.5, second, 0.4)
+    expected = []
+    for logits in (student, second):
+        mask = torch.from_numpy(oracle_mask(logits, teacher, target, 0.7, 0.05, "xor"))
+        kept = torch.where(mask, target, VOID)
+        if reduction == "kept":
+            expected.append(F.cross_entropy(logits, kept, weights, ignore_index=VOID))
+        else:
+            sums = F.cross_entropy(logits, kept, weights, ignore_index=VOID, reduction="sum")
+            expected.append(sums / weights[target[target != VOID]].sum())
+    total = expected[0] + 0.4 * expected[1]
+    assert got.total.item() == pytest.approx(total.item(), abs=1e-5)
+    assert torch.allclose(torch.autograd.grad(got.total, student)[0], torch.autograd.grad(total, student)[0], atol=1e-6)
+    assert torch.equal(got.weight, plain.weight)
+    assert got.terms["kept"] == plain.terms["kept"]
+    assert not loss.state_dict(), "they are counted from the data, not resumed"
+
+
+def test_class_weights_leave_stage_1_and_empty_masks_alone() -> None:
+    student, teacher, auxiliary, target = drawn(21)
+    weights = torch.tensor([0.2, 1.0, 3.0, 5.0, 0.7])
+    first, second = (
+        RelativeDifficultyLoss(class_weight=one)(student, teacher, auxiliary, target, 0.0).total.item() for one in (None, weights)
+    )
+    assert first == second
+    nothing = RelativeDifficultyLoss(class_weight=weights)(student, teacher, None, torch.full_like(target, VOID), 0.5)
+    assert nothing.total.item() == 0
+
+
+def test_parts_add_up_to_the_total_and_are_those_with_a_weight() -> None:
+    student, teacher, auxiliary, target = drawn(22)
+    student.requires_grad_()
+    got = RelativeDifficultyLoss(kd_weight=0.5, ce_weight=0.3)(student, teacher, auxiliary, target, 0.0, student)
+    assert list(got.parts) == ["task", "kd", "ce"]
+    gradient = sum(torch.autograd.grad(part, student, retain_graph=True)[0] for part in got.parts.values())
+    assert torch.allclose(gradient, torch.autograd.grad(got.total, student)[0], atol=1e-7)
+    assert got.total.item() == pytest.approx(sum(part.item() for part in got.parts.values()), abs=1e-6)
+    assert list(RelativeDifficultyLoss(kd_weight=0)(student, teacher, auxiliary, target, 0.0).parts) == ["task"]
 
 
 def test_unweighted_is_plain_ce_and_kd() -> None:
@@ -416,7 +482,7 @@ def test_wrong_sizes_and_rules_are_refused() -> None:
         teacher_student_evaluated(student[..., :5], teacher[..., :5], target)
     with pytest.raises(ValueError, match="resize the logits to the target first"):
         teacher_student_evaluated(student, teacher, target[:1])
-    with pytest.raises(ValueError, match="expected 'xor', 'and', 'or' or 'student'"):
+    with pytest.raises(ValueError, match="expected 'xor', 'and', 'or', 'lead' or 'student'"):
         teacher_student_evaluated(student, teacher, target, rule="nor")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="use tfe_fraction=0"):
         RelativeDifficultyLoss()(student, teacher, None, target, 0.0)

@@ -53,7 +53,13 @@ def reference(
             count = math.ceil(kept_share * labels.numel() - 1e-6)
             threshold = max(0.7, float(p[valid].sort().values[min(count, int(valid.sum())) - 1])) if count else 0.7
             hard.append((p <= threshold) & valid)
-        mask = {"xor": hard[0] ^ hard[1], "and": hard[0] & hard[1], "or": hard[0] | hard[1], "student": hard[0]}[rule]
+        mask = {
+            "xor": hard[0] ^ hard[1],
+            "and": hard[0] & hard[1],
+            "or": hard[0] | hard[1],
+            "lead": hard[0] & ~hard[1],
+            "student": hard[0],
+        }[rule]
         weight = mask.double()
         task = ce[mask].sum() / mask.sum().clamp(min=1)
     else:
@@ -67,7 +73,7 @@ def distillation() -> None:
 
     worst, masks = {"value": 0.0, "gradient": 0.0, "weight": 0.0}, 0
     cases = [("tfe", "xor", 1.0, 0.05), ("tfe", "xor", 4.0, 0.05), ("kd", "xor", 2.0, 0.05)]
-    cases += [("tse", rule, 1.0, kept) for rule in ("xor", "and", "or", "student") for kept in (0.0, 0.05, 0.6)]
+    cases += [("tse", rule, 1.0, kept) for rule in ("xor", "and", "or", "lead", "student") for kept in (0.0, 0.05, 0.6)]
     for number, (stage, rule, temperature, kept) in enumerate(cases):
         for scale in (
             (1.0, 30.0) if kept < 0.5 else (1.0,)

@@ -72,7 +72,7 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
         "  student.chanels: unknown key; did you mean 'channels'? allowed: encoder, head, weights, output_stride, channels, auxiliary, dropout, "
         "activation, squeeze_excite",
-        "  distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or' or 'student'; did you mean 'or'?",
+        "  distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or', 'lead' or 'student'; did you mean 'or'?",
         "  distillation.tse.threshold: got 1.5, expected: input should be less than 1",
         "  train.epochs: got 0, expected: input should be greater than or equal to 1",
         "  train.lr: got 'fast', expected: input should be a valid number, unable to parse string as a number",

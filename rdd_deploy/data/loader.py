@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -32,12 +32,20 @@ MEMORY_LIMIT = 6e9
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split."""
+    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
+
+    ``taught``, by name: what was read of these crops beside them, in the process that loaded them; empty where nothing was.
+    """
 
     images: Tensor
     labels: Tensor
     windows: Tensor
     indices: Tensor
+    taught: Mapping[str, Tensor] = {}
+
+
+Beside = Callable[[Batch], Mapping[str, Tensor]]
+"""Reads what a loaded batch's ``taught`` will be; called in the loader's processes where there are some."""
 
 
 class Room:
@@ -155,10 +163,18 @@ class _HandedOver:
         return lambda error, item: queue.put((item[0], error))
 
 
-def _collated(samples: list[Batch | Exception]) -> Any:
+def _collated(beside: Beside | None, samples: list[Batch | Exception]) -> Any:
     """A batch of samples, or the first error among them."""
     errors = [sample for sample in samples if isinstance(sample, Exception)]
-    return errors[0] if errors else default_collate(samples)
+    if errors:
+        return errors[0]
+    batch = default_collate(samples)
+    try:
+        return batch if beside is None else batch._replace(taught=beside(batch))
+    except (RddError, OSError, MemoryError) as error:
+        if get_worker_info() is None:
+            raise
+        return error
 
 
 def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
@@ -183,7 +199,9 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
         yield batch
 
 
-def training_loader(crops: CropDataset, sampler: ResumableBatchSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
+def training_loader(
+    crops: CropDataset, sampler: ResumableBatchSampler, workers: int | None, pin: bool, beside: Beside | None = None
+) -> DataLoader[Batch]:
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
     count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))
@@ -191,6 +209,6 @@ def training_loader(crops: CropDataset, sampler: ResumableBatchSampler, workers:
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=_collated,
+        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=functools.partial(_collated, beside),
         worker_init_fn=functools.partial(_begin_worker, os.getpid()),
     )  # fmt: skip

@@ -199,7 +199,7 @@ class RelativeDifficultyLoss(nn.Module):
 
     Shape:
         - student, teacher, teacher_auxiliary: logits (N, C, H, W) at the target's size; target: int (N, H, W).
-        - teacher_auxiliary may be None in stage 2.
+        - teacher_auxiliary may be None in stage 2, and where ``agreement`` stands for it: the ready weight of stage 1, float (N, H, W).
     """
 
     def __init__(
@@ -241,11 +241,12 @@ class RelativeDifficultyLoss(nn.Module):
         progress: float,
         student_auxiliary: Tensor | None = None,
         auxiliary_weight: float = 0.4,
+        agreement: Tensor | None = None,
     ) -> DistillationTerms:
         with torch.autocast(student.device.type, enabled=False):
             valid = target != self.ignore_index
             pixel = pixel_terms(student.float(), teacher.detach().float(), target, valid, self.temperature)
-            parts = self._parts(pixel.ce.detach(), pixel.teacher_true, teacher, teacher_auxiliary, valid, progress)
+            parts = self._parts(pixel.ce.detach(), pixel.teacher_true, teacher, teacher_auxiliary, valid, progress, agreement)
             task = sum((part.mean(pixel.ce) for part in parts), torch.zeros((), device=target.device))
             weight = sum((part.share * part.weight for part in parts), torch.zeros_like(pixel.teacher_true))
             kd = self.temperature**2 * masked_mean(pixel.kl, valid)
@@ -261,7 +262,14 @@ class RelativeDifficultyLoss(nn.Module):
             return DistillationTerms(total, terms, weight)
 
     def _parts(
-        self, ce: Tensor, teacher_true: Tensor, teacher: Tensor, auxiliary: Tensor | None, valid: Tensor, progress: float
+        self,
+        ce: Tensor,
+        teacher_true: Tensor,
+        teacher: Tensor,
+        auxiliary: Tensor | None,
+        valid: Tensor,
+        progress: float,
+        agreement: Tensor | None,
     ) -> list[WeightedMean]:
         """The weighted means that make up the task loss at this progress: one, or two while stages are blended."""
         stage = self.stage(progress)
@@ -271,11 +279,12 @@ class RelativeDifficultyLoss(nn.Module):
         blends = stage == "tfe+tse"
         parts = []
         if "tfe" in stage:
-            if auxiliary is None:
-                raise ValueError(
-                    "stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use tfe_fraction=0"
-                )
-            agreement = teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
+            if agreement is None:
+                if auxiliary is None:
+                    raise ValueError(
+                        "stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use tfe_fraction=0"
+                    )
+                agreement = teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
             weight = torch.where(valid, agreement, 0)
             parts.append(WeightedMean(weight, pixels, 1 - progress if blends else 1.0))
         if "tse" in stage:

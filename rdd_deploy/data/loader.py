@@ -32,20 +32,26 @@ MEMORY_LIMIT = 6e9
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
-
-    ``taught``, by name: what was read of these crops beside them, in the process that loaded them; empty where nothing was.
-    """
+    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split."""
 
     images: Tensor
     labels: Tensor
     windows: Tensor
     indices: Tensor
-    taught: Mapping[str, Tensor] = {}
+
+
+class BatchBeside(NamedTuple):
+    """A batch, and what was read beside it in the process that loaded it, by name."""
+
+    images: Tensor
+    labels: Tensor
+    windows: Tensor
+    indices: Tensor
+    beside: Mapping[str, Tensor]
 
 
 Beside = Callable[[Batch], Mapping[str, Tensor]]
-"""Reads what a loaded batch's ``taught`` will be; called in the loader's processes where there are some."""
+"""Reads something beside a batch, by name; called in the loader's processes where there are some."""
 
 
 class Room:
@@ -168,9 +174,9 @@ def _collated(beside: Beside | None, samples: list[Batch | Exception]) -> Any:
     errors = [sample for sample in samples if isinstance(sample, Exception)]
     if errors:
         return errors[0]
-    batch = default_collate(samples)
+    batch: Batch = default_collate(samples)
     try:
-        return batch if beside is None else batch._replace(taught=beside(batch))
+        return batch if beside is None else BatchBeside(batch.images, batch.labels, batch.windows, batch.indices, beside(batch))
     except (RddError, OSError, MemoryError) as error:
         if get_worker_info() is None:
             raise

@@ -2,8 +2,8 @@
 
 The teacher runs once over the training frames at its own size, averaged over mirrored and scaled views. Kept are, on a grid of stride 2 or 4,
 
-- ``compact``: each pixel's likeliest classes and their log-probabilities (see ``compact``), and of the auxiliary classifier only what stage 1
-  of RDD makes of it, a weight in one byte;
+- ``compact``: log-probabilities in few bytes, of many classes only the likeliest (see ``training.compact``), and of the auxiliary classifier
+  only what stage 1 of RDD makes of it, a weight in one byte;
 - ``dense``: log-probabilities of all classes of both classifiers in float16;
 
 and, where losses read them, the maps inside the teacher: float16, of the plain frames, at their own stride. Each is a folder of its own, found
@@ -30,9 +30,9 @@ from rdd_deploy.errors import DiskError
 from rdd_deploy.losses.rdd import Divergence
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, cache_grid
-from rdd_deploy.training.compact import Compact, kept_classes
-from rdd_deploy.training.teacher_filling import Source, Wanted, fill, together
-from rdd_deploy.training.teacher_stores import Halves, Likeliest, Store, Values, Weights, parts_of
+from rdd_deploy.training.compact import Halves, Weights, compact_form
+from rdd_deploy.training.teacher_filling import Folder, Source, Wanted, fill, together
+from rdd_deploy.training.teacher_stores import Store, Values, parts_of
 from rdd_deploy.utils import files
 
 CacheForm = Literal["compact", "dense"]
@@ -68,6 +68,11 @@ class CachedTeacher:
         """One row where all frames are of one size."""
 
     @property
+    def primary(self) -> NDArray[Any]:
+        """The file of the main classifier, (frames, planes, h, w)."""
+        return self.stores["primary"].array
+
+    @property
     def nbytes(self) -> int:
         return sum(store.array.nbytes for store in self.stores.values())
 
@@ -78,7 +83,7 @@ class CachedTeacher:
         return self
 
     def read(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """The bytes of the files that a batch's crops need, as ``Batch.taught``; nothing of what lies on a device already.
+        """The bytes of the files that a batch's crops need, by name, as ``BatchBeside`` holds it; nothing of what lies on a device already.
 
         Args:
             batch: on the CPU.
@@ -115,9 +120,9 @@ class CachedTeacher:
     def _values(self, names: list[str], batch: Batch) -> dict[str, Values]:
         """Decoded on the batch's device."""
         device = batch.images.device
-        taught = dict(batch.taught)
+        taught = dict(getattr(batch, "beside", {}))
         if missing := [name for name in names if name not in taught and not self.stores[name].is_resident]:
-            taught |= self.read(batch._replace(indices=batch.indices.cpu(), windows=batch.windows.cpu()), missing)
+            taught |= self.read(Batch(batch.images, batch.labels, batch.windows.cpu(), batch.indices.cpu()), missing)
         values = {}
         for name in names:
             store = self.stores[name]
@@ -161,63 +166,61 @@ def cached_teacher(
         ValueError: a map that the teacher doesn't have.
         WeightsError: the teacher says NaN.
     """
-    wanted = _wanted(teacher, views, form, divergence, maps)
     common = {"format": 4, "checkpoint": checkpoint_sha256, "frames": frames_digest, "precision": str(precision or torch.float32)}
-    places = {one.name: (one, folder / _digest(common | one.key)) for one in wanted}
-    source = Source(teacher, split, views, device, precision, divergence)
-    fill(source, places, common, advance, fabric)
-    stores = {}
+    folders = [
+        Folder(folder / hashlib.sha256(json.dumps(common | key, sort_keys=True).encode()).hexdigest()[:16], common | key, wanted)
+        for key, wanted in _wanted(teacher, views, form, divergence, maps)
+    ]
+    fill(Source(teacher, split, views, device, precision, divergence), folders, advance, fabric)
+    stores: dict[str, Store] = {}
     with together(fabric, f"open the teacher cache in {folder}"):
-        for one, place in places.values():
+        for one in folders:
             try:
                 # The first process of a machine looks for all: each would read every byte of what may be many GB.
-                stores[one.name], sizes = _opened(place, one, len(split), fabric is None or fabric.local_rank == 0)
+                opened, sizes = _opened(one, len(split), fabric is None or fabric.local_rank == 0)
             except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: a key of another form
-                raise DiskError(f"the teacher cache {place} is damaged ({error}); delete that folder, it is filled again") from error
+                raise DiskError(f"the teacher cache {one.path} is damaged ({error}); delete that folder, it is filled again") from error
+            stores |= opened
     return CachedTeacher(stores, sizes)
-
-
-def _digest(key: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _wanted(
     teacher: TeacherModel, views: TestTimeAugmentation, form: CacheForm, divergence: Divergence, maps: Collection[str]
-) -> list[Wanted]:
-    grid = cache_grid(views)
-    averaged = {"views": [views.size, views.scales, views.flip]}
-    halves = Halves()
+) -> list[tuple[dict[str, Any], list[Wanted]]]:
+    """The files that a run needs, by folder: what they depend on, and which they are."""
+    grid, halves, compact = cache_grid(views), Halves(), compact_form(teacher.classes)
+    key: dict[str, Any] = {"views": [views.size, views.scales, views.flip]}
     if form == "dense":
         names = ["primary", "auxiliary"] if teacher.has_auxiliary else ["primary"]
-        found = [Wanted(name, halves, (teacher.classes, *grid), averaged | {"store": name, "form": "float16"}) for name in names]
+        main = [Wanted(name, halves, (teacher.classes, *grid)) for name in names]
+        key["form"] = "float16"
     else:
-        compact = Compact(teacher.classes, kept_classes(teacher.classes))
-        found = [
-            Wanted(
-                "primary", Likeliest(compact), (compact.planes, *grid), averaged | {"store": "primary", "form": f"compact {compact.kept}"}
-            )
-        ]
+        main = [Wanted("primary", compact, (compact.planes, *grid))]
         if teacher.has_auxiliary:
-            found.append(Wanted("agreement", Weights(), (1, *grid), averaged | {"store": "agreement", "divergence": divergence}))
+            main.append(Wanted("agreement", Weights(), (1, *grid)))
+        key |= {"form": f"{type(compact).__name__} {compact.planes}", "divergence": divergence}
     plain = {"views": [views.size, (1.0,), False]}
-    return found + [Wanted(f"map_{name}", halves, None, plain | {"store": f"map {name}"}) for name in sorted(set(maps) - {"logits"})]
+    inner = [(plain | {"map": name}, [Wanted(f"map_{name}", halves, None)]) for name in sorted(set(maps) - {"logits"})]
+    return [(key, main), *inner]
 
 
-def _opened(place: Path, wanted: Wanted, frames: int, verify: bool) -> tuple[Store, NDArray[np.int64]]:
-    """A store and the frames' sizes.
+def _opened(folder: Folder, frames: int, verify: bool) -> tuple[dict[str, Store], NDArray[np.int64]]:
+    """A folder's stores and the frames' sizes.
 
     Raises:
         OSError, EOFError, ValueError, AttributeError: a file is missing, or isn't what was written.
     """
-    key = files.parse_json((place / "key.json").read_bytes())
+    key = files.parse_json((folder.path / "key.json").read_bytes())
     for file, expected in key.get("sha256", {}).items():
-        if verify and files.sha256(place / file) != expected:
+        if verify and files.sha256(folder.path / file) != expected:
             raise ValueError(f"{file} isn't what was written")
-    store = Store(place / f"{wanted.name}.npy", wanted.form)
-    sizes = np.load(place / "sizes.npy", allow_pickle=False)
-    shape = (frames, *(wanted.shape or store.array.shape[1:]))
-    if (store.array.shape, store.array.dtype, store.array.ndim) != (shape, np.dtype(wanted.form.dtype), 4):
-        raise ValueError(f"it holds {store.array.dtype}{list(store.array.shape)}, expected {np.dtype(wanted.form.dtype)}{list(shape)}")
+    stores = {one.name: Store(folder.path / f"{one.name}.npy", one.form) for one in folder.files}
+    sizes = np.load(folder.path / "sizes.npy", allow_pickle=False)
+    for one in folder.files:
+        array, dtype = stores[one.name].array, np.dtype(one.form.dtype)
+        shape = (frames, *(one.shape or array.shape[1:]))
+        if (array.shape, array.dtype, array.ndim) != (shape, dtype, 4):
+            raise ValueError(f"it holds {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}")
     if (sizes.shape, sizes.dtype) != ((frames, 2), np.int64) or sizes.min() < 1:
         raise ValueError("it doesn't hold the size of each frame")
-    return store, sizes
+    return stores, sizes

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +24,8 @@ from rdd_deploy.losses.rdd import Divergence, teacher_full_evaluated
 from rdd_deploy.metrics import batches
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, cache_grid, stacked, tta_logits
+from rdd_deploy.training.compact import Form
 from rdd_deploy.training.forecast import in_words
-from rdd_deploy.training.teacher_stores import Form
 from rdd_deploy.utils import files
 
 AT_ONCE = 4
@@ -33,21 +33,23 @@ AT_ONCE = 4
 
 
 class Wanted(NamedTuple):
-    """A store that a run needs.
+    """A file that a run needs.
 
     Attributes:
         name: of the file. shape: (planes, height, width); None: the teacher's own map says.
-        key: what it depends on, beside weights, frames and precision.
     """
 
     name: str
     form: Form
     shape: tuple[int, int, int] | None
+
+
+class Folder(NamedTuple):
+    """Files that lie in one folder, and what they depend on."""
+
+    path: Path
     key: dict[str, Any]
-
-
-Places = Mapping[str, tuple[Wanted, Path]]
-"""Stores by name, each with the folder that it belongs into."""
+    files: list[Wanted]
 
 
 class Source(NamedTuple):
@@ -97,63 +99,60 @@ def together(fabric: Fabric | None, what: str) -> Iterator[None]:
         raise failure
 
 
-def fill(source: Source, places: Places, common: Mapping[str, Any], advance: Callable[[int], None], fabric: Fabric | None) -> None:
-    """Fill those stores whose places aren't there; see ``cached_teacher``.
-
-    Args:
-        common: what all stores depend on, for their ``key.json``.
+def fill(source: Source, folders: Sequence[Folder], advance: Callable[[int], None], fabric: Fabric | None) -> None:
+    """Fill those folders that aren't there; see ``cached_teacher``.
 
     Raises:
         DiskError, ValueError, WeightsError: as ``cached_teacher``; nothing half-written is left behind.
     """
-    missing = _missing(places) if _is_first(fabric) else {}
+    missing = _missing(folders) if _is_first(fabric) else []
     missing = missing if fabric is None else fabric.broadcast(missing)
     if missing:
-        _fill(source, missing, common, advance, fabric)
+        _fill(source, [folders[i] for i in missing], advance, fabric)
     with together(fabric, "fill the teacher cache"):
-        if own := _missing(places):  # on another machine, without a file system in common
-            _fill(source, own, common, advance, None)
+        if own := _missing(folders):  # on another machine, without a file system in common
+            _fill(source, [folders[i] for i in own], advance, None)
 
 
 def _is_first(fabric: Fabric | None) -> bool:
     return fabric is None or fabric.global_rank == 0
 
 
-def _missing(places: Places) -> dict[str, tuple[Wanted, Path]]:
-    return {name: (wanted, place) for name, (wanted, place) in places.items() if not place.is_dir()}
+def _missing(folders: Sequence[Folder]) -> list[int]:
+    return [i for i, folder in enumerate(folders) if not folder.path.is_dir()]
 
 
-def _fill(source: Source, places: Places, common: Mapping[str, Any], advance: Callable[[int], None], fabric: Fabric | None) -> None:
-    """Fill stores elsewhere and rename them: a folder is there whole or not at all, also where two runs fill it at the same time."""
-    first, what = _is_first(fabric), "fill the teacher cache"
-    parts = {name: files.temporary_beside(place) for name, (_, place) in places.items()}
+def _fill(source: Source, folders: Sequence[Folder], advance: Callable[[int], None], fabric: Fabric | None) -> None:
+    """Fill folders elsewhere and rename them: each is there whole or not at all, also where two runs fill it at the same time."""
+    first, what, place = _is_first(fabric), "fill the teacher cache", folders[0].path
+    parts = [files.temporary_beside(folder.path) for folder in folders]
     parts = parts if fabric is None else fabric.broadcast(parts)
+    there = [folder._replace(path=part) for folder, part in zip(folders, parts, strict=True)]
     try:
-        with together(fabric, what), _disk_errors(places):
+        with together(fabric, what), _disk_errors(place):
             if first:
-                _make(source, places, parts)
-        share = _share(all((part / "sizes.npy").is_file() for part in parts.values()), fabric)
-        with together(fabric, what), _disk_errors(places):
+                _make(source, there)
+        share = _share(all((part / "sizes.npy").is_file() for part in parts), fabric)
+        with together(fabric, what), _disk_errors(place):
             if share:
-                _write(source, places, parts, share, advance)
-        with together(fabric, what), _disk_errors(places):
+                _write(source, there, share, advance)
+        with together(fabric, what), _disk_errors(place):
             if first:
-                for name, (wanted, place) in places.items():
-                    hashes = {file.name: files.sha256(file) for file in sorted(parts[name].iterdir())}
-                    files.write_json(parts[name] / "key.json", {**common, **wanted.key, "sha256": hashes})
-                    _rename(parts[name], place)
+                for part, folder in zip(parts, folders, strict=True):
+                    hashes = {file.name: files.sha256(file) for file in sorted(part.iterdir())}
+                    files.write_json(part / "key.json", folder.key | {"sha256": hashes})
+                    _rename(part, folder.path)
     finally:
         if first:
-            for part in parts.values():
+            for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
-def _disk_errors(places: Places) -> Iterator[None]:
+def _disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _, place = next(iter(places.values()))
         raise DiskError(
             f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false"
         ) from error
@@ -199,58 +198,60 @@ class _Array:
         self._file.close()
 
 
-def _make(source: Source, places: Places, parts: Mapping[str, Path]) -> None:
+def _make(source: Source, folders: Sequence[Folder]) -> None:
     """Files of zeros, after a look whether there is room for them."""
-    folder = next(iter(parts.values())).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    files.remove_parts(folder)
+    beside = folders[0].path.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    files.remove_parts(beside)
     source.teacher.eval()
     source.teacher.to(source.device)
-    unknown = [name for name, (wanted, _) in places.items() if wanted.shape is None]
+    every = [one for folder in folders for one in folder.files]
+    unknown = [one.name for one in every if one.shape is None]
     blank = np.zeros((*source.views.size, 3), np.uint8)
     shapes = {name: tuple(value.shape[1:]) for name, value in source.values([blank], unknown).items()} if unknown else {}
-    shapes |= {name: wanted.shape for name, (wanted, _) in places.items() if wanted.shape is not None}
+    shapes |= {one.name: one.shape for one in every if one.shape is not None}
     count = len(source.split)
-    needed = sum(count * math.prod(shapes[name]) * np.dtype(wanted.form.dtype).itemsize for name, (wanted, _) in places.items())
-    free = shutil.disk_usage(folder).free
+    needed = sum(count * math.prod(shapes[one.name]) * np.dtype(one.form.dtype).itemsize for one in every)
+    free = shutil.disk_usage(beside).free
     if free < needed * 1.05:  # looked at first, so that the error can say how much is needed
         raise DiskError(
-            f"the teacher cache needs {_size(needed)} in {folder}, {_size(free)} are free; free some space or set teacher.cache=false"
+            f"the teacher cache needs {_size(needed)} in {beside}, {_size(free)} are free; free some space or set teacher.cache=false"
         )
-    console.info(f"teacher cache: {_size(needed)} to be written in {folder}, {_size(free)} are free")
-    for name, (wanted, _) in places.items():
-        parts[name].mkdir()
-        _Array.make(parts[name] / f"{name}.npy", (count, *shapes[name]), wanted.form.dtype)
-        _Array.make(parts[name] / "sizes.npy", (count, 2), np.int64)
+    console.info(f"teacher cache: {_size(needed)} to be written in {beside}, {_size(free)} are free")
+    for folder in folders:
+        folder.path.mkdir()
+        for one in folder.files:
+            _Array.make(folder.path / f"{one.name}.npy", (count, *shapes[one.name]), one.form.dtype)
+        _Array.make(folder.path / "sizes.npy", (count, 2), np.int64)
 
 
 def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _write(source: Source, places: Places, parts: Mapping[str, Path], share: tuple[int, int], advance: Callable[[int], None]) -> None:
+def _write(source: Source, folders: Sequence[Folder], share: tuple[int, int], advance: Callable[[int], None]) -> None:
     """Write this process's share of the frames, every so many batches of them."""
     number, count = share
     mine = list(batches(len(source.split), AT_ONCE))[number::count]
     source.teacher.eval()
     source.teacher.to(source.device)
-    arrays = {name: _Array(part / f"{name}.npy") for name, part in parts.items()}
-    sizes = [_Array(part / "sizes.npy") for part in parts.values()]
+    arrays = {one: _Array(folder.path / f"{one.name}.npy") for folder in folders for one in folder.files}
+    sizes = [_Array(folder.path / "sizes.npy") for folder in folders]
     began = time.perf_counter()
     for done, indices in enumerate(mine):
         frames = [source.split.frame(i) for i in indices]
-        values = source.values(frames, list(places))
-        for name, array in arrays.items():
+        values = source.values(frames, [one.name for one in arrays])
+        for one, array in arrays.items():
             try:
-                kept = places[name][0].form.encoded(values[name])
+                kept = one.form.encoded(values[one.name])
             except ValueError as error:
                 names = ", ".join(source.split.names[i] for i in indices)
                 raise WeightsError(
                     f"the teacher's logits of {names} can't be kept: {error}; train the teacher again, or look at these frames"
                 ) from error
             array.put(indices.start, kept.cpu().numpy())
-        for one in sizes:
-            one.put(indices.start, np.array([frame.shape[:2] for frame in frames], np.int64))
+        for written in sizes:
+            written.put(indices.start, np.array([frame.shape[:2] for frame in frames], np.int64))
         advance(len(indices) * count)
         if done == 0 and len(mine) > 1:
             console.info(f"teacher cache: about {in_words((len(mine) - 1) * (time.perf_counter() - began))}")

@@ -7,7 +7,7 @@ where the student is trained, so a loader hands over bytes, not logits.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,70 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rdd_deploy.data.transforms import cut_logits
-from rdd_deploy.training.compact import Compact, decoded_weight, encoded_weight
-
-
-class Form(Protocol):
-    """How values (N, D, h, w) are kept.
-
-    Attributes:
-        dtype: of the file. windows: whether a crop reads its own part of a frame only; else the whole frame.
-    """
-
-    dtype: type[Any]
-    windows: bool
-
-    def encoded(self, values: Tensor) -> Tensor: ...
-    def decoded(self, kept: Tensor) -> Tensor: ...
-    def planes(self, depth: int) -> int:
-        """Depth of the file for values of that depth."""
-        ...
-
-
-class Halves:
-    """float16, as they are."""
-
-    dtype: type[Any] = np.float16
-    windows = False
-
-    def encoded(self, values: Tensor) -> Tensor:
-        return values.clamp(-60000, 60000).half()
-
-    def decoded(self, kept: Tensor) -> Tensor:
-        return kept
-
-    def planes(self, depth: int) -> int:
-        return depth
-
-
-class Likeliest:
-    """Log-probabilities of the likeliest classes in bytes: see ``Compact``."""
-
-    dtype: type[Any] = np.uint8
-    windows = True
-
-    def __init__(self, compact: Compact) -> None:
-        self.encoded, self.decoded = compact.encoded, compact.decoded
-        self._planes = compact.planes
-
-    def planes(self, depth: int) -> int:
-        return self._planes
-
-
-class Weights:
-    """A weight in (0, 1] in one byte."""
-
-    dtype: type[Any] = np.uint8
-    windows = True
-
-    def encoded(self, values: Tensor) -> Tensor:
-        return encoded_weight(values)
-
-    def decoded(self, kept: Tensor) -> Tensor:
-        return decoded_weight(kept)
-
-    def planes(self, depth: int) -> int:
-        return depth
+from rdd_deploy.training.compact import Form
 
 
 class Store:

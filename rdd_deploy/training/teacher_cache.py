@@ -89,8 +89,8 @@ class CachedTeacher:
             batch: on the CPU.
             names: of stores; default: all but a dense cache's auxiliary logits, which most of a run doesn't need.
         """
-        names = [name for name in (self.stores if names is None else names) if not self.stores[name].is_resident]
-        names = [name for name in names if name != "auxiliary"] if len(names) == len(self.stores) else names
+        names = [name for name in self.stores if name != "auxiliary"] if names is None else names
+        names = [name for name in names if not self.stores[name].is_resident]
         if not names:
             return {}
         indices = batch.indices.numpy()

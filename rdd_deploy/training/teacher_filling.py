@@ -226,7 +226,7 @@ def _make(source: Source, folders: Sequence[Folder]) -> None:
 
 
 def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
 
 
 def _write(source: Source, folders: Sequence[Folder], share: tuple[int, int], advance: Callable[[int], None]) -> None:

@@ -57,12 +57,16 @@ def main() -> None:
                 )
     extra = int(teacher.has_auxiliary)
     dense = 2 * classes * (1 + extra)
-    print(f"{len(indices)} frames, {classes} classes, mean confidence {confidence:.3f}, dense {dense} bytes a pixel, weight's mean error {error:.1e}")
+    print(
+        f"{len(indices)} frames, {classes} classes, mean confidence {confidence:.3f}, dense {dense} bytes a pixel, weight's mean error {error:.1e}"
+    )
     print("form             bytes   of dense    mean KL   largest   other argmax")
     for form, (divergence, differs, largest) in zip(forms, (sums / len(indices)).tolist(), strict=True):
         name = f"{form.bits} bits, all" if isinstance(form, EveryClass) else f"{form.kept} likeliest"
         size = form.planes + extra
-        print(f"{name:16} {size:5}   {size / dense:8.3f}   {divergence:8.1e}  {largest:8.1e}   {differs:8.1e}{'   <- default' if form is forms[0] else ''}")
+        print(
+            f"{name:16} {size:5}   {size / dense:8.3f}   {divergence:8.1e}  {largest:8.1e}   {differs:8.1e}{'   <- default' if form is forms[0] else ''}"
+        )
 
 
 if __name__ == "__main__":

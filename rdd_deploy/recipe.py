@@ -92,8 +92,8 @@ class Teacher(Part):
     options: dict[str, Any] = Field(default_factory=dict, description="of the source")
     cache: Cache = Field(
         False,
-        description="run the teacher once per training frame, whole and averaged, and crop what it says with the frame; true keeps each "
-        "pixel's likeliest classes, dense all of them",
+        description="run the teacher once per training frame, whole and averaged, and crop what it says with the frame; true keeps it "
+        "in few bytes, dense in float16",
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
     scales: list[Scale] = Field(

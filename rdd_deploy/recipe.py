@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from rdd_deploy.data.config import Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
@@ -70,6 +70,19 @@ def _kind_of_device(device: str) -> str:
 Device = Annotated[str, AfterValidator(_kind_of_device)]
 
 
+def _form_of_cache(value: Any) -> Any:
+    """One sentence for what is neither; a union's arms would have one each."""
+    if value == "dense":
+        return value
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        raise ValueError(f"got {value!r:.60}, expected true, false or dense") from None
+
+
+Cache = Annotated[bool | Literal["dense"], BeforeValidator(_form_of_cache)]
+
+
 class Teacher(Part):
     """The teacher: by recipe (trained first if its checkpoint isn't there), by checkpoint, or both."""
 
@@ -77,8 +90,10 @@ class Teacher(Part):
     checkpoint: Place | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
     source: Literal[tuple(TEACHERS)] = Field("segmenter", description="what the checkpoint holds; segmenter: a network of this program")  # type: ignore[valid-type]
     options: dict[str, Any] = Field(default_factory=dict, description="of the source")
-    cache: bool = Field(
-        False, description="run the teacher once per training frame, whole and averaged, and crop its logits with the frame"
+    cache: Cache = Field(
+        False,
+        description="run the teacher once per training frame, whole and averaged, and crop what it says with the frame; true keeps it "
+        "in few bytes, dense in float16",
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
     scales: list[Scale] = Field(

@@ -33,6 +33,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"augment": {"scale": [2.0, 1.0]}}, "  augment.scale is [2.0, 1.0]; expected [least, largest]"),
         ({"augment": {"scale": [1e-6, 1.0]}}, "  augment.scale.0: got 1e-06, expected: input should be greater than or equal to 0.1"),
         ({"augment": {"scale": [1.0, 300]}}, "  augment.scale.1: got 300, expected: input should be less than or equal to 10"),
+        ({"teacher": {"recipe": "x", "cache": "full"}}, "  teacher.cache: got 'full', expected true, false or dense"),
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.5, 300]}}, "  teacher.scales.1: got 300, expected: input should be less than or equal to 10"),
         ({"teacher": {"recipe": "x", "cache": True, "scales": [0.01]}}, "  teacher.scales.0: got 0.01, expected: input should be greater than or equal to 0.1"),
         ({"distillation": {"losses": [{"name": "kd", "options": {"ignore_index": 0}}]}}, "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature, standardize"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
 
@@ -37,6 +37,20 @@ class Batch(NamedTuple):
     labels: Tensor
     windows: Tensor
     indices: Tensor
+
+
+class BatchBeside(NamedTuple):
+    """A batch, and what was read beside it in the process that loaded it, by name."""
+
+    images: Tensor
+    labels: Tensor
+    windows: Tensor
+    indices: Tensor
+    beside: Mapping[str, Tensor]
+
+
+Beside = Callable[[Batch], Mapping[str, Tensor]]
+"""Reads something beside a batch, by name; called in the loader's processes where there are some."""
 
 
 class Room:
@@ -148,10 +162,18 @@ class _HandedOver:
         return lambda error, item: queue.put((item[0], error))
 
 
-def _collated(samples: list[Batch | Exception]) -> Any:
+def _collated(beside: Beside | None, samples: list[Batch | Exception]) -> Any:
     """A batch of samples, or the first error among them."""
     errors = [sample for sample in samples if isinstance(sample, Exception)]
-    return errors[0] if errors else default_collate(samples)
+    if errors:
+        return errors[0]
+    batch: Batch = default_collate(samples)
+    try:
+        return batch if beside is None else BatchBeside(batch.images, batch.labels, batch.windows, batch.indices, beside(batch))
+    except (RddError, OSError, MemoryError) as error:
+        if get_worker_info() is None:
+            raise
+        return error
 
 
 def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
@@ -176,7 +198,9 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
         yield batch
 
 
-def training_loader(crops: CropDataset, sampler: ResumableBatchSampler, workers: int | None, pin: bool) -> DataLoader[Batch]:
+def training_loader(
+    crops: CropDataset, sampler: ResumableBatchSampler, workers: int | None, pin: bool, beside: Beside | None = None
+) -> DataLoader[Batch]:
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
     count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))
@@ -184,6 +208,6 @@ def training_loader(crops: CropDataset, sampler: ResumableBatchSampler, workers:
     # shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=_collated,
+        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=functools.partial(_collated, beside),
         worker_init_fn=functools.partial(_begin_worker, os.getpid()),
     )  # fmt: skip

@@ -101,12 +101,12 @@ def _padded(picture: Tensor, window: CropWindow, fill: int) -> Tensor:
     return out
 
 
-def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[float, float], size: tuple[int, int]) -> Tensor:
     """The windows of whole-frame logits, sampled bilinearly at the crops' own pixels.
 
     Args:
         logits: (N, C, h, w) over the whole frame, at any resolution, half-pixel aligned with it.
-        windows: int (N, 5): top, left, height, width, flip in pixels of the frame.
+        windows: (N, 5): top, left, height, width, flip in pixels of the frame.
         frame: (height, width) of the source frame.
         size: (height, width) of the crops.
 

@@ -229,7 +229,7 @@ class RelativeDifficultyLoss(nn.Module):
 
     Shape:
         - student, teacher, teacher_auxiliary: logits (N, C, H, W) at the target's size; target: int (N, H, W).
-        - teacher_auxiliary may be None in stage 2.
+        - teacher_auxiliary may be None in stage 2, and where ``agreement`` stands for it: the ready weight of stage 1, float (N, H, W).
     """
 
     class_weight: Tensor | None
@@ -275,12 +275,16 @@ class RelativeDifficultyLoss(nn.Module):
         progress: float,
         student_auxiliary: Tensor | None = None,
         auxiliary_weight: float = 0.4,
+        agreement: Tensor | None = None,
     ) -> DistillationTerms:
         with torch.autocast(student.device.type, enabled=False):
             valid = target != self.ignore_index
             pixel = pixel_terms(student.float(), teacher.detach().float(), target, valid, self.temperature)
             stage = self.stage(progress)
-            agreement = self._agreement(teacher, teacher_auxiliary) if "tfe" in stage else None
+            if "tfe" not in stage:
+                agreement = None
+            elif agreement is None:
+                agreement = self._agreement(teacher, teacher_auxiliary)
             pixels = self._pixels(stage, target, valid, agreement, pixel.teacher_true)
             task, weight = self._task(pixel.ce, pixels, progress)
             kd = self.temperature**2 * (pixel.kl.sum() / safe(pixels.number))

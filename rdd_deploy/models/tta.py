@@ -74,24 +74,24 @@ def tta_predictor(
     grid: tuple[int, int] | None = None,
 ) -> Predict:
     """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches; ``grid`` of the logits: default the cache's."""
-    grid = grid or _grid(views)
+    grid = grid or cache_grid(views)
 
     def predict(frames: list[Frame]) -> list[Labels]:
         with torch.inference_mode():
-            logits = tta_logits(teacher, _stack(frames, views.size).to(device), views, grid, precision).primary
+            logits = tta_logits(teacher, stacked(frames, views.size).to(device), views, grid, precision).primary
             labels = resized(logits, views.size).argmax(1).to(torch.uint8).cpu().numpy()
         return [resize_labels(one, frame.shape[:2]) for one, frame in zip(labels, frames, strict=True)]
 
     return predict
 
 
-def _grid(views: TestTimeAugmentation) -> tuple[int, int]:
+def cache_grid(views: TestTimeAugmentation) -> tuple[int, int]:
     """The cache's resolution: stride 2 of the teacher's frame where finer views are averaged in, else stride 4, the heads' own."""
     stride = 2 if max(views.scales) > 1 else 4
     return math.ceil(views.size[0] / stride), math.ceil(views.size[1] / stride)
 
 
-def _stack(frames: list[Frame], size: tuple[int, int]) -> Tensor:
+def stacked(frames: list[Frame], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack([resize_frame(frame, size) for frame in frames])).permute(0, 3, 1, 2).contiguous()
 
 

@@ -44,6 +44,7 @@ from rdd_deploy.training.teacher import (
     open_teacher,
     teacher_checkpoint,
 )
+from rdd_deploy.training.teacher_cache import CachedTeacher
 
 
 def distill_recipe(
@@ -70,14 +71,15 @@ def distill_recipe(
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         _check_networks(recipe, student, named)
         checkpoint = teacher_checkpoint(recipe, named, runs, resume, data, fabric)
-        teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
+        teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric, student)
     losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
         _tell_sizes(losses)
         measured = measure_teacher(recipe, teacher, data, fabric)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
-        method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data))
+        beside = teacher.outputs.read if isinstance(teacher.outputs, CachedTeacher) else None
+        method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data), beside)
         metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
         result = fit(recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume)
         if fabric.is_global_zero:
@@ -89,21 +91,10 @@ def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: boo
     """The recipe's teacher, after everything of the recipe was checked that needs neither data nor weights."""
     if recipe.teacher is None:
         raise RecipeError(f"{source} names no teacher; distil needs one (train a lone network with rdd_deploy.train)")
-    _check_maps(recipe)
     check_early(recipe, folder, resume)
     named = named_teacher(recipe, source, folder.path.parent)
     is_usable(named)
     return named
-
-
-def _check_maps(recipe: StudentRecipe) -> None:
-    """Raise RecipeError where a loss reads maps that a cached teacher doesn't have."""
-    for extra in recipe.distillation.losses:
-        if recipe.teacher and recipe.teacher.cache and (maps := LOSSES[extra.name].load().needs):
-            raise RecipeError(
-                f"distillation.losses: {extra.name} reads the teacher's {', '.join(sorted(maps))}, which its cache doesn't hold; set "
-                "teacher.cache=false, or leave it out"
-            )
 
 
 def _check_networks(recipe: StudentRecipe, student: Segmenter, named: NamedTeacher) -> None:
@@ -150,11 +141,13 @@ class DistillationObjective(Objective):
         sizes = {name: (one.shape[-2], one.shape[-1]) for name, one in output.features.items()}
         teacher_out = self.teacher(batch, "tfe" in self.loss.stage(progress), sizes)
         result = self.loss(
-            output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels, progress, output.auxiliary, self.auxiliary_weight
-        )
+            output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels, progress, output.auxiliary, self.auxiliary_weight,
+            teacher_out.agreement,
+        )  # fmt: skip
         total, terms, parts = result.total, dict(result.terms), dict(result.parts)
+        said = Output(teacher_out.primary, teacher_out.auxiliary, teacher_out.features)
         for (name, weight), loss in zip(self.names, self.losses, strict=True):
-            value = loss(output, teacher_out, batch.labels)
+            value = loss(output, said, batch.labels)
             terms[name], parts[name] = value.detach(), weight * value
             total = total + parts[name]
         return Loss(total, terms, parts)

@@ -42,7 +42,8 @@ def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
         segmenter = Segmenter(recipe.trained, classes).train()
         train_state = TrainState(segmenter, _MeanLogit(), recipe.train, make_fabric(recipe.train))
         images = torch.zeros(recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=train_state.fabric.device)
-        batch = Batch(images, *(torch.zeros(0, dtype=torch.int64) for _ in range(3)))
+        none = torch.zeros(0, dtype=torch.int64)
+        batch = Batch(images, none, none, none)
         seconds = []
         for _ in range(4):
             began = time.perf_counter()

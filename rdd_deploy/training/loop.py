@@ -67,7 +67,7 @@ def fit(
     sampler = ResumableBatchSampler(**order, start=train_state.step, rank=fabric.global_rank, ranks=fabric.world_size)
     crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
     loader = fabric.setup_dataloaders(
-        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda"), use_distributed_sampler=False
+        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside), use_distributed_sampler=False
     )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from rdd_deploy.data.base import Frame
-from rdd_deploy.data.loader import Batch
+from rdd_deploy.data.loader import Batch, Beside
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
@@ -56,6 +56,8 @@ class Method(NamedTuple):
     """Name of the stage at a progress in [0, 1)."""
     visualize: Callable[[Segmenter], Frame] | None
     """Draws the epoch's picture, uint8 (H, W, 3) RGB, given the network in eval mode."""
+    beside: Beside | None = None
+    """Reads what the objective needs beside each batch."""
 
 
 class _Step(nn.Module):

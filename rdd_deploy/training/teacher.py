@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,12 +14,14 @@ from rdd_deploy import console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
+from rdd_deploy.losses import LOSSES
 from rdd_deploy.metrics import evaluate_split
+from rdd_deploy.models.build import map_channels
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers.base import LoadedTeacher, TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
-from rdd_deploy.outputs import Output, resized
+from rdd_deploy.outputs import resized
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.data import TrainingData
@@ -27,7 +30,7 @@ from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
 from rdd_deploy.training.supervised import train_recipe
-from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher
+from rdd_deploy.training.teacher_cache import CachedTeacher, CacheForm, Taught, cached_teacher
 from rdd_deploy.utils.locks import InUseError, check_unlocked
 from rdd_deploy.utils.places import followed
 
@@ -35,8 +38,9 @@ from rdd_deploy.utils.places import followed
 class TeacherOutput(Protocol):
     """What a teacher says of a batch of crops, live or from the cache."""
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Output:
-        """Logits at the crops' size without gradient; the auxiliary ones where asked for, and the named maps.
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
+        """Logits at the crops' size without gradient; the auxiliary ones, or the weight that stage 1 makes of them, where asked for; the
+        named maps.
 
         Args:
             maps: name -> (height, width) of the student's map; a cache answers at that size, a live teacher at its own.
@@ -50,12 +54,12 @@ class LiveTeacher:
     def __init__(self, model: TeacherModel, dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model.eval().requires_grad_(False), dtype
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Output:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
         with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             small = self.model.logits_at_stride(batch.images, maps)
             size = batch.images.shape[-2:]
             second = None if small.auxiliary is None else resized(small.auxiliary.float(), size)
-            return Output(resized(small.primary.float(), size), second, small.features)
+            return Taught(resized(small.primary.float(), size), second, small.features)
 
 
 class Teacher(NamedTuple):
@@ -178,8 +182,12 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
-    """Load, guard and wrap the teacher."""
+def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric, student: TeacherModel) -> Teacher:
+    """Load, guard and wrap the teacher.
+
+    Args:
+        student: on the CPU; maps that both networks have are kept for losses that want them.
+    """
     config, checkpoint = recipe.teacher, named.checkpoint
     assert config is not None
     model, trained_size, sha256 = load_teacher(recipe, checkpoint, data)
@@ -190,11 +198,13 @@ def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData,
         raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
     model = model.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)
     views = TestTimeAugmentation(trained_size or recipe.data.size, tuple(config.scales), config.flip)
+    live = LiveTeacher(model, autocast_dtype(precision_of(fabric)))
     if not config.cache:
         console.info(f"teacher: {checkpoint}, run on every crop")
-        live = LiveTeacher(model, autocast_dtype(precision_of(fabric)))
         return Teacher(model, live, TestTimeAugmentation(recipe.data.size), checkpoint, sha256)
-    return Teacher(model, _cache(model, checkpoint, sha256, data, views, fabric), views, checkpoint, sha256)
+    maps = _maps_to_keep(recipe, student, model, fabric.device)
+    cached = _cache(recipe, Teacher(model, live, views, checkpoint, sha256), data, maps, fabric)
+    return Teacher(model, cached, views, checkpoint, sha256)
 
 
 def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
@@ -214,18 +224,43 @@ def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) ->
     return loaded
 
 
-def _cache(
-    model: TeacherModel, checkpoint: Path, sha256: str, data: TrainingData, views: TestTimeAugmentation, fabric: Fabric
-) -> CachedTeacher:
+def _maps_to_keep(recipe: StudentRecipe, student: TeacherModel, teacher: TeacherModel, device: torch.device) -> set[str]:
+    """The maps that the recipe's losses read of a cached teacher: what they need, and of what they want, what both networks have.
+
+    Raises:
+        RecipeError: the teacher lacks one that a loss needs.
+    """
+    kinds = [LOSSES[extra.name].load() for extra in recipe.distillation.losses]
+    needed = {name for kind in kinds for name in kind.needs}
+    try:
+        map_channels(teacher, needed, device)
+    except ValueError as error:
+        raise RecipeError(f"distillation.losses: of the teacher, {error}; leave out the loss that reads it") from error
+    for name in {name for kind in kinds for name in getattr(kind, "wants", ())} - needed:
+        with suppress(ValueError):  # one of them has no such map, and the loss does without
+            map_channels(student, {name}, "cpu")
+            map_channels(teacher, {name}, device)
+            needed.add(name)
+    return needed
+
+
+def _cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric) -> CachedTeacher:
+    config, views = recipe.teacher, teacher.views
+    assert config is not None
+    form: CacheForm = "dense" if config.cache == "dense" else "compact"
     console.info(
-        f"teacher: {checkpoint}, dense cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}{', mirrored too' if views.flip else ''}"
+        f"teacher: {teacher.checkpoint}, {form} cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}"
+        f"{', mirrored too' if views.flip else ''}{', with ' + ', '.join(sorted(maps)) if maps else ''}"
     )
-    precision = autocast_dtype(precision_of(fabric))
-    with console.progress("teacher cache", len(data.frames)) as bar, fabric.rank_zero_first():
-        return cached_teacher(
-            model, sha256, data.frames.split, data.digest, views, checkpoint.parent / "cache", fabric.device, precision,
-            bar.advance,
+    with console.progress("teacher cache", len(data.frames)) as bar:
+        cached = cached_teacher(
+            teacher.model, teacher.sha256, data.frames.split, data.digest, views, teacher.checkpoint.parent / "cache", fabric.device,
+            autocast_dtype(precision_of(fabric)), bar.advance, form=form, divergence=recipe.distillation.tfe.divergence, maps=maps, fabric=fabric,
         )  # fmt: skip
+    if fabric.device.type == "cuda" and cached.nbytes <= torch.cuda.mem_get_info(fabric.device)[0] / 2:
+        console.info(f"teacher cache: held on the GPU, {cached.nbytes / 1e9:.1f} GB")
+        return cached.to(fabric.device)
+    return cached
 
 
 def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:

@@ -1,61 +1,138 @@
-"""The guarded teacher boundary: frozen, eval, no gradient, never in a student's checkpoint; live, or from the dense cache.
+"""What a teacher says of whole training frames, kept on disk, so that a better teacher costs the student's run nothing.
 
-The dense cache runs the teacher once over whole training frames at its own size, averaged over mirrored and scaled views, and stores
-log-probabilities in float16. Each training crop then cuts its window from them, so a better teacher costs the student's run nothing.
+The teacher runs once over the training frames at its own size, averaged over mirrored and scaled views. Kept are, on a grid of stride 2 or 4,
+
+- ``compact``: log-probabilities in few bytes, of many classes only the likeliest (see ``training.compact``), and of the auxiliary classifier
+  only what stage 1 of RDD makes of it, a weight in one byte;
+- ``dense``: log-probabilities of all classes of both classifiers in float16;
+
+and, where losses read them, the maps inside the teacher: float16, of the plain frames, at their own stride. Each is a folder of its own, found
+by all that it depends on. A crop cuts its window from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.data.transforms import cut_logits
 from rdd_deploy.errors import DiskError
-from rdd_deploy.metrics import batches
+from rdd_deploy.losses.rdd import Divergence
 from rdd_deploy.models.teachers.base import TeacherModel
-from rdd_deploy.models.tta import TestTimeAugmentation, _grid, _stack, tta_logits
-from rdd_deploy.outputs import Output
+from rdd_deploy.models.tta import TestTimeAugmentation, cache_grid
+from rdd_deploy.training.compact import Halves, Weights, compact_form
+from rdd_deploy.training.teacher_filling import Folder, Source, Wanted, fill, together
+from rdd_deploy.training.teacher_stores import Store, Values, parts_of
 from rdd_deploy.utils import files
+
+CacheForm = Literal["compact", "dense"]
+
+
+class Taught(NamedTuple):
+    """What a teacher says of a batch of crops, without gradient.
+
+    Attributes:
+        primary: logits float (N, C, H, W). auxiliary: likewise; None for a teacher without that head, or where ``agreement`` stands for it.
+        features: the named maps, float (N, D, h, w).
+        agreement: weight of stage 1 (``teacher_full_evaluated``), float32 (N, H, W) in (0, 1]; None where the auxiliary logits are there.
+    """
+
+    primary: Tensor
+    auxiliary: Tensor | None
+    features: Mapping[str, Tensor] = {}
+    agreement: Tensor | None = None
 
 
 class CachedTeacher:
-    """Cuts each crop's window from the dense cache."""
+    """Cuts each crop's window from the cache.
 
-    def __init__(self, primary: NDArray[np.float16], auxiliary: NDArray[np.float16] | None, sizes: NDArray[np.int64]) -> None:
-        self.primary, self.auxiliary, self.sizes = primary, auxiliary, sizes
+    Args:
+        stores: ``primary``, then ``agreement`` or ``auxiliary`` where the teacher has a second classifier, and ``map_NAME`` for each map.
+        sizes: int64 (frames, 2), each source frame's (height, width).
+    """
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Output:
-        """As ``TeacherOutput``. Raises ValueError for maps, which the cache doesn't hold."""
-        if maps:
-            raise ValueError(f"the teacher's cache holds no maps, asked for {', '.join(sorted(maps))}; set teacher.cache=false")
-        second = self._cut(self.auxiliary, batch) if auxiliary and self.auxiliary is not None else None
-        return Output(self._cut(self.primary, batch), second)
+    def __init__(self, stores: Mapping[str, Store], sizes: NDArray[np.int64]) -> None:
+        self.stores = stores
+        alike = (sizes == sizes[0]).all()
+        self.sizes = sizes[:1] if alike else sizes
+        """One row where all frames are of one size."""
 
-    def _cut(self, store: NDArray[np.float16], batch: Batch) -> Tensor:
+    @property
+    def primary(self) -> NDArray[Any]:
+        """The file of the main classifier, (frames, planes, h, w)."""
+        return self.stores["primary"].array
+
+    @property
+    def nbytes(self) -> int:
+        return sum(store.array.nbytes for store in self.stores.values())
+
+    def to(self, device: torch.device) -> CachedTeacher:
+        """The same, with all files held in a device's memory and cut there; returns itself."""
+        for store in self.stores.values():
+            store.to(device)
+        return self
+
+    def read(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The bytes of the files that a batch's crops need, by name, as ``BatchBeside`` holds it; nothing of what lies on a device already.
+
+        Args:
+            batch: on the CPU.
+            names: of stores; default: all but a dense cache's auxiliary logits, which most of a run doesn't need.
+        """
+        names = [name for name in self.stores if name != "auxiliary"] if names is None else names
+        names = [name for name in names if not self.stores[name].is_resident]
+        if not names:
+            return {}
+        indices = batch.indices.numpy()
+        corners, size = parts_of(batch.windows.numpy(), self._frames(batch.indices), self.stores["primary"].grid)
+        return {"corners": torch.from_numpy(corners)} | {name: self.stores[name].parts(indices, corners, size) for name in names}
+
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
+        """As ``TeacherOutput``. Raises ValueError for a map that the cache was opened without."""
+        size = (batch.images.shape[-2], batch.images.shape[-1])
+        second = next((name for name in ("agreement", "auxiliary") if auxiliary and name in self.stores), None)
+        inner = {f"map_{name}": size for name, size in maps.items() if name != "logits"}
+        if unknown := sorted(name.removeprefix("map_") for name in inner if name not in self.stores):
+            raise ValueError(f"the teacher's cache was opened without {', '.join(unknown)}")
+        windows, frames = batch.windows, self._frames(batch.indices)
+        with torch.no_grad():
+            values = self._values(["primary", *([second] if second else []), *inner], batch)
+            primary = values["primary"].cut(windows, frames, size)
+            features = {name.removeprefix("map_"): values[name].cut(windows, frames, wanted) for name, wanted in inner.items()}
+            if "logits" in maps:
+                features["logits"] = values["primary"].cut(windows, frames, maps["logits"])
+            found = values[second].cut(windows, frames, size) if second else None
+        if second == "agreement":
+            assert found is not None
+            return Taught(primary, None, features, found[:, 0])
+        return Taught(primary, found, features)
+
+    def _values(self, names: list[str], batch: Batch) -> dict[str, Values]:
+        """Decoded on the batch's device."""
         device = batch.images.device
-        index = batch.indices.cpu().numpy()
-        logits = torch.from_numpy(store[index]).to(device, non_blocking=True)  # (N, C, h, w)
-        height, width = batch.images.shape[-2:]
-        sizes = {(int(h), int(w)) for h, w in self.sizes[index]}
-        if len(sizes) == 1:
-            return cut_logits(logits, batch.windows, sizes.pop(), (height, width))
-        cuts = [
-            cut_logits(logits[i : i + 1], batch.windows[i : i + 1], (int(h), int(w)), (height, width))
-            for i, (h, w) in enumerate(self.sizes[index])
-        ]
-        return torch.cat(cuts)
+        taught = dict(getattr(batch, "beside", {}))
+        if missing := [name for name in names if name not in taught and not self.stores[name].is_resident]:
+            taught |= self.read(Batch(batch.images, batch.labels, batch.windows.cpu(), batch.indices.cpu()), missing)
+        values = {}
+        for name in names:
+            store = self.stores[name]
+            part = (taught[name] if name in taught else store.whole(batch.indices)).to(device, non_blocking=True)
+            corners = taught["corners"].to(device, non_blocking=True) if name in taught and store.form.windows else None
+            values[name] = Values(store.form.decoded(part), corners, store.grid)
+        return values
+
+    def _frames(self, indices: Tensor) -> NDArray[np.int64]:
+        return self.sizes if len(self.sizes) == 1 else self.sizes[indices.cpu().numpy()]
 
 
 def cached_teacher(
@@ -68,117 +145,82 @@ def cached_teacher(
     device: torch.device,
     precision: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    form: CacheForm = "compact",
+    divergence: Divergence = "main_aux",
+    maps: Collection[str] = (),
+    fabric: Fabric | None = None,
 ) -> CachedTeacher:
-    """Open the dense cache for a teacher and a split, filling it first where it isn't there.
+    """Open the cache of a teacher and a split, filling first what isn't there. Size and time to come are told.
 
     Args:
         checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames (in this order), views and precision.
         folder: where caches lie; one sub-folder each.
         advance: called with the number of frames done.
+        divergence: of stage 1, whose weight a compact cache keeps.
+        maps: those that losses read of the teacher.
+        fabric: of several processes, each of which fills its share.
 
     Raises:
-        DiskError: no space; nothing half-written is left behind.
+        DiskError: no space, or a damaged cache; nothing half-written is left behind.
+        ValueError: a map that the teacher doesn't have.
+        WeightsError: the teacher says NaN.
     """
-    key = {
-        "format": 3, "checkpoint": checkpoint_sha256, "frames": frames_digest, "views": [views.size, views.scales, views.flip],
-        "precision": str(precision or torch.float32),
-    }  # fmt: skip
-    place = folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    names = ["primary", "auxiliary"] if teacher.has_auxiliary else ["primary"]
-    if not place.is_dir():
-        # Filled elsewhere and renamed: the folder is there whole or not at all, also where two runs fill it at the same time.
-        part = files.temporary_beside(place)
-        try:
-            files.remove_parts(folder)
-            part.mkdir(parents=True)
-            _fill(teacher, split, views, part, names, device, precision, advance)
-            files.write_json(part / "key.json", key | {"sha256": {file.name: files.sha256(file) for file in sorted(part.iterdir())}})
-            _rename(part, place)
-        except OSError as error:
-            raise DiskError(
-                f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false"
-            ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    try:
-        stores, sizes = _opened(place, names, (len(split), teacher.classes, *_grid(views)))
-    except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: a key of another form
-        raise DiskError(f"the teacher cache {place} is damaged ({error}); delete that folder, it is filled again") from error
-    return CachedTeacher(stores[0], stores[1] if len(stores) > 1 else None, sizes)
+    common = {"format": 4, "checkpoint": checkpoint_sha256, "frames": frames_digest, "precision": str(precision or torch.float32)}
+    folders = [
+        Folder(folder / hashlib.sha256(json.dumps(common | key, sort_keys=True).encode()).hexdigest()[:16], common | key, wanted)
+        for key, wanted in _wanted(teacher, views, form, divergence, maps)
+    ]
+    fill(Source(teacher, split, views, device, precision, divergence), folders, advance, fabric)
+    stores: dict[str, Store] = {}
+    with together(fabric, f"open the teacher cache in {folder}"):
+        for one in folders:
+            try:
+                # The first process of a machine looks for all: each would read every byte of what may be many GB.
+                opened, sizes = _opened(one, len(split), fabric is None or fabric.local_rank == 0)
+            except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: a key of another form
+                raise DiskError(f"the teacher cache {one.path} is damaged ({error}); delete that folder, it is filled again") from error
+            stores |= opened
+    return CachedTeacher(stores, sizes)
 
 
-def _opened(place: Path, names: list[str], shape: tuple[int, ...]) -> tuple[list[NDArray[np.float16]], NDArray[np.int64]]:
-    """A cache's arrays of logits (frames, classes, height, width) and the frames' sizes.
+def _wanted(
+    teacher: TeacherModel, views: TestTimeAugmentation, form: CacheForm, divergence: Divergence, maps: Collection[str]
+) -> list[tuple[dict[str, Any], list[Wanted]]]:
+    """The files that a run needs, by folder: what they depend on, and which they are."""
+    grid, halves, compact = cache_grid(views), Halves(), compact_form(teacher.classes)
+    key: dict[str, Any] = {"views": [views.size, views.scales, views.flip]}
+    if form == "dense":
+        names = ["primary", "auxiliary"] if teacher.has_auxiliary else ["primary"]
+        main = [Wanted(name, halves, (teacher.classes, *grid)) for name in names]
+        key["form"] = "float16"
+    else:
+        main = [Wanted("primary", compact, (compact.planes, *grid))]
+        if teacher.has_auxiliary:
+            main.append(Wanted("agreement", Weights(), (1, *grid)))
+        key |= {"form": f"{type(compact).__name__} {compact.planes}", "divergence": divergence}
+    plain = {"views": [views.size, (1.0,), False]}
+    inner = [(plain | {"map": name}, [Wanted(f"map_{name}", halves, None)]) for name in sorted(set(maps) - {"logits"})]
+    return [(key, main), *inner]
+
+
+def _opened(folder: Folder, frames: int, verify: bool) -> tuple[dict[str, Store], NDArray[np.int64]]:
+    """A folder's stores and the frames' sizes.
 
     Raises:
         OSError, EOFError, ValueError, AttributeError: a file is missing, or isn't what was written.
     """
-    key = files.parse_json((place / "key.json").read_bytes())
-    for file, expected in key.get("sha256", {}).items():  # caches of earlier versions have none
-        if files.sha256(place / file) != expected:
+    key = files.parse_json((folder.path / "key.json").read_bytes())
+    for file, expected in key.get("sha256", {}).items():
+        if verify and files.sha256(folder.path / file) != expected:
             raise ValueError(f"{file} isn't what was written")
-    stores = [np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names]
-    sizes = np.load(place / "sizes.npy", allow_pickle=False)
-    if any((store.shape, store.dtype) != (shape, np.float16) for store in stores):
-        raise ValueError(f"it holds {stores[0].dtype}{list(stores[0].shape)}, expected float16{list(shape)}")
-    if (sizes.shape, sizes.dtype) != ((shape[0], 2), np.int64) or sizes.min() < 1:
+    stores = {one.name: Store(folder.path / f"{one.name}.npy", one.form) for one in folder.files}
+    sizes = np.load(folder.path / "sizes.npy", allow_pickle=False)
+    for one in folder.files:
+        array, dtype = stores[one.name].array, np.dtype(one.form.dtype)
+        shape = (frames, *(one.shape or array.shape[1:]))
+        if (array.shape, array.dtype, array.ndim) != (shape, dtype, 4):
+            raise ValueError(f"it holds {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}")
+    if (sizes.shape, sizes.dtype) != ((frames, 2), np.int64) or sizes.min() < 1:
         raise ValueError("it doesn't hold the size of each frame")
     return stores, sizes
-
-
-def _rename(part: Path, place: Path) -> None:
-    try:
-        os.rename(part, place)
-    except OSError:
-        if not (place / "key.json").is_file():  # else another run was faster, and its cache is the same
-            raise
-
-
-def _fill(
-    teacher: TeacherModel,
-    split: Split,
-    views: TestTimeAugmentation,
-    place: Path,
-    names: list[str],
-    device: torch.device,
-    precision: torch.dtype | None,
-    advance: Callable[[int], None],
-) -> None:
-    grid = _grid(views)
-    shape = (len(split), teacher.classes, *grid)
-    needed = 2 * math.prod(shape) * len(names)
-    _check_space(place, needed)
-    stores = [np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape) for name in names]
-    for name in names:
-        _reserve(place / f"{name}.npy")
-    sizes = np.zeros((len(split), 2), np.int64)
-    teacher.eval()
-    teacher.to(device)
-    for indices in batches(len(split), 4):
-        frames = [split.frame(i) for i in indices]
-        sizes[indices.start : indices.stop] = [frame.shape[:2] for frame in frames]
-        with torch.inference_mode():
-            output = tta_logits(teacher, _stack(frames, views.size).to(device), views, grid, precision)
-        for store, logits in zip(stores, output[:2], strict=False):
-            assert logits is not None
-            store[indices.start : indices.stop] = logits.clamp(-60000, 60000).half().cpu().numpy()
-        advance(len(indices))
-    for store in stores:
-        store.flush()
-    np.save(place / "sizes.npy", sizes, allow_pickle=False)
-
-
-def _reserve(path: Path) -> None:
-    """Take a sparse file's space now: a memory map on a full disk ends in SIGBUS, not in an exception."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _check_space(place: Path, needed: int) -> None:
-    """Look first, so that the error can say how much is needed."""
-    free = shutil.disk_usage(place).free
-    if free < needed * 1.05:
-        raise DiskError(
-            f"the teacher cache needs {needed / 1e9:.1f} GB in {place}, {free / 1e9:.1f} GB are free; free some space or set teacher.cache=false"
-        )

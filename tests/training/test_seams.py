@@ -18,7 +18,7 @@ from rdd_deploy.losses import LOSSES
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.utils.tables import Entry
 LOSSES["banked"] = Entry("toy_loss:BankedHint", {"size": int})
-TEACHERS["colours"] = Entry("toy_teacher:load", {"sharpness": float})
+TEACHERS["colours"] = Entry("toy_teacher:load", {"sharpness": float, "maps": list})
 from rdd_deploy.distill import main
 main()
 """
@@ -89,13 +89,21 @@ def test_stopped_and_resumed_it_is_the_same_bit_for_bit(place: Path) -> None:
         assert torch.equal(value, state(parts)["objective"][name]), name
 
 
-def test_a_cache_holds_no_maps(place: Path) -> None:
+def test_a_cache_holds_the_maps_that_losses_read(place: Path) -> None:
     done = distil(place, "teacher.cache=true", "--name", "cached")
+    assert done.returncode == 0, done.stderr
+    assert "loss_banked" in (place / "runs/cached/metrics.csv").read_text().splitlines()[0]
+    assert sorted(path.name for path in (place / "cache").glob("*/*.npy")) == [
+        "agreement.npy", "map_head.npy", "primary.npy", "sizes.npy", "sizes.npy",
+    ]  # fmt: skip
+
+
+def test_a_teacher_without_the_map_is_told_before_its_cache_is_filled(place: Path) -> None:
+    done = distil(place, "teacher.cache=true", "teacher.options.maps=[logits]", "teacher.options.sharpness=0.3", "--name", "none")
     assert done.returncode == 2
     (line,) = toys.errors_of(done)
-    assert line == (
-        "error: distillation.losses: banked reads the teacher's head, which its cache doesn't hold; set teacher.cache=false, or leave it out"
-    )
+    assert line == "error: distillation.losses: of the teacher, it has no map head; leave out the loss that reads it"
+    assert "to be written" not in done.stdout
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
-"""The teacher's boundary: frozen, and the dense cache says what the live teacher says."""
+"""The teacher's boundary: frozen, and the caches say what the live teacher says."""
 
 import io
 import json
 import math
 import os
+import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch.nn import functional as F
 from toys import CLASSES, ENCODER, leftovers, write_data
 
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, Room
+from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, Room, training_loader
 from rdd_deploy.data.open import open_split
-from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.errors import DiskError
+from rdd_deploy.data.transforms import RandomScaleCrop, cut_logits
+from rdd_deploy.errors import DiskError, WeightsError
+from rdd_deploy.losses.rdd import RelativeDifficultyLoss, teacher_full_evaluated
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predictor
+from rdd_deploy.outputs import resized
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher
 
@@ -49,6 +54,14 @@ def opened(frames: FrameCache, folder: Path, views: TestTimeAugmentation = TestT
     return cached_teacher(split=frames.split, views=views, folder=folder, device=torch.device("cpu"), **given)
 
 
+CROP = (56, 48)
+
+
+def random_crops(frames: FrameCache) -> Batch:
+    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, scale=(0.5, 2.0), jitter=0.0), SIZE), 0)
+    return Batch(*(torch.stack(parts) for parts in zip(*(crops[0, i] for i in range(len(frames))), strict=True)))
+
+
 def whole_frames(frames: FrameCache, flip: float) -> Batch:
     crops = CropDataset(frames, RandomScaleCrop(Augment(crop=SIZE, scale=(1.0, 1.0), flip=flip, jitter=0.0), SIZE), 0)
     return Batch(*(torch.stack(parts) for parts in zip(*(crops[0, i] for i in range(len(frames))), strict=True)))
@@ -56,7 +69,9 @@ def whole_frames(frames: FrameCache, flip: float) -> Batch:
 
 def test_cached_is_live_where_the_crop_is_the_whole_frame(frames: FrameCache, tmp_path: Path) -> None:
     batch = whole_frames(frames, flip=0.0)
-    live, cached = LiveTeacher(segmenter())(batch, True), opened(frames, tmp_path)(batch, True)
+    live, cached = LiveTeacher(segmenter())(batch, True), opened(frames, tmp_path, form="dense")(batch, True)
+    assert live.agreement is None
+    assert cached.agreement is None
     for a, b in zip(live[:2], cached[:2], strict=True):
         assert a is not None
         assert b is not None
@@ -64,6 +79,171 @@ def test_cached_is_live_where_the_crop_is_the_whole_frame(frames: FrameCache, tm
             F.softmax(a, 1) - F.softmax(b, 1)
         ).abs().max() < 0.08  # the cache's grid is finer than the head's, so it is interpolated twice
         assert (F.softmax(a, 1) - F.softmax(b, 1)).abs().mean() < 0.005
+
+
+@pytest.mark.parametrize("divergence", ["main_aux", "aux_main"])
+def test_compact_is_nearly_dense(frames: FrameCache, tmp_path: Path, divergence: Any) -> None:
+    batch = random_crops(frames)
+    dense, compact = (opened(frames, tmp_path, form=form, divergence=divergence) for form in ("dense", "compact"))
+    a, b = dense(batch, True), compact(batch, True)
+    assert a.auxiliary is not None
+    assert b.auxiliary is None
+    assert b.agreement is not None
+    assert a.primary.shape == b.primary.shape
+    log_p, log_q = F.log_softmax(a.primary, 1), F.log_softmax(b.primary, 1)
+    assert (log_p.exp() * (log_p - log_q)).sum(1).mean() < 1e-4
+    weight = teacher_full_evaluated(a.primary, a.auxiliary, divergence=divergence)
+    assert (b.agreement.dtype, b.agreement.shape) == (torch.float32, weight.shape)
+    assert (b.agreement - weight).abs().max() < 0.05
+    assert (b.agreement - weight).abs().mean() < 0.005
+    again = compact(batch, False)
+    assert again.agreement is None
+    assert torch.equal(again.primary, b.primary)
+    target = torch.randint(0, 3, weight.shape)
+    student, loss = torch.randn_like(a.primary), RelativeDifficultyLoss(divergence=divergence)
+    one = loss(student, a.primary, a.auxiliary, target, 0.0).total
+    other = loss(student, b.primary, None, target, 0.0, agreement=b.agreement).total
+    assert one.item() == pytest.approx(other.item(), rel=0.01)
+
+
+def test_a_dense_cache_is_as_it_always_was(frames: FrameCache, tmp_path: Path) -> None:
+    views = TestTimeAugmentation(SIZE, (1.0, 1.5), True)
+    teacher, batch = opened(frames, tmp_path, views=views, form="dense"), random_crops(frames)
+    given = torch.stack([frames[int(i)][0] for i in batch.indices])
+    with torch.inference_mode():
+        exact = tta_logits(segmenter(), given, views, (32, 32))
+    got = teacher(batch, True)
+    for name, logits, cut in zip(("primary", "auxiliary"), exact[:2], got[:2], strict=True):
+        assert logits is not None
+        assert cut is not None
+        stored = torch.from_numpy(np.array(teacher.stores[name].array[batch.indices.numpy()]))
+        assert torch.equal(cut, cut_logits(stored, batch.windows, SIZE, CROP))
+        assert (stored - logits.half()).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("form", ["compact", "dense"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaded_in_any_process_or_held_on_the_device_it_says_the_same(frames: FrameCache, tmp_path: Path, form: Any, workers: int) -> None:
+    teacher = opened(frames, tmp_path, form=form, maps={"head", "logits", "stage2"})
+    assert "beside" not in whole_frames(frames, 0.0)._fields
+    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, scale=(0.5, 2.0), jitter=0.0), SIZE), 3)
+    loaded = list(training_loader(crops, ResumableBatchSampler(len(frames), 3, 2, 5), workers, False, teacher.read))
+    assert len(loaded) == 4
+    maps = {"head": (5, 6), "logits": (10, 9), "stage2": (20, 20)}
+    for batch in loaded:
+        assert "primary" in batch.beside  # type: ignore[attr-defined]
+        got = teacher(batch, True, maps)
+        bare = teacher(Batch(*batch[:4]), True, maps)
+        assert batch.images.shape[-2:] == CROP
+        for one, other in ((got.primary, bare.primary), *((got.features[name], bare.features[name]) for name in maps)):
+            assert torch.equal(one, other)
+    resident = opened(frames, tmp_path, form=form, maps=set(maps)).to(torch.device("cpu"))
+    assert resident.read(loaded[0]) == {}
+    held, read = resident(loaded[0], True, maps), teacher(loaded[0], True, maps)
+    for name in maps:
+        assert held.features[name].shape[-2:] == maps[name]
+        assert torch.allclose(held.features[name], read.features[name], atol=1e-4)
+    assert torch.allclose(held.primary, read.primary, atol=1e-4)
+    for a, b in ((held.auxiliary, read.auxiliary), (held.agreement, read.agreement)):
+        assert (a is None and b is None) or torch.allclose(a, b, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_maps_are_the_live_teachers(frames: FrameCache, tmp_path: Path) -> None:
+    """Whole frames, plain, at the teacher's own stride, resized to the student's map."""
+    batch, maps = whole_frames(frames, 0.0), {"head": (8, 8), "stage1": (16, 16), "auxiliary": (16, 16)}
+    live = LiveTeacher(segmenter())(batch, False, maps).features
+    got = opened(frames, tmp_path, views=TestTimeAugmentation(SIZE, (1.0, 1.5), True), maps=set(maps))(batch, False, maps).features
+    assert set(got) == set(maps)
+    for name, size in maps.items():
+        assert (got[name] - resized(live[name], size)).abs().max() < 2e-3 * live[name].abs().max()
+
+
+def test_each_map_is_a_folder_that_other_runs_use(frames: FrameCache, tmp_path: Path) -> None:
+    opened(frames, tmp_path, maps={"logits"})
+    assert len(list(tmp_path.iterdir())) == 1, "logits come from the main files"
+    opened(frames, tmp_path, maps={"head"})
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.npy")}
+    assert len(list(tmp_path.iterdir())) == 2
+    both = opened(frames, tmp_path, maps={"head", "stage1"}, views=TestTimeAugmentation(SIZE, (1.0,), True))
+    assert len(list(tmp_path.iterdir())) == 4
+    assert all(file.stat().st_mtime_ns == since for file, since in before.items())
+    with pytest.raises(ValueError, match=r"the teacher's cache was opened without stage2"):
+        both(whole_frames(frames, 0.0), False, {"stage2": (4, 4)})
+    with pytest.raises(ValueError, match="the network has no map auxiliary"):
+        opened(frames, tmp_path, teacher=segmenter(auxiliary=False), checkpoint_sha256="none", maps={"auxiliary"})
+    assert len(list(tmp_path.iterdir())) == 4, "nothing was filled"
+
+
+def test_size_and_time_are_told(frames: FrameCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened(frames, tmp_path)
+    size, duration = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"teacher cache: 0\.00614 MB to be written in {tmp_path}, [\d.]+ GB are free", size)
+    assert re.fullmatch(r"teacher cache: about [\d.]+ min", duration)
+    opened(frames, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_teacher_that_says_nan(frames: FrameCache, tmp_path: Path) -> None:
+    broken = segmenter()
+    with torch.no_grad():
+        next(broken.head.parameters()).fill_(torch.nan)
+    with pytest.raises(WeightsError, match=r"the teacher's logits of train0000.* can't be kept: they hold NaN or infinity"):
+        opened(frames, tmp_path, teacher=broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _fill_with_others(rank: int, port: int, folder: str, data: str, dies: bool) -> None:
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    frames = FrameCache(open_split("folder", data, "train", classes=CLASSES), Room(math.inf))
+
+    def advance(_: int) -> None:
+        if dies and rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    opened(frames, Path(folder), fabric=fabric, maps={"head"}, advance=advance)
+
+
+def _pair(folder: Path, data: Path, dies: bool = False) -> list[int | None]:
+    from multiprocessing import get_context
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pair = [get_context("forkserver").Process(target=_fill_with_others, args=(r, port, str(folder), str(data), dies)) for r in range(2)]  # type: ignore[attr-defined]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join(100)
+    return [process.exitcode for process in pair]
+
+
+def test_two_processes_fill_it_with_the_same_bytes(frames: FrameCache, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        opened(frames, tmp_path / "one", maps={"head"})
+    finally:
+        torch.set_num_threads(threads)
+    assert _pair(tmp_path / "two", frames.split.pairs[0][0].parents[1]) == [0, 0]
+    one, two = (
+        {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
+        for folder in (tmp_path / "one", tmp_path / "two")
+    )
+    assert len(one) == 3 + 1 + 2 + 1
+    assert one == two
+
+
+def test_one_of_two_is_killed(frames: FrameCache, tmp_path: Path) -> None:
+    data = frames.split.pairs[0][0].parents[1]
+    codes = _pair(tmp_path, data, dies=True)
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, None)
+    assert not [folder for folder in tmp_path.iterdir() if not folder.name.startswith(".")], "nothing that is taken for whole"
+    assert (opened(frames, tmp_path).primary.sum((1, 2, 3)) > 0).all()
+    assert leftovers(tmp_path) == []
 
 
 def test_mirrored_crops_cut_mirrored_logits(frames: FrameCache, tmp_path: Path) -> None:
@@ -97,7 +277,9 @@ def test_a_cache_belongs_to_weights_frames_views_and_precision(frames: FrameCach
     opened(frames, tmp_path, views=TestTimeAugmentation(SIZE, (1.0,), True))
     opened(frames, tmp_path, views=TestTimeAugmentation((96, 96)))
     opened(frames, tmp_path, precision=torch.bfloat16)
-    assert len(list(tmp_path.iterdir())) == 6
+    opened(frames, tmp_path, form="dense")
+    opened(frames, tmp_path, divergence="aux_main")
+    assert len(list(tmp_path.iterdir())) == 8
 
 
 def test_no_gradient_and_no_change(frames: FrameCache) -> None:

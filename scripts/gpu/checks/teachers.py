@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,16 @@ from common import DEVICE, SMOKE, WORK
 
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.camvid import CAMVID
-from rdd_deploy.data.loader import Batch
-from rdd_deploy.data.transforms import cut_logits
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.outputs import Output
+from rdd_deploy.training.compact import Halves
 from rdd_deploy.training.distillation import DistillationObjective
 from rdd_deploy.training.fabric import resolve_precision
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher
+from rdd_deploy.training.teacher_stores import Store
 
 SIZE = (96, 128) if SMOKE else (360, 480)
 CROP = (64, 64) if SMOKE else (360, 360)
@@ -74,7 +73,7 @@ class Teachers:
         return _objective(self._once("cached", self._cached))
 
     def on_device(self) -> DistillationObjective:
-        """The same cache, held in the GPU's memory, which the project doesn't do: what it would cost."""
+        """The same cache, held in the GPU's memory, as distillation does where it fits."""
         return _objective(self._once("on device", self._on_device))
 
     def _live(self) -> LiveTeacher:
@@ -86,26 +85,19 @@ class Teachers:
         rng = np.random.default_rng(0)
         shape = (COUNT, CLASSES, SIZE[0] // 2, SIZE[1] // 2)
         some = rng.standard_normal((4, *shape[1:]), np.float32).astype(np.float16)
-        stores = []
+        stores = {}
         for name in ("primary", "auxiliary"):
             file = np.lib.format.open_memmap(place / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
             for i in range(COUNT):
                 file[i] = some[i % 4]
             file.flush()
             del file
-            stores.append(np.load(place / f"{name}.npy", mmap_mode="r"))
-        return CachedTeacher(stores[0], stores[1], np.tile(np.array(SIZE), (COUNT, 1)))
+            stores[name] = Store(place / f"{name}.npy", Halves())
+        return CachedTeacher(stores, np.tile(np.array(SIZE), (COUNT, 1)))
 
     def _on_device(self) -> Any:
         cache = self._once("cached", self._cached)
-        primary, auxiliary = (torch.from_numpy(np.array(store)).to(DEVICE) for store in (cache.primary, cache.auxiliary))
-
-        def teacher(batch: Batch, wanted: bool, maps: Collection[str] = ()) -> Output:
-            stores = (primary, auxiliary) if wanted else (primary,)
-            cuts = [cut_logits(store[batch.indices], batch.windows, SIZE, CROP) for store in stores]
-            return Output(cuts[0], cuts[1] if wanted else None)
-
-        return teacher
+        return CachedTeacher({name: Store(store.path, store.form) for name, store in cache.stores.items()}, cache.sizes).to(DEVICE)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:

@@ -10,8 +10,8 @@ import typer
 
 from rdd_deploy import console
 from rdd_deploy.console import command
-from rdd_deploy.recipe import check_name, load_distillation, option_hint
-from rdd_deploy.recipe_files import find_recipe
+from rdd_deploy.recipe import load_distillation, option_hint
+from rdd_deploy.recipe_files import check_name, find_recipe
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 
 

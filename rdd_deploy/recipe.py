@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -19,9 +18,8 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.teachers import TEACHERS
-from rdd_deploy.recipe_files import find_places, find_recipe, is_recipe, places_of
+from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, is_recipe, places_of
 from rdd_deploy.schema import (
-    NAME,
     Batch,
     Count,
     Name,
@@ -276,7 +274,7 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     problems = override_all(tree, overrides)
     find_places(tree, path, places)
     if "name" not in tree:
-        usable = _can_name_a_run(path.stem)
+        usable = can_name_a_run(path.stem)
         tree["name"] = path.stem if usable else name or "unnamed"
         if not usable and not name:
             problems.append(
@@ -340,16 +338,3 @@ def option_hint(option: str) -> str:
     """What an option that no command has may have been meant for: a key of the recipe."""
     near = " or ".join(f"{path}=VALUE" for path in meant(StudentRecipe, option.lstrip("-").replace("-", "_")))
     return f"did you mean {near}, without dashes?" if near else ""
-
-
-def check_name(name: str | None) -> None:
-    """Raise RecipeError where ``--name`` can't be a run's: the rule of the recipe's own name."""
-    if name is not None and not _can_name_a_run(name):
-        raise RecipeError(
-            f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not 'latest', "
-            "which links to the newest run"
-        )
-
-
-def _can_name_a_run(name: str) -> bool:
-    return bool(re.fullmatch(NAME, name)) and name != "latest"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.schema import NAME
 from rdd_deploy.utils.places import beside
 
 SHIPPED, SHIPPED_STUDIES = ((Path(__file__).parent / "shipped" / name).resolve() for name in ("recipes", "studies"))
@@ -82,3 +84,17 @@ def _find(path: str | Path, beside: Path | None, what: str, here: str, shipped: 
     near = difflib.get_close_matches(given.stem, known, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise RecipeError(f"no {what} '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in {here}/" if known else ""))
+
+
+def check_name(name: str | None) -> None:
+    """Raise RecipeError where ``--name`` can't be a run's: the rule of the recipe's own name."""
+    if name is not None and not can_name_a_run(name):
+        raise RecipeError(
+            f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not 'latest', "
+            "which links to the newest run"
+        )
+
+
+def can_name_a_run(name: str) -> bool:
+    """Whether a run's folder can have this name."""
+    return bool(re.fullmatch(NAME, name)) and name != "latest"

@@ -192,7 +192,7 @@ def test_a_teacher_from_elsewhere_with_other_classes(tmp_path: Path, monkeypatch
 
 
 def five_classes(path: Path, classes: list[str]) -> LoadedTeacher:
-    return LoadedTeacher(Colours(torch.zeros(5, 3), 0.1), None, sha256(path))
+    return LoadedTeacher(Colours(torch.zeros(5, 3), 0.1, ()), None, sha256(path))
 
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

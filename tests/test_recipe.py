@@ -11,8 +11,8 @@ from toys import network, teacher_tree, tree, write_recipe
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.config import ExtraLoss
-from rdd_deploy.recipe import StudentRecipe, check_name, kind_of, load_distillation, load_recipe, with_whole_paths
-from rdd_deploy.recipe_files import find_recipe
+from rdd_deploy.recipe import StudentRecipe, kind_of, load_distillation, load_recipe, with_whole_paths
+from rdd_deploy.recipe_files import check_name, find_recipe
 from rdd_deploy.schema import validated
 from rdd_deploy.training.run_folder import RunFolder
 

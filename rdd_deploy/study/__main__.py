@@ -12,7 +12,8 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.errors import RddError, RecipeError
-from rdd_deploy.recipe import check_name, option_hint
+from rdd_deploy.recipe import option_hint
+from rdd_deploy.recipe_files import check_name
 from rdd_deploy.study.config import load_study
 from rdd_deploy.study.plan import Plan, Run, TeacherRun, check_folder, make_plan
 from rdd_deploy.study.standing import Found, Standing, look

@@ -138,7 +138,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_distillation_logs_the_shares_and_warns(story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     runs = story.parent / "runs"
-    run = distill_recipe(load_distillation(story, [LOSSES]), story, runs, name="watched")
+    run = distill_recipe(load_distillation(story, [LOSSES, "distillation.tse.rule=or"]), story, runs, name="watched")
     rows = list(csv.DictReader(run.metrics.read_text().splitlines()))
     columns = [name for name in rows[0] if name.startswith("grad_share_")]
     assert columns == ["grad_share_kd", "grad_share_cwd", "grad_share_extra_kd"]
@@ -147,7 +147,7 @@ def test_a_distillation_logs_the_shares_and_warns(story: Path, capsys: pytest.Ca
     assert warned.count("the gradient of 'cwd' is") == warned.count("the gradient of 'extra_kd' is") == 1
     assert "times the task's in epoch 1; lower its weight (distillation.losses) if the student doesn't learn" in warned
     monkeypatch.setattr(state, "gradient_norms", lambda *_: {})
-    blind = distill_recipe(load_distillation(story, [LOSSES]), story, runs, name="blind")
+    blind = distill_recipe(load_distillation(story, [LOSSES, "distillation.tse.rule=or"]), story, runs, name="blind")
     assert "grad_share" not in blind.metrics.read_text()
     assert blind.student.read_bytes() == run.student.read_bytes()
 

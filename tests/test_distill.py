@@ -70,6 +70,25 @@ def test_a_student_starts_alike_whether_its_teacher_was_there_or_not(tmp_path: P
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_cached_teacher_is_measured_once_for_all_students(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = story.parent / "runs"
+
+    def taught(name: str, *words: str) -> tuple[dict[str, Any], str]:
+        folder = distill_recipe(load_distillation(story, ["teacher.cache=true", *words]), story, runs, name=name)
+        return read_json(folder.summary)["teacher"], capsys.readouterr().out
+
+    first, said = taught("measured")
+    assert "as measured before" not in said
+    second, said = taught("kept")
+    assert (second, "as measured before" in said) == (first, True)
+    (kept,) = (runs / "teacher" / "cache").glob("measured-*.json")
+    kept.write_text(kept.read_text()[:-9])
+    assert taught("damaged")[0] == first
+    other, said = taught("mirrored", "teacher.flip=true")
+    assert "as measured before" not in said, "other views are another teacher"
+    assert other["views"] != first["views"]
+
+
 def test_the_teacher_stays_as_it_was(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its BatchNorm statistics too, through training, measuring and painting."""
     kept: list[tuple[Segmenter, dict[str, torch.Tensor]]] = []

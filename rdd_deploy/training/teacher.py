@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from lightning_fabric import Fabric
 
-from rdd_deploy import console
+from rdd_deploy import __version__, console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
@@ -31,6 +33,7 @@ from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
 from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.training.teacher_cache import CachedTeacher, CacheForm, Taught, cached_teacher
+from rdd_deploy.utils import files
 from rdd_deploy.utils.locks import InUseError, check_unlocked
 from rdd_deploy.utils.places import followed
 
@@ -264,10 +267,29 @@ def _cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Co
 
 
 def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
-    """The teacher's own mIoU, seen as the student sees it."""
-    # A live teacher's logits are resized straight to the frame's size, a cached one's by way of the cache's grid.
-    grid = recipe.data.size if isinstance(teacher.outputs, LiveTeacher) else None
+    """The teacher's own mIoU, seen as the student sees it; that of a cached one is kept beside its cache and measured once for all students."""
+    told = {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views)}
+    if isinstance(teacher.outputs, LiveTeacher):  # its logits are resized straight to the frame's size
+        return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
+    key = {
+        "version": __version__, "teacher": teacher.sha256, "views": told["views"], "device": fabric.device.type,
+        "frames": data.val_facts.digest, "labels": data.val_facts.labels_digest,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    place = teacher.checkpoint.parent / "cache" / f"measured-{digest}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        kept = files.parse_json(place.read_bytes())
+        if kept["key"] == key:
+            console.info(f"teacher: mIoU {kept['measured']['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before")
+            return told | dict(kept["measured"])
+    measured = _measured(recipe, teacher, data, fabric, None)  # by way of the cache's grid
+    if fabric.is_global_zero:
+        files.write_json(place, {"key": key, "measured": measured})
+    return told | measured
+
+
+def _measured(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric, grid: tuple[int, int] | None) -> dict[str, Any]:
     predict = tta_predictor(teacher.model, teacher.views, fabric.device, grid=grid)
     measured = evaluate_split(predict, data.validation, 4).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
-    return {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views), **measured}
+    return measured

@@ -129,7 +129,7 @@ def test_there_are_studies_at_half_and_full_size() -> None:
     names = {path.stem for path in STUDIES}
     assert {
         f"camvid_{size}_{kind}" for size in ("half", "full") for kind in ("main", "methods", "combined", "stages", "rule", "threshold")
-    } == names
+    } | {"streets_methods", "streets_combined"} == names
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"
 
 
@@ -138,7 +138,7 @@ def test_every_shipped_study_resolves(path: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)  # recipes are found from anywhere
     study, source = load_study(path)
     plan = make_plan(study, source, Path("runs"), [], None)
-    assert len(plan.runs) == 3 * len(study.variants)
+    assert len(plan.runs) == len(study.seeds) * len(study.variants)
     assert len(plan.teachers) == 1
     text = path.read_text(encoding="utf-8")
     assert f"python -m rdd_deploy.study studies/{path.name}" in text

@@ -25,7 +25,7 @@ NO_NUMBERS = ("", "--", "-", "nan", "inf", "-inf", "1e400", "-1", "9999999999999
 NO_TEXT = ("", "--", "-", "\0", "x\0y", "\\0", "\udcff", "\ud800", "a" * 7000, "[/b]", "\x1b[31m", "9" * 5000, "/dev/full/x")
 NEEDED = {
     "distill": ["nowhere"], "train": ["nowhere"], "evaluate": ["nowhere"], "parity": ["nowhere"], "benchmark": ["nowhere"],
-    "export": ["nowhere", "--onnx"], "live": ["--headless", "--bundle", "nowhere"], "demo": [],
+    "study": ["nowhere"], "export": ["nowhere", "--onnx"], "live": ["--headless", "--bundle", "nowhere"], "demo": [],
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 import toys
-from toy_export import SIZE, taught, write_run
+from toy_export import SIZE, mobilenet, taught, write_run
 
 from rdd_deploy.export.onnx import export as onnx_export
 from rdd_deploy.export.trained_run import TrainedRun, open_run
@@ -43,12 +43,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def segmenter() -> Segmenter:
-    return taught(toys.network())
+    return taught(mobilenet())
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, data: Path, segmenter: Segmenter) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "toy", data, segmenter, toys.network())
+    return write_run(tmp_path_factory.mktemp("runs") / "toy", data, segmenter, mobilenet())
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +59,7 @@ def source(run: Path) -> TrainedRun:
 @pytest.fixture(scope="session")
 def light_run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A run of a network of few layers, for processes that export on their own, and where only the steps matter."""
-    network = toys.network(encoder="test_resnet")
+    network = toys.network()
     return write_run(tmp_path_factory.mktemp("runs") / "light", data, taught(network), network)
 
 

@@ -18,7 +18,7 @@ import yaml
 
 CLASSES = ["left", "middle", "right"]
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
-ENCODER = "mobilenetv3_small_050"
+ENCODER = "test_efficientnet"
 
 
 def picture(index: int, height: int = 64, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +91,7 @@ def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], outp
         with open(f"{output}.{name}", "wb") as file:
             os.dup2(file.fileno(), number)
     sys.argv = [module, *arguments]
-    import_module(module if module == "forked_study" else f"rdd_deploy.{module}").main()
+    import_module(module if module.startswith("forked_") else f"rdd_deploy.{module}").main()
 
 
 class Started:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 import toys
-from toy_export import SIZE, taught
+from toy_export import SIZE, mobilenet, taught
 
 from rdd_deploy.errors import GateError, RddError
 from rdd_deploy.export.compare import Reference, compare, reference_from
@@ -146,7 +146,7 @@ def test_disagreement_is_an_error(source: TrainedRun) -> None:
 
 
 def test_activation_swap_leaves_no_hard_swish() -> None:
-    segmenter = taught(toys.network(activation="relu6", squeeze_excite=False), steps=0)
+    segmenter = taught(mobilenet(activation="relu6", squeeze_excite=False), steps=0)
     found = {node.op_type for node in onnx_export.onnx_from_segmenter(segmenter, (64, 64)).graph.node}
     assert not {"HardSwish", "HardSigmoid"} & found
     assert "Clip" in found

@@ -14,7 +14,7 @@ import pytest
 import torch
 import toys
 import yaml
-from toy_export import SIZE, write_run
+from toy_export import SIZE, mobilenet, write_run
 
 from rdd_deploy.errors import DivergedError, GateError, RecipeError, WeightsError
 from rdd_deploy.export.onnx import export as onnx_export
@@ -111,7 +111,7 @@ def profile(steps: int = 20, **gate: object) -> Profile:
 
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory, data: Path, segmenter: Segmenter) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "tuned", data, segmenter, toys.network())
+    return write_run(tmp_path_factory.mktemp("runs") / "tuned", data, segmenter, mobilenet())
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,7 @@ def test_without_train_frames_the_gate_fails_as_before(
     (tmp_path / "own").mkdir()
     for index in range(3):
         cv2.imwrite(str(tmp_path / "own" / f"{index}.png"), toys.picture(index + 50, *SIZE)[0])
-    run = write_run(tmp_path / "run", tmp_path / "data", segmenter, toys.network())
+    run = write_run(tmp_path / "run", tmp_path / "data", segmenter, mobilenet())
     asked = profile(fallbacks=["float_layers", "qad"])
     asked = changed(asked, calibration={"folder": str(tmp_path / "own"), "images": 3, "method": "percentile", "percentile": 51})
     with pytest.raises(GateError, match="no bundle was written"):

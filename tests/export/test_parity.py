@@ -6,7 +6,6 @@ from pathlib import Path
 
 import onnx
 import pytest
-import toys
 from onnx import numpy_helper
 from toy_export import mobilenet, write_run
 

@@ -17,7 +17,6 @@ TEACHERS["colours"] = Entry("toy_teacher:load", {"sharpness": float, "maps": lis
 def main() -> None:
     from rdd_deploy.distill import main
 
-    sys.argv[0] = __file__  # what further processes of the same training are started with
     main()
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper

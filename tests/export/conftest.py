@@ -57,10 +57,25 @@ def source(run: Path) -> TrainedRun:
 
 
 @pytest.fixture(scope="session")
-def light_run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A run of a network of few layers, for processes that export on their own, and where only the steps matter."""
-    network = toys.network()
-    return write_run(tmp_path_factory.mktemp("runs") / "light", data, taught(network), network)
+def light_segmenter() -> Segmenter:
+    """Of few layers: for processes that export on their own, and where only the steps matter."""
+    return taught(toys.network())
+
+
+@pytest.fixture(scope="session")
+def light_run(tmp_path_factory: pytest.TempPathFactory, data: Path, light_segmenter: Segmenter) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "light", data, light_segmenter, toys.network())
+
+
+@pytest.fixture(scope="session")
+def light_source(light_run: Path) -> TrainedRun:
+    return open_run(light_run)
+
+
+@pytest.fixture(scope="session")
+def light_graph(light_segmenter: Segmenter) -> onnx.ModelProto:
+    """Its plain float export. Tests must not change it."""
+    return onnx_export.onnx_from_segmenter(light_segmenter, SIZE)
 
 
 @pytest.fixture(scope="session")

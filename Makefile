@@ -1,12 +1,13 @@
-# make demo: the whole way on procedural streets. make test: all tests. Both install into .venv on first use, at the versions of
-# requirements/lock.txt. make lock: newer versions into the lock. make test-oldest, test-latest: the core of the tests at the ends of the ranges.
+# make demo: the whole way on procedural streets. make test: the tests; make test-slow: those that are left out there. All install into .venv on
+# first use, at the versions of requirements/lock.txt. make lock: newer versions into the lock. make test-oldest, test-latest: the core of the
+# tests at the ends of the ranges.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 # tensorrt-rtx is x86-64 only; everything else installs everywhere. Other extras take the lock's versions, unhashed.
 EXTRAS ?= train,weights,cpu,rtx,openvino,report,dev
 
-.PHONY: install lock demo test test-avx2 test-oldest test-latest lint format clean
+.PHONY: install lock demo test test-slow test-avx2 test-oldest test-latest lint format clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +24,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -m 'not slow and not gpu' tests
+
+# More of the same kind, at full length: every shipped student's engine, other encoders, memory over hundreds of images, the wheel, the demo.
+test-slow: install
+	$(BIN)/python -m pytest -m 'slow and not gpu' tests
 
 # What depends on the CPU: no bf16 and no VNNI here, whatever the machine has.
 test-avx2: install

@@ -111,7 +111,7 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         ),
         (
             ["student.yaml", "student.weights=imagenet"],
-            "no ImageNet weights for 'mobilenetv3_small_050': neither weights/mobilenetv3_small_050.safetensors nor .pth exists, and timm's hub "
+            "no ImageNet weights for 'test_efficientnet': neither weights/test_efficientnet.safetensors nor .pth exists, and timm's hub "
             "doesn't help (it can't be reached: ",
         ),
         (["student.yaml", "data.root=elsewhere"], "no train split in elsewhere: expected the folders train/ (frames) and trainannot/ (PNG index"),

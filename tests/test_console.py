@@ -96,7 +96,7 @@ def test_ctrl_c_while_the_imports_go_on(tmp_path: Path) -> None:
 
 def test_the_documented_command(tmp_path: Path) -> None:
     """As the README has it, with nothing of this test process: ``python -m``."""
-    write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")))
+    write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data", train=2, val=1)))
     words = [sys.executable, "-m", "rdd_deploy.train", "toy.yaml", "train.epochs=1"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

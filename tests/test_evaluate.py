@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     data = toys.write_data(folder / "data")
     run = RunFolder(folder / "runs" / "toy")
-    network = toys.network(encoder="test_resnet")  # of few layers: it is exported
+    network = toys.network()
     toys.write_recipe(run.recipe, toys.tree(data) | {"name": "toy", "student": network})
     torch.manual_seed(0)
     segmenter = Segmenter(Network.model_validate(network), 3).eval()

@@ -13,6 +13,8 @@ from toy_images import make_toy_data
 from rdd_deploy.benchmark import __main__
 from rdd_deploy.benchmark.records import Benchmark, read_benchmark
 
+ONE_COLD_START = "import rdd_deploy.benchmark.cold_start as c, rdd_deploy.benchmark.__main__ as m; c.RUNS = 1; m.main()"
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -54,7 +56,7 @@ def folder(data: Path) -> list[object]:
 def written(tmp_path_factory: pytest.TempPathFactory, bundles: Path, data: Path) -> tuple[Path, Benchmark, str]:
     """One whole run as a command: its folder, its records, what it printed."""
     output = tmp_path_factory.mktemp("output") / "new" / "folder"
-    command = [sys.executable, "-m", "rdd_deploy.benchmark", *sorted(map(str, bundles.iterdir())), *map(str, folder(data))]
+    command = [sys.executable, "-c", ONE_COLD_START, *sorted(map(str, bundles.iterdir())), *map(str, folder(data))]
     done = subprocess.run(
         [*command, "--output", str(output), "--latency-budget-ms", "10000", "--max-drop", "100"],
         capture_output=True, text=True, timeout=200, check=False, cwd=Path(__file__).parents[2],
@@ -203,8 +205,7 @@ def test_a_bundle_of_other_classes_costs_its_row_wherever_it_stands(monkeypatch,
 def test_figures_outlive_the_terminal(bundles: Path, data: Path, tmp_path: Path) -> None:
     """Nobody reads on, the disk behind standard output is full, or it can't hold a name."""
     shutil.copytree(bundles / "onnxruntime-fp32", odd := tmp_path / "flöat")
-    program = "import rdd_deploy.benchmark.cold_start as c, rdd_deploy.benchmark.__main__ as m; c.RUNS = 1; m.main()"
-    words = [sys.executable, "-c", program, str(odd), *map(str, folder(data)), "--limit", "2", "--output"]
+    words = [sys.executable, "-c", ONE_COLD_START, str(odd), *map(str, folder(data)), "--limit", "2", "--output"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONIOENCODING": "ascii"}
     with open(os.devnull) as nobody, open("/dev/full", "w") as full:
         for name, out, code in (("shut", nobody, 2), ("full", full, 2), ("ascii", subprocess.PIPE, 0)):

@@ -41,7 +41,10 @@ def test_recipes_mean_what_they_meant(runs: Path) -> None:
 
 
 def test_the_same_recipe_in_the_words_of_today_may_resume_it(runs: Path, tmp_path: Path) -> None:
-    tree = toys.tree(tmp_path / "data") | {"teacher": {"recipe": "teacher.yaml"}, "student": toys.network(channels=8)}
+    tree = toys.tree(tmp_path / "data") | {
+        "teacher": {"recipe": "teacher.yaml"},
+        "student": toys.network(encoder="mobilenetv3_small_050", channels=8),
+    }
     tree["train"] |= {"epochs": 2, "momentum": 0.0}
     tree["distillation"] = {
         "tfe_fraction": 0.5, "transition": "linear", "ce_weight": 0.5, "tse": {"rule": "or"}, "tfe": {"divergence": "aux_main"},

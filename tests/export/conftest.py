@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 import toys
-from toy_export import SIZE, taught, write_run
+from toy_export import SIZE, mobilenet, taught, write_run
 
 from rdd_deploy.export.onnx import export as onnx_export
 from rdd_deploy.export.trained_run import TrainedRun, open_run
@@ -43,12 +43,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def segmenter() -> Segmenter:
-    return taught(toys.network())
+    return taught(mobilenet())
 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, data: Path, segmenter: Segmenter) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "toy", data, segmenter, toys.network())
+    return write_run(tmp_path_factory.mktemp("runs") / "toy", data, segmenter, mobilenet())
 
 
 @pytest.fixture(scope="session")
@@ -57,10 +57,25 @@ def source(run: Path) -> TrainedRun:
 
 
 @pytest.fixture(scope="session")
-def light_run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A run of a network of few layers, for processes that export on their own, and where only the steps matter."""
-    network = toys.network(encoder="test_resnet")
-    return write_run(tmp_path_factory.mktemp("runs") / "light", data, taught(network), network)
+def light_segmenter() -> Segmenter:
+    """Of few layers: for processes that export on their own, and where only the steps matter."""
+    return taught(toys.network())
+
+
+@pytest.fixture(scope="session")
+def light_run(tmp_path_factory: pytest.TempPathFactory, data: Path, light_segmenter: Segmenter) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "light", data, light_segmenter, toys.network())
+
+
+@pytest.fixture(scope="session")
+def light_source(light_run: Path) -> TrainedRun:
+    return open_run(light_run)
+
+
+@pytest.fixture(scope="session")
+def light_graph(light_segmenter: Segmenter) -> onnx.ModelProto:
+    """Its plain float export. Tests must not change it."""
+    return onnx_export.onnx_from_segmenter(light_segmenter, SIZE)
 
 
 @pytest.fixture(scope="session")

@@ -29,15 +29,15 @@ needs_rtx = pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="tensor
 
 
 @pytest.fixture(scope="module")
-def exported(source: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(light_source: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an INT8 graph without an engine, a float bundle with ranges, and one without."""
     folder = tmp_path_factory.mktemp("exported")
     calibration = {"images": 4}
     graph = changed(load_profile("tensorrt-int8"), calibration=calibration, gate={"max_drop": 20})
-    export_profile(source, graph, folder, Options(engine=False))
+    export_profile(light_source, graph, folder, Options(engine=False))
     plain = load_profile("onnxruntime-fp32")
-    export_profile(source, plain, folder, Options())
-    export_profile(source, changed(plain, name="float-with-ranges", calibration=calibration), folder, Options())
+    export_profile(light_source, plain, folder, Options())
+    export_profile(light_source, changed(plain, name="float-with-ranges", calibration=calibration), folder, Options())
     return folder
 
 
@@ -147,8 +147,8 @@ def test_the_gate_holds_without_pytorch_too(bundles: Path) -> None:
     assert read_manifest(bundles / "tensorrt-rtx-int8").forced
 
 
-def test_a_run_folder_needs_pytorch(run: Path) -> None:
-    done = without(TRAINING, "export", run, "--onnx")
+def test_a_run_folder_needs_pytorch(light_run: Path) -> None:
+    done = without(TRAINING, "export", light_run, "--onnx")
     assert done.returncode == 2
     assert "exporting needs the package 'torch', which isn't installed: pip install 'rdd-deploy[train]'" in done.stderr
 
@@ -170,14 +170,14 @@ def test_flags_that_do_not_fit_a_bundle(bundles: Path, words: list[str], sentenc
 
 
 @needs_rtx
-def test_bundles_that_hold_no_engines_graph(bundles: Path, source: TrainedRun) -> None:
+def test_bundles_that_hold_no_engines_graph(bundles: Path, light_source: TrainedRun) -> None:
     profile = retargeted(load_profile("tensorrt-int8"), ["8.6"])
     with pytest.raises(
         BundleError, match=r"onnxruntime-fp32 holds no ranges\.json, which INT8 needs; export the run with --profile tensor"
     ):
         engine_from_bundle(bundles / "onnxruntime-fp32", profile, None, Options(), None)
     calibrated = changed(load_profile("onnxruntime-int8"), calibration={"images": 4}, gate={"max_drop": 20})
-    integer, _ = export_profile(source, calibrated, bundles, Options())
+    integer, _ = export_profile(light_source, calibrated, bundles, Options())
     with pytest.raises(BundleError, match="onnxruntime-int8 is for onnxruntime in int8; an engine is built from a bundle of a TensorRT"):
         engine_from_bundle(integer, profile, None, Options(), None)
     other = retargeted(load_profile("tensorrt-fp16"), ["8.6"])

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-import toys
 from onnx import numpy_helper
-from toy_export import write_run
+from toy_export import mobilenet, write_run
 
 from rdd_deploy import cli
 from rdd_deploy.errors import BundleError
@@ -70,7 +69,7 @@ def test_nan_is_found(graph: onnx.ModelProto, source: TrainedRun) -> None:
 
 
 def test_other_weights_are_refused(bundle: Path, data: Path, segmenter: Segmenter, tmp_path: Path) -> None:
-    other = write_run(tmp_path / "other", data, segmenter, toys.network())
+    other = write_run(tmp_path / "other", data, segmenter, mobilenet())
     weights = other / "student.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(BundleError, match="was exported from other weights"):

@@ -51,6 +51,11 @@ def students() -> dict[str, Network]:
 
 
 STUDENTS = students()
+FIRST = "mobilenetv4_conv_small-"
+EACH_STUDENT = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name.startswith(FIRST) else pytest.mark.slow) for name in STUDENTS]
+)
+"""The toy network, a MobileNetV3, is built by other tests."""
 
 
 def rtx_profile(precision: str = "int8", capability: str = "8.6") -> Profile:
@@ -69,7 +74,7 @@ def student(name: str) -> tuple[Segmenter, onnx.ModelProto]:
     return segmenter, onnx_from_segmenter(segmenter, (90, 120))  # 90 is no multiple of 32
 
 
-@pytest.mark.parametrize("name", STUDENTS)
+@EACH_STUDENT
 def test_every_student_says_what_torch_says(name: str) -> None:
     segmenter, model = student(name)
     frame = np.random.default_rng(0).integers(0, 256, (1, 90, 120, 3), np.uint8)
@@ -80,7 +85,7 @@ def test_every_student_says_what_torch_says(name: str) -> None:
 
 @pytest.mark.trt
 @needs_rtx
-@pytest.mark.parametrize("name", STUDENTS)
+@EACH_STUDENT
 def test_every_student_builds(name: str) -> None:
     _, model = student(name)
     lint(model, None)
@@ -127,11 +132,11 @@ def test_named_capabilities_mean_tensorrt_rtx() -> None:
 
 @pytest.mark.trt
 @needs_rtx
-def test_half_precision_bundle(source: TrainedRun, out: Path) -> None:
+def test_half_precision_bundle(light_source: TrainedRun, out: Path) -> None:
     profile = changed(engines.retargeted(load_profile("tensorrt-fp16"), ["8.6", "8.9"]), gate={"max_drop": 5.0})
-    target, comparison = export_profile(source, profile, out, Options())
+    target, comparison = export_profile(light_source, profile, out, Options())
     manifest = read_manifest(target)
-    assert (manifest.name, manifest.precision, manifest.metrics) == (f"{source.run.path.name}/tensorrt-rtx-fp16", "fp16", None)
+    assert (manifest.name, manifest.precision, manifest.metrics) == (f"{light_source.run.path.name}/tensorrt-rtx-fp16", "fp16", None)
     assert manifest.engine is not None
     assert manifest.engine.compute_capabilities == ["8.6", "8.9"]
     assert comparison.agreement_pct > 99

@@ -20,6 +20,11 @@ from rdd_deploy.training.run_folder import RunFolder
 SIZE = (64, 96)
 
 
+def mobilenet(**changes: Any) -> dict[str, Any]:
+    """A network with all that the rules of quantisation are about: depthwise convolutions, HardSwish, squeeze-and-excitation."""
+    return toys.network(encoder="mobilenetv3_small_050", **changes)
+
+
 def taught(network: dict[str, Any], steps: int = 30) -> Segmenter:
     """A segmenter after a few steps on striped pictures of SIZE."""
     torch.manual_seed(0)

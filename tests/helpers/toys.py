@@ -18,7 +18,7 @@ import yaml
 
 CLASSES = ["left", "middle", "right"]
 COLOURS = ((200, 40, 40), (40, 200, 40), (40, 40, 200))
-ENCODER = "mobilenetv3_small_050"
+ENCODER = "test_efficientnet"
 
 
 def picture(index: int, height: int = 64, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +90,10 @@ def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], outp
     for number, name in ((1, "stdout"), (2, "stderr")):
         with open(f"{output}.{name}", "wb") as file:
             os.dup2(file.fileno(), number)
+    program = import_module(module if module.startswith("forked_") else f"rdd_deploy.{module}")
+    sys.modules["__main__"].__spec__ = program.__spec__  # as python -m leaves it: by it Fabric starts its other processes
     sys.argv = [module, *arguments]
-    import_module(module if module == "forked_study" else f"rdd_deploy.{module}").main()
+    program.main()
 
 
 class Started:

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 from pydantic import ValidationError
-from toys import CLASSES, ENCODER, write_data
+from toys import CLASSES, write_data
 
 from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import RecipeError
@@ -19,6 +19,7 @@ from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.outputs import resized
 
+ENCODER = "mobilenetv3_small_050"
 ENCODERS = (ENCODER, "lcnet_050", "resnet10t", "test_convnext")
 
 

@@ -6,10 +6,8 @@ import csv
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,9 +19,7 @@ WORDS = ["pair.yaml", "train.devices=2", "--name"]
 
 def write_pair(folder: Path) -> None:
     """A recipe of 12 steps an epoch, of which a process that is asked to stop ends at the 10th, and data for it."""
-    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {
-        "network": network(encoder="test_resnet", auxiliary=True, dropout=0.4)
-    }
+    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {"network": network(auxiliary=True, dropout=0.4)}
     tree["train"] |= {"epochs": 3, "batch": 4}
     write_recipe(folder / "pair.yaml", tree | {"evaluation": {"every": 3}})
 
@@ -68,34 +64,26 @@ def test_two_tasks_of_srun_train_one_network_and_speak_once(folder: Path, whole:
 def test_ctrl_c_to_one_of_fabrics_pair_stops_both_and_they_resume_bit_for_bit(
     folder: Path, whole: list[subprocess.CompletedProcess[str]]
 ) -> None:
-    with started([sys.executable, "-m", "rdd_deploy.train", *WORDS, "stopped"], folder) as pair:
+    pair = Started("train", *WORDS, "stopped", cwd=folder)
+    try:
         wait_for(folder / "runs/stopped/metrics.csv", pair)
-        pair.send_signal(signal.SIGINT)
-        said, errors = pair.communicate(timeout=100)
-    assert pair.returncode == 130, errors
-    assert "of 36; the state is saved, go on with the same command and --resume" in errors
-    assert said.count("training teacher alone on cpu") == 1
+        pair.signal(signal.SIGINT)
+        done = pair.wait()
+    finally:
+        with suppress(ProcessLookupError):  # of neither process anything stays, whatever happened
+            pair.signal_group(signal.SIGKILL)
+    assert done.returncode == 130, done.stderr
+    assert "of 36; the state is saved, go on with the same command and --resume" in done.stderr
+    assert done.stdout.count("training teacher alone on cpu") == 1
     srun(folder, "stopped", "--resume")
     assert weights(folder / "runs" / "stopped") == weights(folder / "runs" / "whole")
-
-
-@contextmanager
-def started(command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in a group of its own, which is killed at the end with its children, whatever happened."""
-    process = subprocess.Popen(command, cwd=cwd, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
 
 
 def weights(run: Path) -> dict[str, list[float]]:
     return {name: tensor.flatten().tolist() for name, tensor in safetensors.torch.load_file(run / "teacher.safetensors").items()}
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Started) -> None:
     while not path.is_file():
-        assert process.poll() is None
+        assert process.running, process.stderr
         time.sleep(0.02)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,12 @@ import toys
 import yaml
 from safetensors.torch import load_file
 
-PROGRAM = """
-import sys
-from rdd_deploy.losses import LOSSES
-from rdd_deploy.models.teachers import TEACHERS
-from rdd_deploy.utils.tables import Entry
-LOSSES["banked"] = Entry("toy_loss:BankedHint", {"size": int})
-TEACHERS["colours"] = Entry("toy_teacher:load", {"sharpness": float, "maps": list})
-from rdd_deploy.distill import main
-main()
-"""
 HELPERS = Path(toys.__file__).parent
 
 
 def distil(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    (folder / "program.py").write_text(PROGRAM)
     paths = os.pathsep.join([str(HELPERS.parents[1]), str(HELPERS)])
-    return subprocess.run(
-        [sys.executable, "program.py", "student.yaml", *words], cwd=folder, capture_output=True, text=True, timeout=200, check=False,
-        env=os.environ | {"PYTHONPATH": paths} | environment,
-    )  # fmt: skip
+    return toys.call("forked_seams", "student.yaml", *words, cwd=folder, env={"PYTHONPATH": paths} | environment)
 
 
 @pytest.fixture(scope="module")

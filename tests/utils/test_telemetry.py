@@ -34,7 +34,6 @@ here = Path.cwd()
 tree = toys.tree(toys.write_data(here / "data", train=2, val=1))
 tree["train"] |= {"epochs": 1}
 tree["data"]["workers"] = 1
-tree["student"]["encoder"] = "test_resnet"  # of few layers: it is exported
 recipe = toys.write_recipe(here / "one.yaml", tree)
 call("rdd_deploy.train", recipe)
 call("rdd_deploy.export.__main__", "runs/one_alone", "--openvino", "--output", "out")

@@ -7,11 +7,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
-from toy_export import SIZE, taught
+from toy_export import SIZE, mobilenet, taught
 
 from rdd_deploy.errors import BundleError, DataError, RecipeError
 from rdd_deploy.export.compare import compare, reference_from
@@ -44,7 +43,7 @@ def table(graph: onnx.ModelProto, source: TrainedRun, tmp_path_factory: pytest.T
 @pytest.fixture(scope="session")
 def relu6(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, RangeTable]:
     """A network without hard-swish and squeeze-and-excitation, with made-up ranges."""
-    network = toys.network(activation="relu6", squeeze_excite=False)
+    network = mobilenet(activation="relu6", squeeze_excite=False)
     graph = onnx_export.onnx_from_segmenter(taught(network, steps=0), (64, 64))
     return graph, made_up(graph)
 

@@ -167,7 +167,7 @@ def saving(name: str, train_state: TrainState, fabric: Any, epoch: float) -> Non
         folder = RunFolder(Path(place))
         folder.recipe.touch()
         since = time.perf_counter()
-        _save(train_state, folder, SimpleNamespace(rows=[], sums={}), fabric, {})  # type: ignore[arg-type]
+        _save(train_state, folder, SimpleNamespace(rows=[], sums=dict), fabric, {})  # type: ignore[arg-type]
         seconds, size = time.perf_counter() - since, folder.state.stat().st_size / 1e6
     add("rates", f"  saving its state: {name}", f"{seconds:.2f} s", f"{size:.0f} MB; the 22 steps of an epoch take {epoch:.2f} s")
 

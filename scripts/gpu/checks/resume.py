@@ -54,8 +54,8 @@ def run(source: Path, data: TrainingData, name: str, resume: bool = False) -> di
 def stopped_and_resumed(source: Path, data: TrainingData, name: str) -> dict[str, Any]:
     update = TrainState.update
 
-    def stopping(self: TrainState, *arguments: Any) -> Any:
-        result = update(self, *arguments)
+    def stopping(self: TrainState, *arguments: Any, **options: Any) -> Any:
+        result = update(self, *arguments, **options)
         if self.step == (2 if SMOKE else STOP_AT):
             os.kill(os.getpid(), signal.SIGTERM)
         return result

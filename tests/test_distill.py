@@ -21,6 +21,7 @@ from rdd_deploy.models.teachers.base import LoadedTeacher
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import load_distillation, load_recipe
+from rdd_deploy.training import teacher as teachers
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.distillation import DistillationObjective, _loss, distill_recipe, extra_losses
 from rdd_deploy.training.fabric import make_fabric
@@ -70,8 +71,11 @@ def test_a_student_starts_alike_whether_its_teacher_was_there_or_not(tmp_path: P
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_cached_teacher_is_measured_once_for_all_students(story: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cached_teacher_is_measured_once_for_all_students(
+    story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = story.parent / "runs"
+    monkeypatch.setattr(teachers, "git_commit", lambda: "0123456789")
 
     def taught(name: str, *words: str) -> tuple[dict[str, Any], str]:
         folder = distill_recipe(load_distillation(story, ["teacher.cache=true", *words]), story, runs, name=name)
@@ -84,6 +88,13 @@ def test_a_cached_teacher_is_measured_once_for_all_students(story: Path, capsys:
     (kept,) = (runs / "teacher" / "cache").glob("measured-*.json")
     kept.write_text(kept.read_text()[:-9])
     assert taught("damaged")[0] == first
+    kept.unlink()
+    kept.mkdir()  # nothing can be written there
+    assert taught("unwritable")[0] == first
+    kept.rmdir()
+    monkeypatch.setattr(teachers, "git_commit", lambda: "0123456789-dirty")
+    assert taught("changed-code")[0] == first
+    assert not list((runs / "teacher" / "cache").glob("measured-*.json"))
     other, said = taught("mirrored", "teacher.flip=true")
     assert "as measured before" not in said, "other views are another teacher"
     assert other["views"] != first["views"]

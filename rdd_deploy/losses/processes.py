@@ -48,11 +48,6 @@ def mean_images(valid: Tensor) -> Tensor:
     return safe(mean_count(valid.flatten(1).any(1).sum()))
 
 
-def mean(values: Tensor) -> Tensor:
-    """Values (any shape, the same on every process) as their mean over the processes, without gradient."""
-    return everywhere(values) / distributed.get_world_size() if several() else values.detach()
-
-
 def everywhere(values: Tensor) -> Tensor:
     """Values (any shape, the same on every process) summed over the processes, without gradient."""
     return _summed(values) if several() else values.detach()

@@ -96,6 +96,7 @@ def _work(plan: Plan, only: Sequence[str] | None, jobs: int | None, set_aside: b
     places: list[dict[str, str]] = [{}]
     if to_come:
         from rdd_deploy.study import check, devices  # takes seconds: torch
+        from rdd_deploy.training.forecast import in_words
 
         checked = check.check(plan, to_come, teachers)
         places = devices.places(jobs, checked.on_gpu, max(run.recipe.train.devices for run in to_come))
@@ -104,7 +105,7 @@ def _work(plan: Plan, only: Sequence[str] | None, jobs: int | None, set_aside: b
         if to_come:
             seconds = check.seconds_to_come(plan, to_come, teachers, checked, devices.threads_of(places[0])) / len(places)
             console.info(
-                f"about {check.in_words(seconds)} to come, {len(places)} at once, from a measured step of each network; losses not counted"
+                f"about {in_words(seconds)} to come, {len(places)} at once, from a measured step of each network; losses not counted"
             )
         console.info("dry run: recipes, data, weights and teachers are fine; nothing was trained")
         return

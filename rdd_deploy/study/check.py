@@ -181,14 +181,3 @@ def _step(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float:
     if key not in done:
         done[key] = seconds_of_a_step(recipe, checked.facts.classes)
     return done[key]
-
-
-def in_words(seconds: float) -> str:
-    """A forecast, in no more digits than it is good for."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"

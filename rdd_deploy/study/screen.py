@@ -13,10 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from rdd_deploy import console
-from rdd_deploy.study.check import in_words
 from rdd_deploy.study.plan import Plan, Run, TeacherRun
 from rdd_deploy.study.standing import read_rows, read_summary
-from rdd_deploy.training.forecast import BESIDE
+from rdd_deploy.training.forecast import BESIDE, in_words
 
 EVERY_S = 1.0
 """Between two drawings."""

@@ -43,6 +43,7 @@ from rdd_deploy.training.teacher import (
     named_teacher,
     open_teacher,
     teacher_checkpoint,
+    with_cache,
 )
 from rdd_deploy.training.teacher_cache import CachedTeacher
 
@@ -71,8 +72,9 @@ def distill_recipe(
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         _check_networks(recipe, student, named)
         checkpoint = teacher_checkpoint(recipe, named, runs, resume, data, fabric)
-        teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric, student)
+        teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
     losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
+    teacher = with_cache(recipe, teacher, data, maps_of(losses), fabric)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
         _tell_sizes(losses)
@@ -135,7 +137,7 @@ class DistillationObjective(Objective):
         self.loss, self.teacher, self.auxiliary_weight = loss, teacher, auxiliary_weight
         self.names = [(name, weight) for name, weight, _ in losses]
         self.losses = nn.ModuleList(one for _, _, one in losses)
-        self.maps = frozenset(name for _, _, one in losses for name in one.needs)  # type: ignore[union-attr]
+        self.maps = maps_of(losses)
 
     def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
         sizes = {name: (one.shape[-2], one.shape[-1]) for name, one in output.features.items()}
@@ -182,18 +184,19 @@ def _tell_sizes(losses: Sequence[tuple[str, float, nn.Module]]) -> None:
             console.info(f"distillation.losses: {name} keeps {size / 1e6:.1f} MB in memory, and in the state that is saved")
 
 
-def _maps(config: Distillation) -> frozenset[str]:
-    """The maps that the recipe's losses read."""
-    return frozenset(name for extra in config.losses for name in LOSSES[extra.name].load().needs)
+def maps_of(losses: Sequence[tuple[str, float, nn.Module]]) -> frozenset[str]:
+    """The maps that losses read of both networks."""
+    return frozenset(name for _, _, one in losses for name in one.needs)  # type: ignore[union-attr]
 
 
 def _channels(config: Distillation, role: str, network: TeacherModel, device: torch.device | str = "cpu") -> dict[str, int]:
     """Width of each map that the recipe's losses read, or would where both networks have it; RecipeError where the network lacks one."""
+    kinds = [LOSSES[extra.name].load() for extra in config.losses]
     try:
-        widths = map_channels(network, _maps(config), device)
+        widths = map_channels(network, {name for kind in kinds for name in kind.needs}, device)
     except ValueError as error:
         raise RecipeError(f"distillation.losses: of the {role}, {error}; leave out the loss that reads it") from error
-    for name in sorted({name for extra in config.losses for name in getattr(LOSSES[extra.name].load(), "wants", ())} - set(widths)):
+    for name in sorted({name for kind in kinds for name in getattr(kind, "wants", ())} - set(widths)):
         with suppress(ValueError):  # it has no such map, and the loss does without
             widths |= map_channels(network, {name}, device)
     return widths

@@ -53,6 +53,9 @@ def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """Minutes, rounded up to halves, since it is a forecast."""
+    """Minutes, rounded up to halves, since it is a forecast; hours and days where there are many."""
     halves = max(1, -int(-seconds // 30))
-    return f"{halves / 2:g} min"
+    if halves <= 240:
+        return f"{halves / 2:g} min"
+    hours, minutes = divmod(-int(-seconds // 60), 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"

@@ -13,7 +13,7 @@ from torch import Tensor
 from rdd_deploy import console
 from rdd_deploy.data.base import Frame
 from rdd_deploy.errors import RddError
-from rdd_deploy.losses.processes import mean
+from rdd_deploy.losses.processes import mean_count
 from rdd_deploy.recipe import LOGGERS, Recipe
 from rdd_deploy.training import gradients
 from rdd_deploy.training.loggers import RunLog
@@ -93,7 +93,7 @@ class TrainLogger:
         if everywhere and self._sums:
             device = next((value.device for value in self._sums.values() if isinstance(value, Tensor)), None)
             sums = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in self._sums.values()]
-            return dict(zip(self._sums, mean(torch.stack(sums)).tolist(), strict=True))
+            return dict(zip(self._sums, mean_count(torch.stack(sums)).tolist(), strict=True))
         return {name: float(value) for name, value in self._sums.items()}
 
     def epoch(

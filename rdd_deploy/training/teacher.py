@@ -16,9 +16,7 @@ from rdd_deploy import __version__, console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
-from rdd_deploy.losses import LOSSES
 from rdd_deploy.metrics import evaluate_split
-from rdd_deploy.models.build import map_channels
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers.base import LoadedTeacher, TeacherModel
@@ -32,9 +30,10 @@ from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
 from rdd_deploy.training.supervised import train_recipe
-from rdd_deploy.training.teacher_cache import CachedTeacher, CacheForm, Taught, cached_teacher
+from rdd_deploy.training.teacher_cache import CacheForm, Taught, cached_teacher
 from rdd_deploy.utils import files
 from rdd_deploy.utils.locks import InUseError, check_unlocked
+from rdd_deploy.utils.machine import git_commit
 from rdd_deploy.utils.places import followed
 
 
@@ -185,12 +184,8 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric, student: TeacherModel) -> Teacher:
-    """Load, guard and wrap the teacher.
-
-    Args:
-        student: on the CPU; maps that both networks have are kept for losses that want them.
-    """
+def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
+    """Load and guard the teacher, as one that runs on every crop; ``with_cache`` puts its cache in place of that."""
     config, checkpoint = recipe.teacher, named.checkpoint
     assert config is not None
     model, trained_size, sha256 = load_teacher(recipe, checkpoint, data)
@@ -200,14 +195,10 @@ def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData,
     if fabric.broadcast(sha256) != sha256:
         raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
     model = model.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    views = TestTimeAugmentation(trained_size or recipe.data.size, tuple(config.scales), config.flip)
-    live = LiveTeacher(model, autocast_dtype(precision_of(fabric)))
-    if not config.cache:
-        console.info(f"teacher: {checkpoint}, run on every crop")
-        return Teacher(model, live, TestTimeAugmentation(recipe.data.size), checkpoint, sha256)
-    maps = _maps_to_keep(recipe, student, model, fabric.device)
-    cached = _cache(recipe, Teacher(model, live, views, checkpoint, sha256), data, maps, fabric)
-    return Teacher(model, cached, views, checkpoint, sha256)
+    views = TestTimeAugmentation(recipe.data.size)
+    if config.cache:
+        views = TestTimeAugmentation(trained_size or recipe.data.size, tuple(config.scales), config.flip)
+    return Teacher(model, LiveTeacher(model, autocast_dtype(precision_of(fabric))), views, checkpoint, sha256)
 
 
 def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
@@ -227,29 +218,17 @@ def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) ->
     return loaded
 
 
-def _maps_to_keep(recipe: StudentRecipe, student: TeacherModel, teacher: TeacherModel, device: torch.device) -> set[str]:
-    """The maps that the recipe's losses read of a cached teacher: what they need, and of what they want, what both networks have.
+def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric) -> Teacher:
+    """The teacher speaking from its cache, which is filled first where it isn't there; as it is where the recipe wants none.
 
-    Raises:
-        RecipeError: the teacher lacks one that a loss needs.
+    Args:
+        maps: those that losses read of it.
     """
-    kinds = [LOSSES[extra.name].load() for extra in recipe.distillation.losses]
-    needed = {name for kind in kinds for name in kind.needs}
-    try:
-        map_channels(teacher, needed, device)
-    except ValueError as error:
-        raise RecipeError(f"distillation.losses: of the teacher, {error}; leave out the loss that reads it") from error
-    for name in {name for kind in kinds for name in getattr(kind, "wants", ())} - needed:
-        with suppress(ValueError):  # one of them has no such map, and the loss does without
-            map_channels(student, {name}, "cpu")
-            map_channels(teacher, {name}, device)
-            needed.add(name)
-    return needed
-
-
-def _cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric) -> CachedTeacher:
     config, views = recipe.teacher, teacher.views
     assert config is not None
+    if not config.cache:
+        console.info(f"teacher: {teacher.checkpoint}, run on every crop")
+        return teacher
     form: CacheForm = "dense" if config.cache == "dense" else "compact"
     console.info(
         f"teacher: {teacher.checkpoint}, {form} cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}"
@@ -262,8 +241,8 @@ def _cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Co
         )  # fmt: skip
     if fabric.device.type == "cuda" and cached.nbytes <= torch.cuda.mem_get_info(fabric.device)[0] / 2:
         console.info(f"teacher cache: held on the GPU, {cached.nbytes / 1e9:.1f} GB")
-        return cached.to(fabric.device)
-    return cached
+        cached.to(fabric.device)
+    return teacher._replace(outputs=cached)
 
 
 def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
@@ -271,20 +250,22 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
     told = {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views)}
     if isinstance(teacher.outputs, LiveTeacher):  # its logits are resized straight to the frame's size
         return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
+    commit = git_commit() or ""
     key = {
-        "version": __version__, "teacher": teacher.sha256, "views": told["views"], "device": fabric.device.type,
+        "code": [__version__, commit], "teacher": teacher.sha256, "views": told["views"], "device": fabric.device.type,
         "frames": data.val_facts.digest, "labels": data.val_facts.labels_digest,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     place = teacher.checkpoint.parent / "cache" / f"measured-{digest}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
+    with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         kept = files.parse_json(place.read_bytes())
         if kept["key"] == key:
             console.info(f"teacher: mIoU {kept['measured']['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before")
             return told | dict(kept["measured"])
     measured = _measured(recipe, teacher, data, fabric, None)  # by way of the cache's grid
-    if fabric.is_global_zero:
-        files.write_json(place, {"key": key, "measured": measured})
+    if fabric.is_global_zero and not commit.endswith("-dirty"):  # that may be other code the next time
+        with suppress(RddError):  # a teacher in a place that can't be written is measured each time
+            files.write_json(place, {"key": key, "measured": measured})
     return told | measured
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rdd_deploy.losses.kd import PixelKD
-from rdd_deploy.losses.processes import alone, mean, several
+from rdd_deploy.losses.processes import alone, mean_count, several
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss, hard_pixels
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.outputs import Output
@@ -113,7 +113,7 @@ def one_alone(rank: int) -> Any:
             assert not several()
             assert hard_pixels(torch.linspace(0.8, 0.9, 6).view(1, 2, 3), valid, 0.7, 2).sum() == 2
     assert several()
-    return mean(torch.tensor([rank, 10.0 * rank]))
+    return mean_count(torch.tensor([rank, 10.0 * rank]))
 
 
 def test_what_one_process_computes_alone_waits_for_none() -> None:

@@ -68,7 +68,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     assert files_below(folder) == before  # a dry run writes nothing
     assert "4 runs, 0 of them finished, 4 to come, after teacher teacher" in done.stdout
-    assert re.search(r"about \d+ s to come, 1 at once, from a measured step of each network", done.stdout)
+    assert re.search(r"about [\d.]+ min to come, 1 at once, from a measured step of each network", done.stdout)
     done = study(folder).wait()
     assert done.returncode == 0, done.stdout + done.stderr
     assert toys.errors_of(done) == []

@@ -33,6 +33,18 @@ def test_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     assert forecast.seconds_to_come(student, teacher, 320, 11) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.1, "0.5 min"), (30, "0.5 min"), (31, "1 min"), (300, "5 min"), (301, "5.5 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.1, "0.5 min"),
+        (30, "0.5 min"),
+        (31, "1 min"),
+        (300, "5 min"),
+        (301, "5.5 min"),
+        (7200, "120 min"),
+        (7201, "2 h 1 min"),
+        (200_000, "2 days 7 h"),
+    ],
+)
 def test_in_words(seconds: float, words: str) -> None:
     assert forecast.in_words(seconds) == words

@@ -5,7 +5,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 # tensorrt-rtx is x86-64 only; everything else installs everywhere. Other extras take the lock's versions, unhashed.
-EXTRAS ?= train,weights,cpu,rtx,openvino,report,dev
+EXTRAS ?= train,teachers,data,weights,cpu,rtx,openvino,report,dev
 
 .PHONY: install lock demo test test-slow test-avx2 test-oldest test-latest lint format clean
 

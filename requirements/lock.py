@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements" / "lock.txt"
-EXTRAS = "train,weights,cpu,rtx,openvino,report,dev"
+EXTRAS = "train,teachers,data,weights,cpu,rtx,openvino,report,dev"
 """What the lock holds. The extra gpu isn't among them: its onnxruntime-gpu overwrites onnxruntime's files."""
 UV = "uv==0.13.9"
 HEADER = """\

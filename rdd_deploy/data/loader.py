@@ -117,7 +117,8 @@ class CropDataset(Dataset[Any]):
     def _crop(self, epoch: int, index: int) -> Batch:
         image, labels = self.frames[index]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
+            # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout anew with each sample that is loaded in this process.
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
             crop = self.transform(image, labels)
         return Batch(crop.image, crop.labels.long(), torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
 

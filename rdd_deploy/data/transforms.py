@@ -14,6 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from rdd_deploy.data import colour_jitter
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.data.config import Augment
 
@@ -50,8 +51,6 @@ class RandomScaleCrop:
 
     def __init__(self, augment: Augment, base: tuple[int, int]) -> None:
         self.augment, self.base = augment, base
-        s = augment.jitter
-        self.jitter = v2.ColorJitter(brightness=s, contrast=s, saturation=s, hue=s / 10) if s else None
 
     def draw(self, height: int, width: int) -> CropWindow:
         """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside at random."""
@@ -73,9 +72,10 @@ class RandomScaleCrop:
         mask = F.resize(mask, size, v2.InterpolationMode.NEAREST_EXACT)
         if window.flip:
             picture, mask = F.horizontal_flip(picture), F.horizontal_flip(mask)
-        if self.jitter is not None:
-            picture = self.jitter(picture)
-        return Crop(picture.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor)[0].contiguous(), window)
+        crop = picture.as_subclass(Tensor).contiguous()
+        if self.augment.jitter:
+            crop = colour_jitter.apply(crop, colour_jitter.draw(self.augment.jitter, colour_jitter.mean_colour(crop)))
+        return Crop(crop, mask.as_subclass(Tensor)[0].contiguous(), window)
 
 
 def cut(picture: Tensor, window: CropWindow, fill: int) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NoReturn
 
+import __main__
 from rdd_deploy import __version__, console
 from rdd_deploy.errors import RddError
 from rdd_deploy.utils import faults
@@ -48,6 +50,8 @@ def main() -> None:
 def start(name: str) -> NoReturn:
     """Import a command and run it on ``sys.argv``."""
     try:
+        # Whoever starts this program again for another device (Fabric) takes the module from here, and the arguments from sys.argv.
+        __main__.__spec__ = find_spec(COMMANDS[name][0])
         command = import_module(COMMANDS[name][0]).main
     except KeyboardInterrupt:
         console.report("interrupted")

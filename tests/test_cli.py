@@ -1,5 +1,6 @@
 """One command for all, imported only where it is called, and mistakes as one sentence."""
 
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -126,3 +127,21 @@ def test_export_of_a_run_without_weights(tmp_path: Path) -> None:
     assert done.returncode == 2
     [line] = toys.errors_of(done)
     assert line.startswith("error: run holds no weights (student.safetensors or teacher.safetensors); train it first")
+
+
+STARTED = """
+import json, sys
+from rdd_deploy.cli import main
+sys.argv = ["/usr/bin/rdd-deploy", "train", "no such.yaml", "train.devices=2"]
+try:
+    main()
+except SystemExit:
+    from lightning_fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
+    print(json.dumps(_basic_subprocess_cmd()[1:]))
+"""
+
+
+def test_further_processes_of_a_command_are_started_by_its_module() -> None:
+    """Fabric starts a training's other processes by the main module's name and sys.argv."""
+    done = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["-m", "rdd_deploy.train", "no such.yaml", "train.devices=2"]

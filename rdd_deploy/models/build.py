@@ -69,3 +69,23 @@ def map_channels(network: TeacherModel, maps: Collection[str], device: torch.dev
     with torch.inference_mode():
         output = network.logits_at_stride(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device), maps)
     return {name: value.shape[1] for name, value in output.features.items()}
+
+
+def without_gradient(segmenter: Segmenter, maps: Collection[str] = ()) -> list[str]:
+    """Names of the trainable parameters that neither the segmenter's output nor the named ``maps`` depend on, found by one small backward.
+
+    It leaves the segmenter and the random generators as they were.
+    """
+    was_training = segmenter.training
+    segmenter.eval()  # running statistics stay as they are
+    try:
+        with torch.random.fork_rng(), torch.enable_grad():
+            device = next(segmenter.parameters()).device
+            output = segmenter(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device), maps)
+            named = [(name, parameter) for name, parameter in segmenter.named_parameters() if parameter.requires_grad]
+            seen = [one for one in (output.primary, output.auxiliary, *output.features.values()) if one is not None]
+            total = torch.stack([one.float().sum() for one in seen]).sum()
+            found = torch.autograd.grad(total, [parameter for _, parameter in named], allow_unused=True)
+    finally:
+        segmenter.train(was_training)
+    return [name for (name, _), gradient in zip(named, found, strict=True) if gradient is None]

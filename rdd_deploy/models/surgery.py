@@ -1,4 +1,4 @@
-"""Changes to an encoder *before* it is trained, for students that must survive INT8."""
+"""Changes to a network before it is trained, and what has to be known for them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everythin
 from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
-from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
+from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective
 from rdd_deploy.training.teacher import (
     NamedTeacher,
@@ -61,6 +61,7 @@ def distill_recipe(
     Returns:
         The finished run's folder.
     """
+    recipe = as_launched(recipe)
     named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
     fabric = make_fabric(recipe.train)
     fabric.launch()

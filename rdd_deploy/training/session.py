@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,7 +16,8 @@ from rdd_deploy.errors import DiskError, Problems, RddError
 from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Recipe, TeacherRecipe, with_whole_paths
+from rdd_deploy.recipe import Recipe, StudentRecipe, TeacherRecipe, Train, with_whole_paths
+from rdd_deploy.schema import validated
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.loggers import check_installed
@@ -24,6 +25,25 @@ from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.utils import files, launchers
 from rdd_deploy.utils.locks import check_unlocked, locked
 from rdd_deploy.utils.machine import provenance
+
+
+def as_launched(recipe: AnyRecipe) -> AnyRecipe:
+    """The recipe on as many processes as torchrun, srun and their like started, where it doesn't say itself how many.
+
+    Raises:
+        RecipeError: its batch can't be shared evenly among them.
+    """
+    train, found = recipe.train, launchers.launched()
+    if found is None or found.size == 1 or {"devices", "nodes"} & train.model_fields_set:
+        return recipe
+    if (shape := launchers.shape(found)) is None:
+        return recipe
+    told = train.model_dump(exclude_unset=True) | dict(zip(("devices", "nodes"), shape, strict=True))
+    train = validated(Train, told, f"train.devices={shape[0]} train.nodes={shape[1]}, as {found.launcher} started them")
+    return recipe.model_copy(update={"train": train})
+
+
+AnyRecipe = TypeVar("AnyRecipe", StudentRecipe, TeacherRecipe, Recipe)
 
 
 def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from rdd_deploy import console
 from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch, Beside
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.models.build import without_gradient
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
@@ -96,9 +99,12 @@ class TrainState:
         if fabric.device.type == "cpu" and precision_of(fabric) == "bf16-mixed":
             depthwise_in_float32(segmenter)
         segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if fabric.world_size > 1:
+            _freeze_unused(segmenter, objective.maps)
         step = _Step(segmenter, objective, train.compile)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            step = nn.SyncBatchNorm.convert_sync_batchnorm(step)  # type: ignore[no-untyped-call]
+            # timm's: torch's own puts a bare norm in place of one that has its activation inside. It changes the networks in place.
+            convert_sync_batchnorm(step)
         optimizer = _optimizer(segmenter, objective, train)
         self.model, self.optimizer = fabric.setup(step, optimizer)
         self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
@@ -191,6 +197,18 @@ class TrainState:
         torch.set_rng_state(state["rng"][rank].cpu())
         if self._on_cuda and state["rng_cuda"]:
             torch.cuda.set_rng_state(state["rng_cuda"][rank].cpu(), self.fabric.device)
+
+
+def _freeze_unused(segmenter: Segmenter, maps: frozenset[str]) -> None:
+    """Freeze the parameters that nothing depends on: where several processes train, each waits for the gradients of all others."""
+    if unused := without_gradient(segmenter, maps):
+        for name in unused:
+            segmenter.get_parameter(name).requires_grad_(False)
+        first = ", ".join(unused[:3])
+        console.info(
+            f"{len(unused)} of the network's parameter tensors reach none of its outputs and are left as they are: {first}"
+            + (", …" if len(unused) > 3 else "")
+        )
 
 
 def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:

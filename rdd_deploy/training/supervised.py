@@ -24,7 +24,7 @@ from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.run_folder import RUNS, RunFolder
-from rdd_deploy.training.session import check_early, metadata_of, open_run, sizes, summary
+from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective
 
 
@@ -40,6 +40,7 @@ def train_recipe(
     Returns:
         The finished run's folder.
     """
+    recipe = as_launched(recipe)
     is_teacher = isinstance(recipe, TeacherRecipe)
     role = "teacher" if is_teacher else "student"
     folder = folder_of(recipe, runs, name)

@@ -61,6 +61,24 @@ def process_rank() -> int:
     return max(_number("LOCAL_RANK"), _number("NODE_RANK", _number("GROUP_RANK")))
 
 
+def shape(found: Launched) -> tuple[int, int] | None:
+    """(processes a node, nodes) that a launcher started; None where it doesn't say, or each node has its own number."""
+    if found.launcher == "srun":
+        nodes = _number("SLURM_NNODES", 1)
+        local = found.size // max(1, nodes)
+    else:
+        local = next((size for name in _LOCAL_SIZES[found.launcher] if (size := _number(name))), found.size + 1)
+        nodes = found.size // local
+    return (local, nodes) if local * nodes == found.size else None
+
+
+_LOCAL_SIZES = {
+    "torchrun": ("LOCAL_WORLD_SIZE",), "jsrun": ("JSM_NAMESPACE_LOCAL_SIZE",),
+    "mpirun": ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"),
+}  # fmt: skip
+"""Variables that hold the number of processes on this node."""
+
+
 def check(devices: int, nodes: int) -> None:
     """Take note of how many processes train together; of a cluster's tasks that each train a network of one process, none does.
 

@@ -1,9 +1,14 @@
 import copy
 
+import pytest
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from rdd_deploy.models.build import without_gradient
+from rdd_deploy.models.config import Network
+from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32, drop_squeeze_excite, swap_activations
 
 
@@ -37,3 +42,43 @@ def test_depthwise_in_float32_changes_only_what_autocast_does() -> None:
     assert types == {torch.float32}
     assert not torch.is_autocast_enabled("cpu")
     copy.deepcopy(module)(x)  # as the weight average does
+
+
+def segmenter(name: str, **options: object) -> Segmenter:
+    torch.manual_seed(0)
+    return Segmenter(Network.model_validate({"encoder": name, "weights": "none", "channels": 16} | options), 3)
+
+
+def test_parameters_that_nothing_depends_on_are_found() -> None:
+    network = segmenter("test_efficientnet", auxiliary=True).train()
+    statistics, state = {name: one.clone() for name, one in network.named_buffers()}, torch.get_rng_state()
+    assert without_gradient(network) == []
+    network.auxiliary, spare = None, network.auxiliary
+    network.add_module("spare", spare)
+    found = without_gradient(network)
+    assert found == [f"spare.{name}" for name, _ in spare.named_parameters()] != []
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert network.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(statistics[name], one) for name, one in network.named_buffers() if name in statistics)
+
+
+@pytest.mark.slow
+def test_hrnets_unused_parameters_are_found() -> None:
+    found = without_gradient(segmenter("hrnet_w18_small"))
+    assert found
+    assert all(name.startswith("encoder.") for name in found)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_norms_with_an_activation_keep_it_when_they_are_synchronised(training: bool) -> None:
+    """torch's own conversion drops it: every network on several GPUs would be another one."""
+    network = segmenter("test_efficientnet", dropout=0.0).train(training)
+    other = convert_sync_batchnorm(copy.deepcopy(network))
+    assert any(isinstance(one, nn.SyncBatchNorm) for one in other.modules())
+    frames = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    for _ in range(2):  # the second time with running statistics of the first
+        assert torch.equal(network(frames).primary, other(frames).primary)
+    assert list(network.state_dict()) == list(other.state_dict())
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name

@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,11 +26,11 @@ def write_pair(folder: Path) -> None:
 
 
 def srun(folder: Path, *words: str) -> list[subprocess.CompletedProcess[str]]:
-    """Train in two tasks as srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK or NODE_RANK."""
+    """Train in two tasks as srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK, NODE_RANK or train.devices."""
     shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
     shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train"}
     pair = [
-        Started("train", *WORDS, *words, cwd=folder, env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
+        Started("train", "pair.yaml", "--name", *words, cwd=folder, env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
         for rank in range(2)
     ]
     done = [process.wait() for process in pair]
@@ -87,3 +88,32 @@ def wait_for(path: Path, process: Started) -> None:
     while not path.is_file():
         assert process.running, process.stderr
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
+    """The second process runs the same command, though the first one's name is `rdd-deploy train`, or `-m rdd_deploy train`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rdd_deploy", "train", *WORDS, "own", "train.epochs=1"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("training teacher alone on cpu") == 1
+    assert done.stdout.endswith("done: runs/own\n")
+    assert "devices: 2" in (folder / "runs/own/recipe.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_torchrun_says_how_many_processes_there_are(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no_python", sys.executable]
+    command = [*launcher, "-m", "rdd_deploy.train", "pair.yaml", "--name", "torchrun"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("done: runs/torchrun\n") == 1
+    assert weights(folder / "runs" / "torchrun") == weights(folder / "runs" / "whole")
+    refused = subprocess.run([*command, "train.devices=1"], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert refused.returncode != 0
+    assert "torchrun started 2 processes, but train.devices x train.nodes is 1 x 1" in refused.stderr

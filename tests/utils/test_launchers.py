@@ -97,3 +97,20 @@ def test_other_launchers_and_numbers_are_refused(variables: dict[str, str], sent
         monkeypatch.setenv(name, value)
     with pytest.raises(DeviceError, match=sentence):
         launchers.check(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}, (2, 2)), (TORCHRUN | {"LOCAL_WORLD_SIZE": "3"}, None), (SLURM | {"SLURM_NNODES": "2"}, (2, 2)),
+        (SLURM | {"SLURM_NNODES": "3"}, None), (LSF, None), (LSF | {"JSM_NAMESPACE_LOCAL_SIZE": "2"}, (2, 2)),
+    ],
+)  # fmt: skip
+def test_processes_and_nodes_are_the_launchers(
+    variables: dict[str, str], expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (variables | {"LSB_DJOB_RANKFILE": "ranks"}).items():
+        monkeypatch.setenv(name, value)
+    found = launchers.launched()
+    assert found is not None
+    assert launchers.shape(found) == expected

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("rdd_deploy.evaluate", "mIoU per class of a run or a bundle"),
     "export": ("rdd_deploy.export.__main__", "make a bundle from a run: ONNX, OpenVINO, TensorRT; FP32, FP16, INT8"),
     "parity": ("rdd_deploy.parity", "torch against ONNX against Q/DQ against the backend: where labels change"),
+    "predict": ("rdd_deploy.predict", "masks of a folder or video that nobody labelled, for annotation tools"),
     "benchmark": ("rdd_deploy.benchmark.__main__", "mIoU against latency of bundles, side by side"),
     "live": ("rdd_deploy.live.__main__", "bundles on a camera, video, stream or folder, with overlay, split view and recording"),
     "demo": ("rdd_deploy.demo", "the whole way on procedural street scenes"),

@@ -32,7 +32,8 @@ def _run(
         list[Path] | None, typer.Option(metavar="RUN_OR_BUNDLE...", help="others, to tell the share of pixels where not all agree")
     ] = None,
     pick: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=MAX_COUNT, help="copy the N most uncertain frames that don't look alike to OUT/picked")
+        int | None,
+        typer.Option(metavar="N", min=1, max=MAX_COUNT, help="copy the N most uncertain frames that don't look alike to OUT/picked"),
     ] = None,
     every: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_COUNT, help="only each N-th frame")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",

@@ -226,11 +226,11 @@ def _list(options: Options, layout: Layout, journal: Journal) -> list[Path]:
     table = layout.folder / "predictions.csv"
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["frame", "width", "height", *(f"share_{name}" for name in layout.classes), "confidence_mean", "confidence_p5", "disagreement"])
+    writer.writerow(
+        ["frame", "width", "height", *(f"share_{name}" for name in layout.classes), "confidence_mean", "confidence_p5", "disagreement"]
+    )
     for row in journal.rows():
-        writer.writerow(
-            [row.frame, row.width, row.height, *row.shares, *map(_cell, (row.confidence, row.confidence_p5, row.disagreement))]
-        )
+        writer.writerow([row.frame, row.width, row.height, *row.shares, *map(_cell, (row.confidence, row.confidence_p5, row.disagreement))])
     files.write_text(table, buffer.getvalue())
     written = [table]
     if options.others:

@@ -115,8 +115,8 @@ def _cards(scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Du
     left = frames - 2 * len(pairs) - len(suspicious)
     usable = {one.name: [index for index, _ in one.usable if (one.name, index) not in known] for one in scans}
     ordinary = []
-    for number, (name, indices) in enumerate(usable.items()):
-        count = min(len(indices), left // 2 + (left % 2 if number == 0 else 0))
+    for number, (name, indices) in enumerate(sorted(usable.items(), key=lambda item: len(item[1]))):
+        count = min(len(indices), (left - len(ordinary)) // (len(usable) - number))
         ordinary += [(name, indices[place]) for place in np.linspace(0, len(indices) - 1, count).round().astype(int)] if count else []
     total = 2 * len(pairs) + len(suspicious) + len(ordinary)
     with console.progress("pictures", total) as bar:
@@ -205,4 +205,3 @@ def _tell(told: Found, output: Path) -> None:
     if told.twins:
         kinds.append(f"{len(told.twins)} near-duplicates across the splits")
     console.info(f"to look at: {', '.join(kinds) or 'nothing'} -> {output / PAGE}, {FIGURES}")
-

@@ -13,8 +13,8 @@ from rdd_deploy.data.report.scan import FrameFacts, Scan
 from rdd_deploy.data.similar import distance, near_duplicates
 
 KINDS = {
-    "void": "all or mostly void", "single": "one class only", "slivers": "thin slivers", "size": "odd size", "tiny": "tiny regions",
-    "shares": "unusual class shares",
+    "void": "all or mostly void", "single": "of one class only", "slivers": "with thin slivers", "size": "of an odd size",
+    "tiny": "with tiny regions", "shares": "with unusual class shares",
 }  # fmt: skip
 """Kinds of suspicion, the gravest first."""
 
@@ -58,11 +58,12 @@ def suspicions(scan: Scan, size: tuple[int, int]) -> tuple[list[Suspicion], list
     found: dict[str, list[Suspicion]] = defaultdict(list)
     for one in (*_by_classes(scan), *_slivers(scan), *_sizes(scan, size), *_shares(scan)):
         found[one.kind].append(one)
-    kept, notes, count = [], [], sum(1 for _ in scan.usable)
+    kept: list[Suspicion] = []
+    notes, count = list(_thin_classes(scan)), sum(1 for _ in scan.usable)
     for kind in KINDS:
         frames = len({one.index for one in found[kind]})
         if frames > max(3, USUAL * count):
-            notes.append(f"{frames} of {count} frames of {scan.name} are of the kind '{KINDS[kind]}': that seems to be how this data is")
+            notes.append(f"{frames} of {count} frames of {scan.name} are {KINDS[kind]}: that seems to be how this data is")
         kept += sorted(found[kind], key=lambda one: -one.weight)
     return kept, notes
 
@@ -96,11 +97,7 @@ def _by_classes(scan: Scan) -> Iterator[Suspicion]:
 
 def _slivers(scan: Scan) -> Iterator[Suspicion]:
     names = scan.split.label_space.classes
-    by_class: dict[int, list[float]] = defaultdict(list)
-    for _, facts in scan.usable:
-        for c in np.flatnonzero(facts.pixels):
-            by_class[int(c)].append(float(facts.thin[c] / facts.pixels[c]))
-    usually = {c: float(np.median(shares)) for c, shares in by_class.items()}
+    usually = _usually_thin(scan)
     shares = [_thin_share(facts) for _, facts in scan.usable]
     median = float(np.median(shares)) if shares else 0.0
     pieces = float(np.median([facts.pieces for _, facts in scan.usable])) if shares else 0.0
@@ -118,6 +115,24 @@ def _slivers(scan: Scan) -> Iterator[Suspicion]:
         elif share > max(MANY_THIN, TIMES * median) or facts.pieces > max(MANY_PIECES, TIMES * pieces):
             reason = f"{100 * share:.1f} % of the pixels in {facts.pieces} slivers at most 2 pixels wide (median {100 * median:.1f} %)"
             yield Suspicion("slivers", scan.name, index, reason, share)
+
+
+def _usually_thin(scan: Scan) -> dict[int, float]:
+    """Per class that occurs the median over its frames of its share of thin pixels."""
+    by_class: dict[int, list[float]] = defaultdict(list)
+    for _, facts in scan.usable:
+        for c in np.flatnonzero(facts.pixels):
+            by_class[int(c)].append(float(facts.thin[c] / facts.pixels[c]))
+    return {c: float(np.median(shares)) for c, shares in by_class.items()}
+
+
+def _thin_classes(scan: Scan) -> Iterator[str]:
+    for c, share in _usually_thin(scan).items():
+        if share > USUALLY_THIN:
+            yield (
+                f"{scan.split.label_space.classes[c]} is mostly slivers at most 2 pixels wide in {scan.name} ({100 * share:.0f} % of its pixels in "
+                "half of its frames): a thin thing, or what smoothed or resized edges of other classes leave"
+            )
 
 
 def _thin_share(facts: FrameFacts) -> float:

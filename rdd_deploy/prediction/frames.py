@@ -146,7 +146,8 @@ class Video:
     kind = "video"
 
     def __init__(self, path: Path, every: int = 1) -> None:
-        self.path, self.stamp, self.notes = path, _stamp(path), []
+        self.path, self.stamp = path, _stamp(path)
+        self.notes: list[str] = []
         self._every = every
         self._capture: Capture = open_video(path)
         frames = self._capture.frames

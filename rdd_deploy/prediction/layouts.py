@@ -109,7 +109,7 @@ class CvatLayout(Layout):
         found = np.searchsorted(self._sorted, keys).clip(0, len(self._sorted) - 1)
         if (self._sorted[found] != keys).any():
             raise ValueError("it holds a colour that labelmap.txt doesn't name")
-        return self._order[found].astype(np.uint8)
+        return np.asarray(self._order[found], np.uint8)
 
     def finish(self, names: Iterable[str], advance: Callable[[], None] = lambda: None) -> list[Path]:
         rows = [f"{name}:{','.join(map(str, colour))}::" for name, colour in zip(self.classes, self.colours, strict=True)]
@@ -142,7 +142,7 @@ class CocoLayout(Layout):
                 labels = self.labels(name)
                 height, width = labels.shape
                 images.append(json.dumps({"id": image, "file_name": self.file_name(name), "width": width, "height": height}))
-                for annotation in annotations(labels):
+                for annotation in annotations_of(labels):
                     number += 1
                     file.write((",\n" if number > 1 else "\n") + json.dumps({"id": number, "image_id": image, **annotation}))
                 advance()
@@ -164,7 +164,7 @@ def own_colours(classes: Sequence[str], palette: Sequence[Colour]) -> list[Colou
     return found
 
 
-def annotations(labels: Array) -> Iterator[dict[str, Any]]:
+def annotations_of(labels: Array) -> Iterator[dict[str, Any]]:
     """COCO's annotations of a label map, uint8 (H, W): one for each class that occurs."""
     for index in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)).tolist():
         mask = labels == index
@@ -189,7 +189,7 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
 
 def _keys(pixels: NDArray[Any]) -> NDArray[np.int64]:
     """RGB (..., 3) -> one number a colour."""
-    return pixels.astype(np.int64) @ np.array([65536, 256, 1])
+    return np.asarray(pixels.astype(np.int64) @ np.array([65536, 256, 1]), np.int64)
 
 
 def _png(image: Image.Image) -> bytes:

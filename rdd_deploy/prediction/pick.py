@@ -44,7 +44,8 @@ def pick(count: int, frames: Frames, layout: Layout, journal: Journal) -> str:
 
 def _chosen(count: int, journal: Journal) -> tuple[list[Row], int]:
     """The frames, and how many were passed over."""
-    seen, chosen, alike = Seen(), [], 0
+    seen, alike = Seen(), 0
+    chosen: list[Row] = []
     for row in sorted(journal.rows(), key=_certainty):
         if len(chosen) == count:
             break

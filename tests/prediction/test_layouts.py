@@ -99,5 +99,5 @@ def test_a_mask_that_isnt_ours(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     for content in (b"rubbish", layout.encoded(np.full((2, 2), 9, np.uint8))):
         layout.mask("a").write_bytes(content)
-        with pytest.raises(DataError, match="can't read the mask .* back"):
+        with pytest.raises(DataError, match=r"can't read the mask .* back"):
             layout.labels("a")

@@ -248,6 +248,22 @@ def test_a_folder_whose_files_were_edited(bundle: Path, tmp_path: Path) -> None:
             predict(Options(bundle, tmp_path / "frames", out))
 
 
+def test_names_that_no_list_can_hold_are_left_out(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = write_frames(tmp_path / "frames", 2)
+    content = cv2.imencode(".png", scene(1))[1].tobytes()
+    (tmp_path / "frames" / "two\nlines.png").write_bytes(content)
+    with open(os.fsencode(tmp_path / "frames") + b"/\xff.png", "wb") as file:
+        file.write(content)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "more.png").write_bytes(content)
+    (tmp_path / "frames" / "link").symlink_to(tmp_path / "elsewhere")
+    predict(Options(bundle, tmp_path / "frames", tmp_path / "out"))
+    assert {row["frame"] for row in rows(tmp_path / "out")} == set(frames)
+    told = capsys.readouterr().err
+    assert "2 of 4 images in" in told
+    assert "/link is a link to a folder: left out" in told
+
+
 def write_video(path: Path, count: int = 12) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, SIZE[::-1])
     for number in range(count):
@@ -268,6 +284,11 @@ def test_a_video(bundle: Path, other: Path, tmp_path: Path) -> None:
             picked = out / "picked" / "images" / f"{number:06d}.png"
             assert not picked.exists() or np.array_equal(cv2.imread(str(picked)), frame)
     assert len(list((out / "picked" / "images").iterdir())) == 2
+    before = (out / "masks" / "000006.png").read_bytes()
+    (out / "masks" / "000006.png").unlink()
+    predict(Options(bundle, tmp_path / "drive.avi", out, every=3, others=(other,)))
+    assert (out / "masks" / "000006.png").read_bytes() == before
+    assert len(rows(out)) == 4
 
 
 def test_a_video_that_is_cut_short_or_none(bundle: Path, tmp_path: Path) -> None:
@@ -312,7 +333,7 @@ def test_disagreement_and_what_is_picked(bundle: Path, other: Path, tmp_path: Pa
 def test_bundles_of_other_classes_arent_compared(bundle: Path, tmp_path: Path) -> None:
     write_frames(tmp_path / "frames", 1)
     strange = toy_bundle(tmp_path / "strange", manifest={"classes": ["red", "green", "blue"]})
-    with pytest.raises(RddError, match="has the classes blue, green, red, .* has red, green, blue"):
+    with pytest.raises(RddError, match=r"has the classes blue, green, red, .* has red, green, blue"):
         predict(Options(bundle, tmp_path / "frames", tmp_path / "out", others=(strange,)))
 
 

@@ -73,7 +73,7 @@ def check_data(name: str, data: DataOptions, evaluated: str, output: Path, frame
 
 def _opened(data: DataOptions, split: str, problems: list[str]) -> Split | None:
     try:
-        return open_data(data, split)
+        return open_data(data, split, fetch=False)  # a check asks no network
     except DataError as error:
         problems += [line for line in error.lines if line not in problems]
         return None
@@ -114,7 +114,7 @@ def _cards(scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Du
     known = {(split, index) for split, index, _ in suspicious}
     left = frames - 2 * len(pairs) - len(suspicious)
     usable = {one.name: [index for index, _ in one.usable if (one.name, index) not in known] for one in scans}
-    ordinary = []
+    ordinary: list[tuple[str, int]] = []
     for number, (name, indices) in enumerate(sorted(usable.items(), key=lambda item: len(item[1]))):
         count = min(len(indices), (left - len(ordinary)) // (len(usable) - number))
         ordinary += [(name, indices[place]) for place in np.linspace(0, len(indices) - 1, count).round().astype(int)] if count else []
@@ -142,7 +142,7 @@ def _cards(scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Du
 def _apart(twins: Sequence[Duplicate], count: int) -> list[Duplicate]:
     """The nearest pairs, each frame of train once: in a video many frames look like one."""
     seen: set[int] = set()
-    chosen = []
+    chosen: list[Duplicate] = []
     for pair in twins:
         if pair.first not in seen and len(chosen) < count:
             seen.add(pair.first)

@@ -145,7 +145,7 @@ def _thin(labels: Labels) -> NDArray[np.bool_]:
     around = cv2.copyMakeBorder(labels, 2, 2, 2, 2, cv2.BORDER_REPLICATE)
     uniform = cv2.erode(around, _WINDOW) == cv2.dilate(around, _WINDOW)
     thick = cv2.dilate(uniform.astype(np.uint8), _WINDOW)[2:-2, 2:-2]
-    return (thick == 0) & (labels != IGNORE)
+    return np.asarray((thick == 0) & (labels != IGNORE))
 
 
 def problems_between(train: Scan, other: Scan) -> list[str]:

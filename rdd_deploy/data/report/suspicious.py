@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ FAR = 3.0
 """Interquartile ranges beyond the third quartile from which class shares are far from the split's mean."""
 
 
-class Suspicion(NamedTuple):
+@dataclass(frozen=True)
+class Suspicion:
     """A sample with one reason; ``weight`` orders those of one kind."""
 
     kind: str

@@ -15,7 +15,7 @@ from rdd_deploy.utils.machine import MAX_THREADS
 
 SEVERAL = ("--disagree",)
 """Options that take several values, also behind one flag."""
-FORMATS = ("masks", "cvat", "coco")
+FORMATS = ("masks", "cvat", "coco", "coco-polygons")
 
 
 @command

@@ -170,4 +170,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         kept = str(value.get("path", ""))
         return f"{kept} ({str(value['sha256'])[:8]}…)" if "sha256" in value else kept or json.dumps(value)
-    return {True: "yes", False: "no", None: "none"}.get(value, str(value)) if isinstance(value, bool | None) else str(value)
+    if value is None:
+        return "none"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)

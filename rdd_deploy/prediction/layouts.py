@@ -1,4 +1,4 @@
-"""How masks are written: index masks with a palette, CVAT's "Segmentation mask 1.1", or COCO with run lengths.
+"""How masks are written: index masks with a palette, CVAT's "Segmentation mask 1.1", or COCO with run lengths or polygons.
 
 CVAT: https://docs.cvat.ai/docs/dataset_management/formats/format-smask/; COCO: https://cocodataset.org/#format-data.
 """
@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,11 @@ from rdd_deploy.data.folder import spread_colours
 from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.errors import DataError
 from rdd_deploy.prediction.frames import stem_of
+from rdd_deploy.prediction.polygons import polygons
 from rdd_deploy.utils import files
 
 Array = NDArray[np.uint8]
 Colour = tuple[int, int, int]
-Format = Literal["masks", "cvat", "coco"]
 
 _FILLING = (1, 0, 0)
 """The palette's entries that no class has: not grey, since a palette of greys alone is read as grey levels (``data.reader``)."""
@@ -142,15 +142,26 @@ class CocoLayout(Layout):
                 labels = self.labels(name)
                 height, width = labels.shape
                 images.append(json.dumps({"id": image, "file_name": self.file_name(name), "width": width, "height": height}))
-                for annotation in annotations_of(labels):
+                for annotation in self.annotations(labels):
                     number += 1
                     file.write((",\n" if number > 1 else "\n") + json.dumps({"id": number, "image_id": image, **annotation}))
                 advance()
             file.write('\n],\n"images": [\n' + ",\n".join(images) + "\n]}\n")
         return [path]
 
+    def annotations(self, labels: Array) -> Iterator[dict[str, Any]]:
+        """COCO's annotations of a label map, uint8 (H, W), without their numbers."""
+        return by_run_lengths(labels)
 
-LAYOUTS: dict[str, type[Layout]] = {"masks": Layout, "cvat": CvatLayout, "coco": CocoLayout}
+
+class CocoPolygonsLayout(CocoLayout):
+    """COCO with an annotation for each outline: for tools that read no run lengths, and of several outlines only the first."""
+
+    def annotations(self, labels: Array) -> Iterator[dict[str, Any]]:
+        return by_polygons(labels)
+
+
+LAYOUTS: dict[str, type[Layout]] = {"masks": Layout, "cvat": CvatLayout, "coco": CocoLayout, "coco-polygons": CocoPolygonsLayout}
 
 
 def own_colours(classes: Sequence[str], palette: Sequence[Colour]) -> list[Colour]:
@@ -164,8 +175,8 @@ def own_colours(classes: Sequence[str], palette: Sequence[Colour]) -> list[Colou
     return found
 
 
-def annotations_of(labels: Array) -> Iterator[dict[str, Any]]:
-    """COCO's annotations of a label map, uint8 (H, W): one for each class that occurs."""
+def by_run_lengths(labels: Array) -> Iterator[dict[str, Any]]:
+    """An annotation for each class that occurs in labels uint8 (H, W)."""
     for index in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)).tolist():
         mask = labels == index
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -177,6 +188,20 @@ def annotations_of(labels: Array) -> Iterator[dict[str, Any]]:
             "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
             "iscrowd": 1,
         }
+
+
+def by_polygons(labels: Array) -> Iterator[dict[str, Any]]:
+    """An annotation for each outline of each class that occurs in labels uint8 (H, W); together they cover each pixel once."""
+    for index in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)).tolist():
+        for outline in polygons(labels == index):
+            x, y = np.array(outline[::2]), np.array(outline[1::2])
+            yield {
+                "category_id": index + 1,
+                "segmentation": [outline],
+                "area": abs(int((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) // 2,
+                "bbox": [int(x.min()), int(y.min()), int(np.ptp(x)), int(np.ptp(y))],
+                "iscrowd": 0,
+            }
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:

@@ -119,7 +119,11 @@ def _run(options: Options, frames: Frames, models: Sequence[Model], layout: Layo
             )
     new, seconds = len(journal.done) - before, time.perf_counter() - started
     listed = _list(options, layout, journal)
-    done = f"{new} frames in {seconds:.0f} s ({new / max(seconds, 1e-3):.1f} a second)" if new else "nothing was left to do"
+    done = (
+        f"{new} {'frame' if new == 1 else 'frames'} in {seconds:.0f} s ({new / max(seconds, 1e-3):.1f} a second)"
+        if new
+        else "nothing was left to do"
+    )
     earlier = f", {before} were done before" if before else ""
     console.info(f"{done}{earlier} -> {layout.mask('x').parent}, {', '.join(path.name for path in listed)}")
     if options.pick is not None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from rdd_deploy.errors import DataError
+from rdd_deploy.predict import FORMATS
 from rdd_deploy.prediction.layouts import LAYOUTS, own_colours, run_lengths
 
 CLASSES = ("road", "background", "car", "van")
@@ -28,6 +29,10 @@ def write(kind: str, folder: Path) -> None:
     layout.finish(NAMES)
 
 
+def test_the_command_knows_all_layouts() -> None:
+    assert tuple(LAYOUTS) == FORMATS
+
+
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_masks_are_read_back(kind: str, tmp_path: Path) -> None:
     write(kind, tmp_path)
@@ -35,10 +40,11 @@ def test_masks_are_read_back(kind: str, tmp_path: Path) -> None:
         assert np.array_equal(LAYOUTS[kind](tmp_path, CLASSES, PALETTE).labels(name), labels)
 
 
-def test_coco_by_its_own_tools(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["coco", "coco-polygons"])
+def test_coco_by_its_own_tools(kind: str, tmp_path: Path) -> None:
     from pycocotools.coco import COCO
 
-    write("coco", tmp_path)
+    write(kind, tmp_path)
     coco = COCO(tmp_path / "annotations" / "instances_default.json")
     assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == list(CLASSES)
     by_name = {image["file_name"]: image for image in coco.imgs.values()}
@@ -50,6 +56,7 @@ def test_coco_by_its_own_tools(tmp_path: Path) -> None:
         for annotation in coco.loadAnns(coco.getAnnIds(image["id"])):
             mask = coco.annToMask(annotation).astype(bool)
             assert annotation["area"] == mask.sum()
+            assert kind == "coco" or len(annotation["segmentation"]) == 1, "some tools read the first polygon alone"
             assert annotation["bbox"] == list(cv2.boundingRect(mask.astype(np.uint8)))
             assert (read[mask] == 255).all(), "no pixel twice"
             read[mask] = annotation["category_id"] - 1

@@ -341,10 +341,9 @@ def test_one_process_at_a_time(bundle: Path, tmp_path: Path) -> None:
     from rdd_deploy.utils.locks import locked
 
     write_frames(tmp_path / "frames", 1)
-    with locked((tmp_path / "out").resolve()):
-        done = finished(started(bundle, tmp_path / "frames", tmp_path / "out"))
-    [line] = errors_of(done)
-    assert line == f"error: process {os.getpid()} predicts into {tmp_path}/out; wait until it ends, or name another folder"
+    sentence = f"^process {os.getpid()} predicts into {tmp_path}/out; wait until it ends, or name another folder$"
+    with locked((tmp_path / "out").resolve()), pytest.raises(RddError, match=sentence):
+        predict(Options(bundle, tmp_path / "frames", tmp_path / "out"))
 
 
 def taught_run(folder: Path) -> tuple[Path, Path]:

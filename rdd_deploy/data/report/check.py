@@ -201,6 +201,9 @@ def _tell(told: Found, output: Path) -> None:
         pixels, _, void = one.totals()
         share = void / max(1, void + int(pixels.sum()))
         console.info(f"{one.name}: {len(one.split)} frames, {len(one.split.label_space)} classes, {100 * share:.1f} % void")
+    if not told.scans:
+        console.info(f"-> {output / PAGE}, {FIGURES}")
+        return
     kinds = [f"{count} {KINDS[kind]}" for kind, count in told.counts.items() if count]
     if told.twins:
         kinds.append(f"{len(told.twins)} near-duplicates across the splits")

@@ -37,7 +37,7 @@ def edge(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_usage_names_every_command() -> None:
-    for name in ("distill", "train", "study", "evaluate", "export", "benchmark", "parity", "live", "demo"):
+    for name in ("distill", "train", "study", "evaluate", "export", "benchmark", "parity", "predict", "live", "data", "demo"):
         assert f"\n  {name} " in usage()
 
 
@@ -56,11 +56,11 @@ def test_help_and_version() -> None:
 def test_unknown_command() -> None:
     done = edge("exprot")
     assert done.returncode == 2
-    allowed = "distill, train, study, evaluate, export, parity, benchmark, live, demo"
+    allowed = "distill, train, study, evaluate, export, parity, predict, benchmark, live, data, demo"
     assert toys.errors_of(done) == [f"error: unknown command 'exprot'; did you mean 'export'? allowed: {allowed}"]
 
 
-@pytest.mark.parametrize("name", ["evaluate", "benchmark", "live"])
+@pytest.mark.parametrize("name", ["evaluate", "benchmark", "live", "predict"])
 def test_edge_commands_run_without_torch(name: str) -> None:
     done = edge(name, "--help")
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from rdd_deploy.cli import COMMANDS
 PACKAGE = Path(rdd_deploy.__file__).parent
 LAYERS = [
     "errors", "utils", "console", "schema", "preprocess", "runtime", "data", "outputs", "losses", "metrics", "drawing", "models", "live",
-    "recipe_files", "recipe", "benchmark", "training", "study", "export", "evaluation", "commands",
+    "recipe_files", "recipe", "benchmark", "training", "study", "export", "evaluation", "prediction", "commands",
 ]  # fmt: skip
 """From the bottom up: a module imports from its own layer and from those before it."""
 LONGEST = 350
@@ -34,7 +34,7 @@ MODULES = modules()
 
 def layer(module: str) -> int:
     first = module.partition(".")[0]
-    if module.endswith("__main__") or first in ("distill", "train", "evaluate", "demo", "cli", "parity"):
+    if module.endswith("__main__") or first in ("distill", "train", "evaluate", "predict", "demo", "cli", "parity"):
         return LAYERS.index("commands")
     return LAYERS.index(first)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from rdd_deploy import __version__, console
 from rdd_deploy.errors import RddError
 from rdd_deploy.utils import faults
 
-COMMANDS = {
+Commands: TypeAlias = Mapping[str, tuple[str, str]]
+"""Command -> (module with ``main``, one line of help)."""
+
+COMMANDS: Commands = {
     "distill": ("rdd_deploy.distill", "distil a student from a teacher by a recipe"),
     "train": ("rdd_deploy.train", "train without a teacher: a teacher itself, or a student's baseline"),
     "study": ("rdd_deploy.study.__main__", "variants of a recipe with several seeds, and the table that they make"),
@@ -19,36 +23,45 @@ COMMANDS = {
     "parity": ("rdd_deploy.parity", "torch against ONNX against Q/DQ against the backend: where labels change"),
     "benchmark": ("rdd_deploy.benchmark.__main__", "mIoU against latency of bundles, side by side"),
     "live": ("rdd_deploy.live.__main__", "bundles on a camera, video, stream or folder, with overlay, split view and recording"),
+    "data": ("rdd_deploy.data.__main__", "an annotation tool's export as a data set"),
     "demo": ("rdd_deploy.demo", "the whole way on procedural street scenes"),
 }
-"""Command -> (module with ``main``, one line of help)."""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    choose("rdd-deploy", COMMANDS)
 
 
 @console.heard()
-def main() -> None:
-    """Run the command that the first argument names."""
+def choose(program: str, commands: Commands) -> None:
+    """Run the command of a table that the first argument names.
+
+    Args:
+        program: how it is called, e.g. ``rdd-deploy data``.
+    """
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        console.info(*usage().splitlines())
+        console.info(*usage(program, commands).splitlines())
         sys.exit(0 if arguments else 2)
     name = arguments[0]
     if name in {"-V", "--version"}:
         console.info(f"rdd-deploy {__version__}")
         return
-    if name not in COMMANDS:
+    if name not in commands:
         import difflib
 
-        near = difflib.get_close_matches(name, COMMANDS, 1)
+        near = difflib.get_close_matches(name, commands, 1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        _fail(RddError(f"unknown command '{name}'; {hint}allowed: {', '.join(COMMANDS)}"))
-    sys.argv = [f"rdd-deploy {name}", *arguments[1:]]
-    start(name)
+        _fail(RddError(f"unknown command '{name}'; {hint}allowed: {', '.join(commands)}"))
+    sys.argv = [f"{program} {name}", *arguments[1:]]
+    start(commands[name][0])
 
 
-def start(name: str) -> NoReturn:
-    """Import a command and run it on ``sys.argv``."""
+def start(module: str) -> NoReturn:
+    """Import a command's module and run it on ``sys.argv``."""
     try:
-        command = import_module(COMMANDS[name][0]).main
+        command = import_module(module).main
     except KeyboardInterrupt:
         console.report("interrupted")
         sys.exit(130)
@@ -60,10 +73,10 @@ def start(name: str) -> NoReturn:
     sys.exit(0)
 
 
-def usage() -> str:
+def usage(program: str = "rdd-deploy", commands: Commands = COMMANDS) -> str:
     """The list of commands."""
-    lines = [f"  {name:<10} {help_}" for name, (_, help_) in COMMANDS.items()]
-    return "\n".join(["usage: rdd-deploy COMMAND [ARGUMENTS]", "", *lines, "", "rdd-deploy COMMAND --help says more."])
+    lines = [f"  {name:<10} {help_}" for name, (_, help_) in commands.items()]
+    return "\n".join([f"usage: {program} COMMAND [ARGUMENTS]", "", *lines, "", f"{program} COMMAND --help says more."])
 
 
 def _fail(error: RddError) -> NoReturn:

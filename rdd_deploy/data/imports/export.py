@@ -74,8 +74,8 @@ class Left:
         self._first: dict[tuple[str, str], str] = {}
         self._count: Counter[tuple[str, str]] = Counter()
 
-    def add(self, kind: Literal["image", "annotation"], reason: str, example: str, count: int = 1) -> None:
-        """``count`` things of one kind."""
+    def add(self, kind: Literal["image", "annotation", "part"], reason: str, example: str, count: int = 1) -> None:
+        """``count`` things of one kind; a part is one of an annotation's polygons."""
         self._first.setdefault((kind, reason), example)
         self._count[kind, reason] += count
 

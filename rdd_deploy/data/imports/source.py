@@ -113,7 +113,9 @@ class Source:
         if not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last:  # Label Studio's prefix of uploaded files
             near = self._by_name.get(_key(without), [])
         if len(near) > 1:
-            below = [one for one in near if f"/{one}".endswith(f"/{wanted.lstrip('/')}") or any(one.startswith(f"{f}/") for f in folders if f)]
+            below = [
+                one for one in near if f"/{one}".endswith(f"/{wanted.lstrip('/')}") or any(one.startswith(f"{f}/") for f in folders if f)
+            ]
             longest = [one for one in near if _shared_end(one, wanted) == max(_shared_end(two, wanted) for two in near)]
             near = below if len(below) == 1 else longest
         if len(near) == 1:
@@ -149,7 +151,9 @@ class Source:
             except RecursionError:
                 raise DataError(f"{self.root / name} is nested too deep; export it again") from None
             except ValueError as error:
-                raise DataError(f"{self.root / name} isn't valid JSON: {error}; export it again, or copy it again if it was cut off") from error
+                raise DataError(
+                    f"{self.root / name} isn't valid JSON: {error}; export it again, or copy it again if it was cut off"
+                ) from error
             self._parsed = (name, tree)
         return self._parsed[1]
 

@@ -78,7 +78,9 @@ def _background_of_masks(names: list[str], groups: dict[str, list[str]], plain: 
             f"--background {plain}: the masks of this export label every pixel, and none of the classes is called background "
             f"({', '.join(names[:8])}); say with --classes which is void, e.g. --classes 'void={names[0]};*=*'"
         )
-    moved = {(plain if name == own else name): labels for name, labels in groups.items()}
+    moved: dict[str, list[str]] = {}
+    for name, labels in groups.items():
+        moved.setdefault(plain if name == own else name, []).extend(labels)
     return [plain if name == own else name for name in names if name != own or plain != VOID], moved
 
 

@@ -21,7 +21,7 @@ def found(source: Source) -> bool:
 
 def read(source: Source, options: ReadOptions) -> Export:
     """All instances files of the export, one a split."""
-    names = source.kinds.get("coco", [])
+    names = list(source.of_kind("coco"))
     instances = [name for name in names if name.rpartition("/")[2].startswith("instances_")]
     export = Export({}, [], overlap="small-on-top", drawing="polygons and run lengths by COCO's rule (pycocotools)")
     taken: dict[str, str] = {}

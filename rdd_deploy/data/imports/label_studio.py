@@ -14,7 +14,7 @@ import numpy as np
 
 from rdd_deploy.data.imports import raster, rle
 from rdd_deploy.data.imports.export import Area, Export, Format, ReadOptions, Region, Sample, in_order, label_name, named, size_of, take
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, kind_of_json, split_of
+from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
 from rdd_deploy.data.listing import IMAGES
 from rdd_deploy.errors import DataError
 
@@ -37,10 +37,8 @@ def read(source: Source, options: ReadOptions) -> Export:
             f"{source.root} holds Label Studio's brushes as PNG, which don't say which image each belongs to; export JSON, which has the same "
             "masks, and put the images beside it"
         )
-    for name in source.kinds.get("label-studio", []):
+    for name in source.of_kind("label-studio"):
         tree, where = source.json(name), str(source.root / name)
-        if kind_of_json(tree) != "label-studio":
-            continue
         for number, task in enumerate(tree if isinstance(tree, list) else [tree]):
             _read_task(source, task, name, f"{where}: task {number}", export)
     export.labels = in_order(region.label for sample in export.samples for region in sample.regions)
@@ -55,12 +53,14 @@ def _read_task(source: Source, task: Any, name: str, where: str, export: Export)
         export.left.add("image", "it isn't annotated", file)
         return
     regions, sizes = [], set()
-    labels = _labels_by_id(results)
+    labels, bare = _labels_by_id(results)
     for number, result in enumerate(results):
         place = f"{where}: result[{number}]"
         if not isinstance(result, dict):
             raise DataError(f"{place} is {named(result)}; expected an object")
         size = size_of(result, "original_height", "original_width", place)
+        if result.get("type") == "labels" and result.get("id") in bare:
+            continue  # only the label of another result, which has the shape as well
         if (region := _region(result, labels, place, export)) is not None:
             regions.append(region)
             sizes.add(size)
@@ -111,13 +111,16 @@ def _results(task: dict[str, Any], where: str, export: Export) -> list[Any] | No
     return result
 
 
-def _labels_by_id(results: list[Any]) -> dict[str, str]:
-    """A region and its labels may be two results with one id."""
-    found = {}
+def _labels_by_id(results: list[Any]) -> tuple[dict[str, str], set[str]]:
+    """A region and its labels may be two results with one id: the labels by it, and the ids of shapes without a label of their own."""
+    found, bare = {}, set()
     for one in results:
-        if isinstance(one, dict) and isinstance(one.get("id"), str) and (label := _label(one.get("value"), "")):
-            found[one["id"]] = label
-    return found
+        if isinstance(one, dict) and isinstance(one.get("id"), str):
+            if label := _label(one.get("value"), ""):
+                found[one["id"]] = label
+            elif isinstance(one.get("value"), dict) and any(key in one["value"] for key in _SHAPES):
+                bare.add(one["id"])
+    return found, bare
 
 
 def _label(value: Any, where: str) -> str | None:
@@ -136,12 +139,8 @@ def _region(result: dict[str, Any], labels: dict[str, str], where: str, export: 
         return None
     own, key = _label(value, where), result.get("id")
     label = own or (labels.get(key) if isinstance(key, str) else None)
-    if result.get("type") == "labels" and not own:
-        return None
     if label is None:
         export.left.add("annotation", "it has no label", where)
-        return None
-    if isinstance(key, str) and own is None and result.get("type") == "labels":
         return None
     if take(result, "image_rotation", float, where, 0):
         raise DataError(

@@ -26,7 +26,7 @@ def found(source: Source) -> bool:
 def read(source: Source, options: ReadOptions) -> Export:
     """All panoptic files of the export, one a split."""
     export = Export({}, [], background=None, drawing="segments as the PNG files have them; what has no segment is void")
-    for name in source.kinds.get("coco-panoptic", []):
+    for name in source.of_kind("coco-panoptic"):
         where, tree = str(source.root / name), source.json(name)
         categories: dict[int, str] = {}
         for place, one in objects(tree, "categories", where):

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -38,6 +39,9 @@ class Source:
     Args:
         path: the folder, or one annotation file in it, which then is the only one that is read.
 
+    Attributes:
+        files: relative names, with ``/``. links: folders that are links; they aren't looked into.
+
     Raises:
         DataError: it isn't there, is an archive, or holds too many files.
     """
@@ -52,9 +56,11 @@ class Source:
         if not self.root.is_dir():
             raise DataError(f"{path} is neither a folder nor a file; expected the folder of an export")
         self.files: list[str] = []
+        self.links: list[str] = []
         for folder, below, names in os.walk(self.root):
             below[:] = sorted(name for name in below if not _is_hidden(name))
             inside = PurePosixPath(os.path.relpath(folder, self.root)).as_posix()
+            self.links += [os.path.join(folder, name) for name in below if os.path.islink(os.path.join(folder, name))]
             self.files += [name if inside == "." else f"{inside}/{name}" for name in sorted(names) if not _is_hidden(name)]
             if len(self.files) > MOST_FILES:
                 raise DataError(f"{path} holds more than {MOST_FILES} files; give the folder of one export")
@@ -158,13 +164,20 @@ class Source:
         return self._parsed[1]
 
     def yaml(self, name: str) -> Any:
-        """A YAML file's content. Raises DataError."""
+        """A YAML file's content; keys that are numbers are given as text. Raises DataError."""
         try:
-            return parse_yaml(self.read(name, 1 << 20).decode("utf-8-sig"), str(self.root / name))
+            text = re.sub(r"((?:^|[{,])\s*)(\d+)(\s*:\s)", r'\1"\2"\3', self.read(name, 1 << 20).decode("utf-8-sig"), flags=re.MULTILINE)
+            return parse_yaml(text, str(self.root / name))
         except UnicodeDecodeError as error:
             raise DataError(f"{self.root / name} isn't UTF-8 text; export it again") from error
         except RddError as error:
             raise DataError(str(error)) from error
+
+    def of_kind(self, kind: str) -> Iterator[str]:
+        """All JSON files of one kind. Raises DataError for one that is none."""
+        for name in self.named(".json"):
+            if kind_of_json(self.json(name)) == kind:
+                yield name
 
     @cached_property
     def kinds(self) -> dict[str, list[str]]:

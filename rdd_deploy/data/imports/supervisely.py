@@ -33,6 +33,7 @@ def read(source: Source, options: ReadOptions) -> Export:
     for name in source.kinds.get("supervisely-meta", []):
         for place, one in objects(source.json(name), "classes", str(source.root / name)):
             export.labels.setdefault(label_name(one.get("title"), place), _colour(one.get("color")))
+    annotated = set()
     annotations = [name for name in source.named(".json") if folder_of(name).rpartition("/")[2] == "ann"]
     for name in annotations:
         where, tree = str(source.root / name), source.json(name)
@@ -47,7 +48,11 @@ def read(source: Source, options: ReadOptions) -> Export:
             if regions:
                 export.left.add("annotation", "its image is left out", name, len(regions))
             continue
+        annotated.add(inside)
         export.samples.append(Sample(inside, path, split_of(dataset), size, regions, where=where))
+    for name in source.images:
+        if folder_of(name).rpartition("/")[2] == "img" and name not in annotated:
+            export.left.add("image", "it has no file in ann/", name)
     if not annotations:
         raise DataError(f"{source.root} holds no ann/*.json; expected img/ and ann/ in each data set of the project")
     return export

@@ -27,6 +27,9 @@ from rdd_deploy.errors import DataError, DiskError
 from rdd_deploy.utils import files
 
 
+_OF_JSON = ("cityscapes", "coco", "coco-panoptic", "label-studio", "labelme", "supervisely")
+
+
 @dataclass(frozen=True)
 class ImportOptions:
     """What the command's options say; see their help."""
@@ -72,7 +75,11 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
     source = Source(path)
     if not dry:
         _check_out(source, out)
+    for link in source.links:
+        console.warn(f"{link} is a link to a folder, which isn't followed; copy the folder there, or give the folder itself")
     name = options.format or _recognised(source, path)
+    if name in _OF_JSON:
+        _check_json(source)
     if options.reduce_labels and name != "parquet":
         raise DataError(f"--reduce-labels is about masks of Hugging Face's parquet files, and this is {name}; leave it out")
     export: Export = FORMATS[name].load().read(source, ReadOptions(options.reduce_labels))
@@ -81,6 +88,8 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
     said = sum(counted.values()) + export.left.count("annotation")
     annotations = f", {_count(said, 'annotation')}" if said else ""
     console.info(f"{path}: {name}, {_count(listed, 'image')}{annotations}, {_count(len(export.labels), 'label')}")
+    if not listed:
+        raise DataError(f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out")
     if not export.samples:
         raise DataError(f"{path}: none of {_count(listed, 'image')} can be imported", *export.left.sentences())
     classes = classes_of(export, options.classes, options.background, options.ignore_case)
@@ -103,6 +112,7 @@ def _recognised(source: Source, path: Path) -> str:
         return names[0]
     if names:
         raise DataError(f"{path} may be {' or '.join(names)}; say which with --format {names[0]}, or give the one annotation file")
+    _check_json(source)
     inside = ", ".join(source.files[:3]) or "nothing"
     zips = [name for name in source.files if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))]
     hint = f"; unpack {zips[0]} first" if zips else ""
@@ -110,6 +120,12 @@ def _recognised(source: Source, path: Path) -> str:
         f"{path} is no export that is known (it holds {inside}{' …' if len(source.files) > 3 else ''}){hint}; expected one of "
         f"{', '.join(FORMATS)}: see docs/data.md, or say which with --format"
     )
+
+
+def _check_json(source: Source) -> None:
+    """Raise DataError where a JSON file isn't one; telling the format passes over it."""
+    for name in source.kinds.get("broken", []):
+        source.json(name)
 
 
 def _check_out(source: Source, out: Path) -> None:
@@ -164,6 +180,10 @@ def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, r
         written.write_data_yaml(work, part, [export.drawing, *classes.notes, *result.notes])
         os.rename(work, out)
     except OSError as error:
+        if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(out.parent):
+            raise DataError(
+                f"can't read {os.fsdecode(error.filename)}: {error.strerror or error}; check the file and its permissions"
+            ) from error
         raise DiskError(
             f"can't write {out}: {error.strerror or error}; free some space or choose another folder. Nothing was left there"
         ) from error

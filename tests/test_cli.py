@@ -36,7 +36,7 @@ def edge(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_usage_names_every_command() -> None:
-    for name in ("distill", "train", "study", "evaluate", "export", "benchmark", "parity", "live", "demo"):
+    for name in ("distill", "train", "study", "evaluate", "export", "benchmark", "parity", "live", "data", "demo"):
         assert f"\n  {name} " in usage()
 
 
@@ -55,7 +55,7 @@ def test_help_and_version() -> None:
 def test_unknown_command() -> None:
     done = edge("exprot")
     assert done.returncode == 2
-    allowed = "distill, train, study, evaluate, export, parity, benchmark, live, demo"
+    allowed = "distill, train, study, evaluate, export, parity, benchmark, live, data, demo"
     assert toys.errors_of(done) == [f"error: unknown command 'exprot'; did you mean 'export'? allowed: {allowed}"]
 
 

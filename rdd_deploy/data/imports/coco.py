@@ -70,8 +70,8 @@ def _categories(tree: Any, where: str, export: Export) -> dict[Any, str]:
     """Name of each category's id. Roboflow's root, which nothing is labelled as, is left out of the classes."""
     named_: dict[Any, str] = {}
     listed = objects(tree, "categories", where)
-    parents = {one.get("supercategory") for _, one in listed}
-    used = {one.get("category_id") for one in tree["annotations"] if isinstance(one, dict)}
+    parents = {str(one.get("supercategory")) for _, one in listed}
+    used = {_key(one, "category_id", place) for place, one in objects(tree, "annotations", where)}
     for place, one in listed:
         key = _key(one, "id", place)
         label = label_name(one.get("name"), place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +93,7 @@ def _cut(region: Region, area: Area) -> _Patch:
     return _Patch(region, place, pixels, int(pixels.sum()))
 
 
-def by_values(
-    values: NDArray[np.integer[np.generic]] | NDArray[np.uint8], meaning: Mapping[int, str], ids: Mapping[str, int], where: str
-) -> Labels:
+def by_values(values: NDArray[Any], meaning: Mapping[int, str], ids: Mapping[str, int], where: str) -> Labels:
     """An index mask's values as classes. Raises DataError for values that mean nothing."""
     found, inverse = np.unique(values, return_inverse=True)
     if unknown := [int(value) for value in found if int(value) not in meaning]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 VOID = "void"
 """The label of pixels that don't count."""
 BACKGROUND = "background"
+_LONGEST_NAME = 200
 
 Colour: TypeAlias = tuple[int, int, int]
 Overlap = Literal["order", "small-on-top", "error"]
@@ -76,7 +77,7 @@ class Left:
 
     def add(self, kind: Literal["image", "annotation", "part"], reason: str, example: str, count: int = 1) -> None:
         """``count`` things of one kind; a part is one of an annotation's polygons."""
-        self._first.setdefault((kind, reason), example)
+        self._first.setdefault((kind, reason), f"{example:.200}")
         self._count[kind, reason] += count
 
     def count(self, kind: str) -> int:
@@ -183,6 +184,8 @@ def label_name(text: Any, where: str) -> str:
         text = str(text)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where}: the class's name is {named(text)}; expected text")
+    if len(text) > _LONGEST_NAME:
+        raise DataError(f"{where}: the class's name has {len(text)} characters; expected at most {_LONGEST_NAME}")
     return text.strip()
 
 

@@ -105,7 +105,7 @@ def _results(task: dict[str, Any], where: str, export: Export) -> list[Any] | No
         return None
     chosen = next((one for one in reversed(done) if one.get("ground_truth")), done[-1])
     if len(done) > 1:
-        others = sum(len(one.get("result") or ()) for one in done if one is not chosen)
+        others = sum(len(take(one, "result", list, where, [])) for one in done if one is not chosen)
         export.left.add("annotation", "the task was annotated more than once; the ground truth counts, else the last", where, others)
     result: list[Any] = take(chosen, "result", list, where)
     return result

@@ -37,11 +37,8 @@ def read(source: Source, options: ReadOptions) -> Export:
         if image is None:
             export.left.add("image", "its mask is there, the image isn't", name)
             continue
-        where = source.path(name)
-        split = split_of(folder_of(image))
-        export.samples.append(
-            Sample(image, source.path(image), split, mask=partial(masks.indices, where, set(export.values)), where=str(source.root / name))
-        )
+        read_ = partial(masks.indices, source.path(name), set(export.values))
+        export.samples.append(Sample(image, source.path(image), split_of(folder_of(image)), mask=read_, where=str(source.root / name)))
     for image in beside.values():
         export.left.add("image", "it has no mask", image)
     return export

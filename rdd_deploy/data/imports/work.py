@@ -26,7 +26,6 @@ from rdd_deploy.data.reader import TURNS
 from rdd_deploy.errors import DataError, DiskError
 from rdd_deploy.utils import files
 
-
 _OF_JSON = ("cityscapes", "coco", "coco-panoptic", "label-studio", "labelme", "supervisely")
 
 
@@ -211,7 +210,7 @@ class _Drawing:
             size = sample.size or head.shown
         turn = self._turn(sample, head, size, stored)
         if sample.mask is None:
-            composed = compose(sample.regions, *size, ids, self._classes.unlabelled, self._rule)
+            composed = compose(sample.regions, size[0], size[1], ids, self._classes.unlabelled, self._rule)
             self._count(sample, composed)
             labels = composed.labels
         return np.ascontiguousarray(TURNS[head.orientation](labels)) if turn else labels

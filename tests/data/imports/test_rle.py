@@ -1,5 +1,7 @@
 """Run lengths: there and back, and never more memory than the image has."""
 
+from contextlib import suppress
+
 import exports
 import numpy as np
 import pytest
@@ -34,10 +36,8 @@ def test_rubbish_is_an_error_in_words(text: str, counts: list[int], data: bytes)
         lambda: rle.brush(counts, 5, 5, "x"),
         lambda: rle.brush(list(data), 5, 5, "x"),
     ):
-        try:
+        with suppress(DataError):
             assert read().shape == (5, 5)
-        except DataError:
-            pass
 
 
 def test_a_brush_that_promises_more_than_the_image() -> None:

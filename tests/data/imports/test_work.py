@@ -97,7 +97,7 @@ def test_a_map() -> None:
 def test_more_classes_than_a_mask_can_hold(tmp_path: Path) -> None:
     photo(tmp_path / "e/a.png")
     write(tmp_path / "e/x.json", exports.coco([{"id": 1, "file_name": "a.png"}], [], [f"c{number}" for number in range(255)]))
-    with pytest.raises(DataError, match="has 256 classes .* expected 2 to 255, as masks have 8 bits: merge some with --classes"):
+    with pytest.raises(DataError, match=r"has 256 classes .* expected 2 to 255, as masks have 8 bits: merge some with --classes"):
         convert(tmp_path / "e", tmp_path / "out")
     part, _ = convert(tmp_path / "e", tmp_path / "out", background="void")
     assert len(part["classes"]) == 255

@@ -19,6 +19,7 @@ from rdd_deploy.data.imports.export import (
     ReadOptions,
     Region,
     Sample,
+    byte,
     in_order,
     label_name,
     objects,
@@ -100,9 +101,10 @@ def _colours(source: Source) -> dict[str, Colour]:
     where = str(source.root / "label_colors.txt")
     for line in source.lines("label_colors.txt"):
         words = line.split(maxsplit=3)
-        if len(words) != 4 or not all(word.isdecimal() and int(word) < 256 for word in words[:3]):
+        numbers = [number for word in words[:3] if (number := byte(word)) is not None]
+        if len(words) != 4 or len(numbers) != 3:
             raise DataError(f"{where}: a line is {line!r:.60}; expected R G B NAME")
-        table[label_name(words[3], where)] = (int(words[0]), int(words[1]), int(words[2]))
+        table[label_name(words[3], where)] = (numbers[0], numbers[1], numbers[2])
     if len(set(table.values())) < len(table):
         raise DataError(f"{where} gives one colour to two classes; give each its own, and export the masks again")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ def take(node: Any, key: str, kind: type, where: str, default: Any = _REQUIRED) 
     """A value of a JSON object. Raises DataError: it is missing, or of another type. A float may be written as a whole number."""
     if not isinstance(node, dict):
         raise DataError(f"{where} is {named(node)}; expected an object")
-    value = node.get(key)
+    value: Any = node.get(key)
     if value is None:
         if default is _REQUIRED:
             raise DataError(f"{where} has no '{key}'; expected {_KINDS[kind]}")
@@ -147,6 +148,8 @@ def take(node: Any, key: str, kind: type, where: str, default: Any = _REQUIRED) 
     kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
         raise DataError(f"{where}: '{key}' is {named(value)}; expected {_KINDS[kind]}")
+    if kind is float and not abs(value) < 2**53:
+        raise DataError(f"{where}: '{key}' is {named(value)}; expected a number of pixels, percent or degrees")
     return value
 
 
@@ -166,6 +169,11 @@ def named(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return _KINDS[type(value)]
     return "missing" if value is None else f"{value!r:.40}"
+
+
+def byte(text: str) -> int | None:
+    """A number from 0 to 255 as text; None for anything else."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,3}\s*", text) and int(text) < 256 else None
 
 
 def size_of(node: Any, height: str, width: str, where: str) -> tuple[int, int] | None:

@@ -148,7 +148,7 @@ def _region(result: dict[str, Any], labels: dict[str, str], where: str, export: 
         )
     several = [labels_ for name, labels_ in value.items() if name.endswith("labels") and isinstance(labels_, list) and len(labels_) > 1]
     if several:
-        export.notes.append(f"{where} has the labels {several[0]}: the first counts")
+        export.left.add("part", "a region has several labels, of which the first counts", f"{where} ({', '.join(map(str, several[0]))})")
     if "points" in value and (len(take(value, "points", list, where)) < 3 or value.get("closed") is False):
         export.left.add("annotation", "a polygon that isn't closed, or of less than 3 points", f"{where} ({label})")
         return None

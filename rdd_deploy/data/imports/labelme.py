@@ -49,10 +49,11 @@ def read(source: Source, options: ReadOptions) -> Export:
         export.labels = dict.fromkeys(label for label in named if label != VOID)
     seen: list[str] = []
     annotated: set[str] = set()
-    for name in source.named(".json"):
+    others: list[str] = []
+    for name in source.each(source.named(".json")):
         tree, where = source.json(name), str(source.root / name)
         if kind_of_json(tree) != "labelme":
-            export.notes.append(f"{name} isn't Labelme's: passed over")
+            others.append(name)
             continue
         regions = [region for region in (_region(one, place, export) for place, one in objects(tree, "shapes", where)) if region]
         seen += [region.label for region in regions]
@@ -69,6 +70,8 @@ def read(source: Source, options: ReadOptions) -> Export:
         size = size_of(tree, "imageHeight", "imageWidth", where)
         export.samples.append(Sample(inside, image, split_of(folder_of(inside)), size, regions, where=where))
     export.labels |= {label: None for label in in_order(seen) if label not in export.labels}
+    if others:
+        export.notes.append(f"{len(others)} JSON files aren't Labelme's and are passed over, the first is {others[0]}")
     for name in source.images:
         if name not in annotated:
             export.left.add("image", "it has no JSON file", name)

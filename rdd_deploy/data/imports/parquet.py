@@ -66,7 +66,7 @@ def _names(source: Source) -> dict[int, str]:
     """Class names of id2label.json, or of ClassLabel features in dataset_infos.json."""
     for name in source.named("id2label.json"):
         where, tree = str(source.root / name), source.json(name)
-        if not isinstance(tree, dict) or not all(str(key).isdecimal() for key in tree):
+        if not isinstance(tree, dict) or not all(re.fullmatch(r"[0-9]{1,5}", key) for key in tree):
             raise DataError(f'{where} doesn\'t hold numbers with names; expected {{"0": "road", …}}')
         return {int(key): label_name(tree[key], where) for key in sorted(tree, key=int)}
     return {}

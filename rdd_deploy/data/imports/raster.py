@@ -111,13 +111,13 @@ def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: fl
     """CVAT's: centre and radii rounded to pixels, filled by OpenCV."""
     check_near(np.array([centre, radii], np.float64), height, width, where)
     canvas = np.zeros((height, width), np.uint8)
-    cv2.ellipse(canvas, (round(centre[0]), round(centre[1])), (round(radii[0]), round(radii[1])), degrees, 0, 360, 1, -1)
+    cv2.ellipse(canvas, (round(centre[0]), round(centre[1])), (round(radii[0]), round(radii[1])), degrees % 360, 0, 360, 1, -1)
     return canvas.astype(bool)
 
 
 def turned(points: Points, degrees: float, about: Points) -> Points:
     """Points turned clockwise (y points down) about another."""
-    angle = math.radians(degrees)
+    angle = math.radians(degrees % 360)
     matrix = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     return np.asarray((points - about) @ matrix + about, np.float64)
 

@@ -6,7 +6,7 @@ import csv
 from functools import partial
 
 from rdd_deploy.data.imports import masks
-from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, label_name
+from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, byte, label_name
 from rdd_deploy.data.imports.source import Source, folder_of, split_of
 from rdd_deploy.errors import DataError
 
@@ -22,11 +22,16 @@ def read(source: Source, options: ReadOptions) -> Export:
     """All splits."""
     values: dict[int, str] = {}
     for name in source.named("_classes.csv"):
-        for row in list(csv.reader(source.lines(name)))[1:]:
-            where = str(source.root / name)
-            if len(row) < 2 or not row[0].strip().isdecimal() or int(row[0]) > 255:
+        where = str(source.root / name)
+        try:
+            rows = list(csv.reader(source.lines(name)))[1:]
+        except csv.Error as error:
+            raise DataError(f"{where} isn't valid CSV: {error}; export it again") from error
+        for row in rows:
+            number = byte(row[0]) if len(row) > 1 else None
+            if number is None:
                 raise DataError(f"{where}: a line is {','.join(row)!r:.60}; expected a pixel value from 0 to 255 and a class")
-            number, label = int(row[0]), label_name(row[1], where)
+            label = label_name(row[1], where)
             if values.setdefault(number, label) != label:
                 raise DataError(f"{where}: {number} is '{label}' here and '{values[number]}' in another split; export it again")
     export = Export(dict.fromkeys(values[number] for number in sorted(values)), [], background=None, drawing="masks as they are")

@@ -7,12 +7,13 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+from rdd_deploy import console
 from rdd_deploy.data.listing import IMAGES
 from rdd_deploy.errors import DataError, RddError
 from rdd_deploy.utils import files
@@ -51,8 +52,11 @@ class Source:
             raise DataError(f"no export in {path}; expected the folder that the annotation tool's archive unpacks to")
         if path.is_file() and path.suffix.lower() in _ARCHIVES:
             raise DataError(f"{path} is an archive; unpack it into a folder (unzip {path.name} -d {path.stem}) and give that folder")
-        self.only = path.name if path.is_file() else None
-        self.root = Path(os.path.realpath(path.parent if self.only else path))
+        self.only: str | None = None
+        self.root = Path(os.path.realpath(path))
+        if self.root.is_file():  # COCO's and CVAT's lie in a folder beside those of the images
+            top = self.root.parent.parent if self.root.parent.name.lower() in ("annotations", "ann") else self.root.parent
+            self.only, self.root = self.root.relative_to(top).as_posix(), top
         if not self.root.is_dir():
             raise DataError(f"{path} is neither a folder nor a file; expected the folder of an export")
         self.files: list[str] = []
@@ -65,6 +69,7 @@ class Source:
             if len(self.files) > MOST_FILES:
                 raise DataError(f"{path} holds more than {MOST_FILES} files; give the folder of one export")
         self._parsed: tuple[str, Any] = ("", None)
+        self._kinds: dict[str, str] = {}
 
     def named(self, *suffixes: str) -> list[str]:
         """Files with one of some endings, in either case; where one annotation file was given, no other of its kind."""
@@ -127,7 +132,7 @@ class Source:
         if len(near) == 1:
             return near[0], self.path(near[0])
         if near:
-            raise NotFoundError(f"{len(near)} files have the image's name, e.g. {near[0]} and {near[1]}")
+            raise NotFoundError("several files have the image's name")
         raise NotFoundError("the image isn't in the export")
 
     def read(self, name: str, at_most: int = LARGEST_TEXT) -> bytes:
@@ -176,8 +181,15 @@ class Source:
     def of_kind(self, kind: str) -> Iterator[str]:
         """All JSON files of one kind. Raises DataError for one that is none."""
         for name in self.named(".json"):
-            if kind_of_json(self.json(name)) == kind:
+            if (self._kinds.get(name) or kind_of_json(self.json(name))) == kind:
                 yield name
+
+    def each(self, names: Sequence[str]) -> Iterator[str]:
+        """Names one after the other, with a progress bar."""
+        with console.progress("annotations", len(names)) as bar:
+            for name in names:
+                yield name
+                bar.advance()
 
     @cached_property
     def kinds(self) -> dict[str, list[str]]:
@@ -185,9 +197,11 @@ class Source:
         found = defaultdict(list)
         for name in sorted(self.named(".json"), key=lambda name: (name.count("/"), name))[:_PEEKED]:
             try:
-                found[kind_of_json(self.json(name))].append(name)
+                kind = kind_of_json(self.json(name))
             except DataError:
-                found["broken"].append(name)
+                kind = "broken"
+            found[kind].append(name)
+            self._kinds[name] = kind
         return found
 
 

@@ -35,7 +35,7 @@ def read(source: Source, options: ReadOptions) -> Export:
             export.labels.setdefault(label_name(one.get("title"), place), _colour(one.get("color")))
     annotated = set()
     annotations = [name for name in source.named(".json") if folder_of(name).rpartition("/")[2] == "ann"]
-    for name in annotations:
+    for name in source.each(annotations):
         where, tree = str(source.root / name), source.json(name)
         dataset = folder_of(folder_of(name))
         image = name.rpartition("/")[2].removesuffix(".json")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from rdd_deploy.data.imports import masks
-from rdd_deploy.data.imports.export import BACKGROUND, VOID, Colour, Export, Format, ReadOptions, Sample, label_name
+from rdd_deploy.data.imports.export import BACKGROUND, VOID, Colour, Export, Format, ReadOptions, Sample, byte, label_name
 from rdd_deploy.data.imports.source import Source, folder_of, split_of
 from rdd_deploy.errors import DataError
 
@@ -72,8 +72,8 @@ def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colou
 
 
 def _colour(text: str, line: str, where: str) -> Colour:
-    numbers = [int(word) for word in text.split(",") if word.strip().isdecimal()]
-    if len(numbers) != 3 or max(numbers) > 255:
+    numbers = [number for word in text.split(",") if (number := byte(word)) is not None]
+    if len(numbers) != 3:
         raise DataError(f"{where}: a line is {line!r:.60}; expected NAME:R,G,B::")
     return numbers[0], numbers[1], numbers[2]
 

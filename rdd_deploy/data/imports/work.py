@@ -90,7 +90,10 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
     if not listed:
         raise DataError(f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out")
     if not export.samples:
-        raise DataError(f"{path}: none of {_count(listed, 'image')} can be imported", *export.left.sentences())
+        raise DataError(
+            f"{path}: none of {_count(listed, 'image')} can be imported; see that the images lie in the same folder as the annotations",
+            *export.left.sentences(),
+        )
     classes = classes_of(export, options.classes, options.background, options.ignore_case)
     splits = assign(export.samples, options.val, options.seed)
     _check_strict(export, options)
@@ -176,7 +179,7 @@ def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, r
         result.regions, result.decided = drawing.drawn, (drawing.decided, drawing.decided_in)
         result.notes = drawing.notes()
         part = written.data_part(out, classes, shapes)
-        written.write_data_yaml(work, part, [export.drawing, *classes.notes, *result.notes])
+        written.write_data_yaml(work, part, [export.drawing, *classes.notes, *result.notes, *export.left.sentences()])
         os.rename(work, out)
     except OSError as error:
         if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(out.parent):

@@ -154,6 +154,7 @@ def test_rubbish_is_one_sentence_with_its_place(segmentation: object, sentence: 
             {"images": [{"id": 1, "file_name": "a.png", "height": H, "width": W + 1}]},
             "the annotations are for 40x61 pixels, the image a.png has",
         ),
+        ({"images": [{"id": 1, "file_name": "a.png", "height": 10**400, "width": 5}]}, "expected a number of pixels"),
         ({"images": [{"id": [], "file_name": "a.png"}]}, "'id' is a list; expected a number"),
     ],
 )

@@ -79,6 +79,14 @@ def test_roboflows_masks(tmp_path: Path) -> None:
     part, _ = convert(tmp_path / "e", tmp_path / "void", background="void")
     assert part["classes"] == ["car", "road"]
     assert (opened(part, "test")["a_jpg.rf.12"] == np.where(values == 0, 255, values - 1)).all()
+    for text, sentence in (
+        ("0, background\n" + "9" * 5000 + ", b\n", "expected a pixel value from 0"),
+        ("0,background\n1," + "b" * 200_000, "isn't valid CSV"),
+    ):
+        write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n" + text)
+        with pytest.raises(DataError, match=sentence):
+            convert(tmp_path / "e", tmp_path / "again")
+    write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, road\n")
     write(tmp_path / "e/train/a_jpg.rf.12_mask.png", exports.png(values + 7))
     with pytest.raises(
         DataError, match=r"a_jpg\.rf\.12_mask\.png holds the values \[7, 8, 9\], which mean nothing here; expected 255 void, 0 back"

@@ -244,6 +244,9 @@ def test_two_formats_at_once(export: Path, tmp_path: Path) -> None:
         convert(export, tmp_path / "out")
     part, _ = convert(export / "coco.json", tmp_path / "out")  # one file is the export
     assert part["classes"] == ["background", "x", "y"]
+    (export / "annotations").mkdir()
+    (export / "coco.json").rename(export / "annotations/coco.json")
+    assert opened(convert(export / "annotations/coco.json", tmp_path / "beside")[0]).keys() == {"seqA_001"}
 
 
 def test_every_format_tells_rubbish_apart(tmp_path: Path) -> None:

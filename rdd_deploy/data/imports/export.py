@@ -140,7 +140,7 @@ def take(node: Any, key: str, kind: type, where: str, default: Any = _REQUIRED) 
     """A value of a JSON object. Raises DataError: it is missing, or of another type. A float may be written as a whole number."""
     if not isinstance(node, dict):
         raise DataError(f"{where} is {named(node)}; expected an object")
-    value: Any = node.get(key)
+    value = node.get(key)
     if value is None:
         if default is _REQUIRED:
             raise DataError(f"{where} has no '{key}'; expected {_KINDS[kind]}")
@@ -148,9 +148,14 @@ def take(node: Any, key: str, kind: type, where: str, default: Any = _REQUIRED) 
     kinds: tuple[type, ...] = (int, float) if kind is float else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
         raise DataError(f"{where}: '{key}' is {named(value)}; expected {_KINDS[kind]}")
-    if kind is float and not abs(value) < 2**53:
+    if kind is float and _is_beyond(value):
         raise DataError(f"{where}: '{key}' is {named(value)}; expected a number of pixels, percent or degrees")
     return value
+
+
+def _is_beyond(number: Any) -> bool:
+    """Whether no image has such a coordinate: infinite, or larger than what a float64 holds as a whole number."""
+    return not abs(number) < 2**53
 
 
 def objects(node: Any, key: str, where: str) -> list[tuple[str, dict[str, Any]]]:

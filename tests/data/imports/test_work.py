@@ -165,8 +165,31 @@ def test_what_is_missing_is_told_and_counted(export: Path, tmp_path: Path, capsy
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "out"]
 
 
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    """``rdd-deploy data …`` in a process."""
+    words = (sys.executable, "-m", "rdd_deploy", "data", *words)
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["imprt"], "unknown command 'imprt'; did you mean 'import'? allowed: import"),
+        (["import", "e", "out", "--format", "cocoo"], "'cocoo' is none; did you mean coco? expected cityscapes, coco"),
+        (["import", "e", "out", "--val", "2"], "2.0 is no share; expected one between 0 and 1"),
+        (["import", "e", "out", "--overlap", "x"], "'x' is none; expected order, small-on-top, error"),
+        (["import", "nowhere", "out"], "no export in nowhere; expected the folder that the annotation tool's archive unpacks to"),
+    ],
+)
+def test_words_that_mean_nothing(words: list[str], sentence: str) -> None:
+    done = command(*words)
+    assert done.returncode == 2
+    [line] = toys.errors_of(done)
+    assert sentence in line
+
+
 def test_a_dry_run_writes_nothing(export: Path, tmp_path: Path) -> None:
-    done = toys.call("data.__main__", "import", export, tmp_path / "out", "--dry-run", "--val", "0.34", cwd=tmp_path)
+    done = command("import", export, tmp_path / "out", "--dry-run", "--val", "0.34")
     assert done.returncode == 0, done.stderr
     assert "labelme, 6 images, 12 annotations, 2 labels" in done.stdout
     assert "train 4, val 2 images would be written" in done.stdout

@@ -40,7 +40,7 @@ def _read_file(source: Source, name: str, export: Export, taken: dict[str, str])
     for place, one in objects(tree, "images", where):
         key, file = _key(one, "id", place), take(one, "file_name", str, place)
         if key in samples:
-            raise DataError(f"{place}: the id {key!r} is given to two images; export it again")
+            raise DataError(f"{place}: the id {key!r:.60} is given to two images; export it again")
         samples[key] = None
         try:
             inside, path = source.image(file, *folders)
@@ -57,7 +57,7 @@ def _read_file(source: Source, name: str, export: Export, taken: dict[str, str])
     for place, one in objects(tree, "annotations", where):
         key, category = _key(one, "image_id", place), _key(one, "category_id", place)
         if category not in categories:
-            raise DataError(f"{place}: the category {category!r} isn't among the file's categories; export it again")
+            raise DataError(f"{place}: the category {category!r:.60} isn't among the file's categories; export it again")
         if key not in samples:
             export.left.add("annotation", "its image isn't in the file", f"{place} ({categories[category]})")
         elif (owner := samples[key]) is None:
@@ -76,7 +76,7 @@ def _categories(tree: Any, where: str, export: Export) -> dict[Any, str]:
         key = _key(one, "id", place)
         label = label_name(one.get("name"), place)
         if key in named_:
-            raise DataError(f"{place}: the id {key!r} is given to two categories; export it again")
+            raise DataError(f"{place}: the id {key!r:.60} is given to two categories; export it again")
         named_[key] = label
         if one.get("supercategory") == "none" and label in parents and key not in used:
             export.notes.append(f"'{label}' is no class: Roboflow puts it above the others, and nothing is labelled so")

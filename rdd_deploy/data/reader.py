@@ -24,7 +24,7 @@ Numbers: TypeAlias = NDArray[Any]
 DARK = 2**14
 """Largest value of a 16-bit picture below which it holds a camera's 10, 12 or 14 bits, and would come out nearly black."""
 
-_TURNS = {
+TURNS = {
     2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1),
     6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: np.rot90(a),
 }  # fmt: skip
@@ -96,7 +96,7 @@ def _whole(data: bytes) -> Header:
 
 
 def _upright(pixels: Numbers, head: Header) -> Numbers:
-    turn = _TURNS.get(head.orientation)
+    turn = TURNS.get(head.orientation)
     return pixels if turn is None or head.kind == "TIFF" else np.ascontiguousarray(turn(pixels))  # its decoders turn by themselves
 
 

@@ -1,0 +1,56 @@
+"""Roboflow's semantic masks: in each split's folder images, *_mask.png of class ids and _classes.csv."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+
+from rdd_deploy.data.imports import masks
+from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, byte, label_name
+from rdd_deploy.data.imports.source import Source, folder_of, split_of
+from rdd_deploy.errors import DataError
+
+_MASK = "_mask.png"
+
+
+def found(source: Source) -> bool:
+    """Whether there is a _classes.csv and a mask."""
+    return any(name.rpartition("/")[2] == "_classes.csv" for name in source.files) and any(name.endswith(_MASK) for name in source.files)
+
+
+def read(source: Source, options: ReadOptions) -> Export:
+    """All splits."""
+    values: dict[int, str] = {}
+    for name in source.named("_classes.csv"):
+        where = str(source.root / name)
+        try:
+            rows = list(csv.reader(source.lines(name)))[1:]
+        except csv.Error as error:
+            raise DataError(f"{where} isn't valid CSV: {error}; export it again") from error
+        for row in rows:
+            number = byte(row[0]) if len(row) > 1 else None
+            if number is None:
+                raise DataError(f"{where}: a line is {','.join(row)!r:.60}; expected a pixel value from 0 to 255 and a class")
+            label = label_name(row[1], where)
+            if values.setdefault(number, label) != label:
+                raise DataError(f"{where}: {number} is '{label}' here and '{values[number]}' in another split; export it again")
+    export = Export(dict.fromkeys(values[number] for number in sorted(values)), [], background=None, drawing="masks as they are")
+    export.values = {255: VOID, **values}
+    beside = {f"{folder_of(name)}/{_stem(name)}": name for name in source.images if not name.endswith(_MASK)}
+    for name in [name for name in source.files if name.endswith(_MASK)]:
+        image = beside.pop(f"{folder_of(name)}/{name.rpartition('/')[2].removesuffix(_MASK)}", None)
+        if image is None:
+            export.left.add("image", "its mask is there, the image isn't", name)
+            continue
+        read_ = partial(masks.indices, source.path(name), set(export.values))
+        export.samples.append(Sample(image, source.path(image), split_of(folder_of(image)), mask=read_, where=str(source.root / name)))
+    for image in beside.values():
+        export.left.add("image", "it has no mask", image)
+    return export
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0]
+
+
+FORMAT = Format(found, read)

@@ -1,0 +1,127 @@
+"""PASCAL VOC's layout: of VOC itself, of CVAT's "Segmentation mask 1.1" (labelmap.txt, colours) and of labelme2voc (class_names.txt).
+
+Source: the VOC2012 development kit; docs.cvat.ai, Segmentation mask; labelme's labelme2voc.py. 255 (in colours 224, 224, 192) is void.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from rdd_deploy.data.imports import masks
+from rdd_deploy.data.imports.export import BACKGROUND, VOID, Colour, Export, Format, ReadOptions, Sample, byte, label_name
+from rdd_deploy.data.imports.source import Source, folder_of, split_of
+from rdd_deploy.errors import DataError
+
+VOC_CLASSES = (
+    BACKGROUND, "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+_MASKS = ("SegmentationClassPNG", "SegmentationClass")
+_IMAGES = ("JPEGImages", "images", "")
+_BORDER: Colour = (224, 224, 192)
+_VOID = 255
+
+
+def found(source: Source) -> bool:
+    """Whether there is a folder SegmentationClass."""
+    return bool(_bases(source))
+
+
+def _bases(source: Source) -> list[tuple[str, str]]:
+    """(folder of the layout, its folder of masks)."""
+    bases: dict[str, str] = {}
+    for name in source.named(".png"):
+        parts = name.split("/")
+        for masks_ in _MASKS:
+            if masks_ in parts[:-1]:
+                bases.setdefault("/".join(parts[: parts.index(masks_)]), masks_)
+    return list(bases.items())
+
+
+def read(source: Source, options: ReadOptions) -> Export:
+    """All layouts of the export (VOC2007 and VOC2012, say), which must have the same classes."""
+    export = Export({}, [], background=None, drawing="masks as they are")
+    for base, folder in _bases(source):
+        labels, colours = _classes(source, base, export)
+        if export.labels and list(export.labels) != list(labels):
+            raise DataError(f"{source.root} holds layouts with different classes; give the folder of one")
+        export.labels = labels
+        export.values = {**dict(enumerate(labels)), _VOID: VOID}
+        _read_layout(source, base, folder, colours, export)
+    return export
+
+
+def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colour | None], dict[Colour, int]]:
+    """Labels in the order of their ids, and the ids of colours where masks have colours."""
+    names = [f"{base}/{name}".lstrip("/") for name in ("labelmap.txt", "class_names.txt")]
+    if source.has(names[0]):
+        labels: dict[str, Colour | None] = {}
+        for line in source.lines(names[0]):
+            if line.startswith("#"):
+                continue
+            name, _, rest = line.partition(":")
+            labels[label_name(name, str(source.root / names[0]))] = _colour(rest.partition(":")[0], line, str(source.root / names[0]))
+        table = {colour: number for number, colour in enumerate(labels.values()) if colour is not None}
+        if len(table) < len(labels):
+            raise DataError(f"{source.root / names[0]} gives one colour to two classes; give each its own, and export the masks again")
+        return labels, {_BORDER: _VOID, **table}
+    if source.has(names[1]):
+        return dict.fromkeys(BACKGROUND if line == "_background_" else line for line in source.lines(names[1]) if line != "__ignore__"), {}
+    export.notes.append("no labelmap.txt and no class_names.txt: taken for PASCAL VOC's own 21 classes")
+    return dict.fromkeys(VOC_CLASSES), {}
+
+
+def _colour(text: str, line: str, where: str) -> Colour:
+    numbers = [number for word in text.split(",") if (number := byte(word)) is not None]
+    if len(numbers) != 3:
+        raise DataError(f"{where}: a line is {line!r:.60}; expected NAME:R,G,B::")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, int], export: Export) -> None:
+    below = f"{base}/".lstrip("/")
+    found_ = {_stem(name, f"{below}{folder}/"): name for name in source.named(".png") if name.startswith(f"{below}{folder}/")}
+    images = {
+        _stem(name, f"{below}{place}/".replace("//", "/").lstrip("/")): name
+        for place in reversed(_IMAGES)
+        for name in source.images
+        if name.startswith(f"{below}{place}") and not name.startswith(tuple(f"{below}Segmentation{kind}" for kind in ("Class", "Object")))
+    }
+    splits = _splits(source, below)
+    used = set()
+    for name, split in splits.items() if splits else ((name, None) for name in found_):
+        mask, image = found_.get(name), images.get(name)
+        used.add(name)
+        if mask is None or image is None:
+            export.left.add("image", f"{'its mask' if mask is None else 'the image'} isn't there", name)
+            continue
+        read_ = (
+            partial(masks.by_colour, source.path(mask), colours)
+            if colours
+            else partial(masks.indices, source.path(mask), set(export.values))
+        )
+        export.samples.append(Sample(image, source.path(image), split, mask=read_, where=str(source.root / mask)))
+    for name in found_.keys() - used:
+        export.left.add("image", "ImageSets/Segmentation doesn't list it", name)
+
+
+def _splits(source: Source, below: str) -> dict[str, str | None]:
+    """The split of each listed name; trainval.txt counts where it is the only list."""
+    lists = {
+        name: split_of(name.rpartition("/")[2]) for name in source.named(".txt") if folder_of(name) == f"{below}ImageSets/Segmentation"
+    }
+    if any(lists.values()):
+        lists = {name: split for name, split in lists.items() if split}
+    found: dict[str, str | None] = {}
+    for name, split in lists.items():
+        for line in source.lines(name):
+            if found.setdefault(line, split) != split:
+                raise DataError(f"{source.root / name}: '{line}' is in the split '{found[line]}' as well; remove it from one list")
+    return found
+
+
+def _stem(name: str, folder: str) -> str:
+    return name.removeprefix(folder).rpartition(".")[0]
+
+
+FORMAT = Format(found, read)

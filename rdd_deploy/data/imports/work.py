@@ -1,0 +1,297 @@
+"""An import from beginning to end: recognise, read, decide classes and splits, draw, write, say what came of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rdd_deploy import console
+from rdd_deploy.data.image_file import Header
+from rdd_deploy.data.imports import FORMATS
+from rdd_deploy.data.imports import files as written
+from rdd_deploy.data.imports.classes import Classes, classes_of
+from rdd_deploy.data.imports.compose import Composed, by_values, compose
+from rdd_deploy.data.imports.export import Export, Overlap, ReadOptions, Sample
+from rdd_deploy.data.imports.source import Source
+from rdd_deploy.data.imports.splits import assign
+from rdd_deploy.data.label_space import IGNORE
+from rdd_deploy.data.reader import TURNS
+from rdd_deploy.errors import DataError, DiskError
+from rdd_deploy.utils import files
+
+_OF_JSON = ("cityscapes", "coco", "coco-panoptic", "label-studio", "labelme", "supervisely")
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What the command's options say; see their help."""
+
+    format: str | None = None
+    classes: str | None = None
+    ignore_case: bool = False
+    background: str | None = None
+    overlap: Overlap | None = None
+    val: float | None = None
+    seed: int = 0
+    reduce_labels: bool = False
+    strict: bool = False
+
+
+@dataclass
+class Result:
+    """What was written, or would be.
+
+    Attributes:
+        images: of each split. pixels: of each class, then void. decided: pixels where the rule of overlaps decided, and in how many images.
+    """
+
+    images: Counter[str] = field(default_factory=Counter)
+    pixels: Any = None
+    regions: Counter[str] = field(default_factory=Counter)
+    decided: tuple[int, int] = (0, 0)
+    notes: list[str] = field(default_factory=list)
+
+
+def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = False) -> Result:
+    """Write a data set for the ``folder`` reader from an annotation tool's export; ``out`` is there as a whole or not at all.
+
+    Args:
+        path: the export's folder, or one annotation file in it.
+        out: the new folder: train/, trainannot/, … and data.yaml.
+        dry: read and tell, write nothing.
+
+    Raises:
+        DataError: what can't be read or decided; with ``strict`` also what would be left out.
+        DiskError: ``out`` can't be written.
+    """
+    source = Source(path)
+    if not dry:
+        _check_out(source, out)
+    for link in source.links:
+        console.warn(f"{link} is a link to a folder, which isn't followed; copy the folder there, or give the folder itself")
+    name = options.format or _recognised(source, path)
+    if name in _OF_JSON:
+        _check_json(source)
+    if options.reduce_labels and name != "parquet":
+        raise DataError(f"--reduce-labels is about masks of Hugging Face's parquet files, and this is {name}; leave it out")
+    export: Export = FORMATS[name].load().read(source, ReadOptions(options.reduce_labels))
+    counted = Counter(region.label for sample in export.samples for region in sample.regions)
+    listed = len(export.samples) + export.left.count("image")
+    said = sum(counted.values()) + export.left.count("annotation")
+    annotations = f", {_count(said, 'annotation')}" if said else ""
+    console.info(f"{path}: {name}, {_count(listed, 'image')}{annotations}, {_count(len(export.labels), 'label')}")
+    if not listed:
+        raise DataError(f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out")
+    if not export.samples:
+        raise DataError(
+            f"{path}: none of {_count(listed, 'image')} can be imported; see that the images lie in the same folder as the annotations",
+            *export.left.sentences(),
+        )
+    classes = classes_of(export, options.classes, options.background, options.ignore_case)
+    splits = assign(export.samples, options.val, options.seed)
+    _check_strict(export, options)
+    rule: Overlap = options.overlap or export.overlap
+    if dry:
+        result = Result(Counter(splits), regions=counted)
+        _tell(export, classes, result, rule, dry)
+        return result
+    result = _write(export, classes, splits, out, rule, options)
+    _tell(export, classes, result, rule, dry)
+    console.info(f"done: {out}; train with", f"  rdd-deploy train RECIPE … (the part 'data' of {out / 'data.yaml'}, or its command)")
+    return result
+
+
+def _recognised(source: Source, path: Path) -> str:
+    names = [name for name, entry in FORMATS.items() if entry.load().found(source)]
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise DataError(f"{path} may be {' or '.join(names)}; say which with --format {names[0]}, or give the one annotation file")
+    _check_json(source)
+    inside = ", ".join(source.files[:3]) or "nothing"
+    zips = [name for name in source.files if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))]
+    hint = f"; unpack {zips[0]} first" if zips else ""
+    raise DataError(
+        f"{path} is no export that is known (it holds {inside}{' …' if len(source.files) > 3 else ''}){hint}; expected one of "
+        f"{', '.join(FORMATS)}: see docs/data.md, or say which with --format"
+    )
+
+
+def _check_json(source: Source) -> None:
+    """Raise DataError where a JSON file isn't one; telling the format passes over it."""
+    for name in source.kinds.get("broken", []):
+        source.json(name)
+
+
+def _check_out(source: Source, out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise DiskError(f"{out} is there already; give a new folder, or remove it")
+    if not out.name:
+        raise DiskError(f"'{out}' names no folder; give a new one")
+    if Path(os.path.realpath(out)).is_relative_to(source.root):
+        raise DiskError(f"{out} lies inside of the export, {source.root}; give a folder beside it")
+    files.check_writable(out.parent)
+    if out.parent.is_dir():
+        files.remove_parts(out.parent)
+
+
+def _check_strict(export: Export, options: ImportOptions) -> None:
+    if options.strict and (sentences := export.left.sentences()):
+        raise DataError("--strict, and not everything of the export can be imported:", *sentences)
+
+
+def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, rule: Overlap, options: ImportOptions) -> Result:
+    work = files.temporary_beside(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work.mkdir()
+        result = Result(pixels=np.zeros(len(classes.names) + 1, np.int64))
+        drawing = _Drawing(export, classes, rule)
+        shapes: Counter[tuple[int, int]] = Counter()
+        names = written.stems(export.samples, splits)
+        with console.progress("images", len(export.samples)) as bar:
+            for sample, split, stem in zip(export.samples, splits, names, strict=True):
+                head, data = written.look(sample)
+                bar.advance()
+                if head is None:
+                    export.left.add("image", "it can't be read as an image", sample.name or sample.where)
+                    export.left.add("annotation", "its image can't be read", sample.where, len(sample.regions)) if sample.regions else None
+                    continue
+                labels = drawing.labels(sample, head)
+                for folder in (work / split, work / f"{split}annot"):
+                    folder.mkdir(exist_ok=True)
+                written.put_image(sample, data, head, work / split, stem)
+                written.put_mask(labels, work / f"{split}annot", stem)
+                counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+                result.pixels += np.append(counts[: len(classes.names)], counts[IGNORE])
+                result.images[split] += 1
+                shapes[head.shown] += 1
+        _check_strict(export, options)
+        if not result.images:
+            raise DataError("none of the images can be read", *export.left.sentences())
+        result.regions, result.decided = drawing.drawn, (drawing.decided, drawing.decided_in)
+        result.notes = drawing.notes()
+        part = written.data_part(out, classes, shapes)
+        written.write_data_yaml(work, part, [export.drawing, *classes.notes, *result.notes, *export.left.sentences()])
+        os.rename(work, out)
+    except OSError as error:
+        if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(out.parent):
+            raise DataError(
+                f"can't read {os.fsdecode(error.filename)}: {error.strerror or error}; check the file and its permissions"
+            ) from error
+        raise DiskError(
+            f"can't write {out}: {error.strerror or error}; free some space or choose another folder. Nothing was left there"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return result
+
+
+class _Drawing:
+    """Makes masks, and keeps what there is to say about them."""
+
+    def __init__(self, export: Export, classes: Classes, rule: Overlap) -> None:
+        self._export, self._classes, self._rule = export, classes, rule
+        self.decided = self.decided_in = 0
+        self.drawn: Counter[str] = Counter()
+        self._seen: dict[str, list[str]] = {"shown": [], "stored": [], "empty": [], "hidden": [], "bare": []}
+
+    def labels(self, sample: Sample, head: Header) -> Any:
+        """An index mask of the image as it is shown. Raises DataError."""
+        ids, stored = self._classes.ids, (head.height, head.width)
+        if sample.mask is not None:
+            labels = by_values(sample.mask(), self._export.values, ids, sample.where)
+            size = labels.shape
+        else:
+            size = sample.size or head.shown
+        turn = self._turn(sample, head, size, stored)
+        if sample.mask is None:
+            composed = compose(sample.regions, size[0], size[1], ids, self._classes.unlabelled, self._rule)
+            self._count(sample, composed)
+            labels = composed.labels
+        return np.ascontiguousarray(TURNS[head.orientation](labels)) if turn else labels
+
+    def _turn(self, sample: Sample, head: Header, size: tuple[int, ...], stored: tuple[int, int]) -> bool:
+        """Whether the mask must be turned as the image is on reading: where it was drawn on the image as stored, not as shown."""
+        if tuple(size) == head.shown:
+            if head.orientation != 1:
+                self._seen["shown"].append(sample.name)
+            return False
+        if tuple(size) == stored:
+            self._seen["stored"].append(sample.name)
+            return True
+        turned = f" (turned by its EXIF orientation {head.orientation})" if head.orientation != 1 else ""
+        raise DataError(
+            f"{sample.where}: the annotations are for {size[0]}x{size[1]} pixels, the image {sample.name} has {head.shown[0]}x{head.shown[1]}{turned}; "
+            "put the images there that were annotated, at their size"
+        )
+
+    def _count(self, sample: Sample, composed: Composed) -> None:
+        self.decided += composed.decided
+        self.decided_in += composed.decided > 0
+        self.drawn += composed.drawn
+        self._seen["empty"] += composed.empty
+        self._seen["hidden"] += composed.hidden
+        if not sample.regions:
+            self._seen["bare"].append(sample.name)
+
+    def notes(self) -> list[str]:
+        """Sentences about what was found."""
+        told = {
+            "shown": "images are turned by their EXIF orientation; the annotations fit them as shown",
+            "stored": "images are turned by their EXIF orientation, and the annotations fit them as stored: their masks were turned as well",
+            "empty": "annotations cover no pixel",
+            "hidden": "annotations lie wholly under others and aren't seen",
+            "bare": f"images have no annotation and are all {'void' if self._classes.unlabelled == IGNORE else 'background'}",
+        }
+        notes = [f"{len(names)} {told[key]}, the first is {names[0]}" for key, names in self._seen.items() if names]
+        if self.decided:
+            notes.append(
+                f"{_count(self.decided, 'pixel')} in {_count(self.decided_in, 'image')} lie under several classes: {_RULES[self._rule]}"
+            )
+        return notes
+
+
+_RULES = {
+    "order": "the one on top counts, by the tool's layers and order (--overlap order)",
+    "small-on-top": "the annotation of fewer pixels counts (--overlap small-on-top)",
+    "error": "none may",
+}
+
+
+def _tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: bool) -> None:
+    """The table of classes, what was decided, what was left out."""
+    verb = "would be" if dry else "were"
+    console.info(f"{', '.join(f'{split} {count}' for split, count in sorted(result.images.items()))} images {verb} written")
+    if result.pixels is not None:
+        total = max(1, int(result.pixels.sum()))
+        shares = [f"{100 * int(count) / total:.2f} %" for count in result.pixels]
+    else:
+        shares = ["" for _ in range(len(classes.names) + 1)]
+    rows = []
+    for number, name in enumerate([*classes.names, "void"]):
+        wanted = number if number < len(classes.names) else IGNORE
+        labels = [label for label, one in classes.ids.items() if one == wanted and label in export.labels]
+        regions = sum(result.regions[label] for label, one in classes.ids.items() if one == wanted)
+        rows.append((str(wanted), name, ", ".join(labels), str(regions) if export.background is not None else "", shares[number]))
+    console.show("classes", console.table(("id", "class", "from the labels", "annotations", "pixels"), rows, left=(1, 2)))
+    for note in [export.drawing and f"pixels: {export.drawing}", *classes.notes, *dict.fromkeys(export.notes), *result.notes]:
+        if note:
+            console.info(note)
+    if dry and export.background is not None:
+        console.info(f"overlaps: {_RULES[rule]}")
+    for sentence in export.left.sentences():
+        console.warn(sentence)
+    if "val" not in result.images:
+        console.warn("there is no val split, which training needs; import again with --val 0.2")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,171 @@
+"""Exports that hold masks: VOC's layout (VOC, CVAT, labelme2voc), Roboflow's semantic masks, Cityscapes of CVAT, Hugging Face's parquet."""
+
+from pathlib import Path
+from typing import Any
+
+import exports
+import numpy as np
+import pytest
+from exports import H, W, area, convert, layers, opened, photo, write
+
+from rdd_deploy.errors import DataError
+
+VOC_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0] + [7, 7, 7] * 252 + [224, 224, 192]
+
+
+def test_voc(tmp_path: Path) -> None:
+    root = tmp_path / "VOCdevkit/VOC2012"
+    values = layers((area(0, 0, 20, 20), 1), (area(20, 20, 22, 40), 255))
+    for name in ("2007_000001", "2007_000002", "2007_000003"):
+        photo(root / f"JPEGImages/{name}.jpg")
+        write(root / f"SegmentationClass/{name}.png", exports.png(values, VOC_PALETTE))
+        write(root / f"SegmentationObject/{name}.png", exports.png(values, VOC_PALETTE))
+    photo(root / "JPEGImages/2007_000009.jpg")
+    write(root / "ImageSets/Segmentation/train.txt", "2007_000001\n")
+    write(root / "ImageSets/Segmentation/val.txt", "2007_000002\n")
+    write(root / "ImageSets/Segmentation/trainval.txt", "2007_000001\n2007_000002\n")
+    part, result = convert(tmp_path / "VOCdevkit", tmp_path / "out")
+    assert part["classes"][:2] == ["background", "aeroplane"]
+    assert result.images == {"train": 1, "val": 1}
+    assert (opened(part, "val")["2007_000002"] == values).all()
+    part, _ = convert(tmp_path / "VOCdevkit", tmp_path / "void", background="void")
+    assert part["classes"][0] == "aeroplane"
+    assert (opened(part)["2007_000001"] == layers((area(0, 0, 20, 20), 0), background=255)).all()
+
+
+def test_cvats_segmentation_mask(tmp_path: Path) -> None:
+    root, colours = tmp_path / "e", {"background": (0, 0, 0), "car": (250, 50, 83), "road": (0, 10, 255)}
+    write(
+        root / "labelmap.txt",
+        "# label:color_rgb:parts:actions\n" + "".join(f"{name}:{r},{g},{b}::\n" for name, (r, g, b) in colours.items()),
+    )
+    values = layers((area(0, 0, 20, 20), 2), (area(5, 5, 10, 10), 1))
+    pixels = np.array(list(colours.values()), np.uint8)[values]
+    pixels[39] = (224, 224, 192)
+    photo(root / "JPEGImages/sub/a.jpg")
+    write(root / "SegmentationClass/sub/a.png", exports.png(pixels))
+    write(root / "ImageSets/Segmentation/default.txt", "sub/a\n")
+    part, _ = convert(root, tmp_path / "out")
+    assert part["classes"] == list(colours)
+    assert part["palette"] == [list(colour) for colour in colours.values()]
+    values[39] = 255
+    assert (opened(part)["a"] == values).all()
+    pixels[0, 0] = (1, 2, 3)
+    write(root / "SegmentationClass/sub/a.png", exports.png(pixels))
+    with pytest.raises(DataError, match=r"a\.png holds colours \[\(1, 2, 3\)\] that the export's list of classes lacks"):
+        convert(root, tmp_path / "again")
+
+
+def test_labelme2voc(tmp_path: Path) -> None:
+    values = layers((area(0, 0, 20, 20), 2), (area(20, 20, 22, 40), 255))
+    photo(tmp_path / "e/JPEGImages/a.jpg")
+    photo(tmp_path / "e/SegmentationClassVisualization/a.jpg")
+    write(tmp_path / "e/SegmentationClassPNG/a.png", exports.png(values, VOC_PALETTE))
+    write(tmp_path / "e/class_names.txt", "_background_\nx\ny\n")
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert part["classes"] == ["background", "x", "y"]
+    assert (opened(part)["a"] == values).all()
+
+
+def test_roboflows_masks(tmp_path: Path) -> None:
+    values = layers((area(0, 0, 20, 20), 1), (area(5, 5, 10, 10), 2))
+    for split in ("train", "valid", "test"):
+        photo(tmp_path / "e" / split / "a_jpg.rf.12.jpg")
+        write(tmp_path / "e" / split / "a_jpg.rf.12_mask.png", exports.png(values))
+        write(tmp_path / "e" / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, road\n")
+    part, result = convert(tmp_path / "e", tmp_path / "out", classes="thing=car,road;other=background")
+    assert part["classes"] == ["thing", "other"]
+    assert result.images == {"train": 1, "val": 1, "test": 1}
+    part, _ = convert(tmp_path / "e", tmp_path / "void", background="void")
+    assert part["classes"] == ["car", "road"]
+    assert (opened(part, "test")["a_jpg.rf.12"] == np.where(values == 0, 255, values - 1)).all()
+    for text, sentence in (
+        ("0, background\n" + "9" * 5000 + ", b\n", "expected a pixel value from 0"),
+        ("0,background\n1," + "b" * 200_000, "isn't valid CSV"),
+    ):
+        write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n" + text)
+        with pytest.raises(DataError, match=sentence):
+            convert(tmp_path / "e", tmp_path / "again")
+    write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, road\n")
+    write(tmp_path / "e/train/a_jpg.rf.12_mask.png", exports.png(values + 7))
+    with pytest.raises(
+        DataError, match=r"a_jpg\.rf\.12_mask\.png holds the values \[7, 8, 9\], which mean nothing here; expected 255 void, 0 back"
+    ):
+        convert(tmp_path / "e", tmp_path / "again")
+
+
+def test_cityscapes_of_cvat(tmp_path: Path) -> None:
+    root, colours = tmp_path / "e", {"background": (0, 0, 0), "lane": (1, 2, 3), "kerb": (9, 9, 8)}
+    write(root / "label_colors.txt", "".join(f"{r} {g} {b} {name}\n" for name, (r, g, b) in colours.items()))
+    values = layers((area(0, 0, 20, 20), 2), (area(5, 5, 10, 10), 1))
+    photo(root / "imgsFine/leftImg8bit/default/a_leftImg8bit.png")
+    write(root / "gtFine/default/a_gtFine_color.png", exports.png(np.array(list(colours.values()), np.uint8)[values]))
+    write(root / "gtFine/default/a_gtFine_labelIds.png", exports.png(values + 3))
+    part, _ = convert(root, tmp_path / "out")
+    assert part["classes"] == list(colours)
+    assert (opened(part)["a_leftImg8bit"] == values).all()
+
+
+def parquet(path: Path, masks: list[Any], columns: tuple[str, str] = ("image", "label")) -> list[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [photo(path.parents[2] / f"x{number}.jpg", number).read_bytes() for number in range(len(masks))]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [
+        [{"bytes": data, "path": None} for data in images],
+        [mask if isinstance(mask, dict) else {"bytes": mask, "path": None} for mask in masks],
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({name: pa.array(row, kind) for name, row in zip(columns, rows, strict=True)}), path, row_group_size=2)
+    return images
+
+
+def test_parquet(tmp_path: Path) -> None:
+    values = [layers((area(0, 0, number + 1, 20), 1), (area(5, 5, 10, 10), 2)) for number in range(5)]
+    images = parquet(tmp_path / "e/data/train-00000-of-00001.parquet", [exports.png(one, VOC_PALETTE) for one in values])
+    parquet(tmp_path / "e/data/validation-00000-of-00001-ab12.parquet", [exports.png(values[0])])
+    write(tmp_path / "e/id2label.json", {"0": "sky", "1": "road", "2": "car"})
+    part, result = convert(tmp_path / "e", tmp_path / "out")
+    assert part["classes"] == ["sky", "road", "car"]
+    assert result.images == {"train": 5, "val": 1}
+    labels = list(opened(part).values())
+    assert all((one == other).all() for one, other in zip(labels, values, strict=True))
+    assert [path.read_bytes() for path in sorted((tmp_path / "out/train").iterdir())] == images
+    write(tmp_path / "e/id2label.json", {"0": "road", "1": "car"})
+    part, _ = convert(tmp_path / "e", tmp_path / "reduced", reduce_labels=True)
+    assert (next(iter(opened(part).values())) == np.where(values[0] == 0, 255, values[0] - 1)).all()
+    (tmp_path / "e/id2label.json").unlink()
+    part, _ = convert(tmp_path / "e", tmp_path / "unnamed")
+    assert part["classes"] == ["class_0", "class_1", "class_2"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "sentence"),
+    [
+        (b"\x89PNG\r\n\x1a\nrubbish", "row 0: label isn't an image that can be read"),
+        ({"bytes": None, "path": "../../etc/passwd.png"}, "row 0: label holds no bytes, and its path '../../etc/passwd.png' names no file"),
+        (exports.png(np.zeros((H, W, 3), np.uint8) + np.array([1, 2, 3], np.uint8)), "row 0: label holds colours"),
+        (exports.png(np.zeros((5, 5), np.uint8)), "the annotations are for 5x5 pixels, the image"),
+    ],
+)
+def test_parquet_rubbish(mask: Any, sentence: str, tmp_path: Path) -> None:
+    parquet(tmp_path / "e/data/train-00000-of-00001.parquet", [mask])
+    write(tmp_path / "e/id2label.json", {"0": "road", "1": "car"})
+    with pytest.raises(DataError) as error:
+        convert(tmp_path / "e", tmp_path / "out")
+    assert sentence in str(error.value)
+
+
+def test_a_damaged_parquet_file(tmp_path: Path) -> None:
+    path = tmp_path / "e/data/train-00000-of-00001.parquet"
+    parquet(path, [exports.png(np.eye(H, W, dtype=np.uint8))] * 3)
+    write(tmp_path / "e/id2label.json", {"0": "road", "1": "car"})
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"PAR1" + bytes(100), b"", whole[:200] + bytes(3000) + whole[3200:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet"):
+            convert(tmp_path / "e", tmp_path / "out")
+    parquet(path, [exports.png(np.eye(H, W, dtype=np.uint8))], ("photo_1", "photo_2"))
+    with pytest.raises(DataError, match=r"has the image columns \['photo_1', 'photo_2'\]; expected one called image and one called label"):
+        convert(tmp_path / "e", tmp_path / "out")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from rdd_deploy.data.colours import spread_colours
 from rdd_deploy.data.config import DataOptions, Plain
 from rdd_deploy.data.label_space import LARGEST_ID, LabelSpace
 from rdd_deploy.errors import DataError
@@ -153,12 +153,3 @@ def open_folder(
     colours = tuple(palette) if palette else spread_colours(len(classes))
     meaning = Ids(len(classes), ids, void_ids, others_void, colours=palette or ())
     return FileSplit(LabelSpace(tuple(classes), colours), pairs, meaning, notes)
-
-
-def spread_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """RGB colours of evenly spread hue, alternating in brightness so that neighbours differ."""
-    colours = []
-    for i in range(count):
-        r, g, b = colorsys.hsv_to_rgb(i / count, 0.75, 0.95 if i % 2 else 0.65)
-        colours.append((round(255 * r), round(255 * g), round(255 * b)))
-    return tuple(colours)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
+from rdd_deploy.data.colours import Colour, voc_colour
 from rdd_deploy.data.label_space import IGNORE, LARGEST_ID
 from rdd_deploy.data.reader import Array, Mask, Numbers, read_mask
 from rdd_deploy.errors import DataError
 
-Colour: TypeAlias = tuple[int, int, int]
 _EXTREMES = (0, 255)
 """Black and white: people draw classes in them, so they are no sign of an optimised file."""
 
@@ -177,12 +177,5 @@ def _even(greys: Array) -> bool:
     return len(greys) > 1 and bool((greys == np.linspace(0, 255, len(greys)).round()).all())
 
 
-def _voc() -> dict[Colour, int]:
-    """PASCAL VOC's palette, which most tools write: three bits of the id for each bit of red, green and blue, the highest first."""
-    return {
-        (*(sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)),): index  # type: ignore[misc]
-        for index in range(256)
-    }
-
-
-_VOC = _voc()
+_VOC = {voc_colour(index): index for index in range(256)}
+"""PASCAL VOC's palette."""

@@ -47,7 +47,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, []]}}, "  data.ids.1: got [], expected: list should have at least 1 item after validation, not 0"),
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, "b"]}}, "  data.ids.1: got 'b', expected a list in brackets"),
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, True]}}, "  data.ids: got [0, True], expected a number, not true or false"),
-        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": {"a": 0}}}, "  data.ids: got {'a': 0}, expected a list in brackets"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": {"a": 0}}}, "  data.classes names b, which nothing in data.ids means; name it there"),
         ({"data": {"name": "camvid", "ids": [[0]]}}, "data.ids belongs to the 'folder' data set, not to 'camvid'; leave it out"),
         ({"data": {"name": "streets", "others_void": True}}, "data.others_void belongs to the 'folder' data set, not to 'streets'; leave it out"),
         ({"evaluation": {"split": "train"}}, "  evaluation.split: got 'train', expected 'val' or 'test'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ def read_label_map(path: Path) -> LabelMap:
 def find_label_map(root: Path) -> Path | None:
     """The table that an annotation tool put into a data set's folder, or into that of a split; None where there is none."""
     places = [root, *(root / name for name in ("train", "valid", "val", "test"))]
-    return next((place / name for name in (COLOUR_TABLE, ID_TABLE) for place in places if (place / name).is_file()), None)
+    return next((place / name for name in (COLOUR_TABLE, ID_TABLE) for place in places if os.path.isfile(place / name)), None)
 
 
 def _colours(path: Path, text: str) -> Iterator[tuple[str, Colour]]:

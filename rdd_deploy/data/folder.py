@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -154,7 +155,7 @@ class FolderOptions(DataOptions):
         try:
             named, _ = self._named()
         except DataError as error:
-            return [("colours", f"data.colours: {error}" if self.colours else f"data.classes: {error}")] if Path(self.root).is_dir() else []
+            return [("colours", f"data.colours: {error}" if self.colours else f"data.classes: {error}")] if os.path.isdir(self.root) else []
         if not self.classes and named is None:
             return [("classes", "data.classes is missing; a 'folder' data set needs its class names in the order of their ids")]
         if named is None and isinstance(self.ids, list) and len(self.ids) != len(self.classes or ()):
@@ -171,11 +172,11 @@ class FolderOptions(DataOptions):
             return LabelMap(Path("data.ids"), ids=self.ids), True
         path = find_label_map(Path(self.root)) if self.ids is None else None
         table = read_label_map(path) if path else None
-        return (None, False) if table is None or (table.colours and self.classes) else (table, False)
+        return (None, False) if table is None or (table.colours and self.classes and not self.merge) else (table, False)
 
     def _of_pictures(self) -> tuple[Meaning, Path] | None:
         """What colours mean where the masks hold numbers but some are pictures, by a table in the folder that fits the classes."""
-        path = find_label_map(Path(self.root)) if self.classes and self.ids is None and self.colours is None else None
+        path = find_label_map(Path(self.root)) if self.classes and not (self.ids or self.colours or self.merge) else None
         if path is None or not (table := read_label_map(path)).colours:
             return None
         meaning, _ = meaning_of(self._said(table))

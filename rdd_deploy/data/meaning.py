@@ -105,6 +105,14 @@ def _by_name(said: Said) -> tuple[Meaning | None, Problems]:
     named = _with_background(said)
     by_colour = bool(said.named.colours)
     targets, problems = _targets(said, named)
+    if by_colour:
+        owners: dict[Colour | int, str] = {}
+        for name, found in named.items():
+            for colour in found:
+                if owners.setdefault(colour, name) != name:
+                    problems.append(
+                        ("colours", f"{said.where} gives {colour} to both '{owners[colour]}' and '{name}'; expected one name for each")
+                    )
     if problems:
         return None, problems
     classes = list(said.classes) if said.classes else list(dict.fromkeys(name for name in targets.values() if name != VOID))

@@ -84,7 +84,7 @@ class Layout:
 
     def frames(self, split: str) -> tuple[list[Found], str]:
         """A split's frames in the order of their keys, and the name that the split has in the folder. Raises DataError where there are none."""
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             raise DataError(f"there is no folder {self.root}; expected the data set in it, or say where it lies (data.root, --data)")
         names = SPLITS.get(split, (split,)) if "{split}" in self.images else (split,)
         for name in names:

@@ -74,5 +74,7 @@ def test_stray_colours_are_void_and_many_are_an_error(root: Path, capsys: pytest
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"expected 701_StillsRaw_full/\*\.png and LabeledApproved_full/\*_L\.png, as .*or set data.release=segnet11"):
+    with pytest.raises(
+        DataError, match=r"expected 701_StillsRaw_full/\*\.png and LabeledApproved_full/\*_L\.png, as .*or set data.release=segnet11"
+    ):
         options(tmp_path).open("train")

@@ -36,7 +36,12 @@ def test_label_ids_and_train_ids_mean_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "labels", "sentence"),
     [
-        ("labelTrainIds", [0, 26, 33], "auto", r"unknown class ids \[26, 33\].*they look like labelIds, which go up to 33; data.labels is auto"),
+        (
+            "labelTrainIds",
+            [0, 26, 33],
+            "auto",
+            r"unknown class ids \[26, 33\].*they look like labelIds, which go up to 33; data.labels is auto",
+        ),
         ("labelIds", [0, 10, 255], "labelIds", r"unknown class ids \[255\].*they look like trainIds, which hold 255 for void"),
     ],
 )
@@ -55,10 +60,14 @@ def test_a_colour_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no Cityscapes train split in .*: expected leftImg8bit/train/<city>/.* as leftImg8bit_trainvaltest\.zip"):
+    with pytest.raises(
+        DataError, match=r"no Cityscapes train split in .*: expected leftImg8bit/train/<city>/.* as leftImg8bit_trainvaltest\.zip"
+    ):
         open_cityscapes(tmp_path, "train")
     write(tmp_path, "labelIds", LABELS)
-    with pytest.raises(DataError, match=r"2 of 2 frames .* have no trainIds mask.*\*_gtFine_labelIds.png files: data.labels=labelIds reads these"):
+    with pytest.raises(
+        DataError, match=r"2 of 2 frames .* have no trainIds mask.*\*_gtFine_labelIds.png files: data.labels=labelIds reads these"
+    ):
         open_cityscapes(tmp_path, "val", "trainIds")
     with pytest.raises(DataError, match="Cityscapes has no split 'dev'"):
         open_cityscapes(tmp_path, "dev")

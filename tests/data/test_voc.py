@@ -22,7 +22,9 @@ def root(tmp_path: Path) -> Path:
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("2007_000032\n")
     (lists / "val.txt").write_text("2007_000039\n2008_000008\n")
-    (lists / "train_aug.txt").write_text("".join(f"/JPEGImages/{s}.jpg /SegmentationClassAug/{s}.png\n" for s in ("2007_000032", "2008_000009")))
+    (lists / "train_aug.txt").write_text(
+        "".join(f"/JPEGImages/{s}.jpg /SegmentationClassAug/{s}.png\n" for s in ("2007_000032", "2008_000009"))
+    )
     return tmp_path
 
 
@@ -46,7 +48,9 @@ def test_missing(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="PASCAL VOC has no split 'test'; expected train, val"):
         open_voc(root, "test")
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train_aug.txt").unlink()
-    with pytest.raises(DataError, match=r"has no ImageSets/Segmentation/train_aug.txt; .*SegmentationClassAug.zip.*set data.train_list=train"):
+    with pytest.raises(
+        DataError, match=r"has no ImageSets/Segmentation/train_aug.txt; .*SegmentationClassAug.zip.*set data.train_list=train"
+    ):
         open_voc(root, "train")
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text("2007_000032\n2007_999999\n")
     with pytest.raises(DataError, match=r"train.txt, line 2 names '2007_999999', which is none of the images"):

@@ -61,7 +61,7 @@ class CityscapesOptions(DataOptions):
     root: Place = Field("data/cityscapes", description="its folder, with leftImg8bit/ and gtFine/")
     size: Size = Field((1024, 2048), description="[height, width] that the deployed network sees")
     labels: Literal["auto", "labelIds", "trainIds"] = Field(
-        "auto", description="which mask files: *_labelIds.png or *_labelTrainIds.png; auto: labelIds where they are there"
+        "auto", description="which mask files: `*_labelIds.png` or `*_labelTrainIds.png`; auto: labelIds where they are there"
     )
 
     def open(self, split: str) -> FileSplit:

@@ -31,11 +31,12 @@ class FolderOptions(DataOptions):
     root: Place = Field("data/camvid", description="its folder, beside the recipe's file or in the current directory")
     images: str | None = Field(
         None,
-        description="pattern of the images below it, e.g. images/**/*.jpg or {split}/*.png; default: train/, val/ and test/ with masks in "
+        description="pattern of the images below it, e.g. `images/**/*.jpg` or `{split}/*.png`; default: train/, val/ and test/ with masks in "
         "trainannot/, valannot/ and testannot/",
     )
     masks: str | None = Field(
-        None, description="pattern of an image's mask, e.g. masks/{stem}_mask.png; {path}: its folders and stem, {parent}, {name}, {split}"
+        None,
+        description="pattern of an image's mask, e.g. `masks/{stem}_mask.png`; `{path}`: its folders and stem, `{parent}`, `{name}`, `{split}`",
     )
     lists: Lists | None = Field(None, description="list files")
     split: SplitByShare | None = Field(None, description="shares")

@@ -143,8 +143,8 @@ class Layout:
         frames[:] = [frame for frame in frames if frame.key not in taken]  # masks that lie beside the images and match their pattern
         owners: dict[str, Found] = {}
         for frame in frames:
-            if (twin := owners.setdefault(wanted[frame.key], frame)) is not frame:
-                raise DataError(f"{self.root}: {twin.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one")
+            if (other := owners.setdefault(wanted[frame.key], frame)) is not frame:
+                raise DataError(f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one")
         if lost := [frame for frame in frames if wanted[frame.key] not in masks]:
             raise DataError(
                 f"{len(lost)} of {plural(len(frames), 'frame')} in {self.root} have no mask, e.g. {lost[0].key} needs {wanted[lost[0].key]}; "

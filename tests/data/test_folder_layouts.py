@@ -148,7 +148,7 @@ def test_a_split_by_share_is_whole_and_the_same_after_a_round_trip(tmp_path: Pat
             pair(tmp_path, f"i/{drive}_{number:03}.jpg", f"m/{drive}_{number:03}.png", stripes([0, 1] if drive < "d" else [0, 255]))
     data = options(tmp_path, classes=CLASSES, images="i/*.jpg", masks="m/{stem}.png", split={"val": 0.3, "test": 0.2})
     names = {split: list(data.open(split).names) for split in ("train", "val", "test")}
-    assert sorted(sum(names.values(), [])) == sorted(path.stem for path in (tmp_path / "i").iterdir())
+    assert sorted(name for found in names.values() for name in found) == sorted(path.stem for path in (tmp_path / "i").iterdir())
     drives = {split: {name[0] for name in found} for split, found in names.items()}
     assert not drives["train"] & (drives["val"] | drives["test"])
     assert not drives["val"] & drives["test"]
@@ -218,7 +218,7 @@ def test_exports_of_tools_by_name_and_back_from_a_bundle(tmp_path: Path, keys: d
             table.unlink()  # a bundle knows by itself
     assert (open_recorded(manifest, "val").labels(0) == FOLDED).all()
     assert (Ids(2, **label_ids(manifest)).labels(opened.pairs[0][1]) == FOLDED).all()
-    if "colours" in keys or write is cvat and "classes" not in keys:
+    if "colours" in keys or (write is cvat and "classes" not in keys):
         assert opened.label_space.palette == (COLOURS[1], COLOURS[2])
 
 

@@ -52,10 +52,12 @@ def students() -> dict[str, list[str]]:
 
 def test_each_student_of_the_table_on_each_data_set() -> None:
     assert len(students()) == 12
-    for overrides in students().values():
+    for name, overrides in students().items():
         recipes = [load_recipe(ROOT / f"recipes/{data}_paper.yaml", overrides) for data in ("camvid", "cityscapes", "voc", "ade")]
         network = recipes[0].trained
         assert all(recipe.trained == network for recipe in recipes)
+        if name not in ("DeepLabV3-MobileNetV2", "PSPNet-R18"):  # the others' kinds are those of shipped recipes
+            continue
         with torch.device("meta"), torch.inference_mode():
             output = Segmenter(network.model_copy(update={"weights": "none"}), 19).eval()(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
         assert tuple(output.primary.shape) == (1, 19, 64, 96)

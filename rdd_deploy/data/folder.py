@@ -158,7 +158,9 @@ class FolderOptions(DataOptions):
         except DataError as error:
             return [("colours", f"data.colours: {error}" if self.colours else f"data.classes: {error}")] if os.path.isdir(self.root) else []
         if not self.classes and named is None:
-            return [("classes", "data.classes is missing; a 'folder' data set needs its class names in the order of their ids")]
+            # A run may name its classes by a table in a folder that has moved since, which opening it tells.
+            moved = (self.images or self.lists) and not os.path.isdir(self.root)
+            return [] if moved else [("classes", self._classless())]
         if named is None and isinstance(self.ids, list) and len(self.ids) != len(self.classes or ()):
             return []  # told already
         return meaning_of(self._said(named))[1]
@@ -202,9 +204,18 @@ class FolderOptions(DataOptions):
         named, _ = self._named()
         return str(named.path) if named else ""
 
+    def _classless(self) -> str:
+        table = f", and {self.root} holds no labelmap.txt or _classes.csv that names them" if self.images or self.lists else ""
+        return f"data.classes is missing; a 'folder' data set needs its class names in the order of their ids{table}"
+
     def _meaning(self) -> Meaning:
         """What the masks mean. Raises DataError."""
+        by_file = isinstance(self.colours, str) or not (self.classes or self.colours or isinstance(self.ids, dict))
+        if by_file and not os.path.isdir(self.root):
+            raise DataError(f"there is no folder {self.root}; expected the data set in it, or say where it lies (data.root, --data)")
         named, _ = self._named()
+        if named is None and not self.classes:
+            raise DataError(self._classless())
         meaning, problems = meaning_of(self._said(named))
         if meaning is None:
             raise DataError("; ".join(sentence for _, sentence in problems))

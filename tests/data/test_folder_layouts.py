@@ -11,7 +11,7 @@ from toys import tree
 
 from rdd_deploy.data.folder import FolderOptions
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.open import label_ids, open_data, open_recorded
+from rdd_deploy.data.open import data_at, label_ids, open_data, open_recorded
 from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.schema import validated
@@ -285,3 +285,27 @@ def test_hostile_manifests_are_one_sentence(tmp_path: Path) -> None:
         manifest: Any = SimpleNamespace(name="toy", classes=CLASSES, palette=((1, 2, 3), (4, 5, 6)), provenance={**base, **change})
         with pytest.raises(DataError, match="the manifest of 'toy' names can't be opened"):
             open_recorded(manifest, "val")
+
+
+def test_a_folder_that_moved_with_its_table(tmp_path: Path) -> None:
+    data = options(cvat(tmp_path / "a"), **CVAT, **MERGED)
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = validated(FolderOptions, data.model_dump(), "toy")
+    with pytest.raises(DataError, match=r"there is no folder .*/a; expected the data set in it"):
+        moved.open("val")
+    assert (data_at(moved, tmp_path / "b").open("val").labels(0) == FOLDED).all()  # type: ignore[attr-defined]
+    (tmp_path / "b/labelmap.txt").unlink()
+    with pytest.raises(DataError, match=r"data.classes is missing; .*, and .*/b holds no labelmap.txt or _classes.csv"):
+        data_at(moved, tmp_path / "b").open("val")
+
+
+def test_a_run_folder_keeps_every_key(tmp_path: Path) -> None:
+    from rdd_deploy.training.run_folder import RunFolder
+
+    keys = {**CVAT, **MERGED, "colours": {"road": [128, 64, 128], "car": [[0, 0, 142]], "van": [0, 60, 100]}}
+    for part in (keys, {"classes": CLASSES, "ids": {"road": 1, "car": [2, 3], "void": 0}, **ROBOFLOW}):
+        data = {"name": "folder", "root": str(cvat(tmp_path / str(len(part)))), "size": [64, 64], **part}
+        recipe = validated(StudentRecipe, tree(tmp_path, name="toy", data=data), "toy")
+        run = RunFolder(tmp_path / "run")
+        run.write_recipe(recipe)
+        assert run.load_recipe() == recipe

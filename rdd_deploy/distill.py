@@ -11,7 +11,7 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.recipe import load_distillation, option_hint
-from rdd_deploy.recipe_files import check_name, find_recipe
+from rdd_deploy.recipe_files import card_note, check_name, find_recipe
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 
 
@@ -36,6 +36,8 @@ def main(
     """
     loaded = load_distillation(recipe, overrides or (), name=name)
     check_name(name)
+    if note := card_note(find_recipe(recipe)):
+        console.info(note)
     from rdd_deploy.training.distillation import distill_recipe, dry_run  # takes seconds: torch
 
     if dry:

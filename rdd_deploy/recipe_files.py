@@ -65,6 +65,24 @@ def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
     return _find(path, beside, "recipe", "recipes", SHIPPED)
 
 
+_NOBODY = ("nobody has run", "not yet run")
+
+
+def card_note(path: Path) -> str:
+    """A sentence where a recipe's run card, the comment that it begins with, says that nobody has run it yet; empty for all others."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line, _ in zip(file, range(40), strict=False):
+                if not line.startswith("#"):
+                    break
+                key, _, said = line.lstrip("# ").partition(":")
+                if key.strip() == "Measured" and said.strip().lower().startswith(_NOBODY):
+                    return f"nobody has run {path.name} yet, as its run card says; what comes of it is unknown"
+    except (OSError, UnicodeDecodeError):
+        pass
+    return ""
+
+
 def find_study(path: str | Path, beside: Path | None = None) -> Path:
     """The file that a study's name or path means, likewise."""
     return _find(path, beside, "study", "studies", SHIPPED_STUDIES)

@@ -11,7 +11,7 @@ import typer
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.recipe import load_recipe, option_hint
-from rdd_deploy.recipe_files import check_name
+from rdd_deploy.recipe_files import card_note, check_name, find_recipe
 from rdd_deploy.training.run_folder import RUNS
 
 
@@ -34,6 +34,8 @@ def main(
     """
     loaded = load_recipe(recipe, overrides or (), name=name)
     check_name(name)
+    if note := card_note(find_recipe(recipe)):
+        console.info(note)
     from rdd_deploy.training.session import dry_run  # takes seconds: torch
     from rdd_deploy.training.supervised import folder_of, train_recipe
 

@@ -70,11 +70,10 @@ def _data_tables() -> Iterator[str]:
     yield table("`data`, for every data set", rows)
     for name, entry in DATASETS.items():
         model: type[BaseModel] = entry.load()
-        own = [
-            row
-            for (key, field), row in zip(model.model_fields.items(), _rows(model, "data."), strict=True)
-            if key != "name" and repr(field) != repr(DataOptions.model_fields.get(key))
-        ]
+        shared = {
+            key for key, field in model.model_fields.items() if key == "name" or repr(field) == repr(DataOptions.model_fields.get(key))
+        }
+        own = [row for row in _rows(model, "data.") if row[0].strip("`").split(".")[1] not in shared]
         yield table(f"`data`, for `name: {name}`", own, str(model.__doc__).splitlines()[0])
 
 
@@ -149,8 +148,8 @@ def _type(annotation: Any) -> str:
 
 def _words(schema: Mapping[str, Any]) -> str:
     """A JSON schema in a few words."""
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_words(arm) for arm in schema["anyOf"] if arm.get("type") != "null"))
+    if arms := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(_words(arm) for arm in arms if arm.get("type") != "null"))
     if "$ref" in schema:
         return "keys"
     if "enum" in schema or "const" in schema:

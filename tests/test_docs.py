@@ -72,7 +72,7 @@ def test_recipes_and_profiles_that_are_named_are_there(page: Path) -> None:
     text = TEXTS[page]
     for path in re.findall(r"(?<![\w./-])(?:recipes|export|studies)/[\w.-]+\.yaml", text):
         assert (ROOT / path).is_file(), path
-    for name in re.findall(r"`((?:camvid|streets)_\w+)`", text):
+    for name in re.findall(r"`((?:camvid|streets|cityscapes|voc|ade)_\w+)`", text):
         assert any((ROOT / folder / f"{name}.yaml").is_file() for folder in ("recipes", "studies")), name
     for name in re.findall(
         r"(?:`|--profile |export/)((?:onnxruntime|openvino|tensorrt|tensorrt-rtx|jetson-orin)-(?:fp|bf|int)\d+)\b", text

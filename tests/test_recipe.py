@@ -47,7 +47,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, []]}}, "  data.ids.1: got [], expected: list should have at least 1 item after validation, not 0"),
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, "b"]}}, "  data.ids.1: got 'b', expected a list in brackets"),
         ({"data": {"name": "folder", "classes": ["a", "b"], "ids": [0, True]}}, "  data.ids: got [0, True], expected a number, not true or false"),
-        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": {"a": 0}}}, "  data.ids: got {'a': 0}, expected a list in brackets"),
+        ({"data": {"name": "folder", "classes": ["a", "b"], "ids": {"a": 0}}}, "  data.classes names b, which nothing in data.ids means; name it there"),
         ({"data": {"name": "camvid", "ids": [[0]]}}, "data.ids belongs to the 'folder' data set, not to 'camvid'; leave it out"),
         ({"data": {"name": "streets", "others_void": True}}, "data.others_void belongs to the 'folder' data set, not to 'streets'; leave it out"),
         ({"evaluation": {"split": "train"}}, "  evaluation.split: got 'train', expected 'val' or 'test'"),
@@ -80,7 +80,7 @@ def problems(content: dict[str, Any]) -> list[str]:
         ({"train": {"lr": float("nan")}}, "train.lr: got nan, expected: "),
         ({"data": {"size": [64]}}, "data.size: got [64], expected [height, width], e.g. [360, 480]"),
         ({"augment": {"scale": [1.0]}}, "augment.scale.1: missing; expected a value"),
-        ({"data": {"name": "camvit"}}, "data.name: got 'camvit', expected 'camvid', 'folder' or 'streets'; did you mean 'camvid'?"),
+        ({"data": {"name": "camvit"}}, "data.name: got 'camvit', expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'; did you mean 'camvid'?"),
         ({"distillation": {"losses": [{"name": "kd", "wait": 1}]}}, "distillation.losses.0.wait: unknown key; did you mean 'weight'? allowed: name, weight, options"),
     ],
 )  # fmt: skip
@@ -158,7 +158,8 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "  teacher.recipe: no recipe 'techer.yaml'; did you mean 'teacher'? expected a YAML file, or one of teacher in recipes/",
         "  data.size: got [10, 64], expected at least [32, 32]",
         "  data.void_ids.0: got 70000, expected: input should be less than or equal to 65535",
-        "  data.wrong: unknown key; allowed: name, root, size, workers, in_memory, classes, palette, ids, void_ids, others_void",
+        "  data.wrong: unknown key; allowed: name, root, size, workers, in_memory, images, masks, lists, split, classes, palette, "
+        "ids, colours, merge, background, void_ids, others_void",
         "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids",
         "  augment.crop: got [8, 8], expected at least [32, 32]",
         "  augment.scale is [2.0, 0.5]; expected [least, largest]",

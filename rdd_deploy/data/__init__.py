@@ -9,6 +9,9 @@ from rdd_deploy.utils.tables import Entry
 
 DATASETS = {
     "camvid": Entry("rdd_deploy.data.camvid:CamvidOptions"),
+    "cityscapes": Entry("rdd_deploy.data.cityscapes:CityscapesOptions"),
+    "voc": Entry("rdd_deploy.data.voc:VocOptions"),
+    "ade20k": Entry("rdd_deploy.data.ade20k:Ade20kOptions"),
     "folder": Entry("rdd_deploy.data.folder:FolderOptions"),
     "streets": Entry("rdd_deploy.data.streets.config:StreetsOptions"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, SerializeAsAny
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rdd_deploy.data.base import Split
     from rdd_deploy.runtime import Manifest
 
+SPLITS = ("train", "val", "test")
 Plain = str | int | float | None
 """What a manifest's provenance can hold."""
 
@@ -120,6 +121,12 @@ def _from_plain(value: Any) -> Any:
 
 Data = Annotated[SerializeAsAny[DataOptions], ByName(DATASETS, "camvid", "data set")]
 """Options of any data set, chosen by their ``name``."""
+
+
+def check_split_name(data: str, split: str, splits: Sequence[str] = SPLITS) -> None:
+    """Raise DataError for a split that a data set doesn't have."""
+    if split not in splits:
+        raise DataError(f"{data} has no split '{split}'; expected {', '.join(splits)}")
 
 
 def options_of(name: str) -> type[DataOptions]:

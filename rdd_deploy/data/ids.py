@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy import console
+from rdd_deploy.data.colour_masks import ColourMap
+from rdd_deploy.data.colours import Colour, voc_colour
 from rdd_deploy.data.label_space import IGNORE, LARGEST_ID
 from rdd_deploy.data.reader import Array, Mask, Numbers, read_mask
 from rdd_deploy.errors import DataError
 
-Colour: TypeAlias = tuple[int, int, int]
 _EXTREMES = (0, 255)
 """Black and white: people draw classes in them, so they are no sign of an optimised file."""
 
@@ -30,6 +31,7 @@ class Ids:
         others_void: whether all other values mean void, too; otherwise they are errors.
         way_out: what to do about values that mean nothing; ``{values}`` stands for them.
         colours: per class the RGB colour that the user gave it, if any; a mask's palette must not give it to another.
+        colour_map: reads the masks whose classes are colours, if any are.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Ids:
         others_void: bool = False,
         way_out: str = "say with data.ids which value is which class, or with data.void_ids or data.others_void that they are void",
         colours: Sequence[tuple[int, int, int]] = (),
+        colour_map: ColourMap | None = None,
     ) -> None:
         self._table = np.full(LARGEST_ID + 1, -1, np.int16)
         for index, values in enumerate(ids if ids is not None else [[index] for index in range(classes)]):
@@ -52,6 +55,7 @@ class Ids:
         self._expected = f"0 to {classes - 1}" if ids is None else ", ".join(str(value) for values in ids for value in values)
         self._voids = ", ".join(str(value) for value in void_ids) or "none"
         self._way_out = way_out
+        self._colour_map = colour_map
         self._warned: set[tuple[Path, str]] = set()
         self._classes = {tuple(colour): index for index, colour in enumerate(colours) if list(colours).count(colour) == 1}
         self._read_by: dict[str, Path] = {}  # the first mask whose ids are its palette's grey levels, and of numbers
@@ -60,6 +64,8 @@ class Ids:
 
     def labels(self, path: Path) -> Array:
         """A mask as class ids and IGNORE, uint8 (H, W). Raises DataError for values that mean nothing, or two things."""
+        if self._colour_map is not None and self._colour_map.is_for(path):
+            return self._colour_map.labels(path)
         values = self._meant(path, read_mask(path))
         mapped = self._table[values]
         if (mapped < 0).any():
@@ -177,12 +183,5 @@ def _even(greys: Array) -> bool:
     return len(greys) > 1 and bool((greys == np.linspace(0, 255, len(greys)).round()).all())
 
 
-def _voc() -> dict[Colour, int]:
-    """PASCAL VOC's palette, which most tools write: three bits of the id for each bit of red, green and blue, the highest first."""
-    return {
-        (*(sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3)),): index  # type: ignore[misc]
-        for index in range(256)
-    }
-
-
-_VOC = _voc()
+_VOC = {voc_colour(index): index for index in range(256)}
+"""PASCAL VOC's palette."""

@@ -14,7 +14,7 @@ from rdd_deploy.errors import DataError
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 """Endings of files that are read, in either case."""
 MASKS = (".png",)
-_OTHERS = (
+OTHERS = (
     ".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jxl", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".hdr", ".psd", ".svg", ".ico", ".pcx",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".rw2", ".orf", ".npy", ".mat",
 )  # fmt: skip
@@ -45,17 +45,17 @@ class Listing:
         if self.folders:
             images = sum(count for _, count in self.folders)
             notes.append(
-                f"{_count(len(self.folders), 'sub-folder')} of {self.folder} with {_count(images, 'image')}, the first is "
+                f"{plural(len(self.folders), 'sub-folder')} of {self.folder} with {plural(images, 'image')}, the first is "
                 f"{self.folders[0][0]}: left out, move the images up to use them"
             )
         if self.others:
             kinds = ", ".join(sorted({Path(name).suffix.lower() for name in self.others}))
             notes.append(
-                f"{_count(len(self.others), 'file')} in {self.folder} of other kinds ({kinds}), the first is {self.others[0]}: left out, "
+                f"{plural(len(self.others), 'file')} in {self.folder} of other kinds ({kinds}), the first is {self.others[0]}: left out, "
                 "convert them to use them"
             )
         if self.hidden:
-            notes.append(f"{_count(self.hidden, 'hidden or system file')} in {self.folder} passed over")
+            notes.append(f"{plural(self.hidden, 'hidden or system file')} in {self.folder} passed over")
         return notes
 
 
@@ -64,21 +64,21 @@ def list_images(folder: Path, suffixes: Sequence[str] = IMAGES) -> Listing:
     listing = Listing(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         suffix = os.path.splitext(entry.name)[1].lower()
-        if _is_hidden(entry.name):
+        if is_hidden(entry.name):
             listing.hidden += 1
         elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            if inside := _images_inside(entry, (*IMAGES, *_OTHERS)):
+            if inside := _images_inside(entry, (*IMAGES, *OTHERS)):
                 listing.folders.append((f"{entry.name}/{inside[0]}", len(inside)))
             elif suffix in suffixes:
                 listing.folders.append((f"{entry.name}/", 0))
         elif suffix in suffixes:
             listing.paths.append(folder / entry.name)
-        elif suffix in IMAGES or suffix in _OTHERS:
+        elif suffix in IMAGES or suffix in OTHERS:
             listing.others.append(entry.name)
     return listing
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _COMPANIONS
 
 
@@ -86,8 +86,8 @@ def _images_inside(folder: os.DirEntry[str], suffixes: Sequence[str]) -> list[st
     """Images anywhere below a folder, relative to it; what can't be listed counts for nothing."""
     found = []
     for place, folders, names in os.walk(folder.path):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        inside = [name for name in sorted(names) if not _is_hidden(name) and os.path.splitext(name)[1].lower() in suffixes]
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        inside = [name for name in sorted(names) if not is_hidden(name) and os.path.splitext(name)[1].lower() in suffixes]
         found += [os.path.relpath(os.path.join(place, name), folder.path) for name in inside]
     return found
 
@@ -127,7 +127,7 @@ def pair_up(frames: Path, masks: Path, kinds: Sequence[str] = IMAGES) -> tuple[l
             f"{len(lost)} of {len(images.paths)} frames in {frames} have no mask in {masks}, e.g. {lost[0].name} needs {lost[0].stem}.png{left_out}"
         )
     if lonely := [path.name for name, path in by_name.items() if name not in twins]:
-        notes.append(f"{_count(len(lonely), 'mask')} in {masks} without a frame in {frames}, the first is {lonely[0]}: left out")
+        notes.append(f"{plural(len(lonely), 'mask')} in {masks} without a frame in {frames}, the first is {lonely[0]}: left out")
     return [(path, by_name[stem(path)]) for path in images.paths], notes
 
 
@@ -137,7 +137,7 @@ def turned_notes(where: str, paths: Sequence[Path], headers: Sequence[Header | N
     if not turned:
         return []
     return [
-        f"{len(turned)} of {_count(len(paths), 'image')} in {where} {'is' if len(turned) == 1 else 'are'} turned on reading, as their EXIF "
+        f"{len(turned)} of {plural(len(paths), 'image')} in {where} {'is' if len(turned) == 1 else 'are'} turned on reading, as their EXIF "
         f"orientation says, the first is {turned[0][0]} (orientation {turned[0][1]}): masks must be turned as well"
     ]
 
@@ -153,7 +153,7 @@ def shape_notes(where: str, paths: Sequence[Path], headers: Sequence[Header | No
         return []
     name, shape = across[0]
     return [
-        f"{len(across)} of {_count(len(paths), 'image')} in {where} {'is' if len(across) == 1 else 'are'} "
+        f"{len(across)} of {plural(len(paths), 'image')} in {where} {'is' if len(across) == 1 else 'are'} "
         f"{'upright (portrait)' if across is upright else 'wide (landscape)'}, the first is {name} ({shape[0]}x{shape[1]}): stretched to the "
         f"network's {height}x{width} like all others, which distorts what they show; crop or leave them out if the target's camera gives none"
     ]
@@ -164,5 +164,5 @@ def headers_of(paths: Sequence[Path]) -> list[Header | None]:
     return [header_of(path) for path in paths]
 
 
-def _count(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -67,11 +67,7 @@ class Mask(NamedTuple):
 def read_mask(path: Path) -> Mask:
     """Read a PNG mask, 1 to 16 bits. Colours and everything that isn't lossless are refused with a DataError."""
     try:
-        data = content(path)
-        if (kind := kind_of(data[:16])) not in ("", "PNG"):
-            lossy = ", and its compression changes ids, at the edges most" if kind in ("JPEG", "WEBP") else ""
-            raise Unreadable(f"it is a {kind} file named {path.suffix}{lossy}; export the masks again as PNG")
-        head = _whole(data)
+        data, head = _mask_file(path)
         depth, colour = head.detail[0], head.detail[1]
         mask = _indexed(data, depth) if colour in (_GREY, _PALETTE) else Mask(_one_channel(_pixels(data, head)))
         return mask._replace(values=_upright(mask.values, head))
@@ -79,6 +75,37 @@ def read_mask(path: Path) -> Mask:
         raise DataError(f"{path} is a mask {error}") from error
     except Unreadable as error:
         raise DataError(f"can't read the mask {path}: {error}") from error
+
+
+def read_colours(path: Path) -> Array:
+    """Read a PNG mask whose classes are colours, uint8 (H, W, 3) RGB; one with a palette, or grey, as it is shown. Raises DataError."""
+    try:
+        data, head = _mask_file(path)
+        if head.detail[0] == 16:
+            raise Unreadable("it has 16 bits a channel, and classes' colours have 8; save it with 8")
+        if head.detail[1] in (_GREY, _PALETTE):
+            mask = _indexed(data, head.detail[0])
+            colours = mask.colours if mask.colours is not None else np.repeat(_greys(mask, head.detail[0])[:, None], 3, 1)
+            pixels = np.ascontiguousarray(colours[mask.values])
+        else:
+            pixels = _bgr(_pixels(data, head))[..., ::-1]
+        return np.ascontiguousarray(_upright(pixels, head))
+    except Unreadable as error:
+        raise DataError(f"can't read the mask {path}: {error}") from error
+
+
+def _greys(mask: Mask, depth: int) -> Array:
+    """The grey level that each of a mask's values is shown as."""
+    return mask.greys if mask.greys is not None else (np.arange(2**depth) * (255 // (2**depth - 1))).astype(np.uint8)
+
+
+def _mask_file(path: Path) -> tuple[bytes, Header]:
+    """A mask's bytes and header. Raises Unreadable for what isn't a whole PNG file."""
+    data = content(path)
+    if (kind := kind_of(data[:16])) not in ("", "PNG"):
+        lossy = ", and its compression changes ids, at the edges most" if kind in ("JPEG", "WEBP") else ""
+        raise Unreadable(f"it is a {kind} file named {path.suffix}{lossy}; export the masks again as PNG")
+    return data, _whole(data)
 
 
 class _Colours(Unreadable):

@@ -75,8 +75,8 @@ def test_a_value_that_is_no_part_or_names_nothing() -> None:
     for value, problem in (
         (3, "data: got 3, expected keys with values of their own"),
         (None, "data: got None, expected keys with values of their own"),
-        ({"name": None}, "data.name: got None, expected 'camvid', 'folder' or 'streets'"),
-        ({"name": ["camvid"]}, "data.name: got ['camvid'], expected 'camvid', 'folder' or 'streets'"),
+        ({"name": None}, "data.name: got None, expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'"),
+        ({"name": ["camvid"]}, "data.name: got ['camvid'], expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'"),
     ):
         with pytest.raises(RecipeError) as raised:
             validated(StudentRecipe, {"student": network(), "data": value}, "toy")

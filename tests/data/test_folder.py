@@ -4,7 +4,8 @@ import pytest
 from toys import CLASSES, picture, write_data, write_pair
 
 from rdd_deploy.data import DATASETS
-from rdd_deploy.data.folder import open_folder, spread_colours
+from rdd_deploy.data.colours import spread_colours
+from rdd_deploy.data.folder import open_folder
 from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import DataError
 

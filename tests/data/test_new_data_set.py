@@ -29,10 +29,10 @@ TRAIN_IDS = [[7], [8], [26, 29]]
 """Label ids of each class; all others are void."""
 
 
-class CityscapesOptions(DataOptions):
+class RoadSceneOptions(DataOptions):
     """leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelIds.png."""
 
-    name: Literal["cityscapes"] = "cityscapes"
+    name: Literal["road_scene"] = "road_scene"
     cities: list[str] | None = Field(None, description="only these")
     coarse: bool = False
 
@@ -44,7 +44,7 @@ class CityscapesOptions(DataOptions):
         images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
         images = [path for path in images if self.cities is None or path.parent.name in self.cities]
         if not images:
-            raise DataError(f"no Cityscapes {split} split in {root}: expected leftImg8bit/{split}/<city>/*_leftImg8bit.png")
+            raise DataError(f"no {split} split in {root}: expected leftImg8bit/{split}/<city>/*_leftImg8bit.png")
         labels = root / "gtFine" / split
         pairs = [(path, labels / path.parent.name / path.name.replace("leftImg8bit", "gtFine_labelIds")) for path in images]
         return FileSplit(ROAD_SCENE, pairs, Ids(len(ROAD_SCENE), TRAIN_IDS, others_void=True))
@@ -57,7 +57,7 @@ class CityscapesOptions(DataOptions):
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two cities, one frame each and split; the table's line is added."""
-    monkeypatch.setitem(DATASETS, "cityscapes", Entry(f"{__name__}:CityscapesOptions"))
+    monkeypatch.setitem(DATASETS, "road_scene", Entry(f"{__name__}:RoadSceneOptions"))
     random = np.random.default_rng(0)
     for split in ("train", "val"):
         for city in ("aachen", "bochum"):
@@ -75,14 +75,14 @@ def recipe_of(root: Path, **options: Any) -> StudentRecipe:
     network = {"encoder": "mobilenetv3_small_050", "weights": "none"}
     return validated(
         StudentRecipe,
-        {"name": "toy", "student": network, "data": {"name": "cityscapes", "root": str(root), "size": [64, 128], **options}},
+        {"name": "toy", "student": network, "data": {"name": "road_scene", "root": str(root), "size": [64, 128], **options}},
         "toy",
     )
 
 
 def test_a_recipe_names_it_with_its_own_options(root: Path) -> None:
     data = recipe_of(root, cities=["bochum"], coarse=True).data
-    assert isinstance(data, CityscapesOptions)
+    assert isinstance(data, RoadSceneOptions)
     split = open_data(data, "train")
     assert split.names == ["bochum_000000_000019_leftImg8bit"]
     stored = cv2.imread(str(root / "gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png"), cv2.IMREAD_UNCHANGED)
@@ -98,12 +98,12 @@ def test_what_is_wrong_in_it_is_told_like_all_else(root: Path) -> None:
     assert str(raised.value).splitlines()[1:] == [
         "  data.cities: got 3, expected a list in brackets, e.g. [a, b]",
         "  data.citys: unknown key; did you mean 'cities'? allowed: name, root, size, workers, in_memory, cities, coarse",
-        "  data.void_ids belongs to the 'folder' data set, not to 'cityscapes'; leave it out",
+        "  data.void_ids belongs to the 'folder' data set, not to 'road_scene'; leave it out",
     ]
-    with pytest.raises(RecipeError, match=r"data\.cities belongs to the 'cityscapes' data set, not to 'camvid'; leave it out"):
+    with pytest.raises(RecipeError, match=r"data\.cities belongs to the 'road_scene' data set, not to 'camvid'; leave it out"):
         validated(StudentRecipe, {"name": "x", "student": {"encoder": "mobilenetv3_small_050"}, "data": {"cities": ["a"]}}, "toy")
-    with pytest.raises(RecipeError, match="expected 'camvid', 'folder', 'streets' or 'cityscapes'; did you mean 'cityscapes'"):
-        recipe_of(root, name="cityscape")
+    with pytest.raises(RecipeError, match="'folder', 'streets' or 'road_scene'; did you mean 'road_scene'"):
+        recipe_of(root, name="road_scen")
 
 
 def test_a_run_is_trained_on_it_and_a_bundle_finds_it_again(root: Path) -> None:
@@ -128,13 +128,13 @@ def test_a_run_is_trained_on_it_and_a_bundle_finds_it_again(root: Path) -> None:
     assert open_recorded(manifest, "val").names == ["aachen_000000_000019_leftImg8bit"]
     assert label_ids(manifest) == {"ids": TRAIN_IDS, "others_void": True}
     name, images = open_images([manifest], None, None, "val", None)
-    assert (name, len(images)) == ("cityscapes", 1)
+    assert (name, len(images)) == ("road_scene", 1)
     manifest.provenance = {}
-    name, images = open_images([manifest], root, "cityscapes", "val", None)
-    assert (name, len(images)) == ("cityscapes", 2)
+    name, images = open_images([manifest], root, "road_scene", "val", None)
+    assert (name, len(images)) == ("road_scene", 2)
 
 
 def test_a_folder_that_is_named_relatively(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "toy.yaml").write_text("{student: {encoder: mobilenetv3_small_050}, data: {name: cityscapes, root: .}}")
+    (root / "toy.yaml").write_text("{student: {encoder: mobilenetv3_small_050}, data: {name: road_scene, root: .}}")
     monkeypatch.chdir("/")
     assert len(open_data(load_recipe(root / "toy.yaml").data, "train")) == 2

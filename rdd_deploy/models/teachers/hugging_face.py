@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.v2.functional import resize
 
@@ -55,11 +56,12 @@ class HuggingFaceTeacher(Adapter):
         self._heard = output
 
     def logits_at_stride(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
-        pixels, parts = self._pixels(frames)
+        pixels, parts, share = self._pixels(frames)
         inner = not {"logits", "auxiliary"}.issuperset(maps)
         said = self.network(pixel_values=pixels, output_hidden_states=inner)
         if hasattr(said, "masks_queries_logits"):
             primary = self._of_queries(said, parts, frames)
+            primary = primary[..., : max(1, round(primary.shape[-2] * share[0])), : max(1, round(primary.shape[-1] * share[1]))]
         else:
             primary = of_two(said.logits)
         auxiliary, self._heard = None if self._heard is None else of_two(self._heard), None
@@ -68,17 +70,28 @@ class HuggingFaceTeacher(Adapter):
             known |= stages(list(self._grids(said, pixels)), pixels.shape[-2])
         return Output(primary, auxiliary, chosen(known, maps))
 
-    def _pixels(self, frames: Tensor) -> tuple[Tensor, list[Any]]:
-        """Frames as its processor prepares them, and where the parts lie that it cuts them into (EoMT)."""
+    def _pixels(self, frames: Tensor) -> tuple[Tensor, list[Any], tuple[float, float]]:
+        """Frames as its processor prepares them, where the parts lie that it cuts them into (EoMT), and which share of height and width of the
+        prepared ones they are: the rest, at the bottom and on the right, is padding."""
         size = [-(-side // self.multiple) * self.multiple for side in frames.shape[-2:]]
         if size != list(frames.shape[-2:]):
             frames = resize(frames, size, antialias=True)
         # Cropped or padded its logits wouldn't lie on the frame.
-        asked = {key: False for key in ("do_center_crop", "do_pad") if getattr(self.processor, key, None)}
+        asked = {key: False for key in ("do_center_crop", "do_pad") if getattr(self.processor, key, None) is not None}
         if not self.resized:
             asked |= {key: False for key in ("do_resize", "do_split_image") if hasattr(self.processor, key)}
-        given = self.processor(images=list(frames), return_tensors="pt", input_data_format="channels_first", **asked)
-        return given["pixel_values"].to(frames.device), list(given.get("patch_offsets") or [])
+
+        def prepared(images: list[Tensor], **more: Any) -> Any:
+            return self.processor(images=images, return_tensors="pt", input_data_format="channels_first", **(asked | more))
+
+        share = 1.0, 1.0
+        if self.network.config.model_type.startswith("eomt") and self.resized and not self.processor.do_split_image:
+            inner = prepared([frames[0]])["pixel_values"].shape  # it takes squares of one size alone, which padding makes
+            given = prepared(list(frames), do_pad=True)
+            share = tuple(part / whole for part, whole in zip(inner[-2:], given["pixel_values"].shape[-2:], strict=True))
+        else:
+            given = prepared(list(frames))
+        return given["pixel_values"].to(frames.device), list(given.get("patch_offsets") or []), (share[0], share[1])
 
     def _of_queries(self, said: Any, parts: list[Any], frames: Tensor) -> Tensor:
         """Log-probabilities (N, C, h, w), up to a constant a pixel."""
@@ -126,13 +139,15 @@ def load(path: Path, classes: list[str] | None, hub: bool = False, revision: str
     transformers.utils.logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with _offline():
+        with offline():
             config = transformers.AutoConfig.from_pretrained(str(folder), **local)
             kind = _kind(transformers, config, folder)
             processor = transformers.AutoImageProcessor.from_pretrained(str(folder), **local)
-            network, told = kind.from_pretrained(
-                str(folder), config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **local
-            )
+            with without_losses(config.model_type):
+                network, told = kind.from_pretrained(
+                    str(folder), config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
+                    ignore_mismatched_sizes=True, **local,  # they are told below
+                )  # fmt: skip
     except (RddError, MemoryError):
         raise
     except Exception as error:  # the library's are of many kinds, and their texts long
@@ -229,8 +244,30 @@ def _from_hub(name: str, revision: str) -> Path:
         ) from error
 
 
+class _NoLoss:
+    """In the place of a loss's class."""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:  # not of this class, so that nobody gives it weights as a loss
+        return nn.Identity()
+
+
 @contextmanager
-def _offline() -> Iterator[None]:
+def without_losses(kind: str) -> Iterator[None]:
+    """Networks of queries are built without the loss that would train them: it needs scipy, for matching, and is part of every network."""
+    if kind not in QUERIES:
+        yield
+        return
+    module = import_module(f"transformers.models.{kind}.modeling_{kind}")
+    before = {name: value for name, value in vars(module).items() if name.endswith(("Loss", "HungarianMatcher"))}
+    vars(module).update(dict.fromkeys(before, _NoLoss))
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
     """Parts that a configuration names (a backbone) aren't fetched from anywhere."""
     from huggingface_hub import constants
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +20,12 @@ from rdd_deploy.outputs import Output
 from rdd_deploy.runtime.onnx_file import has_external_data
 from rdd_deploy.utils import telemetry
 from rdd_deploy.utils.files import read_file
-from rdd_deploy.utils.yaml_file import parse_yaml
 
 LARGEST = 2 << 30
 """Bytes of a protocol buffer."""
 INPUTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+LONGEST_NAMES = 1 << 20
+_NAMED = re.compile(r"""[{,] ?(\d{1,5}): ?('[^']*'|"[^"]*")""")
 SAYS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -192,7 +194,8 @@ def _input(session: Any, path: Path) -> Any:
 
 def _is_channels_last(shape: Sequence[Any], layout: str, path: Path) -> bool:
     first, last = shape[1] == 3, shape[3] == 3
-    if layout and not (shape[1 if layout == "nchw" else 3] in (3, None) or isinstance(shape[1 if layout == "nchw" else 3], str)):
+    own, other = (shape[1], shape[3]) if layout == "nchw" else (shape[3], shape[1])
+    if layout and own != 3 and (isinstance(own, int) or other == 3):
         raise WeightsError(f"teacher.options.layout is {layout}, but {path} takes frames of the shape {list(shape)}; give the other one, or leave it out")
     if not layout and first == last:
         raise WeightsError(f"{path} takes frames of the shape {list(shape)}, which doesn't say where the colours are; give teacher.options.layout, nchw or nhwc")
@@ -219,11 +222,8 @@ def _output(session: Any, name: str, path: Path) -> str:
 
 def _names_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """Class names that YOLO's exporter wrote into the file: {0: 'road', 1: 'sidewalk', …}; none where they aren't there."""
-    try:
-        tree = parse_yaml(metadata["names"], "names")
-        return tuple(str(tree[i]) for i in range(len(tree))) if isinstance(tree, dict) else ()
-    except (KeyError, RddError):
-        return ()
+    found = {int(number): one[1:-1] for number, one in _NAMED.findall(str(metadata.get("names", ""))[:LONGEST_NAMES])}
+    return tuple(found[i] for i in range(len(found))) if list(found) == list(range(len(found))) else ()
 
 
 def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: int, path: Path) -> int:
@@ -232,7 +232,7 @@ def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: i
     try:
         outputs = model.logits_at_stride(frame)
     except Exception as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(f"{path} can't be run on a frame of {frame.shape[2]}x{frame.shape[3]}: {why[:240]}; give teacher.options.size or layout") from error
     logits = outputs.primary
     if logits.shape[1] < 2:

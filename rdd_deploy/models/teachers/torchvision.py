@@ -36,8 +36,11 @@ class TorchvisionTeacher(Adapter):
         features = self.network.backbone(self.prepared(frames))
         known = {}
         if isinstance(self.network.classifier, nn.Sequential):
-            head = self.network.classifier[:-1](features["out"])
-            primary = of_two(self.network.classifier[-1](head))
+            head = features["out"]
+            *layers, last = self.network.classifier
+            for layer in layers:
+                head = layer(head)
+            primary = of_two(last(head))
             known = {"head": head, "stage5": features["out"]}
         else:
             primary = of_two(self.network.classifier(features))

@@ -31,6 +31,7 @@ def colours(
     means = np.array(COLOURS, np.float32) / 255
     means = means[:, ::-1] if bgr else means
     weights = 2 * sharpness * means[:, :, None, None]
+    weights = weights / 255 if kind == TensorProto.UINT8 else weights
     biases = -sharpness * (means**2).sum(1)
     constants = {"w": weights.astype(np.float32), "b": biases.astype(np.float32), "up": np.array([1, 1, stride, stride], np.float32), "one": np.array([1], np.int64)}
     nodes, last = [], "images"

@@ -41,12 +41,10 @@ def accuracy(path: Path, **options: Any) -> float:
         ({"tail": "softmax"}, {"says": "probabilities"}),
         ({"full": False, "batch": 2}, {}),
         ({"kind": TensorProto.FLOAT16}, {}),
-        ({"kind": TensorProto.UINT8, "sharpness": 20.0}, {"scale": 1 / 255, "mean": [0, 0, 0]}),
+        ({"kind": TensorProto.UINT8}, {}),  # grey levels as they are
     ],
 )
 def test_every_form_finds_the_colours(form: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
-    if form.get("kind") == TensorProto.UINT8:
-        pytest.skip("the toy graph has no scale of its own")
     assert accuracy(colours(tmp_path / "t.onnx", **form), **options) > 0.9
 
 

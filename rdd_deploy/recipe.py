@@ -278,7 +278,9 @@ def _member_problems(tree: dict[str, Any], member: dict[str, Any], where: str, s
         return
     if isinstance(recipe, str):
         yield from _teacher_problems(tree, recipe, where, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
-    elif isinstance(checkpoint, str) and not (Path(checkpoint).is_file() or (member.get("source", "segmenter") != "segmenter" and Path(checkpoint).is_dir())):
+    elif isinstance(checkpoint, str) and not (
+        Path(checkpoint).is_file() or (member.get("source", "segmenter") != "segmenter" and Path(checkpoint).is_dir())
+    ):
         yield RecipeError(
             f"{where}.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name {where}.recipe so that the teacher is trained first"
         )
@@ -298,7 +300,13 @@ def _teacher_problems(tree: dict[str, Any], name: str, where: str, source: Path,
     method = tree.get("distillation")
     method = method if isinstance(method, dict) else {}
     compared = tree["teacher"].get("second", "auxiliary") == "auxiliary"
-    if compared and not trained and not teacher.network.auxiliary and method.get("method", "rdd") == "rdd" and method.get("tfe_fraction") != 0:
+    if (
+        compared
+        and not trained
+        and not teacher.network.auxiliary
+        and method.get("method", "rdd") == "rdd"
+        and method.get("tfe_fraction") != 0
+    ):
         yield RecipeError(
             f"{where}.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
             "teacher.second to flip, scale or fitted or distillation.tfe_fraction=0 here"

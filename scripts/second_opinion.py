@@ -67,14 +67,19 @@ def _compare(arguments: argparse.Namespace) -> None:
     if config.cache:
         views = TestTimeAugmentation(network.loaded.size or recipe.data.size, tuple(config.scales), config.flip)
     other = load_network(config, arguments.other, data, recipe.data.size).loaded.model if arguments.other else None
-    print(f"{checkpoint}: {recipe.data.name} {recipe.evaluation.split}, frames of {views.size[0]}x{views.size[1]}, scales {list(views.scales)}{', mirrored too' if views.flip else ''}\n")
+    print(
+        f"{checkpoint}: {recipe.data.name} {recipe.evaluation.split}, frames of {views.size[0]}x{views.size[1]}, scales {list(views.scales)}{', mirrored too' if views.flip else ''}\n"
+    )
     print("| second opinion | ρ error | ρ loss | AUROC | weight where right | where wrong |")
     print("|---|---|---|---|---|---|")
     for title, model in opinions(network.loaded, config, other, arguments, data, views.size, checkpoint, device):
         weight, wrong, loss = sampled(model, data, views, arguments.frames, arguments.pixels, device)
         doubt = 1 - weight
         means = [f"{weight[wrong == value].mean():.3f}" if (wrong == value).any() else "–" for value in (0, 1)]
-        print(f"| {title} | {spearman(doubt, wrong):.3f} | {spearman(doubt, loss):.3f} | {auroc(doubt, wrong):.3f} | {means[0]} | {means[1]} |", flush=True)
+        print(
+            f"| {title} | {spearman(doubt, wrong):.3f} | {spearman(doubt, loss):.3f} | {auroc(doubt, wrong):.3f} | {means[0]} | {means[1]} |",
+            flush=True,
+        )
     print(f"\n{len(wrong)} pixels of {min(arguments.frames, len(data.validation))} frames, {100 * wrong.mean():.2f} % of them wrong")
 
 
@@ -92,7 +97,9 @@ def named(path: Path, recipe_path: Path | None, overrides: list[str]) -> tuple[R
     if run.teacher.is_file():
         return recipe, run.teacher, plain
     if config is None or config.ensemble:
-        raise RddError(f"{path} is the run of a student without a teacher, or of an ensemble's; name one network's checkpoint with --recipe")
+        raise RddError(
+            f"{path} is the run of a student without a teacher, or of an ensemble's; name one network's checkpoint with --recipe"
+        )
     if config.checkpoint:
         return recipe, Path(config.checkpoint), config
     teacher = load_recipe(str(config.recipe))

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdd_deploy import console
@@ -74,13 +74,17 @@ def _kept(place: Path, fitted: Fitted) -> dict[str, Tensor] | None:
         if set(state) != set(own) or not all(fits(state[name], value) for name, value in own.items()) or senseless(state):
             raise ValueError("it holds another head")
     except Exception as error:  # the library raises kinds of its own
-        console.warn(f"{place} can't be used ({(str(error).splitlines() or ['damaged'])[0][:120]}); the teacher's second head is fitted again")
+        console.warn(
+            f"{place} can't be used ({(str(error).splitlines() or ['damaged'])[0][:120]}); the teacher's second head is fitted again"
+        )
         return None
     console.info(f"teacher: its second head on {fitted.map_name}, fitted before: {place}")
     return state
 
 
-def _new(fitted: Fitted, frames: FrameCache, size: tuple[int, int], device: torch.device, precision: torch.dtype | None) -> dict[str, Tensor]:
+def _new(
+    fitted: Fitted, frames: FrameCache, size: tuple[int, int], device: torch.device, precision: torch.dtype | None
+) -> dict[str, Tensor]:
     steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * math.ceil(len(frames) / BATCH)))
     console.info(f"teacher: fitting a second head on {fitted.map_name} to the training frames, {steps} steps")
     with console.progress("second head", steps) as bar:
@@ -108,7 +112,7 @@ def fit_head(
     with torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         for module in head.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.reset_parameters()
         head.to(device).train().requires_grad_(True)
         optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=1e-2)
@@ -127,9 +131,11 @@ def fit_head(
                 continue
             loss = F.cross_entropy(resized(head(features), labels.shape[-2:]), labels, ignore_index=IGNORE)
             if not loss.isfinite():
-                raise WeightsError("the teacher's second head can't be fitted: the loss is NaN or infinite; choose another teacher.second_map or teacher.second")
+                raise WeightsError(
+                    "the teacher's second head can't be fitted: the loss is NaN or infinite; choose another teacher.second_map or teacher.second"
+                )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
@@ -141,7 +147,9 @@ def fit_head(
     return {name: value.detach().cpu().contiguous().clone() for name, value in head.state_dict().items()}, sum(last) / len(last)
 
 
-def _batch(frames: FrameCache, chosen: list[int], mirrored: np.ndarray, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:  # type: ignore[type-arg]
+def _batch(
+    frames: FrameCache, chosen: list[int], mirrored: np.ndarray, size: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:  # type: ignore[type-arg]
     """Frames uint8 (N, 3, *size) as the teacher's cache sees them, and labels int64 at half of that size."""
     pairs = [frames[index] for index in chosen]
     images = stacked([np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image, _ in pairs], size)

@@ -159,7 +159,11 @@ def opinion_of(config: Teacher, model: TeacherModel) -> str:
         return "its auxiliary head" if model.has_auxiliary else "none"
     if isinstance(model, Fitted):
         return f"an auxiliary head fitted on {model.map_name}"
-    others = {"flip": "the mirrored frame", "scale": f"the frame at scale {config.second_scale:g}", "ensemble": "the networks after the first"}
+    others = {
+        "flip": "the mirrored frame",
+        "scale": f"the frame at scale {config.second_scale:g}",
+        "ensemble": "the networks after the first",
+    }
     return others[config.second]
 
 

@@ -33,7 +33,12 @@ def colours(
     weights = 2 * sharpness * means[:, :, None, None]
     weights = weights / 255 if kind == TensorProto.UINT8 else weights
     biases = -sharpness * (means**2).sum(1)
-    constants = {"w": weights.astype(np.float32), "b": biases.astype(np.float32), "up": np.array([1, 1, stride, stride], np.float32), "one": np.array([1], np.int64)}
+    constants = {
+        "w": weights.astype(np.float32),
+        "b": biases.astype(np.float32),
+        "up": np.array([1, 1, stride, stride], np.float32),
+        "one": np.array([1], np.int64),
+    }
     nodes, last = [], "images"
 
     def add(operator: str, *inputs: str, **attributes: Any) -> None:

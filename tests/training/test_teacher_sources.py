@@ -62,7 +62,11 @@ def torchvision(place: Path) -> dict[str, Any]:
 
     torch.manual_seed(0)
     torch.save(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).state_dict(), place / "lraspp.pth")
-    return {"checkpoint": str(place / "lraspp.pth"), "source": "torchvision", "options": {"arch": "lraspp_mobilenet_v3_large", "names": CLASSES}}
+    return {
+        "checkpoint": str(place / "lraspp.pth"),
+        "source": "torchvision",
+        "options": {"arch": "lraspp_mobilenet_v3_large", "names": CLASSES},
+    }
 
 
 def hugging_face(place: Path) -> dict[str, Any]:
@@ -154,10 +158,19 @@ def test_a_fitted_head_is_fitted_once_and_the_same_each_time(
     ("teacher", "sentence"),
     [
         ({"checkpoint": "{other}"}, "or give it another second opinion: teacher.second=flip"),
-        ({"checkpoint": "{onnx}", "source": "onnx", "second": "fitted"}, "teacher.second=fitted needs a map inside the teacher to fit a head on"),
-        ({"checkpoint": "{onnx}", "source": "onnx", "second": "flip", "options": {"names": ["a", "b", "c"]}}, "has no class 'left', 'middle', 'right'"),
+        (
+            {"checkpoint": "{onnx}", "source": "onnx", "second": "fitted"},
+            "teacher.second=fitted needs a map inside the teacher to fit a head on",
+        ),
+        (
+            {"checkpoint": "{onnx}", "source": "onnx", "second": "flip", "options": {"names": ["a", "b", "c"]}},
+            "has no class 'left', 'middle', 'right'",
+        ),
         ({"checkpoint": "{other}", "source": "onnx", "second": "flip"}, "can't be read as ONNX"),
-        ({"checkpoint": "{other}", "second": "fitted", "second_map": "stage1", "classes": {"up": "x"}}, "teacher.classes names 'up', which is no class"),
+        (
+            {"checkpoint": "{other}", "second": "fitted", "second_map": "stage1", "classes": {"up": "x"}},
+            "teacher.classes names 'up', which is no class",
+        ),
     ],
 )
 def test_what_a_teacher_lacks(teacher: dict[str, Any], sentence: str, place: Path) -> None:
@@ -187,7 +200,9 @@ def test_a_teacher_below_the_students_own_baseline_is_told(place: Path, capsys: 
 def test_a_dry_run_tells_what_it_would_take(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = onnx(place, options={"names": ["red", "green", "blue"]}, second="flip")
     source, folder = place / "student.yaml", RunFolder(place / "runs" / "dry")
-    with pytest.raises(WeightsError, match="has no class 'left', 'middle', 'right'; say by teacher.classes which of its classes means it"):
+    with pytest.raises(
+        WeightsError, match=r"has no class 'left', 'middle', 'right'; say by teacher\.classes which of its classes means it"
+    ):
         dry_run(student(place, given), source, folder, False)
     capsys.readouterr()
     dry_run(student(place, given, "teacher.classes={left: red, middle: green, right: blue}"), source, folder, False)
@@ -201,15 +216,17 @@ def test_lists_are_spelt_out_and_paths_found(place: Path, tmp_path: Path) -> Non
     for name in ("a.onnx", "b.onnx"):
         shutil.copy(place / "colours.onnx", tmp_path / name)
     members = [{"checkpoint": name, "source": "onnx", "options": {"names": CLASSES}} for name in ("a.onnx", "b.onnx")]
-    path = write_recipe(tmp_path / "s.yaml", tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"second": "ensemble"}]))
+    path = write_recipe(
+        tmp_path / "s.yaml", tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"second": "ensemble"}])
+    )
     recipe = load_distillation(path, ["teacher.flip=true"])
     assert recipe.teacher is not None  # type: ignore[union-attr]
     assert (recipe.teacher.cache, recipe.teacher.flip, recipe.teacher.second) == (True, True, "ensemble")  # type: ignore[union-attr]
     assert [one.checkpoint for one in recipe.teacher.ensemble] == [str(tmp_path / name) for name in ("a.onnx", "b.onnx")]  # type: ignore[union-attr]
     assert with_whole_paths(recipe).teacher == recipe.teacher  # type: ignore[union-attr]
+    write_recipe(path, tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"cache": "dense"}]))
     with pytest.raises(RddError, match="it is the whole ensemble's, so say it once"):
-        write_recipe(path, tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"cache": "dense"}]))
         load_distillation(path)
+    write_recipe(path, tree(place / "data", teacher=[members[0], "nowhere.safetensors"]))
     with pytest.raises(RddError, match=r"teacher\.ensemble\.1\.checkpoint: no teacher checkpoint"):
-        write_recipe(path, tree(place / "data", teacher=[members[0], "nowhere.safetensors"]))
         load_distillation(path)

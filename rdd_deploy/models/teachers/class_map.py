@@ -53,7 +53,9 @@ class ClassMap(NamedTuple):
         ]
 
 
-def class_map(names: Sequence[str] | None, count: int, classes: Sequence[str], given: Mapping[str, Sequence[str | int]], where: str) -> ClassMap:
+def class_map(
+    names: Sequence[str] | None, count: int, classes: Sequence[str], given: Mapping[str, Sequence[str | int]], where: str
+) -> ClassMap:
     """Find out which of a teacher's classes means which of the data's.
 
     Args:
@@ -73,7 +75,8 @@ def class_map(names: Sequence[str] | None, count: int, classes: Sequence[str], g
     if by_place and count != len(classes):
         raise WeightsError(
             f"the teacher {where} knows {count} classes, the data has {len(classes)}; distil from a teacher of the same classes, or say by "
-            "teacher.classes which of its classes means which" + ("" if names is None else ": it has no names for them, so by their numbers, or give their names")
+            "teacher.classes which of its classes means which"
+            + ("" if names is None else ": it has no names for them, so by their numbers, or give their names")
         )
     own = tuple(names or (classes if names is None and count == len(classes) else map(str, range(count))))
     if len(own) != count:

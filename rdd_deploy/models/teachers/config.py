@@ -67,7 +67,10 @@ class Member(Part):
         for problem in TEACHERS[self.source].problems(self.options, f"the teacher source '{self.source}'"):
             yield "source options", problem
         if self.recipe and self.source != "segmenter":
-            yield "recipe source", f"a teacher recipe trains a network of this program, not one of source '{self.source}'; leave one of them out"
+            yield (
+                "recipe source",
+                f"a teacher recipe trains a network of this program, not one of source '{self.source}'; leave one of them out",
+            )
         if not self.recipe and not self.checkpoint:
             yield "recipe checkpoint", "teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"
 
@@ -103,16 +106,27 @@ class Teacher(Member):
     def rules(self) -> Iterator[tuple[str, str]]:
         """It is one network or several, and only a cached one is averaged."""
         if self.ensemble:
-            if own := [key for key in Member.model_fields if getattr(self, key) != Member.model_fields[key].get_default(call_default_factory=True)]:
-                yield f"ensemble {' '.join(own)}", f"teacher has an ensemble and {own[0]} beside it; write that into one of the ensemble's networks"
+            if own := [
+                key for key in Member.model_fields if getattr(self, key) != Member.model_fields[key].get_default(call_default_factory=True)
+            ]:
+                yield (
+                    f"ensemble {' '.join(own)}",
+                    f"teacher has an ensemble and {own[0]} beside it; write that into one of the ensemble's networks",
+                )
             if len(self.ensemble) == 1:
                 yield "ensemble", "teacher.ensemble has one network, expected two or more; write it as the teacher itself"
         else:
             yield from super().rules()
         if self.second == "ensemble" and not self.ensemble:
-            yield "second ensemble", "teacher.second is ensemble, which compares two teachers; give them as teacher: [A, B], or choose flip, scale or fitted"
+            yield (
+                "second ensemble",
+                "teacher.second is ensemble, which compares two teachers; give them as teacher: [A, B], or choose flip, scale or fitted",
+            )
         if self.second == "scale" and self.second_scale == 1:
-            yield "second second_scale", "teacher.second_scale is 1, which compares the teacher with itself; expected another scale, such as 0.5 or 0.75"
+            yield (
+                "second second_scale",
+                "teacher.second_scale is 1, which compares the teacher with itself; expected another scale, such as 0.5 or 0.75",
+            )
         if not self.cache and (self.flip or len(self.scales) > 1):
             yield (
                 "cache flip scales",
@@ -155,7 +169,9 @@ def spell_out(tree: dict[str, Any]) -> list[RecipeError]:
             for key in SHARED:
                 if key in one and shared.setdefault(key, one[key]) != one[key]:
                     problems.append(
-                        RecipeError(f"teacher.{number}.{key}: got {one[key]!r:.60} and {shared[key]!r:.60}; it is the whole ensemble's, so say it once")
+                        RecipeError(
+                            f"teacher.{number}.{key}: got {one[key]!r:.60} and {shared[key]!r:.60}; it is the whole ensemble's, so say it once"
+                        )
                     )
             one = {key: value for key, value in one.items() if key not in SHARED}
         members.append(one)

@@ -100,7 +100,9 @@ class HuggingFaceTeacher(Adapter):
             masks = said.masks_queries_logits.float()  # (N, Q, h, w)
             if parts:
                 size = self.processor.size
-                masks = F.interpolate(masks, (size.shortest_edge or size.height, size.longest_edge or size.width or size.shortest_edge), mode="bilinear")
+                masks = F.interpolate(
+                    masks, (size.shortest_edge or size.height, size.longest_edge or size.width or size.shortest_edge), mode="bilinear"
+                )
             shares = torch.einsum("nqc,nqhw->nchw", classes, masks.sigmoid())
             if parts:
                 whole = [tuple(frames.shape[-2:])] * len(frames)
@@ -179,7 +181,9 @@ def _kind(transformers: Any, config: Any, folder: Path) -> Any:
     if config.model_type in SEMANTIC:
         return transformers.AutoModelForSemanticSegmentation
     known = ", ".join((*SEMANTIC, *QUERIES))
-    raise WeightsError(f"{folder} is of kind '{config.model_type}', which isn't a semantic segmenter of transformers that can teach; expected one of {known}")
+    raise WeightsError(
+        f"{folder} is of kind '{config.model_type}', which isn't a semantic segmenter of transformers that can teach; expected one of {known}"
+    )
 
 
 def _names(config: Any) -> tuple[str, ...]:
@@ -204,7 +208,9 @@ def _checked_folder(folder: Path) -> str:
                 raise ValueError("it is no JSON object")
         except (OSError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else "") or str(error)
-            raise WeightsError(f"{one} can't be read: {why}; expected the folder that save_pretrained wrote, of the model and of its image processor") from error
+            raise WeightsError(
+                f"{one} can't be read: {why}; expected the folder that save_pretrained wrote, of the model and of its image processor"
+            ) from error
     weights = sorted(folder.glob("model*.safetensors"))
     if not weights:
         pickled = next(folder.glob("*.bin"), None)

@@ -196,9 +196,13 @@ def _is_channels_last(shape: Sequence[Any], layout: str, path: Path) -> bool:
     first, last = shape[1] == 3, shape[3] == 3
     own, other = (shape[1], shape[3]) if layout == "nchw" else (shape[3], shape[1])
     if layout and own != 3 and (isinstance(own, int) or other == 3):
-        raise WeightsError(f"teacher.options.layout is {layout}, but {path} takes frames of the shape {list(shape)}; give the other one, or leave it out")
+        raise WeightsError(
+            f"teacher.options.layout is {layout}, but {path} takes frames of the shape {list(shape)}; give the other one, or leave it out"
+        )
     if not layout and first == last:
-        raise WeightsError(f"{path} takes frames of the shape {list(shape)}, which doesn't say where the colours are; give teacher.options.layout, nchw or nhwc")
+        raise WeightsError(
+            f"{path} takes frames of the shape {list(shape)}, which doesn't say where the colours are; give teacher.options.layout, nchw or nhwc"
+        )
     return layout == "nhwc" if layout else last
 
 
@@ -228,12 +232,16 @@ def _names_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: int, path: Path) -> int:
     """Run a made-up frame; returns the number of classes. Raises WeightsError where what the graph says isn't what was said of it."""
-    frame = torch.randint(0, 256, (1, 3, *(size or (2 * max(32, model.multiple),) * 2)), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frame = torch.randint(
+        0, 256, (1, 3, *(size or (2 * max(32, model.multiple),) * 2)), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     try:
         outputs = model.logits_at_stride(frame)
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsError(f"{path} can't be run on a frame of {frame.shape[2]}x{frame.shape[3]}: {why[:240]}; give teacher.options.size or layout") from error
+        raise WeightsError(
+            f"{path} can't be run on a frame of {frame.shape[2]}x{frame.shape[3]}: {why[:240]}; give teacher.options.size or layout"
+        ) from error
     logits = outputs.primary
     if logits.shape[1] < 2:
         raise WeightsError(
@@ -241,7 +249,9 @@ def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: i
             "the argmax, or give teacher.options.layout"
         )
     if names and names != logits.shape[1]:
-        raise WeightsError(f"{path} says {logits.shape[1]} classes (of shape {list(logits.shape)}) and there are {names} names; give teacher.options.names or layout")
+        raise WeightsError(
+            f"{path} says {logits.shape[1]} classes (of shape {list(logits.shape)}) and there are {names} names; give teacher.options.names or layout"
+        )
     if not logits.isfinite().all():
         raise WeightsError(f"{path} says NaN or infinite values of a plain frame; export it again")
     straight = logits.exp() if model.probabilities else logits

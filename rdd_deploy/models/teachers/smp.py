@@ -85,7 +85,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = files.parse_json(files.read_file(path, LARGEST_CONFIG))
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else "") or str(error)
-        raise WeightsError(f"{path} can't be read: {why}; expected a folder that save_pretrained of segmentation-models-pytorch wrote") from error
+        raise WeightsError(
+            f"{path} can't be read: {why}; expected a folder that save_pretrained of segmentation-models-pytorch wrote"
+        ) from error
     if not isinstance(config, dict) or not isinstance(config.get("_model_class"), str):
         raise WeightsError(f"{path} names no _model_class; expected a folder that save_pretrained of segmentation-models-pytorch wrote")
     return {key: value for key, value in config.items() if key == "_model_class" or not key.startswith("_")}
@@ -94,7 +96,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _count(state: Mapping[str, Tensor], path: Path) -> int:
     last = state.get("segmentation_head.0.weight", state.get("segmentation_head.head.4.weight"))
     if last is None or last.ndim != 4:
-        raise WeightsError(f"{path} isn't a state of segmentation-models-pytorch: it has no segmentation_head; give the whole model's state dict")
+        raise WeightsError(
+            f"{path} isn't a state of segmentation-models-pytorch: it has no segmentation_head; give the whole model's state dict"
+        )
     return len(last)
 
 

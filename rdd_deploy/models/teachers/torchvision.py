@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision import models
@@ -24,7 +25,7 @@ class TorchvisionTeacher(Adapter):
     Maps: ``logits``, ``head`` and ``stage5``; with an auxiliary head also ``stage4`` and ``auxiliary``. LR-ASPP has ``logits`` alone.
     """
 
-    def __init__(self, network: nn.Module, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: Any, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(classes, mean, std)
         self.network = network
 

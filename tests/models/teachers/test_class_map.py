@@ -66,7 +66,7 @@ class Says(nn.Module):
         self.classes, self.logits = logits.shape[1], logits
 
     def logits_at_stride(self, frames: Tensor, maps: Any = ()) -> Output:
-        return Output(self.logits, 2 * self.logits, {name: self.logits for name in maps})
+        return Output(self.logits, 2 * self.logits, dict.fromkeys(maps, self.logits))
 
 
 def test_probabilities_of_parts_add_up_and_the_rest_is_shared_out() -> None:

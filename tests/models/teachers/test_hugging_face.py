@@ -22,13 +22,25 @@ def networks(kind: str) -> tuple[Any, Any]:
     import transformers as hf
 
     if kind == "segformer":
-        config = hf.SegformerConfig(depths=[1] * 4, hidden_sizes=[8, 16, 16, 16], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16, **IDS)
+        config = hf.SegformerConfig(
+            depths=[1] * 4, hidden_sizes=[8, 16, 16, 16], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16, **IDS
+        )
         return hf.SegformerForSemanticSegmentation(config), hf.SegformerImageProcessor(size=SQUARE)
     if kind == "upernet":
         inner = hf.ConvNextConfig(depths=[1] * 4, hidden_sizes=[8, 16, 16, 24], out_features=[f"stage{i}" for i in range(1, 5)])
-        config = hf.UperNetConfig(backbone_config=inner, hidden_size=16, auxiliary_in_channels=16, auxiliary_channels=8, pool_scales=[1, 2], **IDS)
+        config = hf.UperNetConfig(
+            backbone_config=inner, hidden_size=16, auxiliary_in_channels=16, auxiliary_channels=8, pool_scales=[1, 2], **IDS
+        )
         return hf.UperNetForSemanticSegmentation(config), hf.SegformerImageProcessor(size=SQUARE)
-    common = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 64, "patch_size": 16, **IDS}
+    common = {
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 64,
+        "patch_size": 16,
+        **IDS,
+    }
     if kind == "dpt":
         sizes = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8, "readout_type": "ignore"}
         return hf.DPTForSemanticSegmentation(hf.DPTConfig(**common, **sizes)), hf.DPTImageProcessor(size=SQUARE)
@@ -36,13 +48,24 @@ def networks(kind: str) -> tuple[Any, Any]:
         config = hf.BeitConfig(**common, out_indices=[1, 2, 3, 4], pool_scales=[1, 2])
         return hf.BeitForSemanticSegmentation(config), hf.BeitImageProcessor(size=SQUARE, do_center_crop=True, crop_size=SQUARE)
     if kind == "mask2former":
-        inner = hf.SwinConfig(embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, image_size=64, out_features=[f"stage{i}" for i in range(1, 5)])
-        sizes = {"feature_size": 32, "mask_feature_size": 32, "hidden_dim": 32, "encoder_feedforward_dim": 16, "dim_feedforward": 16, "num_queries": 6}
+        inner = hf.SwinConfig(
+            embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, image_size=64, out_features=[f"stage{i}" for i in range(1, 5)]
+        )
+        sizes = {
+            "feature_size": 32,
+            "mask_feature_size": 32,
+            "hidden_dim": 32,
+            "encoder_feedforward_dim": 16,
+            "dim_feedforward": 16,
+            "num_queries": 6,
+        }
         config = hf.Mask2FormerConfig(backbone_config=inner, encoder_layers=1, decoder_layers=2, num_attention_heads=2, **sizes, **IDS)
         return hf.Mask2FormerForUniversalSegmentation(config), hf.Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
     config = hf.EomtConfig(**common, num_blocks=1, num_queries=6, num_upscale_blocks=2)
     edges = {"shortest_edge": 64, "longest_edge": 64 if kind == "eomt" else None}
-    return hf.EomtForUniversalSegmentation(config), hf.EomtImageProcessor(size=edges, do_split_image=kind == "eomt_split", do_pad=kind == "eomt")
+    return hf.EomtForUniversalSegmentation(config), hf.EomtImageProcessor(
+        size=edges, do_split_image=kind == "eomt_split", do_pad=kind == "eomt"
+    )
 
 
 def saved(folder: Path, kind: str) -> tuple[Any, Any]:
@@ -105,7 +128,15 @@ def test_other_folders(segformer: Path, tmp_path: Path) -> None:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(segformer, folder)
         for name, content in changes.items():
-            place = folder / {"config": "config.json", "index": "model.safetensors.index.json", "weights": "model.safetensors", "processor": "preprocessor_config.json"}[name]
+            place = (
+                folder
+                / {
+                    "config": "config.json",
+                    "index": "model.safetensors.index.json",
+                    "weights": "model.safetensors",
+                    "processor": "preprocessor_config.json",
+                }[name]
+            )
             place.unlink(missing_ok=True)
             if content is not None:
                 place.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())

@@ -21,7 +21,9 @@ YOLO = "{0: 'left', 1: 'middle', 2: 'right'}"
 
 def toy_frames(count: int = 3, height: int = 64, width: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
     pairs = [picture(index, height, width) for index in range(count)]
-    return torch.from_numpy(np.stack([frame for frame, _ in pairs])).permute(0, 3, 1, 2), torch.from_numpy(np.stack([labels for _, labels in pairs]))
+    return torch.from_numpy(np.stack([frame for frame, _ in pairs])).permute(0, 3, 1, 2), torch.from_numpy(
+        np.stack([labels for _, labels in pairs])
+    )
 
 
 def accuracy(path: Path, **options: Any) -> float:

@@ -26,7 +26,7 @@ class Sided(nn.Module):
 
     def logits_at_stride(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
         small = self.layer(frames.float() / 255)
-        return Output(small, 0.5 * small if self.has_auxiliary else None, {name: small for name in maps})
+        return Output(small, 0.5 * small if self.has_auxiliary else None, dict.fromkeys(maps, small))
 
 
 @pytest.fixture

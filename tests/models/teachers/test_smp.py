@@ -51,7 +51,9 @@ def test_a_folder_of_save_pretrained_says_logits_whatever_its_activation(folder:
 def test_a_state_dict_with_its_architecture(tmp_path: Path) -> None:
     model = made(smp.DeepLabV3Plus, decoder_channels=16)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "t.pth")
-    loaded = load(tmp_path / "t.pth", ["a"], "deeplabv3plus", ENCODER, {"decoder_channels": 16}, names=["a", "b", "c"], mean=[0, 0, 0], std=[1, 1, 1])
+    loaded = load(
+        tmp_path / "t.pth", ["a"], "deeplabv3plus", ENCODER, {"decoder_channels": 16}, names=["a", "b", "c"], mean=[0, 0, 0], std=[1, 1, 1]
+    )
     frame = frames()
     with torch.inference_mode():
         torch.testing.assert_close(loaded.model.eval().logits_at_stride(frame).primary, model(frame.float() / 255), atol=1e-5, rtol=1e-4)

@@ -234,7 +234,7 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
         named = named_teachers(recipe, source, folder.path.parent)
         teacher: TeacherModel | None = None
         if all(map(is_usable, named)):
-            teacher = load_teacher(recipe, [one.checkpoint for one in named], data).model if data else None
+            teacher = load_teacher(recipe, [one.checkpoint for one in named], data, tell=True).model if data else None
         for one in named:
             if one.recipe is not None and not is_usable(one):
                 check_installed(one.recipe.train.loggers)

@@ -36,11 +36,11 @@ class Network(NamedTuple):
     checkpoint: Path
 
 
-def load_teacher(recipe: StudentRecipe, checkpoints: Path | Sequence[Path], data: TrainingData) -> LoadedTeacher:
+def load_teacher(recipe: StudentRecipe, checkpoints: Path | Sequence[Path], data: TrainingData, tell: bool = False) -> LoadedTeacher:
     """The recipe's teacher, of the data's classes. An auxiliary head of ``second: fitted`` isn't fitted yet.
 
     Args:
-        checkpoints: of each of its networks.
+        checkpoints: of each of its networks. tell: say what it is also where it is one checkpoint of this program as it is.
 
     Raises:
         WeightsError: it isn't whole, is of other classes, or can't see the recipe's frames. RecipeError: it lacks what its ``second`` needs.
@@ -56,7 +56,7 @@ def load_teacher(recipe: StudentRecipe, checkpoints: Path | Sequence[Path], data
         loaded = LoadedTeacher(model, size, digest_of("ensemble", [one.loaded.sha256 for one in networks], config.second == "ensemble"))
     loaded = with_second(loaded, config)
     _check_second(recipe, loaded.model, " and ".join(map(str, paths)))
-    if config.is_plain:
+    if config.is_plain and not tell:
         return loaded
     _tell(config, loaded, networks)
     return loaded._replace(facts=_facts(config, loaded.model, networks))
@@ -168,8 +168,9 @@ def opinion_of(config: Teacher, model: TeacherModel) -> str:
 
 
 def tell_map(found: ClassMap, where: Path) -> None:
-    """Show a class map that isn't plain, with what is left over."""
+    """Show a class map, with what is left over."""
     if found.is_identity and not found.by_place and found.names == found.classes:
+        console.info(f"classes of the teacher {where}: the data's, in the same order")
         return
     console.show(f"classes of the teacher {where}", console.table(("data", "teacher"), found.rows(), left=(0, 1)))
     if left := found.left:

@@ -150,6 +150,11 @@ def load(path: Path, classes: list[str] | None, hub: bool = False, revision: str
                     str(folder), config=config, use_safetensors=True, output_loading_info=True, dtype=torch.float32,
                     ignore_mismatched_sizes=True, **local,  # they are told below
                 )  # fmt: skip
+            resized = resize and bool(processor.do_resize)
+            model = HuggingFaceTeacher(network.eval(), processor, resized)
+            names = _names(config)
+            size = processor.size if resized else None
+            fixed = (int(size.height), int(size.width)) if size is not None and size.height and size.width else None
     except (RddError, MemoryError):
         raise
     except Exception as error:  # the library's are of many kinds, and their texts long
@@ -162,12 +167,8 @@ def load(path: Path, classes: list[str] | None, hub: bool = False, revision: str
             "whole segmenter, save it again with save_pretrained"
         )
     check_finite(network.state_dict(), str(folder))
-    resized = resize and bool(processor.do_resize)
-    model = HuggingFaceTeacher(network.eval(), processor, resized)
-    size = processor.size if resized else None
-    fixed = (int(size.height), int(size.width)) if size is not None and size.height and size.width else None
     how = "as its processor resizes them" if resized else f"resized to a multiple of {MULTIPLE}"
-    return LoadedTeacher(model, fixed, digest, _names(config), f"{config.model_type} of transformers, frames {how}")
+    return LoadedTeacher(model, fixed, digest, names, f"{config.model_type} of transformers, frames {how}")
 
 
 def _kind(transformers: Any, config: Any, folder: Path) -> Any:

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from rdd_deploy.errors import WeightsError
+from rdd_deploy.errors import MissingPackageError, WeightsError
 from rdd_deploy.models.teachers.hugging_face import load, without_losses
 from rdd_deploy.outputs import resized
 
@@ -166,3 +167,11 @@ def test_other_folders(segformer: Path, tmp_path: Path) -> None:
         load(tmp_path / "bin", ["a"])
     with pytest.raises(WeightsError, match="isn't there; expected a folder"):
         load(tmp_path / "nowhere", ["a"])
+
+
+def test_without_the_package(segformer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(
+        MissingPackageError, match=r"needs the package 'transformers', which isn't installed: pip install 'rdd-deploy\[teachers\]'"
+    ):
+        load(segformer, ["a"])

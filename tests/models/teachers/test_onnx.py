@@ -96,7 +96,7 @@ def test_damaged_and_in_two_files(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"cut\.onnx can't be read as ONNX"):
         load(tmp_path / "cut.onnx", ["a"])
     (tmp_path / "text.onnx").write_text("hello")
-    with pytest.raises(WeightsError, match="can't be read as ONNX|can't load"):
+    with pytest.raises(WeightsError, match=r"can't be read as ONNX|can't load"):
         load(tmp_path / "text.onnx", ["a"])
     onnx.save(onnx.load(str(path)), str(tmp_path / "two.onnx"), save_as_external_data=True, size_threshold=0, location="weights.bin")
     with pytest.raises(WeightsError, match="keeps weights in another file"):

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field
 
 from rdd_deploy.data.config import Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
-from rdd_deploy.models.teachers import TEACHERS
+from rdd_deploy.models.teachers.config import Teacher, spell_out
 from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, is_recipe, places_of
 from rdd_deploy.schema import (
     Batch,
@@ -25,9 +25,7 @@ from rdd_deploy.schema import (
     Name,
     Nodes,
     Part,
-    Place,
     Positive,
-    Scale,
     Seed,
     Share,
     meant,
@@ -66,49 +64,6 @@ def _kind_of_device(device: str) -> str:
 
 
 Device = Annotated[str, AfterValidator(_kind_of_device)]
-
-
-def _form_of_cache(value: Any) -> Any:
-    """One sentence for what is neither; a union's arms would have one each."""
-    if value == "dense":
-        return value
-    try:
-        return TypeAdapter(bool).validate_python(value)
-    except ValidationError:
-        raise ValueError(f"got {value!r:.60}, expected true, false or dense") from None
-
-
-Cache = Annotated[bool | Literal["dense"], BeforeValidator(_form_of_cache)]
-
-
-class Teacher(Part):
-    """The teacher: by recipe (trained first if its checkpoint isn't there), by checkpoint, or both."""
-
-    recipe: Place | None = Field(None, description="a teacher recipe, relative to this file or by name")
-    checkpoint: Place | None = Field(None, description="teacher.safetensors; default: that of the teacher recipe's run folder")
-    source: Literal[tuple(TEACHERS)] = Field("segmenter", description="what the checkpoint holds; segmenter: a network of this program")  # type: ignore[valid-type]
-    options: dict[str, Any] = Field(default_factory=dict, description="of the source")
-    cache: Cache = Field(
-        False,
-        description="run the teacher once per training frame, whole and averaged, and crop what it says with the frame; true keeps it "
-        "in few bytes, dense in float16",
-    )
-    flip: bool = Field(False, description="average the teacher over mirrored frames")
-    scales: list[Scale] = Field(
-        [1.0], description="average the teacher over these scales of its own frame size", min_length=1, max_length=32
-    )
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """It is named, its options are the source's own, and only a cached one is averaged."""
-        for problem in TEACHERS[self.source].problems(self.options, f"the teacher source '{self.source}'"):
-            yield "source options", problem
-        if not self.recipe and not self.checkpoint:
-            yield "recipe checkpoint", "teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"
-        if not self.cache and (self.flip or len(self.scales) > 1):
-            yield (
-                "cache flip scales",
-                "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
-            )
 
 
 class Train(Part):
@@ -270,8 +225,10 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     """A recipe's file, its unchecked tree with overrides and found paths, and what is wrong with either."""
     path = find_recipe(path)
     tree = load_yaml(path)
+    problems = spell_out(tree)
     places = places_of(tree)
-    problems = override_all(tree, overrides)
+    problems += override_all(tree, overrides)
+    problems += spell_out(tree)
     find_places(tree, path, places)
     if "name" not in tree:
         usable = can_name_a_run(path.stem)
@@ -288,13 +245,16 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: it means the same from any folder."""
-    tree = recipe.model_dump(mode="json")
     changes: dict[str, dict[str, str]] = {}
-    for key, value in places_of(tree).items():
-        part, name = key.split(".")
-        path = find_recipe(value) if key == "teacher.recipe" and is_recipe(value) else Path(value)
+    for key, value in places_of(recipe.model_dump(mode="json")).items():
+        part, _, name = key.rpartition(".")
+        path = find_recipe(value) if part.startswith("teacher") and name == "recipe" and is_recipe(value) else Path(value)
         changes.setdefault(part, {})[name] = os.path.abspath(path)
-    return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})
+    own = {part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items() if "." not in part}
+    if isinstance(recipe, StudentRecipe) and recipe.teacher and recipe.teacher.ensemble:
+        members = [one.model_copy(update=changes.get(f"teacher.ensemble.{i}", {})) for i, one in enumerate(recipe.teacher.ensemble)]
+        own["teacher"] = own.get("teacher", recipe.teacher).model_copy(update={"ensemble": members})
+    return recipe.model_copy(update=own)
 
 
 def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[RecipeError]:
@@ -305,32 +265,51 @@ def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[Recip
     teacher = tree.get("teacher")
     if not isinstance(teacher, dict):
         return
-    recipe, checkpoint = (os.path.expanduser(v) if isinstance(v := teacher.get(key), str) else v for key in ("recipe", "checkpoint"))
+    members = several if isinstance(several := teacher.get("ensemble"), list) else []
+    for where, member in [("teacher", teacher), *((f"teacher.ensemble.{i}", one) for i, one in enumerate(members))]:
+        if isinstance(member, dict):
+            yield from _member_problems(tree, member, where, source)
+
+
+def _member_problems(tree: dict[str, Any], member: dict[str, Any], where: str, source: Path) -> Iterator[RecipeError]:
+    """What is wrong with where one network of the teacher lies."""
+    recipe, checkpoint = (os.path.expanduser(v) if isinstance(v := member.get(key), str) else v for key in ("recipe", "checkpoint"))
+    if isinstance(options := member.get("options"), dict) and options.get("hub") is True:
+        return
     if isinstance(recipe, str):
-        yield from _teacher_problems(tree, recipe, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
-    elif isinstance(checkpoint, str) and not Path(checkpoint).is_file():
+        yield from _teacher_problems(tree, recipe, where, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
+    elif isinstance(checkpoint, str) and not (
+        Path(checkpoint).is_file() or (member.get("source", "segmenter") != "segmenter" and Path(checkpoint).is_dir())
+    ):
         yield RecipeError(
-            f"teacher.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name teacher.recipe so that the teacher is trained first"
+            f"{where}.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name {where}.recipe so that the teacher is trained first"
         )
 
 
-def _teacher_problems(tree: dict[str, Any], name: str, source: Path, trained: bool) -> Iterator[RecipeError]:
+def _teacher_problems(tree: dict[str, Any], name: str, where: str, source: Path, trained: bool) -> Iterator[RecipeError]:
     try:
         path = find_recipe(name, beside=source)
         teacher = load_recipe(path)
     except RecipeError as error:
         first, *more = error.lines
-        yield RecipeError(f"teacher.recipe: {first}", *more)
+        yield RecipeError(f"{where}.recipe: {first}", *more)
         return
     if not isinstance(teacher, TeacherRecipe):
-        yield RecipeError(f"teacher.recipe: {path} is not a teacher recipe: it has no 'network' part")
+        yield RecipeError(f"{where}.recipe: {path} is not a teacher recipe: it has no 'network' part")
         return
     method = tree.get("distillation")
     method = method if isinstance(method, dict) else {}
-    if not trained and not teacher.network.auxiliary and method.get("method", "rdd") == "rdd" and method.get("tfe_fraction") != 0:
+    compared = tree["teacher"].get("second", "auxiliary") == "auxiliary"
+    if (
+        compared
+        and not trained
+        and not teacher.network.auxiliary
+        and method.get("method", "rdd") == "rdd"
+        and method.get("tfe_fraction") != 0
+    ):
         yield RecipeError(
-            f"teacher.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
-            "distillation.tfe_fraction=0 here"
+            f"{where}.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
+            "teacher.second to flip, scale or fitted or distillation.tfe_fraction=0 here"
         )
 
 

@@ -22,12 +22,39 @@ _PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", 
 def places_of(tree: dict[str, Any]) -> dict[str, str]:
     """The paths of an unchecked tree, by key; those that are words with a meaning of their own aside."""
     places = {}
-    for key in _PLACES:
-        part, name = key.split(".")
-        value = tree[part].get(name) if isinstance(tree.get(part), dict) else None
-        if isinstance(value, str) and value and not (name == "weights" and value in ("imagenet", "none")):
-            places[key] = value
+    for key in [*_PLACES, *(f"teacher.ensemble.{i}.{name}" for i in range(_networks(tree)) for name in ("recipe", "checkpoint"))]:
+        part, _, name = key.rpartition(".")
+        holder = _at(tree, part)
+        value = holder.get(name) if isinstance(holder, dict) else None
+        if not isinstance(value, str) or not value or (name == "weights" and value in ("imagenet", "none")):
+            continue
+        if name == "checkpoint" and isinstance(options := holder.get("options"), dict) and options.get("hub") is True:
+            continue  # the name of a repository
+        places[key] = value
     return places
+
+
+def _networks(tree: dict[str, Any]) -> int:
+    """How many networks a tree's teacher lists."""
+    several = tree["teacher"].get("ensemble") if isinstance(tree.get("teacher"), dict) else None
+    return len(several) if isinstance(several, list) else 0
+
+
+def _at(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree[int(part)] if isinstance(tree, list) else tree.get(part) if isinstance(tree, dict) else None
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: str) -> None:
+    """Set what lies under a key; what holds it is copied on the way, since a merge in the file means the same mapping in two places."""
+    *above, last = key.split(".")
+    node: Any = tree
+    for part in above:
+        place: Any = int(part) if isinstance(node, list) else part
+        node[place] = node[place].copy()
+        node = node[place]
+    node[last] = value
 
 
 def find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> None:
@@ -37,19 +64,18 @@ def find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> 
         written: the paths as they were before the overrides, which are typed and so relative to the current directory first.
     """
     for key, value in places_of(tree).items():
-        part, name = key.split(".")
         if (expanded := os.path.expanduser(value)).startswith("~"):
             continue
         typed = written.get(key) != value
         try:
-            if key == "teacher.recipe":
+            if key.startswith("teacher.") and key.endswith(".recipe"):
                 found = str(find_recipe(expanded) if typed and is_recipe(expanded) else find_recipe(expanded, source))
             else:
                 found = beside(expanded, source, here_first=typed)
         except (OSError, ValueError, RecipeError):  # it is told where it is used
             continue
         if found != value:
-            tree[part] = {**tree[part], name: found}
+            _put(tree, key, found)
 
 
 def is_recipe(name: str) -> bool:

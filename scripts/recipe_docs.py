@@ -22,8 +22,10 @@ from rdd_deploy.data import DATASETS
 from rdd_deploy.data.config import DataOptions
 from rdd_deploy.export.profile import Profile
 from rdd_deploy.losses import LOSSES
+from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe
 from rdd_deploy.study.config import Study, Variant
+from rdd_deploy.utils.tables import Entry
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN = "<!-- begin: {} (written by scripts/recipe_docs.py) -->"
@@ -43,7 +45,10 @@ def recipe_tables() -> str:
         elif model := _part(field.annotation):
             title = "`student`, and `network` of a teacher recipe" if name == "student" else f"`{name}`"
             parts.append(table(title, _rows(model, f"{name}."), str(model.__doc__).splitlines()[0]))
-    parts.append(_loss_table())
+    parts += [
+        _option_table("`distillation.losses`: options of each loss", LOSSES),
+        _option_table("`teacher.source`: options of each source", TEACHERS),
+    ]
     return "\n\n".join(parts)
 
 
@@ -77,15 +82,15 @@ def _data_tables() -> Iterator[str]:
         yield table(f"`data`, for `name: {name}`", own, str(model.__doc__).splitlines()[0])
 
 
-def _loss_table() -> str:
+def _option_table(title: str, entries: Mapping[str, Entry]) -> str:
     rows = []
-    for name, entry in LOSSES.items():
+    for name, entry in entries.items():
         parameters = inspect.signature(entry.load()).parameters
         rows += [
             (f"`options.{key}` of `{name}`", _type(annotation), _value(parameters[key].default), f"see `{entry.where.replace(':', '.')}`")
             for key, annotation in entry.options.items()
         ]
-    return table("`distillation.losses`: options of each loss", rows)
+    return table(title, rows)
 
 
 def _rows(model: type[BaseModel], above: str, deep: bool = True, besides: Iterator[Row] | None = None) -> Iterator[Row]:

@@ -59,7 +59,7 @@ def problems(content: dict[str, Any]) -> list[str]:
             {"teacher": {"checkpoint": "t", "options": {"sharpness": 1}}},
             "  teacher.options.sharpness: unknown option of the teacher source 'segmenter'; allowed: none",
         ),
-        ({"teacher": {"checkpoint": "t", "source": "onnx"}}, "  teacher.source: got 'onnx', expected 'segmenter'"),
+        ({"teacher": {"checkpoint": "t", "source": "onxx"}}, "  teacher.source: got 'onxx', expected 'segmenter', 'torchvision', 'smp', 'hugging_face' or 'onnx'; did you mean 'onnx'?"),
         ({"name": "latest"}, "name is 'latest', which links to the newest run; choose another"),
         ({"augment": {"crop": [4_000_000, 64]}}, "augment.crop: got [4000000, 64], expected at most [8192, 8192]"),
         ({"train": {"seed": -1}}, "train.seed: got -1, expected: input should be greater than or equal to 0"),

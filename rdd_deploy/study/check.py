@@ -112,14 +112,9 @@ def _check_run(plan: Plan, run: Run, teachers: Collection[TeacherRun], data: Tra
         assert first is not None
         model = _network(checked, first.recipe, "teacher")
     else:
-        options = (
-            run.teacher,
-            config.source,
-            repr(config.options),
-            run.recipe.distillation.method,
-            run.recipe.distillation.tfe_fraction > 0,
-        )
-        model = checked.once(options, lambda: load_teacher(run.recipe, run.teacher, data).model)  # type: ignore[arg-type]
+        paths = [Path(str(one.checkpoint)) for one in config.ensemble] or [run.teacher]
+        compared = run.recipe.distillation.method, run.recipe.distillation.tfe_fraction > 0
+        model = checked.once((*map(str, paths), repr(config), *map(str, compared)), lambda: load_teacher(run.recipe, paths, data).model)
     extra_losses(run.recipe.distillation, student, model)
 
 

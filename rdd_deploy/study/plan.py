@@ -143,7 +143,7 @@ def _run(plan: Plan, variant: str, seed: int, overrides: Sequence[str]) -> Run:
     source, teacher = find_recipe(study.recipe), None
     if not one.alone:
         teacher = _teacher(plan, recipe, source)
-        if recipe.teacher and recipe.teacher.checkpoint is None:
+        if recipe.teacher and recipe.teacher.checkpoint is None and not recipe.teacher.ensemble:
             words.append(f"teacher.checkpoint={json.dumps(str(teacher), ensure_ascii=False)}")
             recipe = load_distillation(study.recipe, words, name=name)
     return Run(variant, seed, one.alone, recipe, source, RunFolder(plan.folder / name), tuple(words), teacher)
@@ -153,12 +153,18 @@ def _teacher(plan: Plan, recipe: StudentRecipe, source: Path) -> Path:
     """The checkpoint of a run's teacher, whose own run is noted where the study may have to train it."""
     config = recipe.teacher
     assert config is not None
-    if config.checkpoint is not None:
-        if not Path(config.checkpoint).is_file():
+    if config.ensemble and (untrained := [one for one in config.ensemble if one.checkpoint is None]):
+        raise RecipeError(
+            f"teacher.ensemble: a study trains one teacher, not the networks of an ensemble; train {untrained[0].recipe} first and give its "
+            "checkpoint"
+        )
+    for one in config.members:
+        if one.checkpoint is not None and not one.from_hub and not Path(one.checkpoint).exists():
             raise RecipeError(
-                f"teacher.checkpoint: no file {config.checkpoint}; put it there, or leave it out: the study trains teacher.recipe"
+                f"teacher.checkpoint: no file {one.checkpoint}; put it there, or leave it out: the study trains teacher.recipe"
             )
-        return Path(os.path.abspath(config.checkpoint))
+    if (first := config.members[0]).checkpoint is not None:
+        return Path(first.checkpoint if first.from_hub else os.path.abspath(first.checkpoint))
     path = find_recipe(str(config.recipe), beside=source)
     teacher = load_recipe(path)
     assert isinstance(teacher, TeacherRecipe)  # load_distillation has looked

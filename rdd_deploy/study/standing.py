@@ -62,7 +62,9 @@ def look(run: Run | TeacherRun) -> Found:
     finished = folder.summary.is_file()
     if finished and read_summary(folder) is None:
         return Found(Standing.OTHER, f"its {folder.summary.name} can't be read")
-    taught = (taught_by(folder) if finished else begun_by(folder)) if isinstance(run, Run) and run.teacher else ""
+    # Of other teachers the hash isn't one file's; resuming compares it.
+    plain = isinstance(run, Run) and run.teacher is not None and run.recipe.teacher is not None and run.recipe.teacher.is_plain
+    taught = (taught_by(folder) if finished else begun_by(folder)) if plain else ""
     if isinstance(run, Run) and taught and (teacher := checkpoint_hash(run.teacher)) and taught != teacher:
         return Found(Standing.OTHER, f"its teacher had the hash {taught[:12]}, {run.teacher} has {teacher[:12]}")
     return Found(Standing.DONE if finished else Standing.BEGUN)

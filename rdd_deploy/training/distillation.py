@@ -40,9 +40,10 @@ from rdd_deploy.training.teacher import (
     is_usable,
     load_teacher,
     measure_teacher,
-    named_teacher,
+    named_teachers,
     open_teacher,
     teacher_checkpoint,
+    warn_below_baseline,
     with_cache,
 )
 from rdd_deploy.training.teacher_cache import CachedTeacher
@@ -72,14 +73,15 @@ def distill_recipe(
     loss = _loss(recipe.distillation, torch.from_numpy(data.train_facts.pixels))
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         _check_networks(recipe, student, named)
-        checkpoint = teacher_checkpoint(recipe, named, runs, resume, data, fabric)
-        teacher = open_teacher(recipe, named._replace(checkpoint=checkpoint), data, fabric)
+        named = [one._replace(checkpoint=teacher_checkpoint(recipe, one, runs, resume, data, fabric)) for one in named]
+        teacher = open_teacher(recipe, named, data, fabric, runs)
     losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
     teacher = with_cache(recipe, teacher, data, maps_of(losses), fabric)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
         _tell_sizes(losses)
         measured = measure_teacher(recipe, teacher, data, fabric)
+        warn_below_baseline(recipe, measured, folder, data)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
         beside = teacher.outputs.read if isinstance(teacher.outputs, CachedTeacher) else None
         method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data), beside)
@@ -90,21 +92,23 @@ def distill_recipe(
     return folder
 
 
-def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> NamedTeacher:
-    """The recipe's teacher, after everything of the recipe was checked that needs neither data nor weights."""
+def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> list[NamedTeacher]:
+    """The networks of the recipe's teacher, after everything of the recipe was checked that needs neither data nor weights."""
     if recipe.teacher is None:
         raise RecipeError(f"{source} names no teacher; distil needs one (train a lone network with rdd_deploy.train)")
     check_early(recipe, folder, resume)
-    named = named_teacher(recipe, source, folder.path.parent)
-    is_usable(named)
+    named = named_teachers(recipe, source, folder.path.parent)
+    for one in named:
+        is_usable(one)
     return named
 
 
-def _check_networks(recipe: StudentRecipe, student: Segmenter, named: NamedTeacher) -> None:
+def _check_networks(recipe: StudentRecipe, student: Segmenter, named: Sequence[NamedTeacher]) -> None:
     """Raise RecipeError where the student, or a teacher that its recipe describes and that is to be trained yet, lacks a map that a loss reads."""
     _channels(recipe.distillation, "student", student)
-    if recipe.distillation.losses and named.recipe is not None and not is_usable(named):
-        extra_losses(recipe.distillation, student, Segmenter(named.recipe.network, student.classes))
+    first = named[0]  # whose maps an ensemble's are
+    if recipe.distillation.losses and first.recipe is not None and not is_usable(first):
+        extra_losses(recipe.distillation, student, Segmenter(first.recipe.network, student.classes))
 
 
 def _loss(config: Distillation, pixels: torch.Tensor | None = None) -> RelativeDifficultyLoss:
@@ -228,14 +232,16 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
     def check_teacher(data: TrainingData | None, student: Segmenter | None) -> None:
         if student:
             _channels(recipe.distillation, "student", student)
-        named = named_teacher(recipe, source, folder.path.parent)
+        named = named_teachers(recipe, source, folder.path.parent)
         teacher: TeacherModel | None = None
-        if is_usable(named):
-            teacher = load_teacher(recipe, named.checkpoint, data).model if data else None
-        elif named.recipe is not None:
-            check_installed(named.recipe.train.loggers)
-            classes = len(data.validation.label_space) if data else 2
-            teacher, _ = build(named.recipe.network, classes, "teacher, to be trained first", sizes(named.recipe))
+        if all(map(is_usable, named)):
+            teacher = load_teacher(recipe, [one.checkpoint for one in named], data, tell=True).model if data else None
+        for one in named:
+            if one.recipe is not None and not is_usable(one):
+                check_installed(one.recipe.train.loggers)
+                classes = len(data.validation.label_space) if data else 2
+                made, _ = build(one.recipe.network, classes, "teacher, to be trained first", sizes(one.recipe))
+                teacher = teacher or made
         if student and teacher and recipe.distillation.losses:
             _tell_sizes(extra_losses(recipe.distillation, student, teacher))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,21 +16,24 @@ from rdd_deploy import __version__, console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
-from rdd_deploy.metrics import evaluate_split
+from rdd_deploy.metrics import evaluate_split, protocol
 from rdd_deploy.models.predict import autocast_dtype
-from rdd_deploy.models.teachers import TEACHERS
-from rdd_deploy.models.teachers.base import LoadedTeacher, TeacherModel
+from rdd_deploy.models.teachers.base import TeacherModel
+from rdd_deploy.models.teachers.config import Member
+from rdd_deploy.models.teachers.second import Fitted
 from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
 from rdd_deploy.outputs import resized
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import precision_of
+from rdd_deploy.training.fitted_second import fit_second
 from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
 from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.training.teacher_cache import CacheForm, Taught, cached_teacher
+from rdd_deploy.training.teacher_loading import load_teacher as load_teacher
 from rdd_deploy.utils import files
 from rdd_deploy.utils.locks import InUseError, check_unlocked
 from rdd_deploy.utils.machine import git_commit
@@ -72,24 +75,41 @@ class Teacher(NamedTuple):
     views: TestTimeAugmentation
     checkpoint: Path
     sha256: str
-    """Of the bytes that were loaded."""
+    """Of the bytes that were loaded, and of all that changes what they say."""
+    caches: Path
+    """Folder of what is kept of it."""
+    name: str
+    """For people: its checkpoint, or those of its networks."""
+    facts: Mapping[str, Any] = {}
+    """For the run's summary."""
 
 
 class NamedTeacher(NamedTuple):
-    """A recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file) where one is named."""
+    """A network of a recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file) where one is named."""
 
     checkpoint: Path
     recipe: TeacherRecipe | None
     source: Path | None
+    from_hub: bool = False
+
+
+def named_teachers(recipe: StudentRecipe, source: Path, runs: Path) -> list[NamedTeacher]:
+    """What the recipe says of each network of its teacher, checked before anything heavy is done."""
+    assert recipe.teacher is not None
+    return [_named(one, recipe, source, runs) for one in recipe.teacher.members]
 
 
 def named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeacher:
-    """What the recipe says of its teacher, checked before anything heavy is done."""
-    config = recipe.teacher
-    assert config is not None
+    """The same of a teacher's only network, or its first."""
+    return named_teachers(recipe, source, runs)[0]
+
+
+def _named(config: Member, recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeacher:
     if config.recipe is None:
+        if config.from_hub:
+            return NamedTeacher(Path(str(config.checkpoint)), None, None, True)
         path = followed(Path(str(config.checkpoint)))
-        if not path.is_file():
+        if not path.is_file() and (config.source == "segmenter" or not path.is_dir()):
             raise WeightsError(f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained first")
         return NamedTeacher(path, None, None)
     teacher_path = find_recipe(config.recipe, beside=source)
@@ -103,21 +123,21 @@ def named_teacher(recipe: StudentRecipe, source: Path, runs: Path) -> NamedTeach
 
 def teacher_checkpoint(recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
     """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
-    config, path, teacher, teacher_path = recipe.teacher, *named
+    path, teacher, teacher_path, _ = named
     if teacher is None:
         return path
-    assert config is not None
+    own = path == runs / teacher.name / "teacher.safetensors"
     folder = RunFolder(runs / teacher.name)
     # The first of several processes decides for all: the others would by what it has written meanwhile.
     usable, begun = fabric.broadcast((is_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False))
     if usable:
-        if not config.checkpoint and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
+        if own and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
             console.warn(
                 f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now ({', '.join(changed)}); move that "
                 "folder away to train it again"
             )
         return path
-    if config.checkpoint and path != folder.teacher:
+    if path != folder.teacher:
         console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}")
     console.info(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
     shared = data if teacher.data == recipe.data else None
@@ -148,12 +168,14 @@ def is_usable(named: NamedTeacher) -> bool:
     Raises:
         InUseError: it is being trained. WeightsError: it is of an unfinished run that isn't this teacher's own.
     """
+    if named.from_hub:
+        return True
     folder = RunFolder(named.checkpoint.resolve().parent)
     try:
         check_unlocked(folder.path)
     except InUseError as error:
         raise _being_trained(error) from error
-    if not named.checkpoint.is_file():
+    if not named.checkpoint.exists():
         return False
     if folder.finished or not folder.recipe.is_file():
         return True
@@ -184,38 +206,31 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def open_teacher(recipe: StudentRecipe, named: NamedTeacher, data: TrainingData, fabric: Fabric) -> Teacher:
-    """Load and guard the teacher, as one that runs on every crop; ``with_cache`` puts its cache in place of that."""
-    config, checkpoint = recipe.teacher, named.checkpoint
+def open_teacher(recipe: StudentRecipe, named: Sequence[NamedTeacher], data: TrainingData, fabric: Fabric, runs: Path) -> Teacher:
+    """Load and guard the teacher, as one that runs on every crop; ``with_cache`` puts its cache in place of that.
+
+    Args:
+        named: its networks, each there. runs: folder of runs.
+    """
+    config, paths = recipe.teacher, [one.checkpoint for one in named]
     assert config is not None
-    model, trained_size, sha256 = load_teacher(recipe, checkpoint, data)
+    name = " + ".join(map(str, paths))
+    model, trained_size, sha256, *_, facts = load_teacher(recipe, paths, data)
     # Looked at a second time: another process may have begun to train it between the first look and the reading.
-    if process_rank() == 0 and not is_usable(named):
-        raise WeightsError(f"the teacher {checkpoint} was replaced by an unfinished one while it was read; start again")
+    if process_rank() == 0 and not all(map(is_usable, named)):
+        raise WeightsError(f"the teacher {name} was replaced by an unfinished one while it was read; start again")
     if fabric.broadcast(sha256) != sha256:
-        raise WeightsError(f"the processes that train together read different teachers from {checkpoint}; give all of them the same file")
+        raise WeightsError(f"the processes that train together read different teachers from {name}; give all of them the same file")
     model = model.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)
     views = TestTimeAugmentation(recipe.data.size)
     if config.cache:
         views = TestTimeAugmentation(trained_size or recipe.data.size, tuple(config.scales), config.flip)
-    return Teacher(model, LiveTeacher(model, autocast_dtype(precision_of(fabric))), views, checkpoint, sha256)
-
-
-def load_teacher(recipe: StudentRecipe, checkpoint: Path, data: TrainingData) -> LoadedTeacher:
-    config, method = recipe.teacher, recipe.distillation
-    assert config is not None
-    classes = list(data.validation.label_space.classes)
-    loaded: LoadedTeacher = TEACHERS[config.source].load()(checkpoint, classes, **config.options)
-    if loaded.model.classes != len(classes):
-        raise WeightsError(
-            f"the teacher {checkpoint} knows {loaded.model.classes} classes, data set '{recipe.data.name}' has {len(classes)}; distil from a "
-            "teacher of the same classes"
-        )
-    if method.method == "rdd" and method.tfe_fraction > 0 and not loaded.model.has_auxiliary:
-        raise WeightsError(
-            f"{checkpoint} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, or set distillation.tfe_fraction=0"
-        )
-    return loaded
+    caches = runs / "hub_teachers" / "cache" if named[0].from_hub else paths[0].parent / "cache"
+    precision = autocast_dtype(precision_of(fabric))
+    if isinstance(model, Fitted):
+        facts_of_data = {"frames": data.digest, "labels": data.train_facts.labels_digest}
+        sha256 = fit_second(model, sha256, data.frames, facts_of_data, views.size, caches, fabric.device, precision, fabric)
+    return Teacher(model, LiveTeacher(model, precision), views, paths[0], sha256, caches, name, facts)
 
 
 def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric) -> Teacher:
@@ -227,16 +242,16 @@ def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps
     config, views = recipe.teacher, teacher.views
     assert config is not None
     if not config.cache:
-        console.info(f"teacher: {teacher.checkpoint}, run on every crop")
+        console.info(f"teacher: {teacher.name}, run on every crop")
         return teacher
     form: CacheForm = "dense" if config.cache == "dense" else "compact"
     console.info(
-        f"teacher: {teacher.checkpoint}, {form} cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}"
+        f"teacher: {teacher.name}, {form} cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}"
         f"{', mirrored too' if views.flip else ''}{', with ' + ', '.join(sorted(maps)) if maps else ''}"
     )
     with console.progress("teacher cache", len(data.frames)) as bar:
         cached = cached_teacher(
-            teacher.model, teacher.sha256, data.frames.split, data.digest, views, teacher.checkpoint.parent / "cache", fabric.device,
+            teacher.model, teacher.sha256, data.frames.split, data.digest, views, teacher.caches, fabric.device,
             autocast_dtype(precision_of(fabric)), bar.advance, form=form, divergence=recipe.distillation.tfe.divergence, maps=maps, fabric=fabric,
         )  # fmt: skip
     if fabric.device.type == "cuda" and cached.nbytes <= torch.cuda.mem_get_info(fabric.device)[0] / 2:
@@ -247,7 +262,7 @@ def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps
 
 def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
     """The teacher's own mIoU, seen as the student sees it; that of a cached one is kept beside its cache and measured once for all students."""
-    told = {"checkpoint": str(teacher.checkpoint), "views": describe(teacher.views)}
+    told = {"checkpoint": teacher.name, "views": describe(teacher.views), **teacher.facts}
     if isinstance(teacher.outputs, LiveTeacher):  # its logits are resized straight to the frame's size
         return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
     commit = git_commit() or ""
@@ -256,7 +271,7 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
         "frames": data.val_facts.digest, "labels": data.val_facts.labels_digest,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    place = teacher.checkpoint.parent / "cache" / f"measured-{digest}.json"
+    place = teacher.caches / f"measured-{digest}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         kept = files.parse_json(place.read_bytes())
         if kept["key"] == key:
@@ -274,3 +289,20 @@ def _measured(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabri
     measured = evaluate_split(predict, data.validation, 4).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return measured
+
+
+def warn_below_baseline(recipe: StudentRecipe, measured: Mapping[str, Any], folder: RunFolder, data: TrainingData) -> None:
+    """Warn of a teacher that is below what the student reaches alone, where a run beside this one has measured that."""
+    baselines = (f"{folder.path.name}_alone", f"{recipe.name}_alone", f"alone_s{recipe.train.seed}")  # the last: of a study
+    wanted = protocol(recipe.data.name, recipe.evaluation.split, len(data.validation), recipe.data.size, len(data.validation.label_space))
+    for name in dict.fromkeys(baselines):
+        place = folder.path.parent / name / "summary.json"
+        with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or not such a summary
+            summary = files.parse_json(place.read_bytes())
+            alone, taught = float(summary["best"]["miou_pct"]), float(measured["miou_pct"])
+            if summary["protocol"] == wanted and taught < alone and process_rank() == 0:
+                console.warn(
+                    f"the teacher's mIoU is {taught:.2f} % on {recipe.evaluation.split}, below the {alone:.2f} % that the student reaches alone "
+                    f"({place.parent}); distilling from it may make the student worse: take a better teacher, or look at its classes and preprocessing"
+                )
+                return

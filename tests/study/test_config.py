@@ -128,7 +128,9 @@ def test_variants_are_measured_on_the_same_frames(folder: Path) -> None:
 def test_there_are_studies_at_half_and_full_size() -> None:
     names = {path.stem for path in STUDIES}
     assert {
-        f"camvid_{size}_{kind}" for size in ("half", "full") for kind in ("main", "methods", "combined", "stages", "rule", "threshold")
+        f"camvid_{size}_{kind}"
+        for size in ("half", "full")
+        for kind in ("main", "methods", "combined", "stages", "rule", "second", "threshold")
     } | {"streets_methods", "streets_combined", "camvid_paper_methods", "cityscapes_methods", "voc_methods", "ade_methods"} == names
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"
 

@@ -9,8 +9,11 @@ from rdd_deploy.models.teachers.base import LoadedTeacher
 from rdd_deploy.models.weights import load_checkpoint
 
 
-def load(path: Path, classes: list[str]) -> LoadedTeacher:
+def load(path: Path, classes: list[str] | None) -> LoadedTeacher:
     """Load a checkpoint that ``train`` or ``distill`` wrote.
+
+    Args:
+        classes: that it must have been trained on; None: the class map compares them.
 
     Raises:
         WeightsError: damaged, of other classes, or without the frame size that it was trained at.
@@ -19,4 +22,5 @@ def load(path: Path, classes: list[str]) -> LoadedTeacher:
     if "size" not in loaded.metadata:
         raise WeightsError(f"{path} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train")
     height, width = loaded.metadata["size"]
-    return LoadedTeacher(loaded.segmenter, (height, width), loaded.sha256)
+    names = None if classes is not None else list(loaded.metadata["classes"])
+    return LoadedTeacher(loaded.segmenter, (height, width), loaded.sha256, names)

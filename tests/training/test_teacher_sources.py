@@ -1,0 +1,232 @@
+"""Distilling from teachers of every source, with every second opinion, from ensembles and through class maps."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_onnx import colours
+from toys import CLASSES, read_json, teacher_tree, tree, write_data, write_recipe
+
+from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.recipe import StudentRecipe, load_distillation, load_recipe, with_whole_paths
+from rdd_deploy.training import fitted_second
+from rdd_deploy.training.data import TrainingData
+from rdd_deploy.training.distillation import distill_recipe, dry_run
+from rdd_deploy.training.run_folder import RunFolder
+from rdd_deploy.training.supervised import train_recipe
+from rdd_deploy.training.teacher import warn_below_baseline
+from rdd_deploy.training.teacher_loading import load_teacher
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    write_data(folder / "data")
+    colours(folder / "colours.onnx")
+    for name, auxiliary in (("one", True), ("other", False)):
+        content = teacher_tree(folder / "data", name=name)
+        content["network"]["auxiliary"] = auxiliary
+        train_recipe(load_recipe(write_recipe(folder / f"{name}.yaml", content)), folder / "runs")
+    return folder
+
+
+def student(place: Path, teacher: Any, *words: str, **changes: Any) -> StudentRecipe:
+    content = tree(place / "data", teacher=teacher, **changes)
+    content["train"] |= {"epochs": 1}
+    return load_distillation(write_recipe(place / "student.yaml", content), words)
+
+
+def distilled(place: Path, name: str, teacher: Any, **changes: Any) -> dict[str, Any]:
+    folder = distill_recipe(student(place, teacher, **changes), place / "student.yaml", place / "runs", name=name)
+    return dict(read_json(folder.summary)["teacher"])
+
+
+def onnx(place: Path, **changes: Any) -> dict[str, Any]:
+    return {"checkpoint": str(place / "colours.onnx"), "source": "onnx", "options": {"names": CLASSES}} | changes
+
+
+def smp(place: Path) -> dict[str, Any]:
+    from segmentation_models_pytorch import FPN
+
+    torch.manual_seed(0)
+    FPN("tu-test_efficientnet", encoder_weights=None, classes=3).save_pretrained(place / "fpn")
+    return {"checkpoint": str(place / "fpn"), "source": "smp", "options": {"names": CLASSES}}
+
+
+def torchvision(place: Path) -> dict[str, Any]:
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    torch.manual_seed(0)
+    torch.save(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).state_dict(), place / "lraspp.pth")
+    return {
+        "checkpoint": str(place / "lraspp.pth"),
+        "source": "torchvision",
+        "options": {"arch": "lraspp_mobilenet_v3_large", "names": CLASSES},
+    }
+
+
+def hugging_face(place: Path) -> dict[str, Any]:
+    import transformers as hf
+
+    torch.manual_seed(0)
+    ids = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: index for index, name in enumerate(CLASSES)}}
+    config = hf.SegformerConfig(depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=16, **ids)
+    hf.SegformerForSemanticSegmentation(config).save_pretrained(place / "segformer")
+    hf.SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(place / "segformer")
+    return {"checkpoint": str(place / "segformer"), "source": "hugging_face"}
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(("make", "second"), [(onnx, "flip"), (torchvision, "scale"), (smp, "fitted"), (hugging_face, "fitted")])
+def test_a_student_of_every_source(make: Any, second: str, cache: bool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitted_second, "LEAST_STEPS", 4)
+    told = distilled(place, f"{make.__name__}_{cache}", make(place) | {"second": second, "cache": cache})
+    (network,) = told["networks"]
+    assert network["classes"] == {name: name for name in CLASSES}
+    assert told["miou_pct"] > 80 if make is onnx else told["miou_pct"] >= 0
+    assert (place / "cache").is_dir() or not cache
+
+
+def test_class_maps_reach_the_student_and_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["red", "green", "blue"]
+    given = onnx(place, options={"names": names}, classes={"left": "red", "middle": ["green"], "right": "blue"}, second="flip")
+    told = distilled(place, "mapped", given)
+    out = capsys.readouterr().out
+    assert told["miou_pct"] > 80
+    assert told["networks"][0]["classes"] == {"left": "red", "middle": "green", "right": "blue"}
+    assert all(f"{data} " in out and f" {own} " in out for data, own in zip(CLASSES, names, strict=True))
+    wrong = {"left": "green", "middle": "red", "right": "blue"}
+    assert distilled(place, "wrong", given | {"classes": wrong})["miou_pct"] < 50
+    merged = distilled(place, "merged", given | {"classes": {"left": ["red", "green"], "middle": None, "right": "blue"}})
+    assert merged["networks"][0]["classes"]["middle"] == "–"
+    assert "doesn't know middle" in capsys.readouterr().err
+
+
+def test_an_ensemble_live_and_cached(place: Path) -> None:
+    paths = [str(place / "runs" / name / "teacher.safetensors") for name in ("one", "other")]
+    first = distilled(place, "ensemble", [{"checkpoint": paths[0], "second": "ensemble"}, paths[1]])
+    cached = distilled(place, "ensemble_cached", [{"checkpoint": paths[0], "second": "ensemble", "cache": True}, onnx(place)])
+    assert len(first["networks"]) == len(cached["networks"]) == 2
+    assert cached["miou_pct"] > 50, "the colours' own certainty rules the mean"
+    assert "the networks after the first" in first["second"]
+    recipe = load_recipe(place / "runs" / "ensemble" / "recipe.yaml")
+    assert isinstance(recipe, StudentRecipe)
+    assert [one.checkpoint for one in recipe.teacher.ensemble] == paths  # type: ignore[union-attr]
+
+
+def test_what_changes_the_teacher_changes_its_hash(place: Path) -> None:
+    data = TrainingData(student(place, onnx(place, second="flip")))
+    named = onnx(place)["options"]
+    path = place / "colours.onnx"
+    variants: list[dict[str, Any]] = [
+        {}, {"second": "scale"}, {"second": "scale", "second_scale": 0.75}, {"options": named | {"mean": [0.1, 0, 0]}},
+        {"options": {"names": ["x", "y", "z"]}, "classes": {"left": "x", "middle": "y", "right": "z"}},
+        {"options": {"names": ["x", "y", "z"]}, "classes": {"left": "y", "middle": "x", "right": "z"}},
+    ]  # fmt: skip
+    hashes = [load_teacher(student(place, onnx(place, second="flip") | one), path, data).sha256 for one in variants]
+    assert len(set(hashes)) == len(hashes)
+    plain = place / "runs" / "one" / "teacher.safetensors"
+    loaded = load_teacher(student(place, {"checkpoint": str(plain)}), plain, data)
+    assert loaded.sha256 == hashlib.sha256(plain.read_bytes()).hexdigest(), "as before, so that its caches and students go on"
+
+
+def test_a_fitted_head_is_fitted_once_and_the_same_each_time(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitted_second, "LEAST_STEPS", 20)
+    given = {"checkpoint": str(place / "runs" / "other" / "teacher.safetensors"), "second": "fitted"}
+    distilled(place, "fitted", given)
+    out = capsys.readouterr().out
+    assert "fitting a second head on stage4 to the training frames, 20 steps" in out
+    (kept,) = (place / "runs" / "other" / "cache").glob("fitted-*.safetensors")
+    before = kept.read_bytes()
+    distilled(place, "fitted_again", given)
+    assert "fitted before" in capsys.readouterr().out
+    a, b = (load_file(place / "runs" / name / "student.safetensors") for name in ("fitted", "fitted_again"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    kept.write_bytes(before[:100])
+    distilled(place, "fitted_damaged", given)
+    assert "can't be used" in capsys.readouterr().err
+    assert kept.read_bytes() == before, "the same frames and teacher give the same head"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "sentence"),
+    [
+        ({"checkpoint": "{other}"}, "or give it another second opinion: teacher.second=flip"),
+        (
+            {"checkpoint": "{onnx}", "source": "onnx", "second": "fitted"},
+            "teacher.second=fitted needs a map inside the teacher to fit a head on",
+        ),
+        (
+            {"checkpoint": "{onnx}", "source": "onnx", "second": "flip", "options": {"names": ["a", "b", "c"]}},
+            "has no class 'left', 'middle', 'right'",
+        ),
+        ({"checkpoint": "{other}", "source": "onnx", "second": "flip"}, "can't be read as ONNX"),
+        (
+            {"checkpoint": "{other}", "second": "fitted", "second_map": "stage1", "classes": {"up": "x"}},
+            "teacher.classes names 'up', which is no class",
+        ),
+    ],
+)
+def test_what_a_teacher_lacks(teacher: dict[str, Any], sentence: str, place: Path) -> None:
+    paths = {"other": place / "runs" / "other" / "teacher.safetensors", "onnx": place / "colours.onnx"}
+    given = teacher | {"checkpoint": teacher["checkpoint"].format(**paths)}
+    recipe = student(place, given)
+    with pytest.raises(RddError) as raised:
+        load_teacher(recipe, Path(given["checkpoint"]), TrainingData(recipe))
+    assert sentence in str(raised.value)
+    assert len(raised.value.lines) == 1
+
+
+def test_a_teacher_below_the_students_own_baseline_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = student(place, onnx(place, second="flip"))
+    train_recipe(recipe, place / "runs")
+    alone = read_json(place / "runs" / "student_alone" / "summary.json")["best"]["miou_pct"]
+    data, folder = TrainingData(recipe), RunFolder(place / "runs" / "student")
+    capsys.readouterr()
+    warn_below_baseline(recipe, {"miou_pct": alone - 1}, folder, data)
+    assert f"below the {alone:.2f} % that the student reaches alone" in " ".join(capsys.readouterr().err.split())
+    warn_below_baseline(recipe, {"miou_pct": alone + 1}, folder, data)
+    other = recipe.model_copy(update={"data": recipe.data.model_copy(update={"size": (32, 32)})})
+    warn_below_baseline(other, {"miou_pct": alone - 1}, folder, data)
+    assert capsys.readouterr().err == "", "measured otherwise it isn't compared"
+
+
+def test_a_dry_run_tells_what_it_would_take(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = onnx(place, options={"names": ["red", "green", "blue"]}, second="flip")
+    source, folder = place / "student.yaml", RunFolder(place / "runs" / "dry")
+    with pytest.raises(
+        WeightsError, match=r"has no class 'left', 'middle', 'right'; say by teacher\.classes which of its classes means it"
+    ):
+        dry_run(student(place, given), source, folder, False)
+    capsys.readouterr()
+    dry_run(student(place, given, "teacher.classes={left: red, middle: green, right: blue}"), source, folder, False)
+    out = capsys.readouterr().out
+    for text in ("ONNX, logits of 'output0', NCHW, RGB", "second opinion: the mirrored frame", "middle", "green", "nothing was trained"):
+        assert text in out
+    assert not folder.path.exists()
+
+
+def test_lists_are_spelt_out_and_paths_found(place: Path, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        shutil.copy(place / "colours.onnx", tmp_path / name)
+    members = [{"checkpoint": name, "source": "onnx", "options": {"names": CLASSES}} for name in ("a.onnx", "b.onnx")]
+    path = write_recipe(
+        tmp_path / "s.yaml", tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"second": "ensemble"}])
+    )
+    recipe = load_distillation(path, ["teacher.flip=true"])
+    assert recipe.teacher is not None  # type: ignore[union-attr]
+    assert (recipe.teacher.cache, recipe.teacher.flip, recipe.teacher.second) == (True, True, "ensemble")  # type: ignore[union-attr]
+    assert [one.checkpoint for one in recipe.teacher.ensemble] == [str(tmp_path / name) for name in ("a.onnx", "b.onnx")]  # type: ignore[union-attr]
+    assert with_whole_paths(recipe).teacher == recipe.teacher  # type: ignore[union-attr]
+    write_recipe(path, tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"cache": "dense"}]))
+    with pytest.raises(RddError, match="it is the whole ensemble's, so say it once"):
+        load_distillation(path)
+    write_recipe(path, tree(place / "data", teacher=[members[0], "nowhere.safetensors"]))
+    with pytest.raises(RddError, match=r"teacher\.ensemble\.1\.checkpoint: no teacher checkpoint"):
+        load_distillation(path)

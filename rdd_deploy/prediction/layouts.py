@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rdd_deploy.data.folder import spread_colours
+from rdd_deploy.data.colours import spread_colours
 from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.errors import DataError
 from rdd_deploy.prediction.frames import stem_of

@@ -91,7 +91,7 @@ class Run:
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         import torch
 
-        from rdd_deploy.data.folder import spread_colours
+        from rdd_deploy.data.colours import spread_colours
         from rdd_deploy.models.predict import checked_device
         from rdd_deploy.models.weights import load_checkpoint
         from rdd_deploy.training.run_folder import find_run

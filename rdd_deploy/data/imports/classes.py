@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rdd_deploy.data.folder import spread_colours
+from rdd_deploy.data.colours import spread_colours
 from rdd_deploy.data.imports.export import VOID, Colour, Export
 from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.errors import DataError

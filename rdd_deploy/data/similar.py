@@ -6,6 +6,7 @@ of its bits; another scene moves about half of them. Zauner, "Implementation and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -52,7 +53,7 @@ class Seen:
             raise ValueError(f"the distance is {within}; expected 0 to {BITS - 1}")
         self.within = within
         ends = [BITS * part // (within + 1) for part in range(within + 2)]
-        self._parts = [(low, (1 << (high - low)) - 1) for low, high in zip(ends, ends[1:], strict=False)]
+        self._parts = [(low, (1 << (high - low)) - 1) for low, high in itertools.pairwise(ends)]
         self._buckets: list[dict[int, list[int]]] = [{} for _ in self._parts]
         self._positions: dict[int, int] = {}
         self._count = 0

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from rdd_deploy.data.config import Augment, Data, options_of
+from rdd_deploy.data.config import REST, Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.teachers import TEACHERS
-from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, is_recipe, places_of
+from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, is_recipe, places_of, written_places
 from rdd_deploy.schema import (
     Batch,
     Count,
@@ -167,6 +167,14 @@ class _Data(Part):
     data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}), description="which frames, at which size")
     augment: Augment = Augment()
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The rest of the training frames is one."""
+        if REST in self.data.unlabelled and self.data.labels == 1:
+            yield (
+                "data",
+                "data.unlabelled: rest are the frames that data.labels leaves out, which is 1: set data.labels below it, e.g. 0.25",
+            )
+
 
 class TeacherRecipe(_Data):
     """A network to be trained with labels alone, as a teacher."""
@@ -175,16 +183,25 @@ class TeacherRecipe(_Data):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """A teacher is trained with labels alone."""
+        if self.data.unlabelled:
+            yield "data", "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key"
+
     @property
     def trained(self) -> Network:
         """The network that this recipe trains."""
         return self.network
 
     def beside(self, student: StudentRecipe) -> TeacherRecipe:
-        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own recipe."""
-        data = student.data.model_copy(update={"size": self.data.size, "in_memory": self.data.in_memory})
+        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own recipe.
+
+        One that may see only a share of the labels has a name of its own, or it would be taken for the one that has seen all.
+        """
+        data = student.data.alone().model_copy(update={"size": self.data.size, "in_memory": self.data.in_memory})
+        name = self.name if data.labels == 1 else f"{self.name}_{data.labels:g}_labels"
         device = {key: getattr(student.train, key) for key in ("device", "devices", "nodes", "precision")}
-        return self.model_copy(update={"data": data, "train": self.train.model_copy(update=device)})
+        return self.model_copy(update={"name": name, "data": data, "train": self.train.model_copy(update=device)})
 
 
 class StudentRecipe(_Data):
@@ -270,7 +287,7 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     """A recipe's file, its unchecked tree with overrides and found paths, and what is wrong with either."""
     path = find_recipe(path)
     tree = load_yaml(path)
-    places = places_of(tree)
+    places = written_places(tree)
     problems = override_all(tree, overrides)
     find_places(tree, path, places)
     if "name" not in tree:
@@ -289,11 +306,14 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: it means the same from any folder."""
     tree = recipe.model_dump(mode="json")
-    changes: dict[str, dict[str, str]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for key, value in places_of(tree).items():
         part, name = key.split(".")
         path = find_recipe(value) if key == "teacher.recipe" and is_recipe(value) else Path(value)
         changes.setdefault(part, {})[name] = os.path.abspath(path)
+    if recipe.data.unlabelled:
+        found = [place if place == REST else os.path.abspath(place) for place in recipe.data.unlabelled]
+        changes.setdefault("data", {})["unlabelled"] = found
     return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})
 
 

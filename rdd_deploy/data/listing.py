@@ -14,7 +14,7 @@ from rdd_deploy.errors import DataError
 IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 """Endings of files that are read, in either case."""
 MASKS = (".png",)
-_OTHERS = (
+OTHERS = (
     ".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jxl", ".pgm", ".pbm", ".pnm", ".tga", ".exr", ".hdr", ".psd", ".svg", ".ico", ".pcx",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".rw2", ".orf", ".npy", ".mat",
 )  # fmt: skip
@@ -64,21 +64,21 @@ def list_images(folder: Path, suffixes: Sequence[str] = IMAGES) -> Listing:
     listing = Listing(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         suffix = os.path.splitext(entry.name)[1].lower()
-        if _is_hidden(entry.name):
+        if is_hidden(entry.name):
             listing.hidden += 1
         elif entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-            if inside := _images_inside(entry, (*IMAGES, *_OTHERS)):
+            if inside := _images_inside(entry, (*IMAGES, *OTHERS)):
                 listing.folders.append((f"{entry.name}/{inside[0]}", len(inside)))
             elif suffix in suffixes:
                 listing.folders.append((f"{entry.name}/", 0))
         elif suffix in suffixes:
             listing.paths.append(folder / entry.name)
-        elif suffix in IMAGES or suffix in _OTHERS:
+        elif suffix in IMAGES or suffix in OTHERS:
             listing.others.append(entry.name)
     return listing
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _COMPANIONS
 
 
@@ -86,8 +86,8 @@ def _images_inside(folder: os.DirEntry[str], suffixes: Sequence[str]) -> list[st
     """Images anywhere below a folder, relative to it; what can't be listed counts for nothing."""
     found = []
     for place, folders, names in os.walk(folder.path):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        inside = [name for name in sorted(names) if not _is_hidden(name) and os.path.splitext(name)[1].lower() in suffixes]
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        inside = [name for name in sorted(names) if not is_hidden(name) and os.path.splitext(name)[1].lower() in suffixes]
         found += [os.path.relpath(os.path.join(place, name), folder.path) for name in inside]
     return found
 

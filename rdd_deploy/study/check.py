@@ -76,7 +76,7 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
             device = checked.once(("device", recipe.train.device, recipe.train.devices), lambda r=recipe: make_fabric(r.train).device.type)  # type: ignore[misc]
             checked.on_gpu |= device == "cuda"
     with problems.collected():
-        data = TrainingData(variants[0].recipe if variants else next(iter(teachers)).recipe)
+        data = TrainingData(variants[0].recipe if variants else next(iter(teachers)).recipe, "look")
         checked.facts = DataFacts(len(data.frames), len(data.validation.label_space))
     if data is not None:
         found: dict[tuple[str, ...], list[str]] = {}

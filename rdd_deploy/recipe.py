@@ -18,7 +18,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.teachers import TEACHERS
-from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, is_recipe, places_of, written_places
+from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, whole_paths, written_places
 from rdd_deploy.schema import (
     Batch,
     Count,
@@ -168,7 +168,7 @@ class _Data(Part):
     augment: Augment = Augment()
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """The rest of the training frames is one."""
+        """The rest of the training frames is one; a teacher is trained with labels alone."""
         if REST in self.data.unlabelled and self.data.labels == 1:
             yield (
                 "data",
@@ -182,11 +182,6 @@ class TeacherRecipe(_Data):
     network: Network
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """A teacher is trained with labels alone."""
-        if self.data.unlabelled:
-            yield "data", "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key"
 
     @property
     def trained(self) -> Network:
@@ -305,15 +300,7 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: it means the same from any folder."""
-    tree = recipe.model_dump(mode="json")
-    changes: dict[str, dict[str, Any]] = {}
-    for key, value in places_of(tree).items():
-        part, name = key.split(".")
-        path = find_recipe(value) if key == "teacher.recipe" and is_recipe(value) else Path(value)
-        changes.setdefault(part, {})[name] = os.path.abspath(path)
-    if recipe.data.unlabelled:
-        found = [place if place == REST else os.path.abspath(place) for place in recipe.data.unlabelled]
-        changes.setdefault("data", {})["unlabelled"] = found
+    changes = whole_paths(recipe.model_dump(mode="json"))
     return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items()})
 
 

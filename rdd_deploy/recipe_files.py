@@ -81,6 +81,18 @@ def _find_unlabelled(tree: dict[str, Any], source: Path, written: dict[str, str]
     tree["data"] = {**data, "unlabelled": found}
 
 
+def whole_paths(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The paths of a checked tree as absolute ones: part -> key -> value."""
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in places_of(tree).items():
+        part, name = key.split(".")
+        path = find_recipe(value) if key == "teacher.recipe" and is_recipe(value) else Path(value)
+        changes.setdefault(part, {})[name] = os.path.abspath(path)
+    if unlabelled := tree["data"].get("unlabelled"):
+        changes.setdefault("data", {})["unlabelled"] = [one if one == "rest" else os.path.abspath(one) for one in unlabelled]
+    return changes
+
+
 def is_recipe(name: str) -> bool:
     try:
         find_recipe(name)

@@ -54,12 +54,15 @@ class Source(Protocol):
 
     def frame(self, index: int) -> Frame:
         """Raises DataError."""
+        ...
 
     def file(self, index: int) -> Path | None:
         """The file that a frame is in; None for one that is made."""
+        ...
 
     def some(self, which: slice) -> Source:
         """A part of it."""
+        ...
 
 
 class FileSource:

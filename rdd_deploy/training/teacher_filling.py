@@ -114,9 +114,9 @@ class _Filling:
 
     def __init__(self, source: Source, folders: Sequence[Folder], shards: Sequence[Shard], advance: Callable[[int], None], processes: int) -> None:  # fmt: skip
         self.source, self.folders, self.advance, self.processes = source, folders, advance, processes
-        self.total = sum(shard.count for shard in shards)
+        self.total = sum(shard.frames for shard in shards)
         self.missing = {shard.name: shard for shard in shards if not self._is_there(shard)}
-        self.left = sum(shard.count for shard in self.missing.values())
+        self.left = sum(shard.frames for shard in self.missing.values())
         self.told_time = False
 
     def _is_there(self, shard: Shard) -> bool:
@@ -136,7 +136,7 @@ class _Filling:
         """Whether other processes have filled a shard."""
         shard = self.missing[name]
         if there := self._is_there(shard):
-            self._did(shard.count)
+            self._did(shard.frames)
         return there
 
     def _did(self, count: int) -> None:
@@ -170,7 +170,7 @@ class _Filling:
         beside = self.folders[0].path.parent
         beside.mkdir(parents=True, exist_ok=True)
         needed = sum(
-            shard.count * math.prod(one.shape or shapes[one.name]) * np.dtype(one.form.dtype).itemsize
+            shard.frames * math.prod(one.shape or shapes[one.name]) * np.dtype(one.form.dtype).itemsize
             for folder in self.folders
             for one in folder.files
             for shard in self.missing.values()
@@ -192,7 +192,7 @@ class _Filling:
             self._write_frames(folders, parts, shard)
             for folder, part in zip(folders, parts, strict=True):
                 hashes = {file.name: files.sha256(file) for file in sorted(part.iterdir())}
-                files.write_json(part / "shard.json", {"key": folder.key, "frames": shard.count, "sha256": hashes})
+                files.write_json(part / "shard.json", {"key": folder.key, "frames": shard.frames, "sha256": hashes})
                 with suppress(FileNotFoundError):  # one that has no description is none
                     if not folder.holds(shard):
                         shutil.rmtree(folder.path / shard.name)
@@ -206,10 +206,10 @@ class _Filling:
 
     def _write_frames(self, folders: Sequence[Folder], parts: Sequence[Path], shard: Shard) -> None:
         split = self.source.split
-        arrays = {one: _Rows(part / f"{one.name}.npy", shard.count) for folder, part in zip(folders, parts, strict=True) for one in folder.files}  # fmt: skip
+        arrays = {one: _Rows(part / f"{one.name}.npy", shard.frames) for folder, part in zip(folders, parts, strict=True) for one in folder.files}  # fmt: skip
         sizes = []
         try:
-            for inside in batches(shard.count, AT_ONCE):
+            for inside in batches(shard.frames, AT_ONCE):
                 began = time.perf_counter()
                 indices = [shard.first + i for i in inside]
                 frames = [split.frame(i) for i in indices]

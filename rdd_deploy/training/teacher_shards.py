@@ -27,12 +27,12 @@ class Shard(NamedTuple):
     """Some frames that follow each other in a split.
 
     Attributes:
-        name: of its folder, by what its frames are. first, count: which they are.
+        name: of its folder, by what its frames are. first, frames: the first one, and how many.
     """
 
     name: str
     first: int
-    count: int
+    frames: int
 
 
 def shards_of(count: int, digest: str, digests: Sequence[str] | None = None) -> list[Shard]:
@@ -80,15 +80,15 @@ class Folder(NamedTuple):
     def pieces(self, shards: Sequence[Shard]) -> list[tuple[Path, int]]:
         """Where the frames of all shards lie: (folder, how many), in their order."""
         if self.is_whole:
-            return [(self.path, sum(shard.count for shard in shards))]
-        return [(self.path / shard.name, shard.count) for shard in shards]
+            return [(self.path, sum(shard.frames for shard in shards))]
+        return [(self.path / shard.name, shard.frames) for shard in shards]
 
 
 def remove_damaged(folders: Sequence[Folder], shards: Sequence[Shard]) -> None:
     """Take away what isn't what was written, with a warning, so that it is filled again."""
     with ThreadPoolExecutor(READERS) as pool:
         for folder in folders:
-            whole = [Shard("", 0, sum(shard.count for shard in shards))] if folder.is_whole else []
+            whole = [Shard("", 0, sum(shard.frames for shard in shards))] if folder.is_whole else []
             there = whole or [shard for shard in shards if folder.holds(shard)]
             problems = list(pool.map(lambda shard, folder=folder: _problem(folder, shard), there))
             damaged = [(shard, problem) for shard, problem in zip(there, problems, strict=True) if problem]
@@ -123,7 +123,7 @@ def _problem(folder: Folder, shard: Shard) -> str:
         for name in sorted(names):
             if name in hashes and files.sha256(place / name) != hashes[name]:
                 return f"{name} isn't what was written"
-        _check_arrays(folder, place, shard.count)
+        _check_arrays(folder, place, shard.frames)
     except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last ones: a key of another form
         return str(error)
     return ""

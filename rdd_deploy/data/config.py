@@ -73,7 +73,9 @@ class DataOptions(Part):
         description="frames without masks that join a distillation: folders, videos, a list of both; rest: the training frames that labels leaves out",
     )
     thin: Thinning = Thinning()
-    scratch: Place = Field("runs/frames", description="folder for the frames of videos, and for what was found out about unlabelled frames")
+    scratch: Place = Field(
+        "runs/.frames", description="folder for the frames of videos, and for what was found out about unlabelled frames"
+    )
 
     def open(self, split: str) -> Split:
         """Open ``train``, ``val`` or ``test``. Raises DataError."""

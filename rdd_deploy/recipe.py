@@ -170,10 +170,9 @@ class _Data(Part):
     def rules(self) -> Iterator[tuple[str, str]]:
         """The rest of the training frames is one; a teacher is trained with labels alone."""
         if REST in self.data.unlabelled and self.data.labels == 1:
-            yield (
-                "data",
-                "data.unlabelled: rest are the frames that data.labels leaves out, which is 1: set data.labels below it, e.g. 0.25",
-            )
+            yield "data", "data.unlabelled: rest are the frames that data.labels leaves out, which is 1: set data.labels to less, e.g. 0.25"
+        if self.data.unlabelled and isinstance(self, TeacherRecipe):
+            yield "data", "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key"
 
 
 class TeacherRecipe(_Data):

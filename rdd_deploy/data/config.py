@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from typing_extensions import Self
@@ -38,11 +38,16 @@ class Thinning(Part):
     """Which of the unlabelled frames are used."""
 
     every: Count = Field(1, description="every so many-th frame of each folder and video")
-    similar: Annotated[int, Field(ge=0, le=32)] | None = Field(
+    similar: Annotated[int, Field(ge=0, le=32)] | Literal["keep"] = Field(
         4,
-        description="a frame is left out whose perceptual hash (64 bits) differs from an earlier one's in at most so many bits; null: none is",
+        description="a frame is left out whose perceptual hash (64 bits) differs from an earlier one's in at most so many bits; keep: none is",
     )
     limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(None, description="so many at most, evenly over what is left")
+
+    @property
+    def within(self) -> int | None:
+        """``similar`` as a number; None where all are kept."""
+        return None if self.similar == "keep" else self.similar
 
 
 class DataOptions(Part):

@@ -46,8 +46,8 @@ class _Names(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        source, at = self._split.where[index]
-        return self._split.sources[source].name(int(at))
+        source, at = map(int, self._split.where[index])
+        return self._split.sources[source].name(at)
 
 
 class Unlabelled(Split):
@@ -72,8 +72,8 @@ class Unlabelled(Split):
         return hashlib.sha256(np.ascontiguousarray(self._records["digest"]).tobytes()).hexdigest()
 
     def frame(self, index: int) -> Frame:
-        source, at = self.where[index]
-        return self.sources[source].frame(int(at))
+        source, at = map(int, self.where[index])
+        return self.sources[source].frame(at)
 
     def labels(self, index: int) -> Labels:
         record = self._records[index]
@@ -93,7 +93,7 @@ class _Digests(Sequence[str]):
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         found = self._contents[index]
-        return [one.tobytes().hex() for one in found] if isinstance(index, slice) else found.tobytes().hex()
+        return [one.tobytes().hex() for one in found] if isinstance(index, slice) else str(found.tobytes().hex())
 
 
 class JoinedSplit(Split):
@@ -141,7 +141,6 @@ class LeftOut:
     near: int = 0
     measured: int = 0
     over: int = 0
-    first_unreadable: str = ""
 
     def told(self) -> str:
         said = {
@@ -162,7 +161,7 @@ def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabel
     """
     scratch, thin = Path(data.scratch), data.thin
     sources = [_every(source, thin.every) for source in _sources(data)]
-    measured = Seen(max(DISTANCE, thin.similar or 0))
+    measured = Seen(max(DISTANCE, thin.within or 0))
     for split in _measured(data):
         for one in index_of(SplitSource(split, np.arange(len(split))), scratch)["hash"]:
             measured.add(int(one))
@@ -170,7 +169,7 @@ def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabel
     found = [index_of(source, scratch) for source in sources]
     for source, records in zip(sources, found, strict=True):
         _tell_unreadable(source, records, left_out)
-    where = _chosen([records["hash"] for records in found], [records["height"] > 0 for records in found], measured, thin.similar, left_out)
+    where = _chosen([records["hash"] for records in found], [records["height"] > 0 for records in found], measured, thin.within, left_out)
     if thin.limit is not None and len(where) > thin.limit:
         left_out.over = len(where) - thin.limit
         where = where[np.linspace(0, len(where) - 1, thin.limit).round().astype(np.int64)]
@@ -210,7 +209,7 @@ def _sources(data: DataOptions) -> Iterator[Source]:
         warn_once(listing.notes())
         if listing.names:
             yield FileSource(listing.folder, listing.names)
-        yield from cut_videos(listing.videos, Path(data.scratch), data.thin.every, data.thin.similar)
+        yield from cut_videos(listing.videos, Path(data.scratch), data.thin.every, data.thin.within)
 
 
 def _every(source: Source, step: int) -> Source:

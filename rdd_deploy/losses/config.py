@@ -58,10 +58,10 @@ class WithoutLabels(Part):
         0.5, description="of each batch; 0: none join. An epoch stays a pass over the labelled frames"
     )
     threshold: Share = Field(0.9, description="the teacher is sure from this probability of its likeliest class on")
-    quantile: Share | None = Field(
+    quantile: Share = Field(
         0.5,
         description="a class that the teacher is less sure of has a lower threshold: this quantile of its probability over the pixels that it "
-        "gives to the class; null: all have the same",
+        "gives to the class; 1: all have the same",
     )
     thresholds: dict[str, Share] = Field(default_factory=dict, description="by class name, for some classes in place of both")
 

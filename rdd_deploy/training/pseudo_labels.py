@@ -90,7 +90,7 @@ class Confidence:
         """Of each class the probability that so large a share of its pixels lie below, float (C,); 1 for a class without pixels."""
         below = self.counts.cumsum(1)
         total = below[:, -1:]
-        first = (below >= share * total).float().argmax(1)
+        first = (below >= (share * total).clamp(min=1)).float().argmax(1)
         return torch.where(total[:, 0] > 0, first / BINS, 1.0)
 
     def share_above(self, thresholds: Tensor) -> float:
@@ -103,14 +103,14 @@ def thresholds_of(config: WithoutLabels, classes: Sequence[str], confidence: Con
     """The threshold of each class, float (C,).
 
     Args:
-        confidence: where ``config.quantile`` is asked for.
+        confidence: of the teacher; None where ``config.quantile`` isn't asked for.
 
     Raises:
         RecipeError: a threshold for a class that the data set doesn't have.
     """
     check_names(config, classes)
     thresholds = torch.full((len(classes),), config.threshold)
-    if config.quantile is not None and confidence is not None:
+    if config.quantile < 1 and confidence is not None:
         thresholds = torch.minimum(thresholds, confidence.quantiles(config.quantile))
     for name, value in config.thresholds.items():
         thresholds[list(classes).index(name)] = value

@@ -71,7 +71,7 @@ class Folder(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all frames lie in the folder itself, as versions before 0.3 wrote them."""
+        """Whether all frames lie in the folder itself, as earlier versions wrote them."""
         return (self.path / "key.json").is_file()
 
     def holds(self, shard: Shard) -> bool:

@@ -101,7 +101,7 @@ def test_near_duplicates_and_what_is_measured_are_left_out(root: Path) -> None:
     assert left_out.told() == "3 near-duplicates, 2 that look like frames of val or test"
     hashes = [fingerprint(split.frame(i)) for i in range(len(split))]
     assert min(distance(a, b) for i, a in enumerate(hashes) for b in hashes[:i]) > DISTANCE
-    kept, left_out = opened(root, pool, again, thin={"similar": None})
+    kept, left_out = opened(root, pool, again, thin={"similar": "keep"})
     assert (len(kept), left_out) == (7, LeftOut(measured=2))
     assert opened(root, pool, again, thin={"limit": 2})[1] == LeftOut(near=3, measured=2, over=2)
     assert list(opened(root, pool, again, thin={"limit": 2})[0].names) == ["pool/0", "again/1"]
@@ -175,7 +175,7 @@ def test_a_video_is_cut_once_into_the_frames_that_differ(root: Path, monkeypatch
     assert list(opened(root, video)[0].names) == list(split.names)
     every, _ = opened(root, video, thin={"every": 3})
     assert list(every.names) == ["drive.avi/00000000", "drive.avi/00000003", "drive.avi/00000006"]
-    both, _ = opened(root, root, thin={"similar": None, "limit": 6})
+    both, _ = opened(root, root, thin={"similar": "keep", "limit": 6})
     assert len(both) == 6, "a folder with a video in it"
 
 
@@ -228,7 +228,7 @@ def test_the_rest_are_the_frames_whose_masks_arent_used(root: Path) -> None:
     data = options(root, "rest", labels=0.25)
     used = open_data(data, "train")
     assert used.names == ["train0000", "train0004"]
-    rest, _ = open_unlabelled(data.model_copy(update={"thin": data.thin.model_copy(update={"similar": None})}), SPACE)
+    rest, _ = open_unlabelled(data.model_copy(update={"thin": data.thin.model_copy(update={"similar": "keep"})}), SPACE)
     assert sorted([*used.names, *rest.names]) == [f"train{number:04d}" for number in range(8)]
     assert np.array_equal(rest.frame(0), picture(1)[0])
     joined = JoinedSplit(used, rest)

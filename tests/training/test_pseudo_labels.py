@@ -59,7 +59,7 @@ def test_thresholds_are_quantiles_of_each_class() -> None:
         assert got[2] == 1
     one = thresholds_of(WithoutLabels(), CLASSES, confidence)
     assert torch.allclose(one, torch.minimum(confidence.quantiles(0.5), torch.tensor(0.9)))
-    assert thresholds_of(WithoutLabels(quantile=None, threshold=0.8), CLASSES, confidence).tolist() == pytest.approx([0.8] * 3)
+    assert thresholds_of(WithoutLabels(quantile=1.0, threshold=0.8), CLASSES, confidence).tolist() == pytest.approx([0.8] * 3)
     assert thresholds_of(WithoutLabels(thresholds={"b": 0.3}), CLASSES, None).tolist() == pytest.approx([0.9, 0.3, 0.9])
     reached = (probability >= one[likeliest]).float().mean().item()
     assert confidence.share_above(one) == pytest.approx(reached, abs=0.01)

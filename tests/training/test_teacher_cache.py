@@ -389,7 +389,7 @@ def test_a_shard_belongs_to_its_frames_and_stays_when_others_follow() -> None:
 
 
 def as_before(folder: Path) -> Path:
-    """A cache as versions before 0.3 wrote it: all frames in one folder."""
+    """A cache as earlier versions wrote it: all frames in one folder."""
     (told,) = folder.glob("*/*/shard.json")
     key = read_json(told)
     for file in told.parent.iterdir():

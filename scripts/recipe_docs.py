@@ -70,11 +70,8 @@ def _data_tables() -> Iterator[str]:
     yield table("`data`, for every data set", rows)
     for name, entry in DATASETS.items():
         model: type[BaseModel] = entry.load()
-        own = [
-            row
-            for (key, field), row in zip(model.model_fields.items(), _rows(model, "data."), strict=True)
-            if key != "name" and repr(field) != repr(DataOptions.model_fields.get(key))
-        ]
+        everywhere = set(_rows(DataOptions, "data."))
+        own = [row for row in _rows(model, "data.") if row[0] != "`data.name`" and row not in everywhere]
         yield table(f"`data`, for `name: {name}`", own, str(model.__doc__).splitlines()[0])
 
 

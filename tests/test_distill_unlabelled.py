@@ -112,6 +112,7 @@ def test_a_cache_only_start_fills_and_trains_nothing(place: Path) -> None:
     assert errors_of(refused) == ["error: --cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true"]
 
 
+@pytest.mark.slow
 def test_two_processes_that_train_together(place: Path) -> None:
     done = call("distill", "student.yaml", "train.devices=2", "train.epochs=1", "--name", "pair", cwd=place)
     assert done.returncode == 0, done.stderr

@@ -129,7 +129,7 @@ def test_there_are_studies_at_half_and_full_size() -> None:
     names = {path.stem for path in STUDIES}
     assert {
         f"camvid_{size}_{kind}" for size in ("half", "full") for kind in ("main", "methods", "combined", "stages", "rule", "threshold")
-    } | {"streets_methods", "streets_combined"} == names
+    } | {"streets_methods", "streets_combined", "camvid_half_unlabelled", "camvid_half_unlabelled_quarter"} == names
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"
 
 

@@ -84,9 +84,9 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
     with problems.collected():
         data = TrainingData(recipes[0], "leave")
         checked.facts = DataFacts(round(len(data.frames) / recipes[0].data.labels), len(data.validation.label_space))
-    for first in {tuple(run.recipe.data.unlabelled): run.recipe for run in variants if share_without_labels(run.recipe)}.values():
+    for one in {tuple(run.recipe.data.unlabelled): run.recipe for run in variants if share_without_labels(run.recipe)}.values():
         with problems.collected():
-            look_at_unlabelled(first.data)
+            look_at_unlabelled(one.data)
     if data is not None:
         found: dict[tuple[str, ...], list[str]] = {}
         for teacher in teachers:

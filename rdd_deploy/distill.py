@@ -27,6 +27,10 @@ def main(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="check recipe, device, data, weights and teacher, print the resolved recipe, train nothing")
     ] = False,
+    cache_only: Annotated[
+        bool,
+        typer.Option("--cache-only", help="only fill the teacher's cache, together with all others that are started so; train no student"),
+    ] = False,
 ) -> None:
     """Distil a student from a teacher with two-stage Relative Difficulty Distillation.
 
@@ -38,10 +42,14 @@ def main(
     check_name(name)
     if note := card_note(find_recipe(recipe)):
         console.info(note)
-    from rdd_deploy.training.distillation import distill_recipe, dry_run  # takes seconds: torch
+    from rdd_deploy.training.distillation import distill_recipe, dry_run, fill_cache  # takes seconds: torch
 
     if dry:
         dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)
+        return
+    if cache_only:
+        fill_cache(loaded, find_recipe(recipe), output)
+        console.info("done: the teacher's cache is filled; the same command without --cache-only trains the student")
         return
     folder = distill_recipe(loaded, find_recipe(recipe), output, resume, name)
     console.info(f"done: {folder.path}; next: python -m rdd_deploy.export {folder.path} --onnx")

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from rdd_deploy.data.config import Augment, Data, options_of
+from rdd_deploy.data.config import REST, Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.teachers.config import Teacher, spell_out
-from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, is_recipe, places_of
+from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, whole_paths, written_places
 from rdd_deploy.schema import (
     Batch,
     Count,
@@ -122,6 +122,16 @@ class _Data(Part):
     data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}), description="which frames, at which size")
     augment: Augment = Augment()
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The rest of the training frames is one; a teacher is trained with labels alone."""
+        if REST in self.data.unlabelled and self.data.labelled == 1:
+            yield (
+                "data",
+                "data.unlabelled: rest are the frames that data.labelled leaves out, which is 1: set data.labelled to less, e.g. 0.25",
+            )
+        if self.data.unlabelled and isinstance(self, TeacherRecipe):
+            yield "data", "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key"
+
 
 class TeacherRecipe(_Data):
     """A network to be trained with labels alone, as a teacher."""
@@ -136,10 +146,14 @@ class TeacherRecipe(_Data):
         return self.network
 
     def beside(self, student: StudentRecipe) -> TeacherRecipe:
-        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own recipe."""
-        data = student.data.model_copy(update={"size": self.data.size, "in_memory": self.data.in_memory})
+        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own recipe.
+
+        One that may see only a share of the labels has a name of its own, or it would be taken for the one that has seen all.
+        """
+        data = student.data.alone().model_copy(update={"size": self.data.size, "in_memory": self.data.in_memory})
+        name = self.name if data.labelled == 1 else f"{self.name}_{data.labelled:g}_labels"
         device = {key: getattr(student.train, key) for key in ("device", "devices", "nodes", "precision")}
-        return self.model_copy(update={"data": data, "train": self.train.model_copy(update=device)})
+        return self.model_copy(update={"name": name, "data": data, "train": self.train.model_copy(update=device)})
 
 
 class StudentRecipe(_Data):
@@ -226,7 +240,7 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
     path = find_recipe(path)
     tree = load_yaml(path)
     problems = spell_out(tree)
-    places = places_of(tree)
+    places = written_places(tree)
     problems += override_all(tree, overrides)
     problems += spell_out(tree)
     find_places(tree, path, places)
@@ -245,11 +259,7 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: it means the same from any folder."""
-    changes: dict[str, dict[str, str]] = {}
-    for key, value in places_of(recipe.model_dump(mode="json")).items():
-        part, _, name = key.rpartition(".")
-        path = find_recipe(value) if part.startswith("teacher") and name == "recipe" and is_recipe(value) else Path(value)
-        changes.setdefault(part, {})[name] = os.path.abspath(path)
+    changes = whole_paths(recipe.model_dump(mode="json"))
     own = {part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items() if "." not in part}
     if isinstance(recipe, StudentRecipe) and recipe.teacher and recipe.teacher.ensemble:
         members = [one.model_copy(update=changes.get(f"teacher.ensemble.{i}", {})) for i, one in enumerate(recipe.teacher.ensemble)]

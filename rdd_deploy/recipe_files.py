@@ -57,6 +57,13 @@ def _put(tree: dict[str, Any], key: str, value: str) -> None:
     node[last] = value
 
 
+def written_places(tree: dict[str, Any]) -> dict[str, str]:
+    """``places_of``, and those of frames without labels as one text."""
+    data = tree.get("data")
+    more = {UNLABELLED: repr(data["unlabelled"])} if isinstance(data, dict) and "unlabelled" in data else {}
+    return places_of(tree) | more
+
+
 def find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> None:
     """Change a tree's relative paths in place to what they mean from here.
 
@@ -76,6 +83,41 @@ def find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> 
             continue
         if found != value:
             _put(tree, key, found)
+    _find_unlabelled(tree, source, written)
+
+
+UNLABELLED = "data.unlabelled"
+
+
+def _find_unlabelled(tree: dict[str, Any], source: Path, written: dict[str, str]) -> None:
+    """The same for the places of frames without labels, of which there may be several."""
+    data = tree.get("data")
+    given = data.get("unlabelled") if isinstance(data, dict) else None
+    places = [given] if isinstance(given, str) else given
+    if not isinstance(data, dict) or not isinstance(places, list) or not all(isinstance(place, str) and place for place in places):
+        return
+    typed = written.get(UNLABELLED) != repr(given)
+    found = []
+    for place in places:
+        expanded = os.path.expanduser(place)
+        try:
+            found.append(place if place == "rest" or expanded.startswith("~") else beside(expanded, source, here_first=typed))
+        except (OSError, ValueError):  # it is told where it is used
+            found.append(place)
+    tree["data"] = {**data, "unlabelled": found}
+
+
+def whole_paths(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The paths of a checked tree as absolute ones: dotted part -> key -> value."""
+    changes: dict[str, dict[str, Any]] = {}
+    for key, value in places_of(tree).items():
+        part, _, name = key.rpartition(".")
+        is_teacher = part.startswith("teacher") and name == "recipe" and is_recipe(value)
+        path = find_recipe(value) if is_teacher else Path(value)
+        changes.setdefault(part, {})[name] = os.path.abspath(path)
+    if unlabelled := tree["data"].get("unlabelled"):
+        changes.setdefault("data", {})["unlabelled"] = [one if one == "rest" else os.path.abspath(one) for one in unlabelled]
+    return changes
 
 
 def is_recipe(name: str) -> bool:

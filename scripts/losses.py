@@ -120,7 +120,7 @@ def time_steps(rounds: int) -> dict[str, list[float]]:
     def store(name: str, form: Form, values: Tensor) -> Store:
         path = Path(place.name, f"{name}.npy")
         np.save(path, form.encoded(values).numpy())
-        return Store(path, form)
+        return Store([(path, len(values))], form)
 
     sizes = np.tile(np.array([360, 480]), (16, 1))
     dense = CachedTeacher({"primary": store("a", Halves(), main), "auxiliary": store("b", Halves(), second)}, sizes)

@@ -75,10 +75,8 @@ def _data_tables() -> Iterator[str]:
     yield table("`data`, for every data set", rows)
     for name, entry in DATASETS.items():
         model: type[BaseModel] = entry.load()
-        shared = {
-            key for key, field in model.model_fields.items() if key == "name" or repr(field) == repr(DataOptions.model_fields.get(key))
-        }
-        own = [row for row in _rows(model, "data.") if row[0].strip("`").split(".")[1] not in shared]
+        everywhere = set(_rows(DataOptions, "data."))
+        own = [row for row in _rows(model, "data.") if row[0] != "`data.name`" and row not in everywhere]
         yield table(f"`data`, for `name: {name}`", own, str(model.__doc__).splitlines()[0])
 
 

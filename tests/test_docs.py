@@ -82,7 +82,7 @@ def test_recipes_and_profiles_that_are_named_are_there(page: Path) -> None:
 
 def test_every_recipe_profile_and_study_is_named() -> None:
     places = {
-        "recipes": (README, ROOT / "docs/recipes.md"),
+        "recipes": (ROOT / "docs/recipes.md",),
         "export": (README, ROOT / "docs/export.md"),
         "studies": (ROOT / "docs/studies.md",),
     }

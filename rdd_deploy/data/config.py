@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 from typing_extensions import Self
 
 from rdd_deploy.data import DATASETS
 from rdd_deploy.errors import DataError
-from rdd_deploy.schema import Part, Place, Scale, Share, Size
+from rdd_deploy.schema import Count, Part, Place, Scale, Share, Size
 from rdd_deploy.utils.unions import ByName
 
 if TYPE_CHECKING:
@@ -22,6 +22,33 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 Plain = str | int | float | None
 """What a manifest's provenance can hold."""
+
+
+REST = "rest"
+"""In ``data.unlabelled``: the training frames whose masks aren't used."""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Places = Annotated[list[Place], BeforeValidator(_listed), Field(max_length=10_000)]
+
+
+class Thinning(Part):
+    """Which of the unlabelled frames are used."""
+
+    every: Count = Field(1, description="every so many-th frame of each folder and video")
+    similar: Annotated[int, Field(ge=0, le=32)] | Literal["keep"] = Field(
+        4,
+        description="a frame is left out whose perceptual hash (64 bits) differs from an earlier one's in at most so many bits; keep: none is",
+    )
+    limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(None, description="so many at most, evenly over what is left")
+
+    @property
+    def within(self) -> int | None:
+        """``similar`` as a number; None where all are kept."""
+        return None if self.similar == "keep" else self.similar
 
 
 class DataOptions(Part):
@@ -44,6 +71,17 @@ class DataOptions(Part):
         None, description="loader processes; default: 0 on up to 2 cores, else up to 8"
     )
     in_memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
+    labelled: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the training frames whose masks are used, evenly over the split (every 8th for 0.125)"
+    )
+    unlabelled: Places = Field(
+        default_factory=list,
+        description="frames without masks that join a distillation: folders, videos, a list of both; rest: the training frames that labelled leaves out",
+    )
+    thin: Thinning = Thinning()
+    scratch: Place = Field(
+        "runs/.frames", description="folder for the frames of videos, and for what was found out about unlabelled frames"
+    )
 
     def open(self, split: str) -> Split:
         """Open ``train``, ``val`` or ``test``. Raises DataError."""
@@ -51,6 +89,13 @@ class DataOptions(Part):
 
     def fetch(self) -> None:
         """Download what is missing, where the data set can be downloaded. Raises DataError."""
+
+    def alone(self) -> Self:
+        """The same frames with labels, and no others."""
+        fields = DataOptions.model_fields
+        return self.model_copy(
+            update={key: fields[key].get_default(call_default_factory=True) for key in ("unlabelled", "thin", "scratch")}
+        )
 
     def provenance(self) -> dict[str, Plain]:
         """What a bundle's manifest says of the data set, so that ``recorded`` finds it again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.data.unlabelled import JoinedSplit, Unlabelled
 from rdd_deploy.errors import RddError
 from rdd_deploy.utils import faults
 from rdd_deploy.utils.machine import free_memory
@@ -31,7 +34,10 @@ MEMORY_LIMIT = 6e9
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split."""
+    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
+
+    Labels of a frame without any are 0 in the frame and ``IGNORE`` beyond it; its index says that it has none.
+    """
 
     images: Tensor
     labels: Tensor
@@ -85,6 +91,8 @@ class FrameCache:
         self.split = split
         self._room = keep or Room(0)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self.labelled = len(split)
+        """Frames with labels, which come first."""
 
     def __len__(self) -> int:
         return len(self.split)
@@ -98,6 +106,20 @@ class FrameCache:
         if self._room.take(sum(part.nbytes for part in pair)):
             self._kept[index] = pair
         return pair
+
+
+class JoinedFrames(FrameCache):
+    """Frames with labels, behind them others without, each kept by its own cache."""
+
+    def __init__(self, labelled: FrameCache, others: FrameCache) -> None:
+        assert isinstance(others.split, Unlabelled)
+        self.split = JoinedSplit(labelled.split, others.split)
+        self.labelled = len(labelled)
+        self._parts = labelled, others
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        labelled, others = self._parts
+        return labelled[index] if index < self.labelled else others[index - self.labelled]
 
 
 class CropDataset(Dataset[Any]):
@@ -126,14 +148,21 @@ class CropDataset(Dataset[Any]):
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) from any step on: each epoch a new permutation, the last incomplete batch dropped.
 
+    With frames without labels, whose indices follow those with labels, each batch holds ``others_of`` them: the next ones of a permutation of
+    their own, which a new one follows where it ends. An epoch is one pass over the frames with labels; the others' is the number of their pass.
+
     Args:
-        count: number of samples. batch: over all ranks together; a data set smaller than that is one batch an epoch.
+        count: number of samples with labels. batch: over all ranks together; a data set smaller than that is one batch an epoch.
         epochs, seed: of the run. start: first step to yield. rank, ranks: this process's share of each batch.
+        others: number of samples without labels. share: of a batch that is theirs, from 0 to below 1.
     """
 
-    def __init__(self, count: int, batch: int, epochs: int, seed: int, start: int = 0, rank: int = 0, ranks: int = 1) -> None:
-        self.count, self.batch, self.epochs, self.seed = count, min(batch, count), epochs, seed
-        self.start, self.rank, self.ranks = start, rank, ranks
+    def __init__(
+        self, count: int, batch: int, epochs: int, seed: int, start: int = 0, rank: int = 0, ranks: int = 1, others: int = 0, share: float = 0.0
+    ) -> None:  # fmt: skip
+        self.others_of = others_in(batch, share) if others else 0
+        self.count, self.batch, self.epochs, self.seed = count, min(batch - self.others_of, count), epochs, seed
+        self.start, self.rank, self.ranks, self.others = start, rank, ranks, others
 
     @property
     def steps_per_epoch(self) -> int:
@@ -143,12 +172,30 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
         return self.epochs * self.steps_per_epoch - self.start
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        others = self._others()
         for step in range(self.start, self.epochs * self.steps_per_epoch):
             epoch, position = divmod(step, self.steps_per_epoch)
             if position == 0 or step == self.start:
                 order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
-            chosen = order[position * self.batch : (position + 1) * self.batch]
-            yield [(epoch, int(i)) for i in chosen[self.rank :: self.ranks]]
+            chosen = [(epoch, int(i)) for i in order[position * self.batch : (position + 1) * self.batch]]
+            chosen += itertools.islice(others, self.others_of)
+            yield chosen[self.rank :: self.ranks]
+
+    def _others(self) -> Iterator[tuple[int, int]]:
+        """(pass, index) of samples without labels, from the first one of step ``start`` on, without end."""
+        if not self.others_of:
+            return
+        first, begin = divmod(self.start * self.others_of, self.others)
+        for turn in itertools.count(first):
+            order = np.random.default_rng([self.seed, turn, 2]).permutation(self.others)
+            for i in order[begin:]:
+                yield turn, self.count + int(i)
+            begin = 0
+
+
+def others_in(batch: int, share: float) -> int:
+    """Samples without labels in a batch: the share of it, rounded, but one with labels at least."""
+    return min(batch - 1, math.floor(share * batch + 0.5))
 
 
 def _begin_worker(trainer: int, worker: int) -> None:

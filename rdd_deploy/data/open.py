@@ -12,6 +12,7 @@ from rdd_deploy import console
 from rdd_deploy.data import DATASETS
 from rdd_deploy.data.base import FileSplit, Split
 from rdd_deploy.data.config import DataOptions, options_of
+from rdd_deploy.data.subset import labelled
 from rdd_deploy.errors import DataError
 from rdd_deploy.schema import validated
 
@@ -50,7 +51,7 @@ def open_data(data: DataOptions, split: str, *, fetch: bool = True) -> Split:
         ) from error
     if isinstance(opened, FileSplit):
         warn_once(opened.notes(data.size))
-    return opened
+    return labelled(opened, data.labelled) if split == "train" else opened
 
 
 def data_at(data: DataOptions, root: Path | None) -> DataOptions:

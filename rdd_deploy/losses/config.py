@@ -51,6 +51,21 @@ class ExtraLoss(Part):
             yield "name options", problem
 
 
+class WithoutLabels(Part):
+    """How frames without labels (``data.unlabelled``) join: KD at all of their pixels, the task loss on the teacher's labels where it is sure."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="of each batch; 0: none join. An epoch stays a pass over the labelled frames"
+    )
+    threshold: Share = Field(0.9, description="the teacher is sure from this probability of its likeliest class on")
+    quantile: Share = Field(
+        0.5,
+        description="a class that the teacher is less sure of has a lower threshold: this quantile of its probability over the pixels that it "
+        "gives to the class; 1: all have the same",
+    )
+    thresholds: dict[str, Share] = Field(default_factory=dict, description="by class name, for some classes in place of both")
+
+
 class Distillation(Part):
     """Two-stage Relative Difficulty Distillation and the distillation losses beside it."""
 
@@ -66,4 +81,5 @@ class Distillation(Part):
     ce_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
     temperature: Positive = Field(1.0, description="of the KD term")
+    unlabelled: WithoutLabels = WithoutLabels()
     losses: list[ExtraLoss] = Field(default_factory=list, max_length=16, description="further distillation losses")

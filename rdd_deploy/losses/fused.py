@@ -46,15 +46,18 @@ def blocks(logits: Tensor) -> Iterator[Part]:
             yield slice(n, n + 1), slice(None), slice(y, y + rows)
 
 
-def pixel_terms(student: Tensor, teacher: Tensor, target: Tensor, valid: Tensor, temperature: float = 1.0) -> PixelTerms:
+def pixel_terms(
+    student: Tensor, teacher: Tensor, target: Tensor, valid: Tensor, temperature: float = 1.0, taught: Tensor | None = None
+) -> PixelTerms:
     """Cross-entropy, KD divergence and the teacher's true-class probability per pixel.
 
     Args:
         student, teacher: float32 logits (N, C, H, W).
         target: int (N, H, W). valid: bool (N, H, W), False on void.
         temperature: T of the divergence, without the factor T².
+        taught: bool (N, H, W), where the divergence counts, if that isn't where ``valid`` is.
     """
-    return PixelTerms(*_Fused.apply(student, teacher, torch.where(valid, target, 0).long(), valid, temperature))
+    return PixelTerms(*_Fused.apply(student, teacher, torch.where(valid, target, 0).long(), valid, temperature, taught))
 
 
 def true_log_probability(log_p: Tensor, target: Tensor, ignore_index: int = IGNORE) -> Tensor:
@@ -66,7 +69,7 @@ def true_log_probability(log_p: Tensor, target: Tensor, ignore_index: int = IGNO
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, index: Tensor, valid: Tensor, temperature: float
+        ctx: Any, student: Tensor, teacher: Tensor, index: Tensor, valid: Tensor, temperature: float, taught: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         ce, kl, true = (student.new_zeros(index.shape) for _ in range(3))
         for part in blocks(student):
@@ -77,8 +80,8 @@ class _Fused(torch.autograd.Function):
             true[maps] = torch.where(known, log_t.gather(1, at)[:, 0].exp(), 0)
             if temperature != 1:
                 log_s, log_t = F.log_softmax(s / temperature, 1), F.log_softmax(t / temperature, 1)
-            kl[maps] = torch.where(known, (log_t.exp() * (log_t - log_s)).sum(1), 0)
-        ctx.save_for_backward(student, teacher, index, valid)
+            kl[maps] = torch.where(known if taught is None else taught[maps], (log_t.exp() * (log_t - log_s)).sum(1), 0)
+        ctx.save_for_backward(student, teacher, index, valid, *([] if taught is None else [taught]))
         ctx.temperature = temperature
         ctx.mark_non_differentiable(true)
         return ce, kl, true
@@ -86,12 +89,15 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_ce: Tensor, grad_kl: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        student, teacher, index, valid = ctx.saved_tensors
+        student, teacher, index, valid, *both = ctx.saved_tensors
         temperature = ctx.temperature
         gradient = torch.empty_like(student)
         for part in blocks(student):
             maps = part[0], part[2]
-            a, b = grad_ce[maps][:, None], grad_kl[maps][:, None] / temperature
+            a, b, counts = grad_ce[maps][:, None], grad_kl[maps][:, None] / temperature, valid[maps]
+            if both:
+                a, b = torch.where(counts[:, None], a, 0), torch.where(both[0][maps][:, None], b, 0)
+                counts = counts | both[0][maps]
             block = F.softmax(student[part], 1)
             if temperature == 1:
                 block.mul_(a + b)
@@ -100,5 +106,5 @@ class _Fused(torch.autograd.Function):
             block.addcmul_(F.softmax(teacher[part] / temperature if temperature != 1 else teacher[part], 1), b, value=-1)
             block.scatter_add_(1, index[maps][:, None], -a)
             # Whatever stands at a void pixel, NaN included, stays there.
-            gradient[part] = block.masked_fill_(~valid[maps][:, None], 0)
-        return gradient, None, None, None, None
+            gradient[part] = block.masked_fill_(~counts[:, None], 0)
+        return gradient, None, None, None, None, None

@@ -230,6 +230,7 @@ class RelativeDifficultyLoss(nn.Module):
     Shape:
         - student, teacher, teacher_auxiliary: logits (N, C, H, W) at the target's size; target: int (N, H, W).
         - teacher_auxiliary may be None in stage 2, and where ``agreement`` stands for it: the ready weight of stage 1, float (N, H, W).
+        - taught: bool (N, H, W), the pixels of the KD term where these aren't the target's own, as on frames without labels.
     """
 
     class_weight: Tensor | None
@@ -276,10 +277,11 @@ class RelativeDifficultyLoss(nn.Module):
         student_auxiliary: Tensor | None = None,
         auxiliary_weight: float = 0.4,
         agreement: Tensor | None = None,
+        taught: Tensor | None = None,
     ) -> DistillationTerms:
         with torch.autocast(student.device.type, enabled=False):
             valid = target != self.ignore_index
-            pixel = pixel_terms(student.float(), teacher.detach().float(), target, valid, self.temperature)
+            pixel = pixel_terms(student.float(), teacher.detach().float(), target, valid, self.temperature, taught)
             stage = self.stage(progress)
             if "tfe" not in stage:
                 agreement = None
@@ -287,7 +289,8 @@ class RelativeDifficultyLoss(nn.Module):
                 agreement = self._agreement(teacher, teacher_auxiliary)
             pixels = self._pixels(stage, target, valid, agreement, pixel.teacher_true)
             task, weight = self._task(pixel.ce, pixels, progress)
-            kd = self.temperature**2 * (pixel.kl.sum() / safe(pixels.number))
+            number = pixels.number if taught is None else mean_count(taught.sum())
+            kd = self.temperature**2 * (pixel.kl.sum() / safe(number))
             plain = pixel.ce.sum() / safe(pixels.number)
             terms = {"task": task, "kd": kd, "ce": plain, "kept": weight.sum() / safe(pixels.number)}
             if student_auxiliary is not None:

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from rdd_deploy.data.loader import others_in
+from rdd_deploy.data.unlabelled import look_at_unlabelled
 from rdd_deploy.errors import Problems, RddError
 from rdd_deploy.models.build import build
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.study.plan import Plan, Run, TeacherRun
 from rdd_deploy.study.standing import read_rows
-from rdd_deploy.training.data import TrainingData
+from rdd_deploy.training.data import TrainingData, share_without_labels
 from rdd_deploy.training.distillation import extra_losses
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.forecast import BESIDE, seconds_of_a_step
@@ -27,7 +29,11 @@ Made = TypeVar("Made")
 
 
 class DataFacts(NamedTuple):
-    """What a forecast needs of the data."""
+    """What a forecast needs of the data.
+
+    Attributes:
+        frames: for training, whether their masks are used or not.
+    """
 
     frames: int
     classes: int
@@ -76,8 +82,11 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
             device = checked.once(("device", recipe.train.device, recipe.train.devices), lambda r=recipe: make_fabric(r.train).device.type)  # type: ignore[misc]
             checked.on_gpu |= device == "cuda"
     with problems.collected():
-        data = TrainingData(variants[0].recipe if variants else next(iter(teachers)).recipe)
-        checked.facts = DataFacts(len(data.frames), len(data.validation.label_space))
+        data = TrainingData(recipes[0], "leave")
+        checked.facts = DataFacts(round(len(data.frames) / recipes[0].data.labelled), len(data.validation.label_space))
+    for one in {tuple(run.recipe.data.unlabelled): run.recipe for run in variants if share_without_labels(run.recipe)}.values():
+        with problems.collected():
+            look_at_unlabelled(one.data)
     if data is not None:
         found: dict[tuple[str, ...], list[str]] = {}
         for teacher in teachers:
@@ -166,7 +175,8 @@ def _left(run: Run | TeacherRun) -> float:
 
 
 def _training(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float:
-    steps = recipe.train.epochs * max(1, checked.facts.frames // recipe.train.batch)
+    labelled = max(1, round(checked.facts.frames * recipe.data.labelled))
+    steps = recipe.train.epochs * max(1, labelled // (recipe.train.batch - others_in(recipe.train.batch, share_without_labels(recipe))))
     return BESIDE * steps * _step(recipe, checked, done)
 
 

@@ -1,41 +1,65 @@
-"""Data for training: both splits, opened, checked, cached in memory."""
+"""Data for training: both splits, opened, checked, cached in memory, and the frames that nobody labelled."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rdd_deploy import console
 from rdd_deploy.console import process_rank
-from rdd_deploy.data.base import FileSplit, Split
+from rdd_deploy.data.base import FileSplit, Split, Subset
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
-from rdd_deploy.data.loader import FrameCache, Room, room_for_frames
+from rdd_deploy.data.loader import FrameCache, JoinedFrames, Room, room_for_frames
 from rdd_deploy.data.open import open_data
-from rdd_deploy.recipe import Recipe
+from rdd_deploy.data.unlabelled import LeftOut, Unlabelled, look_at_unlabelled, open_unlabelled
+from rdd_deploy.recipe import Recipe, StudentRecipe
 
 
 class TrainingData:
     """Checked data of a run.
 
-    Attributes: ``frames`` (train, decoded once), ``validation`` (split), ``train_facts``, ``digest`` of the training frames.
+    Attributes: ``frames`` (train, decoded once; behind them those without labels), ``validation`` (split), ``train_facts``, ``digest`` of the
+    training frames with labels, ``unlabelled`` (split) of those without, None where there are none, ``left_out`` of them.
+
+    Args:
+        unlabelled: ``join`` opens the frames without labels of a distillation; ``look`` only looks whether they are there; ``leave`` them out.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, unlabelled: Literal["join", "look", "leave"] = "join") -> None:
         data = recipe.data
         train = open_data(data, "train")
         room = room_for_frames() if data.in_memory else None
         self.frames = FrameCache(train, room)
+        self.unlabelled: Unlabelled | None = None
+        self.left_out: LeftOut | None = None
         validation = open_data(data, recipe.evaluation.split)
         self.validation = CachedSplit(validation, room)
         with console.progress("data check", len(train) + len(self.validation)) as bar:
             self.train_facts = check_split(train, bar.advance, pair=self._pair)
             self.val_facts = check_split(self.validation, bar.advance)
         check_apart(self.train_facts, self.val_facts, recipe.evaluation.split)
-        if isinstance(train, FileSplit) and isinstance(validation, FileSplit):
-            train.ids.check_palettes(validation.ids)
+        whole = train.inner if isinstance(train, Subset) else train
+        if isinstance(whole, FileSplit) and isinstance(validation, FileSplit):
+            whole.ids.check_palettes(validation.ids)
         self.digest = self.train_facts.digest
         self._tell(recipe)
+        if share_without_labels(recipe) and unlabelled != "leave":
+            self._join(recipe, room, unlabelled == "look")
+
+    def _join(self, recipe: Recipe, room: Room | None, only_look: bool) -> None:
+        """Open the frames without labels, and tell how many there are."""
+        names = ", ".join(recipe.data.unlabelled)
+        if only_look:
+            console.info(f"unlabelled: {look_at_unlabelled(recipe.data)} images or videos in {names}, before they are thinned out")
+            return
+        self.unlabelled, self.left_out = open_unlabelled(recipe.data, self.validation.label_space)
+        self.frames = JoinedFrames(self.frames, FrameCache(self.unlabelled, room))
+        told = self.left_out.told()
+        console.info(
+            f"unlabelled: {len(self.unlabelled)} frames of {names} beside {self.frames.labelled} with labels"
+            f"{f'; left out: {told}' if told else ''}; {100 * share_without_labels(recipe):.0f} % of each batch"
+        )
 
     def _pair(self, index: int) -> tuple[Any, Any]:
         image, labels = self.frames[index]
@@ -50,6 +74,13 @@ class TrainingData:
         )
         for name, metadata in (("train", self.train_facts), (recipe.evaluation.split, self.val_facts)):
             _warn_absent(name, metadata, label_space.classes)
+
+
+def share_without_labels(recipe: Recipe) -> float:
+    """The share of each batch that frames without labels have; 0 where none join."""
+    if not isinstance(recipe, StudentRecipe) or recipe.teacher is None or not recipe.data.unlabelled:
+        return 0.0
+    return recipe.distillation.unlabelled.share
 
 
 def _warn_absent(name: str, metadata: SplitFacts, classes: tuple[str, ...]) -> None:

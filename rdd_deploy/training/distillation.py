@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from rdd_deploy import console
@@ -24,12 +27,14 @@ from rdd_deploy.models.build import build, map_channels
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.outputs import Output
+from rdd_deploy.preprocess import resize_frame
 from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.training import session, visualize
-from rdd_deploy.training.data import TrainingData
+from rdd_deploy.training.data import TrainingData, share_without_labels
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.loop import fit
+from rdd_deploy.training.pseudo_labels import Confidence, PseudoLabels, check_names, thresholds_of
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective
@@ -64,9 +69,55 @@ def distill_recipe(
     """
     recipe = as_launched(recipe)
     named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
+    fabric, data, student, weights_source, loss, losses, teacher = _prepared(recipe, named, runs, resume, data)
+    with open_run(recipe, name or recipe.name, runs, resume) as folder:
+        console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
+        _tell_sizes(losses)
+        measured = measure_teacher(recipe, teacher, data, fabric)
+        warn_below_baseline(recipe, measured, folder, data)
+        pseudo, told = _pseudo_labels(recipe, teacher, data, fabric.device)
+        objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight, pseudo)
+        beside = teacher.outputs.read if isinstance(teacher.outputs, CachedTeacher) else None
+        method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data, pseudo), beside, share_without_labels(recipe))
+        metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
+        result = fit(recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume)
+        if fabric.is_global_zero:
+            folder.finish(summary(recipe, data, student, result | {"teacher": measured} | told, "distill", weights_source))
+    return folder
+
+
+def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
+    """Only what comes before the training of a student: frames looked at, the teacher trained where it isn't there, its cache filled.
+
+    Any number of processes may do that for one recipe at a time, on machines with a common file system; they share the work.
+
+    Raises:
+        RecipeError: the recipe's teacher has no cache.
+    """
+    recipe = as_launched(recipe)
+    named = _checked(recipe, source, RunFolder(runs / recipe.name), False)
+    if recipe.teacher is None or not recipe.teacher.cache:
+        raise RecipeError("--cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true")
+    _prepared(recipe, named, runs, False, None)
+
+
+class _Prepared(NamedTuple):
+    """All that a distillation needs before its run's folder is opened."""
+
+    fabric: Fabric
+    data: TrainingData
+    student: Segmenter
+    weights_source: str
+    loss: RelativeDifficultyLoss
+    losses: list[tuple[str, float, nn.Module]]
+    teacher: Teacher
+
+
+def _prepared(recipe: StudentRecipe, named: list[NamedTeacher], runs: Path, resume: bool, data: TrainingData | None) -> _Prepared:
     fabric = make_fabric(recipe.train)
     fabric.launch()
     data = data or TrainingData(recipe)
+    check_names(recipe.distillation.unlabelled, data.validation.label_space.classes)
     seed_everything(recipe.train.seed)
     # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
@@ -77,19 +128,40 @@ def distill_recipe(
         teacher = open_teacher(recipe, named, data, fabric, runs)
     losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
     teacher = with_cache(recipe, teacher, data, maps_of(losses), fabric)
-    with open_run(recipe, name or recipe.name, runs, resume) as folder:
-        console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
-        _tell_sizes(losses)
-        measured = measure_teacher(recipe, teacher, data, fabric)
-        warn_below_baseline(recipe, measured, folder, data)
-        objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight)
-        beside = teacher.outputs.read if isinstance(teacher.outputs, CachedTeacher) else None
-        method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data), beside)
-        metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
-        result = fit(recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume)
-        if fabric.is_global_zero:
-            folder.finish(summary(recipe, data, student, result | {"teacher": measured}, "distill", weights_source))
-    return folder
+    return _Prepared(fabric, data, student, weights_source, loss, losses, teacher)
+
+
+MEASURED_ON = 256
+"""Frames without labels, evenly spread, on which it is measured how sure the teacher is of each class."""
+
+
+def _pseudo_labels(
+    recipe: StudentRecipe, teacher: Teacher, data: TrainingData, device: torch.device
+) -> tuple[PseudoLabels | None, dict[str, Any]]:
+    """What makes labels of the teacher's on frames without any, and what a run's summary says of it; None where no such frames join."""
+    if data.unlabelled is None:
+        return None, {}
+    config, classes, first = recipe.distillation.unlabelled, data.validation.label_space.classes, data.frames.labelled
+    confidence, size = Confidence(len(classes)), recipe.data.size
+    chosen = sorted(set(np.linspace(0, len(data.unlabelled) - 1, MEASURED_ON).round().astype(int).tolist()))
+    for index in chosen:
+        frame = data.unlabelled.frame(index)
+        image = torch.from_numpy(resize_frame(frame, size)).permute(2, 0, 1)[None].to(device)
+        window = torch.tensor([[0, 0, *frame.shape[:2], 0]], device=device)
+        batch = Batch(
+            image, torch.zeros((1, *size), dtype=torch.int64, device=device), window, torch.tensor([first + index], device=device)
+        )
+        confidence.add(teacher.outputs(batch, False).primary)
+    thresholds = thresholds_of(config, classes, confidence)
+    by_name = {name: round(float(value), 4) for name, value in zip(classes, thresholds, strict=True)}
+    share = confidence.share_above(thresholds)
+    console.info(
+        f"unlabelled: the teacher is sure from {', '.join(f'{name} {value:.2f}' for name, value in by_name.items())} on; so {100 * share:.0f} % "
+        "of these frames' pixels have its label"
+    )
+    assert data.left_out is not None
+    told = {"frames": len(data.unlabelled), "left_out": asdict(data.left_out), "share": config.share, "thresholds": by_name, "sure": share}
+    return PseudoLabels(thresholds, first), {"unlabelled": told}
 
 
 def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> list[NamedTeacher]:
@@ -122,7 +194,7 @@ def _loss(config: Distillation, pixels: torch.Tensor | None = None) -> RelativeD
     )  # fmt: skip
 
 
-BUILT_IN = ("task", "kd", "ce", "kept")
+BUILT_IN = ("task", "kd", "ce", "kept", "sure")
 """Names of RDD's own terms in the log."""
 
 
@@ -133,13 +205,15 @@ class DistillationObjective(Objective):
         loss: weights and KD. teacher: says what the teacher does of a batch.
         losses: (name in the log, weight, loss of the table ``LOSSES``).
         auxiliary_weight: of the student's auxiliary head.
+        pseudo: makes labels for frames without any; None where no such frames join.
     """
 
     def __init__(
-        self, loss: RelativeDifficultyLoss, teacher: TeacherOutput, losses: Sequence[tuple[str, float, nn.Module]], auxiliary_weight: float
-    ) -> None:
+        self, loss: RelativeDifficultyLoss, teacher: TeacherOutput, losses: Sequence[tuple[str, float, nn.Module]], auxiliary_weight: float,
+        pseudo: PseudoLabels | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.loss, self.teacher, self.auxiliary_weight = loss, teacher, auxiliary_weight
+        self.loss, self.teacher, self.auxiliary_weight, self.pseudo = loss, teacher, auxiliary_weight, pseudo
         self.names = [(name, weight) for name, weight, _ in losses]
         self.losses = nn.ModuleList(one for _, _, one in losses)
         self.maps = maps_of(losses)
@@ -147,16 +221,19 @@ class DistillationObjective(Objective):
     def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
         sizes = {name: (one.shape[-2], one.shape[-1]) for name, one in output.features.items()}
         teacher_out = self.teacher(batch, "tfe" in self.loss.stage(progress), sizes)
+        targets = None if self.pseudo is None else self.pseudo(batch.labels, batch.indices, teacher_out.primary)
         result = self.loss(
-            output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels, progress, output.auxiliary, self.auxiliary_weight,
-            teacher_out.agreement,
+            output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels if targets is None else targets.task, progress,
+            output.auxiliary, self.auxiliary_weight, teacher_out.agreement, None if targets is None else targets.taught,
         )  # fmt: skip
         total, terms, parts = result.total, dict(result.terms), dict(result.parts)
         said = Output(teacher_out.primary, teacher_out.auxiliary, teacher_out.features)
         for (name, weight), loss in zip(self.names, self.losses, strict=True):
-            value = loss(output, said, batch.labels)
+            value = loss(output, said, batch.labels if targets is None else targets.everywhere)
             terms[name], parts[name] = value.detach(), weight * value
             total = total + parts[name]
+        if targets is not None:
+            terms["sure"] = targets.sure
         return Loss(total, terms, parts)
 
 
@@ -216,13 +293,18 @@ def _columns(names: list[str]) -> list[str]:
     return columns
 
 
-def _visualizer(recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData) -> Callable[[Segmenter], Frame]:
-    """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages."""
+def _visualizer(
+    recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData, pseudo: PseudoLabels | None
+) -> Callable[[Segmenter], Frame]:
+    """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages. Below them, where there is
+    one, a frame without labels: the teacher's labels where it is sure in place of the truth."""
     split, size = data.validation, recipe.data.size
     indices = (0, len(split) // 2)
 
     def draw(student: Segmenter) -> Frame:
         rows = [visualize.distillation_row(split, index, size, student, teacher.model, teacher.views, loss) for index in indices]
+        if data.unlabelled is not None:
+            rows.append(visualize.distillation_row(data.unlabelled, 0, size, student, teacher.model, teacher.views, loss, pseudo))
         return visualize.grid(rows, split.label_space)
 
     return draw
@@ -232,6 +314,8 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
     def check_teacher(data: TrainingData | None, student: Segmenter | None) -> None:
         if student:
             _channels(recipe.distillation, "student", student)
+        if data:
+            check_names(recipe.distillation.unlabelled, data.validation.label_space.classes)
         named = named_teachers(recipe, source, folder.path.parent)
         teacher: TeacherModel | None = None
         if all(map(is_usable, named)):

@@ -61,10 +61,13 @@ def fit(
     train = recipe.train
     train_state = TrainState(segmenter, method.objective, train, fabric)
     origin = {key: metadata[key] for key in ORIGIN if key in metadata}
-    resumed = read_state(folder, train_state, origin, len(frames)) if resume and folder.state.is_file() else None
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
-    order = {"count": len(frames), "batch": train.batch, "epochs": train.epochs, "seed": train.seed}
-    sampler = ResumableBatchSampler(**order, start=train_state.step, rank=fabric.global_rank, ranks=fabric.world_size)
+    sampler = ResumableBatchSampler(
+        frames.labelled, train.batch, train.epochs, train.seed, rank=fabric.global_rank, ranks=fabric.world_size,
+        others=len(frames) - frames.labelled, share=method.share,
+    )  # fmt: skip
+    resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
+    sampler.start = train_state.step
     crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
     loader = fabric.setup_dataloaders(
         training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside), use_distributed_sampler=False

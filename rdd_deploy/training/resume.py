@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ORIGIN = {
     "train_frames": "the training frames (other images, or in another order)",
     "train_labels": "the training frames' masks",
+    "unlabelled_frames": "the frames without labels (other images, or in another order)",
     "teacher_sha256": "the teacher's checkpoint",
 }
 """Facts beside the recipe that a run's every step depends on, and what each is to a person."""
@@ -40,18 +41,18 @@ class Resumed(NamedTuple):
     sums: dict[str, Any]
 
 
-def read_state(folder: RunFolder, train_state: TrainState, origin: dict[str, str], frames: int) -> Resumed:
+def read_state(folder: RunFolder, train_state: TrainState, origin: dict[str, str], per_epoch: int) -> Resumed:
     """Set the trainee to where its state was taken; nothing of it is changed before all of the state was looked at.
 
     Args:
-        origin: the run's own facts of ``ORIGIN``. frames: number of training frames.
+        origin: the run's own facts of ``ORIGIN``. per_epoch: steps of an epoch.
 
     Raises:
         ResumeError: damaged, of another network, not finite, or begun from other facts than ``origin``.
     """
     state = _loaded(folder, train_state)
     try:
-        problem = _problem(state, train_state, frames)
+        problem = _problem(state, train_state, per_epoch)
         if not problem:
             train_state.restore(state)
     except Exception as error:  # what a changed type leads to is of many kinds
@@ -83,7 +84,7 @@ def _loaded(folder: RunFolder, train_state: TrainState) -> Any:
         raise ResumeError(f"can't resume from {folder.state}: {why}; put a whole one there, or start again without --resume") from error
 
 
-def _problem(state: Any, train_state: TrainState, frames: int) -> str:
+def _problem(state: Any, train_state: TrainState, per_epoch: int) -> str:
     """What is wrong with a state; empty where nothing is."""
     now = train_state.state(alone=True)
     if not isinstance(state, dict) or set(now) - set(state) or state["format"] != now["format"]:
@@ -111,12 +112,11 @@ def _problem(state: Any, train_state: TrainState, frames: int) -> str:
             return f"it isn't the state of {ranks} process{'es' if ranks > 1 else ''} on {train_state.fabric.device.type}"
     if set(state["precision"]) != set(now["precision"]):
         return "it was trained in another precision"
-    return _problem_of_progress(state, train_state, frames)
+    return _problem_of_progress(state, train_state, per_epoch)
 
 
-def _problem_of_progress(state: dict[str, Any], train_state: TrainState, frames: int) -> str:
+def _problem_of_progress(state: dict[str, Any], train_state: TrainState, per_epoch: int) -> str:
     train = train_state.config
-    per_epoch = frames // min(train.batch, frames)
     for key, kind, least, most in (
         ("step", int, 0, train.epochs * per_epoch), ("best_epoch", int, 0, train.epochs), ("best", float, -1, 100), ("seconds", float, 0, math.inf),
     ):  # fmt: skip

@@ -71,7 +71,7 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
         )
 
 
-CHECKED = {"data.root", "teacher.recipe", "teacher.checkpoint"}
+CHECKED = {"data.root", "data.unlabelled", "data.scratch", "teacher.recipe", "teacher.checkpoint"}
 """Keys that say where something lies whose content a resumed run checks: the folder may have moved."""
 
 
@@ -162,7 +162,7 @@ def dry_run(
     with problems.collected():
         make_fabric(recipe.train)
     with problems.collected():
-        data = TrainingData(recipe)
+        data = TrainingData(recipe, "look" if teacher else "leave")
     with problems.collected():
         role = "teacher" if isinstance(recipe, TeacherRecipe) else "student"
         network, _ = build(recipe.trained, len(data.validation.label_space) if data else 2, role, sizes(recipe))
@@ -180,6 +180,7 @@ def metadata_of(recipe: Recipe, data: TrainingData, source: str) -> dict[str, An
         "classes": list(label_space.classes), "palette": [list(colour) for colour in label_space.palette], "size": list(recipe.data.size),
         "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
         "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
+        **({"unlabelled_frames": data.unlabelled.digest} if data.unlabelled is not None else {}),
     }  # fmt: skip
 
 

@@ -61,6 +61,8 @@ class Method(NamedTuple):
     """Draws the epoch's picture, uint8 (H, W, 3) RGB, given the network in eval mode."""
     beside: Beside | None = None
     """Reads what the objective needs beside each batch."""
+    share: float = 0.0
+    """Of each batch that frames without labels have."""
 
 
 class _Step(nn.Module):

@@ -48,7 +48,9 @@ def train_recipe(
     fabric = make_fabric(recipe.train)
     fabric.launch()
     seed_everything(recipe.train.seed)
-    data = data or TrainingData(recipe)
+    if recipe.data.unlabelled:
+        console.info("data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels")
+    data = data or TrainingData(recipe, "leave")
     segmenter, source = build(recipe.trained, len(data.validation.label_space), role, sizes(recipe))
     with open_run(recipe, folder.path.name, runs, resume) as folder:
         console.info(f"training {role} alone on {fabric.device} in {precision_of(fabric)} -> {folder.path}")

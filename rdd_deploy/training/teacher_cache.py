@@ -7,14 +7,14 @@ The teacher runs once over the training frames at its own size, averaged over mi
 - ``dense``: log-probabilities of all classes of both classifiers in float16;
 
 and, where losses read them, the maps inside the teacher: float16, of the plain frames, at their own stride. Each is a folder of its own, found
-by all that it depends on. A crop cuts its window from them.
+by all that it depends on, with a folder inside for every so many frames. A crop cuts its window from them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,14 +26,15 @@ from torch import Tensor
 
 from rdd_deploy.data.base import Split
 from rdd_deploy.data.loader import Batch
+from rdd_deploy.data.unlabelled import JoinedSplit
 from rdd_deploy.errors import DiskError
 from rdd_deploy.losses.rdd import Divergence
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, cache_grid
 from rdd_deploy.training.compact import Halves, Weights, compact_form
-from rdd_deploy.training.teacher_filling import Folder, Source, Wanted, fill, together
+from rdd_deploy.training.teacher_filling import Source, fill, together
+from rdd_deploy.training.teacher_shards import Folder, Wanted, shards_of
 from rdd_deploy.training.teacher_stores import Store, Values, parts_of
-from rdd_deploy.utils import files
 
 CacheForm = Literal["compact", "dense"]
 
@@ -69,12 +70,12 @@ class CachedTeacher:
 
     @property
     def primary(self) -> NDArray[Any]:
-        """The file of the main classifier, (frames, planes, h, w)."""
+        """All that is kept of the main classifier, in memory, (frames, planes, h, w)."""
         return self.stores["primary"].array
 
     @property
     def nbytes(self) -> int:
-        return sum(store.array.nbytes for store in self.stores.values())
+        return sum(store.nbytes for store in self.stores.values())
 
     def to(self, device: torch.device) -> CachedTeacher:
         """The same, with all files held in a device's memory and cut there; returns itself."""
@@ -151,10 +152,11 @@ def cached_teacher(
     maps: Collection[str] = (),
     fabric: Fabric | None = None,
 ) -> CachedTeacher:
-    """Open the cache of a teacher and a split, filling first what isn't there. Size and time to come are told.
+    """Open the cache of a teacher and a split, filling first what isn't there, or isn't what was written. Size and time to come are told.
 
     Args:
-        checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames (in this order), views and precision.
+        checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames (in this order), views and precision. Of a
+            ``JoinedSplit`` the digest is that of the frames with labels; the others' shards belong to the frames in them.
         folder: where caches lie; one sub-folder each.
         advance: called with the number of frames done.
         divergence: of stage 1, whose weight a compact cache keeps.
@@ -162,26 +164,51 @@ def cached_teacher(
         fabric: of several processes, each of which fills its share.
 
     Raises:
-        DiskError: no space, or a damaged cache; nothing half-written is left behind.
+        DiskError: no space; nothing half-written is left behind.
         ValueError: a map that the teacher doesn't have.
         WeightsError: the teacher says NaN.
     """
-    common = {"format": 4, "checkpoint": checkpoint_sha256, "frames": frames_digest, "precision": str(precision or torch.float32)}
-    folders = [
-        Folder(folder / hashlib.sha256(json.dumps(common | key, sort_keys=True).encode()).hexdigest()[:16], common | key, wanted)
-        for key, wanted in _wanted(teacher, views, form, divergence, maps)
-    ]
-    fill(Source(teacher, split, views, device, precision, divergence), folders, advance, fabric)
-    stores: dict[str, Store] = {}
+    common = {"format": 4, "checkpoint": checkpoint_sha256, "precision": str(precision or torch.float32)}
+    wanted = _wanted(teacher, views, form, divergence, maps)
+    pieces: dict[str, list[tuple[Path, int]]] = {}
+    sizes: list[NDArray[np.int64]] = []
+    for part, digest, digests in _parts(split, frames_digest):
+        folders = [_folder(folder, common | {"frames": digest} | key, names) for key, names in wanted]
+        shards = shards_of(len(part), digest, digests)
+        fill(Source(teacher, part, views, device, precision, divergence), folders, shards, advance, fabric)
+        with together(fabric, f"open the teacher cache in {folder}"):
+            for one in folders:
+                for file in one.files:
+                    pieces.setdefault(file.name, []).extend((place / f"{file.name}.npy", count) for place, count in one.pieces(shards))
+            sizes += _sizes(folders[0].pieces(shards))
+    forms = {file.name: file.form for _, names in wanted for file in names}
     with together(fabric, f"open the teacher cache in {folder}"):
-        for one in folders:
-            try:
-                # The first process of a machine looks for all: each would read every byte of what may be many GB.
-                opened, sizes = _opened(one, len(split), fabric is None or fabric.local_rank == 0)
-            except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: a key of another form
-                raise DiskError(f"the teacher cache {one.path} is damaged ({error}); delete that folder, it is filled again") from error
-            stores |= opened
-    return CachedTeacher(stores, sizes)
+        try:
+            stores = {name: Store(places, forms[name]) for name, places in pieces.items()}
+        except (OSError, ValueError, EOFError) as error:
+            raise DiskError(f"the teacher cache in {folder} can't be read ({error}); start again") from error
+    return CachedTeacher(stores, np.concatenate(sizes))
+
+
+def _parts(split: Split, digest: str) -> Iterator[tuple[Split, str, Sequence[str] | None]]:
+    """What a split is joined of: frames, what they are, and for those without labels, of which more may come, what each is."""
+    if not isinstance(split, JoinedSplit):
+        yield split, digest, None
+        return
+    yield split.labelled, digest, None
+    yield split.others, "of each shard", split.others.digests
+
+
+def _folder(beside: Path, key: dict[str, Any], wanted: list[Wanted]) -> Folder:
+    return Folder(beside / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16], key, wanted)
+
+
+def _sizes(pieces: Sequence[tuple[Path, int]]) -> list[NDArray[np.int64]]:
+    """(height, width) of each frame. Raises DiskError."""
+    try:
+        return [np.load(place / "sizes.npy", allow_pickle=False) for place, _ in pieces]
+    except (OSError, ValueError, EOFError) as error:
+        raise DiskError(f"the teacher cache {pieces[0][0].parent} can't be read ({error}); start again") from error
 
 
 def _wanted(
@@ -202,25 +229,3 @@ def _wanted(
     plain = {"views": [views.size, (1.0,), False]}
     inner = [(plain | {"map": name}, [Wanted(f"map_{name}", halves, None)]) for name in sorted(set(maps) - {"logits"})]
     return [(key, main), *inner]
-
-
-def _opened(folder: Folder, frames: int, verify: bool) -> tuple[dict[str, Store], NDArray[np.int64]]:
-    """A folder's stores and the frames' sizes.
-
-    Raises:
-        OSError, EOFError, ValueError, AttributeError: a file is missing, or isn't what was written.
-    """
-    key = files.parse_json((folder.path / "key.json").read_bytes())
-    for file, expected in key.get("sha256", {}).items():
-        if verify and files.sha256(folder.path / file) != expected:
-            raise ValueError(f"{file} isn't what was written")
-    stores = {one.name: Store(folder.path / f"{one.name}.npy", one.form) for one in folder.files}
-    sizes = np.load(folder.path / "sizes.npy", allow_pickle=False)
-    for one in folder.files:
-        array, dtype = stores[one.name].array, np.dtype(one.form.dtype)
-        shape = (frames, *(one.shape or array.shape[1:]))
-        if (array.shape, array.dtype, array.ndim) != (shape, dtype, 4):
-            raise ValueError(f"it holds {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}")
-    if (sizes.shape, sizes.dtype) != ((frames, 2), np.int64) or sizes.min() < 1:
-        raise ValueError("it doesn't hold the size of each frame")
-    return stores, sizes

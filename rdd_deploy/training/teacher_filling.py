@@ -1,4 +1,8 @@
-"""Filling a teacher's cache: by all processes together, each its share of the frames, elsewhere first and then renamed."""
+"""Filling a teacher's cache: shards of some frames each, by as many processes and machines as there are, each shard written elsewhere and renamed.
+
+A process that is killed loses the shard that it was at; a later start goes on. Processes that train together share the shards, and so do those
+that were started each by itself on a common file system.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,32 +28,13 @@ from rdd_deploy.losses.rdd import Divergence, teacher_full_evaluated
 from rdd_deploy.metrics import batches
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, cache_grid, stacked, tta_logits
-from rdd_deploy.training.compact import Form
 from rdd_deploy.training.forecast import in_words
+from rdd_deploy.training.teacher_shards import Folder, Shard, remove_damaged
 from rdd_deploy.utils import files
+from rdd_deploy.utils.sharing import claimed, share
 
 AT_ONCE = 4
-"""Frames of a batch; whole batches are shared out, so that a file doesn't depend on the number of processes."""
-
-
-class Wanted(NamedTuple):
-    """A file that a run needs.
-
-    Attributes:
-        name: of the file. shape: (planes, height, width); None: the teacher's own map says.
-    """
-
-    name: str
-    form: Form
-    shape: tuple[int, int, int] | None
-
-
-class Folder(NamedTuple):
-    """Files that lie in one folder, and what they depend on."""
-
-    path: Path
-    key: dict[str, Any]
-    files: list[Wanted]
+"""Frames of a batch; shards are whole batches, so that a file doesn't depend on the number of processes."""
 
 
 class Source(NamedTuple):
@@ -99,53 +84,18 @@ def together(fabric: Fabric | None, what: str) -> Iterator[None]:
         raise failure
 
 
-def fill(source: Source, folders: Sequence[Folder], advance: Callable[[int], None], fabric: Fabric | None) -> None:
-    """Fill those folders that aren't there; see ``cached_teacher``.
+def fill(source: Source, folders: Sequence[Folder], shards: Sequence[Shard], advance: Callable[[int], None], fabric: Fabric | None) -> None:
+    """Fill those shards of folders that aren't there, or aren't what was written; see ``cached_teacher``.
 
     Raises:
         DiskError, ValueError, WeightsError: as ``cached_teacher``; nothing half-written is left behind.
     """
-    missing = _missing(folders) if _is_first(fabric) else []
-    missing = missing if fabric is None else fabric.broadcast(missing)
-    if missing:
-        _fill(source, [folders[i] for i in missing], advance, fabric)
-    with together(fabric, "fill the teacher cache"):
-        if own := _missing(folders):  # on another machine, without a file system in common
-            _fill(source, [folders[i] for i in own], advance, None)
-
-
-def _is_first(fabric: Fabric | None) -> bool:
-    return fabric is None or fabric.global_rank == 0
-
-
-def _missing(folders: Sequence[Folder]) -> list[int]:
-    return [i for i, folder in enumerate(folders) if not folder.path.is_dir()]
-
-
-def _fill(source: Source, folders: Sequence[Folder], advance: Callable[[int], None], fabric: Fabric | None) -> None:
-    """Fill folders elsewhere and rename them: each is there whole or not at all, also where two runs fill it at the same time."""
-    first, what, place = _is_first(fabric), "fill the teacher cache", folders[0].path
-    parts = [files.temporary_beside(folder.path) for folder in folders]
-    parts = parts if fabric is None else fabric.broadcast(parts)
-    there = [folder._replace(path=part) for folder, part in zip(folders, parts, strict=True)]
-    try:
-        with together(fabric, what), _disk_errors(place):
-            if first:
-                _make(source, there)
-        share = _share(all((part / "sizes.npy").is_file() for part in parts), fabric)
-        with together(fabric, what), _disk_errors(place):
-            if share:
-                _write(source, there, share, advance)
-        with together(fabric, what), _disk_errors(place):
-            if first:
-                for part, folder in zip(parts, folders, strict=True):
-                    hashes = {file.name: files.sha256(file) for file in sorted(part.iterdir())}
-                    files.write_json(part / "key.json", folder.key | {"sha256": hashes})
-                    _rename(part, folder.path)
-    finally:
-        if first:
-            for part in parts:
-                shutil.rmtree(part, ignore_errors=True)
+    with together(fabric, "read the teacher cache"), _disk_errors(folders[0].path):
+        # The first process of a machine looks for all: each would read every byte of what may be many GB.
+        if fabric is None or fabric.local_rank == 0:
+            remove_damaged(folders, shards)
+    with together(fabric, "fill the teacher cache"), _disk_errors(folders[0].path):
+        _Filling(source, folders, shards, advance, 1 if fabric is None else fabric.world_size).run()
 
 
 @contextmanager
@@ -154,114 +104,163 @@ def _disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(
-            f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false"
+            f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false. What was filled "
+            "stays: the same command goes on"
         ) from error
 
 
-def _share(sees: bool, fabric: Fabric | None) -> tuple[int, int] | None:
-    """This process's number among those that see the first one's files, and how many they are; None where it doesn't see them."""
-    if fabric is None or fabric.world_size == 1:
-        return 0, 1
-    every = [bool(one) for one in fabric.all_gather(torch.tensor(float(sees), device=fabric.device)).flatten()]  # type: ignore[union-attr]
-    return (sum(every[: fabric.global_rank]), sum(every)) if sees else None
+class _Filling:
+    """One process's part in filling a cache, and in waiting for the others."""
 
+    def __init__(self, source: Source, folders: Sequence[Folder], shards: Sequence[Shard], advance: Callable[[int], None], processes: int) -> None:  # fmt: skip
+        self.source, self.folders, self.advance, self.processes = source, folders, advance, processes
+        self.total = sum(shard.frames for shard in shards)
+        self.missing = {shard.name: shard for shard in shards if not self._is_there(shard)}
+        self.left = sum(shard.frames for shard in self.missing.values())
+        self.told_time = False
 
-class _Array:
-    """A ``.npy`` file that is written in pieces, without a memory map: its pages would count as this process's memory, and a full disk end in
-    SIGBUS instead of an exception."""
+    def _is_there(self, shard: Shard) -> bool:
+        return all(folder.holds(shard) for folder in self.folders)
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("r+b")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        self._start, self._row = array.offset, array[:1].nbytes
+    def run(self) -> None:
+        if not self.missing:
+            return
+        self.source.teacher.eval()
+        self.source.teacher.to(self.source.device)
+        self._check_room()
+        if self.total > self.left:
+            self.advance(self.total - self.left)
+        share(list(self.missing), self._work, self._is_done, self._waiting)
 
-    @staticmethod
-    def make(path: Path, shape: tuple[int, ...], dtype: Any) -> None:
-        """A file of zeros, whose space is taken now."""
-        with path.open("xb") as file:
-            np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
-                file, {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(np.dtype(dtype))}
+    def _is_done(self, name: str) -> bool:
+        """Whether other processes have filled a shard."""
+        shard = self.missing[name]
+        if there := self._is_there(shard):
+            self._did(shard.frames)
+        return there
+
+    def _did(self, count: int) -> None:
+        self.left -= count
+        self.advance(count)
+
+    def _waiting(self, count: int) -> None:
+        console.info(f"teacher cache: waiting for other processes, which fill the last {count} shard{'s' if count > 1 else ''}")
+
+    def _work(self, name: str) -> bool:
+        shard = self.missing[name]
+        if self._is_done(name):
+            return True
+        with ExitStack() as stack:
+            mine = [
+                folder
+                for folder in self.folders
+                if not folder.holds(shard) and stack.enter_context(claimed(folder.path, name)) and not folder.holds(shard)
+            ]
+            if not mine:
+                return self._is_done(name)
+            self._write(mine, shard)
+        return self._is_there(shard)  # else another process is at one of its folders
+
+    def _check_room(self) -> None:
+        """Look whether there is room for what is missing, so that an error can say how much is needed."""
+        every = [one for folder in self.folders for one in folder.files]
+        unknown = [one.name for one in every if one.shape is None]
+        blank = np.zeros((*self.source.views.size, 3), np.uint8)
+        shapes = {name: tuple(value.shape[1:]) for name, value in self.source.values([blank], unknown).items()} if unknown else {}
+        beside = self.folders[0].path.parent
+        beside.mkdir(parents=True, exist_ok=True)
+        needed = sum(
+            shard.frames * math.prod(one.shape or shapes[one.name]) * np.dtype(one.form.dtype).itemsize
+            for folder in self.folders
+            for one in folder.files
+            for shard in self.missing.values()
+            if not folder.holds(shard)
+        )
+        free = shutil.disk_usage(beside).free
+        if free < needed * 1.05 + (64 << 10):  # a few small files come with them
+            raise DiskError(
+                f"the teacher cache needs {_size(needed)} in {beside}, {_size(free)} are free; free some space or set teacher.cache=false"
             )
-            size = file.tell() + math.prod(shape) * np.dtype(dtype).itemsize
-            file.truncate(size)
-            file.flush()
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
+        console.info(f"teacher cache: {_size(needed)} to be written in {beside}, {_size(free)} are free")
 
-    def put(self, first: int, rows: NDArray[Any]) -> None:
-        self._file.seek(self._start + first * self._row)
+    def _write(self, folders: Sequence[Folder], shard: Shard) -> None:
+        """Write one shard of some folders elsewhere and rename it: it is there whole or not at all, also where two processes write it."""
+        parts = [files.temporary_beside(folder.path / shard.name) for folder in folders]
+        try:
+            for part in parts:
+                part.mkdir()
+            self._write_frames(folders, parts, shard)
+            for folder, part in zip(folders, parts, strict=True):
+                hashes = {file.name: files.sha256(file) for file in sorted(part.iterdir())}
+                files.write_json(part / "shard.json", {"key": folder.key, "frames": shard.frames, "sha256": hashes})
+                with suppress(FileNotFoundError):  # one that has no description is none
+                    if not folder.holds(shard):
+                        shutil.rmtree(folder.path / shard.name)
+                os.rename(part, folder.path / shard.name)
+        except OSError:
+            if not self._is_there(shard):  # else another process was faster, and what it wrote is the same
+                raise
+        finally:
+            for part in parts:
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _write_frames(self, folders: Sequence[Folder], parts: Sequence[Path], shard: Shard) -> None:
+        split = self.source.split
+        arrays = {one: _Rows(part / f"{one.name}.npy", shard.frames) for folder, part in zip(folders, parts, strict=True) for one in folder.files}  # fmt: skip
+        sizes = []
+        try:
+            for inside in batches(shard.frames, AT_ONCE):
+                began = time.perf_counter()
+                indices = [shard.first + i for i in inside]
+                frames = [split.frame(i) for i in indices]
+                values = self.source.values(frames, [one.name for one in arrays])
+                for one, array in arrays.items():
+                    try:
+                        kept = one.form.encoded(values[one.name])
+                    except ValueError as error:
+                        names = ", ".join(split.names[i] for i in indices)
+                        raise WeightsError(
+                            f"the teacher's logits of {names} can't be kept: {error}; train the teacher again, or look at these frames"
+                        ) from error
+                    array.put(kept.cpu().numpy())
+                sizes += [frame.shape[:2] for frame in frames]
+                self._did(len(indices))
+                if not self.told_time and self.left > 0:
+                    seconds = math.ceil(self.left / AT_ONCE) * (time.perf_counter() - began) / self.processes
+                    console.info(f"teacher cache: about {in_words(seconds)}")
+                self.told_time = True
+        finally:
+            for array in arrays.values():
+                array.close()
+        for part in parts:
+            with (part / "sizes.npy").open("xb") as file:
+                np.save(file, np.array(sizes, np.int64), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+
+
+class _Rows:
+    """A ``.npy`` file of a known number of rows that is written from the first on, without a memory map: its pages would count as this
+    process's memory, and a full disk end in SIGBUS instead of an exception."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        self._file, self._count = path.open("xb"), count
+        self._begun = False
+
+    def put(self, rows: NDArray[Any]) -> None:
+        if not self._begun:
+            np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
+                self._file,
+                {"shape": (self._count, *rows.shape[1:]), "fortran_order": False, "descr": np.lib.format.dtype_to_descr(rows.dtype)},
+            )
+            self._begun = True
         self._file.write(np.ascontiguousarray(rows).data)
 
     def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-
-def _make(source: Source, folders: Sequence[Folder]) -> None:
-    """Files of zeros, after a look whether there is room for them."""
-    beside = folders[0].path.parent
-    beside.mkdir(parents=True, exist_ok=True)
-    files.remove_parts(beside)
-    source.teacher.eval()
-    source.teacher.to(source.device)
-    every = [one for folder in folders for one in folder.files]
-    unknown = [one.name for one in every if one.shape is None]
-    blank = np.zeros((*source.views.size, 3), np.uint8)
-    shapes = {name: tuple(value.shape[1:]) for name, value in source.values([blank], unknown).items()} if unknown else {}
-    shapes |= {one.name: one.shape for one in every if one.shape is not None}
-    count = len(source.split)
-    needed = sum(count * math.prod(shapes[one.name]) * np.dtype(one.form.dtype).itemsize for one in every)
-    free = shutil.disk_usage(beside).free
-    if free < needed * 1.05 + (64 << 10):  # looked at first, so that the error can say how much is needed; a few small files come with them
-        raise DiskError(
-            f"the teacher cache needs {_size(needed)} in {beside}, {_size(free)} are free; free some space or set teacher.cache=false"
-        )
-    console.info(f"teacher cache: {_size(needed)} to be written in {beside}, {_size(free)} are free")
-    for folder in folders:
-        folder.path.mkdir()
-        for one in folder.files:
-            _Array.make(folder.path / f"{one.name}.npy", (count, *shapes[one.name]), one.form.dtype)
-        _Array.make(folder.path / "sizes.npy", (count, 2), np.int64)
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
-
-
-def _write(source: Source, folders: Sequence[Folder], share: tuple[int, int], advance: Callable[[int], None]) -> None:
-    """Write this process's share of the frames, every so many batches of them."""
-    number, count = share
-    mine = list(batches(len(source.split), AT_ONCE))[number::count]
-    source.teacher.eval()
-    source.teacher.to(source.device)
-    arrays = {one: _Array(folder.path / f"{one.name}.npy") for folder in folders for one in folder.files}
-    sizes = [_Array(folder.path / "sizes.npy") for folder in folders]
-    began = time.perf_counter()
-    for done, indices in enumerate(mine):
-        frames = [source.split.frame(i) for i in indices]
-        values = source.values(frames, [one.name for one in arrays])
-        for one, array in arrays.items():
-            try:
-                kept = one.form.encoded(values[one.name])
-            except ValueError as error:
-                names = ", ".join(source.split.names[i] for i in indices)
-                raise WeightsError(
-                    f"the teacher's logits of {names} can't be kept: {error}; train the teacher again, or look at these frames"
-                ) from error
-            array.put(indices.start, kept.cpu().numpy())
-        for written in sizes:
-            written.put(indices.start, np.array([frame.shape[:2] for frame in frames], np.int64))
-        advance(len(indices) * count)
-        if done == 0 and len(mine) > 1:
-            console.info(f"teacher cache: about {in_words((len(mine) - 1) * (time.perf_counter() - began))}")
-    for array in (*arrays.values(), *sizes):
-        array.close()
-
-
-def _rename(part: Path, place: Path) -> None:
-    try:
-        os.rename(part, place)
-    except OSError:
-        if not (place / "key.json").is_file():  # else another run was faster, and its cache is the same
-            raise

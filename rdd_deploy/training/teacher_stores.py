@@ -1,4 +1,4 @@
-"""The files of a teacher's cache: one array each, read by the window of a crop, and cut at any size.
+"""The files of a teacher's cache: arrays, read by the window of a crop, and cut at any size.
 
 Reading takes the bytes that a batch's crops need out of the files, in whichever process loads the batch; decoding and interpolation happen
 where the student is trained, so a loader hands over bytes, not logits.
@@ -6,6 +6,9 @@ where the student is trained, so a loader hands over bytes, not logits.
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,32 +20,63 @@ from torch import Tensor
 from rdd_deploy.data.transforms import cut_logits
 from rdd_deploy.training.compact import Form
 
+OPEN = 1024
+"""Files of a store that are mapped at a time; opening one takes about 0.1 ms."""
+
 
 class Store:
-    """One array (frames, planes, h, w) on disk, or on a device; a copy in another process opens the file itself.
+    """Arrays (frames, planes, h, w) on disk that follow each other as one, or on a device; a copy in another process opens the files itself.
 
     Args:
-        path: a ``.npy`` file.
+        pieces: (``.npy`` file, number of frames in it) each, in the order of the frames.
     """
 
-    def __init__(self, path: Path, form: Form) -> None:
-        self.path, self.form = path, form
-        self.array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    def __init__(self, pieces: Sequence[tuple[Path, int]], form: Form) -> None:
+        self.pieces, self.form = list(pieces), form
+        self._ends = np.cumsum([count for _, count in self.pieces])
+        self._opened: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self._resident: Tensor | None = None
+        self.shape: tuple[int, int, int, int] = (int(self._ends[-1]), *self._piece(0).shape[1:])  # type: ignore[assignment]
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path, Form]]:
-        return Store, (self.path, self.form)
+    def __reduce__(self) -> tuple[type[Store], tuple[list[tuple[Path, int]], Form]]:
+        return Store, (self.pieces, self.form)
+
+    def _piece(self, number: int) -> NDArray[Any]:
+        """A file as a memory map. Those used last stay open: a million frames lie in more files than a process may map."""
+        if number in self._opened:
+            self._opened.move_to_end(number)
+            return self._opened[number]
+        array: NDArray[Any] = np.load(self.pieces[number][0], mmap_mode="r", allow_pickle=False)
+        self._opened[number] = array
+        if len(self._opened) > OPEN:
+            self._opened.popitem(last=False)
+        return array
+
+    def frame(self, index: int) -> NDArray[Any]:
+        """What is kept of one frame, (planes, h, w)."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return self._piece(number)[index - (int(self._ends[number]) - self.pieces[number][1])]  # type: ignore[no-any-return]
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """All frames in memory, (frames, planes, h, w)."""
+        return np.concatenate([self._piece(number) for number in range(len(self.pieces))])
+
+    @property
+    def nbytes(self) -> int:
+        """Of all frames."""
+        return math.prod(self.shape) * np.dtype(self.form.dtype).itemsize
 
     @property
     def grid(self) -> tuple[int, int]:
         """(height, width)."""
-        return self.array.shape[-2], self.array.shape[-1]
+        return self.shape[2:]
 
     def to(self, device: torch.device) -> None:
-        """Keep the whole array on a device."""
-        whole = torch.empty(self.array.shape, dtype=torch.from_numpy(np.empty(0, self.form.dtype)).dtype, device=device)
-        for index in range(len(self.array)):
-            whole[index].copy_(torch.from_numpy(np.array(self.array[index])))
+        """Keep all of it on a device."""
+        whole = torch.empty(self.shape, dtype=torch.from_numpy(np.empty(0, self.form.dtype)).dtype, device=device)
+        for index in range(len(whole)):
+            whole[index].copy_(torch.from_numpy(np.array(self.frame(index))))
         self._resident = whole
 
     @property
@@ -56,12 +90,10 @@ class Store:
 
     def parts(self, indices: NDArray[np.int64], corners: NDArray[np.int64], size: tuple[int, int]) -> Tensor:
         """Parts (N, planes, *size) of frames, from their top left corners (N, 2) in the grid on; whole frames where the form knows no windows."""
-        if not self.form.windows:
-            return torch.from_numpy(self.array[indices])
-        height, width = size
-        result = np.empty((len(indices), self.array.shape[1], height, width), self.form.dtype)
+        height, width = size if self.form.windows else self.grid
+        result = np.empty((len(indices), self.shape[1], height, width), self.form.dtype)
         for one, index, (top, left) in zip(result, indices, corners, strict=True):
-            one[:] = self.array[index, :, top : top + height, left : left + width]
+            one[:] = self.frame(int(index))[:, top : top + height, left : left + width] if self.form.windows else self.frame(int(index))
         return torch.from_numpy(result)
 
 

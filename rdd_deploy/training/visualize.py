@@ -20,6 +20,7 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits
 from rdd_deploy.preprocess import resize_frame, resize_labels
+from rdd_deploy.training.pseudo_labels import PseudoLabels
 from rdd_deploy.utils import files
 from rdd_deploy.utils.text import shown
 
@@ -61,8 +62,13 @@ def distillation_row(
     teacher: TeacherModel,
     views: TestTimeAugmentation,
     loss: RelativeDifficultyLoss,
+    pseudo: PseudoLabels | None = None,
 ) -> list[Cell]:
-    """Frame, truth, student, teacher and the pixel weights of stage 1 and 2 for one frame, all at ``size`` (height, width)."""
+    """Frame, truth, student, teacher and the pixel weights of stage 1 and 2 for one frame, all at ``size`` (height, width).
+
+    Args:
+        pseudo: of a frame without labels: the teacher's labels where it is sure are in the place of the truth.
+    """
     frame, truth = resize_frame(split.frame(index), size), resize_labels(split.labels(index), size)
     device = next(student.parameters()).device
     with torch.inference_mode():
@@ -70,13 +76,16 @@ def distillation_row(
         whole = torch.from_numpy(resize_frame(split.frame(index), views.size)).permute(2, 0, 1)[None].to(device)
         teacher_out = tta_logits(teacher, whole, TestTimeAugmentation(views.size), size)
         target = torch.from_numpy(truth).long()[None].to(device)
+        if pseudo is not None:
+            target = pseudo(target, torch.full((1,), pseudo.labelled, device=device), teacher_out.primary).task
+            truth = target[0].to(torch.uint8).cpu().numpy()
         with alone():  # only the first of several processes draws
             mask = teacher_student_evaluated(
                 student_out, teacher_out.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule
             )
         row = [
             Cell("frame", frame),
-            Cell("truth", coloured(truth, split.label_space)),
+            Cell("truth" if pseudo is None else "teacher, where it is sure", coloured(truth, split.label_space)),
             Cell("student", _labels(student_out, split.label_space)),
             Cell("teacher", _labels(teacher_out.primary, split.label_space)),
         ]

@@ -9,10 +9,21 @@ from hypothesis import strategies as st
 from toys import CLASSES, write_data
 
 from rdd_deploy.data.config import Augment
+from rdd_deploy.data.frame_index import RECORD, FileSource
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, Room, training_loader
+from rdd_deploy.data.loader import (
+    Batch,
+    CropDataset,
+    FrameCache,
+    JoinedFrames,
+    ResumableBatchSampler,
+    Room,
+    others_in,
+    training_loader,
+)
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.data.unlabelled import Unlabelled
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,68 @@ def test_ranks_share_each_batch(count: int, batch: int, start: int, seed: int) -
     whole = list(ResumableBatchSampler(count, batch, 2, seed, start=start))
     parts = [list(ResumableBatchSampler(count, batch, 2, seed, start=start, rank=rank, ranks=2)) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(step) for step in whole]
+
+
+@given(
+    count=st.integers(2, 40), others=st.integers(1, 30), batch=st.integers(2, 16), share=st.floats(0, 0.99), seed=st.integers(0, 99), start=st.integers(0, 5)
+)  # fmt: skip
+def test_each_batch_holds_its_share_without_labels(count: int, others: int, batch: int, share: float, seed: int, start: int) -> None:
+    sampler = ResumableBatchSampler(count, batch, 3, seed, others=others, share=share)
+    bare = others_in(batch, share)
+    assert abs(bare - share * batch) <= max(0.5, share * batch - (batch - 1))
+    with_labels = min(batch - bare, count)
+    steps = list(sampler)
+    assert len(steps) == len(sampler) == 3 * (count // with_labels), "an epoch is a pass over the frames with labels"
+    for step in steps:
+        assert [index >= count for _, index in step] == [False] * with_labels + [True] * bare
+    for epoch in range(3):
+        seen = [index for step in steps for at, index in step if index < count and at == epoch]
+        assert len(seen) == len(set(seen)) == count - count % with_labels
+    stream = [key for step in steps for key in step if key[1] >= count]
+    assert [turn for turn, _ in stream] == [place // others for place in range(len(stream))]
+    for turn in range(len(stream) // others):
+        assert sorted(index - count for at, index in stream if at == turn) == list(range(others))
+    start = min(start, len(steps))
+    assert list(ResumableBatchSampler(count, batch, 3, seed, start, others=others, share=share)) == steps[start:]
+    if not bare:
+        assert steps == list(ResumableBatchSampler(count, batch, 3, seed))
+
+
+@given(
+    count=st.integers(8, 40),
+    others=st.integers(1, 30),
+    share=st.sampled_from([0.25, 0.5, 0.8]),
+    start=st.integers(0, 2),
+    seed=st.integers(0, 99),
+)
+def test_ranks_share_both_kinds(count: int, others: int, share: float, start: int, seed: int) -> None:
+    whole = list(ResumableBatchSampler(count, 8, 2, seed, start, others=others, share=share))
+    parts = [list(ResumableBatchSampler(count, 8, 2, seed, start, rank, 2, others, share)) for rank in range(2)]
+    for step, *own in zip(whole, *parts, strict=True):
+        assert sorted(own[0] + own[1]) == sorted(step)
+        bare = [sum(index >= count for _, index in part) for part in own]
+        assert len(own[0]) == len(own[1])
+        assert abs(bare[0] - bare[1]) <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_frames_without_labels_are_loaded_alike(frames: FrameCache, workers: int) -> None:
+    records = np.array([(0, bytes(16), 64, 64)] * 2, RECORD)
+    pairs = frames.split.pairs  # type: ignore[attr-defined]
+    source = FileSource(pairs[0][0].parent, [pairs[1][0].name, pairs[2][0].name])
+    bare = Unlabelled(frames.split.label_space, [source], np.array([[0, 0], [0, 1]]), records)
+    joined = JoinedFrames(frames, FrameCache(bare, None))
+    assert (len(joined), joined.labelled) == (9, 7)
+    sampler = ResumableBatchSampler(7, 4, 1, 3, others=2, share=0.5)
+    crops = CropDataset(joined, RandomScaleCrop(Augment(crop=(48, 40), scale=(0.4, 0.6)), (64, 64)), 3)
+    loaded = list(training_loader(crops, sampler, workers, pin=False))
+    assert len(loaded) == 3
+    for batch in loaded:
+        assert (batch.indices >= 7).tolist() == [False, False, True, True]
+        assert set(batch.labels[2:].unique().tolist()) == {0, 255}, "in the frame, and beyond it"
+    # The frame of a later pass is cut anew, and the second pass begins after one batch.
+    assert sorted(loaded[0].indices[2:].tolist()) == sorted(loaded[1].indices[2:].tolist()) == [7, 8]
+    assert sorted(map(tuple, loaded[0].windows[2:].tolist())) != sorted(map(tuple, loaded[1].windows[2:].tolist()))
 
 
 def test_epochs_differ(frames: FrameCache) -> None:

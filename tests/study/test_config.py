@@ -131,7 +131,10 @@ def test_there_are_studies_at_half_and_full_size() -> None:
         f"camvid_{size}_{kind}"
         for size in ("half", "full")
         for kind in ("main", "methods", "combined", "stages", "rule", "second", "threshold")
-    } | {"streets_methods", "streets_combined", "camvid_paper_methods", "cityscapes_methods", "voc_methods", "ade_methods"} == names
+    } | {
+        "streets_methods", "streets_combined", "camvid_paper_methods", "cityscapes_methods", "voc_methods", "ade_methods",
+        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter",
+    } == names  # fmt: skip
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"
 
 

@@ -53,7 +53,7 @@ class Run:
 
     def read(self, content: bytes) -> Any:
         self.folder.state.write_bytes(content)
-        return read_state(self.folder, self.trainee, self.origin, 6)
+        return read_state(self.folder, self.trainee, self.origin, 3)
 
 
 @pytest.fixture(scope="module")

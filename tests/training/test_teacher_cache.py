@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from torch.nn import functional as F
-from toys import CLASSES, ENCODER, leftovers, write_data
+from toys import CLASSES, ENCODER, leftovers, read_json, write_data
 
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.config import Augment
@@ -30,8 +31,10 @@ from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predictor
 from rdd_deploy.outputs import resized
+from rdd_deploy.training import teacher_shards
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher
+from rdd_deploy.utils import files
 
 SIZE = (64, 64)
 
@@ -189,10 +192,11 @@ def test_a_teacher_that_says_nan(frames: FrameCache, tmp_path: Path) -> None:
         next(broken.head.parameters()).fill_(torch.nan)
     with pytest.raises(WeightsError, match=r"the teacher's logits of train0000.* can't be kept: they hold NaN or infinity"):
         opened(frames, tmp_path, teacher=broken)
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["claims"], "nothing was kept"
 
 
 def _fill_with_others(rank: int, port: int, folder: str, data: str, dies: bool) -> None:
+    teacher_shards.SHARD = 4
     os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
@@ -220,6 +224,13 @@ def _pair(folder: Path, data: Path, dies: bool = False) -> list[int | None]:
     return [process.exitcode for process in pair]
 
 
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six frames are two shards."""
+    monkeypatch.setattr(teacher_shards, "SHARD", 4)
+
+
+@pytest.mark.usefixtures("small_shards")
 def test_two_processes_fill_it_with_the_same_bytes(frames: FrameCache, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -232,17 +243,17 @@ def test_two_processes_fill_it_with_the_same_bytes(frames: FrameCache, tmp_path:
         {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*")}
         for folder in (tmp_path / "one", tmp_path / "two")
     )
-    assert len(one) == 3 + 1 + 2 + 1
+    assert len(one) == 2 * (3 + 1 + 2 + 1), "two shards, each of two folders"
     assert one == two
 
 
+@pytest.mark.usefixtures("small_shards")
 def test_one_of_two_is_killed(frames: FrameCache, tmp_path: Path) -> None:
     data = frames.split.pairs[0][0].parents[1]
     codes = _pair(tmp_path, data, dies=True)
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (0, None)
-    assert not [folder for folder in tmp_path.iterdir() if not folder.name.startswith(".")], "nothing that is taken for whole"
-    assert (opened(frames, tmp_path).primary.sum((1, 2, 3)) > 0).all()
+    assert (opened(frames, tmp_path, maps={"head"}).primary.sum((1, 2, 3)) > 0).all()
     assert leftovers(tmp_path) == []
 
 
@@ -292,26 +303,113 @@ def test_no_gradient_and_no_change(frames: FrameCache) -> None:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-def _fill_slowly(folder: str, data: str) -> None:
+def _fill_and_stop(folder: str, data: str, stops_after: int) -> None:
+    """Fill a cache, and wait for a signal after so many frames."""
+    teacher_shards.SHARD = 4
+    torch.set_num_threads(1)
     frames = FrameCache(open_split("folder", data, "train", classes=CLASSES), Room(math.inf))
-    opened(frames, Path(folder), advance=lambda _: time.sleep(60))
+    seen = []
+
+    def advance(count: int) -> None:
+        seen.append(count)
+        if sum(seen) >= stops_after:
+            time.sleep(60)
+
+    opened(frames, Path(folder), advance=advance)
 
 
-def test_killed_while_filling_it_is_filled_again(frames: FrameCache, tmp_path: Path) -> None:
+def _started(folder: Path, frames: FrameCache, stops_after: int) -> Any:
     from multiprocessing import get_context
 
-    process = get_context("forkserver").Process(target=_fill_slowly, args=(str(tmp_path), str(frames.split.pairs[0][0].parents[1])))  # type: ignore[attr-defined]
+    data = str(frames.split.pairs[0][0].parents[1])  # type: ignore[attr-defined]
+    process = get_context("forkserver").Process(target=_fill_and_stop, args=(str(folder), data, stops_after))  # type: ignore[attr-defined]
     process.start()
-    while not list(tmp_path.glob(".*.part/primary.npy")):
+    return process
+
+
+def shards_in(folder: Path) -> dict[str, int]:
+    """The inode of each file of the shards that are there."""
+    whole = [told.parent for told in folder.rglob("shard.json") if not told.parent.name.startswith(".")]
+    return {str(file): file.stat().st_ino for shard in whole for file in shard.iterdir()}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_killed_while_filling_it_goes_on(frames: FrameCache, tmp_path: Path) -> None:
+    """What was there stays, also by its inode; what was half-written is gone."""
+    process = _started(tmp_path, frames, 6)
+    while not (shards_in(tmp_path) and list(tmp_path.glob("*/.*.part/primary.npy"))):
         assert process.is_alive()
         time.sleep(0.02)
-    os.kill(process.pid or 0, signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert len(leftovers(tmp_path)) == 1
-    teacher = opened(frames, tmp_path)
+    there = shards_in(tmp_path)
+    assert len(there) == 4
+    assert len([one for one in leftovers(tmp_path) if one.endswith(".part")]) == 1
+    done: list[int] = []
+    teacher = opened(frames, tmp_path, advance=done.append)
+    assert done == [4, 2], "four frames were there"
+    after = shards_in(tmp_path)
+    assert len(after) == 8
+    assert after.items() >= there.items()
     assert leftovers(tmp_path) == []
-    assert np.abs(np.asarray(teacher.primary, np.float32)).sum((1, 2, 3)).all(), "a frame was left at zero"
-    assert len(list(tmp_path.iterdir())) == 1
+    assert np.array_equal(teacher.primary, opened(frames, tmp_path / "another").primary)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_processes_that_know_nothing_of_each_other_share_the_work(
+    frames: FrameCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One holds the first shard and is killed; another fills the second meanwhile, waits, and takes the first one over."""
+    process = _started(tmp_path, frames, 1)
+    while not list(tmp_path.glob("*/.*.part/primary.npy")):
+        assert process.is_alive()
+        time.sleep(0.02)
+    threading.Timer(0.6, lambda: os.kill(process.pid, signal.SIGKILL)).start()
+    done: list[int] = []
+    teacher = opened(frames, tmp_path, advance=lambda count: done.append(count if process.is_alive() else -count))
+    process.join()
+    assert done == [2, -4]
+    assert "teacher cache: waiting for other processes, which fill the last 1 shard" in " ".join(capsys.readouterr().out.split())
+    assert leftovers(tmp_path) == []
+    assert np.array_equal(teacher.primary, opened(frames, tmp_path / "another").primary)
+
+
+def test_a_shard_belongs_to_its_frames_and_stays_when_others_follow() -> None:
+    digests = [f"{number:032x}" for number in range(200)]
+    first, then = teacher_shards.shards_of(150, "x", digests[:150]), teacher_shards.shards_of(200, "y", digests)
+    assert [shard[1:] for shard in then] == [(0, 64), (64, 64), (128, 64), (192, 8)]
+    assert first[:2] == then[:2]
+    assert first[2].name != then[2].name
+    moved = teacher_shards.shards_of(200, "y", [digests[1], digests[0], *digests[2:]])
+    assert [one.name == other.name for one, other in zip(moved, then, strict=True)] == [False, True, True, True]
+    whole = teacher_shards.shards_of(200, "x")
+    assert (
+        len({shard.name for shard in (*whole, *teacher_shards.shards_of(200, "y"), *teacher_shards.shards_of(150, "x"))}) == 4 + 4 + 3 - 2
+    )
+
+
+def as_before(folder: Path) -> Path:
+    """A cache as earlier versions wrote it: all frames in one folder."""
+    (told,) = folder.glob("*/*/shard.json")
+    key = read_json(told)
+    for file in told.parent.iterdir():
+        file.rename(told.parents[1] / file.name)
+    (told.parents[1] / "shard.json").unlink()
+    (told.parents[1] / "key.json").write_text(json.dumps(key["key"] | {"sha256": key["sha256"]}))
+    told.parent.rmdir()
+    return told.parents[1]
+
+
+def test_a_cache_of_an_earlier_version_is_read(frames: FrameCache, tmp_path: Path) -> None:
+    expected = opened(frames, tmp_path).primary
+    old = as_before(tmp_path)
+    inode = (old / "primary.npy").stat().st_ino
+    done: list[int] = []
+    assert np.array_equal(opened(frames, tmp_path, advance=done.append).primary, expected)
+    assert (done, (old / "primary.npy").stat().st_ino) == ([], inode)
+    (old / "primary.npy").write_bytes(b"rubbish")
+    assert np.array_equal(opened(frames, tmp_path).primary, expected)
+    assert not (old / "key.json").exists()
 
 
 def test_another_run_may_finish_first(frames: FrameCache, tmp_path: Path) -> None:
@@ -336,65 +434,71 @@ def test_another_run_may_finish_first(frames: FrameCache, tmp_path: Path) -> Non
     assert teacher.primary.shape[0] == len(frames)
 
 
-def test_a_damaged_cache(frames: FrameCache, tmp_path: Path) -> None:
-    opened(frames, tmp_path)
-    (store,) = tmp_path.glob("*/primary.npy")
-    store.write_bytes(store.read_bytes()[:1000])
-    with pytest.raises(DiskError, match=r"the teacher cache .* is damaged \(.*\); delete that folder, it is filled again"):
-        opened(frames, tmp_path)
-
-
 def array(values: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, values)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(
-    ("name", "change"),
+    ("name", "change", "hashed"),
     [
-        ("primary.npy", lambda a: b""),
-        ("primary.npy", lambda a: array(a[:1])),
-        ("primary.npy", lambda a: array(a[:, :2])),
-        ("primary.npy", lambda a: array(a.astype(np.float32))),
-        ("primary.npy", lambda a: array(np.float16(1))),
-        ("sizes.npy", lambda a: array(a[:1])),
-        ("sizes.npy", lambda a: array(a * 0)),
-        ("key.json", lambda a: b"rubbish"),
-        ("key.json", lambda a: b"[1]"),
+        ("primary.npy", lambda a: b"", True),
+        ("primary.npy", lambda a: array(a)[:-1], True),
+        ("primary.npy", lambda a: array(a ^ (a == a.max())), True),
+        ("primary.npy", lambda a: None, True),
+        ("sizes.npy", lambda a: None, False),
+        ("primary.npy", lambda a: b"", False),
+        ("primary.npy", lambda a: array(a[:1]), False),
+        ("primary.npy", lambda a: array(a[:, :2]), False),
+        ("primary.npy", lambda a: array(a.astype(np.float32)), False),
+        ("primary.npy", lambda a: array(np.float16(1)), False),
+        ("sizes.npy", lambda a: array(a[:1]), False),
+        ("sizes.npy", lambda a: array(a * 0), False),
+        ("shard.json", lambda a: b"rubbish", True),
+        ("shard.json", lambda a: b"[1]", True),
+        ("shard.json", lambda a: b"{}", True),
     ],
 )
-def test_a_cache_of_another_form(frames: FrameCache, tmp_path: Path, hashed: bool, name: str, change: Callable[[Any], bytes]) -> None:
-    """Also one of an earlier version, without hashes."""
-    opened(frames, tmp_path)
-    (key,) = tmp_path.glob("*/key.json")
-    if not hashed:
-        key.write_text(json.dumps({name: value for name, value in json.loads(key.read_text()).items() if name != "sha256"}))
-        opened(frames, tmp_path)
-    file = key.with_name(name)
-    file.write_bytes(change(np.load(file) if file.suffix == ".npy" else None))
-    with pytest.raises(DiskError, match=r"the teacher cache .* is damaged \(.*\); delete that folder, it is filled again"):
-        opened(frames, tmp_path)
+def test_a_damaged_shard_is_filled_again(
+    frames: FrameCache, tmp_path: Path, name: str, change: Callable[[Any], bytes | None], hashed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where whoever changed it wrote the hash that fits; the other shard stays."""
+    expected = opened(frames, tmp_path).primary
+    before = shards_in(tmp_path)
+    told = min(tmp_path.glob("*/*/shard.json"))
+    file = told.with_name(name)
+    content = change(np.load(file) if file.suffix == ".npy" else None)
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    if not hashed and content is not None:
+        description = read_json(told)
+        description["sha256"][name] = files.sha256(file)
+        told.write_text(json.dumps(description))
+    capsys.readouterr()
+    done: list[int] = []
+    assert np.array_equal(opened(frames, tmp_path, advance=done.append).primary, expected)
+    assert sorted(done) in ([2, 4], [4, 2])
+    assert re.search(
+        r"warning: the teacher cache .* is damaged \(.*\): 1 of 2 shards will be filled again", " ".join(capsys.readouterr().err.split())
+    )
+    assert shards_in(tmp_path).keys() == before.keys()
+    other = {path: inode for path, inode in before.items() if not path.startswith(str(told.parent))}
+    assert shards_in(tmp_path).items() >= other.items()
+    assert leftovers(tmp_path) == []
 
 
-def test_a_flipped_bit_in_the_cache_teaches_nobody(frames: FrameCache, tmp_path: Path) -> None:
-    opened(frames, tmp_path)
-    (store,) = tmp_path.glob("*/primary.npy")
-    content = bytearray(store.read_bytes())
-    content[-1] ^= 1
-    store.write_bytes(content)
-    with pytest.raises(DiskError, match=r"is damaged \(primary\.npy isn't what was written\)"):
-        opened(frames, tmp_path)
-
-
-def test_a_failing_fill_leaves_nothing(frames: FrameCache, tmp_path: Path) -> None:
+def test_a_failing_fill_leaves_nothing_half_written(frames: FrameCache, tmp_path: Path) -> None:
     def fail(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DiskError, match=r"No space left on device; free some space or set teacher.cache=false"):
+    with pytest.raises(
+        DiskError, match=r"No space left on device; free some space or set teacher.cache=false. What was filled stays: the same command"
+    ):
         opened(frames, tmp_path, advance=fail)
-    assert list(tmp_path.iterdir()) == []
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["claims"]
 
 
 def test_a_teacher_is_measured_as_it_teaches(frames: FrameCache) -> None:

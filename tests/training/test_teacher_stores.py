@@ -4,12 +4,14 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdd_deploy.data.config import Augment
 from rdd_deploy.data.transforms import RandomScaleCrop, cut_logits
+from rdd_deploy.training import teacher_stores
 from rdd_deploy.training.compact import EveryClass, Halves
 from rdd_deploy.training.teacher_stores import Store, Values, parts_of
 
@@ -41,10 +43,13 @@ def test_zoomed_in_only_a_part_is_read() -> None:
     assert corners.tolist() == [[19, 29], [0, 0]]
 
 
-def test_a_store_is_sent_as_its_path_and_may_live_on_a_device(tmp_path: Path) -> None:
+def test_a_store_is_sent_as_its_paths_and_may_live_on_a_device(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (5, 2, 300, 400), np.uint8)
-    np.save(tmp_path / "x.npy", values)
-    store = Store(tmp_path / "x.npy", EveryClass(3, 5))
+    np.save(tmp_path / "a.npy", values[:2])
+    np.save(tmp_path / "b.npy", values[2:])
+    store = Store([(tmp_path / "a.npy", 2), (tmp_path / "b.npy", 3)], EveryClass(3, 5))
+    assert np.array_equal(store.array, values)
+    assert (store.shape, store.nbytes, store.grid) == (values.shape, values.nbytes, (300, 400))
     sent = pickle.dumps(store)
     assert len(sent) < 1000
     again = pickle.loads(sent)
@@ -62,5 +67,15 @@ def test_half_precision_is_kept_as_it_is(tmp_path: Path) -> None:
     assert kept.flatten().tolist() == [60000, -60000, float(torch.tensor(0.1).half())]
     np.save(tmp_path / "x.npy", kept.numpy())
     assert torch.equal(
-        Store(tmp_path / "x.npy", Halves()).parts(np.array([0, 0]), np.zeros((2, 2), np.int64), (1, 1)), kept.expand(2, -1, -1, -1)
+        Store([(tmp_path / "x.npy", 1)], Halves()).parts(np.array([0, 0]), np.zeros((2, 2), np.int64), (1, 1)), kept.expand(2, -1, -1, -1)
     )
+
+
+def test_of_many_files_the_last_used_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher_stores, "OPEN", 2)
+    for number in range(5):
+        np.save(tmp_path / f"{number}.npy", np.full((1, 1, 2, 2), number, np.uint8))
+    store = Store([(tmp_path / f"{number}.npy", 1) for number in range(5)], EveryClass(3, 5))
+    for index in (4, 0, 3, 3, 1, 2, 0):
+        assert (store.frame(index) == index).all()
+        assert len(store._opened) <= 2

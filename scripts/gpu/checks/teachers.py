@@ -92,12 +92,12 @@ class Teachers:
                 file[i] = some[i % 4]
             file.flush()
             del file
-            stores[name] = Store(place / f"{name}.npy", Halves())
+            stores[name] = Store([(place / f"{name}.npy", COUNT)], Halves())
         return CachedTeacher(stores, np.tile(np.array(SIZE), (COUNT, 1)))
 
     def _on_device(self) -> Any:
         cache = self._once("cached", self._cached)
-        return CachedTeacher({name: Store(store.path, store.form) for name, store in cache.stores.items()}, cache.sizes).to(DEVICE)
+        return CachedTeacher({name: Store(store.pieces, store.form) for name, store in cache.stores.items()}, cache.sizes).to(DEVICE)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:

@@ -5,9 +5,9 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from rdd_deploy.cli import start
+        from rdd_deploy.cli import COMMANDS, start
 
-        start("live")
+        start(COMMANDS["live"][0])
     except KeyboardInterrupt:  # during the first imports
         print("interrupted", file=sys.stderr)
         sys.exit(130)

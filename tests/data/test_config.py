@@ -68,7 +68,7 @@ def test_every_data_sets_keys_can_be_named_and_meant() -> None:
     paths = list(dotted(StudentRecipe))
     assert len(paths) == len(set(paths))
     assert {"data.root", "data.classes", "data.count", "data.in_memory"} <= set(paths)
-    assert meant(StudentRecipe, "clases") == ["data.classes"]
+    assert meant(StudentRecipe, "clases") == ["data.classes", "teacher.classes"]
 
 
 def test_a_value_that_is_no_part_or_names_nothing() -> None:

@@ -175,7 +175,7 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["imprt"], "unknown command 'imprt'; did you mean 'import'? allowed: import"),
+        (["imprt"], "unknown command 'imprt'; did you mean 'import'? allowed: check, import"),
         (["import", "e", "out", "--format", "cocoo"], "'cocoo' is none; did you mean coco? expected cityscapes, coco"),
         (["import", "e", "out", "--val", "2"], "2.0 is no share; expected one between 0 and 1"),
         (["import", "e", "out", "--overlap", "x"], "'x' is none; expected order, small-on-top, error"),

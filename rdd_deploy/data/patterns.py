@@ -144,7 +144,9 @@ class Layout:
         owners: dict[str, Found] = {}
         for frame in frames:
             if (other := owners.setdefault(wanted[frame.key], frame)) is not frame:
-                raise DataError(f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one")
+                raise DataError(
+                    f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one, or tell masks apart by {{path}} or {{name}} in data.masks"
+                )
         if lost := [frame for frame in frames if wanted[frame.key] not in masks]:
             raise DataError(
                 f"{len(lost)} of {plural(len(frames), 'frame')} in {self.root} have no mask, e.g. {lost[0].key} needs {wanted[lost[0].key]}; "

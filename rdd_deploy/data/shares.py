@@ -72,7 +72,7 @@ def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: M
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
-    luck = {group: hashlib.sha256(f"{seed}\0{group}".encode()).hexdigest() for group in members}
+    luck = {group: hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogateescape")).hexdigest() for group in members}
     holds = {group: Counter(one for i in inside for one in classes[i]) for group, inside in members.items()}
     totals: Counter[int] = Counter()
     for counted in holds.values():
@@ -104,4 +104,4 @@ def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: M
 
 def digest_of(paths: Sequence[str]) -> str:
     """Of the names of all frames that are shared out: with others among them, all could come into other splits."""
-    return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(sorted(paths)).encode("utf-8", "surrogateescape")).hexdigest()[:16]

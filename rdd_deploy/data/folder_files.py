@@ -149,7 +149,8 @@ def _assigned(
     key = (repr(about), stamps)
     with _lock:
         if key not in _shared:
-            groups, notes = groups_of(paths, by)
+            groups, long = groups_of(paths, by)
+            notes = [f"{note}; if they are no video, say data.split.by=frame" for note in long]
             _shared.clear()
             _shared[key] = share_out(groups, _classes([mask for _, mask in pairs], ids), shares, seed), notes
         return _shared[key]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 HOLDS_TOO_MUCH, BLOCKS = 0.5, 20
 """A sequence of more than this share of all frames can't be in one split: it is cut into so many parts a whole data set."""
 _NUMBER = re.compile(r"(.*?)(\d+)", re.DOTALL | re.ASCII)
-_ROBOFLOW = re.compile(r"(.+?)(?:_(?:jpe?g|png|bmp|webp))?\.rf\.[0-9a-f]{8,}", re.IGNORECASE)
+_ROBOFLOW = re.compile(r"(.+?)(?:_(?:jpe?g|png|bmp|webp))?\.rf\.[0-9a-zA-Z]{8,}", re.IGNORECASE)
 """One image that was exported several times, augmented in other ways."""
 
 
@@ -54,7 +54,7 @@ def groups_of(paths: Sequence[str], by: str) -> tuple[list[str], list[str]]:
                 groups[i] = f"{group}{place // length}"
             notes.append(
                 f"{count} of {len(paths)} frames have one name up to their number, e.g. {paths[members[0]]}: cut into blocks of {length} "
-                "consecutive frames, of which each is in one split; if they are no video, say data.split.by=frame"
+                "consecutive frames, of which each is in one split"
             )
     return groups, notes
 

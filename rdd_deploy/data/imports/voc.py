@@ -98,8 +98,10 @@ def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, i
             else partial(masks.indices, source.path(mask), set(export.values))
         )
         export.samples.append(Sample(image, source.path(image), split, mask=read_, where=str(source.root / mask)))
-    for name in found_.keys() - used:
+    for name in sorted(found_.keys() - used):
         export.left.add("image", "ImageSets/Segmentation doesn't list it", name)
+    for name in sorted(set(images.values()) - {images.get(stem, "") for stem in (*used, *found_)}):
+        export.left.add("image", "it has no mask", name)
 
 
 def _splits(source: Source, below: str) -> dict[str, str | None]:

@@ -339,6 +339,14 @@ def test_yolo_rubbish(line: str, sentence: str, tmp_path: Path) -> None:
     assert "a.txt" in str(error.value)
 
 
+def test_names_that_yaml_takes_for_truth(tmp_path: Path) -> None:
+    photo(tmp_path / "e/images/a.jpg")
+    write(tmp_path / "e/labels/a.txt", "0 0.1 0.1 0.2 0.2 0.3 0.1")
+    write(tmp_path / "e/data.yaml", "names: [yes, no]\n")
+    with pytest.raises(DataError, match="the class's name is True, as YAML reads a bare yes or no; put it in quotes"):
+        convert(tmp_path / "e", tmp_path / "out")
+
+
 def test_cityscapes_polygons(tmp_path: Path) -> None:
     root = tmp_path / "e"
     photo(root / "leftImg8bit/val/ulm/ulm_000000_000019_leftImg8bit.png")

@@ -142,7 +142,7 @@ def test_a_share_of_one_video_is_blocks_and_every_class_has_its_part() -> None:
 def test_shares_that_cannot_be() -> None:
     with pytest.raises(DataError, match="but the export has its own val split"):
         assign([*samples("a"), *samples("b", split="val")], 0.5, 0)
-    with pytest.raises(DataError, match="--val 0.5 of 1 images leaves none for one of the splits"):
+    with pytest.raises(DataError, match=r"--val 0\.5 of 1 images leaves none for one of the splits"):
         assign(samples("a.jpg"), 0.5, 0)
 
 

@@ -60,9 +60,9 @@ def open_voc(root: Path, split: str, train_list: str = "train_aug") -> FileSplit
         DataError: files are missing, with what belongs where.
     """
     from rdd_deploy.data.base import FileSplit
+    from rdd_deploy.data.folder.lists import listed_pairs
+    from rdd_deploy.data.folder.patterns import Layout
     from rdd_deploy.data.ids import Ids
-    from rdd_deploy.data.list_files import listed_pairs
-    from rdd_deploy.data.patterns import Layout
 
     check_split_name("PASCAL VOC", split, ("train", "val"))
     place = next((one for one in (root / "VOCdevkit/VOC2012", root / "VOC2012", root) if (one / _FRAMES).is_dir()), None)

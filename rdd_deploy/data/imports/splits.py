@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+from rdd_deploy.data.folder.shares import groups_of, share_out
 from rdd_deploy.data.imports.export import Sample
-from rdd_deploy.data.shares import groups_of, share_out
 from rdd_deploy.errors import DataError
 
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rdd_deploy.data.shares import digest_of, groups_of, sequence_of, share_out
+from rdd_deploy.data.folder.shares import digest_of, groups_of, sequence_of, share_out
 
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
 

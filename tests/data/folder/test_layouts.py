@@ -9,7 +9,7 @@ import pytest
 from layouts import coloured, stripes, write_image, write_mask, write_palette
 from toys import tree
 
-from rdd_deploy.data.folder import FolderOptions
+from rdd_deploy.data.folder.config import FolderOptions
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.open import data_at, label_ids, open_data, open_recorded, open_split
 from rdd_deploy.errors import DataError, RecipeError

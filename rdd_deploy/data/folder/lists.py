@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rdd_deploy.data.folder.patterns import Found, Layout, key_of
 from rdd_deploy.data.listing import IMAGES, MASKS, plural
-from rdd_deploy.data.patterns import Found, Layout, key_of
 from rdd_deploy.errors import DataError
 from rdd_deploy.utils.files import read_file
 

@@ -115,7 +115,7 @@ class Layout:
             stem = match.groupdict().get("stem") or os.path.splitext(name)[0]
             fields = {"stem": stem, "name": unicodedata.normalize("NFC", path.name), "parent": parent}
             found.append(Found(path, key, {**fields, "path": f"{parent}/{stem}" if parent else stem}))
-        return sorted(found, key=lambda one: one.key), others
+        return sorted(found, key=lambda one: one.key), sorted(others)
 
     def pairs(self, frames: list[Found], split: str, whole: bool = True) -> list[tuple[Path, Path]]:
         """(frame, mask) of each frame, in their order.

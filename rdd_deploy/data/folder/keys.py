@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from rdd_deploy.data.folder.patterns import problems_of
 from rdd_deploy.data.label_space import LARGEST_ID
-from rdd_deploy.data.patterns import problems_of
 from rdd_deploy.schema import Byte, Part, Seed
 
 MaskValue = Annotated[int, Field(ge=0, le=LARGEST_ID)]

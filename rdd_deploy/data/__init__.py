@@ -12,6 +12,6 @@ DATASETS = {
     "cityscapes": Entry("rdd_deploy.data.cityscapes:CityscapesOptions"),
     "voc": Entry("rdd_deploy.data.voc:VocOptions"),
     "ade20k": Entry("rdd_deploy.data.ade20k:Ade20kOptions"),
-    "folder": Entry("rdd_deploy.data.folder:FolderOptions"),
+    "folder": Entry("rdd_deploy.data.folder.config:FolderOptions"),
     "streets": Entry("rdd_deploy.data.streets.config:StreetsOptions"),
 }

@@ -85,4 +85,5 @@ def open_camvid(root: Path, split: str, release: str = "segnet11") -> FileSplit:
             f"as in the folder CamVid of {ARCHIVE}; put them there, or say where they are (data.root, --data)"
         )
     pairs, notes = pair_up(frames, masks, MASKS)
-    return FileSplit(CAMVID, pairs, Ids(len(CAMVID), void_ids=[VOID_ID]), notes)
+    way_out = f"expected the masks of {ARCHIVE}, or set data.name=folder and say with data.ids which value is which class"
+    return FileSplit(CAMVID, pairs, Ids(len(CAMVID), void_ids=[VOID_ID], way_out=way_out), notes)

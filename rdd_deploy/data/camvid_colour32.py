@@ -90,9 +90,9 @@ def colours_of(space: LabelSpace) -> ColourMap:
 def open_colour32(root: Path, split: str, space: LabelSpace) -> FileSplit:
     """Open a split: by ``<split>.txt`` in the folder where it is there, else by ``split_of``. Raises DataError: what belongs where."""
     from rdd_deploy.data.base import FileSplit
+    from rdd_deploy.data.folder.lists import listed_pairs
+    from rdd_deploy.data.folder.patterns import Layout
     from rdd_deploy.data.ids import Ids
-    from rdd_deploy.data.list_files import listed_pairs
-    from rdd_deploy.data.patterns import Layout
 
     if not (root / FRAMES).is_dir() or not (root / MASKS).is_dir():
         raise DataError(

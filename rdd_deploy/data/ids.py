@@ -17,6 +17,8 @@ from rdd_deploy.data.label_space import IGNORE, LARGEST_ID
 from rdd_deploy.data.reader import Array, Mask, Numbers, read_mask
 from rdd_deploy.errors import DataError
 
+_TOLD = 12
+"""Unknown values that an error names; a photograph in a mask's place has hundreds."""
 _EXTREMES = (0, 255)
 """Black and white: people draw classes in them, so they are no sign of an optimised file."""
 
@@ -52,8 +54,8 @@ class Ids:
         self._named = self._table >= 0
         if others_void:
             self._table[~self._named] = IGNORE
-        self._expected = f"0 to {classes - 1}" if ids is None else ", ".join(str(value) for values in ids for value in values)
-        self._voids = ", ".join(str(value) for value in void_ids) or "none"
+        self._expected = f"0 to {classes - 1}" if ids is None else _ranges(value for values in ids for value in values)
+        self._voids = _ranges(void_ids) or "none"
         self._way_out = way_out
         self._colour_map = colour_map
         self._warned: set[tuple[Path, str]] = set()
@@ -70,8 +72,11 @@ class Ids:
         mapped = self._table[values]
         if (mapped < 0).any():
             unknown = np.unique(values[mapped < 0]).tolist()
-            way_out = self._way_out.format(values=" ".join(map(str, unknown)))
-            raise DataError(f"{path} holds unknown class ids {unknown}; expected {self._expected} or a void id ({self._voids}): {way_out}")
+            way_out = self._way_out.format(values=" ".join(map(str, unknown[:_TOLD])))
+            more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
+            raise DataError(
+                f"{path} holds unknown class ids {unknown[:_TOLD]}{more}; expected {self._expected} or a void id ({self._voids}): {way_out}"
+            )
         return mapped.astype(np.uint8)
 
     def _meant(self, path: Path, mask: Mask) -> Numbers:
@@ -176,6 +181,17 @@ class Ids:
     def _fits(self, values: NDArray[Any]) -> bool:
         found = self._table[values]
         return bool((found >= 0).all() and (self._named[values]).any())
+
+
+def _ranges(values: Iterable[int]) -> str:
+    """Numbers in words, runs of three or more by their ends: 0 to 6, 9, 10."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _even(greys: Array) -> bool:

@@ -74,10 +74,18 @@ def content(path: Path) -> bytes:
 def header_of(path: Path) -> Header | None:
     """What a file's header promises, read without the picture; None where it is no image, which reading it says better."""
     try:
+        return read_header(path)
+    except Unreadable:
+        return None
+
+
+def read_header(path: Path) -> Header:
+    """What a file's header promises. Raises Unreadable."""
+    try:
         with _opened(path) as file:
             return header(lambda offset, count: os.pread(file.fileno(), count, offset), file)
-    except (Unreadable, OSError):
-        return None
+    except OSError as error:
+        raise Unreadable(f"{error.strerror or error}; check its disk") from error
 
 
 def _opened(path: Path) -> io.FileIO:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rdd_deploy.runtime import Manifest
 
 
-def open_split(name: str, root: str | Path, split: str, **options: Any) -> Split:
+def open_split(name: str, root: str | Path, split: str, /, **options: Any) -> Split:
     """Open one split of a data set by its name; nothing is downloaded.
 
     Args:

@@ -279,6 +279,6 @@ def _one_channel(mask: Numbers) -> Numbers:
     if not ((mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all()):
         raise _Colours(
             f"of shape {(*mask.shape[:2], 3)} and type {mask.dtype}; expected one 8-bit channel of class ids (not colours): "
-            "export it as greyscale or with a palette"
+            "export it as greyscale or with a palette, or say what its colours mean (data.colours, where data.name is folder)"
         )
     return np.ascontiguousarray(mask[..., 0])

@@ -28,6 +28,7 @@ CLASSES = (
 VOC = LabelSpace(CLASSES, tuple(voc_colour(index) for index in range(len(CLASSES))))
 ARCHIVE = "VOCtrainval_11-May-2012.tar of http://host.robots.ox.ac.uk/pascal/VOC/voc2012"
 _LISTS, _FRAMES, _MASKS, _AUG = "ImageSets/Segmentation", "JPEGImages", "SegmentationClass", "SegmentationClassAug"
+_WAY_OUT = f"expected masks as {ARCHIVE} and SBD have them, which hold the class's number and 255 for void"
 _AUG_NAMES = ("train_aug.txt", "trainaug.txt")
 
 
@@ -59,9 +60,9 @@ def open_voc(root: Path, split: str, train_list: str = "train_aug") -> FileSplit
         DataError: files are missing, with what belongs where.
     """
     from rdd_deploy.data.base import FileSplit
+    from rdd_deploy.data.folder.lists import listed_pairs
+    from rdd_deploy.data.folder.patterns import Layout
     from rdd_deploy.data.ids import Ids
-    from rdd_deploy.data.list_files import listed_pairs
-    from rdd_deploy.data.patterns import Layout
 
     check_split_name("PASCAL VOC", split, ("train", "val"))
     place = next((one for one in (root / "VOCdevkit/VOC2012", root / "VOC2012", root) if (one / _FRAMES).is_dir()), None)
@@ -86,4 +87,4 @@ def open_voc(root: Path, split: str, train_list: str = "train_aug") -> FileSplit
             )
         )
     pairs, _ = listed_pairs(place, path, Layout(place, f"{_FRAMES}/*.jpg", masks + "/{stem}.png"), split)
-    return FileSplit(VOC, pairs, Ids(len(VOC), void_ids=[IGNORE]))
+    return FileSplit(VOC, pairs, Ids(len(VOC), void_ids=[IGNORE], way_out=_WAY_OUT))

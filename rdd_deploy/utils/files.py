@@ -142,7 +142,10 @@ def read_file(path: Path, at_most: int) -> bytes:
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is a folder, pipe or device, not a file", str(path))
-        content = file.read(at_most + 1)
+        size = os.fstat(descriptor).st_size
+        content = file.read(min(size, at_most) + 1)  # so much memory is taken at once, whatever the file holds
+        if len(content) > size:  # it grows, or is one of /proc
+            content += file.read(at_most + 1 - len(content))
     if len(content) > at_most:
         raise OSError(errno.EFBIG, f"it is larger than {at_most // 1024} KiB", str(path))
     return content

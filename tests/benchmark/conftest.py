@@ -9,7 +9,7 @@ from toy_bundle import CLASSES, PALETTE  # noqa: E402
 from toy_images import make_toy_data  # noqa: E402
 
 from rdd_deploy.data.base import FileSplit  # noqa: E402
-from rdd_deploy.data.folder import open_folder  # noqa: E402
+from rdd_deploy.data.open import open_split  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy_split(toy_data: Path) -> FileSplit:
-    return open_folder(toy_data, "val", CLASSES, PALETTE)
+    return open_split("folder", toy_data, "val", classes=CLASSES, palette=PALETTE)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from toy_bundle import CLASSES, PALETTE
 
 from rdd_deploy.benchmark.images import Images
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.data.folder import open_folder
+from rdd_deploy.data.open import open_split
 from rdd_deploy.data.streets.dataset import open_streets
 from rdd_deploy.errors import DataError
 
@@ -37,16 +37,16 @@ def test_made_frames_are_encoded_without_loss() -> None:
 def test_the_hash_knows_the_content(toy_data: Path, toy_split, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(toy_data, copy)
-    assert Images(open_folder(copy, "val", CLASSES, PALETTE)).sha256 == Images(toy_split).sha256
+    assert Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE)).sha256 == Images(toy_split).sha256
     shutil.copy(copy / "valannot" / "001.png", copy / "valannot" / "002.png")
-    assert Images(open_folder(copy, "val", CLASSES, PALETTE)).sha256 != Images(toy_split).sha256
+    assert Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE)).sha256 != Images(toy_split).sha256
 
 
 def test_an_unreadable_image_is_reported_and_left_out(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(toy_data, copy)
     (copy / "val" / "004.png").write_bytes(b"no picture")
-    images = Images(open_folder(copy, "val", CLASSES, PALETTE))
+    images = Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE))
     assert (len(images), images.skipped) == (11, ["004"])
     assert "004.png" in capsys.readouterr().err
     assert "004" not in images.names
@@ -59,10 +59,10 @@ def test_nothing_but_void_is_an_error(toy_data: Path, tmp_path: Path) -> None:
     masks = sorted((copy / "valannot").iterdir())
     for file in masks[1:]:
         cv2.imwrite(str(file), np.full((60, 80), IGNORE, np.uint8))
-    assert len(Images(open_folder(copy, "val", CLASSES, PALETTE))) == 12
+    assert len(Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE))) == 12
     cv2.imwrite(str(masks[0]), np.full((60, 80), IGNORE, np.uint8))
     with pytest.raises(DataError, match="all pixels of the 12 label maps are void, so there is no mIoU; check the labels"):
-        Images(open_folder(copy, "val", CLASSES, PALETTE))
+        Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE))
 
 
 def test_no_readable_image_is_an_error(toy_data: Path, tmp_path: Path) -> None:
@@ -71,4 +71,4 @@ def test_no_readable_image_is_an_error(toy_data: Path, tmp_path: Path) -> None:
     for file in (copy / "val").iterdir():
         file.write_bytes(b"")
     with pytest.raises(DataError, match="none of the 12 images can be used; the first: 000"):
-        Images(open_folder(copy, "val", CLASSES, PALETTE))
+        Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE))

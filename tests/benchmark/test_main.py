@@ -90,10 +90,10 @@ def test_both_figures_of_a_row_come_from_one_artifact(written: tuple[Path, Bench
 def test_accuracy_and_change_are_right(written: tuple[Path, Benchmark, str], data: Path) -> None:
     from toy_bundle import CLASSES, PALETTE, truth
 
-    from rdd_deploy.data.folder import open_folder
+    from rdd_deploy.data.open import open_split
     from rdd_deploy.metrics import Confusion
 
-    split, confusion = open_folder(data, "val", CLASSES, PALETTE), Confusion(CLASSES)
+    split, confusion = open_split("folder", data, "val", classes=CLASSES, palette=PALETTE), Confusion(CLASSES)
     for index in range(len(split)):
         confusion.add(split.labels(index), truth(split.frame(index)[..., ::-1]))
     rows = {row.name: row for row in written[1].rows}

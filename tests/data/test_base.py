@@ -7,7 +7,6 @@ from PIL import Image
 from toys import CLASSES, COLOURS, picture, write_data, write_pair
 
 from rdd_deploy.data.base import FileSplit, LabelSpace
-from rdd_deploy.data.folder import open_folder
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import DataError
@@ -35,14 +34,14 @@ def test_a_mask_of_the_size_as_stored_is_an_error_that_names_the_tag(tmp_path: P
         rf"reading\. Turn the mask as well, or store the frame .*; fix {tmp_path}/train/train0002\.jpg or {mask}"
     )
     with pytest.raises(DataError, match=sentence):
-        open_folder(tmp_path, "train", CLASSES).labels(2)
+        open_split("folder", tmp_path, "train", classes=CLASSES).labels(2)
     cv2.imwrite(str(mask), np.ascontiguousarray(np.rot90(labels, -1)))
-    split = open_folder(tmp_path, "train", CLASSES)
+    split = open_split("folder", tmp_path, "train", classes=CLASSES)
     assert (split.labels(2) == np.rot90(labels, -1)).all()
     assert np.abs(split.frame(2).astype(int) - np.rot90(frame, -1)).mean() < 25
     cv2.imwrite(str(mask), labels[:40])
     with pytest.raises(DataError, match=r"train0002: the frame is 64x48, its mask 40x64; fix "):
-        open_folder(tmp_path, "train", CLASSES).labels(2)
+        open_split("folder", tmp_path, "train", classes=CLASSES).labels(2)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -53,7 +52,7 @@ def test_frames_that_are_turned_or_lie_across_are_told(tmp_path: Path, split: st
         write_pair(tmp_path, split, f"f{index}", *picture(index, 64, 48))
     save_turned(tmp_path / split / "f1.png", picture(1, 48, 64)[0], 3)
     save_turned(tmp_path / split / "f2.png", picture(2, 48, 64)[0], 4)
-    notes = open_folder(tmp_path, split, CLASSES).notes((32, 48))
+    notes = open_split("folder", tmp_path, split, classes=CLASSES).notes((32, 48))
     where = tmp_path / split
     assert notes[0] == (
         f"2 of 7 images in {where} are turned on reading, as their EXIF orientation says, the first is f1.png (orientation 3): masks must be "
@@ -63,9 +62,9 @@ def test_frames_that_are_turned_or_lie_across_are_told(tmp_path: Path, split: st
         f"2 of 7 images in {where} are upright (portrait), the first is f5.png (64x48): stretched to the network's 32x48 like all others"
     )
     assert len(notes) == 2
-    assert open_folder(tmp_path, split, CLASSES).notes((48, 48))[1] == notes[1].replace("32x48", "48x48")
-    assert "5 of 7 images" in open_folder(tmp_path, split, CLASSES).notes((48, 32))[1]
-    assert len(open_folder(write_data(tmp_path / "other"), split, CLASSES).notes((48, 32))) == 0
+    assert open_split("folder", tmp_path, split, classes=CLASSES).notes((48, 48))[1] == notes[1].replace("32x48", "48x48")
+    assert "5 of 7 images" in open_split("folder", tmp_path, split, classes=CLASSES).notes((48, 32))[1]
+    assert len(open_split("folder", write_data(tmp_path / "other"), split, classes=CLASSES).notes((48, 32))) == 0
 
 
 def test_a_frame_that_is_no_image_breaks_no_notes(tmp_path: Path) -> None:

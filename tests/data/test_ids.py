@@ -39,6 +39,16 @@ def test_ids_are_mapped_and_checked(tmp_path: Path) -> None:
         Ids(2, ids=[[2], [11, 13]], void_ids=[255], way_out="pass --x {values}").labels(path)
 
 
+def test_a_refusal_stays_short(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.arange(40, 1000, dtype=np.uint16).reshape(24, 40))
+    with pytest.raises(
+        DataError, match=r"ids \[151, .*162\] and 837 more; expected 1 to 150 or a void id \(0, 2000, 2001\): ask"
+    ) as caught:
+        Ids(150, ids=[[index + 1] for index in range(150)], void_ids=[0, 2001, 2000], way_out="ask").labels(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
 def test_gaps_several_values_a_class_and_others_void(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.array([[0, 7, 11, 12, 26, 255]], np.uint8))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toys import CLASSES, COLOURS, picture, write_data
 
-from rdd_deploy.data.folder import FolderOptions
+from rdd_deploy.data.folder.config import FolderOptions
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.open import label_ids, open_data, open_recorded
 from rdd_deploy.errors import DataError

@@ -55,3 +55,12 @@ def test_missing(root: Path, tmp_path: Path) -> None:
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text("2007_000032\n2007_999999\n")
     with pytest.raises(DataError, match=r"train.txt, line 2 names '2007_999999', which is none of the images"):
         open_voc(root, "train", "train")
+
+
+def test_an_unknown_value_names_no_key_that_voc_lacks(root: Path) -> None:
+    write_mask(root / "VOCdevkit/VOC2012/SegmentationClass/2007_000039.png", stripes([0, 77]))
+    with pytest.raises(
+        DataError, match=r"ids \[77\]; expected 0 to 20 or a void id \(255\): expected masks as VOCtrainval.* have them"
+    ) as caught:
+        open_voc(root, "val").labels(0)
+    assert "data.ids" not in str(caught.value)

@@ -4,6 +4,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,22 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="Permission denied"):
         files.write_text(tmp_path / "file.txt", "text")
     tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_reading_takes_as_much_memory_as_the_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    tracemalloc.start()
+    try:
+        assert files.read_file(path, 2**31) == b"abc"
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert files.read_file(path, 3) == b"abc"
+    with pytest.raises(OSError, match="it is larger than"):
+        files.read_file(path, 2)
+    if Path("/proc/self/status").exists():  # its size is 0
+        assert b"Name:" in files.read_file(Path("/proc/self/status"), 2**20)
 
 
 def test_json_is_json(tmp_path: Path) -> None:

@@ -193,7 +193,9 @@ def size_of(node: Any, height: str, width: str, where: str) -> tuple[int, int] |
 
 def label_name(text: Any, where: str) -> str:
     """A class's name without space around it. Raises DataError for one that is empty or no text."""
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
+    if isinstance(text, bool):
+        raise DataError(f"{where}: the class's name is {named(text)}, as YAML reads a bare yes or no; put it in quotes")
+    if isinstance(text, (int, float)):
         text = str(text)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where}: the class's name is {named(text)}; expected text")

@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 
-from rdd_deploy.data.image_file import Header, Unreadable, header, header_of
+from rdd_deploy.data.image_file import Header, header, read_header
 from rdd_deploy.data.imports.classes import Classes
 from rdd_deploy.data.imports.compose import Labels
 from rdd_deploy.data.imports.export import Sample
@@ -29,15 +29,12 @@ _LONGEST = 1024
 """Of the size that data.yaml suggests: what the deployed network sees; an edge device sees less than a camera."""
 
 
-def look(sample: Sample) -> tuple[Header | None, bytes | None]:
-    """An image's header, and its bytes where it isn't a file; no header where it can't be read."""
+def look(sample: Sample) -> tuple[Header, bytes | None]:
+    """An image's header, and its bytes where it isn't a file. Raises Unreadable."""
     if isinstance(sample.image, Path):
-        return header_of(sample.image), None
+        return read_header(sample.image), None
     data = sample.image()
-    try:
-        return header(lambda offset, count: data[offset : offset + count], io.BytesIO(data)), data
-    except Unreadable:
-        return None, data
+    return header(lambda offset, count: data[offset : offset + count], io.BytesIO(data)), data
 
 
 def stems(samples: Sequence[Sample], splits: Sequence[str]) -> list[str]:

@@ -136,6 +136,8 @@ def _region(result: dict[str, Any], labels: dict[str, str], where: str, export: 
     if shape is None or (shape is _box and "height" not in value):
         if "x" in value or "vertices" in value:
             export.left.add("annotation", "it is a point or line", where)
+        elif _label(value, where) and result.get("type") != "labels":
+            export.left.add("annotation", f"results of the type '{result.get('type')!s:.40}' aren't read", where)
         return None
     own, key = _label(value, where), result.get("id")
     label = own or (labels.get(key) if isinstance(key, str) else None)

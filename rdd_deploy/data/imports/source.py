@@ -98,7 +98,9 @@ class Source:
         """A file's path. Raises DataError for a link that leads out of the folder."""
         path = Path(os.path.realpath(self.root / name))
         if not path.is_relative_to(self.root):
-            raise DataError(f"{self.root / name} is a link that leads out of the export, to {path}; put the file itself there")
+            raise DataError(
+                f"{self.root / name} is a link that leads out of the export, to {path}; put the file itself there (cp -rL copies an export with what its links lead to)"
+            )
         return path
 
     def has(self, name: str) -> bool:

@@ -10,12 +10,9 @@ from functools import partial
 from rdd_deploy.data.imports import masks
 from rdd_deploy.data.imports.export import BACKGROUND, VOID, Colour, Export, Format, ReadOptions, Sample, byte, label_name
 from rdd_deploy.data.imports.source import Source, folder_of, split_of
+from rdd_deploy.data.voc import CLASSES
 from rdd_deploy.errors import DataError
 
-VOC_CLASSES = (
-    BACKGROUND, "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 _MASKS = ("SegmentationClassPNG", "SegmentationClass")
 _IMAGES = ("JPEGImages", "images", "")
 _BORDER: Colour = (224, 224, 192)
@@ -68,7 +65,7 @@ def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colou
     if source.has(names[1]):
         return dict.fromkeys(BACKGROUND if line == "_background_" else line for line in source.lines(names[1]) if line != "__ignore__"), {}
     export.notes.append("no labelmap.txt and no class_names.txt: taken for PASCAL VOC's own 21 classes")
-    return dict.fromkeys(VOC_CLASSES), {}
+    return dict.fromkeys(CLASSES), {}
 
 
 def _colour(text: str, line: str, where: str) -> Colour:
@@ -101,8 +98,10 @@ def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, i
             else partial(masks.indices, source.path(mask), set(export.values))
         )
         export.samples.append(Sample(image, source.path(image), split, mask=read_, where=str(source.root / mask)))
-    for name in found_.keys() - used:
+    for name in sorted(found_.keys() - used):
         export.left.add("image", "ImageSets/Segmentation doesn't list it", name)
+    for name in sorted(set(images.values()) - {images.get(stem, "") for stem in (*used, *found_)}):
+        export.left.add("image", "it has no mask", name)
 
 
 def _splits(source: Source, below: str) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rdd_deploy import console
-from rdd_deploy.data.image_file import Header
+from rdd_deploy.data.image_file import Header, Unreadable
 from rdd_deploy.data.imports import FORMATS
 from rdd_deploy.data.imports import files as written
 from rdd_deploy.data.imports.classes import Classes, classes_of
@@ -95,7 +96,8 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
             *export.left.sentences(),
         )
     classes = classes_of(export, options.classes, options.background, options.ignore_case)
-    splits = assign(export.samples, options.val, options.seed)
+    splits, notes = assign(export.samples, options.val, options.seed)
+    export.notes += notes
     _check_strict(export, options)
     rule: Overlap = options.overlap or export.overlap
     if dry:
@@ -137,6 +139,8 @@ def _check_out(source: Source, out: Path) -> None:
         raise DiskError(f"'{out}' names no folder; give a new one")
     if Path(os.path.realpath(out)).is_relative_to(source.root):
         raise DiskError(f"{out} lies inside of the export, {source.root}; give a folder beside it")
+    if above := next((folder for folder in out.parents if folder.exists() and not folder.is_dir()), None):
+        raise DiskError(f"can't write {out}: {above} is a file; give a folder")
     files.check_writable(out.parent)
     if out.parent.is_dir():
         files.remove_parts(out.parent)
@@ -158,10 +162,11 @@ def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, r
         names = written.stems(export.samples, splits)
         with console.progress("images", len(export.samples)) as bar:
             for sample, split, stem in zip(export.samples, splits, names, strict=True):
-                head, data = written.look(sample)
                 bar.advance()
-                if head is None:
-                    export.left.add("image", "it can't be read as an image", sample.name or sample.where)
+                try:
+                    head, data = written.look(sample)
+                except Unreadable as why:
+                    export.left.add("image", "it can't be read as an image", f"{sample.name or sample.where} ({why})")
                     export.left.add("annotation", "its image can't be read", sample.where, len(sample.regions)) if sample.regions else None
                     continue
                 labels = drawing.labels(sample, head)
@@ -180,9 +185,12 @@ def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, r
         result.notes = drawing.notes()
         part = written.data_part(out, classes, shapes)
         written.write_data_yaml(work, part, [export.drawing, *classes.notes, *result.notes, *export.left.sentences()])
+        if out.exists() or out.is_symlink():
+            raise DiskError(f"{out} was made by somebody else meanwhile, and wasn't touched; give a new folder, or remove it")
         os.rename(work, out)
     except OSError as error:
-        if error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(out.parent):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # copying blames the file that is read
+        if not full and error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(out.parent):
             raise DataError(
                 f"can't read {os.fsdecode(error.filename)}: {error.strerror or error}; check the file and its permissions"
             ) from error
@@ -289,7 +297,9 @@ def _tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: 
         console.info(f"overlaps: {_RULES[rule]}")
     for sentence in export.left.sentences():
         console.warn(sentence)
-    if "val" not in result.images:
+    if "train" not in result.images:
+        console.warn("there is no train split, which training needs; see that its images and annotations are there")
+    elif "val" not in result.images:
         console.warn("there is no val split, which training needs; import again with --val 0.2")
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from rdd_deploy import console
 from rdd_deploy.data.base import FileSplit, Split, frame_paths
 from rdd_deploy.data.config import DataOptions
+from rdd_deploy.data.listing import plural
 from rdd_deploy.data.open import open_data, warn_once
 from rdd_deploy.data.report.page import Card, Found, check_template, render
 from rdd_deploy.data.report.scan import Scan, problems_between, scan
@@ -206,5 +207,5 @@ def _tell(told: Found, output: Path) -> None:
         return
     kinds = [f"{count} {KINDS[kind]}" for kind, count in told.counts.items() if count]
     if told.twins:
-        kinds.append(f"{len(told.twins)} near-duplicates across the splits")
+        kinds.append(f"{plural(len(told.twins), 'near-duplicate')} across the splits")
     console.info(f"to look at: {', '.join(kinds) or 'nothing'} -> {output / PAGE}, {FIGURES}")

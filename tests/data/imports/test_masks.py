@@ -13,7 +13,7 @@ from rdd_deploy.errors import DataError
 VOC_PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0] + [7, 7, 7] * 252 + [224, 224, 192]
 
 
-def test_voc(tmp_path: Path) -> None:
+def test_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "VOCdevkit/VOC2012"
     values = layers((area(0, 0, 20, 20), 1), (area(20, 20, 22, 40), 255))
     for name in ("2007_000001", "2007_000002", "2007_000003"):
@@ -25,6 +25,9 @@ def test_voc(tmp_path: Path) -> None:
     write(root / "ImageSets/Segmentation/val.txt", "2007_000002\n")
     write(root / "ImageSets/Segmentation/trainval.txt", "2007_000001\n2007_000002\n")
     part, result = convert(tmp_path / "VOCdevkit", tmp_path / "out")
+    told = capsys.readouterr().err
+    assert "1 image left out: ImageSets/Segmentation doesn't list it, the first is 2007_000003" in told
+    assert "1 image left out: it has no mask, the first is VOC2012/JPEGImages/2007_000009.jpg" in told
     assert part["classes"][:2] == ["background", "aeroplane"]
     assert result.images == {"train": 1, "val": 1}
     assert (opened(part, "val")["2007_000002"] == values).all()

@@ -92,6 +92,7 @@ def tasks() -> tuple[list[dict[str, Any]], np.ndarray]:
         result("rectanglelabels", x=50, y=50, width=10, height=10, rotation=90, rectanglelabels=["sky"]),
         result("keypointlabels", x=5, y=5, width=0.5, keypointlabels=["car"]),
         {"type": "choices", "value": {"choices": ["good"]}},
+        result("bitmasklabels", imageDataURL="data:image/png;base64,", bitmasklabels=["car"]),
     ]
     data = [
         {
@@ -118,6 +119,7 @@ def test_label_studio(tmp_path: Path) -> None:
         convert(tmp_path / "e", tmp_path / "strict", strict=True)
     told = str(error.value)
     assert "1 annotation left out: it is a point or line" in told
+    assert "1 annotation left out: results of the type 'bitmasklabels' aren't read" in told
     assert "1 image left out: it isn't annotated, the first is /data/local-files/?d=images/b.png" in told
     assert "1 annotation left out: the task was annotated more than once" in told
 
@@ -335,6 +337,14 @@ def test_yolo_rubbish(line: str, sentence: str, tmp_path: Path) -> None:
         convert(tmp_path / "e", tmp_path / "out")
     assert sentence in str(error.value)
     assert "a.txt" in str(error.value)
+
+
+def test_names_that_yaml_takes_for_truth(tmp_path: Path) -> None:
+    photo(tmp_path / "e/images/a.jpg")
+    write(tmp_path / "e/labels/a.txt", "0 0.1 0.1 0.2 0.2 0.3 0.1")
+    write(tmp_path / "e/data.yaml", "names: [yes, no]\n")
+    with pytest.raises(DataError, match="the class's name is True, as YAML reads a bare yes or no; put it in quotes"):
+        convert(tmp_path / "e", tmp_path / "out")
 
 
 def test_cityscapes_polygons(tmp_path: Path) -> None:

@@ -1,9 +1,13 @@
 """An import as a whole: nothing half-written, nothing from outside of the export, what is decided is said."""
 
+import errno
+import itertools
 import os
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,9 @@ import toys
 from exports import H, W, area, box, closed, convert, layers, masks, opened, photo, write
 
 from rdd_deploy.data.__main__ import main
-from rdd_deploy.data.imports import FORMATS
+from rdd_deploy.data.imports import FORMATS, files
 from rdd_deploy.data.imports.classes import parsed
-from rdd_deploy.data.imports.export import Sample
+from rdd_deploy.data.imports.export import Region, Sample
 from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.imports.splits import assign
 from rdd_deploy.errors import DataError, DiskError
@@ -76,7 +80,6 @@ def test_classes_are_merged_by_name(export: Path, tmp_path: Path) -> None:
         ({"classes": "a="}, "'a=' isn't of the form NEW=OLD,OLD"),
         ({"classes": ";"}, "--classes is empty"),
         ({"classes": "a=Car,road", "background": "void"}, "the export has 1 classes (a); expected 2 to 255"),
-        ({"val": 0.999}, "--val 0.999 of 6 images leaves none for one of the splits"),
         ({"reduce_labels": True}, "--reduce-labels is about masks of Hugging Face's parquet files, and this is labelme"),
         ({"format": "yolo"}, "has 6 images (.png, .jpg, .jpeg …) and no text file of labels for any of them"),
         ({"format": "coco"}, "holds no images of the format 'coco'"),
@@ -111,18 +114,36 @@ def samples(*names: str, split: str | None = None) -> list[Sample]:
 
 def test_a_share_keeps_sequences_together_and_is_the_same_everywhere() -> None:
     names = [f"{sequence}/f{number:04}.jpg" for sequence in "abcdefgh" for number in range(5)]
-    splits = assign(samples(*names), 0.25, 1)
+    splits, notes = assign(samples(*names), 0.25, 1)
+    assert not notes
     assert {splits[5 * group : 5 * group + 5].count("val") for group in range(8)} == {0, 5}
     assert splits.count("val") == 10
-    assert [name for name, split in zip(names, splits, strict=True) if split == "val"][::5] == ["a/f0000.jpg", "c/f0000.jpg"]
-    assert assign(samples(*reversed(names)), 0.25, 1) == splits[::-1]
-    assert assign(samples(*names), 0.25, 2) != splits
-    assert assign(samples(*[f"image_{number}.jpg" for number in range(10)]), 0.3, 0).count("val") == 3
-    copies = [f"x{number}_jpg.rf.{copy}.jpg" for number in range(10) for copy in ("aa1", "bb2")]
-    splits = assign(samples(*copies), 0.2, 0)
+    assert assign(samples(*reversed(names)), 0.25, 1)[0] == splits[::-1]
+    assert assign(samples(*names), 0.25, 2)[0] != splits
+    copies = [f"{name}_jpg.rf.{copy}.jpg" for name in "abcdefghij" for copy in ("aa1Zq8xW", "bb2bb2bb")]
+    splits, _ = assign(samples(*copies), 0.2, 0)
+    assert splits.count("val") == 4
     assert all(splits[2 * number] == splits[2 * number + 1] for number in range(10))
+
+
+def test_a_share_of_one_video_is_blocks_and_every_class_has_its_part() -> None:
+    splits, notes = assign(samples(*[f"image_{number}.jpg" for number in range(100)]), 0.2, 0)
+    assert splits.count("val") == 20
+    assert sum(one != other for one, other in itertools.pairwise(splits)) <= 8, "neighbours in a video are all but the same image"
+    assert "cut into blocks of 5 consecutive frames" in notes[0]
+    assert "data." not in notes[0]
+    rare = samples(*(f"{chr(97 + number % 26)}{chr(97 + number // 26)}.jpg" for number in range(100)))
+    for number, sample in enumerate(rare):
+        sample.regions = [Region("rare" if number % 10 == 0 else "road", lambda height, width: np.zeros((height, width), bool), "")]
+    splits, _ = assign(rare, 0.2, 0)
+    assert [splits[number] for number in range(0, 100, 10)].count("val") == 2
+
+
+def test_shares_that_cannot_be() -> None:
     with pytest.raises(DataError, match="but the export has its own val split"):
         assign([*samples("a"), *samples("b", split="val")], 0.5, 0)
+    with pytest.raises(DataError, match=r"--val 0\.5 of 1 images leaves none for one of the splits"):
+        assign(samples("a.jpg"), 0.5, 0)
 
 
 def test_exif_orientation(tmp_path: Path) -> None:
@@ -157,7 +178,7 @@ def test_what_is_missing_is_told_and_counted(export: Path, tmp_path: Path, capsy
         "1 image left out: the image isn't in the export, and the JSON holds no copy (imageData), the first is seqA_001.json",
         "2 annotations left out: its image is left out",
         "1 image left out: it has no JSON file, the first is extra.jpg",
-        "1 image left out: it can't be read as an image, the first is seqA_002.jpg",
+        "1 image left out: it can't be read as an image, the first is seqA_002.jpg (not an image that OpenCV can decode, or the file is damaged)",
         "2 annotations left out: its image can't be read",
     ):
         assert sentence in told.err
@@ -317,6 +338,41 @@ def test_an_import_that_is_stopped_leaves_nothing_and_starts_again(number: int, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "out"]
     assert len(opened(part)) == 6
     assert len(masks(tmp_path / "out")) == 6
+
+
+def test_a_full_disk_and_a_place_that_was_taken(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying names the file that is read; the disk is to blame."""
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "link", full)
+        patch.setattr(files.shutil, "copyfile", full)
+        with pytest.raises(DiskError, match=r"can't write .*out: No space left on device; free some space"):
+            convert(export, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["e"]
+    put = files.write_data_yaml
+    monkeypatch.setattr(files, "write_data_yaml", lambda *of: (put(*of), write(tmp_path / "out/theirs", "x")))
+    with pytest.raises(DiskError, match="was made by somebody else meanwhile, and wasn't touched"):
+        convert(export, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+    with pytest.raises(DiskError, match=r"theirs is a file; give a folder"):
+        convert(export, tmp_path / "out/theirs/x")
+
+
+def test_an_image_that_is_too_large_and_no_train(export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (export / "val").mkdir()
+    for path in [*export.glob("*.jpg"), *export.glob("*.json")]:
+        path.rename(export / "val" / path.name)
+    head = b"".join(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", 46_000, 46_000, 8, 2, 0, 0, 0)), (b"IEND", b"")
+    ))  # fmt: skip
+    (export / "val/seqA_001.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + head)
+    convert(export, tmp_path / "out")
+    told = capsys.readouterr().err
+    assert "the first is val/seqA_001.jpg (it promises 46000x46000 pixels; expected at most 89478485 in all)" in told
+    assert "there is no train split, which training needs" in told
 
 
 def test_hostile_class_names_stay_text(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_data_that_is_fine(tmp_path: Path) -> None:
     images = [attributes for tag, attributes in page.attributes if tag == "img"]
     assert len(images) == 12
     assert all((one["src"] or "").startswith("data:image/jpeg;base64,") and one["alt"] for one in images)
+    assert not any("loading" in one for one in images), "they are in the page: printing and looking see them all"
     assert not [a for tag, a in page.attributes if tag in ("script", "link", "iframe")], "it loads and runs nothing"
     assert "http" not in text.replace("http-equiv", "")
     assert [a["href"] for tag, a in page.attributes if tag == "a"] == ["#content"]

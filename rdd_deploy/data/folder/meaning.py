@@ -15,7 +15,7 @@ Problems = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Said:
-    """The recipe's keys; see ``data.folder.FolderOptions``. ``named``: values or colours by name, from the recipe or from a table."""
+    """The recipe's keys; see ``data.folder.config.FolderOptions``. ``named``: values or colours by name, from the recipe or from a table."""
 
     classes: Sequence[str] | None
     palette: Sequence[Colour] | None

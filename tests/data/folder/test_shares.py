@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rdd_deploy.data.shares import groups_of, sequence_of, share_out
+from rdd_deploy.data.folder.shares import digest_of, groups_of, sequence_of, share_out
 
 SHARES = {"train": 0.7, "val": 0.2, "test": 0.1}
 
@@ -52,6 +52,12 @@ def test_the_same_whatever_the_order_and_another_with_another_seed() -> None:
     assert share_out(groups, classes, SHARES, 1) != list(first.values())
     known = share_out(["a", "b", "c", "d", "e"], [[0]] * 5, {"train": 0.6, "val": 0.4}, 0)
     assert known == ["val", "train", "val", "train", "train"], "a split that changes would put training frames into val"
+
+
+def test_names_that_are_not_utf8() -> None:
+    names = ["b\udce4d", "b\udce5d"]
+    assert sorted(share_out(names, [[0], [0]], {"train": 0.5, "val": 0.5}, 0)) == ["train", "val"]
+    assert digest_of(names) != digest_of(names[:1])
 
 
 def test_few_groups_leave_no_split_empty() -> None:

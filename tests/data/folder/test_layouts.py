@@ -9,9 +9,9 @@ import pytest
 from layouts import coloured, stripes, write_image, write_mask, write_palette
 from toys import tree
 
-from rdd_deploy.data.folder import FolderOptions
+from rdd_deploy.data.folder.config import FolderOptions
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.open import data_at, label_ids, open_data, open_recorded
+from rdd_deploy.data.open import data_at, label_ids, open_data, open_recorded, open_split
 from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.schema import validated
@@ -83,6 +83,7 @@ def test_what_is_wrong_in_patterns_is_told_together(tmp_path: Path) -> None:
     assert any("expected a pattern that ends in .png" in line for line in got)
     assert any("the same mask for every image; expected {stem}, {path} or {name}" in line for line in got)
     assert any("finds the same frames for every split" in line for line in got)
+    assert "which holds a wildcard" in problems(tmp_path, classes=CLASSES, images="{split}/**/*", masks="m/**/{stem}.png")[0]
     assert "without data.masks" in problems(tmp_path, classes=CLASSES, images="{split}/*")[0]
     both = problems(tmp_path, classes=CLASSES, images="i/*", masks="m/{stem}.png", lists={"val": "v.txt"}, split={"val": 0.5})
     assert "data.lists and data.split both say" in both[0]
@@ -124,11 +125,18 @@ def test_lists(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("/i/x/a.jpg /m/y/a.png\n")
     pairs_only = options(tmp_path, classes=CLASSES, lists={"val": "v.txt"}).open("val")
     assert [mask.relative_to(tmp_path).as_posix() for _, mask in pairs_only.pairs] == ["m/y/a.png"]
+    for line in (f"{tmp_path}/i/x/a.jpg\t{tmp_path}/m/y/a.png", "i\\x\\a.jpg\tm\\y\\a.png", ".\\i\\x\\a.jpg,m/y/a.png"):
+        (tmp_path / "v.txt").write_bytes(f"{line}\r\n".encode())
+        assert options(tmp_path, classes=CLASSES, lists={"val": "v.txt"}).open("val").pairs == pairs_only.pairs
+    (tmp_path / "v.txt").write_bytes(f"i\\c d.jpg\r\n{tmp_path}/i/x/b.jpg\r\n".encode())
+    assert options(tmp_path, **keys).open("val").names == ["c d", "b"]
     for line, sentence in (
         ("a", r"v.txt, line 1 names 'a', which i/x/a.jpg and i/y/a.jpg are both called; give the path"),
-        ("z", r"line 1 names 'z', which is none of the images that match"),
+        ("z", r"line 1 names 'z', which is none of the images i/"),
         ("b\nx/b", r"line 2 names i/x/b.jpg, which line 1 does already"),
         ("../../etc/a.jpg m/x/a.png", r"lies outside the data set's folder"),
+        ("//etc/a.jpg m/x/a.png", r"'etc/a.jpg', which isn't in"),
+        ("no such.jpg", r"names 'no such.jpg', which is none of"),
         ("i/x/a.jpg m/x/z.png", r"'m/x/z.png', which isn't in"),
         ("i/x/a.jpg m/x/a.jpg", r"expected a PNG mask"),
         ("", r"names no frame"),
@@ -140,6 +148,13 @@ def test_lists(tmp_path: Path) -> None:
         options(tmp_path, **keys).open("train")
     with pytest.raises(DataError, match=r"data.lists names no list for test"):
         options(tmp_path, **keys).open("test")
+
+
+def test_open_split_takes_every_key_of_the_data_set(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        pair(tmp_path, f"i/{name}.jpg", f"m/{name}.png")
+    keys: dict[str, Any] = {"classes": CLASSES, "images": "i/*", "masks": "m/{stem}.png", "split": {"val": 0.5}}
+    assert {open_split("folder", tmp_path, split, **keys).names[0] for split in ("train", "val")} == {"a", "b"}
 
 
 def test_a_split_by_share_is_whole_and_the_same_after_a_round_trip(tmp_path: Path) -> None:

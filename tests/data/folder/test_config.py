@@ -5,7 +5,6 @@ from toys import CLASSES, picture, write_data, write_pair
 
 from rdd_deploy.data import DATASETS
 from rdd_deploy.data.colours import spread_colours
-from rdd_deploy.data.folder import open_folder
 from rdd_deploy.data.open import open_split
 from rdd_deploy.errors import DataError
 
@@ -25,20 +24,20 @@ def test_two_frames_of_one_mask(tmp_path: Path) -> None:
     write_data(tmp_path)
     (tmp_path / "train" / "train0001.jpg").write_bytes((tmp_path / "train" / "train0001.png").read_bytes())
     with pytest.raises(DataError, match=r"train0001\.jpg and train0001\.png have the same name but for the ending; rename or remove one"):
-        open_folder(tmp_path, "train", CLASSES)
+        open_split("folder", tmp_path, "train", classes=CLASSES)
 
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no val split in .*: expected the folders val/ \(frames\) and valannot/"):
-        open_folder(tmp_path, "val", CLASSES)
+        open_split("folder", tmp_path, "val", classes=CLASSES)
     (tmp_path / "val").mkdir()
     (tmp_path / "valannot").mkdir()
     with pytest.raises(DataError, match=r"holds no images; expected files ending in \.png, \.jpg"):
-        open_folder(tmp_path, "val", CLASSES)
+        open_split("folder", tmp_path, "val", classes=CLASSES)
     write_pair(tmp_path, "val", "a", *picture(0))
     (tmp_path / "valannot" / "a.png").unlink()
     with pytest.raises(DataError, match=r"1 of 1 frames in .* have no mask in .*, e\.g\. a\.png needs a\.png"):
-        open_folder(tmp_path, "val", CLASSES)
+        open_split("folder", tmp_path, "val", classes=CLASSES)
 
 
 def test_unknown_data_set() -> None:

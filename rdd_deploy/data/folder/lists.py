@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rdd_deploy.data.folder.patterns import Found, Layout, key_of
 from rdd_deploy.data.listing import IMAGES, MASKS, plural
-from rdd_deploy.data.patterns import Found, Layout, key_of
 from rdd_deploy.errors import DataError
 from rdd_deploy.utils.files import read_file
 
@@ -33,7 +33,8 @@ def listed_pairs(root: Path, path: Path, layout: Layout | None, split: str) -> t
     """The (frame, mask) pairs that a list names, in its order.
 
     A line is the path of a frame below the data set's folder, with or without ending, or its name alone where no other frame has it; or two
-    paths, a frame's and its mask's. A slash before a path means the data set's folder, too.
+    paths, a frame's and its mask's. A slash before a path means the data set's folder, too; absolute paths into it and Windows' separators
+    are read as well.
 
     Args:
         layout: the patterns by which frames and masks are found; None where each line must be a pair.
@@ -49,12 +50,14 @@ def listed_pairs(root: Path, path: Path, layout: Layout | None, split: str) -> t
     if layout is not None:
         found, name = layout.frames(split)
     index = _index(found)
+    tops = (os.path.abspath(root), os.path.realpath(root))
     lines: dict[str, int] = {}
     order: list[str | tuple[Path, Path]] = []
     chosen: list[Found] = []
     for number, line in read_list(path):
         where = f"{path}, line {number}"
-        pair = None if _known(index, line) else _pair(root, line, where)
+        name_ = _name(index, line, tops)
+        pair = None if name_ in index else _pair(root, line, where, tops)
         if pair is None and layout is None:
             raise DataError(
                 f"{where} is {line!r:.100}; expected two paths, a frame's and its mask's, or give data.images and data.masks, by which names are found"
@@ -63,7 +66,7 @@ def listed_pairs(root: Path, path: Path, layout: Layout | None, split: str) -> t
             key = key_of(os.path.relpath(pair[0], root))
             order.append(pair)
         else:
-            frame = _one(index, line, where, layout)
+            frame = _one(index.get(name_, []), line, where, layout, root)
             key = frame.key
             order.append(key)
             chosen.append(frame)
@@ -89,21 +92,23 @@ def _index(found: list[Found]) -> dict[str, list[Found]]:
     return index
 
 
-def _known(index: Mapping[str, list[Found]], line: str) -> bool:
-    return _name(line) in index
+def _name(index: Mapping[str, list[Found]], line: str, tops: tuple[str, ...]) -> str:
+    """What the index may have a line under."""
+    name = key_of(_below(line, tops))
+    return name if name in index else key_of(_below(line.replace("\\", "/"), tops))
 
 
-def _name(line: str) -> str:
-    return key_of(line.removeprefix("/").removeprefix("./"))
+def _below(text: str, tops: tuple[str, ...]) -> str:
+    """A path as one below the data set's folder, of which ``tops`` are the absolute paths."""
+    for top in tops:
+        text = text.removeprefix(f"{top}/")
+    return text.lstrip("/").removeprefix("./")
 
 
-def _one(index: Mapping[str, list[Found]], line: str, where: str, layout: Layout | None) -> Found:
-    frames = index.get(_name(line), [])
+def _one(frames: list[Found], line: str, where: str, layout: Layout | None, root: Path) -> Found:
     if not frames:
         pattern = layout.images if layout else ""
-        raise DataError(
-            f"{where} names {line!r:.100}, which is none of the images that match data.images = {pattern}; correct it, or remove it"
-        )
+        raise DataError(f"{where} names {line!r:.100}, which is none of the images {pattern} in {root}; correct it, or remove it")
     if len(frames) > 1:
         raise DataError(
             f"{where} names {line!r:.100}, which {frames[0].key} and {frames[1].key} are both called; give the path below data.root"
@@ -111,14 +116,15 @@ def _one(index: Mapping[str, list[Found]], line: str, where: str, layout: Layout
     return frames[0]
 
 
-def _pair(root: Path, line: str, where: str) -> tuple[Path, Path] | None:
+def _pair(root: Path, line: str, where: str, tops: tuple[str, ...]) -> tuple[Path, Path] | None:
     """The two files that a line names, None where it isn't a pair. Raises DataError where they lie outside, aren't there, or are other kinds."""
     parts = line.split("\t") if "\t" in line else line.split(",") if line.count(",") == 1 else line.split()
-    if len(parts) != 2:
-        return None
+    if len(parts) != 2 or not all(os.path.splitext(part)[1] for part in parts):
+        return None  # a name may hold a space or comma
     paths = []
     for part, kinds, what in zip(parts, (IMAGES, MASKS), ("an image", "a PNG mask"), strict=True):
-        relative = Path(part.strip().removeprefix("/"))
+        part = _below(part.strip(), tops)
+        relative = Path(part if (root / part).is_file() else _below(part.replace("\\", "/"), tops))
         if ".." in relative.parts or "\0" in part:
             raise DataError(f"{where} names {part!r:.100}, which lies outside the data set's folder; expected a path below data.root")
         if relative.suffix.lower() not in kinds:

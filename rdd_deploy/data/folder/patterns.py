@@ -115,7 +115,7 @@ class Layout:
             stem = match.groupdict().get("stem") or os.path.splitext(name)[0]
             fields = {"stem": stem, "name": unicodedata.normalize("NFC", path.name), "parent": parent}
             found.append(Found(path, key, {**fields, "path": f"{parent}/{stem}" if parent else stem}))
-        return sorted(found, key=lambda one: one.key), others
+        return sorted(found, key=lambda one: one.key), sorted(others)
 
     def pairs(self, frames: list[Found], split: str, whole: bool = True) -> list[tuple[Path, Path]]:
         """(frame, mask) of each frame, in their order.
@@ -144,7 +144,9 @@ class Layout:
         owners: dict[str, Found] = {}
         for frame in frames:
             if (other := owners.setdefault(wanted[frame.key], frame)) is not frame:
-                raise DataError(f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one")
+                raise DataError(
+                    f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one, or tell masks apart by {{path}} or {{name}} in data.masks"
+                )
         if lost := [frame for frame in frames if wanted[frame.key] not in masks]:
             raise DataError(
                 f"{len(lost)} of {plural(len(frames), 'frame')} in {self.root} have no mask, e.g. {lost[0].key} needs {wanted[lost[0].key]}; "

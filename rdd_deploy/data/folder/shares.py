@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 HOLDS_TOO_MUCH, BLOCKS = 0.5, 20
 """A sequence of more than this share of all frames can't be in one split: it is cut into so many parts a whole data set."""
 _NUMBER = re.compile(r"(.*?)(\d+)", re.DOTALL | re.ASCII)
-_ROBOFLOW = re.compile(r"(.+?)(?:_(?:jpe?g|png|bmp|webp))?\.rf\.[0-9a-f]{8,}", re.IGNORECASE)
+_ROBOFLOW = re.compile(r"(.+?)(?:_(?:jpe?g|png|bmp|webp))?\.rf\.[0-9a-zA-Z]{8,}", re.IGNORECASE)
 """One image that was exported several times, augmented in other ways."""
 
 
@@ -54,7 +54,7 @@ def groups_of(paths: Sequence[str], by: str) -> tuple[list[str], list[str]]:
                 groups[i] = f"{group}{place // length}"
             notes.append(
                 f"{count} of {len(paths)} frames have one name up to their number, e.g. {paths[members[0]]}: cut into blocks of {length} "
-                "consecutive frames, of which each is in one split; if they are no video, say data.split.by=frame"
+                "consecutive frames, of which each is in one split"
             )
     return groups, notes
 
@@ -72,7 +72,7 @@ def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: M
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
-    luck = {group: hashlib.sha256(f"{seed}\0{group}".encode()).hexdigest() for group in members}
+    luck = {group: hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogateescape")).hexdigest() for group in members}
     holds = {group: Counter(one for i in inside for one in classes[i]) for group, inside in members.items()}
     totals: Counter[int] = Counter()
     for counted in holds.values():
@@ -104,4 +104,4 @@ def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: M
 
 def digest_of(paths: Sequence[str]) -> str:
     """Of the names of all frames that are shared out: with others among them, all could come into other splits."""
-    return hashlib.sha256("\0".join(sorted(paths)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(sorted(paths)).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -14,13 +14,13 @@ from rdd_deploy import console
 from rdd_deploy.data.base import FileSplit
 from rdd_deploy.data.colour_masks import ColourMap, colour_map
 from rdd_deploy.data.colours import Colour
+from rdd_deploy.data.folder.lists import listed_pairs
+from rdd_deploy.data.folder.meaning import VOID, Meaning
+from rdd_deploy.data.folder.patterns import Layout
+from rdd_deploy.data.folder.shares import digest_of, groups_of, share_out
 from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.label_space import IGNORE, LabelSpace
-from rdd_deploy.data.list_files import listed_pairs
 from rdd_deploy.data.listing import pair_up
-from rdd_deploy.data.meaning import VOID, Meaning
-from rdd_deploy.data.patterns import Layout
-from rdd_deploy.data.shares import digest_of, groups_of, share_out
 from rdd_deploy.errors import DataError
 
 _TOLD_FROM = 500
@@ -149,7 +149,8 @@ def _assigned(
     key = (repr(about), stamps)
     with _lock:
         if key not in _shared:
-            groups, notes = groups_of(paths, by)
+            groups, long = groups_of(paths, by)
+            notes = [f"{note}; if they are no video, say data.split.by=frame" for note in long]
             _shared.clear()
             _shared[key] = share_out(groups, _classes([mask for _, mask in pairs], ids), shares, seed), notes
         return _shared[key]

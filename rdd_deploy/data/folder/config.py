@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rdd_deploy.data.colours import Colour, LabelMap, find_label_map, read_label_map, spread_colours
+from rdd_deploy.data.colours import LabelMap, find_label_map, read_label_map
 from rdd_deploy.data.config import DataOptions, Plain
-from rdd_deploy.data.folder_keys import ColourTable, IdsByClass, Lists, MaskValue, Names, SplitByShare, file_rules
+from rdd_deploy.data.folder.keys import ColourTable, IdsByClass, Lists, MaskValue, Names, SplitByShare, file_rules
+from rdd_deploy.data.folder.meaning import VOID, Meaning, Problems, Said, as_named, meaning_of
 from rdd_deploy.data.label_space import LARGEST_ID
-from rdd_deploy.data.meaning import VOID, Meaning, Problems, Said, as_named, meaning_of
 from rdd_deploy.errors import DataError
 from rdd_deploy.schema import Byte, Place
 from rdd_deploy.utils.files import parse_json
@@ -62,19 +62,19 @@ class FolderOptions(DataOptions):
     others_void: bool = Field(False, description="every other mask value or colour means void, too; else it is an error")
 
     def open(self, split: str) -> FileSplit:
-        from rdd_deploy.data import folder_files
+        from rdd_deploy.data.folder import files
 
         root = Path(self.root)
         meaning, pictures = self._meaning(), self._of_pictures()
-        ids = folder_files.ids_of(meaning, self.palette or (), self._where(), *((pictures[0], str(pictures[1])) if pictures else ()))
+        ids = files.ids_of(meaning, self.palette or (), self._where(), *((pictures[0], str(pictures[1])) if pictures else ()))
         if self.lists is not None:
-            return folder_files.list_split(root, split, self.lists.model_dump(), self.images, self.masks, meaning, ids)
+            return files.list_split(root, split, self.lists.model_dump(), self.images, self.masks, meaning, ids)
         if self.images is None or self.masks is None:
-            return folder_files.folder_split(root, split, meaning, ids)
+            return files.folder_split(root, split, meaning, ids)
         if self.split is None:
-            return folder_files.pattern_split(root, split, self.images, self.masks, meaning, ids)
+            return files.pattern_split(root, split, self.images, self.masks, meaning, ids)
         shares = {"train": 1 - self.split.val - self.split.test, "val": self.split.val, "test": self.split.test}
-        return folder_files.shared_split(
+        return files.shared_split(
             root, split, self.images, self.masks, shares, self.split.seed, self.split.by, self.split.digest, meaning, ids
         )
 
@@ -82,7 +82,7 @@ class FolderOptions(DataOptions):
         meaning, pictures = self._meaning(), self._of_pictures()
         split = self.split.model_dump() if self.split else None
         if split and split["digest"] is None:
-            from rdd_deploy.data.folder_files import frames_digest
+            from rdd_deploy.data.folder.files import frames_digest
 
             split["digest"] = frames_digest(Path(self.root), self.images or "", self.masks or "")
         return {
@@ -129,7 +129,7 @@ class FolderOptions(DataOptions):
         found = {**_recorded_ids(recorded), "colours": manifest.palette}
         table, pictures = _json(recorded, "data_colours"), _json(recorded, "data_picture_colours")
         if table or pictures:
-            from rdd_deploy.data.folder_files import map_of
+            from rdd_deploy.data.folder.files import map_of
 
             data = cls.model_validate(
                 {"classes": list(manifest.classes), "colours": table or pictures, "others_void": found["others_void"]}
@@ -283,32 +283,3 @@ def _recorded_ids(recorded: Mapping[str, Any]) -> dict[str, Any]:
         "void_ids": [int(value) for value in str(recorded.get("data_void_ids") or "").split()],
         "others_void": bool(recorded.get("data_others_void")),
     }
-
-
-def open_folder(
-    root: Path,
-    split: str,
-    classes: Sequence[str],
-    palette: Sequence[Colour] | None = None,
-    ids: Sequence[Sequence[int]] | None = None,
-    void_ids: Sequence[int] = (255,),
-    others_void: bool = False,
-) -> FileSplit:
-    """Open one split of a folder data set: ``root/<split>/`` holds frames, ``root/<split>annot/`` one PNG index mask of the same stem each.
-
-    Args:
-        classes: names in the order of their ids.
-        palette: RGB colours; default: evenly spread hues.
-        ids: per class the mask values that mean it; default: class 0 is 0, class 1 is 1, …
-        void_ids: mask values that don't count.
-        others_void: whether all other values don't count either.
-
-    Raises:
-        DataError: folders or masks missing.
-    """
-    from rdd_deploy.data import folder_files
-
-    colours = tuple(palette) if palette else spread_colours(len(classes))
-    own = [list(values) for values in ids] if ids is not None else None
-    meaning = Meaning(tuple(classes), colours, own, list(void_ids), others_void)
-    return folder_files.folder_split(root, split, meaning, folder_files.ids_of(meaning, palette or (), ""))

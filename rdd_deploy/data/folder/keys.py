@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from rdd_deploy.data.folder.patterns import problems_of
 from rdd_deploy.data.label_space import LARGEST_ID
-from rdd_deploy.data.patterns import problems_of
 from rdd_deploy.schema import Byte, Part, Seed
 
 MaskValue = Annotated[int, Field(ge=0, le=LARGEST_ID)]
@@ -94,6 +94,11 @@ def file_rules(images: str | None, masks: str | None, lists: Lists | None, split
         yield (
             "masks",
             f"data.masks is {masks!r}; expected a pattern that ends in .png, the one kind that keeps ids and colours as they are",
+        )
+    if masks is not None and ("*" in masks or "?" in masks):
+        yield (
+            "masks",
+            f"data.masks is {masks!r}, which holds a wildcard; expected the name of one file for each image: {{path}} or {{parent}} stands for its folders",
         )
     if masks is not None and not any(f"{{{name}}}" in masks for name in ("stem", "name", "path")):
         yield "masks", f"data.masks is {masks!r}, the same mask for every image; expected {{stem}}, {{path}} or {{name}} in it"

@@ -96,7 +96,9 @@ class CachedTeacher:
         if not names:
             return {}
         indices = batch.indices.numpy()
-        corners, size = parts_of(batch.windows.numpy(), self.sizes if len(self.sizes) == 1 else self.sizes[indices], self.stores["primary"].grid)
+        corners, size = parts_of(
+            batch.windows.numpy(), self.sizes if len(self.sizes) == 1 else self.sizes[indices], self.stores["primary"].grid
+        )
         return {"corners": torch.from_numpy(corners)} | {name: self.stores[name].parts(indices, corners, size) for name in names}
 
     def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:

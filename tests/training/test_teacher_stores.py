@@ -34,7 +34,9 @@ def test_parts_are_the_whole(seed: int, stride: int, count: int, low: float, fra
     expected = torch.cat([cut_logits(whole[i : i + 1], windows[i : i + 1], (int(h), int(w)), size) for i, (h, w) in enumerate(frames)])
     assert (got - expected).abs().max() < 1e-3
     if not sizes:  # what a dense cache does: not a bit changes
-        assert torch.equal(Values(whole, None, grid).cut(windows, torch.from_numpy(frames[:1]).float(), size), cut_logits(whole, windows, frame, size))
+        assert torch.equal(
+            Values(whole, None, grid).cut(windows, torch.from_numpy(frames[:1]).float(), size), cut_logits(whole, windows, frame, size)
+        )
 
 
 def test_zoomed_in_only_a_part_is_read() -> None:

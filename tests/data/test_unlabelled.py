@@ -225,7 +225,7 @@ def test_a_scratch_folder_that_cant_be_written(root: Path) -> None:
 
 
 def test_the_rest_are_the_frames_whose_masks_arent_used(root: Path) -> None:
-    data = options(root, "rest", labels=0.25)
+    data = options(root, "rest", labelled=0.25)
     used = open_data(data, "train")
     assert used.names == ["train0000", "train0004"]
     rest, _ = open_unlabelled(data.model_copy(update={"thin": data.thin.model_copy(update={"similar": "keep"})}), SPACE)

@@ -165,6 +165,12 @@ class StudentRecipe(_Data):
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Each batch has a frame with labels, and one without where such join."""
+        yield from super().rules()
+        if self.teacher and self.data.unlabelled and self.distillation.unlabelled.share and self.train.batch == 1:
+            yield "data train", "data.unlabelled joins frames with labels in each batch, and train.batch is 1; expected 2 or more"
+
     @property
     def trained(self) -> Network:
         """The network that this recipe trains."""

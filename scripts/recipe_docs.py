@@ -85,10 +85,14 @@ def _option_table(title: str, entries: Mapping[str, Entry]) -> str:
     for name, entry in entries.items():
         parameters = inspect.signature(entry.load()).parameters
         rows += [
-            (f"`options.{key}` of `{name}`", _type(annotation), _value(parameters[key].default), f"see `{entry.where.replace(':', '.')}`")
+            (f"`options.{key}` of `{name}`", _type(annotation), _default(parameters[key]), f"see `{entry.where.replace(':', '.')}`")
             for key, annotation in entry.options.items()
         ]
     return table(title, rows)
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return "required" if parameter.default is parameter.empty else _value(parameter.default)
 
 
 def _rows(model: type[BaseModel], above: str, deep: bool = True, besides: Iterator[Row] | None = None) -> Iterator[Row]:

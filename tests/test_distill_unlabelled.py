@@ -14,8 +14,10 @@ import torch
 import yaml
 from toys import Started, call, errors_of, leftovers, network, picture, read_json, tree, write_data, write_pair, write_recipe, write_story
 
-from rdd_deploy.errors import RecipeError
+from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe, with_whole_paths
+from rdd_deploy.training.data import TrainingData, parts_of_batch
+from rdd_deploy.utils.locks import locked
 
 MORE: dict[str, Any] = {
     "student": network(dropout=0.3),
@@ -39,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     video.release()
     done = call("distill", "student.yaml", "--name", "whole", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "unlabelled: 13 frames of pool, drive.avi beside 6 with labels; 50 % of each batch" in done.stdout
+    assert "unlabelled: 13 frames of pool, drive.avi beside 6 with labels; 2 of the 4 frames of each batch" in done.stdout
     assert "unlabelled: the teacher is sure from left 0." in done.stdout
     return folder
 
@@ -99,9 +101,10 @@ def test_a_cache_only_start_fills_and_trains_nothing(place: Path) -> None:
     )
     cache = place / "runs/teacher/cache"
     before = set(cache.iterdir())
-    fleet = [Started("distill", *words, cwd=place) for _ in range(2)]
-    for process in fleet:
-        done = process.wait()
+    with locked(place / "fleet" / "student"):  # as by a student of that name
+        fleet = [Started("distill", *words, cwd=place) for _ in range(2)]
+        several = [process.wait() for process in fleet]
+    for done in several:
         assert done.returncode == 0, done.stderr
         assert "done: the teacher's cache is filled" in done.stdout
     made = set(cache.iterdir()) - before
@@ -166,6 +169,20 @@ def test_the_rest_needs_a_share_of_labels_and_its_teacher_a_name(tmp_path: Path)
     beside = teacher.beside(student)
     assert (beside.name, beside.data.labelled, beside.data.unlabelled) == ("teacher_0.125_labels", 0.125, [])
     assert teacher.beside(load_recipe(source)).name == "teacher"  # type: ignore[arg-type]
+
+
+def test_what_cant_be_shared_out_is_refused(tmp_path: Path) -> None:
+    source = write_story(tmp_path, MORE | {"data": tree(tmp_path / "data")["data"] | {"unlabelled": "data/val", "labelled": 0.2}})
+    with pytest.raises(
+        RecipeError, match=r"data\.unlabelled joins frames with labels in each batch, and train\.batch is 1; expected 2 or more"
+    ):
+        load_recipe(source, ["train.batch=1"])
+    with pytest.raises(
+        DataError, match=r"1 train frames make batches of 1, of which 4 processes can't have a frame each; set train\.devices"
+    ):
+        TrainingData(load_recipe(source, ["train.devices=4", "data.unlabelled=[]"]))
+    assert parts_of_batch(load_recipe(source, ["train.batch=3"]), 6) == (1, 2)
+    assert parts_of_batch(load_recipe(source, ["train.batch=16"]), 1) == (1, 8)
 
 
 def test_half_of_the_labels_and_the_rest(tmp_path: Path) -> None:

@@ -194,8 +194,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 def others_in(batch: int, share: float) -> int:
-    """Samples without labels in a batch: the share of it, rounded, but one with labels at least."""
-    return min(batch - 1, math.floor(share * batch + 0.5))
+    """Samples without labels in a batch: the share of it, rounded, but one of either kind at least (where there is room and the share isn't 0)."""
+    return min(batch - 1, max(share > 0, math.floor(share * batch + 0.5)))
 
 
 def _begin_worker(trainer: int, worker: int) -> None:

@@ -101,13 +101,13 @@ def _padded(picture: Tensor, window: CropWindow, fill: int) -> Tensor:
     return out
 
 
-def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[float, float], size: tuple[int, int]) -> Tensor:
+def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[float, float] | Tensor, size: tuple[int, int]) -> Tensor:
     """The windows of whole-frame logits, sampled bilinearly at the crops' own pixels.
 
     Args:
         logits: (N, C, h, w) over the whole frame, at any resolution, half-pixel aligned with it.
         windows: (N, 5): top, left, height, width, flip in pixels of the frame.
-        frame: (height, width) of the source frame.
+        frame: (height, width) of the source frame; of several (N, 2), or (1, 2) where all have one.
         size: (height, width) of the crops.
 
     Returns:
@@ -116,8 +116,9 @@ def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[float, float], size
     top, left, height, width, flip = windows.to(logits.device, torch.float32).unbind(1)  # each (N,)
     ys = (torch.arange(size[0], device=logits.device) + 0.5) / size[0]  # (h,) in (0, 1) of the window
     xs = (torch.arange(size[1], device=logits.device) + 0.5) / size[1]
-    y = (top[:, None] + ys * height[:, None]) / frame[0] * 2 - 1  # (N, h) in [-1, 1] of the frame
+    tall, wide = frame if isinstance(frame, tuple) else frame[:, :, None].unbind(1)  # numbers, or (N, 1) each
+    y = (top[:, None] + ys * height[:, None]) / tall * 2 - 1  # (N, h) in [-1, 1] of the frame
     across = torch.where(flip[:, None] > 0, 1 - xs, xs)  # (N, w)
-    x = (left[:, None] + across * width[:, None]) / frame[1] * 2 - 1
+    x = (left[:, None] + across * width[:, None]) / wide * 2 - 1
     grid = torch.stack((x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])), -1)  # (N, h, w, 2)
     return torch.nn.functional.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)

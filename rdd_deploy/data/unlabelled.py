@@ -163,7 +163,8 @@ def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabel
     sources = [_every(source, thin.every) for source in _sources(data)]
     measured = Seen(max(DISTANCE, thin.within or 0))
     for split in _measured(data):
-        for one in index_of(SplitSource(split, np.arange(len(split))), scratch)["hash"]:
+        records = index_of(SplitSource(split, np.arange(len(split))), scratch)
+        for one in records["hash"][records["height"] > 0]:  # what can't be read has none
             measured.add(int(one))
     left_out = LeftOut()
     found = [index_of(source, scratch) for source in sources]

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from rdd_deploy.data.loader import others_in
 from rdd_deploy.data.unlabelled import look_at_unlabelled
 from rdd_deploy.errors import Problems, RddError
 from rdd_deploy.models.build import build
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.study.plan import Plan, Run, TeacherRun
 from rdd_deploy.study.standing import read_rows
-from rdd_deploy.training.data import TrainingData, share_without_labels
+from rdd_deploy.training.data import TrainingData, parts_of_batch, share_without_labels
 from rdd_deploy.training.distillation import extra_losses
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.forecast import BESIDE, seconds_of_a_step
@@ -176,7 +175,7 @@ def _left(run: Run | TeacherRun) -> float:
 
 def _training(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float:
     labelled = max(1, round(checked.facts.frames * recipe.data.labelled))
-    steps = recipe.train.epochs * max(1, labelled // (recipe.train.batch - others_in(recipe.train.batch, share_without_labels(recipe))))
+    steps = recipe.train.epochs * (labelled // parts_of_batch(recipe, labelled)[0])
     return BESIDE * steps * _step(recipe, checked, done)
 
 

@@ -10,9 +10,10 @@ from rdd_deploy import console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.base import FileSplit, Split, Subset
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
-from rdd_deploy.data.loader import FrameCache, JoinedFrames, Room, room_for_frames
+from rdd_deploy.data.loader import FrameCache, JoinedFrames, Room, others_in, room_for_frames
 from rdd_deploy.data.open import open_data
 from rdd_deploy.data.unlabelled import LeftOut, Unlabelled, look_at_unlabelled, open_unlabelled
+from rdd_deploy.errors import DataError
 from rdd_deploy.recipe import Recipe, StudentRecipe
 
 
@@ -46,6 +47,12 @@ class TrainingData:
         self._tell(recipe)
         if share_without_labels(recipe) and unlabelled != "leave":
             self._join(recipe, room, unlabelled == "look")
+        with_labels, without = parts_of_batch(recipe, self.frames.labelled)
+        if (processes := recipe.train.devices * recipe.train.nodes) > with_labels + without:
+            raise DataError(
+                f"{self.frames.labelled} train frames make batches of {with_labels + without}, of which {processes} processes can't have a frame each; "
+                f"set train.devices and train.nodes to fewer"
+            )
 
     def _join(self, recipe: Recipe, room: Room | None, only_look: bool) -> None:
         """Open the frames without labels, and tell how many there are."""
@@ -56,9 +63,10 @@ class TrainingData:
         self.unlabelled, self.left_out = open_unlabelled(recipe.data, self.validation.label_space)
         self.frames = JoinedFrames(self.frames, FrameCache(self.unlabelled, room))
         told = self.left_out.told()
+        with_labels, without = parts_of_batch(recipe, self.frames.labelled)
         console.info(
             f"unlabelled: {len(self.unlabelled)} frames of {names} beside {self.frames.labelled} with labels"
-            f"{f'; left out: {told}' if told else ''}; {100 * share_without_labels(recipe):.0f} % of each batch"
+            f"{f'; left out: {told}' if told else ''}; {without} of the {with_labels + without} frames of each batch"
         )
 
     def _pair(self, index: int) -> tuple[Any, Any]:
@@ -81,6 +89,16 @@ def share_without_labels(recipe: Recipe) -> float:
     if not isinstance(recipe, StudentRecipe) or recipe.teacher is None or not recipe.data.unlabelled:
         return 0.0
     return recipe.distillation.unlabelled.share
+
+
+def parts_of_batch(recipe: Recipe, labelled: int) -> tuple[int, int]:
+    """Frames of a batch with labels, and those without.
+
+    Args:
+        labelled: number of training frames with labels, which may be fewer than a batch's.
+    """
+    without = others_in(recipe.train.batch, share_without_labels(recipe))
+    return min(recipe.train.batch - without, labelled), without
 
 
 def _warn_absent(name: str, metadata: SplitFacts, classes: tuple[str, ...]) -> None:

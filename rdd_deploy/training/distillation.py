@@ -52,6 +52,7 @@ from rdd_deploy.training.teacher import (
     with_cache,
 )
 from rdd_deploy.training.teacher_cache import CachedTeacher
+from rdd_deploy.utils import launchers
 
 
 def distill_recipe(
@@ -68,7 +69,8 @@ def distill_recipe(
         The finished run's folder.
     """
     recipe = as_launched(recipe)
-    named = _checked(recipe, source, RunFolder(runs / (name or recipe.name)), resume)
+    named = _networks(recipe, source, runs)
+    check_early(recipe, RunFolder(runs / (name or recipe.name)), resume)
     fabric, data, student, weights_source, loss, losses, teacher = _prepared(recipe, named, runs, resume, data)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
@@ -95,9 +97,10 @@ def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
         RecipeError: the recipe's teacher has no cache.
     """
     recipe = as_launched(recipe)
-    named = _checked(recipe, source, RunFolder(runs / recipe.name), False)
+    named = _networks(recipe, source, runs)
     if recipe.teacher is None or not recipe.teacher.cache:
         raise RecipeError("--cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true")
+    launchers.check(recipe.train.devices, recipe.train.nodes)  # the run's folder isn't looked at: a student may be trained there meanwhile
     _prepared(recipe, named, runs, False, None)
 
 
@@ -164,12 +167,11 @@ def _pseudo_labels(
     return PseudoLabels(thresholds, first), {"unlabelled": told}
 
 
-def _checked(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool) -> list[NamedTeacher]:
-    """The networks of the recipe's teacher, after everything of the recipe was checked that needs neither data nor weights."""
+def _networks(recipe: StudentRecipe, source: Path, runs: Path) -> list[NamedTeacher]:
+    """The networks of the recipe's teacher; those that are there were looked at."""
     if recipe.teacher is None:
         raise RecipeError(f"{source} names no teacher; distil needs one (train a lone network with rdd_deploy.train)")
-    check_early(recipe, folder, resume)
-    named = named_teachers(recipe, source, folder.path.parent)
+    named = named_teachers(recipe, source, runs)
     for one in named:
         is_usable(one)
     return named

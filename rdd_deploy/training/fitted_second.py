@@ -38,7 +38,8 @@ def fit_second(
     """Give a teacher's second head its weights: those that an earlier run fitted to the same teacher and data, else new ones, which are kept.
 
     Args:
-        fitted: on ``device``. sha256: of the teacher. data: digests of the training frames and of their masks.
+        fitted: on ``device``. sha256: of the teacher. frames: only those with labels are used.
+        data: digests of these frames and of their masks.
         size: (height, width) of the frames that the teacher sees. folder: where its caches lie.
 
     Returns:
@@ -85,7 +86,7 @@ def _kept(place: Path, fitted: Fitted) -> dict[str, Tensor] | None:
 def _new(
     fitted: Fitted, frames: FrameCache, size: tuple[int, int], device: torch.device, precision: torch.dtype | None
 ) -> dict[str, Tensor]:
-    steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * math.ceil(len(frames) / BATCH)))
+    steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * math.ceil(frames.labelled / BATCH)))
     console.info(f"teacher: fitting a second head on {fitted.map_name} to the training frames, {steps} steps")
     with console.progress("second head", steps) as bar:
         state, loss = fit_head(fitted, frames, size, steps, device, precision, bar.advance)
@@ -97,7 +98,7 @@ def fit_head(
     fitted: Fitted, frames: FrameCache, size: tuple[int, int], steps: int, device: torch.device, precision: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Tensor], float]:  # fmt: skip
-    """Train the head with cross-entropy on whole frames, half of them mirrored; everything else stays as it is.
+    """Train the head with cross-entropy on whole frames with labels, half of them mirrored; everything else stays as it is.
 
     The same frames, teacher and device give the same weights.
 
@@ -121,7 +122,7 @@ def fit_head(
         losses: list[float] = []
         for _ in range(steps):
             while len(order) < BATCH:
-                order += rng.permutation(len(frames)).tolist()
+                order += rng.permutation(frames.labelled).tolist()  # those behind them have no masks
             chosen, order = order[:BATCH], order[BATCH:]
             images, labels = _batch(frames, chosen, rng.random(BATCH) < 0.5, size, device)
             with torch.no_grad(), torch.autocast(device.type, dtype=precision, enabled=precision is not None):

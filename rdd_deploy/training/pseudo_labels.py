@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import WithoutLabels
+from rdd_deploy.losses.processes import mean_pixels
 
 BINS = 1000
 """Of the probabilities' histograms: a quantile is exact to a thousandth."""
@@ -29,7 +30,8 @@ class Targets(NamedTuple):
         task: int64 (N, H, W): labels; on frames without any the teacher's where it is sure, else void.
         everywhere: int64 (N, H, W): likewise, and the teacher's also where it isn't sure: what the further distillation losses see.
         taught: bool (N, H, W): pixels of the KD term, all that aren't void in ``everywhere``.
-        sure: share of the pixels of frames without labels that have one in ``task``, float (); 0 where the batch holds none.
+        sure: share of the pixels of frames without labels that have one in ``task``, float (); 0 where the batch holds none. Of several
+            processes the mean of theirs is the batch's.
     """
 
     task: Tensor
@@ -58,15 +60,14 @@ class PseudoLabels(nn.Module):
         labels: int64 (N, H, W); of frames without labels 0 in the frame and ``IGNORE`` beyond. indices: int64 (N,) of the frames.
         teacher: its logits, float (N, C, H, W).
         """
-        bare = indices >= self.labelled
-        inside = labels[bare] != IGNORE
-        probability, likeliest = F.softmax(teacher[bare].float(), 1).max(1)
+        # No selection of the frames without labels: a GPU would wait for their number.
+        bare = (indices >= self.labelled)[:, None, None]
+        inside = bare & (labels != IGNORE)
+        probability, likeliest = F.softmax(teacher.float(), 1).max(1)
         sure = inside & (probability >= self.thresholds[likeliest])
-        task, everywhere = labels.clone(), labels.clone()
-        task[bare] = torch.where(sure, likeliest, IGNORE)
-        everywhere[bare] = torch.where(inside, likeliest, IGNORE)
-        share = sure.sum() / inside.sum().clamp(min=1)
-        return Targets(task, everywhere, everywhere != IGNORE, share.float())
+        task = torch.where(bare, torch.where(sure, likeliest, IGNORE), labels)
+        everywhere = torch.where(inside, likeliest, labels)
+        return Targets(task, everywhere, everywhere != IGNORE, sure.sum() / mean_pixels(inside))
 
 
 class Confidence:

@@ -20,7 +20,7 @@ from rdd_deploy.metrics import evaluate_split, protocol
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.teachers.config import Member
-from rdd_deploy.models.teachers.second import Fitted
+from rdd_deploy.models.teachers.second import Fitted, SecondView
 from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
 from rdd_deploy.outputs import resized
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
@@ -61,7 +61,9 @@ class LiveTeacher:
 
     def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
         with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            small = self.model.logits_at_stride(batch.images, maps)
+            # Another view of the frames is a second run of the teacher, which only stage 1 asks for.
+            model = self.model.first if isinstance(self.model, SecondView) and not auxiliary else self.model
+            small = model.logits_at_stride(batch.images, maps)
             size = batch.images.shape[-2:]
             second = None if small.auxiliary is None else resized(small.auxiliary.float(), size)
             return Taught(resized(small.primary.float(), size), second, small.features)

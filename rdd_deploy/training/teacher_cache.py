@@ -67,6 +67,7 @@ class CachedTeacher:
         alike = (sizes == sizes[0]).all()
         self.sizes = sizes[:1] if alike else sizes
         """One row where all frames are of one size."""
+        self._sizes = torch.from_numpy(self.sizes).float()
 
     @property
     def primary(self) -> NDArray[Any]:
@@ -95,7 +96,9 @@ class CachedTeacher:
         if not names:
             return {}
         indices = batch.indices.numpy()
-        corners, size = parts_of(batch.windows.numpy(), self._frames(batch.indices), self.stores["primary"].grid)
+        corners, size = parts_of(
+            batch.windows.numpy(), self.sizes if len(self.sizes) == 1 else self.sizes[indices], self.stores["primary"].grid
+        )
         return {"corners": torch.from_numpy(corners)} | {name: self.stores[name].parts(indices, corners, size) for name in names}
 
     def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
@@ -105,7 +108,8 @@ class CachedTeacher:
         inner = {f"map_{name}": size for name, size in maps.items() if name != "logits"}
         if unknown := sorted(name.removeprefix("map_") for name in inner if name not in self.stores):
             raise ValueError(f"the teacher's cache was opened without {', '.join(unknown)}")
-        windows, frames = batch.windows, self._frames(batch.indices)
+        self._sizes = self._sizes.to(batch.images.device)  # stays there: a batch's part is then taken without waiting for a GPU
+        windows, frames = batch.windows, self._sizes if len(self._sizes) == 1 else self._sizes[batch.indices]
         with torch.no_grad():
             values = self._values(["primary", *([second] if second else []), *inner], batch)
             primary = values["primary"].cut(windows, frames, size)
@@ -131,9 +135,6 @@ class CachedTeacher:
             corners = taught["corners"].to(device, non_blocking=True) if name in taught and store.form.windows else None
             values[name] = Values(store.form.decoded(part), corners, store.grid)
         return values
-
-    def _frames(self, indices: Tensor) -> NDArray[np.int64]:
-        return self.sizes if len(self.sizes) == 1 else self.sizes[indices.cpu().numpy()]
 
 
 def cached_teacher(

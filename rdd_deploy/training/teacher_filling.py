@@ -117,6 +117,7 @@ class _Filling:
         self.total = sum(shard.frames for shard in shards)
         self.missing = {shard.name: shard for shard in shards if not self._is_there(shard)}
         self.left = sum(shard.frames for shard in self.missing.values())
+        self.counted: dict[str, int] = {}
         self.told_time = False
 
     def _is_there(self, shard: Shard) -> bool:
@@ -136,12 +137,16 @@ class _Filling:
         """Whether other processes have filled a shard."""
         shard = self.missing[name]
         if there := self._is_there(shard):
-            self._did(shard.frames)
+            self._did(shard, shard.frames)
         return there
 
-    def _did(self, count: int) -> None:
-        self.left -= count
-        self.advance(count)
+    def _did(self, shard: Shard, frames: int) -> None:
+        """Count a shard's frames up to so many: each once, though a shard may lie in several folders, or another process finish it."""
+        count = frames - self.counted.get(shard.name, 0)
+        if count > 0:
+            self.counted[shard.name] = frames
+            self.left -= count
+            self.advance(count)
 
     def _waiting(self, count: int) -> None:
         console.info(f"teacher cache: waiting for other processes, which fill the last {count} shard{'s' if count > 1 else ''}")
@@ -215,16 +220,15 @@ class _Filling:
                 frames = [split.frame(i) for i in indices]
                 values = self.source.values(frames, [one.name for one in arrays])
                 for one, array in arrays.items():
-                    try:
-                        kept = one.form.encoded(values[one.name])
-                    except ValueError as error:
+                    if not values[one.name].amax(1).isfinite().all():  # NaN is the largest of all; a class of probability 0 may be -inf
                         names = ", ".join(split.names[i] for i in indices)
+                        what = f"map '{one.name.removeprefix('map_')}'" if one.name.startswith("map_") else "logits"
                         raise WeightsError(
-                            f"the teacher's logits of {names} can't be kept: {error}; train the teacher again, or look at these frames"
-                        ) from error
-                    array.put(kept.cpu().numpy())
+                            f"the teacher's {what} of {names} can't be kept: they hold NaN or infinity; train the teacher again, or look at these frames"
+                        )
+                    array.put(one.form.encoded(values[one.name]).cpu().numpy())
                 sizes += [frame.shape[:2] for frame in frames]
-                self._did(len(indices))
+                self._did(shard, inside[-1] + 1)
                 if not self.told_time and self.left > 0:
                     seconds = math.ceil(self.left / AT_ONCE) * (time.perf_counter() - began) / self.processes
                     console.info(f"teacher cache: about {in_words(seconds)}")

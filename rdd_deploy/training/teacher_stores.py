@@ -126,26 +126,17 @@ class Values(NamedTuple):
     corners: Tensor | None
     grid: tuple[int, int]
 
-    def cut(self, windows: Tensor, frames: NDArray[np.int64], size: tuple[int, int]) -> Tensor:
+    def cut(self, windows: Tensor, frames: Tensor, size: tuple[int, int]) -> Tensor:
         """``cut_logits``: float32 (N, D, *size).
 
         Args:
-            windows: int (N, 5) in pixels of the frames. frames: (N, 2), their (height, width); (1, 2) where all have one.
+            windows: int (N, 5) in pixels of the frames. frames: float (N, 2), their (height, width); (1, 2) where all have one.
         """
-        if len(frames) == 1:
-            return self._cut(windows, frames[0], size)
-        one = [slice(i, i + 1) for i in range(len(windows))]
-        corners = [None if self.corners is None else self.corners[i] for i in one]
-        return torch.cat(
-            [Values(self.values[i], corner, self.grid)._cut(windows[i], frames[i][0], size) for i, corner in zip(one, corners, strict=True)]
-        )
-
-    def _cut(self, windows: Tensor, frame: NDArray[np.int64], size: tuple[int, int]) -> Tensor:
-        height, width = map(int, frame)
         if self.corners is None:
-            return cut_logits(self.values, windows, (height, width), size)
+            return cut_logits(self.values, windows, frames, size)
         # The same points seen from the part: it is a smaller frame that begins elsewhere.
-        pixels = height / self.grid[0], width / self.grid[1]  # of a cell
+        tall, wide = (frames[:, i] / side for i, side in enumerate(self.grid))  # of a cell, in pixels
         shifted = windows.to(self.values.device, torch.float32, copy=True)
-        shifted[:, :2] -= self.corners * torch.tensor(pixels, device=self.corners.device)
-        return cut_logits(self.values, shifted, (self.values.shape[-2] * pixels[0], self.values.shape[-1] * pixels[1]), size)
+        shifted[:, :2] -= self.corners * torch.stack((tall, wide), 1)
+        part = torch.stack((tall * self.values.shape[-2], wide * self.values.shape[-1]), 1)
+        return cut_logits(self.values, shifted, part, size)

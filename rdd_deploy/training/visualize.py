@@ -76,10 +76,10 @@ def distillation_row(
         whole = torch.from_numpy(resize_frame(split.frame(index), views.size)).permute(2, 0, 1)[None].to(device)
         teacher_out = tta_logits(teacher, whole, TestTimeAugmentation(views.size), size)
         target = torch.from_numpy(truth).long()[None].to(device)
-        if pseudo is not None:
-            target = pseudo(target, torch.full((1,), pseudo.labelled, device=device), teacher_out.primary).task
-            truth = target[0].to(torch.uint8).cpu().numpy()
         with alone():  # only the first of several processes draws
+            if pseudo is not None:
+                target = pseudo(target, torch.full((1,), pseudo.labelled, device=device), teacher_out.primary).task
+                truth = target[0].to(torch.uint8).cpu().numpy()
             mask = teacher_student_evaluated(
                 student_out, teacher_out.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule
             )

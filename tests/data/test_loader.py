@@ -98,7 +98,8 @@ def test_ranks_share_each_batch(count: int, batch: int, start: int, seed: int) -
 def test_each_batch_holds_its_share_without_labels(count: int, others: int, batch: int, share: float, seed: int, start: int) -> None:
     sampler = ResumableBatchSampler(count, batch, 3, seed, others=others, share=share)
     bare = others_in(batch, share)
-    assert abs(bare - share * batch) <= max(0.5, share * batch - (batch - 1))
+    assert abs(bare - share * batch) <= max(0.5, share * batch - (batch - 1)) or bare == 1
+    assert bool(bare) == bool(share)
     with_labels = min(batch - bare, count)
     steps = list(sampler)
     assert len(steps) == len(sampler) == 3 * (count // with_labels), "an epoch is a pass over the frames with labels"

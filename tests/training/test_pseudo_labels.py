@@ -44,6 +44,12 @@ def test_labels_are_those_of_a_plain_loop(seed: int, labelled: int) -> None:
     assert got.sure.item() == pytest.approx(sure / max(1, inside))
 
 
+def test_a_gpu_is_never_waited_for() -> None:
+    """Tensors without values can't be looked at."""
+    labels, indices, teacher = (torch.empty(shape, dtype=kind, device="meta") for shape, kind in (((4, 5, 6), torch.int64), ((4,), torch.int64), ((4, 3, 5, 6), torch.float32)))  # fmt: skip
+    assert PseudoLabels(torch.rand(3), 2).to("meta")(labels, indices, teacher).task.shape == labels.shape
+
+
 def test_thresholds_are_quantiles_of_each_class() -> None:
     torch.manual_seed(0)
     logits = 2 * torch.randn(6, 3, 40, 50)
@@ -153,7 +159,7 @@ def _part(rows: list[int]) -> list[torch.Tensor]:
     result = objective(teacher[rows], agreement[rows], torch.full((3,), 0.7))(Output(own, None), Batch(*(one[rows] for one in batch)), 0.5)
     result.total.backward()
     assert own.grad is not None
-    return [result.total.detach(), own.grad]
+    return [result.total.detach(), own.grad, result.terms["sure"]]
 
 
 def test_two_processes_are_one_batch_also_where_one_has_no_labels() -> None:
@@ -163,3 +169,4 @@ def test_two_processes_are_one_batch_also_where_one_has_no_labels() -> None:
     one, other = together(_part, [[0, 1], [2, 3]])
     assert ((one[0] + other[0]) / 2).item() == pytest.approx(result.total.item(), rel=1e-5)
     assert torch.allclose(torch.cat((one[1], other[1])) / 2, student.grad, atol=1e-6)  # type: ignore[arg-type]
+    assert ((one[2] + other[2]) / 2).item() == pytest.approx(result.terms["sure"].item(), rel=1e-5)

@@ -9,7 +9,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predictor
 from rdd_deploy.outputs import resized
-from rdd_deploy.training import teacher_shards
+from rdd_deploy.training import teacher_filling, teacher_shards
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher
 from rdd_deploy.utils import files
@@ -186,12 +187,13 @@ def test_size_and_time_are_told(frames: FrameCache, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == ""
 
 
-def test_a_teacher_that_says_nan(frames: FrameCache, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "form"), [("head", "compact"), ("head", "dense"), ("auxiliary", "compact"), ("auxiliary", "dense")])
+def test_a_teacher_that_says_nan(part: str, form: Any, frames: FrameCache, tmp_path: Path) -> None:
     broken = segmenter()
     with torch.no_grad():
-        next(broken.head.parameters()).fill_(torch.nan)
+        next(getattr(broken, part).parameters()).fill_(torch.nan)
     with pytest.raises(WeightsError, match=r"the teacher's logits of train0000.* can't be kept: they hold NaN or infinity"):
-        opened(frames, tmp_path, teacher=broken)
+        opened(frames, tmp_path, teacher=broken, form=form)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["claims"], "nothing was kept"
 
 
@@ -372,6 +374,26 @@ def test_processes_that_know_nothing_of_each_other_share_the_work(
     assert "teacher cache: waiting for other processes, which fill the last 1 shard" in " ".join(capsys.readouterr().out.split())
     assert leftovers(tmp_path) == []
     assert np.array_equal(teacher.primary, opened(frames, tmp_path / "another").primary)
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_frame_counts_once_where_another_process_is_at_one_of_its_folders(
+    frames: FrameCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, folders, tried = teacher_filling.claimed, [], set()
+
+    @contextmanager
+    def claimed(folder: Path, part: str) -> Iterator[bool]:
+        folders.append(folder)
+        with real(folder, part) as mine:
+            yield mine and (folder == folders[0] or (folder, part) in tried)
+        tried.add((folder, part))
+
+    monkeypatch.setattr(teacher_filling, "claimed", claimed)
+    done: list[int] = []
+    opened(frames, tmp_path, maps={"head"}, advance=done.append)
+    assert sum(done) == len(frames)
+    assert len(tried) == 4
 
 
 def test_a_shard_belongs_to_its_frames_and_stays_when_others_follow() -> None:

@@ -5,20 +5,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from safetensors.torch import load_file
 from toy_onnx import colours
-from toys import CLASSES, read_json, teacher_tree, tree, write_data, write_recipe
+from toys import CLASSES, picture, read_json, teacher_tree, tree, write_data, write_recipe
 
+from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.models.teachers.second import Mirrored
 from rdd_deploy.recipe import StudentRecipe, load_distillation, load_recipe, with_whole_paths
 from rdd_deploy.training import fitted_second
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.distillation import distill_recipe, dry_run
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.supervised import train_recipe
-from rdd_deploy.training.teacher import warn_below_baseline
+from rdd_deploy.training.teacher import LiveTeacher, warn_below_baseline
 from rdd_deploy.training.teacher_loading import load_teacher
 
 
@@ -27,6 +30,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     write_data(folder / "data")
     colours(folder / "colours.onnx")
+    (folder / "free").mkdir()
+    for number in range(5):
+        cv2.imwrite(str(folder / f"free/{number}.png"), picture(500 + number)[0])
     for name, auxiliary in (("one", True), ("other", False)):
         content = teacher_tree(folder / "data", name=name)
         content["network"]["auxiliary"] = auxiliary
@@ -89,6 +95,30 @@ def test_a_student_of_every_source(make: Any, second: str, cache: bool, place: P
     assert network["classes"] == {name: name for name in CLASSES}
     assert told["miou_pct"] > 80 if make is onnx else told["miou_pct"] >= 0
     assert (place / "cache").is_dir() or not cache
+
+
+def test_a_fitted_head_learns_from_frames_with_labels_only(place: Path) -> None:
+    alone, joined = (
+        TrainingData(student(place, onnx(place, second="flip"), *words)) for words in ((), (f"data.unlabelled={place / 'free'}",))
+    )
+    assert len(joined.frames) > joined.frames.labelled == len(alone.frames)
+    heads = []
+    for data in (alone, joined):
+        recipe = student(place, {"checkpoint": str(place / "runs/one/teacher.safetensors"), "second": "fitted"})
+        model = load_teacher(recipe, place / "runs/one/teacher.safetensors", data).model
+        heads.append(fitted_second.fit_head(model, data.frames, (64, 64), 3, torch.device("cpu"))[0])  # type: ignore[arg-type]
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_another_view_is_asked_for_in_stage_1_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(Mirrored, "second", lambda self, frames, real=Mirrored.second: asked.append(1) or real(self, frames))
+    model = load_teacher(recipe := student(place, onnx(place, second="flip")), place / "colours.onnx", TrainingData(recipe)).model
+    teacher, frames = LiveTeacher(model), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    batch = Batch(frames, torch.zeros(2, 64, 64), torch.zeros(2, 5), torch.arange(2))
+    first, then = teacher(batch, True), teacher(batch, False)
+    assert (len(asked), first.auxiliary is None, then.auxiliary is None) == (1, False, True)
+    assert torch.equal(first.primary, then.primary)
 
 
 def test_class_maps_reach_the_student_and_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,11 +30,13 @@ def test_parts_are_the_whole(seed: int, stride: int, count: int, low: float, fra
     windows = torch.tensor([[int(v) for v in crops.draw(*map(int, one))] for one in frames])
     corners, (height, width) = parts_of(windows.numpy(), frames, grid)
     parts = torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(whole, corners, strict=True)])
-    got = Values(parts, torch.from_numpy(corners), grid).cut(windows, frames if sizes else frames[:1], size)
+    got = Values(parts, torch.from_numpy(corners), grid).cut(windows, torch.from_numpy(frames if sizes else frames[:1]).float(), size)
     expected = torch.cat([cut_logits(whole[i : i + 1], windows[i : i + 1], (int(h), int(w)), size) for i, (h, w) in enumerate(frames)])
     assert (got - expected).abs().max() < 1e-3
     if not sizes:  # what a dense cache does: not a bit changes
-        assert torch.equal(Values(whole, None, grid).cut(windows, frames[:1], size), cut_logits(whole, windows, frame, size))
+        assert torch.equal(
+            Values(whole, None, grid).cut(windows, torch.from_numpy(frames[:1]).float(), size), cut_logits(whole, windows, frame, size)
+        )
 
 
 def test_zoomed_in_only_a_part_is_read() -> None:

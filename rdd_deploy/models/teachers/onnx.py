@@ -104,7 +104,7 @@ def load(
     says: Literal["logits", "probabilities"] = "logits",
     layout: Literal["", "nchw", "nhwc"] = "",
     colour: Literal["rgb", "bgr"] = "rgb",
-    scale: float = 0.0,
+    scale: float | None = None,
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
     size: Sequence[int] = (),

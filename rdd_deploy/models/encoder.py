@@ -15,6 +15,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder_names import check_encoder
 from rdd_deploy.outputs import resized
+from rdd_deploy.utils import faults
 
 
 class InputSizePolicy(NamedTuple):
@@ -78,7 +79,9 @@ def _accepts(encoder: Any, *sizes: tuple[int, int]) -> bool:
             return all(
                 [m.shape[axis] for m in encoder.eval()(torch.zeros(1, 3, *size))] == encoder.feature_info.channels() for size in sizes
             )
-    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError):
+    except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
+        if faults.as_error(error) is not None:  # the machine's fault (memory, threads), which says nothing of the encoder
+            raise
         return False
     finally:
         encoder.train(training)

@@ -47,7 +47,7 @@ _WORDS = {
     r"[Cc]an.?t allocate memory|[Cc]annot allocate memory|bad_alloc|bad allocation|[Ff]ailed to allocate|[Ii]nsufficient memory"
     r"|not enough memory|failed to map segment": f"the machine's memory is full; {_LESS}",
     r"DataLoader worker \(pid": f"{_KILLED}; use fewer data.workers (0 needs none), data.in_memory=false or a smaller augment.crop",
-    r"can't start new thread|pthread_create": f"no further thread can be started; {_ADVICE[errno.EAGAIN]}",
+    r"can't start new thread|pthread_create": f"no further thread can be started: memory is full, or {_ADVICE[errno.EAGAIN]}",
     r"EADDRINUSE|[Aa]ddress already in use": "the port at which the processes meet is taken; set the variable MASTER_PORT to a free one",
     r"gloo[/:]|\bNCCL\b|\bnccl[A-Z]|TCPStore|Connection (?:closed|reset|refused)|Broken pipe|Socket Timeout|Timed out waiting": _LOST,
 }

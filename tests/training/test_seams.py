@@ -78,7 +78,7 @@ def test_a_cache_holds_the_maps_that_losses_read(place: Path) -> None:
     done = distil(place, "teacher.cache=true", "--name", "cached")
     assert done.returncode == 0, done.stderr
     assert "loss_banked" in (place / "runs/cached/metrics.csv").read_text().splitlines()[0]
-    assert sorted(path.name for path in (place / "cache").glob("*/*.npy")) == [
+    assert sorted(path.name for path in (place / "cache").glob("*/*/*.npy")) == [
         "agreement.npy", "map_head.npy", "primary.npy", "sizes.npy", "sizes.npy",
     ]  # fmt: skip
 

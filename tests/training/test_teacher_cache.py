@@ -366,9 +366,14 @@ def test_processes_that_know_nothing_of_each_other_share_the_work(
     while not list(tmp_path.glob("*/.*.part/primary.npy")):
         assert process.is_alive()
         time.sleep(0.02)
-    threading.Timer(0.6, lambda: os.kill(process.pid, signal.SIGKILL)).start()
     done: list[int] = []
-    teacher = opened(frames, tmp_path, advance=lambda count: done.append(count if process.is_alive() else -count))
+
+    def advance(count: int) -> None:
+        done.append(count if process.is_alive() else -count)
+        if len(done) == 1:  # time enough to begin to wait for the other shard
+            threading.Timer(0.6, lambda: os.kill(process.pid, signal.SIGKILL)).start()
+
+    teacher = opened(frames, tmp_path, advance=advance)
     process.join()
     assert done == [2, -4]
     assert "teacher cache: waiting for other processes, which fill the last 1 shard" in " ".join(capsys.readouterr().out.split())

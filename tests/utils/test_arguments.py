@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdd_deploy import console
-from rdd_deploy.cli import COMMANDS
+from rdd_deploy.cli import COMMANDS as FIRST
+from rdd_deploy.data.__main__ import COMMANDS as OF_DATA
 from rdd_deploy.errors import DeviceError, RddError
 from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.live.options import parse_size
@@ -21,11 +22,13 @@ from rdd_deploy.runtime.backends.base import parse_device
 from rdd_deploy.utils.arguments import check_words, repeated
 from rdd_deploy.utils.machine import MAX_THREADS
 
+COMMANDS = {name: entry for name, entry in FIRST.items() if name != "data"} | {f"data {name}": entry for name, entry in OF_DATA.items()}
 NO_NUMBERS = ("", "--", "-", "nan", "inf", "-inf", "1e400", "-1", "99999999999999999999", "9" * 5000, "\0", "\udcff", "²", "0x10")
 NO_TEXT = ("", "--", "-", "\0", "x\0y", "\\0", "\udcff", "\ud800", "a" * 7000, "[/b]", "\x1b[31m", "9" * 5000, "/dev/full/x")
 NEEDED = {
     "distill": ["nowhere"], "train": ["nowhere"], "evaluate": ["nowhere"], "parity": ["nowhere"], "benchmark": ["nowhere"],
     "study": ["nowhere"], "export": ["nowhere", "--onnx"], "live": ["--headless", "--bundle", "nowhere"], "demo": [],
+    "predict": ["nowhere", "frames", "out"], "data check": ["nowhere"], "data import": ["nowhere", "out"],
 }  # fmt: skip
 
 
@@ -36,7 +39,7 @@ class Reached(Exception):
 def options(name: str) -> dict[str, Any]:
     """Flag -> type of the options that take a value."""
     module = import_module(COMMANDS[name][0])
-    function = inspect.unwrap(module._run if name == "live" else module.main)
+    function = inspect.unwrap(module._run if name in ("live", "predict") else module.main)
     found = {}
     for key, parameter in inspect.signature(function, eval_str=True).parameters.items():
         kind, info = get_args(parameter.annotation)

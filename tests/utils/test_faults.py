@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -175,13 +176,13 @@ def limited(kind: int, limit: int, place: Path, words: list[str], output: str) -
 
 
 @pytest.mark.parametrize(
-    ("kind", "limit", "words", "begin"),
+    ("kind", "limit", "words"),
     [
-        (resource.RLIMIT_NOFILE, 24, ["data.workers=2"], "error: "),
-        (resource.RLIMIT_AS, 4 << 30, ["data.workers=0", "data.size=[4096,4096]", "augment.crop=[4096,4096]"], "error: the machine's memory is full; "),
+        (resource.RLIMIT_NOFILE, 24, ["data.workers=2"]),
+        (resource.RLIMIT_AS, 4 << 30, ["data.workers=0", "data.size=[4096,4096]", "augment.crop=[4096,4096]"]),
     ],
 )  # fmt: skip
-def test_limits_of_the_system(training: Path, kind: int, limit: int, words: list[str], begin: str) -> None:
+def test_limits_of_the_system(training: Path, kind: int, limit: int, words: list[str]) -> None:
     """Too few files, too little memory: both are told, and nothing is left half-done."""
     output = str(training / "out")
     process = multiprocessing.get_context("forkserver").Process(
@@ -192,10 +193,10 @@ def test_limits_of_the_system(training: Path, kind: int, limit: int, words: list
     failure = Path(f"{output}.stderr").read_text()
     assert process.exitcode == 2, failure
     assert "Traceback" not in failure
-    assert failure.startswith(begin)
-    if kind == resource.RLIMIT_NOFILE:
-        assert "oo many open files" in failure
-        assert "ulimit -n" in failure
+    assert failure.startswith("error: ")
+    # Little memory refuses an array, or the stack of a thread, whichever is wanted first.
+    assert re.search("oo many open files" if kind == resource.RLIMIT_NOFILE else "memory is full", failure)
+    assert kind != resource.RLIMIT_NOFILE or "ulimit -n" in failure
 
 
 def test_without_a_temporary_folder(training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -326,8 +326,13 @@ def test_disagreement_and_what_is_picked(bundle: Path, other: Path, tmp_path: Pa
     for name in picked:
         assert (out / "picked" / "images" / name).read_bytes() == (frames / name).read_bytes()
         assert (out / "picked" / "masks" / name).read_bytes() == (out / "masks" / name).read_bytes()
+    corrected = out / "picked" / "masks" / picked[0]
+    corrected.write_bytes(b"hours of work")
+    predict(Options(bundle, frames, out, others=(other,), pick=2))
+    assert corrected.read_bytes() == b"hours of work", "the same choice is left as it is"
     predict(Options(bundle, frames, out, others=(other,), pick=1))
-    assert len(list((out / "picked" / "images").iterdir())) == 1, "an earlier choice is replaced"
+    assert len(list((out / "picked" / "images").iterdir())) == 1
+    assert (out / "picked.1" / "masks" / picked[0]).read_bytes() == b"hours of work", "an earlier choice is moved aside"
 
 
 def test_bundles_of_other_classes_arent_compared(bundle: Path, tmp_path: Path) -> None:

@@ -29,12 +29,13 @@ def pick(count: int, frames: Frames, layout: Layout, journal: Journal) -> str:
     chosen, alike = _chosen(count, journal)
     names = [row.frame for row in chosen]
     target = layout.folder / FOLDER
+    counted = "1 frame" if len(names) == 1 else f"{len(names)} frames"
     thinned = f"; {alike} that look like one of them were passed over" if alike else ""
     if _frames_in(target / layout.frames) == {layout.file_name(name) for name in names}:
-        told = f"{len(names)} frames to annotate next are in {target} already, which is left as it is{thinned}"
+        told = f"{counted} to annotate next {'is' if len(names) == 1 else 'are'} in {target} already, which is left as it is{thinned}"
     else:
         aside = _replace(target, names, frames, layout)
-        told = f"{len(names)} frames to annotate next -> {target}, {LIST}{thinned}{f'; an earlier choice is now {aside}' if aside else ''}"
+        told = f"{counted} to annotate next -> {target}, {LIST}{thinned}{f'; an earlier choice is now {aside}' if aside else ''}"
     files.write_text(layout.folder / LIST, "".join(f"{name}\n" for name in names))
     return told
 

@@ -32,6 +32,8 @@ from rdd_deploy.utils.signals import StopRequest
 
 Array = NDArray[np.uint8]
 OPACITY = 0.5
+TOLD = 20
+"""Images that couldn't be read, one a line; more are counted."""
 _AHEAD = 2
 """So many frames more than are computed are read or written at the same time."""
 
@@ -136,8 +138,9 @@ def _tell_failures(frames: Frames, unreadable: Sequence[str]) -> None:
     if trouble := frames.trouble():
         raise trouble
     if unreadable:
+        more = [f"and {len(unreadable) - TOLD} more"] if len(unreadable) > TOLD else []
         raise DataError(
-            f"{len(unreadable)} of {frames.total} images couldn't be read, and have no mask; the first: {unreadable[0]}. All others are done"
+            f"{len(unreadable)} of {frames.total} images couldn't be read, and have no mask; all others are done:", *unreadable[:TOLD], *more
         )
 
 

@@ -200,7 +200,9 @@ def test_unreadable_images_are_told_behind_all_others(bundle: Path, tmp_path: Pa
     assert done.returncode == 2
     first, *others = errors_of(done)
     assert first == "error: 2 of 6 images couldn't be read, and have no mask; all others are done:"
-    assert [line.partition(":")[0].strip() for line in others] == [f"can't read the image {tmp_path}/frames/{n}.jpg" for n in ("broken", "empty")]
+    assert [line.partition(":")[0].strip() for line in others] == [
+        f"can't read the image {tmp_path}/frames/{n}.jpg" for n in ("broken", "empty")
+    ]
     assert {row["frame"] for row in rows(tmp_path / "out")} == set(frames)
 
 

@@ -222,6 +222,29 @@ def test_the_tree_names_files_that_are_there() -> None:
         assert (ROOT / path).is_file() or (ROOT / "rdd_deploy" / path).is_file(), path
 
 
+# Folders of which the tree says "one file each", or what they are for.
+LISTED_AS_FOLDERS = (
+    "data/imports",
+    "data/streets",
+    "export/quantization/schemes",
+    "losses",
+    "models/teachers",
+    "runtime/backends",
+    "training/loggers",
+    "utils",
+)
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = next(block for _, block in FENCED.findall(TEXTS[ROOT / "docs/design.md"]) if "rdd_deploy/" in block)
+    named = set(re.findall(r"\b\w+\.py\b", tree)) | {"__init__.py"}
+    package = ROOT / "rdd_deploy"
+    modules = [path for path in package.rglob("*.py") if path.parent.relative_to(package).as_posix() not in LISTED_AS_FOLDERS]
+    assert [path for path in modules if path.name not in named] == []
+    for folder in {path.parent for path in package.rglob("*.py")} - {package}:
+        assert f"{folder.name}/" in tree, folder
+
+
 @each_page
 def test_no_page_speaks_of_the_machine_that_it_was_written_on(page: Path) -> None:
     assert str(ROOT) not in TEXTS[page]

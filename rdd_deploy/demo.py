@@ -29,7 +29,7 @@ _TIDY_S = 5.0
 @partial(command, hint=option_hint, extra="train")
 def main(
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of the recipe streets_demo")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="of the recipe streets_demo")] = None,
 ) -> None:
     """Distil, export and run a segmenter of procedural street scenes: no data, no GPU, a few minutes.
 

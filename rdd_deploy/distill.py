@@ -18,9 +18,7 @@ from rdd_deploy.training.run_folder import RUNS, RunFolder
 @partial(command, hint=option_hint, extra="train")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.seed=1 data.root=/data/camvid")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="run name; default: the recipe's")] = None,
@@ -36,7 +34,7 @@ def main(
 
     Gets the data, trains the teacher first where its checkpoint isn't there, distils, evaluates, writes the run folder.
 
-    Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=../shared/data/camvid train.seed=1`
+    Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=/data/camvid train.seed=1`
     """
     loaded = load_distillation(recipe, overrides or (), name=name)
     check_name(name)

@@ -9,7 +9,6 @@ import typer
 
 from rdd_deploy import console
 from rdd_deploy.errors import DataError, DeviceError
-from rdd_deploy.runtime.manifest import MANIFEST
 from rdd_deploy.utils import files
 from rdd_deploy.utils.arguments import MAX_COUNT, output_file
 from rdd_deploy.utils.machine import MAX_THREADS
@@ -31,6 +30,7 @@ def main(
     Example: `python -m rdd_deploy.evaluate runs/latest/export/onnxruntime-fp32`
     """
     from rdd_deploy.evaluation import evaluate_bundle, evaluate_run, show  # OpenCV, the data sets
+    from rdd_deploy.runtime.manifest import MANIFEST
 
     if (path / MANIFEST).is_file():
         evaluated = evaluate_bundle(path, split, data, limit, device=device, provider=provider, threads=threads)

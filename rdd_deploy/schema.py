@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _LEVELS = 16
 """Of a key in an override."""
+_PATTERN = re.compile(r"\*|\{\w+\}\S")
+"""How patterns of files begin (``*.jpg``, ``{split}/*``), and no YAML value."""
 
 
 class RuledModel(BaseModel):
@@ -72,7 +75,7 @@ class RuledModel(BaseModel):
 
 
 def override(tree: dict[str, Any], text: str) -> None:
-    """Set ``key.sub=value`` in a tree in place; the value is YAML, so numbers, lists and null work as in the file."""
+    """Set ``key.sub=value`` in a tree in place; the value is YAML, so numbers, lists and null work as in the file, or a pattern of files."""
     key, equals, value = text.partition("=")
     parts = key.split(".")
     if not equals or not all(parts) or len(parts) > _LEVELS:
@@ -83,7 +86,7 @@ def override(tree: dict[str, Any], text: str) -> None:
             raise RecipeError(f"override '{text}': {'.'.join(parts[: depth + 1])} is a value, not a group of keys")
         node[part] = dict(below)  # its own: an alias or a merge in the file means the same mapping in two places
         node = node[part]
-    node[parts[-1]] = parse_yaml(value, f"override '{text}'")
+    node[parts[-1]] = value if _PATTERN.match(value) else parse_yaml(value, f"override '{text}'")
 
 
 def override_all(tree: dict[str, Any], overrides: Sequence[str]) -> list[RecipeError]:

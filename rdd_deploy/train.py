@@ -18,9 +18,7 @@ from rdd_deploy.training.run_folder import RUNS
 @partial(command, hint=option_hint, extra="train")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. train.seed=1 data.root=/data/camvid")
-    ] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="run name; default: the recipe's (with _alone for a student)")] = None,

@@ -138,6 +138,8 @@ def _part(annotation: Any) -> type[BaseModel] | None:
 
 
 def _value(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return "required"
     if value is None or value is PydanticUndefined:
         return "none"
     if isinstance(value, bool):

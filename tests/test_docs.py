@@ -3,8 +3,10 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -107,10 +109,16 @@ def test_commands_and_their_options(page: Path) -> None:
         for option in re.findall(r"--[a-z][\w-]*", words):
             assert option in known, f"{file or name} {option}"
         tree: dict[str, object] = {}
-        overrides = re.findall(r"(?<!\S)[a-z_]+\.[a-z_.]+=\S+", words)
+        overrides = [word for word in as_a_shell_splits(words) if re.match(r"[a-z_]+\.[a-z_.]+=.", word)]
         assert override_all(tree, overrides) == []
         for text in overrides:
             assert text.partition("=")[0] in recipe_keys(), text
+
+
+def as_a_shell_splits(words: str) -> list[str]:
+    with suppress(ValueError):  # prose that a command stands in may have an apostrophe
+        return shlex.split(words)
+    return words.split()
 
 
 @cache
@@ -212,6 +220,29 @@ def test_the_tree_names_files_that_are_there() -> None:
     assert set(re.findall(r"\b\w+\.py\b", tree)) <= package
     for path in re.findall(r"`((?:rdd_deploy|tests|losses|data|models|export|runtime|live|training|scripts)/[\w/]+\.py)`", text):
         assert (ROOT / path).is_file() or (ROOT / "rdd_deploy" / path).is_file(), path
+
+
+# Folders of which the tree says "one file each", or what they are for.
+LISTED_AS_FOLDERS = (
+    "data/imports",
+    "data/streets",
+    "export/quantization/schemes",
+    "losses",
+    "models/teachers",
+    "runtime/backends",
+    "training/loggers",
+    "utils",
+)
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = next(block for _, block in FENCED.findall(TEXTS[ROOT / "docs/design.md"]) if "rdd_deploy/" in block)
+    named = set(re.findall(r"\b\w+\.py\b", tree)) | {"__init__.py"}
+    package = ROOT / "rdd_deploy"
+    modules = [path for path in package.rglob("*.py") if path.parent.relative_to(package).as_posix() not in LISTED_AS_FOLDERS]
+    assert [path for path in modules if path.name not in named] == []
+    for folder in {path.parent for path in package.rglob("*.py")} - {package}:
+        assert f"{folder.name}/" in tree, folder
 
 
 @each_page

@@ -84,6 +84,9 @@ def test_files(tmp_path: Path) -> None:
         ("a=null", {"a": None}),
         ("g=a=b", {"a": {"b": 1}, "g": "a=b"}),
         ("g=", {"a": {"b": 1}, "g": None}),
+        ("g={split}/*.jpg", {"a": {"b": 1}, "g": "{split}/*.jpg"}),
+        ("g=*/{stem}.png", {"a": {"b": 1}, "g": "*/{stem}.png"}),
+        ("g={x: 1}", {"a": {"b": 1}, "g": {"x": 1}}),
     ],
 )
 def test_overrides(text: str, expected: dict[str, Any]) -> None:

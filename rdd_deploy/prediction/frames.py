@@ -175,7 +175,8 @@ class Video:
             )
         elif missing := capture.short_by():
             self._trouble = SourceError(
-                f"{self.path} ended after {read} of {read + missing} frames: it is cut short or damaged. What was read is there; copy the video again"
+                f"{self.path} ended after {read} of {read + missing} frames: it was cut short, is damaged, or was trimmed without being encoded "
+                "again. What was read is there; copy the video again if it should be longer"
             )
 
     def has(self, name: str, stamp: str) -> bool:

@@ -79,7 +79,7 @@ class Journal:
         for number, row in self._read():
             seen[row.frame] = number
         for number, row in self._read():
-            if seen[row.frame] == number:
+            if seen.get(row.frame) == number:  # not there: added meanwhile
                 yield row
 
     def _read(self) -> Iterator[tuple[int, Row]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from rdd_deploy import console
 from rdd_deploy.data.colours import spread_colours
 from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.errors import DataError
@@ -120,8 +121,11 @@ class CvatLayout(Layout):
         with files.replacing(listed) as part, part.open("w", encoding="utf-8", errors="backslashreplace") as file:
             for name in names:
                 stem = stem_of(name)
-                # The reader takes a line's first word, or what stands between quotation marks.
-                file.write((f'"{stem}"' if any(one.isspace() for one in stem) else stem) + "\n")
+                if '"' in stem:
+                    console.warn(f"{name} isn't in {listed}: CVAT's lists hold no quotation marks; rename the frame")
+                    continue
+                # The reader takes a line's first word, or what stands between quotation marks; # begins a comment.
+                file.write((f'"{stem}"' if stem.startswith("#") or any(one.isspace() for one in stem) else stem) + "\n")
                 advance()
         return [labelmap, listed]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +24,7 @@ from rdd_deploy.runtime.manifest import MANIFEST
 from rdd_deploy.utils.machine import available_cores, check_threads
 
 Array = NDArray[np.uint8]
-MAX_PARALLEL = 4
+MAX_PARALLEL, MAX_BATCH = 4, 8
 
 
 class Answer(NamedTuple):
@@ -82,11 +84,17 @@ class Bundle:
         return self._segmenter.restore(labels, (frame.shape[0], frame.shape[1]))
 
 
+class _Asked(NamedTuple):
+    """A frame at the network's size, uint8 (h, w, 3) BGR, and its labels and their probability when they are known."""
+
+    frame: Array
+    answer: Future[tuple[Array, NDArray[np.float32]]]
+
+
 class Run:
-    """A run folder's network in PyTorch, at the size of its recipe."""
+    """A run folder's network in PyTorch, at the size of its recipe. Frames that several threads ask of at a time are computed as one batch."""
 
     confidence = "softmax"
-    parallel = 1
 
     def __init__(self, path: Path, device: str, threads: int | None) -> None:
         import torch
@@ -101,25 +109,43 @@ class Run:
             check_threads(threads, "PyTorch")
             torch.set_num_threads(threads)
         run = find_run(path)
-        self._size = run.load_recipe().data.size
+        recipe = run.load_recipe()
+        self._size, self.parallel = recipe.data.size, min(recipe.evaluation.batch, MAX_BATCH)
         network, metadata, self.identity = load_checkpoint(run.weights())
         self._network = network.float().eval().to(self._device)
         self.classes = tuple(map(str, metadata["classes"]))
         colours = metadata.get("palette") or spread_colours(len(self.classes))
         self.palette = tuple((int(r), int(g), int(b)) for r, g, b in colours)
-        self._free = threading.Semaphore(1)
+        self._computing = threading.Lock()
+        self._waiting: deque[_Asked] = deque()
 
     def __call__(self, frame: Array, confidence: bool) -> Answer:
-        import torch
-
-        small = np.ascontiguousarray(resize_frame(frame, self._size)[..., ::-1].transpose(2, 0, 1))[np.newaxis]
-        with self._free, torch.inference_mode():
-            logits = self._network(torch.from_numpy(small).to(self._device)).primary
-            sure = torch.softmax(logits.float(), 1).amax(1)[0].cpu().numpy()
-            labels = logits.argmax(1)[0].to(torch.uint8).cpu().numpy()
+        asked = _Asked(resize_frame(frame, self._size), Future())
+        self._waiting.append(asked)
+        while not asked.answer.done():
+            with self._computing:  # whoever comes in computes for all that wait
+                if batch := [self._waiting.popleft() for _ in range(min(len(self._waiting), self.parallel))]:
+                    self._compute(batch)
+        labels, sure = asked.answer.result()
         size = (frame.shape[0], frame.shape[1])
         shown = np.clip(cv2.resize(sure, size[::-1]) * 255, 0, 255).round().astype(np.uint8) if confidence else None
         return Answer(resize_labels(labels, size), shown, float(sure.mean()), float(np.percentile(sure, 5)))
+
+    def _compute(self, batch: Sequence[_Asked]) -> None:
+        import torch
+
+        try:
+            frames = torch.from_numpy(np.stack([asked.frame for asked in batch])).permute(0, 3, 1, 2).flip(1)
+            with torch.inference_mode():
+                logits = self._network(frames.to(self._device)).primary
+                sure = torch.softmax(logits.float(), 1).amax(1).cpu().numpy()
+                labels = logits.argmax(1).to(torch.uint8).cpu().numpy()
+        except Exception as error:
+            for asked in batch:
+                asked.answer.set_exception(error)
+            return
+        for asked, one, certain in zip(batch, labels, sure, strict=True):
+            asked.answer.set_result((one, certain))
 
 
 @contextmanager

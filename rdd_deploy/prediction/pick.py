@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +20,8 @@ FOLDER, LIST = "picked", "picked.txt"
 def pick(count: int, frames: Frames, layout: Layout, journal: Journal) -> str:
     """Write ``picked.txt``, the most uncertain frame first, and ``picked/``, those frames and their masks in the layout.
 
-    Frames on which models disagree most come first, of one model those of which it is least sure. An earlier choice is replaced.
+    Frames on which models disagree most come first, of one model those of which it is least sure. A folder of the same choice is left as it is, one
+    of another choice moved aside: somebody may have corrected masks there.
 
     Returns:
         A sentence about it. Raises DataError, DiskError.
@@ -27,19 +29,37 @@ def pick(count: int, frames: Frames, layout: Layout, journal: Journal) -> str:
     chosen, alike = _chosen(count, journal)
     names = [row.frame for row in chosen]
     target = layout.folder / FOLDER
+    counted = "1 frame" if len(names) == 1 else f"{len(names)} frames"
+    thinned = f"; {alike} that look like one of them were passed over" if alike else ""
+    if _frames_in(target / layout.frames) == {layout.file_name(name) for name in names}:
+        told = f"{counted} to annotate next {'is' if len(names) == 1 else 'are'} in {target} already, which is left as it is{thinned}"
+    else:
+        aside = _replace(target, names, frames, layout)
+        told = f"{counted} to annotate next -> {target}, {LIST}{thinned}{f'; an earlier choice is now {aside}' if aside else ''}"
+    files.write_text(layout.folder / LIST, "".join(f"{name}\n" for name in names))
+    return told
+
+
+def _frames_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} if folder.is_dir() else set()
+
+
+def _replace(target: Path, names: list[str], frames: Frames, layout: Layout) -> Path | None:
+    """Write the folder, and return where an earlier one is now."""
     part = files.temporary_beside(target)
+    aside = None
     try:
         part.mkdir(parents=True)
         _fill(part, names, frames, layout)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
+        if os.path.lexists(target):
+            aside = next(free for number in itertools.count(1) if not os.path.lexists(free := target.with_name(f"{target.name}.{number}")))
+            os.rename(target, aside)
+        os.rename(part, target)
     except OSError as error:
         raise DiskError(f"can't write {target}: {error.strerror or error}; free some space or choose another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    files.write_text(layout.folder / LIST, "".join(f"{name}\n" for name in names))
-    thinned = f"; {alike} that look like one of them were passed over" if alike else ""
-    return f"{len(names)} frames to annotate next -> {target}, {LIST}{thinned}"
+    return aside
 
 
 def _chosen(count: int, journal: Journal) -> tuple[list[Row], int]:

@@ -28,7 +28,7 @@ MAX_JOBS = 256
 def main(
     study: Annotated[str, typer.Argument(help="a study's file, or the name of one in studies/")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="of every run's recipe, e.g. data.root=/data/camvid")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="of every run's recipe, e.g. data.root=/data/camvid")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="run this variant; repeat it for several")] = None,
     jobs: Annotated[

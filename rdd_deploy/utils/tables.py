@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -27,6 +25,8 @@ class Entry:
 
     def problems(self, given: Mapping[str, Any], what: str) -> Iterator[str]:
         """What is wrong with the options that a recipe gives, each as ``.options.KEY: sentence``; ``what`` names the entry."""
+        from pydantic import TypeAdapter, ValidationError  # a command that only lists a table's names needs none
+
         for key, value in given.items():
             if key not in self.options:
                 near = difflib.get_close_matches(key, self.options, 1, 0.5)

@@ -63,6 +63,37 @@ def test_coco_by_its_own_tools(kind: str, tmp_path: Path) -> None:
         assert np.array_equal(read, labels)
 
 
+@pytest.mark.parametrize("kind", ["cvat", "coco", "coco-polygons"])
+def test_what_was_corrected_comes_in_again(kind: str, tmp_path: Path) -> None:
+    """``data import`` reads what ``predict`` wrote: each pixel, and the classes in their order."""
+    from rdd_deploy.data.imports.work import ImportOptions, import_export
+    from rdd_deploy.utils.yaml_file import load_yaml
+
+    classes = ("sky", "zebra", "car", "van")  # none called background, and not in the alphabet's order
+    names = ("a.jpg", "drive one/b.png", "drive two/b.png", "#c.png", "ä 日本/d e.png")
+    rng = np.random.default_rng(2)
+    layout = LAYOUTS[kind](tmp_path / "picked", classes, PALETTE)
+    maps = {}
+    for name in names:
+        frame = rng.integers(0, 256, (13, 17, 3), np.uint8)
+        labels = np.kron(rng.integers(0, 3, (5, 6), np.uint8), np.ones((3, 3), np.uint8))[:13, :17]
+        for path, content in (
+            (layout.folder / layout.frames / name, cv2.imencode(Path(name).suffix, frame)[1].tobytes()),
+            (layout.mask(name), layout.encoded(labels)),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        maps[(layout.folder / layout.frames / name).read_bytes()] = labels
+    layout.finish(names)
+    import_export(layout.folder, tmp_path / "data", ImportOptions(background="void", strict=True))
+    assert load_yaml(tmp_path / "data" / "data.yaml")["data"]["classes"] == list(classes)
+    images = list((tmp_path / "data" / "train").iterdir())
+    assert len(images) == len(names)
+    for image in images:
+        with Image.open(tmp_path / "data" / "trainannot" / f"{image.stem}.png") as mask:
+            assert np.array_equal(np.asarray(mask), maps[image.read_bytes()])
+
+
 @pytest.mark.parametrize("mask", [np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(5, 3, dtype=bool), np.ones((1, 1), bool)])
 def test_run_lengths(mask: np.ndarray) -> None:
     from pycocotools import mask as coco

@@ -195,13 +195,14 @@ def test_new_frames_join_and_removed_masks_come_back(bundle: Path, tmp_path: Pat
 def test_unreadable_images_are_told_behind_all_others(bundle: Path, tmp_path: Path) -> None:
     frames = write_frames(tmp_path / "frames", 4)
     (tmp_path / "frames" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (tmp_path / "frames" / "empty.jpg").write_bytes(b"")
     done = finished(started(bundle, tmp_path / "frames", tmp_path / "out"))
     assert done.returncode == 2
-    [line] = errors_of(done)
-    assert line.startswith(
-        f"error: 1 of 5 images couldn't be read, and have no mask; the first: can't read the image {tmp_path}/frames/broken"
-    )
-    assert line.endswith("All others are done")
+    first, *others = errors_of(done)
+    assert first == "error: 2 of 6 images couldn't be read, and have no mask; all others are done:"
+    assert [line.partition(":")[0].strip() for line in others] == [
+        f"can't read the image {tmp_path}/frames/{n}.jpg" for n in ("broken", "empty")
+    ]
     assert {row["frame"] for row in rows(tmp_path / "out")} == set(frames)
 
 
@@ -295,7 +296,7 @@ def test_a_video_that_is_cut_short_or_none(bundle: Path, tmp_path: Path) -> None
     write_video(tmp_path / "drive.avi", 40)
     content = (tmp_path / "drive.avi").read_bytes()
     (tmp_path / "short.avi").write_bytes(content[: len(content) // 2])
-    with pytest.raises(RddError, match=r"short\.avi ended after \d+ of 40 frames: it is cut short or damaged") as told:
+    with pytest.raises(RddError, match=r"short\.avi ended after \d+ of 40 frames: it was cut short, is damaged") as told:
         predict(Options(bundle, tmp_path / "short.avi", tmp_path / "out"))
     count = int(str(told.value).partition("after ")[2].partition(" ")[0])
     assert 5 < count < 40
@@ -326,8 +327,13 @@ def test_disagreement_and_what_is_picked(bundle: Path, other: Path, tmp_path: Pa
     for name in picked:
         assert (out / "picked" / "images" / name).read_bytes() == (frames / name).read_bytes()
         assert (out / "picked" / "masks" / name).read_bytes() == (out / "masks" / name).read_bytes()
+    corrected = out / "picked" / "masks" / picked[0]
+    corrected.write_bytes(b"hours of work")
+    predict(Options(bundle, frames, out, others=(other,), pick=2))
+    assert corrected.read_bytes() == b"hours of work", "the same choice is left as it is"
     predict(Options(bundle, frames, out, others=(other,), pick=1))
-    assert len(list((out / "picked" / "images").iterdir())) == 1, "an earlier choice is replaced"
+    assert len(list((out / "picked" / "images").iterdir())) == 1
+    assert (out / "picked.1" / "masks" / picked[0]).read_bytes() == b"hours of work", "an earlier choice is moved aside"
 
 
 def test_bundles_of_other_classes_arent_compared(bundle: Path, tmp_path: Path) -> None:

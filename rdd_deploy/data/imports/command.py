@@ -42,7 +42,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="new folder of the data set")],
     format: Annotated[str | None, typer.Option(callback=_format, help=f"{', '.join(FORMATS)}; default: recognised")] = None,
     classes: Annotated[
-        str | None, typer.Option(help="merge and rename by name: `car=car,van;void=unlabelled`; `;*=*` keeps all others")
+        str | None, typer.Option(help="merge and rename by name: `car=car,van;void=unlabelled;*=*`, where `*=*` keeps all others")
     ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Car and car are one label")] = False,
     background: Annotated[

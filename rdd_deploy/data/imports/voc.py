@@ -114,9 +114,16 @@ def _splits(source: Source, below: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name, split in lists.items():
         for line in source.lines(name):
-            if found.setdefault(line, split) != split:
-                raise DataError(f"{source.root / name}: '{line}' is in the split '{found[line]}' as well; remove it from one list")
+            frame = _listed(line)
+            if found.setdefault(frame, split) != split:
+                raise DataError(f"{source.root / name}: '{frame}' is in the split '{found[frame]}' as well; remove it from one list")
     return found
+
+
+def _listed(line: str) -> str:
+    """A list's frame: CVAT writes names with spaces between quotation marks."""
+    quoted = line.split('"')
+    return quoted[1] if len(quoted) == 3 and not quoted[0] else line
 
 
 def _stem(name: str, folder: str) -> str:

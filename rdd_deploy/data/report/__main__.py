@@ -17,7 +17,7 @@ FRAMES, MOST_FRAMES = 48, 200
 @partial(command, hint=option_hint, extra="data")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file, or the name of one in recipes/")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data.root=/data/mine")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. data.root=/data/mine")] = None,
     output: Annotated[Path, typer.Option(help="where data_check.html and data_check.json go")] = Path("runs/data_check"),
     frames: Annotated[int, typer.Option(min=0, max=MOST_FRAMES, help="pictures on the page at most, the suspicious ones first")] = FRAMES,
 ) -> None:

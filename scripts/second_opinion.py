@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40, help="of evaluation.split, spread evenly")
     parser.add_argument("--pixels", type=int, default=5000, help="sampled of each frame")
     parser.add_argument("--device", default="cpu")
-    console.run(lambda: _compare(parser.parse_args()))
+    console.run(lambda: _compare(parser.parse_intermixed_args()))
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from toys import CLASSES, COLOURS, errors_of, leftovers, picture, read_json, tree, write_data, write_pair, write_recipe
 
-from rdd_deploy.data import folder
+from rdd_deploy.data.folder.config import FolderOptions
 from rdd_deploy.data.report import check
 from rdd_deploy.data.report.scan import facts_of
 from rdd_deploy.data.streets.config import StreetsOptions
@@ -23,7 +23,7 @@ OPTIONS = {"name": "folder", "classes": CLASSES, "palette": COLOURS, "size": (64
 
 def run(root: Path, out: Path, frames: int = 12, **options: Any) -> dict[str, Any]:
     """What the check of a folder found; its problems raise as they do for a user."""
-    data = folder.FolderOptions.model_validate(OPTIONS | {"root": str(root)} | options)
+    data = FolderOptions.model_validate(OPTIONS | {"root": str(root)} | options)
     check.check_data("toy", data, "val", out, frames)
     found: dict[str, Any] = read_json(out / "data_check.json")
     return found

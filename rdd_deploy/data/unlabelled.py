@@ -30,14 +30,8 @@ INSIDE = 0
 """Of the labels of a frame without labels: the pixel is one of the frame's. Beyond the frame crops hold ``IGNORE``."""
 
 
-class _Names(Sequence[str]):
+class _MadeNames(Sequence[str]):
     """Names that are put together when they are asked for: a million would take much memory."""
-
-    def __init__(self, split: Unlabelled) -> None:
-        self._split = split
-
-    def __len__(self) -> int:
-        return len(self._split.where)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -46,6 +40,20 @@ class _Names(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        return self._at(index)
+
+    def _at(self, index: int) -> str:
+        raise NotImplementedError
+
+
+class _Names(_MadeNames):
+    def __init__(self, split: Unlabelled) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split.where)
+
+    def _at(self, index: int) -> str:
         source, at = map(int, self._split.where[index])
         return self._split.sources[source].name(at)
 
@@ -116,20 +124,14 @@ class JoinedSplit(Split):
         return split.labels(at)
 
 
-class _JoinedNames(Sequence[str]):
+class _JoinedNames(_MadeNames):
     def __init__(self, one: Sequence[str], other: Sequence[str]) -> None:
         self._one, self._other = one, other
 
     def __len__(self) -> int:
         return len(self._one) + len(self._other)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def _at(self, index: int) -> str:
         return self._one[index] if index < len(self._one) else self._other[index - len(self._one)]
 
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from rdd_deploy.data.label_space import LARGEST_ID
 from rdd_deploy.errors import DataError
-from rdd_deploy.utils.files import read_file
+from rdd_deploy.utils.files import read_text
 
 Colour: TypeAlias = tuple[int, int, int]
 """RGB."""
@@ -47,11 +47,9 @@ def read_label_map(path: Path) -> LabelMap:
         DataError: it can't be read, a line is something else, or a name, colour or number stands there twice.
     """
     try:
-        text = read_file(path, _LARGEST_FILE).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"can't read the table of classes {path}: {error}; expected UTF-8 text") from error
+        text = read_text(path, _LARGEST_FILE, "utf-8-sig")
     except OSError as error:
-        raise DataError(f"can't read the table of classes {path}: {error.strerror or error}") from error
+        raise DataError(f"can't read the table of classes {path}: {error.strerror or error}; expected UTF-8 text") from error
     found = LabelMap(path)
     if path.suffix.lower() == ".csv":
         for name, number in _numbers(path, text):

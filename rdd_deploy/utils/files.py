@@ -151,6 +151,14 @@ def read_file(path: Path, at_most: int) -> bytes:
     return content
 
 
+def read_text(path: Path, at_most: int, encoding: str = "utf-8") -> str:
+    """``read_file`` as text. Raises OSError, whose ``strerror`` says what is wrong, also where it isn't in that encoding."""
+    try:
+        return read_file(path, at_most).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise OSError(errno.EILSEQ, str(error), str(path)) from error
+
+
 def parse_json(content: bytes) -> Any:
     """What strict JSON says. Raises ValueError: not UTF-8 or JSON, nested too deep, or a number that is infinite, NaN or endlessly long."""
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.utils.files import read_file
+from rdd_deploy.utils.files import read_text
 
 LARGEST_FILE = 256 * 1024
 _DEEPEST, _MOST, _LONGEST_NUMBER = 32, 20_000, 40
@@ -98,9 +98,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with the safe loader; RecipeError with line and column for anything else."""
     try:
-        text = read_file(path, LARGEST_FILE).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"can't read {path}: {error}; expected a UTF-8 YAML file") from error
+        text = read_text(path, LARGEST_FILE)
     except OSError as error:
         raise RecipeError(f"can't read {path}: {error.strerror or error}; expected a UTF-8 YAML file") from error
     tree = parse_yaml(text, str(path))

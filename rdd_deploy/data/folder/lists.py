@@ -9,7 +9,7 @@ from pathlib import Path
 from rdd_deploy.data.folder.patterns import Found, Layout, key_of
 from rdd_deploy.data.listing import IMAGES, MASKS, plural
 from rdd_deploy.errors import DataError
-from rdd_deploy.utils.files import read_file
+from rdd_deploy.utils.files import read_text
 
 _LARGEST_FILE = 256 << 20
 
@@ -17,11 +17,9 @@ _LARGEST_FILE = 256 << 20
 def read_list(path: Path) -> list[tuple[int, str]]:
     """The lines of a list with their numbers from 1, without empty ones and those that begin with #. Raises DataError."""
     try:
-        text = read_file(path, _LARGEST_FILE).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"can't read the list {path}: {error}; expected UTF-8 text") from error
+        text = read_text(path, _LARGEST_FILE, "utf-8-sig")
     except OSError as error:
-        raise DataError(f"can't read the list {path}: {error.strerror or error}; expected a line a frame") from error
+        raise DataError(f"can't read the list {path}: {error.strerror or error}; expected UTF-8 text, a line a frame") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not lines:

@@ -69,18 +69,11 @@ class Folder(NamedTuple):
     key: dict[str, Any]
     files: list[Wanted]
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all frames lie in the folder itself, as earlier versions wrote them."""
-        return (self.path / "key.json").is_file()
-
     def holds(self, shard: Shard) -> bool:
-        return self.is_whole or (self.path / shard.name / "shard.json").is_file()
+        return (self.path / shard.name / "shard.json").is_file()
 
     def pieces(self, shards: Sequence[Shard]) -> list[tuple[Path, int]]:
         """Where the frames of all shards lie: (folder, how many), in their order."""
-        if self.is_whole:
-            return [(self.path, sum(shard.frames for shard in shards))]
         return [(self.path / shard.name, shard.frames) for shard in shards]
 
 
@@ -88,8 +81,7 @@ def remove_damaged(folders: Sequence[Folder], shards: Sequence[Shard]) -> None:
     """Take away what isn't what was written, with a warning, so that it is filled again."""
     with ThreadPoolExecutor(READERS) as pool:
         for folder in folders:
-            whole = [Shard("", 0, sum(shard.frames for shard in shards))] if folder.is_whole else []
-            there = whole or [shard for shard in shards if folder.holds(shard)]
+            there = [shard for shard in shards if folder.holds(shard)]
             problems = list(pool.map(lambda shard, folder=folder: _problem(folder, shard), there))
             damaged = [(shard, problem) for shard, problem in zip(there, problems, strict=True) if problem]
             for shard, _ in damaged:
@@ -97,31 +89,28 @@ def remove_damaged(folders: Sequence[Folder], shards: Sequence[Shard]) -> None:
                     if mine and _problem(folder, shard):  # still: another process may have filled it again meanwhile
                         _take_away(folder, shard)
             if damaged:
-                number = f"{len(damaged)} of {len(there)} shards" if not whole else "all of it"
-                console.warn(f"the teacher cache {folder.path} is damaged ({damaged[0][1]}): {number} will be filled again")
+                console.warn(
+                    f"the teacher cache {folder.path} is damaged ({damaged[0][1]}): {len(damaged)} of {len(there)} shards will be filled again"
+                )
 
 
 def _take_away(folder: Folder, shard: Shard) -> None:
-    if shard.name:
-        aside = files.temporary_beside(folder.path / shard.name)
-        os.rename(folder.path / shard.name, aside)
-        shutil.rmtree(aside, ignore_errors=True)
-        return
-    for name in ("key.json", "sizes.npy", *(f"{one.name}.npy" for one in folder.files)):  # the first one says that the others are there
-        (folder.path / name).unlink(missing_ok=True)
+    aside = files.temporary_beside(folder.path / shard.name)
+    os.rename(folder.path / shard.name, aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _problem(folder: Folder, shard: Shard) -> str:
     """What is wrong with a shard that is there; empty where it is what was written."""
     place = folder.path / shard.name
     try:
-        told = files.parse_json((place / ("shard.json" if shard.name else "key.json")).read_bytes())
+        told = files.parse_json((place / "shard.json").read_bytes())
         hashes = told.get("sha256", {})
         names = {"sizes.npy", *(f"{one.name}.npy" for one in folder.files)}
-        if shard.name and not names <= set(hashes):
+        if not names <= set(hashes):
             return "it doesn't say what was written"
         for name in sorted(names):
-            if name in hashes and files.sha256(place / name) != hashes[name]:
+            if files.sha256(place / name) != hashes[name]:
                 return f"{name} isn't what was written"
         _check_arrays(folder, place, shard.frames)
     except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:  # the last ones: a key of another form

@@ -415,30 +415,6 @@ def test_a_shard_belongs_to_its_frames_and_stays_when_others_follow() -> None:
     )
 
 
-def as_before(folder: Path) -> Path:
-    """A cache as earlier versions wrote it: all frames in one folder."""
-    (told,) = folder.glob("*/*/shard.json")
-    key = read_json(told)
-    for file in told.parent.iterdir():
-        file.rename(told.parents[1] / file.name)
-    (told.parents[1] / "shard.json").unlink()
-    (told.parents[1] / "key.json").write_text(json.dumps(key["key"] | {"sha256": key["sha256"]}))
-    told.parent.rmdir()
-    return told.parents[1]
-
-
-def test_a_cache_of_an_earlier_version_is_read(frames: FrameCache, tmp_path: Path) -> None:
-    expected = opened(frames, tmp_path).primary
-    old = as_before(tmp_path)
-    inode = (old / "primary.npy").stat().st_ino
-    done: list[int] = []
-    assert np.array_equal(opened(frames, tmp_path, advance=done.append).primary, expected)
-    assert (done, (old / "primary.npy").stat().st_ino) == ([], inode)
-    (old / "primary.npy").write_bytes(b"rubbish")
-    assert np.array_equal(opened(frames, tmp_path).primary, expected)
-    assert not (old / "key.json").exists()
-
-
 def test_another_run_may_finish_first(frames: FrameCache, tmp_path: Path) -> None:
     def meanwhile(_: int) -> None:
         opened(frames, tmp_path)

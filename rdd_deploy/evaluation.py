@@ -16,6 +16,7 @@ import numpy as np
 from rdd_deploy import console
 from rdd_deploy.data.base import Split, limited
 from rdd_deploy.data.open import data_at, open_data, open_recorded
+from rdd_deploy.lost_pixels import LostPixels, show_lost
 from rdd_deploy.metrics import Confusion, Predict, evaluate_split, protocol
 from rdd_deploy.runtime import Segmenter
 from rdd_deploy.utils.machine import check_threads
@@ -28,14 +29,18 @@ class Evaluated(NamedTuple):
     protocol: dict[str, Any]
     summary: dict[str, Any]
     """mIoU, pixel accuracy and IoU per class in percent."""
+    lost: dict[str, Any] | None = None
+    """Where the points are lost (``LostPixels.summary``), where that was asked for."""
 
 
-def evaluate_bundle(folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, **load: Any) -> Evaluated:
+def evaluate_bundle(
+    folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, lost: bool = False, **load: Any
+) -> Evaluated:
     """Measure a bundle through its own backend.
 
     Args:
         root: of the data set; default: as the manifest names it.
-        limit: only the first so many frames.
+        limit: only the first so many frames. lost: count where the points are lost, too.
         load: device, provider and threads for ``Segmenter.load``.
 
     Raises:
@@ -43,20 +48,28 @@ def evaluate_bundle(folder: Path, split: str = "val", root: Path | None = None, 
     """
     with Segmenter.load(folder, **load) as segmenter:
         frames = limited(open_recorded(segmenter.manifest, split, root), limit, split)
-        measured = _counted(bundle_predictor(segmenter), frames, 1, str(folder))
+        measured, places = _counted(bundle_predictor(segmenter), frames, 1, str(folder), lost)
         name = str(segmenter.manifest.provenance["data"])
         what = f"{folder} ({segmenter.backend} {segmenter.precision} on {segmenter.device})"
-        return Evaluated(what, protocol(name, split, len(frames), segmenter.input_size, len(frames.label_space)), measured.summary())
+        facts = protocol(name, split, len(frames), segmenter.input_size, len(frames.label_space))
+        return Evaluated(what, facts, measured.summary(), places)
 
 
 def evaluate_run(
-    folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, device: str = "cpu", threads: int | None = None
+    folder: Path,
+    split: str = "val",
+    root: Path | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    lost: bool = False,
 ) -> Evaluated:
     """Measure a run folder's weights in PyTorch, at the size of its recipe.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None lets PyTorch choose.
+        lost: count where the points are lost, too.
 
     Raises:
         DeviceError: what was asked for isn't available.
@@ -77,10 +90,9 @@ def evaluate_run(
     data = data_at(recipe.data, root)
     frames = limited(open_data(data, split, fetch=root is None), limit, split)
     segmenter, _ = load_segmenter(weights, list(frames.label_space.classes))
-    measured = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights))
-    return Evaluated(
-        f"{weights} (torch fp32 on {on})", protocol(data.name, split, len(frames), data.size, len(frames.label_space)), measured.summary()
-    )
+    measured, places = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights), lost)
+    facts = protocol(data.name, split, len(frames), data.size, len(frames.label_space))
+    return Evaluated(f"{weights} (torch fp32 on {on})", facts, measured.summary(), places)
 
 
 def bundle_predictor(segmenter: Segmenter) -> Predict:
@@ -88,9 +100,11 @@ def bundle_predictor(segmenter: Segmenter) -> Predict:
     return lambda frames: [segmenter(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
 
 
-def _counted(predict: Predict, split: Split, batch: int, what: str) -> Confusion:
+def _counted(predict: Predict, split: Split, batch: int, what: str, lost: bool) -> tuple[Confusion, dict[str, Any] | None]:
+    places = LostPixels(split.label_space.classes) if lost else None
     with console.progress(f"evaluate {what}", len(split)) as bar:
-        return evaluate_split(predict, split, batch, bar.advance)
+        measured = evaluate_split(predict, split, batch, bar.advance, *([places.add] if places else []))
+    return measured, places.summary() if places else None
 
 
 def show(evaluated: Evaluated) -> None:
@@ -101,6 +115,8 @@ def show(evaluated: Evaluated) -> None:
     title = f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
     console.info(evaluated.what)
     console.show(title, console.table(("class", "IoU %"), [*classes, None, *whole]))
+    if evaluated.lost:
+        show_lost(evaluated.lost)
     console.info("one confusion matrix over all images, at the annotation's own size; void pixels don't count")
 
 

@@ -81,13 +81,21 @@ Predict = Callable[[list[Frame]], list[Labels]]
 """RGB frames of any size in, label maps at each frame's own size out."""
 
 
-def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
-    """Count the confusion matrix of a predictor over a whole split."""
+def evaluate_split(
+    predict: Predict,
+    split: Split,
+    batch: int = 8,
+    advance: Callable[[], None] = lambda: None,
+    look: Callable[[Labels, Labels], None] = lambda truth, predicted: None,
+) -> Confusion:
+    """Count the confusion matrix of a predictor over a whole split; ``look`` is shown each frame's truth and prediction."""
     confusion = Confusion(split.label_space.classes)
     for indices in batches(len(split), batch):
         frames = [split.frame(i) for i in indices]
         for index, labels in zip(indices, predict(frames), strict=True):
-            confusion.add(split.labels(index), labels)
+            truth = split.labels(index)
+            confusion.add(truth, labels)
+            look(truth, labels)
             advance()
     return confusion
 

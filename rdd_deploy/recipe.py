@@ -83,6 +83,10 @@ class Train(Part):
     task_loss: Literal["ce", "ohem", "balanced"] = Field(
         "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
     )
+    region_loss: Literal["none", "dice", "lovasz"] = Field(
+        "none", description="added to the task loss and not weighed by RDD: each class by its overlap, however few pixels it has"
+    )
+    region_weight: Positive = Field(1.0, description="of the region loss")
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary head's loss")
     seed: Seed = Field(0, description="of weights, crops and order")
     device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")

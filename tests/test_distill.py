@@ -14,6 +14,7 @@ from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.losses import LOSSES
+from rdd_deploy.losses.region import RegionLoss
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers import checkpoint as checkpoint_teachers
@@ -125,14 +126,15 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").trained, 3)
     loss = _loss(recipe.distillation)
     losses = extra_losses(recipe.distillation, Segmenter(recipe.trained, 3), teacher)
-    objective = DistillationObjective(loss, LiveTeacher(teacher), losses, recipe.train.auxiliary_weight)
+    objective = DistillationObjective(loss, LiveTeacher(teacher), losses, recipe.train.auxiliary_weight, None, RegionLoss("dice"), 0.25)
     batch = Batch(
         torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 3, (2, 64, 64)), torch.zeros(2, 5), torch.arange(2)
     )
     student = torch.randn(2, 3, 64, 64, requires_grad=True)
     got: Loss = objective(Output(student, None, {"logits": student[..., ::8, ::8]}), batch, 0.5)
-    assert list(got.terms) == ["task", "kd", "ce", "kept", "cwd"]
-    expected = got.terms["task"] + 0.5 * got.terms["kd"] + 3 * got.terms["cwd"]
+    assert list(got.terms) == ["task", "kd", "ce", "kept", "region", "cwd"]
+    assert got.terms["region"] == RegionLoss("dice")(student.detach(), batch.labels)
+    expected = got.terms["task"] + 0.5 * got.terms["kd"] + 0.25 * got.terms["region"] + 3 * got.terms["cwd"]
     assert got.total.item() == pytest.approx(expected.item(), rel=1e-5)
     got.total.backward()
     assert student.grad is not None

@@ -193,3 +193,17 @@ def test_empty_split_is_an_error() -> None:
     empty.names = []
     with pytest.raises(DataError, match="the val split holds no frames"):
         limited(empty, None, "val")
+
+
+def test_where_points_are_lost_is_told_and_written(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run and of its bundle alike, whatever measures it."""
+    found = []
+    for number, what in enumerate((run, run / "export" / "onnxruntime-fp32")):
+        written = tmp_path / f"{number}.json"
+        main([str(what), "--lost", "--json", str(written)], standalone_mode=False)
+        found.append(json.loads(written.read_text()))
+    assert found[0]["lost"] == found[1]["lost"]
+    assert set(found[0]["lost"]["classes"]) == set(toys.CLASSES)
+    missing = 100 - found[0]["summary"]["miou_pct"]
+    assert sum(one["points_lost"] or 0 for one in found[0]["lost"]["classes"].values()) == pytest.approx(missing, abs=0.01)
+    assert "where the points of mIoU are lost" in capsys.readouterr().out

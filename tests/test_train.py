@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 from toys import CLASSES, read_json, teacher_tree, tree, write_data, write_recipe
 
+from rdd_deploy.data.loader import Batch
 from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.models.weights import load_segmenter
-from rdd_deploy.recipe import load_recipe
-from rdd_deploy.training.supervised import train_recipe
+from rdd_deploy.outputs import Output
+from rdd_deploy.recipe import Train, load_recipe
+from rdd_deploy.training.supervised import SupervisedObjective, train_recipe
 
 
 @pytest.mark.parametrize("task_loss", ["ce", "ohem", "balanced"])
@@ -36,3 +39,15 @@ def test_a_student_alone_learns_and_is_measured_alike_afterwards(tmp_path: Path)
     measured = evaluate_run(folder.path)
     assert measured.summary["miou_pct"] == pytest.approx(summary["best"]["miou_pct"], abs=0.2)
     assert measured.protocol == summary["protocol"]
+
+
+def test_the_region_loss_joins_the_task_loss_by_its_weight() -> None:
+    g = torch.Generator().manual_seed(0)
+    output = Output(torch.randn(2, 3, 8, 8, generator=g), torch.randn(2, 3, 8, 8, generator=g))
+    batch = Batch(torch.zeros(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8), generator=g), torch.zeros(2, 5), torch.arange(2))
+    plain, joined = (
+        SupervisedObjective(Train.model_validate(given), torch.ones(3))(output, batch, 0.0)
+        for given in ({}, {"region_loss": "lovasz", "region_weight": 0.5})
+    )
+    assert list(joined.terms) == ["task", "region", "auxiliary"]
+    assert (joined.total - plain.total).item() == pytest.approx(0.5 * joined.terms["region"].item(), abs=1e-6)

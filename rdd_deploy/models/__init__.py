@@ -9,6 +9,9 @@ from rdd_deploy.utils.tables import Entry
 
 HEADS = {
     "lraspp": Entry("rdd_deploy.models.heads:LRASPP"),
+    "lraspp_detail": Entry("rdd_deploy.models.detail_heads:LRASPPDetail"),
+    "lraspp_refine": Entry("rdd_deploy.models.detail_heads:LRASPPRefine"),
+    "lraspp_fpn": Entry("rdd_deploy.models.detail_heads:LRASPPFeaturePyramid"),
     "deeplabv3": Entry("rdd_deploy.models.heads:DeepLabV3"),
     "deeplabv3plus": Entry("rdd_deploy.models.heads:DeepLabV3Plus"),
     "pspnet": Entry("rdd_deploy.models.heads:PSPNet"),

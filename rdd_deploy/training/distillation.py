@@ -22,6 +22,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
+from rdd_deploy.losses.region import RegionLoss, region_loss
 from rdd_deploy.losses.task import class_weights
 from rdd_deploy.models.build import build, map_channels
 from rdd_deploy.models.segmenter import Segmenter
@@ -78,7 +79,8 @@ def distill_recipe(
         measured = measure_teacher(recipe, teacher, data, fabric)
         warn_below_baseline(recipe, measured, folder, data)
         pseudo, told = _pseudo_labels(recipe, teacher, data, fabric.device)
-        objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight, pseudo)
+        region = (region_loss(recipe.train.region_loss), recipe.train.region_weight)
+        objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight, pseudo, *region)
         beside = teacher.outputs.read if isinstance(teacher.outputs, CachedTeacher) else None
         method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data, pseudo), beside, share_without_labels(recipe))
         metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
@@ -196,7 +198,7 @@ def _loss(config: Distillation, pixels: torch.Tensor | None = None) -> RelativeD
     )  # fmt: skip
 
 
-BUILT_IN = ("task", "kd", "ce", "kept", "sure")
+BUILT_IN = ("task", "kd", "ce", "kept", "sure", "region")
 """Names of RDD's own terms in the log."""
 
 
@@ -208,13 +210,15 @@ class DistillationObjective(Objective):
         losses: (name in the log, weight, loss of the table ``LOSSES``).
         auxiliary_weight: of the student's auxiliary head.
         pseudo: makes labels for frames without any; None where no such frames join.
+        region, region_weight: a loss of whole regions beside them; None: there is none.
     """
 
     def __init__(
         self, loss: RelativeDifficultyLoss, teacher: TeacherOutput, losses: Sequence[tuple[str, float, nn.Module]], auxiliary_weight: float,
-        pseudo: PseudoLabels | None = None,
+        pseudo: PseudoLabels | None = None, region: RegionLoss | None = None, region_weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.region, self.region_weight = region, region_weight
         self.loss, self.teacher, self.auxiliary_weight, self.pseudo = loss, teacher, auxiliary_weight, pseudo
         self.names = [(name, weight) for name, weight, _ in losses]
         self.losses = nn.ModuleList(one for _, _, one in losses)
@@ -229,6 +233,10 @@ class DistillationObjective(Objective):
             output.auxiliary, self.auxiliary_weight, teacher_out.agreement, None if targets is None else targets.taught,
         )  # fmt: skip
         total, terms, parts = result.total, dict(result.terms), dict(result.parts)
+        if self.region is not None:
+            region = self.region(output.primary, batch.labels if targets is None else targets.task)
+            terms["region"], parts["region"] = region.detach(), self.region_weight * region
+            total = total + parts["region"]
         said = Output(teacher_out.primary, teacher_out.auxiliary, teacher_out.features)
         for (name, weight), loss in zip(self.names, self.losses, strict=True):
             value = loss(output, said, batch.labels if targets is None else targets.everywhere)

@@ -15,7 +15,7 @@ COLUMN = "grad_share_"
 """Prefix of the log's columns."""
 MOST, LEAST = 10.0, 0.01
 """Shares of the task's gradient beyond which a term rules the training, or does nothing in it."""
-KEYS = {"kd": "distillation.kd_weight", "ce": "distillation.ce_weight"}
+KEYS = {"kd": "distillation.kd_weight", "ce": "distillation.ce_weight", "region": "train.region_weight"}
 """Where a recipe sets a term's weight; that of all others is in ``distillation.losses``."""
 
 

@@ -12,6 +12,7 @@ from rdd_deploy import console
 from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.drawing import coloured
+from rdd_deploy.losses.region import region_loss
 from rdd_deploy.losses.task import TaskLoss, class_weights
 from rdd_deploy.models.build import build
 from rdd_deploy.models.predict import torch_predictor
@@ -72,7 +73,7 @@ class SupervisedObjective(Objective):
     """The task loss of the network's output, and of its auxiliary head where it has one.
 
     Args:
-        train: the recipe's section, for ``task_loss`` and ``auxiliary_weight``.
+        train: the recipe's section, for ``task_loss``, ``region_loss`` and ``auxiliary_weight``.
         pixels: int64 (C,), pixels of each class in the train split, for class weights.
     """
 
@@ -80,13 +81,18 @@ class SupervisedObjective(Objective):
         super().__init__()
         self.loss = TaskLoss(train.task_loss, class_weights(pixels) if train.task_loss == "balanced" else None)
         self.auxiliary_weight = train.auxiliary_weight
+        self.region, self.region_weight = region_loss(train.region_loss), train.region_weight
 
     def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
-        task = self.loss(output.primary, batch.labels)
-        if output.auxiliary is None:
-            return Loss(task, {"task": task.detach()})
-        auxiliary = self.loss(output.auxiliary, batch.labels)
-        return Loss(task + self.auxiliary_weight * auxiliary, {"task": task.detach(), "auxiliary": auxiliary.detach()})
+        total = task = self.loss(output.primary, batch.labels)
+        terms = {"task": task.detach()}
+        if self.region is not None:
+            region = self.region(output.primary, batch.labels)
+            total, terms["region"] = total + self.region_weight * region, region.detach()
+        if output.auxiliary is not None:
+            auxiliary = self.loss(output.auxiliary, batch.labels)
+            total, terms["auxiliary"] = total + self.auxiliary_weight * auxiliary, auxiliary.detach()
+        return Loss(total, terms)
 
 
 def _visualizer(recipe: Recipe, data: TrainingData) -> Callable[[Segmenter], Frame]:

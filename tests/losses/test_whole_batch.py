@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rdd_deploy.losses.kd import PixelKD
 from rdd_deploy.losses.processes import alone, mean_count, several
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss, hard_pixels
+from rdd_deploy.losses.region import RegionLoss
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.outputs import Output
 
@@ -70,6 +71,8 @@ def values(tensors: list[torch.Tensor], masks: list[int]) -> list[dict[str, Any]
         note(got.total, own, head, weight=got.weight, terms=torch.stack(list(got.terms.values())))
     for kind in ("ce", "ohem", "balanced"):
         note(TaskLoss(kind, WEIGHTS)(own, target), own)
+    for region in ("dice", "lovasz"):
+        note(RegionLoss(region)(own, target), own)
     note(PixelKD(2.0)(Output(own, None, {"logits": own}), Output(teacher, None, {"logits": teacher}), target), own)
     return found
 

@@ -88,6 +88,11 @@ class Train(Part):
     )
     region_weight: Positive = Field(1.0, description="of the region loss")
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary head's loss")
+    class_bias: bool = Field(
+        False,
+        description="at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold it into the classifier; "
+        "left out where mIoU on validation doesn't rise",
+    )
     seed: Seed = Field(0, description="of weights, crops and order")
     device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")
     devices: Nodes = Field(1, description="number of GPUs (or processes on a CPU)")

@@ -195,12 +195,17 @@ def test_empty_split_is_an_error() -> None:
         limited(empty, None, "val")
 
 
-def test_where_points_are_lost_is_told_and_written(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_points_are_lost_is_told_and_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a run and of its bundle alike, whatever measures it."""
     found = []
     for number, what in enumerate((run, run / "export" / "onnxruntime-fp32")):
         written = tmp_path / f"{number}.json"
-        main([str(what), "--lost", "--json", str(written)], standalone_mode=False)
+        monkeypatch.setattr(sys, "argv", ["evaluate", str(what), "--lost", "--json", str(written)])
+        with pytest.raises(SystemExit) as raised:
+            main()
+        assert not raised.value.code
         found.append(json.loads(written.read_text()))
     assert found[0]["lost"] == found[1]["lost"]
     assert set(found[0]["lost"]["classes"]) == set(toys.CLASSES)

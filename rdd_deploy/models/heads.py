@@ -43,6 +43,11 @@ class Head(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return self.logits(self.embed(features), features)
 
+    @property
+    def bias(self) -> Tensor:
+        """Float (classes,): what is added to it is added to every pixel's logits."""
+        return self.classify.bias  # type: ignore[no-any-return,union-attr]
+
 
 class LRASPP(Head):
     """Lite reduced ASPP (Howard et al., "Searching for MobileNetV3", ICCV 2019, Fig. 10).
@@ -61,6 +66,11 @@ class LRASPP(Head):
         self.dropout = nn.Dropout2d(dropout)
         self.classify_low = nn.Conv2d(shape.channels[self.low], classes, 1)
         self.classify_high = nn.Conv2d(channels, classes, 1)
+
+    @property
+    def bias(self) -> Tensor:
+        assert self.classify_low.bias is not None
+        return self.classify_low.bias
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         return self.project(features[-1]) * self.gate(features[-1])  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from rdd_deploy.data.base import Split
+from rdd_deploy.data.base import Split, Subset
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, LoadingError, ResumableBatchSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DiskError, DivergedError, RddError
@@ -22,6 +22,7 @@ from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
+from rdd_deploy.training.class_bias import fit_class_bias
 from rdd_deploy.training.fabric import is_emulated, precision_of
 from rdd_deploy.training.gradients import shares
 from rdd_deploy.training.logger import TrainLogger
@@ -124,7 +125,14 @@ def fit(
                     f"interrupted at step {train_state.step} of {total}; the state is saved, go on with the same command and --resume",
                     stopping,
                 )
-    return {"best": {"epoch": train_state.best_epoch, "miou_pct": train_state.best}, "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
+    fitted: dict[str, Any] = {}
+    if train.class_bias and train_state.best_epoch:
+        if fabric.is_global_zero:
+            split = Subset(frames.split, range(frames.labelled))
+            fitted = {"class_bias": fit_class_bias(recipe, split, validation, weights, fabric)}
+        fabric.barrier()
+    best = fitted["class_bias"]["miou_pct_with"] if fitted and fitted["class_bias"]["kept"] else train_state.best
+    return {"best": {"epoch": train_state.best_epoch, "miou_pct": best}, **fitted, "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
             "train_seconds": round(train_state.seconds, 1), "precision": precision_of(fabric),
             "emulated": is_emulated(precision_of(fabric), fabric.device.type)}  # fmt: skip
 

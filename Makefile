@@ -31,7 +31,7 @@ test-slow: install
 
 # What depends on the CPU: no bf16 and no VNNI here, whatever the machine has.
 test-avx2: install
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python requirements/core.py
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python requirements/core.py cpu
 
 # In environments of their own, .venv-oldest and .venv-latest.
 test-oldest test-latest: test-%: install

@@ -1,9 +1,11 @@
-"""Runs the core of the tests: what breaks when a dependency or the CPU changes, in minutes. Words are handed on to pytest."""
+"""Runs the core of the tests: what breaks when a dependency changes, in minutes; with the word ``cpu`` what may break when the CPU changes.
+Further words are handed on to pytest."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,12 +38,30 @@ CORE = [
     "training/test_teacher_cache.py",
     "test_train.py",
 ]
+CPU = [
+    "benchmark/test_torch_runner.py",
+    "export/quantization/test_accuracy_gate.py",
+    "export/quantization/test_qdq.py",
+    "export/onnx/test_postprocess.py",
+    "losses",
+    "models",
+    "runtime",
+    "utils/test_machine.py",
+    "test_distill.py",
+    "test_evaluate.py",
+    "test_train.py",
+    "training/test_loop.py",
+    "training/test_teacher_cache.py",
+]
 
 
-def pytest_command(python: str, *words: str) -> list[str]:
-    """The command that runs the core with an environment's Python."""
-    return [python, "-m", "pytest", "-m", "not slow and not gpu", *words, *(f"tests/{name}" for name in CORE)]
+def pytest_command(python: str, *words: str, files: Sequence[str] = CORE) -> list[str]:
+    """The command that runs some of the tests with an environment's Python."""
+    return [python, "-m", "pytest", "-m", "not slow and not gpu", *words, *(f"tests/{name}" for name in files)]
 
 
 if __name__ == "__main__":
-    sys.exit(subprocess.run(pytest_command(sys.executable, *sys.argv[1:]), cwd=ROOT, check=False).returncode)
+    words = sys.argv[1:]
+    files = CPU if words[:1] == ["cpu"] else CORE
+    command = pytest_command(sys.executable, *(words[1:] if files is CPU else words), files=files)
+    sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)

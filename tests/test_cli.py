@@ -141,6 +141,7 @@ except SystemExit:
 """
 
 
+@pytest.mark.slow
 def test_further_processes_of_a_command_are_started_by_its_module() -> None:
     """Fabric starts a training's other processes by the main module's name and sys.argv."""
     done = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, check=True)

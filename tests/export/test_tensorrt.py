@@ -74,6 +74,7 @@ def student(name: str) -> tuple[Segmenter, onnx.ModelProto]:
     return segmenter, onnx_from_segmenter(segmenter, (90, 120))  # 90 is no multiple of 32
 
 
+@pytest.mark.slow
 @EACH_STUDENT
 def test_every_student_says_what_torch_says(name: str) -> None:
     segmenter, model = student(name)

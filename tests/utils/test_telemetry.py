@@ -60,6 +60,7 @@ def in_home(home: Path) -> list[str]:
     return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_the_whole_way_opens_no_internet_socket(tmp_path: Path) -> None:
     """Train, export (which runs onnxruntime and OpenVINO), benchmark with its cold starts, live, with both backends of the CPU."""
     pytest.importorskip("openvino")

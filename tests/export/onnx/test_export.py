@@ -70,8 +70,8 @@ def test_same_labels_as_torch(graph: onnx.ModelProto, source: TrainedRun, segmen
     "encoder",
     [
         "test_efficientnet",
-        "test_nfnet",  # its normalisation isn't folded
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("dla46_c", "test_mambaout", "test_vit")),
+        # NFNet's normalisation isn't folded.
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("test_nfnet", "dla46_c", "test_mambaout", "test_vit")),
     ],
 )
 def test_other_encoders(encoder: str) -> None:
@@ -120,6 +120,7 @@ def test_bundle_carries_classes_and_provenance(source: TrainedRun, out: Path) ->
     assert (predicted == labels)[labels != 255].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_size_override(light_source: TrainedRun, out: Path) -> None:
     from rdd_deploy.export.profile import changed
 
@@ -142,6 +143,7 @@ def test_disagreement_is_an_error(source: TrainedRun) -> None:
         check_agreement(compare(source.infer(), wrong), "the graph")
 
 
+@pytest.mark.slow
 def test_activation_swap_leaves_no_hard_swish() -> None:
     segmenter = taught(mobilenet(activation="relu6", squeeze_excite=False), steps=0)
     found = {node.op_type for node in onnx_export.onnx_from_segmenter(segmenter, (64, 64)).graph.node}

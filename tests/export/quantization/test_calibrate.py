@@ -233,6 +233,7 @@ def exported(folder: Path, encoder: str, channels: int) -> Path:
     return folder / "model.onnx"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     toy_graph(model := tmp_path / "model.onnx", 360, 480, work=4)
     for method in ("minmax", "percentile"):

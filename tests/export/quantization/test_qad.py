@@ -82,7 +82,7 @@ def check_simulation(
     assert min(same) > 0.99
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", [pytest.param(one, marks=[] if one == "onnxruntime" else pytest.mark.slow) for one in SCHEMES])
 def test_simulation_is_the_qdq_graph(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, scheme: str) -> None:
     check_simulation(segmenter, graph, source, tmp_path, scheme, ["encoder.blocks.0.0.conv_dw"])
 
@@ -210,6 +210,7 @@ def test_without_train_frames_the_gate_fails_as_before(
     assert "the fallback 'qad' is left out, for it needs the train split:" in said
 
 
+@pytest.mark.slow
 def test_killed_half_way_nothing_is_left(light_run: Path, tmp_path: Path) -> None:
     before = sha256(light_run / "student.safetensors")
     path = toys.write_recipe(tmp_path / "onnxruntime-int8.yaml", profile(steps=100000).model_dump(mode="json", exclude_unset=True))

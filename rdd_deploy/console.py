@@ -31,6 +31,7 @@ from rdd_deploy.errors import RddError, missing_package
 from rdd_deploy.utils import faults, launchers, places, signals
 from rdd_deploy.utils.addresses import without_secrets, without_secrets_of
 from rdd_deploy.utils.arguments import check_words
+from rdd_deploy.utils.tables import Entry
 from rdd_deploy.utils.text import shown
 
 _ClickException = cast(type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"))
@@ -289,12 +290,11 @@ def _got(error: Any) -> str:
     return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
 
 
-def command(function: Callable[..., Any], hint: Callable[[str], str] = lambda option: "", extra: str = "dev") -> Callable[[], None]:
+def command(function: Callable[..., Any], hint: Entry | None = None, extra: str = "dev") -> Callable[[], None]:
     """Make ``main()`` of a module from its one command function.
 
     Args:
-        hint: what may have been meant by an unknown option, as a question; empty where it can't tell.
-        extra: of the package, whose packages the command needs.
+        hint: a function of an unknown option that asks what may have been meant, or is empty. extra: whose packages the command needs.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -343,8 +343,8 @@ def _name_of_command() -> str:
     return name if name.startswith("rdd-deploy") else f"rdd-deploy {name}"
 
 
-def _sentence(error: Any, hint: Callable[[str], str]) -> str:
+def _sentence(error: Any, hint: Entry | None) -> str:
     """What is wrong with the words of a command line."""
     message = error.format_message().rstrip(". ") + _got(error)
-    near = hint(getattr(error, "option_name", ""))
+    near = hint.load()(error.option_name) if hint and getattr(error, "option_name", "") else ""
     return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}--help lists what there is"

@@ -9,24 +9,27 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rdd_deploy import console
 from rdd_deploy.console import command
 from rdd_deploy.errors import RddError, RecipeError
-from rdd_deploy.recipe import load_distillation, load_recipe, option_hint
 from rdd_deploy.recipe_files import find_recipe
-from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.utils import files
+from rdd_deploy.utils.places import RUNS
+from rdd_deploy.utils.tables import Entry
+
+if TYPE_CHECKING:
+    from rdd_deploy.training.run_folder import RunFolder
 
 RECIPE = "streets_demo"
 _TIDY_S = 5.0
 """For a step that is asked to end to remove what it wrote half."""
 
 
-@partial(command, hint=option_hint, extra="train")
+@partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="train")
 def main(
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="of the recipe streets_demo")] = None,
@@ -35,6 +38,8 @@ def main(
 
     Example: `python -m rdd_deploy.demo`
     """
+    from rdd_deploy.recipe import load_distillation, load_recipe  # a tenth of a second: the schema
+
     started = time.perf_counter()
     source = find_recipe(RECIPE)
     recipe = load_distillation(source, overrides or ())

@@ -10,12 +10,12 @@ import typer
 
 from rdd_deploy import console
 from rdd_deploy.console import command
-from rdd_deploy.recipe import load_distillation, option_hint
 from rdd_deploy.recipe_files import card_note, check_name, find_recipe
-from rdd_deploy.training.run_folder import RUNS, RunFolder
+from rdd_deploy.utils.places import RUNS
+from rdd_deploy.utils.tables import Entry
 
 
-@partial(command, hint=option_hint, extra="train")
+@partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="train")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
@@ -36,11 +36,14 @@ def main(
 
     Example: `python -m rdd_deploy.distill recipes/camvid_effnet_lite0.yaml data.root=/data/camvid train.seed=1`
     """
+    from rdd_deploy.recipe import load_distillation  # a tenth of a second: the schema
+
     loaded = load_distillation(recipe, overrides or (), name=name)
     check_name(name)
     if note := card_note(find_recipe(recipe)):
         console.info(note)
     from rdd_deploy.training.distillation import distill_recipe, dry_run, fill_cache  # takes seconds: torch
+    from rdd_deploy.training.run_folder import RunFolder
 
     if dry:
         dry_run(loaded, find_recipe(recipe), RunFolder(output / (name or loaded.name)), resume)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.schema import NAME
-from rdd_deploy.utils.places import beside
+from rdd_deploy.utils.places import NAME, beside
 
 SHIPPED, SHIPPED_STUDIES = ((Path(__file__).parent / "shipped" / name).resolve() for name in ("recipes", "studies"))
 """In a clone links to its ``recipes/`` and ``studies/``; an installed package holds the files."""

@@ -10,12 +10,12 @@ import typer
 
 from rdd_deploy import console
 from rdd_deploy.console import command
-from rdd_deploy.recipe import load_recipe, option_hint
 from rdd_deploy.recipe_files import card_note, check_name, find_recipe
-from rdd_deploy.training.run_folder import RUNS
+from rdd_deploy.utils.places import RUNS
+from rdd_deploy.utils.tables import Entry
 
 
-@partial(command, hint=option_hint, extra="train")
+@partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="train")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
@@ -30,6 +30,8 @@ def main(
 
     Example: `python -m rdd_deploy.train recipes/camvid_teacher_r101.yaml`
     """
+    from rdd_deploy.recipe import load_recipe  # a tenth of a second: the schema
+
     loaded = load_recipe(recipe, overrides or (), name=name)
     check_name(name)
     if note := card_note(find_recipe(recipe)):

@@ -11,9 +11,7 @@ from rdd_deploy import console
 from rdd_deploy.errors import RddError
 from rdd_deploy.recipe import Recipe, load_written, with_whole_paths
 from rdd_deploy.utils import files
-from rdd_deploy.utils.places import LATEST, followed, named_latest
-
-RUNS = Path("runs")
+from rdd_deploy.utils.places import LATEST, RUNS, followed, named_latest
 
 
 class RunFolder:

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+RUNS = Path("runs")
 LATEST = "latest"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """Of a run."""

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 
 from rdd_deploy.errors import BundleError, DiskError
 from rdd_deploy.runtime.manifest import LARGEST_MANIFEST, MANIFEST, Manifest, is_inside, parse_manifest, read_file, read_manifest
-from rdd_deploy.utils.files import has_utf8_name, replacing
+from rdd_deploy.utils.files import has_utf8_name, replacing, sha256
 
 LARGEST_ARCHIVE = 4 << 30
 LARGEST_FILE = 2 << 30
@@ -64,18 +64,14 @@ def pack(folder: Path, output: Path) -> Packed:
     top = archive_name(manifest)
     with replacing(output) as part:
         with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, sha256 in sorted(whole.items()):
-                content = read_file(folder / name, sha256)  # what was hashed is what is packed
+            for name, expected in sorted(whole.items()):
+                content = read_file(folder / name, expected)  # what was hashed is what is packed
                 if name == MANIFEST and parse_manifest(folder / name, content) != manifest:
                     raise BundleError(f"{folder / name} was replaced while it was packed; pack the bundle again")
                 member = tarfile.TarInfo(f"{top}/{name}")
                 member.size, member.mode = len(content), 0o644
                 tar.addfile(member, BytesIO(content))
-        with part.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(BLOCK):
-                digest.update(block)
-        return Packed(len(whole), part.stat().st_size, digest.hexdigest())
+        return Packed(len(whole), part.stat().st_size, sha256(part))
 
 
 class Archive:

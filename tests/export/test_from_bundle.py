@@ -1,5 +1,6 @@
 """Engines are built from a bundle on a machine without PyTorch: from the graph of a TensorRT profile, or from a float bundle with ranges."""
 
+import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +59,9 @@ def test_a_graph_without_an_engine_says_how_to_build_it(bundles: Path) -> None:
     manifest = read_manifest(bundle)
     assert manifest.needs_engine
     assert (manifest.model, manifest.engine, manifest.metrics) == ("graph.onnx", None, None)
+    says = {one.key: one.value for one in load_graph(bundle / "graph.onnx").metadata_props}
+    assert {key: says[key] if isinstance(value, str) else json.loads(says[key]) for key, value in manifest.facts.items()} == manifest.facts
+    assert "rdd-deploy export FOLDER --trt" in (bundle / "README.md").read_text()
     assert set(manifest.files) == {"graph.onnx", "plan.yaml", "profile.yaml"}
     assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
     with pytest.raises(BundleError) as caught:

@@ -207,7 +207,7 @@ def test_wherever_it_is_cut_off(bundle: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "out").exists()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_any_damage_is_a_sentence_or_harmless(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("damaged")

@@ -74,7 +74,7 @@ def test_our_labels_bit_for_bit_from_the_manifest_alone(toy: Path) -> None:
 
     with Segmenter.load(toy) as segmenter:
 
-        @settings(max_examples=80, deadline=None)
+        @settings(max_examples=40, deadline=None)
         @given(SIZES, st.integers(0, 9), st.sampled_from(["noise", "grey", "smooth"]))
         def agree(size: tuple[int, int], seed: int, kind: str) -> None:
             nonlocal plain
@@ -85,7 +85,7 @@ def test_our_labels_bit_for_bit_from_the_manifest_alone(toy: Path) -> None:
             plain += not np.array_equal(ours, segmenter.restore(resized, size))
 
         agree()
-    assert plain > 10, "what any resize would do proves nothing"
+    assert plain > 5, "what any resize would do proves nothing"
 
 
 def test_another_bundles_rule_is_followed(toy: Path, tmp_path: Path) -> None:

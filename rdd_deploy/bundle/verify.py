@@ -26,7 +26,10 @@ def main(
     Example: `rdd-deploy bundle verify runs/latest/export/*`
     """
     problems = Problems()
+    beside = {path.parent for path in bundles if path.is_dir()}
     for bundle in bundles:
+        if bundle.parent in beside and bundle.is_file() and bundle.suffix != ".tar":
+            continue  # a plan, as a shell's export/* brings along
         with problems.collected(), as_folder(bundle) as folder:
             manifest = manifest_of(folder)
             found = bundle_problems(folder, manifest)

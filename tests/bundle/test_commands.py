@@ -118,6 +118,9 @@ def test_verify_says_that_all_is_well(run: Command, bundle: Path) -> None:
     assert said.code == 0
     assert f"{bundle} is whole: 1 hash right, manifest valid, model.onnx valid" in said.out
     assert "a.tar is whole" in said.out
+    (bundle.parent / "toy.plan.yaml").write_text("as a shell's export/* brings along")
+    assert run("verify", bundle, bundle.parent / "toy.plan.yaml").code == 0
+    assert "isn't a whole, uncompressed tar" in run.refused("verify", bundle.parent / "toy.plan.yaml")
     assert sha256(bundle / "model.onnx") in said.out
 
 

@@ -22,6 +22,7 @@ COMMANDS: Commands = {
     "study": ("rdd_deploy.study.__main__", "variants of a recipe with several seeds, and the table that they make"),
     "evaluate": ("rdd_deploy.evaluate", "mIoU per class of a run or a bundle"),
     "export": ("rdd_deploy.export.__main__", "make a bundle from a run: ONNX, OpenVINO, TensorRT; FP32, FP16, INT8"),
+    "bundle": ("rdd_deploy.bundle.__main__", "a bundle as a thing: shown, verified, packed into one file and unpacked"),
     "parity": ("rdd_deploy.parity", "torch against ONNX against Q/DQ against the backend: where labels change"),
     "predict": ("rdd_deploy.predict", "masks of a folder or video that nobody labelled, for annotation tools"),
     "benchmark": ("rdd_deploy.benchmark.__main__", "mIoU against latency of bundles, side by side"),

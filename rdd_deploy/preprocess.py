@@ -13,11 +13,11 @@ ALIASING = 2.5
 """Shrinking in one direction from which bilinear interpolation, which looks at two pixels, would overlook too many."""
 
 
-def resize_frame(frame: Array, size: tuple[int, int]) -> Array:
-    """uint8 (H, W, 3) -> (height, width, 3); the same array if it fits.
+def resize_frame(frame: Array, size: tuple[int, int], shrink_from: float = ALIASING) -> Array:
+    """uint8 (H, W, 3) -> (height, width, 3); the same array if it fits. A bundle's manifest says the rule: ``runtime.manifest.Preprocessing``.
 
     Halved, by averaging 2x2 pixels, as often as both sides are even and stay large enough; what is left is bilinear, or averages the exact
-    areas where it shrinks by ALIASING or more. Exact areas everywhere would cost several times as much (from 480x360 to 320x240 0.47 ms
+    areas where it shrinks by ``shrink_from`` or more. Exact areas everywhere would cost several times as much (from 480x360 to 320x240 0.47 ms
     instead of 0.10, from 1280x720 to 480x360 1.75 instead of 0.35 on one Zen 4 core, 2026-11-22), and no network noticed (README, design).
     """
     height, width = size
@@ -26,7 +26,7 @@ def resize_frame(frame: Array, size: tuple[int, int]) -> Array:
     if frame.shape[:2] == (height, width):
         return frame
     shrinks = max(frame.shape[0] / height, frame.shape[1] / width)
-    return _resize(frame, size, cv2.INTER_LINEAR if shrinks < ALIASING else cv2.INTER_AREA)
+    return _resize(frame, size, cv2.INTER_LINEAR if shrinks < shrink_from else cv2.INTER_AREA)
 
 
 def _resize(frame: Array, size: tuple[int, int], how: int) -> Array:

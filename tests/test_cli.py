@@ -37,7 +37,7 @@ def edge(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_usage_names_every_command() -> None:
-    for name in ("distill", "train", "study", "evaluate", "export", "benchmark", "parity", "predict", "live", "data", "demo"):
+    for name in ("distill", "train", "study", "evaluate", "export", "bundle", "benchmark", "parity", "predict", "live", "data", "demo"):
         assert f"\n  {name} " in usage()
 
 
@@ -56,7 +56,7 @@ def test_help_and_version() -> None:
 def test_unknown_command() -> None:
     done = edge("exprot")
     assert done.returncode == 2
-    allowed = "distill, train, study, evaluate, export, parity, predict, benchmark, live, data, demo"
+    allowed = "distill, train, study, evaluate, export, bundle, parity, predict, benchmark, live, data, demo"
     assert toys.errors_of(done) == [f"error: unknown command 'exprot'; did you mean 'export'? allowed: {allowed}"]
 
 

@@ -104,7 +104,7 @@ def test_commands_and_their_options(page: Path) -> None:
         else:
             assert name in COMMANDS, name
             assert not module or importlib.util.find_spec(f"rdd_deploy.{module}"), module
-            below = [name, words.split()[0]] if name == "data" and words.split() else [name]  # a group of commands
+            below = [name, words.split()[0]] if name in ("data", "bundle") and words.split() else [name]  # a group of commands
             known = options_of(*below)
         for option in re.findall(r"--[a-z][\w-]*", words):
             assert option in known, f"{file or name} {option}"

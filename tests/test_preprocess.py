@@ -4,11 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rdd_deploy.preprocess import resize_frame, resize_labels
+from rdd_deploy.preprocess import ALIASING, resize_frame, resize_labels
+from rdd_deploy.runtime.facts import Preprocessing
 
 
 def noise(height: int, width: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_bundles_say_this_rule() -> None:
+    assert Preprocessing().shrink_from == ALIASING
 
 
 SIDE = st.integers(1, 150)

@@ -8,14 +8,16 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rdd_deploy.errors import DiskError
-from rdd_deploy.runtime.manifest import MANIFEST, Manifest, write_manifest
-from rdd_deploy.utils.files import sha256
+from rdd_deploy.export.readme import readme_text
+from rdd_deploy.runtime.facts import Facts
+from rdd_deploy.runtime.manifest import MANIFEST, README, Manifest, write_manifest
+from rdd_deploy.utils.files import sha256, write_text
 
 PLAN, RANGES, PROFILE = "plan.yaml", "ranges.json", "profile.yaml"
 """Files beside a bundle's model: how it was quantised, its activations' ranges, and the profile that an engine is built by."""
@@ -25,25 +27,29 @@ _HERE, _EXCHANGE = -100, 2
 
 
 @contextmanager
-def new_bundle(target: Path) -> Iterator[Path]:
+def new_bundle(target: Path, choose: str = "with --output") -> Iterator[Path]:
     """Yield an empty folder beside ``target``; on success it takes its place, on failure it is removed and ``target`` stays as it was.
+
+    Args:
+        choose: how the user names another folder.
 
     Raises:
         DiskError: it can't be written.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        check_place(target)
+        check_place(target, choose)
         _sweep(target)
         part.mkdir(parents=True)
         yield part
-        for file in part.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        for file in part.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
         _replace(target, part)
     except OSError as error:
         raise DiskError(
-            f"can't write the bundle {target}: {error.strerror or error}; free some space or choose another folder with --output. "
+            f"can't write the bundle {target}: {error.strerror or error}; free some space or choose another folder {choose}. "
             "Nothing was changed there"
         ) from error
     finally:
@@ -86,17 +92,13 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def check_place(target: Path) -> None:
+def check_place(target: Path, choose: str = "with --output") -> None:
     """DiskError unless a bundle may be written there: nothing but an older bundle is replaced."""
     if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise DiskError(
-            f"{target} holds other files and no {MANIFEST}; it isn't overwritten. Move it, or choose another folder with --output"
-        )
+        raise DiskError(f"{target} holds other files and no {MANIFEST}; it isn't overwritten. Move it, or choose another folder {choose}")
     parent = next(parent for parent in target.absolute().parents if parent.exists())
     if (target.exists() and not target.is_dir()) or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise DiskError(
-            f"can't write the bundle {target}: a file is in its way, or {parent} can't be written; choose another with --output"
-        )
+        raise DiskError(f"can't write the bundle {target}: a file is in its way, or {parent} can't be written; choose another {choose}")
 
 
 def _sweep(target: Path) -> None:
@@ -121,9 +123,16 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def facts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What an ONNX file says about itself in its metadata: of the same ``fields`` that ``describe`` takes."""
+    known = {key: fields[key] for key in Facts.model_fields if key in fields}
+    return Facts.model_validate(known).model_dump(mode="json")
+
+
 def describe(folder: Path, **fields: Any) -> Manifest:
-    """Hash the folder's files and write its manifest. ``fields`` are those of ``Manifest``."""
-    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST}
-    manifest = Manifest.model_validate(fields | {"files": hashes})
+    """Hash the folder's files, and write its README and its manifest. ``fields`` are those of ``Manifest``."""
+    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.name not in (MANIFEST, README)}
+    write_text(folder / README, readme_text(Manifest.model_validate(fields | {"files": hashes})))
+    manifest = Manifest.model_validate(fields | {"files": hashes | {README: sha256(folder / README)}})
     write_manifest(folder, manifest)
     return manifest

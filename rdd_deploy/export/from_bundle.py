@@ -17,9 +17,9 @@ from rdd_deploy import console
 from rdd_deploy.data.base import Split, limited
 from rdd_deploy.data.open import open_recorded
 from rdd_deploy.errors import BundleError, DataError, DeviceError, GateError, MissingPackageError, RecipeError
-from rdd_deploy.export.bundle import PLAN, PROFILE, RANGES, check_place, describe, new_bundle
+from rdd_deploy.export.bundle import PLAN, PROFILE, RANGES, check_place, describe, facts, new_bundle
 from rdd_deploy.export.compare import Comparison, compare, reference_from
-from rdd_deploy.export.onnx.graph import load_graph, opset, save_graph, set_metadata, weight_fingerprint
+from rdd_deploy.export.onnx.graph import load_graph, opset, save_graph, weight_fingerprint
 from rdd_deploy.export.onnx.half import half_from_onnx
 from rdd_deploy.export.onnx.lint import lint
 from rdd_deploy.export.onnx.session import infer_onnx
@@ -33,8 +33,9 @@ from rdd_deploy.export.quantization.schemes import open_scheme
 from rdd_deploy.export.tensorrt import engine_from_onnx
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.runtime import Segmenter
-from rdd_deploy.runtime.backends.base import PRECISION
-from rdd_deploy.runtime.manifest import GRAPH, Manifest, Metrics, read_manifest
+from rdd_deploy.runtime.backends.base import check_model
+from rdd_deploy.runtime.facts import Facts
+from rdd_deploy.runtime.manifest import GRAPH, Manifest, Metrics, read_file, read_manifest
 from rdd_deploy.utils import files
 
 
@@ -89,11 +90,10 @@ def engine_from_bundle(path: Path, profile: Profile, folder: Path | None, option
             save_plan(part / PLAN, made.plan, comparison, passed)
         elif old_plan is not None:
             files.write_bytes(part / PLAN, old_plan.read_bytes())
-        save_graph(made.graph, part / GRAPH)
         save_profile(part / PROFILE, profile)
         fields: dict[str, Any] = {
             "name": f"{manifest.name.rpartition('/')[0] or manifest.name}/{profile.name}",
-            **{key: getattr(manifest, key) for key in ("classes", "palette", "input")},
+            **{key: getattr(manifest, key) for key in Facts.model_fields},
             "backend": profile.backend,
             "precision": profile.precision,
             "profile": profile.name,
@@ -101,6 +101,7 @@ def engine_from_bundle(path: Path, profile: Profile, folder: Path | None, option
             "provenance": provenance,
             "forced": manifest.forced or not passed,
         }
+        save_graph(made.graph, part / GRAPH, facts(fields))
         fields |= built.save(part)
         describe(part, **fields)
         if frames is not None and (metrics := _through_the_engine(part, frames, comparison, options)) is not None:
@@ -117,7 +118,14 @@ def _ready(path: Path, manifest: Manifest, profile: Profile) -> _Made:
             f"{path} holds a graph in {manifest.precision}, profile '{profile.name}' is {profile.precision}; leave the precision out, "
             f"or export a bundle in {profile.precision}"
         )
-    return _Made(load_graph(path / GRAPH))
+    return _Made(_loaded(path, manifest, GRAPH))
+
+
+def _loaded(path: Path, manifest: Manifest, file: str) -> onnx.ModelProto:
+    """A bundle's graph, which says of itself what the manifest says."""
+    graph = load_graph(path / file)
+    check_model(path / file, manifest, read_file(path / file, manifest.files[file]))
+    return graph
 
 
 def _from_float(path: Path, manifest: Manifest, profile: Profile, options: Options) -> _Made:
@@ -127,7 +135,7 @@ def _from_float(path: Path, manifest: Manifest, profile: Profile, options: Optio
             f"{path} is for {manifest.backend} in {manifest.precision}; an engine is built from a bundle of a TensorRT profile, or from a "
             "float one for onnxruntime (--onnx)"
         )
-    plain = load_graph(path / (GRAPH if GRAPH in manifest.files else manifest.model))
+    plain = _loaded(path, manifest, GRAPH if GRAPH in manifest.files else manifest.model)
     graph = onnx.ModelProto()
     graph.CopyFrom(plain)
     plan = None
@@ -138,7 +146,6 @@ def _from_float(path: Path, manifest: Manifest, profile: Profile, options: Optio
         graph = qdq_from_onnx(graph, table, open_scheme(plan.scheme), plan.placement, plan.float_layers)
     if profile.precision == "fp16" or profile.float_type == "fp16":
         graph = half_from_onnx(graph)
-    set_metadata(graph, {PRECISION: profile.precision})
     return _Made(graph, plain, plan)
 
 

@@ -10,9 +10,9 @@ import onnx
 
 from rdd_deploy import console
 from rdd_deploy.errors import DiskError, GateError, RecipeError, missing_package
-from rdd_deploy.export.bundle import PLAN, PROFILE, RANGES, check_place, describe, new_bundle
+from rdd_deploy.export.bundle import PLAN, PROFILE, RANGES, check_place, describe, facts, new_bundle
 from rdd_deploy.export.compare import Comparison, Reference, compare, compare_bundle
-from rdd_deploy.export.onnx.graph import opset, save_graph, set_metadata
+from rdd_deploy.export.onnx.graph import opset, save_graph
 from rdd_deploy.export.onnx.half import half_from_onnx
 from rdd_deploy.export.onnx.lint import lint
 from rdd_deploy.export.onnx.postprocess import with_postprocess
@@ -29,7 +29,6 @@ from rdd_deploy.export.targets import TARGETS
 from rdd_deploy.export.tensorrt import check_builder, engine_from_onnx
 from rdd_deploy.export.trained_run import TrainedRun, checkpoint_name
 from rdd_deploy.runtime import InputSpec
-from rdd_deploy.runtime.backends.base import PRECISION
 from rdd_deploy.runtime.manifest import GRAPH
 
 AGREEMENT_PCT = 99.99
@@ -144,9 +143,10 @@ def measured(profile: Profile, graph: onnx.ModelProto, source: TrainedRun, refer
     try:
         with tempfile.TemporaryDirectory(prefix="rdd-export-") as name:
             folder = Path(name)
-            _save_model(profile, graph, folder / "model.onnx", _stand_in(profile))
             backend = profile.backend if not profile.backend.startswith("tensorrt") else "onnxruntime"
-            describe(folder, **_fields(source, profile, graph, reference) | {"backend": backend, "precision": _stand_in(profile)})
+            fields = _fields(source, profile, graph, reference) | {"backend": backend, "precision": _stand_in(profile)}
+            _save_model(profile, graph, folder / "model.onnx", fields)
+            describe(folder, **fields)
             return compare_bundle(folder, reference, device="cpu")
     except OSError as error:
         raise DiskError(f"can't write into {tempfile.gettempdir()}: {error.strerror or error}; free some space or set TMPDIR") from error
@@ -160,11 +160,8 @@ def _stand_in(profile: Profile) -> str:
     return "fp32" if profile.backend.startswith("tensorrt") and profile.precision == "fp16" else profile.precision
 
 
-def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path, precision: str) -> None:
-    model = onnx.ModelProto()
-    model.CopyFrom(with_postprocess(graph, profile.postprocess, profile.backend))
-    set_metadata(model, {PRECISION: precision})
-    save_graph(model, path)
+def _save_model(profile: Profile, graph: onnx.ModelProto, path: Path, fields: dict[str, Any]) -> None:
+    save_graph(with_postprocess(graph, profile.postprocess, profile.backend), path, facts(fields))
 
 
 def _write(
@@ -184,9 +181,9 @@ def _write(
             save_plan(folder / PLAN, trial.plan, trial.comparison, not forced)
         if profile.backend.startswith("tensorrt"):
             return _write_engine(source, profile, graph, reference, folder, options, fields, trial)
-        _save_model(profile, graph, folder / "model.onnx", profile.precision)
+        _save_model(profile, graph, folder / "model.onnx", fields)
         if profile.calibration is not None and trial is None:
-            _save_ranges(source, profile, graph, folder, options)
+            _save_ranges(source, profile, graph, folder, options, fields)
         describe(folder, **fields)
         comparison = compare_bundle(folder, reference, device="cpu")
         if profile.precision != "int8":  # INT8 graphs have been through the gate
@@ -195,13 +192,15 @@ def _write(
     return comparison
 
 
-def _save_ranges(source: TrainedRun, profile: Profile, graph: onnx.ModelProto, folder: Path, options: Options) -> None:
+def _save_ranges(
+    source: TrainedRun, profile: Profile, graph: onnx.ModelProto, folder: Path, options: Options, fields: dict[str, Any]
+) -> None:
     """What an INT8 engine is built from where there is no PyTorch: the ranges, and the plain graph where the model isn't it."""
     assert profile.calibration is not None
     frames = source.calibration_frames(profile.calibration, profile.size or source.data.size, options.split)
     calibrated(graph, frames, profile.calibration, source.run.path / "calibration").write(folder / RANGES)
     if profile.postprocess != "resize":
-        save_graph(graph, folder / GRAPH)
+        save_graph(graph, folder / GRAPH, facts(fields))
 
 
 def _write_engine(
@@ -226,7 +225,7 @@ def _write_engine(
         fields["opset"] = opset(graph)
     if trial is None or profile.float_type == "fp16":
         fields["forced"] |= not _gate(comparison, profile, options)
-    save_graph(graph, folder / GRAPH)
+    save_graph(graph, folder / GRAPH, facts(fields))
     save_profile(folder / PROFILE, profile)
     fields |= {"model": GRAPH, "provenance": fields["provenance"] | comparison.graph_figures()}
     if options.engine:

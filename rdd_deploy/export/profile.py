@@ -12,7 +12,8 @@ from pydantic import Field
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.export.quantization.schemes import SCHEMES
 from rdd_deploy.export.targets import TARGETS
-from rdd_deploy.runtime.manifest import BackendName, Precision
+from rdd_deploy.runtime.facts import Precision
+from rdd_deploy.runtime.manifest import BackendName
 from rdd_deploy.schema import Batch, Count, Part, Place, Positive, Size, override_all, validated
 from rdd_deploy.utils import files
 from rdd_deploy.utils.places import beside

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rdd_deploy.runtime.manifest import SCHEMA_VERSION, EngineInfo, InputSpec, Manifest, Metrics, read_manifest, write_manifest
+from rdd_deploy.runtime.facts import SCHEMA_VERSION, InputSpec
+from rdd_deploy.runtime.manifest import EngineInfo, Manifest, Metrics, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     from rdd_deploy.runtime.segmenter import Segmenter

@@ -5,48 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from rdd_deploy.errors import BundleError
+from rdd_deploy.errors import BundleError, Problems
+from rdd_deploy.runtime.facts import SCHEMA_VERSION, Closed, Facts
 from rdd_deploy.utils.files import has_utf8_name, parse_json, sha256, write_json
 from rdd_deploy.utils.files import read_file as read_bounded
 
-SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 GRAPH = "graph.onnx"
 """What an engine is built from."""
+README = "README.md"
+"""What the manifest says, for people; bundles of version 1 have none."""
 LARGEST_MANIFEST = 4 << 20
 MAX_CLASSES = 255
 """Id 255 is void."""
-MAX_SIDE = 16384
 _LITTER = {"thumbs.db", "desktop.ini"}
 
 BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Byte = Annotated[int, Field(ge=0, le=255)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class InputSpec(_Closed):
-    """The one input tensor, ``frame: uint8[1, height, width, 3]``."""
-
-    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
-    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
-    layout: Literal["NHWC"] = "NHWC"
-    dtype: Literal["uint8"] = "uint8"
-    color: Literal["BGR"] = "BGR"
-
-
-class Metrics(_Closed):
+class Metrics(Closed):
     """Accuracy measured on this very artifact; percentages in [0, 100], None where nothing was measured or the class never occurs."""
 
     data: str
@@ -61,34 +46,33 @@ class Metrics(_Closed):
     label_agreement_pct: Percent | None = None
 
 
-class EngineInfo(_Closed):
+class EngineInfo(Closed):
     """What a TensorRT engine was built with; it runs on nothing else."""
 
     package: Literal["tensorrt", "tensorrt-rtx"]
     version: str
     gpu: str | None = None
-    compute_capabilities: list[str] = []
+    compute_capabilities: list[str] = Field(default_factory=list)
 
 
-class Manifest(_Closed):
+class Manifest(Facts):
     """Everything that running, measuring and tracing a bundle needs."""
 
-    schema_version: Literal[1] = 1
     name: str
-    task: Literal["semantic-segmentation"] = "semantic-segmentation"
-    classes: list[str]
-    palette: list[tuple[Byte, Byte, Byte]]
-    input: InputSpec
     backend: BackendName
-    precision: Precision
     profile: str
     model: str
     files: dict[str, Sha256]
     opset: int | None = None
     metrics: Metrics | None = None
     engine: EngineInfo | None = None
-    provenance: dict[str, str | int | float | None] = {}
+    provenance: dict[str, str | int | float | None] = Field(default_factory=dict)
     forced: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Those that an ONNX file holds, too, as JSON has them."""
+        return self.model_dump(mode="json", include=set(Facts.model_fields))
 
     @property
     def needs_engine(self) -> bool:
@@ -112,11 +96,15 @@ class Manifest(_Closed):
         return self
 
 
-def _check_name(file: str) -> None:
-    """Refuse what could reach outside the bundle's folder, in the notation of either kind of system."""
+def is_inside(file: str) -> bool:
+    """Whether a name, as it is written, can't reach outside the bundle's folder, in the notation of either kind of system."""
     windows = PureWindowsPath(file)
     leaves = windows.drive or windows.root or ".." in windows.parts or "\\" in file
-    if leaves or not file or "\0" in file or PurePosixPath(file).as_posix() != file:
+    return bool(file) and not leaves and "\0" not in file and PurePosixPath(file).as_posix() == file
+
+
+def _check_name(file: str) -> None:
+    if not is_inside(file):
         raise ValueError(f"files: '{file}' isn't a plain file name inside the bundle")
     if file == MANIFEST:
         raise ValueError(f"files: {MANIFEST} can't hold its own hash")
@@ -135,19 +123,43 @@ def read_manifest(folder: str | Path, verify: bool = True, but_model: bool = Fal
             a file isn't named by the manifest, or is a link that leads out of the folder.
     """
     folder = Path(folder)
+    manifest = manifest_of(folder)
+    for file in manifest.files:
+        check_file(folder, manifest, file, verify and not (but_model and file == manifest.model))
+    for path in unnamed(folder, manifest):
+        raise _unnamed(path)
+    return manifest
+
+
+def bundle_problems(folder: Path, manifest: Manifest) -> Problems:
+    """Everything that is wrong with a bundle's files, where ``read_manifest`` tells the first."""
+    problems = Problems()
+    for file in manifest.files:
+        with problems.collected():
+            check_file(folder, manifest, file)
+    for path in unnamed(folder, manifest):
+        with problems.collected():
+            raise _unnamed(path)
+    return problems
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """A bundle's manifest, checked, but not the files that it names. Raises BundleError."""
     if not has_utf8_name(folder):
         raise BundleError(f"the path of the bundle {folder} isn't UTF-8, which no backend takes; rename it")
-    manifest = _parse(folder / MANIFEST, _load(folder))
+    content = _load(folder)
     _check_inside(folder, MANIFEST)
-    for file, expected in manifest.files.items():
-        path = folder / file
-        if not path.is_file():
-            raise BundleError(f"{folder} has no {file}, which its {MANIFEST} names; copy the whole folder, or export it again")
-        _check_inside(folder, file)
-        if verify and not (but_model and file == manifest.model):
-            _check_hash(path, _hash(path), expected)
-    _check_nothing_else(folder, manifest)
-    return manifest
+    return parse_manifest(folder / MANIFEST, content)
+
+
+def check_file(folder: Path, manifest: Manifest, file: str, verify: bool = True) -> None:
+    """BundleError unless a file that the manifest names is there, inside, and (with ``verify``) the one that was exported."""
+    path = folder / file
+    if not path.is_file():
+        raise BundleError(f"{folder} has no {file}, which its {MANIFEST} names; copy the whole folder, or export it again")
+    _check_inside(folder, file)
+    if verify:
+        _check_hash(path, _hash(path), manifest.files[file])
 
 
 def read_file(path: Path, expected: str | None) -> bytes:
@@ -183,8 +195,8 @@ def _check_inside(folder: Path, file: str) -> None:
         raise BundleError(f"{path} is a link that leads out of the bundle; copy the file itself to its place (cp -L)")
 
 
-def _check_nothing_else(folder: Path, manifest: Manifest) -> None:
-    """Refuse what the manifest doesn't name: backends load weights that lie beside a model. What systems leave in every folder is no part of it."""
+def unnamed(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """What the manifest doesn't name: backends load weights that lie beside a model. What systems leave in every folder is no part of it."""
     listed = {MANIFEST, *manifest.files}
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -192,9 +204,11 @@ def _check_nothing_else(folder: Path, manifest: Manifest) -> None:
         for name in sorted([*files, *links]):
             path = Path(parent) / name
             if path.relative_to(folder).as_posix() not in listed and not name.startswith(".") and name.lower() not in _LITTER:
-                raise BundleError(
-                    f"{path} isn't named by the bundle's {MANIFEST}; remove it, or export the bundle again if it belongs to it"
-                )
+                yield path
+
+
+def _unnamed(path: Path) -> BundleError:
+    return BundleError(f"{path} isn't named by the bundle's {MANIFEST}; remove it, or export the bundle again if it belongs to it")
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
@@ -204,39 +218,58 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
     return path
 
 
-def _load(folder: Path) -> Any:
+def _load(folder: Path) -> bytes:
     path = folder / MANIFEST
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "isn't there"
+        packed = f"; unpack it: rdd-deploy bundle unpack {folder}" if folder.is_file() and folder.suffix == ".tar" else ""
         raise BundleError(
-            f"the bundle {folder} {what}; expected a folder with {MANIFEST}, as `python -m rdd_deploy.export --onnx` writes it"
+            f"the bundle {folder} {what}; expected a folder with {MANIFEST}, as `python -m rdd_deploy.export --onnx` writes it{packed}"
         )
     if not path.is_file():
         raise BundleError(
             f"{folder} has no {MANIFEST}, so it isn't a bundle; give a folder that `python -m rdd_deploy.export --onnx` wrote"
         )
     try:
-        value = parse_json(read_bounded(path, LARGEST_MANIFEST))
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate couldn't be printed
-        return value
-    except ValueError as error:
-        raise BundleError(f"{path} isn't JSON ({error}); copy the bundle again, or export it again") from error
+        return read_bounded(path, LARGEST_MANIFEST)
     except OSError as error:
         raise BundleError(f"can't read {path}: {error.strerror or error}; check its permissions") from error
 
 
-def _parse(path: Path, value: Any) -> Manifest:
+def parse_manifest(path: Path, content: bytes) -> Manifest:
+    """The manifest that a file's content is; one of an older version becomes one of the present, which means the same.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        BundleError: it isn't JSON, isn't a manifest, or is of a newer version.
+    """
+    try:
+        value = parse_json(content)
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate couldn't be printed
+    except ValueError as error:
+        raise BundleError(f"{path} isn't JSON ({error}); copy the bundle again, or export it again") from error
     if not isinstance(value, Mapping):
         raise BundleError(f"{path} holds a {type(value).__name__}, expected a JSON object; export the bundle again")
     version = value.get("schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         newer = type(version) is int and version > SCHEMA_VERSION
         do = "update rdd-deploy" if newer else "export the bundle again"
-        raise BundleError(f"{path} has schema version {version!r}, this rdd-deploy reads {SCHEMA_VERSION}; {do}")
+        raise BundleError(f"{path} has schema version {version!r}, this rdd-deploy reads 1 to {SCHEMA_VERSION}; {do}")
+    told = [key for key in ("preprocessing", "postprocessing") if key in value]
+    problems = []
+    if version == 1:
+        problems = [f"{key}: unknown key in schema version 1" for key in told]
+    elif len(told) < 2:
+        problems = [f"{key}: Field required" for key in ("preprocessing", "postprocessing") if key not in told]
     try:
-        return Manifest.model_validate(value)
+        manifest = Manifest.model_validate({**value, "schema_version": SCHEMA_VERSION})
     except ValidationError as error:
-        raise BundleError(f"{path} isn't a valid manifest: {_problems(error)}; export the bundle again") from error
+        problems.append(_problems(error))
+    if problems:
+        raise BundleError(f"{path} isn't a valid manifest: {'; '.join(problems)}; export the bundle again")
+    return manifest
 
 
 def _problems(error: ValidationError) -> str:

@@ -1,5 +1,5 @@
-"""Whether an ONNX model is whole in its one file, asked of the file itself: the edge has no ``onnx``, and old versions of onnxruntime load
-weights from wherever a model says."""
+"""Whether an ONNX model is whole in its one file, and what it says about itself, asked of the file: the edge has no ``onnx``, and old versions
+of onnxruntime load weights from wherever a model says."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _MESSAGES: dict[str, dict[int, str]] = {
 """The messages of onnx.proto that hold tensors, somewhere: field number -> message."""
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 """Fields of a tensor: where its data lies, and whether it does so there."""
+_METADATA = 14
+"""Field of a model: pairs of a key (field 1) and its value (field 2)."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -42,6 +44,22 @@ def has_external_data(content: bytes) -> bool:
                     raise ValueError(f"field {field} of a {message} isn't a message")
                 open_messages.append((inner[field], first, after))
     return False
+
+
+def metadata(content: bytes) -> dict[str, str]:
+    """What an ONNX model says about itself (``metadata_props``).
+
+    Raises:
+        ValueError: it isn't an ONNX model.
+    """
+    found: dict[str, str] = {}
+    whole = memoryview(content)
+    for field, wire, first, after in _fields(whole, 0, len(whole)):
+        if field == _METADATA and wire == _BYTES:
+            parts = {part: whole[start:end] for part, kind, start, end in _fields(whole, first, after) if kind == _BYTES}
+            key, value = (bytes(parts.get(part, b"")).decode(errors="replace") for part in (1, 2))
+            found[key] = value
+    return found
 
 
 def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:

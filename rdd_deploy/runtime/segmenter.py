@@ -123,7 +123,7 @@ class Segmenter:
         Where the sizes agree, the result is a view of the frame: leave it unchanged until ``infer`` is done.
         """
         check_frame(frame)
-        frame = resize_frame(frame, self.input_size)
+        frame = resize_frame(frame, self.input_size, self.manifest.preprocessing.shrink_from)
         return np.ascontiguousarray(frame)[np.newaxis]
 
     def infer(self, network_input: Array) -> Array:

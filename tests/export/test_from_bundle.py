@@ -1,5 +1,6 @@
 """Engines are built from a bundle on a machine without PyTorch: from the graph of a TensorRT profile, or from a float bundle with ranges."""
 
+import json
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +59,10 @@ def test_a_graph_without_an_engine_says_how_to_build_it(bundles: Path) -> None:
     manifest = read_manifest(bundle)
     assert manifest.needs_engine
     assert (manifest.model, manifest.engine, manifest.metrics) == ("graph.onnx", None, None)
-    assert set(manifest.files) == {"graph.onnx", "plan.yaml", "profile.yaml"}
+    says = {one.key: one.value for one in load_graph(bundle / "graph.onnx").metadata_props}
+    assert {key: says[key] if isinstance(value, str) else json.loads(says[key]) for key, value in manifest.facts.items()} == manifest.facts
+    assert "rdd-deploy export FOLDER --trt" in (bundle / "README.md").read_text()
+    assert set(manifest.files) == {"README.md", "graph.onnx", "plan.yaml", "profile.yaml"}
     assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
     with pytest.raises(BundleError) as caught:
         Segmenter.load(bundle)
@@ -96,7 +100,7 @@ def test_an_engine_from_an_integer_graph(bundles: Path) -> None:
 @needs_rtx
 def test_an_integer_engine_from_a_float_bundle_with_ranges(bundles: Path) -> None:
     bundle = bundles / "float-with-ranges"
-    assert set(read_manifest(bundle).files) == {"model.onnx", "graph.onnx", "ranges.json"}
+    assert set(read_manifest(bundle).files) == {"README.md", "model.onnx", "graph.onnx", "ranges.json"}
     words = (bundle, "--trt", "--int8", "--compute-capability", "8.6", "--max-drop", "20")
     build(*words)
     built = bundles / "tensorrt-rtx-int8"

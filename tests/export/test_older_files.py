@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.export.onnx.graph import load_graph
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import changed, load_profile
 from rdd_deploy.export.quantization.plan import load_plan
@@ -35,6 +37,8 @@ def test_an_old_bundles_plan_replays(source: TrainedRun, out: Path) -> None:
     plan = load_plan(OLD / "plan.yaml", profile)
     assert (plan.scheme, plan.placement.lraspp_gate, plan.qad) == ("onnxruntime", "float", None)
     target, _ = export_profile(source, profile, out, Options(plan=OLD / "plan.yaml"))
+    says = {one.key: one.value for one in load_graph(target / "model.onnx").metadata_props}
+    assert (says["precision"], json.loads(says["preprocessing"])) == ("int8", read_manifest(target).facts["preprocessing"])
     written = yaml.safe_load((target / "plan.yaml").read_text())
     assert (written["scheme"], written["placement"]["lraspp_gate"]) == ("onnxruntime", "float")
     assert not {"form", "distil"} & set(written)

@@ -62,7 +62,7 @@ def test_shipped_profile(path: Path, source: TrainedRun, out: Path) -> None:
     if profile.backend == "tensorrt-rtx":
         assert manifest.metrics is None  # the engine can't be measured without its GPU, and nothing pretends that it was
         assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
-        assert set(manifest.files) == {"model.engine", "graph.onnx", "plan.yaml", "profile.yaml"}
+        assert set(manifest.files) == {"README.md", "model.engine", "graph.onnx", "plan.yaml", "profile.yaml"}
         assert manifest.engine is not None
         assert manifest.engine.compute_capabilities == ["8.6"]
     else:

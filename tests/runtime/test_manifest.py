@@ -66,8 +66,8 @@ def test_not_an_object(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "sentence"),
     [
-        (2, "has schema version 2, this rdd-deploy reads 1; update rdd-deploy"),
-        (0, "has schema version 0, this rdd-deploy reads 1; export the bundle again"),
+        (3, "has schema version 3, this rdd-deploy reads 1 to 2; update rdd-deploy"),
+        (0, "has schema version 0, this rdd-deploy reads 1 to 2; export the bundle again"),
         ("1", "has schema version '1', this"),
         (True, "has schema version True, this"),
         ("DROP", "has schema version None, this"),

@@ -31,9 +31,17 @@ def load_graph(path: Path) -> onnx.ModelProto:
     return model
 
 
-def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Check and write an ONNX file, whole or not at all."""
+def save_graph(model: onnx.ModelProto, path: Path, says: Mapping[str, Any] | None = None) -> None:
+    """Check and write an ONNX file, whole or not at all.
+
+    Args:
+        says: more metadata for the file; the model itself isn't changed.
+    """
     onnx.checker.check_model(model, full_check=True)
+    if says is not None:
+        model, original = onnx.ModelProto(), model
+        model.CopyFrom(original)
+        set_metadata(model, says)
     files.write_bytes(path, model.SerializeToString())
 
 

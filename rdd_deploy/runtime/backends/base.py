@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +14,12 @@ from numpy.typing import NDArray
 
 from rdd_deploy.errors import BundleError, DeviceError
 from rdd_deploy.runtime.manifest import Manifest
-from rdd_deploy.runtime.onnx_file import has_external_data
+from rdd_deploy.runtime.onnx_file import has_external_data, metadata
+from rdd_deploy.utils.files import parse_json
 
 INPUT, OUTPUT = "frame", "labels"
-PRECISION = "precision"
-"""Key of an ONNX file's metadata."""
+PRECISION, VERSION = "precision", "schema_version"
+"""Keys of an ONNX file's metadata; the others are called like the manifest's, too."""
 
 
 class Backend(Protocol):
@@ -47,8 +50,10 @@ def parse_device(device: str) -> tuple[str, int | None]:
     return (match[1], None) if match[1] else ("cuda", int(match[2]))
 
 
-def check_whole(path: Path, content: bytes) -> None:
-    """Refuse an ONNX model that takes weights from another file.
+def check_model(path: Path, manifest: Manifest, content: bytes) -> None:
+    """Refuse an ONNX model that takes weights from another file, or says something else about itself than the bundle's manifest.
+
+    Models of older bundles say less, and what they don't say isn't compared.
 
     Raises:
         BundleError: it does.
@@ -56,6 +61,25 @@ def check_whole(path: Path, content: bytes) -> None:
     """
     if has_external_data(content):
         raise BundleError(f"{path} takes weights from another file, which no bundle's model may; export the bundle again")
+    says = metadata(content)
+    check_precision(path, manifest, says.get(PRECISION))
+    for key, expected in manifest.facts.items() if VERSION in says else ():
+        if key in says and (got := _read(says[key])) != expected:
+            raise BundleError(
+                f"{path} says {key} {_told(got)} of itself, its manifest says {_told(expected)}; copy the whole bundle again, or export it again"
+            )
+
+
+def _read(text: str) -> Any:
+    """A value of a model's metadata: text as it is, all else as JSON."""
+    with suppress(ValueError):
+        return parse_json(text.encode())
+    return text
+
+
+def _told(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def check_parallel(path: Path, device: str, parallel: int) -> None:

@@ -14,11 +14,9 @@ from rdd_deploy.errors import BundleError, DeviceError, missing_package
 from rdd_deploy.runtime.backends.base import (
     INPUT,
     OUTPUT,
-    PRECISION,
+    check_model,
     check_parallel,
-    check_precision,
     check_tensor,
-    check_whole,
     parse_device,
 )
 from rdd_deploy.runtime.manifest import Manifest, read_file
@@ -90,7 +88,7 @@ class OnnxRuntimeBackend:
         self._require(self._wanted)
         content = read_file(self._path, self._hash)
         try:
-            check_whole(self._path, content)
+            check_model(self._path, self._manifest, content)
         except ValueError as error:
             raise BundleError(f"onnxruntime can't load {self._path}: {error}; export the bundle again") from error
         try:
@@ -108,7 +106,6 @@ class OnnxRuntimeBackend:
             )
         for what, tensor in ((INPUT, model_input[0]), (OUTPUT, model_output[0])):
             check_tensor(self._manifest, what, tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), tensor.shape)
-        check_precision(self._path, self._manifest, self._session.get_modelmeta().custom_metadata_map.get(PRECISION))
 
     def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:

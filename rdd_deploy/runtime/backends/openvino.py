@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rdd_deploy import console
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_parallel, check_precision, check_tensor, check_whole, parse_device
+from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_model, check_parallel, check_precision, check_tensor, parse_device
 from rdd_deploy.runtime.manifest import Manifest, read_file
 from rdd_deploy.utils.machine import available_cores, has_native_bf16, saturates_int8
 
@@ -130,7 +130,7 @@ class OpenVinoBackend:
             if beside in self._manifest.files:
                 weights = read_file(self._path.with_suffix(".bin"), self._hashes.get(beside))
         else:
-            check_whole(self._path, content)
+            check_model(self._path, self._manifest, content)
         return core.read_model(content, weights)
 
     def _check_process(self) -> None:

@@ -98,6 +98,27 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
 
+def gathered_with_gradient(rows: Tensor) -> Tensor:
+    """``gathered`` rows (R, …) through which each process's own get their gradient: the sum of what all processes' losses say of them.
+
+    In the backward, too, the processes ask each other: all must have what comes out of this in their loss.
+    """
+    return _Gathered.apply(rows) if several() else rows  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        counts = gathered(torch.tensor([len(rows)], device=rows.device)).tolist()
+        ctx.own = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
+        return gathered(rows)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)[ctx.own]
+
+
 def rank() -> int:
     """Of this process among those that train on the batch."""
     return distributed.get_rank() if several() else 0

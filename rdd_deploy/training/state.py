@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -22,6 +21,7 @@ from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.gradients import gradient_norms
+from rdd_deploy.training.whole_batch import one_dropout, synchronised
 
 
 class Loss(NamedTuple):
@@ -104,9 +104,9 @@ class TrainState:
         if fabric.world_size > 1:
             _freeze_unused(segmenter, objective.maps)
         step = _Step(segmenter, objective, train.compile)
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            # timm's: torch's own puts a bare norm in place of one that has its activation inside. It changes the networks in place.
-            convert_sync_batchnorm(step)
+        one_dropout(step)
+        if fabric.world_size > 1:
+            synchronised(step, fabric.device)
         optimizer = _optimizer(segmenter, objective, train)
         self.model, self.optimizer = fabric.setup(step, optimizer)
         self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None

@@ -67,8 +67,8 @@ class _Nodes(NamedTuple):
     @classmethod
     def of(cls, own: Tensor, other: Tensor, valid: Tensor) -> _Nodes:
         """Those of maps (N, D, h, w) and (N, E, h, w) with valid pixels (N, h, w)."""
-        rows = (unit(values.permute(0, 2, 3, 1)[valid], 1) for values in (own, other))
-        return cls(*rows, [length for length in valid.flatten(1).sum(1).tolist() if length])
+        rows, others = (unit(values.permute(0, 2, 3, 1)[valid], 1) for values in (own, other))
+        return cls(rows, others, [length for length in valid.flatten(1).sum(1).tolist() if length])
 
     def of_all_processes(self) -> _Nodes:
         """One process after the other, by rank."""
@@ -77,4 +77,4 @@ class _Nodes(NamedTuple):
 
     def images(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Both networks' vectors of one image at a time."""
-        return zip(self.own.split(self.lengths), self.other.split(self.lengths), strict=True)
+        return zip(torch.split(self.own, self.lengths), torch.split(self.other, self.lengths), strict=True)

@@ -83,6 +83,15 @@ def safe(count: Tensor) -> Tensor:
     return torch.where(count > 0, count, torch.ones_like(count))
 
 
+def of_each(values: Tensor) -> Tensor:
+    """Values (any shape, the same on every process) of every process by rank, (processes, …). Without gradient."""
+    if not several():
+        return values.detach()[None]
+    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, values.detach().contiguous())
+    return torch.stack(parts)
+
+
 def gathered(rows: Tensor) -> Tensor:
     """Rows (R, …) of every process one after another, by rank; R may differ between them, and be 0. Without gradient."""
     if not several():

@@ -71,8 +71,9 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
         )
 
 
-CHECKED = {"data.root", "data.unlabelled", "data.scratch", "teacher.recipe", "teacher.checkpoint"}
-"""Keys that say where something lies whose content a resumed run checks: the folder may have moved."""
+CHECKED = {"data.root", "data.unlabelled", "data.scratch", "teacher.recipe", "teacher.checkpoint", "train.devices", "train.nodes"}
+"""Keys that say where something lies whose content a resumed run checks, for the folder may have moved; and how many processes train, which
+all have the same random numbers and together the same batches."""
 
 
 def changes(folder: RunFolder, recipe: Recipe) -> list[str]:

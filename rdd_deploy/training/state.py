@@ -195,7 +195,8 @@ class TrainState:
             self.average.load_state_dict(state["average"])
         self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
         self.fabric._precision.load_state_dict(state["precision"])  # the loss scale of 16-mixed
-        rank = self.fabric.global_rank
+        # All processes draw the same numbers, so that a state of another number of them will do.
+        rank = self.fabric.global_rank if len(state["rng"]) == self.fabric.world_size else 0
         torch.set_rng_state(state["rng"][rank].cpu())
         if self._on_cuda and state["rng_cuda"]:
             torch.cuda.set_rng_state(state["rng_cuda"][rank].cpu(), self.fabric.device)

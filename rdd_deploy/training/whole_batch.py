@@ -9,7 +9,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 
-from rdd_deploy.losses.processes import everywhere, gathered, rank, several
+from rdd_deploy.losses.processes import everywhere, gathered, of_each, rank, several
 
 
 def synchronised(module: nn.Module, device: torch.device) -> None:
@@ -52,7 +52,9 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Let the running statistics follow the batch's."""
         if not self.track_running_stats:
             return
-        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         self.num_batches_tracked.add_(1)
         weight = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
@@ -71,7 +73,7 @@ class _Normalised(torch.autograd.Function):
         if x.numel():  # a process may have no valid pixel for a memory bank
             variance, mean = torch.var_mean(values.double(), axes, correction=0)
             own = torch.stack((mean, variance))
-        counts, means, variances = gathered(torch.stack((number, *own))[None]).unbind(1)  # each (processes, C)
+        counts, means, variances = of_each(torch.stack((number, *own))).unbind(1)  # each (processes, C)
         total = counts.sum(0)
         if total[0] == 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")  # torch's own words
@@ -102,8 +104,8 @@ def one_dropout(module: nn.Module) -> None:
     place = _Place()
     for parent in [*module.modules()]:
         for name, child in parent.named_children():
-            if type(child) in (nn.Dropout, nn.Dropout2d) and 0 < child.p < 1:
-                setattr(parent, name, _Dropout(child.p, type(child) is nn.Dropout2d, place))
+            if isinstance(child, (nn.Dropout, nn.Dropout2d)) and 0 < child.p < 1:
+                setattr(parent, name, _Dropout(child.p, isinstance(child, nn.Dropout2d), place))
 
 
 class _Place:

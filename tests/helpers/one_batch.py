@@ -1,6 +1,8 @@
 """A few optimiser steps of a real training on made-up batches, in one process or as one of several that have a part of each batch."""
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,8 +34,8 @@ class Case(NamedTuple):
         progress: of the first and the last step.
     """
 
-    train: dict[str, Any] = {}
-    student: dict[str, Any] = {}
+    train: Mapping[str, Any] = MappingProxyType({})
+    student: Mapping[str, Any] = MappingProxyType({})
     distillation: dict[str, Any] | None = None
     progress: tuple[float, float] = (0.0, 0.9)
 

@@ -177,8 +177,8 @@ class _Watch(threading.Thread):
         found = launchers.launched()
         by_launcher = isinstance(error, signals.Stopped) and found is not None and found.together  # as it ends those that are left over
         if isinstance(told, LostProcessError) or by_launcher:
+            self._wait_for_who()
             with suppress(KeyboardInterrupt):
-                self.known.wait(SURE_S + 4 * BEAT_S)
                 self._say(f"it lost another one: {self.sentence}")
             return faults.lost(self.sentence) if self.sentence else told
         if self._store is not None:
@@ -186,6 +186,16 @@ class _Watch(threading.Thread):
             with suppress(KeyboardInterrupt):
                 self._say(said)
         return None
+
+    def _wait_for_who(self) -> None:
+        until = time.monotonic() + SURE_S + 4 * BEAT_S
+        while not self.known.is_set() and (left := until - time.monotonic()) > 0:
+            try:
+                self.known.wait(left)
+            except signals.Stopped:  # torchrun ends all that are left over, and gives them 30 s for it
+                continue
+            except KeyboardInterrupt:
+                return
 
     def _say(self, why: str) -> None:
         """Tell the others that this process failed, and why."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+from torch.distributed import TCPStore
 from toys import Started, call, errors_of, network, teacher_tree, write_data, write_recipe
 
 WORDS = ["pair.yaml", "train.devices=2", "--name"]
@@ -120,6 +121,23 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
     expected = weights(folder / "runs" / "whole")
     for key, values in weights(folder / "runs" / name).items():
         assert np.allclose(values, expected[key], rtol=1e-2, atol=1e-3), key
+
+
+def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folder: Path) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent has it, which outlives its processes
+    shared = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_RESTART_COUNT": "0"}
+    pair = [
+        Started("train", "pair.yaml", "--name", "agent", cwd=folder, env=shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+    ]
+    wait_for(folder / "runs/agent/metrics.csv", pair[0])
+    pair[1].signal(signal.SIGKILL)
+    time.sleep(0.3)
+    pair[0].signal(signal.SIGTERM)
+    left, _ = (process.wait() for process in pair)
+    assert left.returncode == 2, left
+    (line,) = [one for one in errors_of(left) if one.startswith("error:")]
+    assert line.startswith("error: process 1 of 2 is lost: it gave no sign of life for "), line
 
 
 def test_a_killed_process_of_our_own_ends_all_by_name(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ def set_tf32(allowed: bool) -> None:
     """Whether GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits; by torch's default convolutions do."""
     kind = "tf32" if allowed else "ieee"
     torch.backends.cuda.matmul.fp32_precision = kind
-    for part in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-        part.fp32_precision = kind
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = kind
 
 
 def checked_device(name: str) -> torch.device:

@@ -22,7 +22,7 @@ def set_deterministic(wanted: bool) -> None:
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
         torch.backends.cudnn.benchmark = False  # it may choose another algorithm each time
-        torch.utils.deterministic.fill_uninitialized_memory = False  # of use for finding bugs alone, at the cost of time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # of use for finding bugs alone, at the cost of time
     if torch.are_deterministic_algorithms_enabled() != wanted:
         torch.use_deterministic_algorithms(wanted)
 

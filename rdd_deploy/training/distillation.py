@@ -34,8 +34,8 @@ from rdd_deploy.training.data import TrainingData, share_without_labels
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.loop import fit
-from rdd_deploy.training.pseudo_labels import Confidence, PseudoLabels, check_names, thresholds_of
 from rdd_deploy.training.peers import ending_together, launch
+from rdd_deploy.training.pseudo_labels import Confidence, PseudoLabels, check_names, thresholds_of
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective

@@ -17,6 +17,7 @@ from rdd_deploy import console
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.data.loader import FrameCache
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.losses.processes import alone
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.models.teachers.base import digest_of
 from rdd_deploy.models.teachers.second import Fitted
@@ -24,7 +25,6 @@ from rdd_deploy.models.tensors import fits, senseless
 from rdd_deploy.models.tta import stacked
 from rdd_deploy.outputs import resized
 from rdd_deploy.preprocess import resize_labels
-from rdd_deploy.losses.processes import alone
 from rdd_deploy.training.determinism import deterministic_layers
 from rdd_deploy.training.teacher_filling import together
 from rdd_deploy.utils import files

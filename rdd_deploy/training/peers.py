@@ -15,6 +15,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.launchers import subprocess_script
 from torch import distributed
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from rdd_deploy import console
 from rdd_deploy.errors import LostProcessError, RddError
@@ -103,9 +104,9 @@ class _Watch(threading.Thread):
         address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
         if not address or not port or not distributed.is_initialized():
             return
-        store = distributed.TCPStore(address, int(port), is_master=False, timeout=timedelta(seconds=SURE_S), wait_for_workers=False)
+        store = TCPStore(address, int(port), is_master=False, timeout=timedelta(seconds=SURE_S), wait_for_workers=False)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = distributed.PrefixStore(f"rdd_deploy/{attempt}/{number}", store)
+        self._store = PrefixStore(f"rdd_deploy/{attempt}/{number}", store)
 
     def run(self) -> None:
         while not self.ended.wait(BEAT_S if not self._troubled else BEAT_S / 4):

@@ -125,7 +125,13 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
 
 def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folder: Path) -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent has it, which outlives its processes
-    shared = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared = {
+        "TORCHELASTIC_RUN_ID": "x",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_RESTART_COUNT": "0"}
     pair = [
         Started("train", "pair.yaml", "--name", "agent", cwd=folder, env=shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")

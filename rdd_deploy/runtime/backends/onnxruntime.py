@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
+from contextlib import redirect_stdout
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -156,12 +158,12 @@ class OnnxRuntimeBackend:
         if wanted != "cpu":
             if wanted != "cuda":
                 os.environ.setdefault(_NO_TF32, "0")
-            if hasattr(self._ort, "preload_dlls"):  # since 1.21: finds the CUDA and cuDNN that pip installed
-                with console.silenced():
-                    self._ort.preload_dlls()
+            preload(self._ort)
         if wanted == "tensorrt-rtx" and self._plugged:
             if (self._index or 0) >= len(self._plugged):
-                raise DeviceError(f"asked for {self.device}, {PROVIDERS[wanted]} finds {len(self._plugged)} GPU(s), cuda:0 to cuda:{len(self._plugged) - 1}")
+                raise DeviceError(
+                    f"asked for {self.device}, {PROVIDERS[wanted]} finds {len(self._plugged)} GPU(s), cuda:0 to cuda:{len(self._plugged) - 1}"
+                )
             options.add_provider_for_devices([self._plugged[self._index or 0]], {})
             providers = None  # those of the options
         try:
@@ -182,6 +184,13 @@ class OnnxRuntimeBackend:
                 f"check driver and CUDA libraries (nvidia-smi), or pass --device cpu.{mixed_distributions() or ''}"
             )
         return session
+
+
+def preload(ort: Any) -> None:
+    """Load the CUDA and cuDNN that pip installed, before a session on a GPU; onnxruntime since 1.21 knows where they are."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # what is missing it prints; a session that needs it says so itself
+            ort.preload_dlls()
 
 
 @functools.cache

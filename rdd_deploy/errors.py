@@ -71,6 +71,10 @@ class MachineError(RddError):
     """Memory, files, worker processes or peers failed; see ``rdd_deploy.utils.faults``."""
 
 
+class LostProcessError(MachineError):
+    """Another of the processes that train together was lost."""
+
+
 class SourceError(RddError):
     """A camera, video, stream or folder of frames can't be read."""
 

@@ -28,6 +28,7 @@ from rdd_deploy.schema import (
     Positive,
     Seed,
     Share,
+    changed,
     meant,
     override_all,
     validated,
@@ -100,6 +101,8 @@ class Train(Part):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: bf16 where the device multiplies in it, else float32"
     )
+    tf32: bool = Field(False, description="GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits: faster, and not float32")
+    deterministic: bool = Field(False, description="the same run twice is the same to the bit on a GPU, too; slower there")
     compile: bool = Field(False, description="torch.compile")
     save_every: Count = Field(1, description="epochs between resumable states")
     pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
@@ -159,10 +162,11 @@ class TeacherRecipe(_Data):
 
         One that may see only a share of the labels has a name of its own, or it would be taken for the one that has seen all.
         """
-        data = student.data.alone().model_copy(update={"size": self.data.size, "in_memory": self.data.in_memory})
+        where = f"the teacher's recipe {self.name} on the student's data and devices"
+        data = changed(student.data.alone(), where, size=self.data.size, in_memory=self.data.in_memory)
         name = self.name if data.labelled == 1 else f"{self.name}_{data.labelled:g}_labels"
-        device = {key: getattr(student.train, key) for key in ("device", "devices", "nodes", "precision")}
-        return self.model_copy(update={"name": name, "data": data, "train": self.train.model_copy(update=device)})
+        device = {key: getattr(student.train, key) for key in ("device", "devices", "nodes", "precision", "tf32", "deterministic")}
+        return changed(self, where, name=name, data=data, train=changed(self.train, where, **device))
 
 
 class StudentRecipe(_Data):

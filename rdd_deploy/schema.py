@@ -120,6 +120,15 @@ def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str, pr
     raise RecipeError(f"{where} has {count}:", *details(found))
 
 
+def changed(one: Model, where: Path | str, **updates: Any) -> Model:
+    """A part of a recipe with other values, checked as a whole again: pydantic's own copies aren't.
+
+    Raises:
+        RecipeError: as ``validated``.
+    """
+    return validated(type(one), {name: getattr(one, name) for name in one.model_fields_set} | updates, where)
+
+
 def dotted(model: type[BaseModel], above: str = "") -> Iterator[str]:
     """The path of every key that an override can name."""
     for name, field in model.model_fields.items():

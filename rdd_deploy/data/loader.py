@@ -178,8 +178,9 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             if position == 0 or step == self.start:
                 order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
             chosen = [(epoch, int(i)) for i in order[position * self.batch : (position + 1) * self.batch]]
-            chosen += itertools.islice(others, self.others_of)
-            yield chosen[self.rank :: self.ranks]
+            whole = _spread(chosen, [*itertools.islice(others, self.others_of)])
+            # Neighbours, so that whoever asks all processes for their images by rank gets the batch as one process has it.
+            yield whole[self.rank * len(whole) // self.ranks : (self.rank + 1) * len(whole) // self.ranks]
 
     def _others(self) -> Iterator[tuple[int, int]]:
         """(pass, index) of samples without labels, from the first one of step ``start`` on, without end."""
@@ -191,6 +192,12 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             for i in order[begin:]:
                 yield turn, self.count + int(i)
             begin = 0
+
+
+def _spread(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Both in their order, the others spread evenly: parts of equal length hold as many of them, or one more."""
+    count, kinds = len(some) + len(others), (iter(some), iter(others))
+    return [next(kinds[(i + 1) * len(others) // count - i * len(others) // count]) for i in range(count)]
 
 
 def others_in(batch: int, share: float) -> int:

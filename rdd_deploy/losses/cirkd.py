@@ -3,7 +3,8 @@ Segmentation", CVPR 2022, pp. 12319-12328)."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from rdd_deploy.losses import Void
 from rdd_deploy.losses.checks import above_zero, count, void_rule
 from rdd_deploy.losses.maps import map_pair, mean_pooled, unit
-from rdd_deploy.losses.processes import mean_count, safe
+from rdd_deploy.losses.processes import gathered, gathered_with_gradient, mean_count, safe
 from rdd_deploy.losses.relations import relation_kl
 from rdd_deploy.outputs import Output
 
@@ -20,8 +21,8 @@ class CrossImage(nn.Module):
     """For every ordered pair of images (n, m), n = m included: S = F̂_n F̂_mᵀ / τ of the ``head`` maps' unit vectors over the channels;
     ⟨KL(softmax(S^t_row) ‖ softmax(S^s_row))⟩ over rows, mean over pairs. No factor τ².
 
-    Pairs are of one process's images; the mean is over all processes' pairs. Time grows with the square of all images' pixels, memory
-    doesn't: a window of 2 is 16 times cheaper.
+    Pairs are of the whole batch's images, also where several processes hold a part of them each: every process compares its own images with
+    all. Time grows with the square of all images' pixels, memory doesn't: a window of 2 is 16 times cheaper.
 
     Args:
         temperature: τ > 0.
@@ -45,15 +46,35 @@ class CrossImage(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             own, valid = mean_pooled(pair.student, pair.valid, self.window)
             other, _ = mean_pooled(pair.teacher, pair.valid, self.window)
-            nodes = [(_unit_rows(a, v), _unit_rows(b, v)) for a, b, v in zip(own, other, valid, strict=True)]
-            counted = [(a, b) for a, b in nodes if len(a)]
-            loss = 0 * own.sum()  # all void: a gradient of 0, not none
-            for s, t in counted:
-                for s_other, t_other in counted:
+            rows = _Nodes.of(own, other, valid)
+            columns = rows.of_all_processes()
+            # All void: a gradient of 0, not none; and every process takes part in the others' gradients.
+            loss = 0 * (own.sum() + columns.own.sum())
+            for s, t in rows.images():
+                for s_other, t_other in columns.images():
                     loss = loss + relation_kl(s, t, s_other, t_other, self.temperature) / len(s)
-            return loss / safe(mean_count(torch.tensor(len(counted) ** 2, device=target.device))).float()
+            pairs = torch.tensor(len(rows.lengths) * len(columns.lengths), device=target.device)
+            return loss / safe(mean_count(pairs)).float()
 
 
-def _unit_rows(values: Tensor, valid: Tensor) -> Tensor:
-    """The vectors (D,) at valid pixels of (D, h, w), of unit length: (pixels, D)."""
-    return unit(values.permute(1, 2, 0)[valid], 1)
+class _Nodes(NamedTuple):
+    """Unit vectors at the valid pixels of images that have any: of the student (R, D), of the teacher (R, E), and how many each image has."""
+
+    own: Tensor
+    other: Tensor
+    lengths: list[int]
+
+    @classmethod
+    def of(cls, own: Tensor, other: Tensor, valid: Tensor) -> _Nodes:
+        """Those of maps (N, D, h, w) and (N, E, h, w) with valid pixels (N, h, w)."""
+        rows, others = (unit(values.permute(0, 2, 3, 1)[valid], 1) for values in (own, other))
+        return cls(rows, others, [length for length in valid.flatten(1).sum(1).tolist() if length])
+
+    def of_all_processes(self) -> _Nodes:
+        """One process after the other, by rank."""
+        lengths = gathered(torch.tensor(self.lengths, dtype=torch.int64, device=self.own.device)).tolist()
+        return _Nodes(gathered_with_gradient(self.own), gathered(self.other), lengths)
+
+    def images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Both networks' vectors of one image at a time."""
+        return zip(torch.split(self.own, self.lengths), torch.split(self.other, self.lengths), strict=True)

@@ -15,7 +15,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.checks import above_zero, count, not_negative
 from rdd_deploy.losses.maps import map_pair, unit
-from rdd_deploy.losses.processes import gathered, mean_count, rank, safe
+from rdd_deploy.losses.processes import everywhere, gathered, mean_count, rank, safe
 from rdd_deploy.losses.queues import ClassQueues
 from rdd_deploy.losses.relations import relation_kl
 from rdd_deploy.outputs import Output
@@ -124,8 +124,8 @@ class MemoryBank(nn.Module):
         layers: list[Any] = list(self.project)
         first, norm, *rest = layers
         wide, pixels = first(rows[:, :, None, None]), torch.tensor(len(rows), device=rows.device)  # (M, E, 1, 1)
-        if isinstance(norm, nn.SyncBatchNorm):  # all processes must take the same way
-            pixels = mean_count(pixels)
+        if getattr(norm, "of_all_processes", isinstance(norm, nn.SyncBatchNorm)):  # all must take the same way
+            pixels = everywhere(pixels)
         if self.training and pixels < 2:  # nothing to take a deviation of: as in eval mode
             wide = F.batch_norm(wide, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
         else:

@@ -83,6 +83,15 @@ def safe(count: Tensor) -> Tensor:
     return torch.where(count > 0, count, torch.ones_like(count))
 
 
+def of_each(values: Tensor) -> Tensor:
+    """Values (any shape, the same on every process) of every process by rank, (processes, …). Without gradient."""
+    if not several():
+        return values.detach()[None]
+    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, values.detach().contiguous())
+    return torch.stack(parts)
+
+
 def gathered(rows: Tensor) -> Tensor:
     """Rows (R, …) of every process one after another, by rank; R may differ between them, and be 0. Without gradient."""
     if not several():
@@ -96,6 +105,27 @@ def gathered(rows: Tensor) -> Tensor:
     if max(lengths):
         distributed.all_gather(parts, padded)
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+
+def gathered_with_gradient(rows: Tensor) -> Tensor:
+    """``gathered`` rows (R, …) through which each process's own get their gradient: the sum of what all processes' losses say of them.
+
+    In the backward, too, the processes ask each other: all must have what comes out of this in their loss.
+    """
+    return _Gathered.apply(rows) if several() else rows  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        counts = gathered(torch.tensor([len(rows)], device=rows.device)).tolist()
+        ctx.own = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
+        return gathered(rows)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)[ctx.own]
 
 
 def rank() -> int:

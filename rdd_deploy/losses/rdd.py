@@ -142,6 +142,8 @@ def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: 
         if several():  # the smallest of all are among the smallest of each process
             smallest = rest.topk(min(missing, rest.numel()), largest=False, sorted=False).values
             rest = gathered(F.pad(smallest, (0, missing - smallest.numel()), value=torch.inf))
+        if rest.device.type != "cpu":  # torch's selection there isn't deterministic
+            return valid & (probability <= rest.topk(missing, largest=False, sorted=False).values.max())
         return valid & (probability <= rest.kthvalue(missing).values)
     count = kept_count(min_kept, hard.numel())
     if count == 0:

@@ -38,14 +38,17 @@ class TaskLoss(nn.Module):
             kept = target != self.ignore_index
             logits = void_inert(logits, kept)
             if self.kind == "balanced":
-                weights = self.class_weight
-                loss = F.cross_entropy(logits.float(), target, weights, ignore_index=self.ignore_index, reduction="sum")
-                assert weights is not None
-                return loss / safe(mean_count(torch.where(kept, weights[torch.where(kept, target, 0)], 0).sum()))
-            log_p = true_log_probability(F.log_softmax(logits.float(), 1), target, self.ignore_index)
+                assert self.class_weight is not None
+                weights = torch.where(kept, self.class_weight[torch.where(kept, target, 0).long()], 0)
+                return -(weights * self._log_p(logits, target)).sum() / safe(mean_count(weights.sum()))
+            log_p = self._log_p(logits, target)
             if self.kind == "ohem":
                 kept = hard_pixels(log_p.detach().exp(), kept, threshold=0.7, min_kept=0.05)
             return masked_mean(-log_p, kept)
+
+    def _log_p(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Of the true class, (N, H, W); by gathering, for torch's own loss of maps isn't deterministic on a GPU."""
+        return true_log_probability(F.log_softmax(logits.float(), 1), target, self.ignore_index)
 
 
 def class_weights(pixels: Tensor, power: float = 0.5, limit: float = 5.0) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
 
 
+def set_tf32(allowed: bool) -> None:
+    """Whether GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits; by torch's default convolutions do."""
+    kind = "tf32" if allowed else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = kind
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = kind
+
+
 def checked_device(name: str) -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as torch's device; DeviceError where it isn't there."""
     if name == "auto":
@@ -30,6 +39,8 @@ def checked_device(name: str) -> torch.device:
         raise DeviceError(
             f"the device is '{name}' but torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; use one of them, or the cpu"
         )
+    if kind == "cuda":
+        set_tf32(False)
     return torch.device(name)
 
 

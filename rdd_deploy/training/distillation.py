@@ -35,6 +35,7 @@ from rdd_deploy.training.data import TrainingData, share_without_labels
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.loop import fit
+from rdd_deploy.training.peers import ending_together, launch
 from rdd_deploy.training.pseudo_labels import Confidence, PseudoLabels, check_names, thresholds_of
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
@@ -56,6 +57,7 @@ from rdd_deploy.training.teacher_cache import CachedTeacher
 from rdd_deploy.utils import launchers
 
 
+@ending_together()
 def distill_recipe(
     recipe: StudentRecipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
 ) -> RunFolder:
@@ -90,6 +92,7 @@ def distill_recipe(
     return folder
 
 
+@ending_together()
 def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
     """Only what comes before the training of a student: frames looked at, the teacher trained where it isn't there, its cache filled.
 
@@ -120,7 +123,7 @@ class _Prepared(NamedTuple):
 
 def _prepared(recipe: StudentRecipe, named: list[NamedTeacher], runs: Path, resume: bool, data: TrainingData | None) -> _Prepared:
     fabric = make_fabric(recipe.train)
-    fabric.launch()
+    launch(fabric)
     data = data or TrainingData(recipe)
     check_names(recipe.distillation.unlabelled, data.validation.label_space.classes)
     seed_everything(recipe.train.seed)

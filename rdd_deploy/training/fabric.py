@@ -13,7 +13,9 @@ from lightning_fabric import Fabric
 
 from rdd_deploy import console
 from rdd_deploy.errors import DeviceError
+from rdd_deploy.models.predict import set_tf32
 from rdd_deploy.recipe import Train
+from rdd_deploy.training.determinism import set_deterministic
 from rdd_deploy.utils import launchers
 from rdd_deploy.utils.machine import has_native_bf16
 
@@ -28,6 +30,10 @@ def make_fabric(train: Train) -> Fabric:
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     precision = resolve_precision(train.precision, accelerator)
+    set_tf32(train.tf32)
+    set_deterministic(train.deterministic)
+    if accelerator == "cuda" and not train.deterministic:
+        _tell_of_rounding()
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
@@ -88,6 +94,12 @@ def _warn_of_emulation() -> None:
     """Once, however many networks are trained in turn."""
     if launchers.process_rank() == 0:
         console.warn("train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto")
+
+
+@cache
+def _tell_of_rounding() -> None:
+    """Once, however many networks are trained in turn."""
+    console.info("on a GPU the same run twice differs in rounding; train.deterministic=true makes both the same to the bit, and slower")
 
 
 def seed_everything(seed: int) -> None:

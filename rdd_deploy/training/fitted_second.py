@@ -12,18 +12,20 @@ import safetensors.torch
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rdd_deploy import console
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.data.loader import FrameCache
 from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.losses.processes import alone
+from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.models.teachers.base import digest_of
 from rdd_deploy.models.teachers.second import Fitted
 from rdd_deploy.models.tensors import fits, senseless
 from rdd_deploy.models.tta import stacked
 from rdd_deploy.outputs import resized
 from rdd_deploy.preprocess import resize_labels
+from rdd_deploy.training.determinism import deterministic_layers
 from rdd_deploy.training.teacher_filling import together
 from rdd_deploy.utils import files
 
@@ -108,9 +110,9 @@ def fit_head(
     Raises:
         WeightsError: the loss isn't finite, or no training pixel has a class.
     """
-    teacher, head = fitted.inner[0], fitted.head
+    teacher, head, loss_of = fitted.inner[0], fitted.head, TaskLoss()
     rng = np.random.default_rng(0)
-    with torch.random.fork_rng(), torch.enable_grad():
+    with torch.random.fork_rng(), torch.enable_grad(), alone():  # one process fits, or each for itself
         torch.manual_seed(0)
         for module in head.modules():
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
@@ -130,7 +132,8 @@ def fit_head(
             if not (labels != IGNORE).any():
                 advance(1)
                 continue
-            loss = F.cross_entropy(resized(head(features), labels.shape[-2:]), labels, ignore_index=IGNORE)
+            with deterministic_layers(torch.are_deterministic_algorithms_enabled()):
+                loss = loss_of(resized(head(features), labels.shape[-2:]), labels)
             if not loss.isfinite():
                 raise WeightsError(
                     "the teacher's second head can't be fitted: the loss is NaN or infinite; choose another teacher.second_map or teacher.second"

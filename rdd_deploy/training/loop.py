@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rdd_deploy.data.base import Split, Subset
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, LoadingError, ResumableBatchSampler, batches, training_loader
 from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.errors import DiskError, DivergedError, RddError
+from rdd_deploy.errors import DataError, DiskError, DivergedError, RddError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
@@ -56,6 +56,7 @@ def fit(
         Summary values: best and last mIoU, epochs, seconds.
 
     Raises:
+        DataError: there are fewer frames than processes.
         DivergedError: the loss isn't finite; names the batch's samples.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
@@ -67,6 +68,11 @@ def fit(
         frames.labelled, train.batch, train.epochs, train.seed, rank=fabric.global_rank, ranks=fabric.world_size,
         others=len(frames) - frames.labelled, share=method.share,
     )  # fmt: skip
+    if (images := sampler.batch + sampler.others_of) < fabric.world_size:
+        raise DataError(
+            f"{frames.labelled} training frames make batches of {images}, which {fabric.world_size} processes can't share; use more frames, or "
+            "lower train.devices and train.nodes"
+        )
     resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
     sampler.start = train_state.step
     crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)

@@ -59,6 +59,10 @@ def read_state(folder: RunFolder, train_state: TrainState, origin: dict[str, str
         raise ResumeError(f"can't resume from {folder.state}: {OTHER}; start again without --resume") from error
     if problem:
         raise ResumeError(f"can't resume from {folder.state}: {problem}; start again without --resume")
+    if (saved := len(state["rng"])) != (here := train_state.fabric.world_size):
+        console.info(
+            f"resuming: the state was saved by {saved} process{'es' if saved > 1 else ''}, this is {here}: the same run, to rounding"
+        )
     before = state.get("origin")
     if before is None:
         # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
@@ -102,14 +106,14 @@ def _problem(state: Any, train_state: TrainState, per_epoch: int) -> str:
         return OTHER
     if broken := [name for part in (model, objective, average, *state["optimizer"]["state"].values()) for name in senseless(part)]:
         return f"it holds values that are NaN or infinite, or a negative variance ({broken[0]})"
-    ranks = train_state.fabric.world_size
     for key in ("rng", "rng_cuda"):
         if (
             not isinstance(state[key], list)
-            or len(state[key]) != (ranks if now[key] else 0)
+            or bool(state[key]) != bool(now[key])
+            or len(state[key]) not in (0, len(state["rng"]))
             or not all(_is_like(one, now[key][0]) for one in state[key])
         ):
-            return f"it isn't the state of {ranks} process{'es' if ranks > 1 else ''} on {train_state.fabric.device.type}"
+            return f"it isn't a state on {train_state.fabric.device.type}"
     if set(state["precision"]) != set(now["precision"]):
         return "it was trained in another precision"
     return _problem_of_progress(state, train_state, per_epoch)

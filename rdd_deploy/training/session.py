@@ -16,8 +16,8 @@ from rdd_deploy.errors import DiskError, Problems, RddError
 from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Recipe, StudentRecipe, TeacherRecipe, Train, with_whole_paths
-from rdd_deploy.schema import validated
+from rdd_deploy.recipe import Recipe, StudentRecipe, TeacherRecipe, with_whole_paths
+from rdd_deploy.schema import changed
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.loggers import check_installed
@@ -38,9 +38,8 @@ def as_launched(recipe: AnyRecipe) -> AnyRecipe:
         return recipe
     if (shape := launchers.shape(found)) is None:
         return recipe
-    told = train.model_dump(exclude_unset=True) | dict(zip(("devices", "nodes"), shape, strict=True))
-    train = validated(Train, told, f"train.devices={shape[0]} train.nodes={shape[1]}, as {found.launcher} started them")
-    return recipe.model_copy(update={"train": train})
+    where = f"train.devices={shape[0]} train.nodes={shape[1]}, as {found.launcher} started them"
+    return changed(recipe, where, train=changed(train, where, devices=shape[0], nodes=shape[1]))
 
 
 AnyRecipe = TypeVar("AnyRecipe", StudentRecipe, TeacherRecipe, Recipe)
@@ -64,15 +63,16 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     if (
         resume
         and folder.state.is_file()
-        and (changed := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
+        and (differs := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
     ):
         raise RddError(
-            f"can't resume {folder.path}: the recipe changed ({', '.join(changed)}); use the same recipe and overrides, or start again without --resume"
+            f"can't resume {folder.path}: the recipe changed ({', '.join(differs)}); use the same recipe and overrides, or start again without --resume"
         )
 
 
-CHECKED = {"data.root", "data.unlabelled", "data.scratch", "teacher.recipe", "teacher.checkpoint"}
-"""Keys that say where something lies whose content a resumed run checks: the folder may have moved."""
+CHECKED = {"data.root", "data.unlabelled", "data.scratch", "teacher.recipe", "teacher.checkpoint", "train.devices", "train.nodes"}
+"""Keys that say where something lies whose content a resumed run checks, for the folder may have moved; and how many processes train, which
+all have the same random numbers and together the same batches."""
 
 
 def changes(folder: RunFolder, recipe: Recipe) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -20,8 +19,11 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
+from rdd_deploy.training.determinism import deterministic_layers, not_deterministic
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.gradients import gradient_norms
+from rdd_deploy.training.memory import says_what_fits
+from rdd_deploy.training.whole_batch import one_dropout, synchronised
 
 
 class Loss(NamedTuple):
@@ -104,9 +106,9 @@ class TrainState:
         if fabric.world_size > 1:
             _freeze_unused(segmenter, objective.maps)
         step = _Step(segmenter, objective, train.compile)
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            # timm's: torch's own puts a bare norm in place of one that has its activation inside. It changes the networks in place.
-            convert_sync_batchnorm(step)
+        one_dropout(step)
+        if fabric.world_size > 1:
+            synchronised(step, fabric.device)
         optimizer = _optimizer(segmenter, objective, train)
         self.model, self.optimizer = fabric.setup(step, optimizer)
         self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
@@ -126,6 +128,7 @@ class TrainState:
         """The network that is measured and saved: the average where there is one."""
         return self.average.module if self.average is not None else self.segmenter  # type: ignore[return-value]
 
+    @says_what_fits
     def update(self, batch: Batch, progress: float, compare: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device.
 
@@ -137,7 +140,12 @@ class TrainState:
             group["lr"] = lr * factor
         loss, self.gradients = self._loss(batch, progress, self._gradient_scale if compare else None)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss.total)
+        try:
+            self.fabric.backward(loss.total)
+        except RuntimeError as error:
+            if (told := not_deterministic(error)) is None:
+                raise
+            raise told from error
         signs = [loss.total.detach()]
         if self.config.clip:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
@@ -157,7 +165,8 @@ class TrainState:
 
     def _loss(self, batch: Batch, progress: float, scale: float | None) -> tuple[Loss, dict[str, Tensor]]:
         try:
-            return self.model(batch, progress, scale)  # type: ignore[no-any-return]
+            with deterministic_layers(self.config.deterministic):
+                return self.model(batch, progress, scale)  # type: ignore[no-any-return]
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -195,7 +204,8 @@ class TrainState:
             self.average.load_state_dict(state["average"])
         self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
         self.fabric._precision.load_state_dict(state["precision"])  # the loss scale of 16-mixed
-        rank = self.fabric.global_rank
+        # All processes draw the same numbers, so that a state of another number of them will do.
+        rank = self.fabric.global_rank if len(state["rng"]) == self.fabric.world_size else 0
         torch.set_rng_state(state["rng"][rank].cpu())
         if self._on_cuda and state["rng_cuda"]:
             torch.cuda.set_rng_state(state["rng_cuda"][rank].cpu(), self.fabric.device)

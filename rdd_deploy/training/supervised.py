@@ -24,11 +24,13 @@ from rdd_deploy.training import visualize
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loop import fit
+from rdd_deploy.training.peers import ending_together, launch
 from rdd_deploy.training.run_folder import RUNS, RunFolder
 from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective
 
 
+@ending_together()
 def train_recipe(
     recipe: Recipe, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
 ) -> RunFolder:
@@ -47,7 +49,7 @@ def train_recipe(
     folder = folder_of(recipe, runs, name)
     check_early(recipe, folder, resume)
     fabric = make_fabric(recipe.train)
-    fabric.launch()
+    launch(fabric)
     seed_everything(recipe.train.seed)
     if recipe.data.unlabelled:
         console.info("data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels")

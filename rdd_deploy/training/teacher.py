@@ -202,7 +202,7 @@ def _other_teacher(folder: RunFolder, teacher: TeacherRecipe) -> list[str]:
 
 
 WHERE = {
-    "data.root", "data.workers", "data.in_memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.compile",
+    "data.root", "data.workers", "data.in_memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.tf32", "train.deterministic", "train.compile",
     "train.save_every", "train.pictures_every", "evaluation.batch",
 }  # fmt: skip
 """Keys that say nothing of what a teacher knows."""
@@ -269,7 +269,7 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
         return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
     commit = git_commit() or ""
     key = {
-        "code": [__version__, commit], "teacher": teacher.sha256, "views": told["views"], "device": fabric.device.type,
+        "code": [__version__, commit], "teacher": teacher.sha256, "views": told["views"], "device": fabric.device.type, "precision": precision_of(fabric), "tf32": recipe.train.tf32,
         "frames": data.val_facts.digest, "labels": data.val_facts.labels_digest,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -287,7 +287,7 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
 
 
 def _measured(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric, grid: tuple[int, int] | None) -> dict[str, Any]:
-    predict = tta_predictor(teacher.model, teacher.views, fabric.device, grid=grid)
+    predict = tta_predictor(teacher.model, teacher.views, fabric.device, autocast_dtype(precision_of(fabric)), grid)  # as it teaches
     measured = evaluate_split(predict, data.validation, 4).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return measured

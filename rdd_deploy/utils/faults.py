@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 
-from rdd_deploy.errors import MachineError, RddError
+from rdd_deploy.errors import LostProcessError, MachineError, RddError
 
 _CHECK = "check its name and permissions"
 _SPACE = "free some space or choose another folder"
@@ -31,10 +31,8 @@ _GPU = "end what else uses the GPU, or make train.batch, augment.crop or data.si
 _SHARED = (
     "give more of it (docker run --shm-size=2g), or use less: fewer data.workers (0 needs none), a smaller augment.crop or train.batch"
 )
-_LOST = (
-    "another of the processes that train together was lost ({first}); see what it says itself. What was saved until then is kept: go on with "
-    "the same command and --resume"
-)
+_KEPT = "What was saved until then is kept: go on with the same command and --resume"
+_LOST = f"another of the processes that train together was lost ({{first}}); see what it says itself. {_KEPT}"
 
 _KILLED = "a process of the data loader was killed, most often because the machine's memory was full"
 
@@ -70,10 +68,16 @@ def as_error(error: BaseException) -> RddError | None:
     if names & {"RuntimeError", "ImportError", "SystemError"} or type(error).__module__.startswith(("cv2", "onnxruntime")):
         for pattern, sentence in _WORDS.items():
             if re.search(pattern, text):
-                return MachineError(sentence.format(size=_shared_size(), first=_first_line(text)))
+                kind = LostProcessError if sentence is _LOST else MachineError
+                return kind(sentence.format(size=_shared_size(), first=_first_line(text)))
     if any(name.startswith("Dist") and name.endswith("Error") for name in names):  # torch.distributed's
-        return MachineError(_LOST.format(first=_first_line(text)))
+        return LostProcessError(_LOST.format(first=_first_line(text)))
     return None
+
+
+def lost(what: str) -> LostProcessError:
+    """The error of a process whose fellow was lost, by a sentence without its end that says which and how."""
+    return LostProcessError(f"{what}; what trains together ends together. {_KEPT}")
 
 
 def _of_system(error: OSError) -> MachineError:

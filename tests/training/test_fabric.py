@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
-from toys import Started, network, teacher_tree, write_data, write_recipe
+from torch.distributed import TCPStore
+from toys import Started, call, errors_of, network, teacher_tree, write_data, write_recipe
 
 WORDS = ["pair.yaml", "train.devices=2", "--name"]
 
@@ -27,15 +30,18 @@ def write_pair(folder: Path) -> None:
 
 def srun(folder: Path, *words: str) -> list[subprocess.CompletedProcess[str]]:
     """Train in two tasks as srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK, NODE_RANK or train.devices."""
+    done = [process.wait() for process in tasks(folder, *words)]
+    assert [process.returncode for process in done] == [0, 0], done
+    return done
+
+
+def tasks(folder: Path, *words: str) -> list[Started]:
     shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
     shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train"}
-    pair = [
+    return [
         Started("train", "pair.yaml", "--name", *words, cwd=folder, env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
         for rank in range(2)
     ]
-    done = [process.wait() for process in pair]
-    assert [process.returncode for process in done] == [0, 0], done
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,80 @@ def wait_for(path: Path, process: Started) -> None:
     while not path.is_file():
         assert process.running, process.stderr
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
+    folder: Path, whole: list[subprocess.CompletedProcess[str]], lost: int
+) -> None:
+    name = f"lost{lost}"
+    pair = tasks(folder, name)
+    wait_for(folder / f"runs/{name}/state.ckpt", pair[0])
+    pair[lost].signal(signal.SIGKILL)
+    begun = time.monotonic()
+    done = [process.wait() for process in pair]
+    assert time.monotonic() - begun < 60
+    assert done[lost].returncode == -signal.SIGKILL
+    left = done[1 - lost]
+    assert left.returncode == 2, left
+    (line,) = [one for one in errors_of(left) if one.startswith("error:")]  # torch's C++ code is quiet only where it wasn't imported before
+    assert re.match(rf"error: process {lost} of 2(, at which the others meet, can't be reached any more| is lost: .*);", line), line
+    assert line.endswith(
+        "; what trains together ends together. What was saved until then is kept: go on with the same command and --resume"
+    )
+    alone = call("train", "pair.yaml", "--name", name, "--resume", cwd=folder)  # another number of processes: the same, to rounding
+    assert alone.returncode == 0, alone.stderr
+    assert "saved by 2 processes, this is 1" in alone.stdout
+    expected = weights(folder / "runs" / "whole")
+    for key, values in weights(folder / "runs" / name).items():
+        assert np.allclose(values, expected[key], rtol=1e-2, atol=1e-3), key
+
+
+def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folder: Path) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent has it, which outlives its processes
+    shared = {
+        "TORCHELASTIC_RUN_ID": "x",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_RESTART_COUNT": "0"}
+    pair = [
+        Started("train", "pair.yaml", "--name", "agent", cwd=folder, env=shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+    ]
+    wait_for(folder / "runs/agent/metrics.csv", pair[0])
+    pair[1].signal(signal.SIGKILL)
+    time.sleep(0.3)
+    pair[0].signal(signal.SIGTERM)
+    left, _ = (process.wait() for process in pair)
+    assert left.returncode == 2, left
+    (line,) = [one for one in errors_of(left) if one.startswith("error:")]
+    assert line.startswith("error: process 1 of 2 is lost: it gave no sign of life for "), line
+
+
+def test_a_killed_process_of_our_own_ends_all_by_name(folder: Path) -> None:
+    pair = Started("train", *WORDS, "own_lost", "train.epochs=50", cwd=folder)
+    try:
+        wait_for(folder / "runs/own_lost/metrics.csv", pair)
+        (child,) = children_of(pair)
+        os.kill(child, signal.SIGKILL)
+        done = pair.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            pair.signal_group(signal.SIGKILL)
+    assert done.returncode == 2, done
+    (line,) = errors_of(done)
+    assert line.startswith(
+        "error: process 1 of 2 was killed by SIGKILL, most often because the machine's memory was full; what trains together"
+    )
+
+
+def children_of(process: Started) -> list[int]:
+    """The training processes that it started."""
+    pid = process._process.pid
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(one) for one in found if b"rdd_deploy.train" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 @pytest.mark.slow

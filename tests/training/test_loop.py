@@ -384,6 +384,13 @@ def test_auto_takes_bf16_only_where_the_cpu_computes_in_it(
     assert make_fabric(Train(device="cpu"))._precision.precision == chosen
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_float32_is_float32_unless_tf32_is_asked_for(allowed: bool) -> None:
+    make_fabric(Train(device="cpu", precision="32-true", tf32=allowed))
+    kinds = {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.rnn.fp32_precision}
+    assert kinds == {"tf32" if allowed else "ieee"}
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_precision_that_was_named_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native: bool) -> None:
     pretend_bf16(monkeypatch, native)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predictor
 from rdd_deploy.outputs import resized
-from rdd_deploy.training import teacher_filling, teacher_shards
+from rdd_deploy.recipe import Train
+from rdd_deploy.training import teacher, teacher_filling, teacher_shards
+from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher
 from rdd_deploy.utils import files
@@ -511,6 +514,25 @@ def test_a_teacher_is_measured_as_it_teaches(frames: FrameCache) -> None:
     assert [one.shape for one in labels] == [(64, 64)] * 3
     again = tta_predictor(network, views, "cpu")([given[1]])
     assert (labels[1] != again[0]).sum() <= 2
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_teacher_is_measured_in_the_precision_that_it_teaches_in(frames: FrameCache, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[bool, torch.dtype]] = []
+    network = segmenter()
+    real = network.logits_at_stride
+
+    def looked(*words: Any, **more: Any) -> Any:
+        used.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+        return real(*words, **more)
+
+    monkeypatch.setattr(network, "logits_at_stride", looked)
+    recipe = SimpleNamespace(evaluation=SimpleNamespace(split="val"))
+    taught = teacher.Teacher(network, None, TestTimeAugmentation(SIZE), Path("t"), "0" * 64, Path("caches"), "t")  # type: ignore[arg-type]
+    data = SimpleNamespace(validation=frames.split)
+    fabric = make_fabric(Train(device="cpu", precision="bf16-mixed"))
+    teacher._measured(recipe, taught, data, fabric, SIZE if live else None)  # type: ignore[arg-type]
+    assert set(used) == {(True, torch.bfloat16)}
 
 
 def test_digest_of_the_toy_frames_is_stable(frames: FrameCache) -> None:

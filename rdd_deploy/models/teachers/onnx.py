@@ -170,6 +170,9 @@ def _opened(content: bytes, device: torch.device) -> Any:
     providers: list[Any] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            from rdd_deploy.runtime.backends.onnxruntime import preload
+
+            preload(onnxruntime)
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": "0"}))
         else:
             console.warn("the ONNX teacher runs on the CPU: this onnxruntime has no CUDA (the package onnxruntime-gpu has)")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+import functools
+import io
+import os
+from contextlib import redirect_stdout
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,11 @@ PROVIDERS = {
 }
 _FALLBACK = {"cuda": ["cpu"], "tensorrt": ["cuda", "cpu"], "tensorrt-rtx": ["cpu"], "cpu": []}
 """Providers for the nodes that the first one doesn't take: those of the same device, then the CPU."""
-_OPTIONS = {"cuda": {"use_tf32": "0"}}
-"""float32 is what was asked for: by default GPUs since Ampere would multiply in TensorFloat-32, of 10 bits."""
+_OPTIONS = {"cuda": {"use_tf32": "0"}, "tensorrt": {"trt_engine_cache_enable": "0"}}
+"""float32 is what was asked for: by default GPUs since Ampere would multiply in TensorFloat-32, of 10 bits. No cached engines: one would be loaded
+unseen, where all else of a bundle is hashed, and perhaps be another GPU's; an engine to keep is built by ``export --trt``."""
+_NO_TF32 = "NVIDIA_TF32_OVERRIDE"
+"""Variable by which TensorRT, whose providers have no option for it, leaves TensorFloat-32 alone."""
 SPIN_US = "100"
 """How long idle worker threads turn over before they sleep. The default (about a millisecond) takes the cores from decoding and drawing:
 on two busy Zen 4 cores EfficientNet-lite0 at 240×320 took 42 ms with it, 28 ms with this, 31 ms without any; a 2 ms network was 1.5 times
@@ -78,6 +85,7 @@ class OnnxRuntimeBackend:
         self._session: Any = None
         kind, self._index = parse_device(device)
         self._auto = kind == "auto" and provider is None
+        self._plugged: list[Any] = []
         self._wanted = _wanted(kind, provider, manifest, onnxruntime.get_available_providers())
         self.device = "cpu" if self._wanted == "cpu" else f"cuda:{self._index or 0}"
         self.provider = PROVIDERS[self._wanted]
@@ -85,7 +93,10 @@ class OnnxRuntimeBackend:
             check_parallel(self._path, self.device, parallel)
 
     def activate(self) -> None:
-        self._require(self._wanted)
+        if self._wanted == "tensorrt-rtx":
+            self._plugged = _plugged(self._ort)
+        if not self._plugged:
+            self._require(self._wanted)
         content = read_file(self._path, self._hash)
         try:
             check_model(self._path, self._manifest, content)
@@ -122,7 +133,8 @@ class OnnxRuntimeBackend:
         if PROVIDERS[wanted] not in available:
             raise DeviceError(
                 f"asked for {PROVIDERS[wanted]}, but this onnxruntime has {', '.join(available)}; "
-                f"install the one with it (pip install 'rdd-deploy[gpu]'), or pass --device cpu.{mixed_distributions() or ''}"
+                f"install the one with it (pip install {'onnxruntime-ep-nv-tensorrt-rtx' if wanted == 'tensorrt-rtx' else repr('rdd-deploy[gpu]')}), "
+                f"or pass --device cpu.{mixed_distributions() or ''}"
             )
 
     def _open(self, wanted: str, content: bytes) -> Any:
@@ -137,9 +149,20 @@ class OnnxRuntimeBackend:
         chain = [wanted, *_FALLBACK[wanted]]
         here = set(self._ort.get_available_providers())
         device = {"device_id": str(self._index or 0)}
-        providers = [
+        providers: list[tuple[str, dict[str, str]]] | None = [
             (PROVIDERS[name], {} if name == "cpu" else device | _OPTIONS.get(name, {})) for name in chain if PROVIDERS[name] in here
         ]
+        if wanted != "cpu":
+            if wanted != "cuda":
+                os.environ.setdefault(_NO_TF32, "0")
+            preload(self._ort)
+        if wanted == "tensorrt-rtx" and self._plugged:
+            if (self._index or 0) >= len(self._plugged):
+                raise DeviceError(
+                    f"asked for {self.device}, {PROVIDERS[wanted]} finds {len(self._plugged)} GPU(s), cuda:0 to cuda:{len(self._plugged) - 1}"
+                )
+            options.add_provider_for_devices([self._plugged[self._index or 0]], {})
+            providers = None  # those of the options
         try:
             # Its own fallback would print a banner and go on with the CPU.
             session = self._ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
@@ -158,6 +181,31 @@ class OnnxRuntimeBackend:
                 f"check driver and CUDA libraries (nvidia-smi), or pass --device cpu.{mixed_distributions() or ''}"
             )
         return session
+
+
+def preload(ort: Any) -> None:
+    """Load the CUDA and cuDNN that pip installed, before a session on a GPU; onnxruntime since 1.21 knows where they are."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # what is missing it prints; a session that needs it says so itself
+            ort.preload_dlls()
+
+
+@functools.cache
+def _plugged(ort: Any) -> list[Any]:
+    """The devices of the TensorRT-RTX provider, which is a plugin in a package of its own since onnxruntime 1.24; none where it isn't there."""
+    try:
+        plugin: Any = import_module("onnxruntime_ep_nv_tensorrt_rtx")
+        register = ort.register_execution_provider_library
+    except (ImportError, AttributeError):
+        return []
+    try:
+        register(plugin.get_ep_name(), plugin.get_library_path())
+    except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
+        raise DeviceError(
+            f"onnxruntime can't load {PROVIDERS['tensorrt-rtx']} from the package onnxruntime-ep-nv-tensorrt-rtx: {_first_line(error)}; check the "
+            "driver (nvidia-smi), or pass --device cpu"
+        ) from error
+    return [one for one in ort.get_ep_devices() if one.ep_name == plugin.get_ep_name()]
 
 
 def _wanted(kind: str, provider: str | None, manifest: Manifest, available: list[str]) -> str:

@@ -99,6 +99,7 @@ class TensorRtBackend:
             self._record()
 
     def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        self._call("cudaSetDevice", self._index)  # each thread has a device of its own, at first GPU 0
         np.copyto(self._views[INPUT], network_input)
         if self._graph is not None:
             self._call("cudaGraphLaunch", self._graph, self._stream)
@@ -110,6 +111,8 @@ class TensorRtBackend:
 
     def deactivate(self) -> None:
         self._views.clear()
+        if self._stream is not None:
+            self._call("cudaSetDevice", self._index)
         if self._graph is not None:
             self._call("cudaGraphExecDestroy", self._graph)
         for pointer in self._gpu.values():

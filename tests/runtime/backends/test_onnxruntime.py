@@ -1,4 +1,7 @@
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -91,6 +94,76 @@ def test_auto_takes_what_starts_and_says_so(bundle: Path, monkeypatch: pytest.Mo
     segmenter = Segmenter.load(bundle)
     assert (segmenter.device, segmenter.provider) == ("cpu", "CPUExecutionProvider")
     assert Segmenter.load(bundle, parallel=2).parallel == 2
+
+
+def opened_with(monkeypatch: pytest.MonkeyPatch, available: list[str]) -> dict[str, Any]:
+    """What a session on a GPU would be opened with."""
+    real, seen = onnxruntime.InferenceSession, {"preloaded": 0}
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*available, "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime, "preload_dlls", lambda: seen.update(preloaded=seen["preloaded"] + 1) or print("a banner"), raising=False
+    )
+
+    def session(content: bytes, options: Any, providers: Any = None, **_: Any) -> Any:
+        seen["providers"] = providers
+        made = real(content, options if providers else onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"])
+        monkeypatch.setattr(made, "get_providers", lambda: [providers[0][0]] if providers else ["NvTensorRTRTXExecutionProvider"])
+        return made
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return seen
+
+
+def test_on_a_gpu_no_tf32_no_cached_engine_and_the_libraries_that_pip_installed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    seen = opened_with(monkeypatch, ["TensorrtExecutionProvider", "CUDAExecutionProvider"])
+    Segmenter.load(bundle, device="cuda:1")
+    assert seen["providers"][0] == ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"})
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    Segmenter.load(bundle, provider="tensorrt")
+    assert seen["providers"][0] == ("TensorrtExecutionProvider", {"device_id": "0", "trt_engine_cache_enable": "0"})
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert seen["preloaded"] == 2
+    assert "banner" not in capsys.readouterr().out
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    Segmenter.load(bundle, device="cpu")
+    assert seen["preloaded"] == 2
+
+
+def test_the_rtx_provider_is_a_plugin(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = opened_with(monkeypatch, [])
+    backend._plugged.cache_clear()
+    with pytest.raises(DeviceError, match=r"asked for NvTensorRTRTXExecutionProvider, .* \(pip install onnxruntime-ep-nv-tensorrt-rtx\)"):
+        Segmenter.load(bundle, provider="tensorrt-rtx")
+    name, registered = "NvTensorRTRTXExecutionProvider", []
+    plugin = SimpleNamespace(get_ep_name=lambda: name, get_library_path=lambda: "/lib.so")
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", plugin)
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *words: registered.append(words), raising=False)
+    devices = [
+        SimpleNamespace(ep_name="CPUExecutionProvider"),
+        SimpleNamespace(ep_name=name, number=0),
+        SimpleNamespace(ep_name=name, number=1),
+    ]
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: devices, raising=False)
+    chosen: list[Any] = []
+    real = onnxruntime.SessionOptions
+
+    class Options(real):  # type: ignore[misc, valid-type]
+        def add_provider_for_devices(self, devices: Any, options: Any) -> None:
+            chosen.extend(one.number for one in devices)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    backend._plugged.cache_clear()
+    try:
+        for _ in range(2):
+            assert Segmenter.load(bundle, provider="tensorrt-rtx", device="cuda:1").provider == name
+        assert (registered, chosen, seen["providers"]) == ([(name, "/lib.so")], [1, 1], None)
+        with pytest.raises(DeviceError, match=r"asked for cuda:2, NvTensorRTRTXExecutionProvider finds 2 GPU\(s\), cuda:0 to cuda:1"):
+            Segmenter.load(bundle, provider="tensorrt-rtx", device="cuda:2")
+    finally:
+        backend._plugged.cache_clear()
 
 
 def test_package_missing(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ import importlib
 import json
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -196,6 +198,27 @@ def test_runs_and_gives_everything_back(tmp_path: Path, cuda: FakeCuda, provider
     assert ("cudaGraphLaunch" in cuda.calls) == (provider is not None)
     segmenter.close()
     assert (cuda.blocks, cuda.streams, cuda.graphs) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize("provider", [None, "cuda-graph"])
+def test_every_thread_that_infers_sets_its_device(
+    tmp_path: Path, cuda: FakeCuda, provider: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA has it: a thread begins on GPU 0, and a stream of another one can't be used there."""
+    on: dict[int, int] = {}
+    cuda.count = 2
+    monkeypatch.setattr(FakeCuda, "cudaSetDevice", lambda self, index: on.update({threading.get_ident(): index}) or (Status.cudaSuccess,))
+    for name in ("cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize", "cudaFree", "cudaStreamDestroy"):
+
+        def on_its_own(self: FakeCuda, *words: Any, real: Any = getattr(FakeCuda, name)) -> Any:
+            assert on.get(threading.get_ident(), 0) == 1
+            return real(self, *words)
+
+        monkeypatch.setattr(FakeCuda, name, on_its_own)
+    segmenter = Segmenter.load(engine_bundle(tmp_path / "rtx"), device="cuda:1", provider=provider)
+    with ThreadPoolExecutor(1) as pool:
+        assert np.array_equal(pool.submit(segmenter, FRAME).result(), truth(FRAME))
+        pool.submit(segmenter.close).result()
 
 
 REBUILD = "build it here: python -m rdd_deploy.export runs/camvid_lite0 --trt --int8"

@@ -1,0 +1,60 @@
+"""A step for which the GPU has too little memory says which batch would do."""
+
+import one_batch
+import pytest
+import torch
+from one_batch import Case, trained
+
+from rdd_deploy.data.loader import BatchBeside
+from rdd_deploy.errors import MachineError
+from rdd_deploy.losses.task import TaskLoss
+from rdd_deploy.training import memory
+from rdd_deploy.training.memory import largest
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images that fit, and behind them how many were tried; as a GPU says it whose memory is full."""
+    told = [0]
+    real = TaskLoss.forward
+
+    def forward(self: TaskLoss, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        told.append(len(logits))
+        if len(logits) > told[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+        return real(self, logits, target)
+
+    monkeypatch.setattr(TaskLoss, "forward", forward)
+    return told
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 5])
+def test_the_largest_batch_that_goes_through_is_named(room: list[int], fits: int) -> None:
+    room[0] = fits
+    with pytest.raises(MachineError) as told:
+        trained((0, 1, Case()))
+    assert str(told.value) == (
+        f"the GPU's memory is full (CUDA out of memory): a batch of 6 crops of 64x64 doesn't fit, {fits} would: set train.batch={fits}, make "
+        "augment.crop smaller, or end what else uses the GPU"
+    )
+    assert told.value.exit_code == 2
+    assert max(room[2:]) < one_batch.IMAGES
+
+
+def test_not_even_one(room: list[int]) -> None:
+    with pytest.raises(MachineError, match=r"doesn't fit, nor does a single one; make augment\.crop smaller"):
+        trained((0, 1, Case()))
+
+
+@pytest.mark.parametrize("most", range(1, 40))
+def test_the_largest_below(most: int) -> None:
+    for fits in range(most):
+        assert largest(lambda n, fits=fits: n <= fits, most) == fits  # type: ignore[misc]
+
+
+def test_what_was_read_beside_is_cut_as_well() -> None:
+    whole = one_batch.batch(0)
+    part = memory._part(BatchBeside(*whole, {"logits": torch.zeros(6, 2), "scale": torch.tensor(3.0)}), 4)  # type: ignore[arg-type]
+    assert [len(one) for one in part[:4]] == [4] * 4
+    assert part.beside["logits"].shape == (4, 2)  # type: ignore[attr-defined]
+    assert part.beside["scale"] == 3  # type: ignore[attr-defined]

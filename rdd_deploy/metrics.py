@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,10 +82,17 @@ Predict = Callable[[list[Frame]], list[Labels]]
 """RGB frames of any size in, label maps at each frame's own size out."""
 
 
-def evaluate_split(predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None) -> Confusion:
-    """Count the confusion matrix of a predictor over a whole split."""
+def evaluate_split(
+    predict: Predict, split: Split, batch: int = 8, advance: Callable[[], None] = lambda: None, part: tuple[int, int] = (0, 1)
+) -> Confusion:
+    """Count the confusion matrix of a predictor over a whole split.
+
+    Args:
+        part: (i, n): every n-th batch only, from the i-th on. Frames are predicted beside the same others whatever n is, so the matrices of
+            all n parts add up to that of the whole, exactly.
+    """
     confusion = Confusion(split.label_space.classes)
-    for indices in batches(len(split), batch):
+    for indices in itertools.islice(batches(len(split), batch), part[0], None, part[1]):
         frames = [split.frame(i) for i in indices]
         for index, labels in zip(indices, predict(frames), strict=True):
             confusion.add(split.labels(index), labels)

@@ -34,7 +34,7 @@ MEMORY_LIMIT = 6e9
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
+    """images uint8 (N, 3, h, w); labels uint8 (N, h, w), int64 for losses; windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
 
     Labels of a frame without any are 0 in the frame and ``IGNORE`` beyond it; its index says that it has none.
     """
@@ -142,7 +142,7 @@ class CropDataset(Dataset[Any]):
             # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout anew with each sample that is loaded in this process.
             torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
             crop = self.transform(image, labels)
-        return Batch(crop.image, crop.labels.long(), torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
+        return Batch(crop.image, crop.labels, torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):

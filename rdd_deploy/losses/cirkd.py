@@ -3,6 +3,7 @@ Segmentation", CVPR 2022, pp. 12319-12328)."""
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar
 
 import torch
@@ -45,15 +46,11 @@ class CrossImage(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             own, valid = mean_pooled(pair.student, pair.valid, self.window)
             other, _ = mean_pooled(pair.teacher, pair.valid, self.window)
-            nodes = [(_unit_rows(a, v), _unit_rows(b, v)) for a, b, v in zip(own, other, valid, strict=True)]
-            counted = [(a, b) for a, b in nodes if len(a)]
+            own, other = (unit(one.flatten(2).mT, 2) for one in (own, other))  # (N, P, D); void pixels are 0 in both
+            valid = valid.flatten(1)
+            count, some = valid.sum(1), valid.any(1)  # (N,)
             loss = 0 * own.sum()  # all void: a gradient of 0, not none
-            for s, t in counted:
-                for s_other, t_other in counted:
-                    loss = loss + relation_kl(s, t, s_other, t_other, self.temperature) / len(s)
-            return loss / safe(mean_count(torch.tensor(len(counted) ** 2, device=target.device))).float()
-
-
-def _unit_rows(values: Tensor, valid: Tensor) -> Tensor:
-    """The vectors (D,) at valid pixels of (D, h, w), of unit length: (pixels, D)."""
-    return unit(values.permute(1, 2, 0)[valid], 1)
+            for n, m in itertools.product(range(len(own)), repeat=2):
+                divergence = relation_kl(own[n], other[n], own[m], other[m], self.temperature, valid[n], valid[m])
+                loss = loss + torch.where(some[n] & some[m], divergence / safe(count[n]), 0)
+            return loss / safe(mean_count(some.sum().square())).float()

@@ -9,7 +9,6 @@ import torch
 from lightning_fabric import Fabric
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from rdd_deploy import console
 from rdd_deploy.data.base import Frame
@@ -20,6 +19,7 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
+from rdd_deploy.training.average import MovingAverage
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.gradients import gradient_norms
 
@@ -77,8 +77,9 @@ class _Step(nn.Module):
         if compiled:  # or a compiled backward would reuse its inputs' memory, and couldn't run once a term
             torch._functorch.config.donated_buffer = False
 
-    def forward(self, batch: Batch, progress: float, scale: float | None = None) -> tuple[Loss, dict[str, Tensor]]:
+    def forward(self, batch: Batch, progress: float, scale: Tensor | float | None = None) -> tuple[Loss, dict[str, Tensor]]:
         """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's maps."""
+        batch = batch._replace(labels=batch.labels.long())  # they travel as bytes, and only here they are indices
         # Views, or the gradient at a map would hold what reaches it from the next one through the encoder.
         features = [one.view_as(one) for one in self._encode(batch.images)]
         output = self._decode(features, batch.images.shape[-2:], self.objective.maps)
@@ -109,7 +110,7 @@ class TrainState:
             convert_sync_batchnorm(step)
         optimizer = _optimizer(segmenter, objective, train)
         self.model, self.optimizer = fabric.setup(step, optimizer)
-        self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
+        self.average = MovingAverage(segmenter, train.ema) if train.ema else None
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.best_epoch = 0, -1.0, 0
         self.seconds = 0.0
@@ -145,17 +146,17 @@ class TrainState:
                 signs.append(norm.detach().to(signs[0]))
         self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.segmenter)
+            self.average.update()
         self.step += 1
         return torch.stack(signs), loss.terms
 
     @property
-    def _gradient_scale(self) -> float:
+    def _gradient_scale(self) -> Tensor | float:
         """That of the loss in 16-mixed, where small gradients vanish."""
         scaler = getattr(self.fabric._precision, "scaler", None)
-        return 1.0 if scaler is None else float(scaler.get_scale())
+        return 1.0 if scaler is None else scaler.scale(torch.ones((), device=self.fabric.device))  # type: ignore[no-any-return]
 
-    def _loss(self, batch: Batch, progress: float, scale: float | None) -> tuple[Loss, dict[str, Tensor]]:
+    def _loss(self, batch: Batch, progress: float, scale: Tensor | float | None) -> tuple[Loss, dict[str, Tensor]]:
         try:
             return self.model(batch, progress, scale)  # type: ignore[no-any-return]
         except ValueError as error:
@@ -236,13 +237,3 @@ def _optimizer(segmenter: Segmenter, objective: Objective, train: Train) -> torc
     if train.optimizer == "adamw":
         return torch.optim.AdamW(options, lr=train.lr)
     return torch.optim.SGD(options, lr=train.lr, momentum=train.momentum)
-
-
-def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
-    def average(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        # Early on the average follows quickly, or it would carry the random start for a thousand steps.
-        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        if averages[0].is_floating_point():  # torch hands over one dtype at a time; BatchNorm's step counters stay as they are
-            torch._foreach_lerp_(averages, current, weight)
-
-    return average

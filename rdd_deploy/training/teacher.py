@@ -203,7 +203,7 @@ def _other_teacher(folder: RunFolder, teacher: TeacherRecipe) -> list[str]:
 
 WHERE = {
     "data.root", "data.workers", "data.in_memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.compile",
-    "train.save_every", "train.pictures_every", "evaluation.batch",
+    "train.save_minutes", "train.pictures_every", "evaluation.batch",
 }  # fmt: skip
 """Keys that say nothing of what a teacher knows."""
 

@@ -93,7 +93,9 @@ class Train(Part):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: bf16 where the device multiplies in it, else float32"
     )
-    compile: bool = Field(False, description="torch.compile")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on"
+    )
     save_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         5.0, description="minutes between resumable states, beside those after the first and the last epoch; 0: after each epoch"
     )

@@ -59,13 +59,13 @@ def fit(
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
     train = recipe.train
-    train_state = TrainState(segmenter, method.objective, train, fabric)
     origin = {key: metadata[key] for key in ORIGIN if key in metadata}
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     sampler = ResumableBatchSampler(
         frames.labelled, train.batch, train.epochs, train.seed, rank=fabric.global_rank, ranks=fabric.world_size,
         others=len(frames) - frames.labelled, share=method.share,
     )  # fmt: skip
+    train_state = TrainState(segmenter, method.objective, train, fabric, train.epochs * sampler.steps_per_epoch)
     resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
     sampler.start = train_state.step
     crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)

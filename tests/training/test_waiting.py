@@ -273,5 +273,5 @@ def test_a_batch_is_what_the_losses_expect() -> None:
 
     segmenter = Segmenter(Network(encoder="mobilenetv3_small_050", weights="none", channels=16), 3).eval()
     images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    _Step(segmenter, Look(), False)(Batch(images, images[:, 0], torch.zeros(1, 5).long(), torch.zeros(1).long()), 0.0)
+    _Step(segmenter, Look())(Batch(images, images[:, 0], torch.zeros(1, 5).long(), torch.zeros(1).long()), 0.0)
     assert seen == [torch.int64]

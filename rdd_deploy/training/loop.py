@@ -12,7 +12,17 @@ from lightning_fabric import Fabric
 from torch import distributed
 
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, LoadingError, ResumableBatchSampler, batches, training_loader
+from rdd_deploy.data.loader import (
+    Batch,
+    CropDataset,
+    DrawDataset,
+    FrameCache,
+    LoadingError,
+    ResumableBatchSampler,
+    batches,
+    training_loader,
+)
+from rdd_deploy.data.resident import resident_frames
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import RddError
 from rdd_deploy.metrics import evaluate_split
@@ -68,7 +78,9 @@ def fit(
     train_state = TrainState(segmenter, method.objective, train, fabric, train.epochs * sampler.steps_per_epoch)
     resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
     sampler.start = train_state.step
-    crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
+    transform = RandomScaleCrop(recipe.augment, recipe.data.size)
+    resident = resident_frames(frames, transform, fabric.device, recipe.data.device)
+    crops = DrawDataset(resident.sizes, transform, train.seed) if resident else CropDataset(frames, transform, train.seed)
     loader = fabric.setup_dataloaders(
         training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside), use_distributed_sampler=False
     )
@@ -98,7 +110,8 @@ def fit(
 
         segmenter.train()
         since = time.perf_counter()
-        for batch in _until_lost(batches(loader), lambda: save(wait=True), train_state):
+        loading: Iterator[Any] = batches(loader)
+        for batch in _until_lost(map(resident.batch, loading) if resident else loading, lambda: save(wait=True), train_state):
             progress = train_state.step / total
             ends = (train_state.step + 1) % per_epoch == 0
             signs, terms = train_state.update(batch, progress, compare=ends)

@@ -42,7 +42,7 @@ def cropped(images: Tensor, labels: Tensor, sizes: Tensor, windows: Tensor, size
 def recoloured(crops: Tensor, recolourings: Tensor) -> Tensor:
     """``colour_jitter.apply`` of each crop, uint8 (N, 3, h, w), by its recolouring, float (N, 3, 6)."""
     colours = crops.flatten(2).float()  # (N, 3, P)
-    linear, of_mean = recolourings.float().split(3, 2)
+    linear, of_mean = recolourings[..., :3].float(), recolourings[..., 3:].float()
     added = of_mean @ colours.mean(2, keepdim=True)
     return torch.baddbmm(added, linear, colours).round_().clamp_(0, 255).to(torch.uint8).view_as(crops)
 

@@ -141,7 +141,7 @@ class CropDataset(Dataset[Any]):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
         try:
-            return self._crop(*key)
+            return self._crop(*key)  # type: ignore[no-any-return]
         except (RddError, OSError, MemoryError) as error:
             if get_worker_info() is None:
                 raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -68,6 +69,10 @@ class ResidentFrames:
     @property
     def nbytes(self) -> int:
         return self._images.nbytes + self._labels.nbytes
+
+    def batches(self, loading: Iterable[Draws]) -> Iterator[Any]:
+        """The crops of each batch of draws."""
+        return map(self.batch, loading)
 
     def batch(self, draws: Draws) -> Batch | BatchBeside:
         """The crops that were drawn; ``draws`` on the frames' device."""

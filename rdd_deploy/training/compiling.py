@@ -15,6 +15,9 @@ from rdd_deploy.recipe import Train
 PAYS_FROM = 20_000
 """Steps from which ``auto`` compiles: the compiler takes a minute or two, and saves milliseconds a step."""
 
+HOW = frozenset({"fused", "foreach"})
+"""Options of an optimizer that say by which kernels it computes, not what."""
+
 
 class CompilerError(RddError):
     """torch.compile can't make a step of this network here."""

@@ -90,7 +90,7 @@ def fit(
     finite, agreed = FiniteCheck(frames.split, lambda: train_state.best_weights_note), Agreement(fabric)
     with (
         TrainLogger(folder, recipe, total, rows, train_state.step, fabric.is_global_zero) as book,
-        StateWriter(folder, train.save_minutes, resumed is not None) as writer,
+        StateWriter(folder, train.save_minutes, resumed is not None, fabric.device.type == "cuda") as writer,
         StopRequest() as stop,
     ):
         if resumed:
@@ -111,7 +111,7 @@ def fit(
         segmenter.train()
         since = time.perf_counter()
         loading: Iterator[Any] = batches(loader)
-        for batch in _until_lost(map(resident.batch, loading) if resident else loading, lambda: save(wait=True), train_state):
+        for batch in _until_lost(resident.batches(loading) if resident else loading, lambda: save(wait=True), train_state):
             progress = train_state.step / total
             ends = (train_state.step + 1) % per_epoch == 0
             signs, terms = train_state.update(batch, progress, compare=ends)

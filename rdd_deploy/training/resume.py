@@ -13,13 +13,11 @@ from torch import Tensor
 from rdd_deploy import console
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.models.tensors import load_archive, senseless
+from rdd_deploy.training.compiling import HOW
 from rdd_deploy.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rdd_deploy.training.state import TrainState
-
-HOW = frozenset({"fused", "foreach"})
-"""Options of an optimizer that say by which kernels it computes, not what."""
 
 
 ORIGIN = {

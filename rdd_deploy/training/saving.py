@@ -24,11 +24,11 @@ class StateWriter:
     An error while writing is raised by whatever is called next; leaving the ``with`` block waits for the file that is being written.
 
     Args:
-        minutes: between two states, 0: after each epoch. begun: whether there is a state already.
+        minutes: between two states, 0: after each epoch. begun: whether there is a state already. on_gpu: whether tensors of states lie there.
     """
 
-    def __init__(self, folder: RunFolder, minutes: float, begun: bool) -> None:
-        self.folder, self.minutes, self._begun = folder, minutes, begun
+    def __init__(self, folder: RunFolder, minutes: float, begun: bool, on_gpu: bool = False) -> None:
+        self.folder, self.minutes, self._begun, self.on_gpu = folder, minutes, begun, on_gpu
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._since = time.monotonic()
@@ -53,8 +53,7 @@ class StateWriter:
         self.check()
         self._begun, self._since = True, time.monotonic()
         copied = snapshot(state)
-        on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
-        arrived = torch.cuda.current_stream().record_event() if on_gpu else None
+        arrived = torch.cuda.current_stream().record_event() if self.on_gpu else None
         self._thread = threading.Thread(target=self._write, args=(copied, arrived), name="state", daemon=True)
         self._thread.start()
 

@@ -21,10 +21,9 @@ from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
 from rdd_deploy.training.average import MovingAverage
-from rdd_deploy.training.compiling import CompilerError, choose_kernels, compiled, compiler_errors, is_compiled
+from rdd_deploy.training.compiling import HOW, CompilerError, choose_kernels, compiled, compiler_errors, is_compiled
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.gradients import gradient_norms
-from rdd_deploy.training.resume import HOW
 
 
 class Loss(NamedTuple):
@@ -93,7 +92,7 @@ class _Step(nn.Module):
         """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's maps."""
         batch = batch._replace(labels=batch.labels.long())  # they travel as bytes, and only here they are indices
         if self.compiled and batch.images.is_cuda:  # what a graph said in the step before may be overwritten
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         # Views, or the gradient at a map would hold what reaches it from the next one through the encoder.
         features = [one.view_as(one) for one in self._encode(batch.images)]
         output = self._decode(features, batch.images.shape[-2:], self.objective.maps)

@@ -211,7 +211,7 @@ def saving(name: str, train_state: TrainState, epoch: float) -> None:
         folder = RunFolder(Path(place))
         folder.recipe.touch()
         since = time.perf_counter()
-        with StateWriter(folder, 0, False) as writer:
+        with StateWriter(folder, 0, False, DEVICE.type == "cuda") as writer:
             writer.write(train_state.state())
             copied = time.perf_counter() - since
         seconds, size = time.perf_counter() - since, folder.state.stat().st_size / 1e6

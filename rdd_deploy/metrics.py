@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,11 +87,18 @@ def evaluate_split(
     split: Split,
     batch: int = 8,
     advance: Callable[[], None] = lambda: None,
+    part: tuple[int, int] = (0, 1),
     look: Callable[[Labels, Labels], None] = lambda truth, predicted: None,
 ) -> Confusion:
-    """Count the confusion matrix of a predictor over a whole split; ``look`` is shown each frame's truth and prediction."""
+    """Count the confusion matrix of a predictor over a whole split.
+
+    Args:
+        part: (i, n): every n-th batch only, from the i-th on. Frames are predicted beside the same others whatever n is, so the matrices of
+            all n parts add up to that of the whole, exactly.
+        look: is shown each frame's truth and prediction.
+    """
     confusion = Confusion(split.label_space.classes)
-    for indices in batches(len(split), batch):
+    for indices in itertools.islice(batches(len(split), batch), part[0], None, part[1]):
         frames = [split.frame(i) for i in indices]
         for index, labels in zip(indices, predict(frames), strict=True):
             truth = split.labels(index)

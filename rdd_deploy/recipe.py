@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
@@ -70,6 +70,8 @@ Device = Annotated[str, AfterValidator(_kind_of_device)]
 class Train(Part):
     """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
 
+    renamed: ClassVar[dict[str, str]] = {"save_every": "save_minutes"}
+
     epochs: Count = Field(60, description="passes over the training frames")
     batch: Batch = Field(16, description="over all devices together")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="the paper's, or the one for short schedules")
@@ -103,8 +105,12 @@ class Train(Part):
     )
     tf32: bool = Field(False, description="GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits: faster, and not float32")
     deterministic: bool = Field(False, description="the same run twice is the same to the bit on a GPU, too; slower there")
-    compile: bool = Field(False, description="torch.compile")
-    save_every: Count = Field(1, description="epochs between resumable states")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on"
+    )
+    save_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        5.0, description="minutes between resumable states, beside those after the first and the last epoch; 0: after each epoch"
+    )
     pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
     loggers: list[Literal[tuple(LOGGERS)]] = Field(  # type: ignore[valid-type]
         ["csv", "tensorboard"], description="where figures and pictures go; csv (metrics.csv) is always written"

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
-from rdd_deploy.metrics import Confusion, iou_from
+from rdd_deploy.data.base import LabelSpace, Split
+from rdd_deploy.metrics import Confusion, evaluate_split, iou_from
 
 VOID = 255
 
@@ -93,3 +94,30 @@ def test_ids_out_of_range_are_refused(truth: int, guess: int) -> None:
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="must be of one size"):
         counted(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
+
+
+def test_the_parts_of_several_processes_add_up_to_the_whole() -> None:
+    """Each frame is predicted in the batch that one process predicts it in."""
+    truth, guess = drawn(0, 4, images=11)
+    batches: list[list[int]] = []
+
+    class Frames(Split):
+        label_space, names = LabelSpace(("a", "b", "c", "d"), ((0, 0, 0),) * 4), [str(i) for i in range(11)]
+
+        def frame(self, index: int) -> np.ndarray:
+            return np.full((6, 7, 3), index, np.uint8)
+
+        def labels(self, index: int) -> np.ndarray:
+            return truth[index]
+
+    def predict(frames: list[np.ndarray]) -> list[np.ndarray]:
+        batches.append([int(one[0, 0, 0]) for one in frames])
+        return [guess[index] for index in batches[-1]]
+
+    whole = evaluate_split(predict, Frames(), 3).matrix
+    of_one = batches.copy()
+    batches.clear()
+    parts = [evaluate_split(predict, Frames(), 3, part=(i, 5)).matrix for i in range(5)]
+    assert (sum(parts) == whole).all()
+    assert sorted(batches) == sorted(of_one)
+    assert not parts[4].any(), "four batches"

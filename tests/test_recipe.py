@@ -158,7 +158,7 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "  teacher.recipe: no recipe 'techer.yaml'; did you mean 'teacher'? expected a YAML file, or one of teacher in recipes/",
         "  data.size: got [10, 64], expected at least [32, 32]",
         "  data.void_ids.0: got 70000, expected: input should be less than or equal to 65535",
-        "  data.wrong: unknown key; allowed: name, root, size, workers, in_memory, labelled, unlabelled, thin, scratch, images, masks, lists, "
+        "  data.wrong: unknown key; allowed: name, root, size, workers, in_memory, device, labelled, unlabelled, thin, scratch, images, masks, lists, "
         "split, classes, palette, ids, colours, merge, background, void_ids, others_void",
         "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids",
         "  augment.crop: got [8, 8], expected at least [32, 32]",

@@ -204,7 +204,7 @@ def test_hints(content: dict[str, Any], sentence: str) -> None:
 def test_options_that_are_keys() -> None:
     assert option_hint("--epochs") == "did you mean train.epochs=VALUE, without dashes?"
     assert option_hint("--train.epochs") == "did you mean train.epochs=VALUE, without dashes?"
-    assert option_hint("--save-every") == "did you mean train.save_every=VALUE, without dashes?"
+    assert option_hint("--save-minutes") == "did you mean train.save_minutes=VALUE, without dashes?"
     assert option_hint("--zzzz") == ""
 
 

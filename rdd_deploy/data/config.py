@@ -71,6 +71,11 @@ class DataOptions(Part):
         None, description="loader processes; default: 0 on up to 2 cores, else up to 8"
     )
     in_memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto",
+        description="where crops are cut; auto: on the training's GPU where frames, labels and a teacher's cache take less than a third of its "
+        "memory, and they are held there; cpu: by the loader; gpu: there, as far as there is room",
+    )
     labelled: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="share of the training frames whose masks are used, evenly over the split (every 8th for 0.125)"
     )

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ MEMORY_LIMIT = 6e9
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels int64 (N, h, w); windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
+    """images uint8 (N, 3, h, w); labels uint8 (N, h, w), int64 for losses; windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
 
     Labels of a frame without any are 0 in the frame and ``IGNORE`` beyond it; its index says that it has none.
     """
@@ -55,7 +56,17 @@ class BatchBeside(NamedTuple):
     beside: Mapping[str, Tensor]
 
 
-Beside = Callable[[Batch], Mapping[str, Tensor]]
+class Draws(NamedTuple):
+    """What is random in the crops of a batch whose frames lie on a device: windows and indices as ``Batch``; recolourings float32 (N, 3, 6),
+    empty without jitter; a batch's ``beside``, where something is read."""
+
+    windows: Tensor
+    indices: Tensor
+    recolourings: Tensor
+    beside: Mapping[str, Tensor] = {}
+
+
+Beside = Callable[[Any], Mapping[str, Tensor]]
 """Reads something beside a batch, by name; called in the loader's processes where there are some."""
 
 
@@ -130,19 +141,41 @@ class CropDataset(Dataset[Any]):
 
     def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
         try:
-            return self._crop(*key)
+            return self._crop(*key)  # type: ignore[no-any-return]
         except (RddError, OSError, MemoryError) as error:
             if get_worker_info() is None:
                 raise
             return error  # raised there, it would reach the main process with the whole traceback as its text
 
-    def _crop(self, epoch: int, index: int) -> Batch:
+    def _crop(self, epoch: int, index: int) -> Any:
         image, labels = self.frames[index]
+        with self._seeded(epoch, index):
+            crop = self.transform(image, labels)
+        return Batch(crop.image, crop.labels, torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
+
+    @contextmanager
+    def _seeded(self, epoch: int, index: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout anew with each sample that is loaded in this process.
             torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
-            crop = self.transform(image, labels)
-        return Batch(crop.image, crop.labels.long(), torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
+            yield
+
+
+class DrawDataset(CropDataset):
+    """What ``CropDataset`` would draw of each crop, and no frames.
+
+    Args:
+        sizes: int (frames, 2), each frame's (height, width).
+    """
+
+    def __init__(self, sizes: Any, transform: RandomScaleCrop, seed: int) -> None:
+        self.sizes, self.transform, self.seed = sizes, transform, seed
+
+    def _crop(self, epoch: int, index: int) -> Draws:
+        with self._seeded(epoch, index):
+            window, recolouring = self.transform.draw_all(*map(int, self.sizes[index]))
+        colours = torch.zeros(0) if recolouring is None else torch.from_numpy(recolouring).float()
+        return Draws(torch.tensor([int(v) for v in window]), torch.tensor(index), colours)
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -222,8 +255,11 @@ def _collated(beside: Beside | None, samples: list[Batch | Exception]) -> Any:
     errors = [sample for sample in samples if isinstance(sample, Exception)]
     if errors:
         return errors[0]
-    batch: Batch = default_collate(samples)
     try:
+        if isinstance(samples[0], Draws):
+            draws = Draws(*(torch.stack(parts) for parts in list(zip(*samples, strict=True))[:3]))  # type: ignore[arg-type]
+            return draws if beside is None else draws._replace(beside=beside(draws))
+        batch: Batch = default_collate(samples)
         return batch if beside is None else BatchBeside(batch.images, batch.labels, batch.windows, batch.indices, beside(batch))
     except (RddError, OSError, MemoryError) as error:
         if get_worker_info() is None:

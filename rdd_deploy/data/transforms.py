@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -27,6 +26,14 @@ class CropWindow(NamedTuple):
     height: int
     width: int
     flip: bool
+
+
+class Drawn(NamedTuple):
+    """All that is random in a crop."""
+
+    window: CropWindow
+    recolouring: colour_jitter.Recolouring | None
+    """None without jitter."""
 
 
 class Crop(NamedTuple):
@@ -61,21 +68,33 @@ class RandomScaleCrop:
         left = round(_uniform(min(0, width - w), max(0, width - w)))
         return CropWindow(top, left, h, w, _uniform(0, 1) < self.augment.flip)
 
+    def draw_all(self, height: int, width: int) -> Drawn:
+        """Draw all of a crop of a source frame of the given size."""
+        window = self.draw(height, width)
+        return Drawn(window, colour_jitter.draw(self.augment.jitter) if self.augment.jitter else None)
+
     def __call__(self, image: Tensor, labels: Tensor) -> Crop:
         """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``augment.crop``."""
-        window = self.draw(*labels.shape)
-        picture = tv_tensors.Image(cut(image, window, fill=128))
-        mask = tv_tensors.Mask(cut(labels[None], window, fill=IGNORE))
+        window, recolouring = self.draw_all(*labels.shape)
         size = list(self.augment.crop)
-        picture = F.resize(picture, size, v2.InterpolationMode.BILINEAR, antialias=True)
-        # Plain NEAREST takes the corner of each output pixel, not its centre: labels would slide against the picture when it shrinks.
-        mask = F.resize(mask, size, v2.InterpolationMode.NEAREST_EXACT)
+        crop = F.resize(cut(image, window, fill=FILL), size, v2.InterpolationMode.BILINEAR, antialias=True)
+        rows, columns = (centres(given, wanted) for given, wanted in zip(window[2:4], size, strict=True))
+        mask = cut(labels[None], window, fill=IGNORE)[0].index_select(0, rows).index_select(1, columns)
         if window.flip:
-            picture, mask = F.horizontal_flip(picture), F.horizontal_flip(mask)
-        crop = picture.as_subclass(Tensor).contiguous()
-        if self.augment.jitter:
-            crop = colour_jitter.apply(crop, colour_jitter.draw(self.augment.jitter, colour_jitter.mean_colour(crop)))
-        return Crop(crop, mask.as_subclass(Tensor)[0].contiguous(), window)
+            crop, mask = crop.flip(-1), mask.flip(-1)
+        crop = crop.contiguous()
+        if recolouring is not None:
+            crop = colour_jitter.apply(crop, recolouring)
+        return Crop(crop, mask.contiguous(), window)
+
+
+FILL = 128
+"""Of a picture beyond its frame."""
+
+
+def centres(given: int, wanted: int) -> Tensor:
+    """Index (wanted,) of the pixel, of ``given`` in a row, at the centre of each of ``wanted`` cells: labels don't slide against the picture."""
+    return (2 * torch.arange(wanted) + 1) * given // (2 * wanted)
 
 
 def cut(picture: Tensor, window: CropWindow, fill: int) -> Tensor:

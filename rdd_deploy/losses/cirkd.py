@@ -3,8 +3,7 @@ Segmentation", CVPR 2022, pp. 12319-12328)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,35 +45,15 @@ class CrossImage(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             own, valid = mean_pooled(pair.student, pair.valid, self.window)
             other, _ = mean_pooled(pair.teacher, pair.valid, self.window)
-            rows = _Nodes.of(own, other, valid)
-            columns = rows.of_all_processes()
+            own, other = (unit(one.flatten(2).mT, 2) for one in (own, other))  # (N, P, D); void pixels are 0 in both
+            valid = valid.flatten(1)
+            all_own, all_other = gathered_with_gradient(own), gathered(other)  # one process after the other
+            all_valid = gathered(valid.byte()).bool()
+            count, some, all_some = valid.sum(1), valid.any(1), all_valid.any(1)  # (N,)
             # All void: a gradient of 0, not none; and every process takes part in the others' gradients.
-            loss = 0 * (own.sum() + columns.own.sum())
-            for s, t in rows.images():
-                for s_other, t_other in columns.images():
-                    loss = loss + relation_kl(s, t, s_other, t_other, self.temperature) / len(s)
-            pairs = torch.tensor(len(rows.lengths) * len(columns.lengths), device=target.device)
-            return loss / safe(mean_count(pairs)).float()
-
-
-class _Nodes(NamedTuple):
-    """Unit vectors at the valid pixels of images that have any: of the student (R, D), of the teacher (R, E), and how many each image has."""
-
-    own: Tensor
-    other: Tensor
-    lengths: list[int]
-
-    @classmethod
-    def of(cls, own: Tensor, other: Tensor, valid: Tensor) -> _Nodes:
-        """Those of maps (N, D, h, w) and (N, E, h, w) with valid pixels (N, h, w)."""
-        rows, others = (unit(values.permute(0, 2, 3, 1)[valid], 1) for values in (own, other))
-        return cls(rows, others, [length for length in valid.flatten(1).sum(1).tolist() if length])
-
-    def of_all_processes(self) -> _Nodes:
-        """One process after the other, by rank."""
-        lengths = gathered(torch.tensor(self.lengths, dtype=torch.int64, device=self.own.device)).tolist()
-        return _Nodes(gathered_with_gradient(self.own), gathered(self.other), lengths)
-
-    def images(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Both networks' vectors of one image at a time."""
-        return zip(torch.split(self.own, self.lengths), torch.split(self.other, self.lengths), strict=True)
+            loss = 0 * (own.sum() + all_own.sum())
+            for n in range(len(own)):
+                for m in range(len(all_own)):
+                    divergence = relation_kl(own[n], other[n], all_own[m], all_other[m], self.temperature, valid[n], all_valid[m])
+                    loss = loss + torch.where(some[n] & all_some[m], divergence / safe(count[n]), 0)
+            return loss / safe(mean_count(some.sum() * all_some.sum())).float()

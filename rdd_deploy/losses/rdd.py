@@ -9,8 +9,6 @@ the whole batch, so every process has to call these functions, in the same order
 
 from __future__ import annotations
 
-import math
-from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,6 +19,8 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import blocks, pixel_terms, true_log_probability
 from rdd_deploy.losses.kd import void_inert
 from rdd_deploy.losses.processes import everywhere, gathered, mean_count, safe, several
+from rdd_deploy.losses.ranks import is_near, kept_of_all, kth_smallest
+from rdd_deploy.losses.ranks import kept_count as kept_count
 
 Rule = Literal["xor", "and", "or", "lead", "student"]
 Divergence = Literal["main_aux", "aux_main"]
@@ -129,8 +129,8 @@ def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: 
         bool (N, H, W).
     """
     hard = (probability <= threshold) & valid
-    if probability.device.type == "cpu" or several():
-        # Look whether the threshold suffices before selecting. A lone GPU isn't asked: that would make it wait.
+    if is_near(probability):
+        # Look whether the threshold suffices before selecting. A GPU isn't asked: that would make the host wait for it.
         found = torch.stack((hard.new_tensor(hard.numel(), dtype=torch.int64), hard.sum(), valid.sum()))
         pixels, hard_count, valid_count = everywhere(found).tolist()
         missing = kept_count(min_kept, pixels) - hard_count
@@ -145,24 +145,17 @@ def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: 
         if rest.device.type != "cpu":  # torch's selection there isn't deterministic
             return valid & (probability <= rest.topk(missing, largest=False, sorted=False).values.max())
         return valid & (probability <= rest.kthvalue(missing).values)
+    ranked = torch.where(valid, probability, torch.inf)
+    if several():
+        pixels = everywhere(hard.new_full((), hard.numel(), dtype=torch.int64))
+        wanted = kept_of_all(min_kept, pixels).clamp(max=pixels)
+        smallest = kth_smallest(ranked, wanted.clamp(min=1))
+        return torch.where(wanted > 0, valid & (probability <= smallest.clamp(min=threshold)), hard)
     count = kept_count(min_kept, hard.numel())
     if count == 0:
         return hard
-    ranked = torch.where(valid, probability, torch.inf).flatten()
-    smallest = ranked.topk(min(count, ranked.numel()), largest=False, sorted=False).values.max()
+    smallest = ranked.flatten().topk(min(count, ranked.numel()), largest=False, sorted=False).values.max()
     return valid & (probability <= smallest.clamp(min=threshold))
-
-
-def kept_count(min_kept: float, pixels: int) -> int:
-    """The number of pixels that min_kept means: a float is a share of ``pixels``, rounded up; an int is a count.
-
-    Raises:
-        ValueError: negative, or a share above 1.
-    """
-    share = not isinstance(min_kept, Integral)  # NumPy's numbers too: int() would make a float32 share a count of 0
-    if not min_kept >= 0 or (share and min_kept > 1):
-        raise ValueError(f"min_kept is {min_kept}; expected a share from 0.0 to 1.0, or a whole number of pixels")
-    return math.ceil(min_kept * pixels - 1e-6) if share else int(min_kept)
 
 
 class DistillationTerms(NamedTuple):

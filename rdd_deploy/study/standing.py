@@ -16,7 +16,7 @@ from rdd_deploy.utils import files
 LARGEST_FILE = 16 << 20
 """Of a run's summary or metrics."""
 PLACES = {
-    "data.root", "data.workers", "data.in_memory", "teacher.recipe", "teacher.checkpoint", "train.save_every", "train.pictures_every",
+    "data.root", "data.workers", "data.in_memory", "data.device", "teacher.recipe", "teacher.checkpoint", "train.save_minutes", "train.pictures_every",
     "evaluation.batch",
 }  # fmt: skip
 """Keys that change nothing of what a run learns: where things lie, how they are loaded, what is saved. The teacher itself is compared."""

@@ -19,7 +19,7 @@ KEYS = {"kd": "distillation.kd_weight", "ce": "distillation.ce_weight", "region"
 """Where a recipe sets a term's weight; that of all others is in ``distillation.losses``."""
 
 
-def gradient_norms(parts: Mapping[str, Tensor], maps: Sequence[Tensor], scale: float = 1.0) -> dict[str, Tensor]:
+def gradient_norms(parts: Mapping[str, Tensor], maps: Sequence[Tensor], scale: Tensor | float = 1.0) -> dict[str, Tensor]:
     """Norm of each part's gradient with respect to maps, over all maps and all processes.
 
     It costs a backward from the loss to the maps for each part, leaves no gradient anywhere and draws no random numbers. Of several

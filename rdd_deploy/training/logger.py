@@ -17,6 +17,7 @@ from rdd_deploy.losses.processes import mean_count
 from rdd_deploy.recipe import LOGGERS, Recipe
 from rdd_deploy.training import gradients
 from rdd_deploy.training.loggers import RunLog
+from rdd_deploy.training.readback import Readback
 from rdd_deploy.training.run_folder import RunFolder
 
 NOTE_EVERY = 10
@@ -43,6 +44,7 @@ class TrainLogger:
         self._logs: dict[str, RunLog] = {name: _begun(name, folder, recipe, len(rows)) for name in names}
         self._bar = console.progress("training", steps, start=start, enabled=enabled)
         self._miou = ""
+        self._noted: tuple[list[str], int, Readback] | None = None
 
     def __enter__(self) -> TrainLogger:
         self._bar.__enter__()
@@ -67,7 +69,7 @@ class TrainLogger:
 
     def sums(self) -> dict[str, Any]:
         """The unfinished epoch's sums, for the state. Of several processes all must call it."""
-        return {"sums": self._totals(everywhere=True), "count": self._count}
+        return {"sums": self._totals(), "count": self._count}
 
     def restore(self, sums: dict[str, Any]) -> None:
         """Go on with an unfinished epoch."""
@@ -81,20 +83,27 @@ class TrainLogger:
         self._images += images
         if self._bar.silent:
             return
-        note = None
-        if self._count % NOTE_EVERY == 1:
-            rate = self._images / max(1e-9, time.perf_counter() - self._since)
-            losses = " ".join(f"{name} {value / self._count:.3f}" for name, value in self._totals().items())
-            note = f"{losses} {rate:.1f} images/s {self._miou}"
-        self._bar.advance(text=f"{stage:8}", note=note)
+        if self._count % NOTE_EVERY == 1 and terms:
+            sums = {name: value for name, value in self._sums.items() if isinstance(value, Tensor)}
+            self._noted = list(sums), self._count, Readback(torch.stack(list(sums.values())))
+        self._bar.advance(text=f"{stage:8}", note=self._note())
 
-    def _totals(self, everywhere: bool = False) -> dict[str, float]:
-        """The terms' sums: this process's own, or the mean over all processes, which is the whole batch's."""
-        if everywhere and self._sums:
-            device = next((value.device for value in self._sums.values() if isinstance(value, Tensor)), None)
-            sums = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in self._sums.values()]
-            return dict(zip(self._sums, mean_count(torch.stack(sums)).tolist(), strict=True))
-        return {name: float(value) for name, value in self._sums.items()}
+    def _note(self) -> str | None:
+        """What is shown beside the bar, once the sums that it tells have reached the host."""
+        if self._noted is None or not self._noted[2].ready:
+            return None
+        (names, count, sums), self._noted = self._noted, None
+        rate = self._images / max(1e-9, time.perf_counter() - self._since)
+        losses = " ".join(f"{name} {value / count:.3f}" for name, value in zip(names, sums.read(), strict=True))
+        return f"{losses} {rate:.1f} images/s {self._miou}"
+
+    def _totals(self) -> dict[str, float]:
+        """The terms' sums, as their mean over all processes, which is the whole batch's."""
+        if not self._sums:
+            return {}
+        device = next((value.device for value in self._sums.values() if isinstance(value, Tensor)), None)
+        sums = [torch.as_tensor(value, dtype=torch.float64, device=device) for value in self._sums.values()]
+        return dict(zip(self._sums, mean_count(torch.stack(sums)).tolist(), strict=True))
 
     def epoch(
         self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float, shares: Mapping[str, float] = {}
@@ -105,7 +114,7 @@ class TrainLogger:
             shares: of the terms' gradients at the epoch's end, see ``gradients``.
         """
         row: dict[str, Any] = {"epoch": epoch, "stage": stage, "lr": lr}
-        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._totals(everywhere=True).items()}
+        row |= {f"loss_{name}": value / max(1, self._count) for name, value in self._totals().items()}
         row |= gradients.columns(shares)
         row["seconds"] = round(seconds, 2)
         if measured:
@@ -114,7 +123,7 @@ class TrainLogger:
         self.rows.append(row)
         if self.enabled:
             self._publish(row, stage, measured["iou_pct"] if measured else {})
-        self._sums, self._count, self._images, self._since = {}, 0, 0, time.perf_counter()
+        self._sums, self._count, self._images, self._since, self._noted = {}, 0, 0, time.perf_counter(), None
 
     def picture(self, picture: Frame, epoch: int) -> None:
         """Pass on an epoch's picture, uint8 (H, W, 3) RGB; before ``epoch``."""

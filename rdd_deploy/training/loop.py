@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +9,22 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import distributed
 
 from rdd_deploy.data.base import Split, Subset
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, LoadingError, ResumableBatchSampler, batches, training_loader
+from rdd_deploy.data.loader import (
+    Batch,
+    CropDataset,
+    DrawDataset,
+    FrameCache,
+    LoadingError,
+    ResumableBatchSampler,
+    batches,
+    training_loader,
+)
+from rdd_deploy.data.resident import resident_frames
 from rdd_deploy.data.transforms import RandomScaleCrop
-from rdd_deploy.errors import DataError, DiskError, DivergedError, RddError
+from rdd_deploy.errors import DataError, RddError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
@@ -24,13 +32,14 @@ from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training.class_bias import fit_class_bias
 from rdd_deploy.training.fabric import is_emulated, precision_of
+from rdd_deploy.training.finite import FiniteCheck, check_weights
 from rdd_deploy.training.gradients import shares
 from rdd_deploy.training.logger import TrainLogger
 from rdd_deploy.training.resume import ORIGIN, read_state
 from rdd_deploy.training.run_folder import RunFolder
+from rdd_deploy.training.saving import Agreement, StateWriter, check_there
 from rdd_deploy.training.state import Method, TrainState, learning_rate_factor
 from rdd_deploy.training.visualize import write_picture
-from rdd_deploy.utils import files
 from rdd_deploy.utils.signals import StopRequest
 
 
@@ -58,10 +67,10 @@ def fit(
     Raises:
         DataError: there are fewer frames than processes.
         DivergedError: the loss isn't finite; names the batch's samples.
+        DiskError: a state can't be written.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
     train = recipe.train
-    train_state = TrainState(segmenter, method.objective, train, fabric)
     origin = {key: metadata[key] for key in ORIGIN if key in metadata}
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
     sampler = ResumableBatchSampler(
@@ -73,31 +82,52 @@ def fit(
             f"{frames.labelled} training frames make batches of {images}, which {fabric.world_size} processes can't share; use more frames, or "
             "lower train.devices and train.nodes"
         )
+    train_state = TrainState(segmenter, method.objective, train, fabric, train.epochs * sampler.steps_per_epoch)
     resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
     sampler.start = train_state.step
-    crops = CropDataset(frames, RandomScaleCrop(recipe.augment, recipe.data.size), train.seed)
+    transform = RandomScaleCrop(recipe.augment, recipe.data.size)
+    resident = resident_frames(frames, transform, fabric.device, recipe.data.device)
+    crops = DrawDataset(resident.sizes, transform, train.seed) if resident else CropDataset(frames, transform, train.seed)
     loader = fabric.setup_dataloaders(
         training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside), use_distributed_sampler=False
     )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
     rows = resumed.rows if resumed else []
-    with TrainLogger(folder, recipe, total, rows, train_state.step, fabric.is_global_zero) as book, StopRequest() as stop:
+    finite, agreed = FiniteCheck(frames.split, lambda: train_state.best_weights_note), Agreement(fabric)
+    with (
+        TrainLogger(folder, recipe, total, rows, train_state.step, fabric.is_global_zero) as book,
+        StateWriter(folder, train.save_minutes, resumed is not None, fabric.device.type == "cuda") as writer,
+        StopRequest() as stop,
+    ):
         if resumed:
             book.restore(resumed.sums)
+
+        def save(wait: bool = False) -> None:
+            finite.flush()
+            for module in (segmenter, method.objective):
+                check_weights(module, train_state.best_weights_note)
+            state = train_state.state() | {"origin": origin, "rows": book.rows, "sums": book.sums()}
+            if fabric.is_global_zero:
+                check_there(folder)
+                writer.write(state)
+            if wait:
+                writer.wait()
+                fabric.barrier()
+
         segmenter.train()
-        since, pending = time.perf_counter(), None
-        for batch in _until_lost(batches(loader), lambda: _save(train_state, folder, book, fabric, origin), train_state):
+        since = time.perf_counter()
+        loading: Iterator[Any] = batches(loader)
+        for batch in _until_lost(resident.batches(loading) if resident else loading, lambda: save(wait=True), train_state):
             progress = train_state.step / total
             ends = (train_state.step + 1) % per_epoch == 0
             signs, terms = train_state.update(batch, progress, compare=ends)
-            # The loss of the step before is looked at, so that a GPU is never waited for while it has nothing queued.
-            _check_finite(pending, frames.split, train_state.best_weights_note)
-            pending = (signs, batch.indices)
+            finite.add(signs, batch.indices)
+            writer.check()
             book.step(method.stage(progress), terms, len(batch.images))
             epoch, inside = divmod(train_state.step, per_epoch)
             if inside == 0:
-                _check_finite(pending, frames.split, train_state.best_weights_note)
+                finite.flush()
                 train_state.seconds += time.perf_counter() - since
                 last = epoch == train.epochs
                 measured = None
@@ -105,7 +135,7 @@ def fit(
                     measured = _measure(recipe, train_state, validation)
                     _keep_best(train_state, measured, folder, weights, metadata, epoch)
                 if fabric.is_global_zero:
-                    _check_there(folder)
+                    check_there(folder)
                 if method.visualize and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
                     picture = method.visualize(train_state.evaluated.eval())
                     write_picture(folder.pictures / f"epoch_{epoch:03d}.png", picture)
@@ -120,16 +150,16 @@ def fit(
                     shares(train_state.gradients),
                 )
                 since = time.perf_counter()
-            stopping = _agreed(stop.number, train_state.step, inside == 0, fabric)
-            if stopping or (inside == 0 and (epoch % train.save_every == 0 or epoch == train.epochs)):
-                _check_finite(pending, frames.split, train_state.best_weights_note)
+            wanted = STOP + stop.number if stop.number else int(writer.due(inside == 0) and fabric.is_global_zero)
+            decided = agreed(wanted, train_state.step, inside == 0)
+            if decided or train_state.step == total:
                 train_state.seconds += time.perf_counter() - since
                 since = time.perf_counter()
-                _save(train_state, folder, book, fabric, origin)
-            if stopping:
+                save(wait=decided >= STOP or train_state.step == total)
+            if decided >= STOP:
                 raise Interrupted(
                     f"interrupted at step {train_state.step} of {total}; the state is saved, go on with the same command and --resume",
-                    stopping,
+                    decided - STOP,
                 )
     fitted: dict[str, Any] = {}
     if train.class_bias and train_state.best_epoch:
@@ -155,39 +185,24 @@ def _until_lost(loading: Iterator[Batch], save: Callable[[], None], train_state:
         raise LoadingError(f"{error}. The state at step {train_state.step} is saved: go on with the same command and --resume") from error
 
 
-def _check_there(folder: RunFolder) -> None:
-    """Raise DiskError where the run's folder was taken away: written again, it would lack what was there."""
-    if not folder.recipe.is_file():
-        raise DiskError(
-            f"the run's folder {folder.path} was moved or deleted while it was being trained; put it back and go on with the same command and "
-            "--resume, or train again"
-        )
-
-
-def _save(train_state: TrainState, folder: RunFolder, book: TrainLogger, fabric: Fabric, origin: dict[str, str]) -> None:
-    _check_weights(train_state.segmenter, train_state.best_weights_note)
-    _check_weights(train_state.objective, train_state.best_weights_note)
-    state = train_state.state() | {"origin": origin, "rows": book.rows, "sums": book.sums()}
-    if fabric.is_global_zero:
-        _check_there(folder)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        files.write_bytes(folder.state, buffer.getvalue())
-    fabric.barrier()
+STOP = 100
+"""Added to the number of a signal: of what processes want, stopping counts more than saving, which is 1."""
 
 
 def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict[str, Any]:
-    """mIoU on validation; DivergedError where the weights aren't finite."""
-    network = train_state.evaluated.eval()
-    _check_weights(network, train_state.best_weights_note)
-    predict = torch_predictor(network, recipe.data.size, train_state.fabric.device, precision_of(train_state.fabric))
-    return evaluate_split(predict, validation, recipe.evaluation.batch).summary()
-
-
-def _check_weights(module: nn.Module, kept: str) -> None:
-    """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't tell."""
-    if broken := [name for name, value in module.named_parameters() if not value.isfinite().all()]:
-        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
+    """mIoU on validation, of which each process labels some batches; DivergedError where the weights aren't finite."""
+    network, fabric = train_state.evaluated.eval(), train_state.fabric
+    check_weights(network, train_state.best_weights_note)
+    if fabric.world_size > 1:  # BatchNorm's statistics may be each process's own; the first one's network is what is saved
+        for value in network.state_dict().values():
+            distributed.broadcast(value, 0)
+    predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))
+    confusion = evaluate_split(predict, validation, recipe.evaluation.batch, part=(fabric.global_rank, fabric.world_size))
+    if fabric.world_size > 1:
+        matrix = torch.from_numpy(confusion.matrix).to(fabric.device)
+        distributed.all_reduce(matrix)
+        confusion.matrix = matrix.cpu().numpy()
+    return confusion.summary()
 
 
 def _keep_best(
@@ -198,31 +213,5 @@ def _keep_best(
     if miou > train_state.best:
         train_state.best, train_state.best_epoch = miou, epoch
         if train_state.fabric.is_global_zero:
-            _check_there(folder)
+            check_there(folder)
             save_segmenter(weights, train_state.evaluated, metadata | {"epoch": epoch, "miou_pct": miou})
-
-
-def _check_finite(pending: tuple[Tensor, Tensor] | None, split: Split, kept: str) -> None:
-    if pending is None:
-        return
-    signs = pending[0].tolist()
-    if all(math.isfinite(sign) for sign in signs):
-        return
-    names = [split.names[int(i)] for i in pending[1].cpu()]
-    what = f"the gradient's norm is {signs[1]}" if math.isfinite(signs[0]) else f"the loss is {signs[0]}"
-    raise DivergedError(
-        f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true{kept}"
-    )
-
-
-AGREE_EVERY = 10
-"""Steps between two questions to the other processes whether to stop; asking at each step would make a GPU wait."""
-
-
-def _agreed(asked: int | None, step: int, epoch_ends: bool, fabric: Fabric) -> int:
-    """The signal to stop by after this step, or 0: for all processes at the same one, though it may reach only one of them, or each at another step."""
-    if fabric.world_size == 1:
-        return asked or 0
-    if step % AGREE_EVERY and not epoch_ends:
-        return 0
-    return int(fabric.all_reduce(torch.tensor(float(asked or 0), device=fabric.device), reduce_op="max"))  # type: ignore[arg-type]

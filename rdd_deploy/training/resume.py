@@ -13,6 +13,7 @@ from torch import Tensor
 from rdd_deploy import console
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.models.tensors import load_archive, senseless
+from rdd_deploy.training.compiling import HOW
 from rdd_deploy.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ def _alike(one: Any, other: Mapping[str, Tensor]) -> bool:
 def _fits(state: dict[str, Any], train_state: TrainState) -> bool:
     """Whether an optimizer's state belongs to the trainee's parameters and, but for the learning rates of the step, to its options."""
     now = train_state.optimizer.state_dict()
-    options = [[{key: value for key, value in group.items() if key != "lr"} for group in one["param_groups"]] for one in (state, now)]
+    options = [
+        [{key: value for key, value in group.items() if key != "lr" and key not in HOW} for group in one["param_groups"]]
+        for one in (state, now)
+    ]
     parameters = [parameter for group in train_state.optimizer.param_groups for parameter in group["params"]]
     adam = train_state.config.optimizer == "adamw"
     names = {"step", "exp_avg", "exp_avg_sq"} if adam else {"momentum_buffer"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from rdd_deploy import console
 from rdd_deploy.data.base import Frame
@@ -20,6 +20,8 @@ from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import Train
 from rdd_deploy.training.determinism import deterministic_layers, not_deterministic
+from rdd_deploy.training.average import MovingAverage
+from rdd_deploy.training.compiling import HOW, CompilerError, choose_kernels, compiled, compiler_errors, is_compiled
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.gradients import gradient_norms
 from rdd_deploy.training.memory import says_what_fits
@@ -70,17 +72,29 @@ class Method(NamedTuple):
 class _Step(nn.Module):
     """Network and objective as one forward, so that several processes synchronise the gradients of both."""
 
-    def __init__(self, segmenter: Segmenter, objective: Objective, compiled: bool) -> None:
+    def __init__(self, segmenter: Segmenter, objective: Objective) -> None:
         super().__init__()
         self.segmenter, self.objective = segmenter, objective
-        # Two graphs where it is compiled, for the gradient at what is handed from one to the other.
-        self._encode = torch.compile(segmenter.encoded) if compiled else segmenter.encoded
-        self._decode = torch.compile(segmenter.decoded) if compiled else segmenter.decoded
-        if compiled:  # or a compiled backward would reuse its inputs' memory, and couldn't run once a term
-            torch._functorch.config.donated_buffer = False
+        self.plain()
 
-    def forward(self, batch: Batch, progress: float, scale: float | None = None) -> tuple[Loss, dict[str, Tensor]]:
+    def plain(self) -> None:
+        """Compute as it is written."""
+        self.compiled = False
+        self._encode, self._decode = self.segmenter.encoded, self.segmenter.decoded
+
+    def compile_for(self, device: torch.device) -> None:
+        """Compute by compiled graphs: two, for the gradient at what is handed from one to the other."""
+        self.compiled = True
+        self._encode, self._decode = compiled(self.segmenter.encoded, device), compiled(self.segmenter.decoded, device)
+        torch._functorch.config.donated_buffer = (
+            False  # or a compiled backward would reuse its inputs' memory, and couldn't run once a term
+        )
+
+    def forward(self, batch: Batch, progress: float, scale: Tensor | float | None = None) -> tuple[Loss, dict[str, Tensor]]:
         """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's maps."""
+        batch = batch._replace(labels=batch.labels.long())  # they travel as bytes, and only here they are indices
+        if self.compiled and batch.images.is_cuda:  # what a graph said in the step before may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         # Views, or the gradient at a map would hold what reaches it from the next one through the encoder.
         features = [one.view_as(one) for one in self._encode(batch.images)]
         output = self._decode(features, batch.images.shape[-2:], self.objective.maps)
@@ -96,22 +110,30 @@ def learning_rate_factor(progress: float, warmup: float, power: float) -> float:
 
 
 class TrainState:
-    """Everything that changes while training, so that saving and resuming it is one dictionary."""
+    """Everything that changes while training, so that saving and resuming it is one dictionary.
 
-    def __init__(self, segmenter: Segmenter, objective: Objective, train: Train, fabric: Fabric) -> None:
+    Args:
+        steps: of the whole run, by which ``train.compile: auto`` goes.
+    """
+
+    def __init__(self, segmenter: Segmenter, objective: Objective, train: Train, fabric: Fabric, steps: int = 0) -> None:
         self.segmenter, self.objective, self.config, self.fabric = segmenter, objective, train, fabric
         if fabric.device.type == "cpu" and precision_of(fabric) == "bf16-mixed":
             depthwise_in_float32(segmenter)
         segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if fabric.world_size > 1:
             _freeze_unused(segmenter, objective.maps)
-        step = _Step(segmenter, objective, train.compile)
+        step = _Step(segmenter, objective)
         one_dropout(step)
         if fabric.world_size > 1:
             synchronised(step, fabric.device)
-        optimizer = _optimizer(segmenter, objective, train)
+        self._step = step
+        if is_compiled(train, fabric, steps):
+            step.compile_for(fabric.device)
+        choose_kernels(fabric)
+        optimizer = _optimizer(segmenter, objective, train, _is_fused(train, fabric))
         self.model, self.optimizer = fabric.setup(step, optimizer)
-        self.average = AveragedModel(segmenter, multi_avg_fn=_ema(train.ema), use_buffers=True) if train.ema else None
+        self.average = MovingAverage(segmenter, train.ema) if train.ema else None
         self.lrs = [group["lr"] for group in optimizer.param_groups]
         self.step, self.best, self.best_epoch = 0, -1.0, 0
         self.seconds = 0.0
@@ -138,14 +160,15 @@ class TrainState:
         factor = learning_rate_factor(progress, self.config.warmup, self.config.power)
         for group, lr in zip(self.optimizer.param_groups, self.lrs, strict=True):
             group["lr"] = lr * factor
-        loss, self.gradients = self._loss(batch, progress, self._gradient_scale if compare else None)
-        self.optimizer.zero_grad(set_to_none=True)
+        scale = self._gradient_scale if compare else None
         try:
-            self.fabric.backward(loss.total)
-        except RuntimeError as error:
-            if (told := not_deterministic(error)) is None:
+            loss = self._pulled(batch, progress, scale)
+        except CompilerError as error:
+            if self.config.compile != "auto":
                 raise
-            raise told from error
+            console.warn(f"{error}; this run goes on without it")
+            self._step.plain()
+            loss = self._pulled(batch, progress, scale)
         signs = [loss.total.detach()]
         if self.config.clip:
             norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
@@ -153,17 +176,30 @@ class TrainState:
                 signs.append(norm.detach().to(signs[0]))
         self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.segmenter)
+            self.average.update()
         self.step += 1
         return torch.stack(signs), loss.terms
 
+    def _pulled(self, batch: Batch, progress: float, scale: Tensor | float | None) -> Loss:
+        """Forward and backward."""
+        with compiler_errors() if self._step.compiled else nullcontext():
+            loss, self.gradients = self._loss(batch, progress, scale)
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                self.fabric.backward(loss.total)
+            except RuntimeError as error:
+                if (told := not_deterministic(error)) is None:
+                    raise
+                raise told from error
+        return loss
+
     @property
-    def _gradient_scale(self) -> float:
+    def _gradient_scale(self) -> Tensor | float:
         """That of the loss in 16-mixed, where small gradients vanish."""
         scaler = getattr(self.fabric._precision, "scaler", None)
-        return 1.0 if scaler is None else float(scaler.get_scale())
+        return 1.0 if scaler is None else scaler.scale(torch.ones((), device=self.fabric.device))  # type: ignore[no-any-return]
 
-    def _loss(self, batch: Batch, progress: float, scale: float | None) -> tuple[Loss, dict[str, Tensor]]:
+    def _loss(self, batch: Batch, progress: float, scale: Tensor | float | None) -> tuple[Loss, dict[str, Tensor]]:
         try:
             with deterministic_layers(self.config.deterministic):
                 return self.model(batch, progress, scale)  # type: ignore[no-any-return]
@@ -199,6 +235,8 @@ class TrainState:
         """Go on exactly where ``state`` was taken."""
         self.segmenter.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
+        for saved, own in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            saved |= {key: own[key] for key in HOW if key in own}  # as this device computes it
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -233,7 +271,12 @@ def _of_every_process(value: Tensor, fabric: Fabric) -> list[Tensor]:
     return [one.cpu() for one in gathered]
 
 
-def _optimizer(segmenter: Segmenter, objective: Objective, train: Train) -> torch.optim.Optimizer:
+def _is_fused(train: Train, fabric: Fabric) -> bool:
+    """One kernel for all parameters, on a GPU. Fabric clips no scaled gradients of such an optimizer."""
+    return str(fabric.device.type) == "cuda" and not (train.clip and precision_of(fabric) == "16-mixed")
+
+
+def _optimizer(segmenter: Segmenter, objective: Objective, train: Train, fused: bool) -> torch.optim.Optimizer:
     encoder = {id(p) for p in segmenter.encoder.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in (*segmenter.parameters(), *objective.parameters()):
@@ -244,15 +287,5 @@ def _optimizer(segmenter: Segmenter, objective: Objective, train: Train) -> torc
         for (inside, decays), params in groups.items()
     ]
     if train.optimizer == "adamw":
-        return torch.optim.AdamW(options, lr=train.lr)
-    return torch.optim.SGD(options, lr=train.lr, momentum=train.momentum)
-
-
-def _ema(decay: float) -> Callable[[Any, Any, Any], None]:
-    def average(averages: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        # Early on the average follows quickly, or it would carry the random start for a thousand steps.
-        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        if averages[0].is_floating_point():  # torch hands over one dtype at a time; BatchNorm's step counters stay as they are
-            torch._foreach_lerp_(averages, current, weight)
-
-    return average
+        return torch.optim.AdamW(options, lr=train.lr, fused=fused or None)
+    return torch.optim.SGD(options, lr=train.lr, momentum=train.momentum, fused=fused or None)

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from rdd_deploy import __version__, console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
+from rdd_deploy.data.resident import room_on
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.metrics import evaluate_split, protocol
 from rdd_deploy.models.predict import autocast_dtype
@@ -202,8 +203,8 @@ def _other_teacher(folder: RunFolder, teacher: TeacherRecipe) -> list[str]:
 
 
 WHERE = {
-    "data.root", "data.workers", "data.in_memory", "train.device", "train.devices", "train.nodes", "train.precision", "train.tf32", "train.deterministic", "train.compile",
-    "train.save_every", "train.pictures_every", "evaluation.batch",
+    "data.root", "data.workers", "data.in_memory", "data.device", "train.device", "train.devices", "train.nodes", "train.precision", "train.tf32", "train.deterministic", "train.compile",
+    "train.save_minutes", "train.pictures_every", "evaluation.batch",
 }  # fmt: skip
 """Keys that say nothing of what a teacher knows."""
 
@@ -256,7 +257,7 @@ def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps
             teacher.model, teacher.sha256, data.frames.split, data.digest, views, teacher.caches, fabric.device,
             autocast_dtype(precision_of(fabric)), bar.advance, form=form, divergence=recipe.distillation.tfe.divergence, maps=maps, fabric=fabric,
         )  # fmt: skip
-    if fabric.device.type == "cuda" and cached.nbytes <= torch.cuda.mem_get_info(fabric.device)[0] / 2:
+    if cached.nbytes < room_on(fabric.device, recipe.data.device):
         console.info(f"teacher cache: held on the GPU, {cached.nbytes / 1e9:.1f} GB")
         cached.to(fabric.device)
     return teacher._replace(outputs=cached)

@@ -69,7 +69,7 @@ def test_loading_leaves_the_global_generator_alone(frames: FrameCache, workers: 
 def test_types_and_shapes(frames: FrameCache) -> None:
     batch = batches(frames, 0)[0]
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (3, 3, 48, 40))
-    assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.int64, (3, 48, 40))
+    assert (batch.labels.dtype, tuple(batch.labels.shape)) == (torch.uint8, (3, 48, 40))
     assert (batch.windows.dtype, tuple(batch.windows.shape)) == (torch.int64, (3, 5))
     assert (batch.indices.dtype, tuple(batch.indices.shape)) == (torch.int64, (3,))
 

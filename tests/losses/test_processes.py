@@ -3,6 +3,7 @@ import torch
 from gloo import pair
 
 from rdd_deploy.losses.processes import mean_count, mean_images, mean_pixels, safe, several, total
+from rdd_deploy.losses.ranks import kth_smallest
 
 
 def test_alone_they_are_the_processs_own() -> None:
@@ -33,6 +34,7 @@ def work(rank: int) -> dict[str, object]:
     return {
         "several": several(), "whole": (whole.item(), str(whole.dtype)), "weights": (weights.tolist(), str(weights.dtype)),
         "untouched": count.item(), "total": summed.detach().numpy(), "gradient": part.grad.numpy(),
+        "fourth": kth_smallest([torch.tensor([0.5, 0.1]), torch.tensor([0.3, torch.inf, 0.0, 1e-40])][rank], torch.tensor(4)).item(),
         "valid": (mean_pixels(valid).item(), mean_images(valid).item()),
     }  # fmt: skip
 
@@ -41,6 +43,7 @@ def test_of_two_processes() -> None:
     first, second = pair(work)
     for one in (first, second):
         assert one["several"]
+        assert one["fourth"] == torch.tensor(0.3).item(), "the fourth of 0, 1e-40, 0.1, 0.3, 0.5, inf"
         assert one["whole"] == (4.5, "torch.float32")
         assert one["weights"] == ([0.75, 1.5], "torch.float32")
         assert (one["total"] == np.array([[3, 6], [3, 6]])).all()

@@ -166,7 +166,7 @@ def test_a_signal_to_a_training_and_its_loaders_saves_the_state(tmp_path: Path) 
     """Clusters send SIGTERM, terminals SIGHUP to all processes of a group."""
     content = toys.tree(toys.write_data(tmp_path / "data"))
     content["data"]["workers"] = 1
-    content["train"] |= {"epochs": 500, "save_every": 1000}
+    content["train"] |= {"epochs": 500, "save_minutes": 1000}
     toys.write_recipe(tmp_path / "toy.yaml", content)
     process = toys.Started("train", "toy.yaml", cwd=tmp_path)
     while not (tmp_path / "runs/toy_alone/metrics.csv").is_file():

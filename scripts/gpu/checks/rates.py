@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,15 +24,17 @@ from profiling import gpu_busy, host_waits, top_operators
 from teachers import CLASSES, COUNT, CROP, SIZE, TEACHER, Noise, Teachers
 
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
+from rdd_deploy.data.loader import Batch, CropDataset, DrawDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
+from rdd_deploy.data.resident import ResidentFrames
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Train
 from rdd_deploy.training.fabric import make_fabric
-from rdd_deploy.training.loop import _check_finite, _save
+from rdd_deploy.training.finite import FiniteCheck
 from rdd_deploy.training.run_folder import RunFolder
+from rdd_deploy.training.saving import StateWriter
 from rdd_deploy.training.state import Objective, TrainState
 from rdd_deploy.training.supervised import SupervisedObjective
 
@@ -53,6 +55,8 @@ class Variant(NamedTuple):
     objective: Callable[[], Objective] = supervised
     resident: bool = False
     """The same batch, already on the device, every time: the loader costs nothing."""
+    on_device: bool = False
+    """Frames lie on the device and crops are cut there, as ``data.device: auto`` does."""
     train: Mapping[str, Any] = MappingProxyType({})
     batch: int = BATCH
     workers: int | None = None
@@ -61,12 +65,13 @@ class Variant(NamedTuple):
     progress: float = 0.5
     profiled: bool = False
     saved: bool = False
-    """Also time what ``train.save_every: 1`` writes after each epoch."""
+    """Also time what saving the state takes."""
 
 
 def variants(teachers: Teachers) -> list[Variant]:
     return [
         Variant("alone", profiled=True),
+        Variant("alone, frames on the GPU", on_device=True, profiled=True),
         Variant("alone, resident batch", resident=True, profiled=True, saved=True),
         Variant("alone, resident, cudnn.benchmark", resident=True, benchmark=True),
         Variant("alone, resident, EMA", resident=True, train={"ema": 0.999}),
@@ -79,10 +84,14 @@ def variants(teachers: Teachers) -> list[Variant]:
         Variant("rdd cached, stage 2", objective=teachers.cached, profiled=True),
         Variant("rdd cached, stage 2, resident", objective=teachers.cached, resident=True),
         Variant("rdd cached, stage 1, resident", objective=teachers.cached, resident=True, progress=0.0),
+        Variant("rdd cache and frames on the GPU, stage 2", objective=teachers.on_device, on_device=True, profiled=True),
+        Variant("rdd live R101, frames on the GPU, stage 2", objective=teachers.live, on_device=True),
         Variant("rdd cache on the GPU, stage 2, resident", objective=teachers.on_device, resident=True),
         Variant("teacher R101 itself, resident", network=TEACHER, resident=True, saved=True),
         Variant("alone, no jitter", jitter=0.0),
         Variant("alone, 14 workers", workers=14),
+        Variant("compiled alone, frames on the GPU", on_device=True, train={"compile": True}),
+        Variant("compiled rdd cache and frames on the GPU", objective=teachers.on_device, on_device=True, train={"compile": True}),
         Variant("compiled alone, resident", resident=True, train={"compile": True}, profiled=True),
     ]
 
@@ -93,8 +102,13 @@ def repeated(batch: Batch) -> Iterator[Batch]:
 
 
 def batches(variant: Variant, frames: FrameCache, fabric: Any) -> Iterator[Batch]:
-    crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, jitter=variant.jitter), SIZE), 0)
+    transform = RandomScaleCrop(Augment(crop=CROP, jitter=variant.jitter), SIZE)
     sampler = ResumableBatchSampler(len(frames), variant.batch, 100000, 0)
+    if variant.on_device:
+        resident = ResidentFrames(frames, transform, DEVICE)
+        draws: Any = training_loader(DrawDataset(resident.sizes, transform, 0), sampler, 0 if SMOKE else None, DEVICE.type == "cuda")
+        return map(resident.batch, fabric.setup_dataloaders(draws, use_distributed_sampler=False))
+    crops = CropDataset(frames, transform, 0)
     workers = min(variant.workers, os.cpu_count() or 1) if variant.workers is not None else None
     loader = training_loader(crops, sampler, 0 if SMOKE else workers, DEVICE.type == "cuda")
     if variant.resident:
@@ -104,7 +118,8 @@ def batches(variant: Variant, frames: FrameCache, fabric: Any) -> Iterator[Batch
     return iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False))
 
 
-def measure(variant: Variant, frames: FrameCache) -> None:
+def measure(variant: Variant, frames: FrameCache) -> float:
+    """Add the variant's row; returns images/s."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = variant.benchmark
     train = Train(device=DEVICE.type, batch=variant.batch, **variant.train)
@@ -115,7 +130,7 @@ def measure(variant: Variant, frames: FrameCache) -> None:
     segmenter.train()
     feed = batches(variant, frames, fabric)
     sums: dict[str, Any] = {}
-    pending: list[Any] = [None]
+    finite = FiniteCheck(frames.split, str)
 
     def step() -> float:
         """One turn of the loop; returns the seconds that it waited for its batch."""
@@ -123,8 +138,7 @@ def measure(variant: Variant, frames: FrameCache) -> None:
         batch = next(feed)
         waited = time.perf_counter() - since
         signs, terms = train_state.update(batch, variant.progress)
-        _check_finite(pending[0], frames.split, "")
-        pending[0] = (signs, batch.indices)
+        finite.add(signs, batch.indices)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value.double()
         return waited
@@ -151,25 +165,62 @@ def measure(variant: Variant, frames: FrameCache) -> None:
             f"{1000 * seconds / steps:.1f} ms a step, data wait {waiting} %, GPU busy {busy} %, {kernels} kernels, {peak:.1f} GiB",
         )
         if variant.saved:
-            saving(variant.name, train_state, fabric, 22 * seconds / steps)
+            saving(variant.name, train_state, 22 * seconds / steps)
         if variant.profiled:
             host_waits(variant.name, step)
             top_operators(variant.name, step)
+        return rate
     finally:
         torch.backends.cudnn.benchmark = False
         if DEVICE.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
 
-def saving(name: str, train_state: TrainState, fabric: Any, epoch: float) -> None:
+def bars(rates: Mapping[str, float]) -> None:
+    """What was measured beside what is wanted."""
+    alone, live = "alone, frames on the GPU", "rdd live R101, frames on the GPU, stage 2"
+    cached = "rdd cache and frames on the GPU, stage 2"
+    compiled_alone = rates.get("compiled alone, frames on the GPU")
+    if found := max(rates.get(alone, 0.0), compiled_alone or 0.0):
+        add("rates", "bar: images/s alone >= 3000", found, "met" if found >= 3000 else "missed")
+    if alone in rates and cached in rates:
+        share = rates[cached] / rates[alone]
+        add("rates", "bar: RDD cached / alone >= 0.9", share, "met" if share >= 0.9 else "missed")
+    if alone in rates and live in rates and TEACHER_ALONE in rates:
+        bound = 1 / (1 / rates[alone] + 1 / rates[TEACHER_ALONE])  # both on one GPU, one after the other
+        share = rates[live] / bound
+        add("rates", "bar: RDD live / teacher-bound limit >= 0.9", share, "met" if share >= 0.9 else "missed")
+
+
+TEACHER_ALONE = "the teacher's own forward"
+
+
+def teacher_alone(teachers: Teachers) -> float:
+    """Images/s of the live teacher's forward at the batch's size."""
+    images = torch.randint(0, 256, (BATCH, 3, *CROP), dtype=torch.uint8, device=DEVICE)
+    batch = Batch(images, images[:, 0], torch.zeros(BATCH, 5, device=DEVICE), torch.arange(BATCH, device=DEVICE))
+    teacher = teachers.live().teacher
+    rate = 1000 * BATCH / median_ms(lambda: teacher(batch, False))
+    add("rates", TEACHER_ALONE, f"{rate:.0f} img/s")
+    return rate
+
+
+def saving(name: str, train_state: TrainState, epoch: float) -> None:
     """What writing the state takes, beside the seconds of an epoch."""
     with tempfile.TemporaryDirectory(dir=WORK) as place:
         folder = RunFolder(Path(place))
         folder.recipe.touch()
         since = time.perf_counter()
-        _save(train_state, folder, SimpleNamespace(rows=[], sums=dict), fabric, {})  # type: ignore[arg-type]
+        with StateWriter(folder, 0, False, DEVICE.type == "cuda") as writer:
+            writer.write(train_state.state())
+            copied = time.perf_counter() - since
         seconds, size = time.perf_counter() - since, folder.state.stat().st_size / 1e6
-    add("rates", f"  saving its state: {name}", f"{seconds:.2f} s", f"{size:.0f} MB; the 22 steps of an epoch take {epoch:.2f} s")
+    add(
+        "rates",
+        f"  saving its state: {name}",
+        f"{copied:.2f} s",
+        f"{seconds:.2f} s until it is written, {size:.0f} MB; the 22 steps of an epoch take {epoch:.2f} s",
+    )
 
 
 def data(frames: FrameCache) -> None:
@@ -242,10 +293,15 @@ def main() -> None:
     if fits("data"):
         with guarded("rates", "data"):
             data(frames)
+    rates: dict[str, float] = {}
+    if fits("rdd live"):
+        with guarded("rates", TEACHER_ALONE):
+            rates[TEACHER_ALONE] = teacher_alone(teachers)
     for variant in variants(teachers):
         if fits(variant.name) and (wanted or not variant.name.startswith("compiled")):  # a minute or two for the compiler
             with guarded("rates", variant.name):
-                measure(variant, frames)
+                rates[variant.name] = measure(variant, frames)
+    bars(rates)
     if fits("losses"):
         with guarded("rates", "losses"):
             losses()

@@ -8,7 +8,8 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.outputs import Output
-from rdd_deploy.recipe import Train, load_recipe
+from rdd_deploy.recipe import load_recipe
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.supervised import SupervisedObjective, train_recipe
 
 

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from rdd_deploy.errors import RddError
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 
 PAYS_FROM = 20_000
 """Steps from which ``auto`` compiles: the compiler takes a minute or two, and saves milliseconds a step."""

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from rdd_deploy import console
 from rdd_deploy.errors import DeviceError
 from rdd_deploy.models.predict import set_tf32
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.determinism import set_deterministic
 from rdd_deploy.utils import launchers
 from rdd_deploy.utils.machine import has_native_bf16

@@ -14,7 +14,8 @@ from rdd_deploy import console
 from rdd_deploy.data.base import Frame
 from rdd_deploy.errors import RddError
 from rdd_deploy.losses.processes import mean_count
-from rdd_deploy.recipe import LOGGERS, Recipe
+from rdd_deploy.recipe import Recipe
+from rdd_deploy.recipe_train import LOGGERS
 from rdd_deploy.training import gradients
 from rdd_deploy.training.loggers import RunLog
 from rdd_deploy.training.readback import Readback

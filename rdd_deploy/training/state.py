@@ -18,10 +18,10 @@ from rdd_deploy.models.build import without_gradient
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
-from rdd_deploy.recipe import Train
-from rdd_deploy.training.determinism import deterministic_layers, not_deterministic
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.average import MovingAverage
 from rdd_deploy.training.compiling import HOW, CompilerError, choose_kernels, compiled, compiler_errors, is_compiled
+from rdd_deploy.training.determinism import deterministic_layers, not_deterministic
 from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.gradients import gradient_norms
 from rdd_deploy.training.memory import says_what_fits

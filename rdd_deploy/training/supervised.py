@@ -19,7 +19,8 @@ from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.outputs import Output
 from rdd_deploy.preprocess import resize_frame, resize_labels
-from rdd_deploy.recipe import Recipe, TeacherRecipe, Train
+from rdd_deploy.recipe import Recipe, TeacherRecipe
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import visualize
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything

@@ -13,7 +13,7 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.distillation import DistillationObjective, _loss, extra_losses
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.state import Objective, TrainState

@@ -8,7 +8,7 @@ from toys import network
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import compiling, state
 from rdd_deploy.training.compiling import CompilerError, is_compiled
 from rdd_deploy.training.fabric import make_fabric

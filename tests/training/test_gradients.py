@@ -15,7 +15,8 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.outputs import Output
-from rdd_deploy.recipe import Train, load_distillation, load_recipe
+from rdd_deploy.recipe import load_distillation, load_recipe
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import gradients, state
 from rdd_deploy.training.distillation import distill_recipe
 from rdd_deploy.training.fabric import make_fabric

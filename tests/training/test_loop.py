@@ -35,7 +35,8 @@ from rdd_deploy.errors import DeviceError, DivergedError
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter, save_segmenter
 from rdd_deploy.outputs import Output
-from rdd_deploy.recipe import Train, load_recipe
+from rdd_deploy.recipe import load_recipe
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import fabric as fabric_module
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import is_emulated, make_fabric, resolve_precision

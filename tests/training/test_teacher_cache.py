@@ -33,7 +33,7 @@ from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predictor
 from rdd_deploy.outputs import resized
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import teacher, teacher_filling, teacher_shards
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.teacher import LiveTeacher

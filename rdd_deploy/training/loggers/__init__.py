@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from rdd_deploy.data.base import Frame
 from rdd_deploy.errors import MissingPackageError
-from rdd_deploy.recipe import LOGGERS
+from rdd_deploy.recipe_train import LOGGERS
 from rdd_deploy.utils.text import shown
 
 

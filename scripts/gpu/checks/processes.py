@@ -21,7 +21,7 @@ from common import DEVICE, SMOKE, WORK, add, guarded, relative
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.state import TrainState
 from rdd_deploy.training.supervised import SupervisedObjective

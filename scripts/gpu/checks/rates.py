@@ -30,7 +30,7 @@ from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.recipe import Train
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.finite import FiniteCheck
 from rdd_deploy.training.run_folder import RunFolder

@@ -1,0 +1,107 @@
+"""Recipe sections of a training: its schedule, its devices, how it is measured."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from rdd_deploy.schema import Batch, Count, Nodes, Part, Positive, Seed, Share
+from rdd_deploy.utils.tables import Entry
+
+DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
+"""Fabric's accelerators."""
+
+LOGGERS = {
+    "csv": Entry("rdd_deploy.training.loggers.csv_table:CsvLog"),
+    "tensorboard": Entry("rdd_deploy.training.loggers.tensorboard:TensorBoardLog"),
+    "wandb": Entry("rdd_deploy.training.loggers.wandb:WandbLog"),
+    "mlflow": Entry("rdd_deploy.training.loggers.mlflow:MlflowLog"),
+}
+"""Where a run's figures and pictures go, by the names in ``train.loggers``; see ``rdd_deploy.training.loggers``."""
+
+
+def _kind_of_device(device: str) -> str:
+    kind = device.partition(":")[0]
+    if device in DEVICES:
+        return device
+    if kind in DEVICES:
+        raise ValueError(
+            f"train.device is '{device}', expected a kind of device; set train.device={kind}, train.devices to how many, and "
+            "CUDA_VISIBLE_DEVICES to which"
+        )
+    near = difflib.get_close_matches(device, DEVICES, 1, 0.5)
+    raise ValueError(
+        f"got '{device}', expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}" + (f"; did you mean '{near[0]}'?" if near else "")
+    )
+
+
+Device = Annotated[str, AfterValidator(_kind_of_device)]
+
+
+class Train(Part):
+    """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
+
+    renamed: ClassVar[dict[str, str]] = {"save_every": "save_minutes"}
+
+    epochs: Count = Field(60, description="passes over the training frames")
+    batch: Batch = Field(16, description="over all devices together")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="the paper's, or the one for short schedules")
+    lr: Positive = Field(0.02, description="highest learning rate, of the encoder")
+    head_lr_factor: Positive = Field(1.0, description="learning rate of the heads relative to the encoder's")
+    momentum: Share = Field(0.9, description="of sgd")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="of the optimiser")
+    warmup: Share = Field(0.02, description="share of the iterations with a linear warm-up")
+    power: Positive = Field(0.9, description="of the poly decay: lr · (1 − progress)^power")
+    clip: Annotated[float, Field(ge=0)] = Field(10.0, description="largest gradient norm; 0 switches clipping off")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weight average that is evaluated and saved; 0: none")
+    task_loss: Literal["ce", "ohem", "balanced"] = Field(
+        "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
+    )
+    region_loss: Literal["none", "dice", "lovasz"] = Field(
+        "none", description="added to the task loss and not weighed by RDD: each class by its overlap, however few pixels it has"
+    )
+    region_weight: Positive = Field(1.0, description="of the region loss")
+    auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary head's loss")
+    class_bias: bool = Field(
+        False,
+        description="at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold it into the classifier; "
+        "left out where mIoU on validation doesn't rise",
+    )
+    seed: Seed = Field(0, description="of weights, crops and order")
+    device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")
+    devices: Nodes = Field(1, description="number of GPUs (or processes on a CPU)")
+    nodes: Nodes = Field(1, description="number of machines")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: bf16 where the device multiplies in it, else float32"
+    )
+    tf32: bool = Field(False, description="GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits: faster, and not float32")
+    deterministic: bool = Field(False, description="the same run twice is the same to the bit on a GPU, too; slower there")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on"
+    )
+    save_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
+        5.0, description="minutes between resumable states, beside those after the first and the last epoch; 0: after each epoch"
+    )
+    pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
+    loggers: list[Literal[tuple(LOGGERS)]] = Field(  # type: ignore[valid-type]
+        ["csv", "tensorboard"], description="where figures and pictures go; csv (metrics.csv) is always written"
+    )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Each device takes an equal share of the batch."""
+        if self.batch % (self.devices * self.nodes):
+            yield (
+                "batch devices nodes",
+                f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly; expected a multiple",
+            )
+
+
+class Evaluation(Part):
+    """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""
+
+    split: Literal["val", "test"] = Field("val", description="never train: mIoU on frames that were learned would mean nothing")
+    every: Count = Field(5, description="epochs between evaluations")
+    batch: Batch = Field(8, description="frames at a time")

@@ -78,10 +78,10 @@ all have the same random numbers and together the same batches."""
 def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
     """What differs between the recipe that a run was made by and this one, as ``key: before → after``.
 
-    The name is left out, and where the figures go and when states are saved, which changes nothing of the weights.
+    The name is left out, and where the figures go, when states are saved and whether steps are compiled, which changes no more than roundings.
     """
     before, after = (
-        with_whole_paths(one).model_dump(exclude={"name": True, "train": {"loggers", "save_minutes"}})
+        with_whole_paths(one).model_dump(exclude={"name": True, "train": {"loggers", "save_minutes", "compile"}})
         for one in (folder.load_recipe(), recipe)
     )
     return _changed(before, after)

@@ -346,5 +346,5 @@ def _name_of_command() -> str:
 def _sentence(error: Any, hint: Entry | None) -> str:
     """What is wrong with the words of a command line."""
     message = error.format_message().rstrip(". ") + _got(error)
-    near = hint.load()(error.option_name) if hint and getattr(error, "option_name", "") else ""
+    near = hint.load()(error.option_name) if hint is not None and hasattr(error, "option_name") else ""
     return f"{message[:1].lower()}{message[1:]}; {near + ' ' if near else ''}--help lists what there is"

@@ -46,7 +46,9 @@ class Head(nn.Module):
     @property
     def bias(self) -> Tensor:
         """Float (classes,): what is added to it is added to every pixel's logits."""
-        return self.classify.bias  # type: ignore[no-any-return,union-attr]
+        bias = self.classify.bias
+        assert isinstance(bias, Tensor)
+        return bias
 
 
 class LRASPP(Head):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rdd_deploy import console
 from rdd_deploy.data.base import IGNORE, Split, evenly_spaced
-from rdd_deploy.metrics import evaluate_split, iou_from
+from rdd_deploy.metrics import evaluate_split, iou_from, percent
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter, save_segmenter
@@ -51,8 +51,8 @@ def fit_class_bias(recipe: Recipe, split: Split, validation: Split, weights: Pat
     offsets = fit_offsets(logits, classes)
     add_offsets(network, offsets)
     predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))
-    before, after = float(metadata["miou_pct"]), evaluate_split(predict, validation, recipe.evaluation.batch).summary()["miou_pct"]
-    said = told(offsets, list(validation.label_space.classes), before, float(after or 0.0))
+    before, after = float(metadata["miou_pct"]), percent(evaluate_split(predict, validation, recipe.evaluation.batch).miou) or 0.0
+    said = told(offsets, list(validation.label_space.classes), before, after)
     if said["kept"]:
         save_segmenter(weights, network, metadata | {"miou_pct": after, "class_bias": said})
     console.info(
@@ -100,7 +100,7 @@ def fit_offsets(logits: Array, classes: NDArray[np.int64]) -> Array:
             offsets[c] = _best_offset(logits + np.where(np.arange(count) == c, 0, offsets), classes, c, offsets[c])
         if (before == offsets).all():
             break
-    return offsets - offsets.mean()
+    return np.asarray(offsets - offsets.mean(), np.float32)
 
 
 def _best_offset(logits: Array, classes: NDArray[np.int64], c: int, now: float) -> float:

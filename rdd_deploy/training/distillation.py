@@ -37,7 +37,7 @@ from rdd_deploy.training.loggers import check_installed
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.peers import ending_together, launch
 from rdd_deploy.training.pseudo_labels import Confidence, PseudoLabels, check_names, thresholds_of
-from rdd_deploy.training.run_folder import RUNS, RunFolder
+from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective
 from rdd_deploy.training.teacher import (
@@ -55,6 +55,7 @@ from rdd_deploy.training.teacher import (
 )
 from rdd_deploy.training.teacher_cache import CachedTeacher
 from rdd_deploy.utils import launchers
+from rdd_deploy.utils.places import RUNS
 
 
 @ending_together()

@@ -26,9 +26,10 @@ from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric, precision_of, seed_everything
 from rdd_deploy.training.loop import fit
 from rdd_deploy.training.peers import ending_together, launch
-from rdd_deploy.training.run_folder import RUNS, RunFolder
+from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import as_launched, check_early, metadata_of, open_run, sizes, summary
 from rdd_deploy.training.state import Loss, Method, Objective
+from rdd_deploy.utils.places import RUNS
 
 
 @ending_together()

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from rdd_deploy.console import command
-from rdd_deploy.recipe import load_recipe, option_hint
+from rdd_deploy.utils.tables import Entry
 
 FRAMES, MOST_FRAMES = 48, 200
 
 
-@partial(command, hint=option_hint, extra="data")
+@partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="data")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe's file, or the name of one in recipes/")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. data.root=/data/mine")] = None,
@@ -29,6 +29,8 @@ def main(
 
     Example: `rdd-deploy data check recipes/camvid_mbv3.yaml data.root=/data/camvid --output camvid_check`
     """
+    from rdd_deploy.recipe import load_recipe  # a tenth of a second: the schema
+
     loaded = load_recipe(recipe, overrides or (), "data")
     from rdd_deploy.data.report.check import check_data  # OpenCV, the data sets
 

@@ -46,9 +46,7 @@ class Head(nn.Module):
     @property
     def bias(self) -> Tensor:
         """Float (classes,): what is added to it is added to every pixel's logits."""
-        bias = self.classify.bias
-        assert isinstance(bias, Tensor)
-        return bias
+        return self.get_parameter("classify.bias")
 
 
 class LRASPP(Head):

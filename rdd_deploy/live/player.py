@@ -218,7 +218,7 @@ class Player:
         while self._remote is not None and (ask := self._remote.next_ask()) is not None:
             if not ask.answer.set_running_or_notify_cancel():
                 continue
-            self._redraw = True
+            self._redraw |= ask.picture or ask.wish != Wish()
             try:
                 self._obey(ask.wish)
             except RddError as error:

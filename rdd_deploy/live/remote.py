@@ -32,9 +32,14 @@ class Wish(BaseModel):
 
 @dataclass(frozen=True)
 class Ask:
-    """A wish and the place for its answer: the state after it, or the RddError that says why it can't be. The picture is drawn again, too."""
+    """A wish and the place for its answer: the state after it, or the RddError that says why it can't be.
+
+    Attributes:
+        picture: the newest picture is wanted once more, though nothing has changed.
+    """
 
     wish: Wish = field(default_factory=Wish)
+    picture: bool = False
     answer: Future[State] = field(default_factory=Future)
 
 

@@ -160,11 +160,7 @@ class WebView:
         await runner.setup()
         made = runner.server
         assert made is not None
-
-        def connection() -> asyncio.Protocol:
-            return made() if len(made.connections) < MAX_CONNECTIONS else _Full()
-
-        server = await loop.create_server(connection, sock=self._place.listener)
+        server = await loop.create_server(lambda: _Door(made), sock=self._place.listener)
         work = [loop.create_task(self._pictures.encode()), loop.create_task(self._stop.wait())]
         self._ready.set()
         try:
@@ -255,10 +251,10 @@ class WebView:
         told = {**self._state[1], "viewers": self._pictures.viewers, "max_viewers": MAX_VIEWERS}
         return _json(told if viewer is None else {**told, "streaming": viewer in self._streaming})
 
-    async def _asked(self, wish: Wish) -> None:
+    async def _asked(self, wish: Wish, picture: bool = False) -> None:
         """Have the main thread do it. Raises RddError if that can't be done, HTTPServiceUnavailable if it doesn't answer."""
         assert self._loop is not None
-        ask = Ask(wish)
+        ask = Ask(wish, picture)
         try:
             self._asks.put_nowait(ask)
             state = await asyncio.wait_for(asyncio.wrap_future(ask.answer), ANSWER_S)
@@ -275,7 +271,7 @@ class WebView:
             return _sentence(400, "expected format=png or format=jpeg")
         with self._pictures.wanted():
             number = self._pictures.number
-            await self._asked(Wish())  # draws one even in a pause
+            await self._asked(Wish(), picture=True)  # even in a pause
             if await self._pictures.newer(number, PICTURE_S) == number:
                 return _sentence(503, "there is no picture yet")
         canvas, number = self._pictures.canvas, self._pictures.number
@@ -312,7 +308,7 @@ class WebView:
         writer = await response.prepare(request)
         assert writer is not None
         with suppress(queue.Full):
-            self._asks.put_nowait(Ask())  # a first picture, even in a pause
+            self._asks.put_nowait(Ask(picture=True))  # a first picture, even in a pause
         await response.write(b"--" + BOUNDARY + b"\r\n")
         seen = pictures.number
         while not pictures.finished:
@@ -323,11 +319,19 @@ class WebView:
         await asyncio.wait_for(response.write_eof(), SEND_S)
 
 
-class _Full(asyncio.Protocol):
-    """A connection too many."""
+class _Door(asyncio.Protocol):
+    """Hands a new connection to the server, or tells it that there is no room."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
+        assert isinstance(transport, asyncio.Transport)
+        if len(self._server.connections) < MAX_CONNECTIONS:
+            served = self._server()
+            transport.set_protocol(served)
+            served.connection_made(transport)
+            return
         body = b'{"error": "too many connections; try again later"}'
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"

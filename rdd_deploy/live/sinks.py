@@ -59,13 +59,11 @@ class Screen(Sink, Protocol):
 
 
 class Remote(Sink, Protocol):
-    """The sink that people watch and steer from elsewhere, beside the screen. It gets pictures without panels: it shows figures itself.
+    """The sink that people watch and steer from elsewhere, beside the screen. It gets pictures without panels: it shows figures itself."""
 
-    Attributes:
-        watched: pictures are wanted just now.
-    """
-
-    watched: bool
+    @property
+    def watched(self) -> bool:
+        """Whether pictures are wanted just now."""
 
     def start(self, source: str, segmenters: Sequence[Segmenter]) -> None:
         """Let people in. Until then only its place was taken."""

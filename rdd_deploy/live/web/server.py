@@ -188,8 +188,6 @@ class WebView:
             response = _sentence(error.status, _REASONS.get(error.status, error.reason))
         except RddError as error:
             response = _sentence(400, str(error))
-        except (ConnectionError, asyncio.CancelledError):
-            raise
         except Exception as error:  # a bug of ours: told once, and the pipeline goes on
             if not self._failed:
                 self._failed = True
@@ -199,6 +197,8 @@ class WebView:
             await asyncio.wait_for(_send(request, response), SEND_S)
         except asyncio.TimeoutError:
             _drop(request)
+        except ConnectionError:  # gone meanwhile
+            pass
         return response
 
     def _refused(self, request: web.Request, status: int, sentence: str) -> web.Response:
@@ -291,20 +291,22 @@ class WebView:
             return _sentence(503, f"all {MAX_VIEWERS} places are taken; try again when somebody has left")
         viewer = request.query.get("viewer", "")
         viewer = viewer if _VIEWER.fullmatch(viewer) else ""
+        response = web.StreamResponse(headers={"Content-Type": PARTS_TYPE})
+        response.force_close()
         with pictures.wanted(stream=True):
             self._streaming.add(viewer)
             try:
-                await self._send_pictures(request, pictures)
+                await self._send_pictures(request, response, pictures)
             except asyncio.TimeoutError:
                 _drop(request)
+            except ConnectionError:  # gone
+                pass
             finally:
                 self._streaming.discard(viewer)
-        raise ConnectionResetError("the stream is over")
+        return response
 
-    async def _send_pictures(self, request: web.Request, pictures: Pictures) -> None:
-        """Until the run ends or the viewer goes. Raises asyncio.TimeoutError if he takes nothing."""
-        response = web.StreamResponse(headers={"Content-Type": PARTS_TYPE})
-        response.force_close()
+    async def _send_pictures(self, request: web.Request, response: web.StreamResponse, pictures: Pictures) -> None:
+        """Until the run ends or the viewer goes. Raises ConnectionError then, asyncio.TimeoutError if he takes nothing."""
         writer = await response.prepare(request)
         assert writer is not None
         with suppress(queue.Full):

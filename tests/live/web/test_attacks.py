@@ -241,7 +241,7 @@ def test_who_sends_slowly_or_not_at_all_is_dropped(pair: tuple[Path, Path], monk
                             else b" "
                         )
                     ended = connection.recv(4096) == b""
-                except socket.timeout:
+                except TimeoutError:
                     ended = False
                 except OSError:
                     ended = True

@@ -12,7 +12,7 @@ let lost = false;
 let missed = 0;
 let shownClasses = null;
 let wish = null;
-let sending = false;
+let sending = null;
 let dragging = false;
 let timer = 0;
 
@@ -33,6 +33,8 @@ function watch() {
 function unwatch() {
   viewer = "";
   stream.removeAttribute("src");
+  stream.hidden = true;
+  byId("waiting").hidden = false;
 }
 
 stream.addEventListener("load", () => {
@@ -186,17 +188,22 @@ function showClasses() {
 async function change(more) {
   wish = { ...wish, ...more };
   if (sending) return;
-  sending = true;
   while (wish) {
-    const body = JSON.stringify(wish);
+    sending = wish;
     wish = null;
+    const body = JSON.stringify(sending);
     try {
       show(await ask("/api/view?viewer=" + viewer, { method: "POST", headers: { "Content-Type": "application/json" }, body }));
     } catch (error) {
       trouble(error instanceof TypeError ? "The connection is lost; trying again" : error.message);
     }
   }
-  sending = false;
+  sending = null;
+}
+
+/* The other way round from what is asked for last, or from what is so. */
+function toggle(name) {
+  change({ [name]: !{ ...state, ...sending, ...wish }[name] });
 }
 
 function setOpacity(percent) {
@@ -205,8 +212,8 @@ function setOpacity(percent) {
   change({ opacity: Number(byId("opacity").value) / 100 });
 }
 
-byId("pause").addEventListener("click", () => state && change({ paused: !state.paused }));
-byId("split").addEventListener("click", () => state && change({ split: !state.split }));
+byId("pause").addEventListener("click", () => state && toggle("paused"));
+byId("split").addEventListener("click", () => state && toggle("split"));
 byId("help").addEventListener("click", () => byId("keys").showModal());
 byId("opacity").addEventListener("input", () => {
   dragging = true;
@@ -229,7 +236,7 @@ document.addEventListener("keydown", (event) => {
   const within = event.target.closest("button, a, input");
   if (event.key === " ") {
     if (within) return; /* it presses what has the focus */
-    change({ paused: !state.paused });
+    toggle("paused");
   } else if (/^[1-9]$/.test(event.key)) {
     change({ bundle: Number(event.key) });
   } else if (event.key === "+" || event.key === "=") {
@@ -237,7 +244,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "-" || event.key === "_") {
     setOpacity(Number(byId("opacity").value) - 10);
   } else if (event.key === "v" || event.key === "V") {
-    if (state.can_split || state.split) change({ split: !state.split });
+    if (state.can_split || state.split) toggle("split");
     else tell("split view needs a second bundle of the same classes");
   } else if (event.key === "s" || event.key === "S") {
     byId("png").click();

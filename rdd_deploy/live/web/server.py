@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import queue
 import re
@@ -12,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -21,7 +19,8 @@ from rdd_deploy import console
 from rdd_deploy.errors import RddError
 from rdd_deploy.live.remote import Ask, State, Wish
 from rdd_deploy.live.types import Array
-from rdd_deploy.live.web.guard import HEADERS, Guard
+from rdd_deploy.live.web.answers import MAX_BODY, REASONS, Door, add_headers, drop, json_answer, send, sentence_answer, what_is_wrong
+from rdd_deploy.live.web.guard import Guard
 from rdd_deploy.live.web.pictures import BOUNDARY, PARTS_TYPE, Pictures, encoded
 from rdd_deploy.live.web.place import Place
 from rdd_deploy.runtime import Segmenter
@@ -30,7 +29,6 @@ from rdd_deploy.utils.text import shown
 MAX_VIEWERS = 32
 MAX_CONNECTIONS = 160
 """A page has its stream and a few short requests."""
-MAX_BODY = 4096
 IDLE_S = 15.0
 """A connection without a whole request for so long is closed."""
 BODY_S = 5.0
@@ -135,7 +133,7 @@ class WebView:
         loop.set_exception_handler(lambda *_: None)  # connections that end at odd moments
         self._loop, self._stop, self._pictures = loop, asyncio.Event(), Pictures(loop, self._pool)
         app = web.Application(middlewares=[self._answered], client_max_size=MAX_BODY)
-        app.on_response_prepare.append(_add_headers)
+        app.on_response_prepare.append(add_headers)
         for path in PAGE:
             app.router.add_get(path, self._file, allow_head=False)
         for path, handler in (
@@ -160,7 +158,7 @@ class WebView:
         await runner.setup()
         made = runner.server
         assert made is not None
-        server = await loop.create_server(lambda: _Door(made), sock=self._place.listener)
+        server = await loop.create_server(lambda: Door(made, MAX_CONNECTIONS), sock=self._place.listener)
         work = [loop.create_task(self._pictures.encode()), loop.create_task(self._stop.wait())]
         self._ready.set()
         try:
@@ -185,30 +183,30 @@ class WebView:
             refusal = self._guard.refusal(request)
             response = await handler(request) if refusal is None else self._refused(request, *refusal)
         except web.HTTPException as error:
-            response = _sentence(error.status, _REASONS.get(error.status, error.reason))
+            response = sentence_answer(error.status, REASONS.get(error.status, error.reason))
         except RddError as error:
-            response = _sentence(400, str(error))
+            response = sentence_answer(400, str(error))
         except Exception as error:  # a bug of ours: told once, and the pipeline goes on
             if not self._failed:
                 self._failed = True
                 console.warn(f"the web view failed on {request.path}: {type(error).__name__}: {error}")
-            response = _sentence(500, "the web view failed; the terminal says how")
+            response = sentence_answer(500, "the web view failed; the terminal says how")
         try:
-            await asyncio.wait_for(_send(request, response), SEND_S)
+            await asyncio.wait_for(send(request, response), SEND_S)
         except asyncio.TimeoutError:
-            _drop(request)
+            drop(request)
         except ConnectionError:  # gone meanwhile
             pass
         return response
 
     def _refused(self, request: web.Request, status: int, sentence: str) -> web.Response:
         if status != 401:
-            return _sentence(status, sentence)
+            return sentence_answer(status, sentence)
         if request.method == "GET" and request.path == "/":
             response = web.Response(status=401, body=self._sign_in, content_type="text/html", charset="utf-8")
             response.headers["Content-Security-Policy"] = SIGN_IN_CSP
         else:
-            response = _sentence(status, sentence)
+            response = sentence_answer(status, sentence)
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
@@ -222,7 +220,7 @@ class WebView:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _list(self, request: web.Request) -> web.Response:
-        return _json({"source": self._source, "bundles": self._bundles})
+        return json_answer({"source": self._source, "bundles": self._bundles})
 
     async def _status(self, request: web.Request) -> web.Response:
         """``?viewer=ID`` also tells whether the stream of that id is open: a browser doesn't tell its page that one was cut."""
@@ -233,15 +231,15 @@ class WebView:
 
     async def _view(self, request: web.Request) -> web.Response:
         if request.content_type != "application/json":
-            return _sentence(415, "expected JSON: Content-Type: application/json")
+            return sentence_answer(415, "expected JSON: Content-Type: application/json")
         try:
             body = await asyncio.wait_for(request.read(), BODY_S)
         except asyncio.TimeoutError:
-            return _sentence(408, f"the request's body took more than {BODY_S:.0f} s")
+            return sentence_answer(408, f"the request's body took more than {BODY_S:.0f} s")
         try:
             wish = Wish.model_validate_json(body)
         except ValidationError as error:
-            return _sentence(400, _what_is_wrong(error))
+            return sentence_answer(400, what_is_wrong(error))
         await self._asked(wish)
         return self._told(request.query.get("viewer"))
 
@@ -249,7 +247,7 @@ class WebView:
         assert self._state is not None
         assert self._pictures is not None
         told = {**self._state[1], "viewers": self._pictures.viewers, "max_viewers": MAX_VIEWERS}
-        return _json(told if viewer is None else {**told, "streaming": viewer in self._streaming})
+        return json_answer(told if viewer is None else {**told, "streaming": viewer in self._streaming})
 
     async def _asked(self, wish: Wish, picture: bool = False) -> None:
         """Have the main thread do it. Raises RddError if that can't be done, HTTPServiceUnavailable if it doesn't answer."""
@@ -268,17 +266,17 @@ class WebView:
         assert self._loop is not None
         kind = request.query.get("format", "png")
         if kind not in ("png", "jpeg"):
-            return _sentence(400, "expected format=png or format=jpeg")
+            return sentence_answer(400, "expected format=png or format=jpeg")
         with self._pictures.wanted():
             number = self._pictures.number
             await self._asked(Wish(), picture=True)  # even in a pause
             if await self._pictures.newer(number, PICTURE_S) == number:
-                return _sentence(503, "there is no picture yet")
+                return sentence_answer(503, "there is no picture yet")
         canvas, number = self._pictures.canvas, self._pictures.number
         assert canvas is not None
         body = await self._loop.run_in_executor(self._pool, encoded, canvas, ".png" if kind == "png" else ".jpg")
         if not body:
-            return _sentence(400, f"the picture is too large for a {kind.upper()}")
+            return sentence_answer(400, f"the picture is too large for a {kind.upper()}")
         response = web.Response(body=body, content_type=f"image/{kind}")
         name = f"rdd_deploy-{self._state[1]['frames'] if self._state else number}.{'png' if kind == 'png' else 'jpg'}"
         response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
@@ -288,7 +286,7 @@ class WebView:
         pictures = self._pictures
         assert pictures is not None
         if pictures.viewers >= MAX_VIEWERS:
-            return _sentence(503, f"all {MAX_VIEWERS} places are taken; try again when somebody has left")
+            return sentence_answer(503, f"all {MAX_VIEWERS} places are taken; try again when somebody has left")
         viewer = request.query.get("viewer", "")
         viewer = viewer if _VIEWER.fullmatch(viewer) else ""
         response = web.StreamResponse(headers={"Content-Type": PARTS_TYPE})
@@ -298,7 +296,7 @@ class WebView:
             try:
                 await self._send_pictures(request, response, pictures)
             except asyncio.TimeoutError:
-                _drop(request)
+                drop(request)
             except ConnectionError:  # gone
                 pass
             finally:
@@ -319,67 +317,3 @@ class WebView:
                 await asyncio.wait_for(response.write(pictures.part), SEND_S)
                 await asyncio.wait_for(writer.drain(), SEND_S)
         await asyncio.wait_for(response.write_eof(), SEND_S)
-
-
-class _Door(asyncio.Protocol):
-    """Hands a new connection to the server, or tells it that there is no room."""
-
-    def __init__(self, server: web.Server) -> None:
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        if len(self._server.connections) < MAX_CONNECTIONS:
-            served = self._server()
-            transport.set_protocol(served)
-            served.connection_made(transport)
-            return
-        body = b'{"error": "too many connections; try again later"}'
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
-        transport.close()
-
-
-_REASONS = {
-    404: "there is nothing here; docs/web.md lists what there is",
-    405: "this method isn't served here; docs/web.md lists what there is",
-    413: f"the request's body is larger than {MAX_BODY} bytes",
-    503: "the app doesn't answer just now; try again",
-}
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers["Server"] = "rdd_deploy"
-
-
-async def _send(request: web.Request, response: web.StreamResponse) -> None:
-    await response.prepare(request)
-    await response.write_eof()
-
-
-def _drop(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(text=json.dumps(value, allow_nan=False), status=status, content_type="application/json")
-
-
-def _sentence(status: int, sentence: str) -> web.Response:
-    response = _json({"error": sentence}, status)
-    if status >= 500 or status in (408, 413):
-        response.force_close()
-    return response
-
-
-def _what_is_wrong(error: ValidationError) -> str:
-    """The first problem of a body, in a sentence."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    said = first["msg"][:1].lower() + first["msg"][1:]
-    return f"{shown(where)[:60]}: {said}" if where else said[:200]

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.resources import files
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.http import HttpProcessingError
 from pydantic import ValidationError
 
 from rdd_deploy import console
@@ -33,9 +34,7 @@ IDLE_S = 15.0
 """A connection without a whole request for so long is closed."""
 BODY_S = 5.0
 SEND_S = 10.0
-"""Whoever doesn't take a picture or an answer within this time is dropped."""
-HEARTBEAT_S = 5.0
-"""Without a new picture the last one is sent again, to find out who has vanished."""
+"""Whoever doesn't take an answer within this time is dropped."""
 ANSWER_S = 5.0
 PICTURE_S = 5.0
 STATE_S = 0.2
@@ -159,7 +158,7 @@ class WebView:
         made = runner.server
         assert made is not None
         server = await loop.create_server(lambda: Door(made, MAX_CONNECTIONS), sock=self._place.listener)
-        work = [loop.create_task(self._pictures.encode()), loop.create_task(self._stop.wait())]
+        work = [loop.create_task(self._pictures.hand_out()), loop.create_task(self._stop.wait())]
         self._ready.set()
         try:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
@@ -177,8 +176,8 @@ class WebView:
     @web.middleware
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in or refuse, and send the answer within SEND_S: whoever doesn't read it is dropped."""
-        assert request.transport is not None
-        request.transport.set_write_buffer_limits(high=0)  # waiting for a write is waiting until the system has all of it
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(high=0)  # waiting for a write is waiting until the system has all of it
         try:
             refusal = self._guard.refusal(request)
             response = await handler(request) if refusal is None else self._refused(request, *refusal)
@@ -236,6 +235,8 @@ class WebView:
             body = await asyncio.wait_for(request.read(), BODY_S)
         except asyncio.TimeoutError:
             return sentence_answer(408, f"the request's body took more than {BODY_S:.0f} s")
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError):
+            return sentence_answer(400, "the request's body is malformed or ends too early")
         try:
             wish = Wish.model_validate_json(body)
         except ValidationError as error:
@@ -290,30 +291,23 @@ class WebView:
         viewer = request.query.get("viewer", "")
         viewer = viewer if _VIEWER.fullmatch(viewer) else ""
         response = web.StreamResponse(headers={"Content-Type": PARTS_TYPE})
+        response.enable_chunked_encoding()
         response.force_close()
-        with pictures.wanted(stream=True):
+        if request.transport is None or request.version < HttpVersion11:
+            return sentence_answer(505, "the stream needs HTTP/1.1")
+        with suppress(ConnectionError, asyncio.TimeoutError), pictures.streamed(request.transport) as stream:
             self._streaming.add(viewer)
             try:
-                await self._send_pictures(request, response, pictures)
-            except asyncio.TimeoutError:
-                drop(request)
-            except ConnectionError:  # gone
-                pass
+                await asyncio.wait_for(_begin(request, response), SEND_S)
+                stream.begun = True
+                with suppress(queue.Full):
+                    self._asks.put_nowait(Ask(picture=True))  # a first one, even in a pause
+                await stream.over
             finally:
                 self._streaming.discard(viewer)
         return response
 
-    async def _send_pictures(self, request: web.Request, response: web.StreamResponse, pictures: Pictures) -> None:
-        """Until the run ends or the viewer goes. Raises ConnectionError then, asyncio.TimeoutError if he takes nothing."""
-        writer = await response.prepare(request)
-        assert writer is not None
-        with suppress(queue.Full):
-            self._asks.put_nowait(Ask(picture=True))  # a first picture, even in a pause
-        await response.write(b"--" + BOUNDARY + b"\r\n")
-        seen = pictures.number
-        while not pictures.finished:
-            seen = await pictures.newer(seen, HEARTBEAT_S)
-            if pictures.part:
-                await asyncio.wait_for(response.write(pictures.part), SEND_S)
-                await asyncio.wait_for(writer.drain(), SEND_S)
-        await asyncio.wait_for(response.write_eof(), SEND_S)
+
+async def _begin(request: web.Request, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    await response.write(b"--" + BOUNDARY + b"\r\n")

@@ -10,6 +10,7 @@ from web_app import Running, Viewer, running
 
 from rdd_deploy.live.web import server
 
+POST = b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 PATHS = ["/", "/app.js", "/style.css", "/icon.svg", "/stream", "/api/status", "/api/bundles", "/api/snapshot", "/none", "/..%2fapp.js"]
 
 
@@ -208,6 +209,9 @@ def test_a_large_body_is_refused(served: Running) -> None:
         b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"\0" * 3000 + b"\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}\r\nrubbish\r\n\r\n",
+        POST + b"Content-Encoding: gzip\r\nConnection: close\r\nContent-Length: 4\r\n\r\nrubb",
     ],
     ids=lambda rubbish: rubbish[:12].decode("latin-1"),
 )
@@ -225,8 +229,7 @@ def test_who_sends_slowly_or_not_at_all_is_dropped(pair: tuple[Path, Path], monk
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 5)
     with running(monkeypatch, pair) as app:
         silent, headers, body = (socket.create_connection(("127.0.0.1", app.port), 20) for _ in range(3))
-        post = b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
-        body.sendall(post)
+        body.sendall(POST + b"Content-Length: 50\r\n\r\n")
         began = time.monotonic()
         ends: dict[str, float] = {}
         open_ones = {"silent": silent, "headers": headers, "body": body}
@@ -259,6 +262,16 @@ def test_who_sends_slowly_or_not_at_all_is_dropped(pair: tuple[Path, Path], monk
             connection.close()
         time.sleep(0.5)
         app.until(lambda state: state["frames"] > 5)
+
+
+def test_who_leaves_in_the_midst_of_a_body_is_no_news(served: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    for body in (b"Content-Length: 50\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"):
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", served.port), 20) as one:
+                one.sendall(POST + body)
+    before = served.state()["frames"]
+    served.until(lambda state: state["frames"] > before + 3)
+    assert capfd.readouterr().err == ""
 
 
 def test_pipelined_requests_from_one_who_reads_nothing(served: Running) -> None:

@@ -1,5 +1,6 @@
 """The stream, the snapshot and the state: one encode for all viewers, and none of them in the pipeline's way."""
 
+import http.client
 import socket
 import threading
 import time
@@ -28,8 +29,8 @@ def colour(image: np.ndarray, x: int) -> list[int]:
 def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each JPEG that is made for the stream."""
     made: list[int] = []
-    plain = pictures._part
-    monkeypatch.setattr(pictures, "_part", lambda canvas: (made.append(1), plain(canvas))[1])
+    plain = pictures._chunk
+    monkeypatch.setattr(pictures, "_chunk", lambda canvas: (made.append(1), plain(canvas))[1])
     return made
 
 
@@ -104,7 +105,7 @@ def test_ten_viewers_cost_one_encode_and_a_stalled_one_holds_nobody_up(served: R
 
 
 def test_a_viewer_who_reads_nothing_is_dropped(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SEND_S", 0.5)
+    monkeypatch.setattr(pictures, "STALL_S", 0.5)
     monkeypatch.setattr(server, "MAX_VIEWERS", 2)
     monkeypatch.setattr(pictures, "encoded", lambda canvas, ending: bytes(300_000))  # fills the system's buffers soon
     with running(monkeypatch, pair) as app:
@@ -213,11 +214,23 @@ def test_the_state_has_its_fields(served: Running) -> None:
 
 def test_large_pictures_are_reduced_for_the_stream_only() -> None:
     canvas = np.zeros((1080, 1920, 3), np.uint8)
-    part = pictures._part(canvas)
+    part = pictures._chunk(canvas)
     assert decoded(part[part.index(b"\xff\xd8") :]).shape == (720, 1280, 3)
     assert decoded(pictures.encoded(canvas, ".png")).shape == (1080, 1920, 3)
     assert pictures.encoded(np.zeros((2, 70_000, 3), np.uint8), ".jpg") == b""
-    assert pictures._part(np.zeros((1, 70_000, 3), np.uint8)) != b""
+    assert pictures._chunk(np.zeros((1, 70_000, 3), np.uint8)) != b""
+
+
+def test_an_address_of_the_new_kind(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with running(monkeypatch, pair, serve="[::1]:0") as app:
+        connection = http.client.HTTPConnection("::1", app.port, timeout=20)
+        connection.request("GET", "/api/status")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 def _headers(app: Running, path: str) -> bytes:

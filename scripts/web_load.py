@@ -75,13 +75,13 @@ def frames_so_far(port: int) -> tuple[int, float]:
         return int(json.load(answer)["frames"]), time.perf_counter()
 
 
-def turn(port: int) -> float:
-    """Frames per second over a turn."""
+def turn(port: int) -> tuple[float, float]:
+    """Frames per second over a turn, and milliseconds of CPU time that this process took for each."""
     time.sleep(WARM_S)
-    first, began = frames_so_far(port)
+    (first, began), cpu = frames_so_far(port), time.process_time()
     time.sleep(TURN_S - WARM_S)
-    last, ended = frames_so_far(port)
-    return (last - first) / (ended - began)
+    (last, ended), cpu = frames_so_far(port), time.process_time() - cpu
+    return (last - first) / (ended - began), 1e3 * cpu / max(1, last - first)
 
 
 def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[int, int]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
     drive = Drive(fps, *size)
     app.open_source = lambda *_, **__: drive  # type: ignore[assignment]
     app._remote = lambda options: view
-    rates: dict[str, list[float]] = {"without": [], "with": []}
+    rates: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
     memory: list[float] = []
     counts: list[list[int]] = []
     failed: list[BaseException] = []
@@ -111,7 +111,7 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
                     memory.append(memory_mb())
                     crowd.stdin.write("off\n")
                     counts.append(json.loads(crowd.stdout.readline()))
-                    print(f"{rates['without'][-1]:6.2f} fps without, {rates['with'][-1]:6.2f} with, {memory[-1]:.0f} MB", flush=True)
+                    print(f"{rates['without'][-1][0]:6.2f} fps without, {rates['with'][-1][0]:6.2f} with, {memory[-1]:.0f} MB", flush=True)
                 crowd.stdin.close()
         except BaseException as error:
             failed.append(error)
@@ -132,9 +132,10 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
         "minutes": minutes,
         "source_fps": fps,
         "size": list(size),
-        "fps_without": [round(rate, 2) for rate in rates["without"]],
-        "fps_with": [round(rate, 2) for rate in rates["with"]],
-        "ratio": round(float(np.median(rates["with"]) / np.median(rates["without"])), 3),
+        "fps_without": [round(rate, 2) for rate, _ in rates["without"]],
+        "fps_with": [round(rate, 2) for rate, _ in rates["with"]],
+        "ratio": round(float(np.median([rate for rate, _ in rates["with"]]) / np.median([rate for rate, _ in rates["without"]])), 3),
+        "cpu_ms_a_frame": {name: round(float(np.median([cpu for _, cpu in turns])), 2) for name, turns in rates.items()},
         "memory_mb": [round(value, 1) for value in memory],
         "growth_mb": round(settled[-1] - settled[0], 1),
         "pictures_of_a_reader": float(np.median([np.median(one[:-1] or one) for one in counts])),
@@ -159,6 +160,8 @@ def main() -> None:
         write_json(given.json, record)
     slow, grown = record["ratio"] < MIN_RATIO, record["growth_mb"] > MAX_GROWTH_MB
     print(f"with / without  {record['ratio']:.3f}  (bar: at least {MIN_RATIO}) {'MISSED' if slow else 'ok'}")
+    cpu = record["cpu_ms_a_frame"]
+    print(f"CPU time        {cpu['with']:.1f} ms a frame with viewers, {cpu['without']:.1f} without; theirs isn't in it")
     print(f"memory          {record['growth_mb']:+.1f} MB after the first turns  (bar: {MAX_GROWTH_MB:.0f}) {'MISSED' if grown else 'ok'}")
     print(
         f"pictures        {record['pictures_of_a_reader']:.0f} a turn for a viewer, {record['pictures_of_the_slowest_reader']} for the slowest"

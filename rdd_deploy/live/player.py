@@ -122,11 +122,10 @@ class Player:
         return [self._segmenters[prediction.bundle].restore(prediction.labels, size) for prediction in result.predictions]
 
     def _drawn(self, result: Result, labels: Sequence[Array], trouble: str) -> Array | None:
-        """The picture for the screen and the recording, where they want one; the remote gets its own on the way."""
-        canvas = self._picture.coloured(result, labels)
+        """The picture for the screen and the recording, where they want one; the remote gets its own, without panels."""
         if self._remote is not None and self._remote.watched:
-            self._remote.show(canvas, result.captured.at_s)
-        return self._picture.with_panels(canvas, result, self.drops, trouble, self._paused) if self._pictures_wanted else None
+            self._remote.show(self._picture.coloured(result, labels), result.captured.at_s)
+        return self._picture.draw(result, labels, self.drops, trouble, self._paused) if self._pictures_wanted else None
 
     @property
     def _watched(self) -> bool:

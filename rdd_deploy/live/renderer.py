@@ -55,16 +55,7 @@ class Picture:
 
     def draw(self, result: Result, labels: Sequence[Array], drops: int, trouble: str = "", paused: bool = False) -> Array:
         """The whole picture; the array is reused by the next call. ``trouble`` is shown as long as it is given."""
-        return self.with_panels(self.coloured(result, labels), result, drops, trouble, paused)
-
-    def coloured(self, result: Result, labels: Sequence[Array]) -> Array:
-        """The overlay without panels; the array is reused by the next call."""
-        fits = self._canvas is not None and self._canvas.shape == result.captured.frame.shape
-        self._canvas = self.overlay(result, labels, self._canvas if fits else None)
-        return self._canvas
-
-    def with_panels(self, canvas: Array, result: Result, drops: int, trouble: str, paused: bool) -> Array:
-        """Draw the panels on an overlay, in place."""
+        canvas = self.coloured(result, labels)
         now = time.perf_counter()
         shown = tuple(prediction.bundle for prediction in result.predictions), paused
         if now - self._refreshed_s > REFRESH_S or shown != self._key:
@@ -73,6 +64,12 @@ class Picture:
         first = self._segmenters[result.predictions[0].bundle]
         self._hud.draw(canvas, self._lines, first.classes, first.palette, notice=notice, show_help=self.help)
         return canvas
+
+    def coloured(self, result: Result, labels: Sequence[Array]) -> Array:
+        """The picture without panels; the array is reused by the next call."""
+        fits = self._canvas is not None and self._canvas.shape == result.captured.frame.shape
+        self._canvas = self.overlay(result, labels, self._canvas if fits else None)
+        return self._canvas
 
     def blank(self, trouble: str) -> Array:
         """A picture for when no frame has come yet."""

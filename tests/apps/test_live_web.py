@@ -4,14 +4,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from live_program import APP, finish, frames, start
+from live_program import finish, frames, start
 
 TOKEN = "a-token-of-good-length"
 
@@ -25,8 +23,7 @@ def get(url: str, token: str = "") -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_a_signal_and_records_meanwhile(tmp_path: Path, bundles: list[str], video: str, number: int) -> None:
+def test_it_serves_until_a_signal_and_records_meanwhile(tmp_path: Path, bundles: list[str], video: str) -> None:
     """A token from the environment stays out of what is printed; --serve needs no display."""
     seen, stats = tmp_path / "seen.avi", tmp_path / "s.json"
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | {"RDD_LIVE_TOKEN": TOKEN}
@@ -56,9 +53,9 @@ def test_it_serves_until_a_signal_and_records_meanwhile(tmp_path: Path, bundles:
         urllib.request.Request(f"{url}/stream", headers={"Authorization": f"Bearer {TOKEN}"}), timeout=20
     ) as stream:
         assert b"image/jpeg" in stream.read(200)
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         code, out, err = finish(process)
-    assert (code, err) == (128 + number, "")
+    assert (code, err) == (130, "")
     assert TOKEN not in out
     assert frames(seen) > 0
     assert json.loads(stats.read_text())["frames"] > 0
@@ -78,12 +75,10 @@ def test_a_token_is_made_and_shown_once(bundles: list[str], video: str) -> None:
     ("arguments", "sentence"),
     [
         (["--serve", "70000"], "error: got the port 70000, expected 0 to 65535; 0 takes any free one"),
-        (["--serve", "0", "--token", "short"], "error: --token has 5 characters, expected at least 16; "),
         (
             ["--token", TOKEN],
             "error: --token and --token-file say who may see the page, and there is none; give --serve, too, or leave them out",
         ),
-        (["--serve", "0", "--show", "window", "--headless"], "error: got --headless and --show window; give one of them"),
     ],
 )
 def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path, arguments: list[str], sentence: str) -> None:
@@ -92,12 +87,3 @@ def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path, arguments: list[st
     assert err.startswith(sentence)
     assert err.count("\n") == 1
     assert TOKEN not in err
-
-
-def test_without_aiohttp_the_sentence_names_the_extra(tmp_path: Path) -> None:
-    (tmp_path / "aiohttp.py").write_text("raise ModuleNotFoundError('no aiohttp', name='aiohttp')\n")
-    command = [sys.executable, str(APP), "--source", "streets", "--serve", "0", "--bundle", "nowhere"]
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"PYTHONPATH": path})
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: live --serve needs the package 'aiohttp', which isn't installed: pip install 'rdd-deploy[web]'")

@@ -22,9 +22,9 @@ from rdd_deploy.live.types import CapturedFrame
 
 
 class Fields:
-    """A camera that never ends, 25 frames a second: blue, green and red fields; a white square moves over them."""
+    """A camera that never ends, 12.5 frames a second: blue, green and red fields; a white square moves over them."""
 
-    live, fps, title = True, 25.0, "fields <b>&"
+    live, fps, title = True, 12.5, "fields <b>&"
 
     def __init__(self) -> None:
         self._index, self._due = 0, time.perf_counter()
@@ -33,7 +33,7 @@ class Fields:
         pass
 
     def read(self) -> CapturedFrame:
-        self._due += 0.04
+        self._due += 0.08
         time.sleep(max(0.0, self._due - time.perf_counter()))
         frame = np.zeros((240, 320, 3), np.uint8)
         for channel in range(3):

@@ -81,7 +81,8 @@ class WebView:
 
     @property
     def watched(self) -> bool:
-        return self._pictures is not None and self._pictures.watched
+        pictures = self._pictures
+        return pictures is not None and pictures.watched
 
     def start(self, source: str, segmenters: Sequence[Segmenter]) -> None:
         """Serve, and print the link."""
@@ -100,8 +101,9 @@ class WebView:
             console.info("the token in this link is made for this run and shown once; --token-file keeps one of your own")
 
     def show(self, canvas: Array, at_s: float | None) -> None:
-        if self._pictures is not None:
-            self._pictures.put(canvas)
+        pictures = self._pictures
+        if pictures is not None:
+            pictures.put(canvas)
 
     def next_ask(self) -> Ask | None:
         try:
@@ -125,6 +127,7 @@ class WebView:
         except Exception as error:
             console.warn(f"the web view has ended: {type(error).__name__}: {error}; the run goes on without it")
         finally:
+            self._pictures = None  # nobody watches any more
             self._ready.set()
 
     async def _serve(self) -> None:

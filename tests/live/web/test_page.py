@@ -166,6 +166,7 @@ def test_a_phone_and_a_screen_reader(served: Running, page: Browser) -> None:
         page.open("about:blank")
 
 
+@pytest.mark.slow
 def test_the_page_comes_back_after_a_restart(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, page: Browser) -> None:
     """Browsers don't tell a page that its endless picture was cut."""
     with running(monkeypatch, pair) as first:

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_made_tokens_differ_and_given_ones_stay_out_of_the_link(tmp_path: Path, 
         assert place.token == TOKEN, "on loopback, too"
         assert TOKEN not in place.link
         place.listener.close()
+
+
+def test_without_aiohttp_the_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "rdd_deploy.live.web.server", raising=False)
+    sentence = "live --serve needs the package 'aiohttp', which isn't installed: pip install 'rdd-deploy[web]'"
+    with pytest.raises(RddError, match="^" + re.escape(sentence)):
+        live(LiveOptions(bundles=(Path("nowhere"),), source="streets", serve="0"))
 
 
 def _has_ipv6() -> bool:

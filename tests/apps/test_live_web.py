@@ -63,14 +63,6 @@ def test_it_serves_until_a_signal_and_records_meanwhile(tmp_path: Path, bundles:
         get(f"{url}/")
 
 
-def test_a_token_is_made_and_shown_once(bundles: list[str], video: str) -> None:
-    process = start("--source", video, "--bundle", bundles[0], "--serve", "0.0.0.0:0", "--headless", "--max-frames", "3")
-    code, out, err = finish(process)
-    assert (code, err) == (0, "")
-    (token,) = re.findall(r"\?token=([\w-]{32})\n", out)
-    assert out.count(token) == 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

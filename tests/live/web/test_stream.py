@@ -221,6 +221,16 @@ def test_large_pictures_are_reduced_for_the_stream_only() -> None:
     assert pictures._chunk(np.zeros((1, 70_000, 3), np.uint8)) != b""
 
 
+def test_a_token_is_made_and_shown_once(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(monkeypatch, pair, serve="0.0.0.0:0") as app:
+        assert app.ask("/")[0] == 401
+    told = capsys.readouterr()
+    assert (told.out + told.err).count(app.place.token) == 1
+    assert f"?token={app.place.token}\n" in told.out
+
+
 def test_an_address_of_the_new_kind(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()

@@ -106,5 +106,18 @@ def test_help_imports_little(command: str) -> None:
     program = "import sys; sys.argv = ['rdd-deploy', sys.argv[1], '--help']\nfrom rdd_deploy.cli import main\n"
     program += "try:\n    main()\nexcept SystemExit:\n    print(*sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", program, command], capture_output=True, text=True, check=True, timeout=60)
-    heavy = {"torch", "timm", "lightning_fabric", "cv2", "onnx", "onnxruntime", "openvino", "matplotlib", "PIL", "torchvision", "pydantic"}
+    heavy = {
+        "torch",
+        "timm",
+        "lightning_fabric",
+        "cv2",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "matplotlib",
+        "PIL",
+        "torchvision",
+        "pydantic",
+        "aiohttp",
+    }
     assert heavy & set(done.stderr.split()) == set()

@@ -44,6 +44,12 @@ def test_every_recipe_and_profile_is_in_it(installed: Path) -> None:
         assert sorted(path.name for path in (installed / "rdd_deploy" / "shipped" / folder).iterdir()) == own
 
 
+def test_the_web_view_is_in_it(installed: Path) -> None:
+    own = sorted(path.name for path in (ROOT / "rdd_deploy" / "live" / "web" / "page").iterdir())
+    assert "index.html" in own
+    assert sorted(path.name for path in (installed / "rdd_deploy" / "live" / "web" / "page").iterdir()) == own
+
+
 @pytest.mark.parametrize(
     "module", ["rdd_deploy", "rdd_deploy.live", "rdd_deploy.parity", "rdd_deploy.benchmark", "rdd_deploy.demo", "rdd_deploy.study"]
 )

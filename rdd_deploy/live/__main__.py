@@ -44,8 +44,21 @@ def _run(
         list[int] | None, typer.Option(metavar="ID...", min=0, max=255, help="mask values that mean void, beside 255")
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="play a file at its own rate, dropping frames as a camera would")] = False,
-    show: Annotated[str | None, typer.Option(metavar="|".join(SCREENS), help="where pictures are shown; default: window")] = None,
+    show: Annotated[
+        str | None, typer.Option(metavar="|".join(SCREENS), help="where pictures are shown; default: window, or none with --serve")
+    ] = None,
     headless: Annotated[bool, typer.Option("--headless", help="no window: the same as --show none")] = False,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT", help="a page for browsers; 127.0.0.1 without HOST, any other needs a token; 0 takes a free port"
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="who has it may see and steer the page; better in RDD_LIVE_TOKEN or a file: ps shows this one"),
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="holds the token; without any one is made and shown once")] = None,
     stats: Annotated[Path | None, typer.Option(metavar="FILE.json", callback=output_file, help="write what was measured")] = None,
     record: Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="write what is shown (.mp4, .mkv, .avi)")] = None,
     save_to: Annotated[Path, typer.Option(metavar="FOLDER", help="where the key s saves frames")] = LiveOptions.save_to,
@@ -75,6 +88,7 @@ def _run(
     - `python apps/live_segment.py --source /dev/v4l/by-id/usb-Cam-video-index0 --size 1280x720`
     - `python apps/live_segment.py --source drive.mp4 --bundle runs/a/export/onnxruntime-fp32 runs/a/export/onnxruntime-int8 --split`
     - `python apps/live_segment.py --source rtsp://user:password@10.0.0.7/stream1 --record seen.mp4`
+    - `python apps/live_segment.py --camera 0 --serve 0.0.0.0:8000` : for browsers in the network, with a token
     - `python apps/live_segment.py --source data/camvid/val --labels data/camvid/valannot --data-void 11 --headless --stats out.json`
 
     Keys: 1-9 switch bundle, v split view, + and - opacity, s save a frame, space pause, h help, q or Esc quit
@@ -85,6 +99,8 @@ def _run(
     """
     if data_void and labels is None:
         raise RddError("--data-void says what masks mean, and there are none; give --labels, too, or leave it out")
+    if serve is None and (token is not None or token_file is not None):
+        raise RddError("--token and --token-file say who may see the page, and there is none; give --serve, too, or leave them out")
     options = LiveOptions(
         bundles=tuple(bundle or ()),
         source=source,
@@ -94,6 +110,9 @@ def _run(
         data_void=tuple(data_void or ()),
         show=show,
         headless=headless,
+        serve=serve,
+        token=token,
+        token_file=token_file,
         realtime=realtime,
         split=split,
         opacity=opacity,

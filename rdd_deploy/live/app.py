@@ -16,7 +16,7 @@ import cv2
 
 from rdd_deploy import console
 from rdd_deploy.data.open import label_ids
-from rdd_deploy.errors import DiskError, SourceError
+from rdd_deploy.errors import DiskError, SourceError, missing_package
 from rdd_deploy.live import sinks
 from rdd_deploy.live.bundles import loaded, newest_bundle
 from rdd_deploy.live.captures import Capture
@@ -27,7 +27,7 @@ from rdd_deploy.live.labels import LabelFolder
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
-from rdd_deploy.live.sinks import Screen
+from rdd_deploy.live.sinks import Remote, Screen
 from rdd_deploy.live.sources import Source, Streets, open_source
 from rdd_deploy.live.stats import Stats
 from rdd_deploy.live.types import Result
@@ -56,13 +56,20 @@ def live(options: LiveOptions) -> int:
     _check_files(options)
     screen_class = sinks.screen_class(options)
     screen_class.check()
-    paths = options.bundles or (newest_bundle(),)
     with ExitStack() as stack:
+        remote = _remote(options)
+        if remote is not None:
+            stack.callback(remote.close)
+        paths = options.bundles or (newest_bundle(),)
         segmenters = stack.enter_context(
             loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
         )
         source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or screen_class.visible, info=console.info
+            options.source,
+            options.camera,
+            options.size,
+            streets_live=options.realtime or screen_class.visible or remote is not None,
+            info=console.info,
         )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
@@ -74,9 +81,23 @@ def live(options: LiveOptions) -> int:
         screen = screen_class(options)
         stack.callback(screen.close)
         stop = stack.enter_context(StopRequest())  # until here a signal ends at once: there is nothing to finish
-        record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
+        if remote is not None:
+            remote.start(source.title, segmenters)
+        record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, remote, stop)
     _sum_up(record, recorder)
     return stop.exit_code
+
+
+def _remote(options: LiveOptions) -> Remote | None:
+    """The web view, if there is to be one; its port is taken. Raises RddError."""
+    if options.serve is None:
+        return None
+    try:
+        from rdd_deploy.live.web.place import open_place
+        from rdd_deploy.live.web.server import WebView
+    except ModuleNotFoundError as error:
+        raise missing_package((error.name or "aiohttp").partition(".")[0], "web", "live --serve") from error
+    return WebView(open_place(options.serve, options.token, options.token_file))
 
 
 def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:
@@ -132,6 +153,7 @@ def _play(
     truth_classes: tuple[str, ...] | None,
     screen: Screen,
     recorder: Recorder | None,
+    remote: Remote | None,
     stop: StopRequest,
 ) -> dict[str, Any]:
     """Start the threads, play, end them whatever happened; returns the record for --stats."""
@@ -141,7 +163,7 @@ def _play(
     grabber = Grabber(source, lossy=lossy, realtime=options.realtime, labels=labels, warn=warn)
     inference = Inference(segmenters, grabber, results, warn)
     stats = Stats(segmenters)
-    player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder)
+    player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder, remote)
     record: dict[str, Any] = {}
 
     def measured() -> None:
@@ -156,6 +178,8 @@ def _play(
         ending.callback(measured)
         ending.callback(inference.stop)
         ending.callback(screen.close)
+        if remote is not None:
+            ending.callback(remote.close)
         if recorder is not None:
             ending.callback(recorder.close)
         ending.callback(results.abandon)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rdd_deploy.errors import RddError
@@ -23,8 +23,12 @@ class LiveOptions:
     labels: Path | None = None
     data_void: tuple[int, ...] = ()
     show: str | None = None
-    """A name of ``sinks.SCREENS``; None is the window, or none of them if ``headless``."""
+    """A name of ``sinks.SCREENS``; None is the window, or none of them if ``headless`` or ``serve``."""
     headless: bool = False
+    serve: str | None = None
+    """[HOST:]PORT of the web view, beside whatever ``show`` says."""
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
     realtime: bool = False
     split: bool = False
     opacity: float = 0.5

@@ -55,16 +55,20 @@ class Picture:
 
     def draw(self, result: Result, labels: Sequence[Array], drops: int, trouble: str = "", paused: bool = False) -> Array:
         """The whole picture; the array is reused by the next call. ``trouble`` is shown as long as it is given."""
-        frame = result.captured.frame
-        fits = self._canvas is not None and self._canvas.shape == frame.shape
-        self._canvas = self.overlay(result, labels, self._canvas if fits else None)
+        canvas = self.coloured(result, labels)
         now = time.perf_counter()
         shown = tuple(prediction.bundle for prediction in result.predictions), paused
         if now - self._refreshed_s > REFRESH_S or shown != self._key:
             self._refreshed_s, self._key, self._lines = now, shown, self._status(result, drops, paused)
         notice = trouble or (self._notice if now < self._notice_until_s else "")
         first = self._segmenters[result.predictions[0].bundle]
-        self._hud.draw(self._canvas, self._lines, first.classes, first.palette, notice=notice, show_help=self.help)
+        self._hud.draw(canvas, self._lines, first.classes, first.palette, notice=notice, show_help=self.help)
+        return canvas
+
+    def coloured(self, result: Result, labels: Sequence[Array]) -> Array:
+        """The picture without panels; the array is reused by the next call."""
+        fits = self._canvas is not None and self._canvas.shape == result.captured.frame.shape
+        self._canvas = self.overlay(result, labels, self._canvas if fits else None)
         return self._canvas
 
     def blank(self, trouble: str) -> Array:

@@ -11,8 +11,12 @@ from rdd_deploy.errors import RddError
 from rdd_deploy.utils.tables import Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rdd_deploy.live.options import LiveOptions
+    from rdd_deploy.live.remote import Ask
     from rdd_deploy.live.types import Array
+    from rdd_deploy.runtime import Segmenter
 
 SCREENS = {
     "window": Entry("rdd_deploy.live.display:Window"),
@@ -54,11 +58,25 @@ class Screen(Sink, Protocol):
         """A pressed key, at once, or None; 'q' too if it was closed. Called often, also without pictures."""
 
 
+class Remote(Sink, Protocol):
+    """The sink that people watch and steer from elsewhere, beside the screen. It gets pictures without panels: it shows figures itself."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether pictures are wanted just now."""
+
+    def start(self, source: str, segmenters: Sequence[Segmenter]) -> None:
+        """Let people in. Until then only its place was taken."""
+
+    def next_ask(self) -> Ask | None:
+        """What somebody asks for, at once, or None; the main thread answers."""
+
+
 def screen_class(options: LiveOptions) -> type[Screen]:
     """The screen that the options name. Raises RddError for an unknown one."""
     if options.headless and options.show not in (None, "none"):
         raise RddError(f"got --headless and --show {options.show}; give one of them")
-    name = options.show or ("none" if options.headless else "window")
+    name = options.show or ("none" if options.headless or options.serve is not None else "window")
     if name not in SCREENS:
         raise RddError(f"got --show {name}, expected one of {', '.join(SCREENS)}")
     found: type[Screen] = SCREENS[name].load()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ def export_all(
     run: Path | None,
     flags: dict[str, bool],
     precisions: list[str],
-    named: Sequence[str],
+    named: list[str],
     changes: Changes,
     options: Options,
     output: Path | None,

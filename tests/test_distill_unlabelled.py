@@ -171,7 +171,7 @@ def test_the_rest_needs_a_share_of_labels_and_its_teacher_a_name(tmp_path: Path)
     assert teacher.beside(load_recipe(source)).name == "teacher"  # type: ignore[arg-type]
     odd = load_recipe(tmp_path / "teacher.yaml", ["train.batch=5"])
     with pytest.raises(
-        RecipeError, match=r"the teacher's recipe teacher on the student's .*train\.batch is 5, which 2 devices can't share evenly"
+        RecipeError, match=r"(?s)the teacher's recipe teacher on the student's .*train\.batch is 5, which 2 devices can't share evenly"
     ):
         odd.beside(load_recipe(source, ["train.devices=2", "train.batch=4"]))  # type: ignore[union-attr, arg-type]
 

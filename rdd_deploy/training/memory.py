@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +13,8 @@ from torch import Tensor
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import MachineError
 
-if TYPE_CHECKING:
-    from rdd_deploy.training.state import TrainState
-
+TrainState: TypeAlias = Any
+"""That of ``rdd_deploy.training.state``, which uses this."""
 Update = TypeVar("Update", bound=Callable[..., Any])
 
 

@@ -29,7 +29,7 @@ def restored() -> Iterator[None]:
     set_deterministic(False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(given_=st.tuples(sides, sides), wanted=st.tuples(sides, sides), align=st.booleans(), seed=st.integers(0, 99))
 def test_bilinear_is_the_same_to_rounding(given_: tuple[int, int], wanted: tuple[int, int], align: bool, seed: int) -> None:
     check(lambda x: F.interpolate(x, wanted, mode="bilinear", align_corners=align), given_, seed)
@@ -45,7 +45,7 @@ def test_of_the_sizes_that_trainings_have() -> None:
         check(lambda x, size=large: F.interpolate(x, size, mode="bilinear", align_corners=False), small, 1)  # type: ignore[misc]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(given_=st.tuples(sides, sides), wanted=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 99))
 def test_adaptive_pooling_is_the_same_to_rounding(given_: tuple[int, int], wanted: tuple[int, int], seed: int) -> None:
     check(nn.AdaptiveAvgPool2d(wanted), given_, seed)

@@ -34,7 +34,7 @@ MODULES = modules()
 
 def layer(module: str) -> int:
     first = module.partition(".")[0]
-    if module.endswith("__main__") or first in ("distill", "train", "evaluate", "predict", "demo", "cli", "parity"):
+    if module.endswith(("__main__", ".command")) or first in ("distill", "train", "evaluate", "predict", "demo", "cli", "parity"):
         return LAYERS.index("commands")
     return LAYERS.index(first)
 

@@ -100,7 +100,7 @@ def bundle_predictor(segmenter: Segmenter) -> Predict:
     return lambda frames: [segmenter(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
 
 
-def _counted(predict: Predict, split: Split, batch: int, what: str, lost: bool) -> tuple[Confusion, dict[str, Any] | None]:
+def _counted(predict: Predict, split: Split, batch: int, what: str, lost: bool = False) -> tuple[Confusion, dict[str, Any] | None]:
     places = LostPixels(split.label_space.classes) if lost else None
     with console.progress(f"evaluate {what}", len(split)) as bar:
         measured = evaluate_split(predict, split, batch, bar.advance, look=places.add if places else lambda truth, predicted: None)

@@ -97,7 +97,7 @@ def test_what_is_wrong_in_it_is_told_like_all_else(root: Path) -> None:
         recipe_of(root, citys=["x"], cities=3, void_ids=[3], seed=0, others_void=False)
     assert str(raised.value).splitlines()[1:] == [
         "  data.cities: got 3, expected a list in brackets, e.g. [a, b]",
-        "  data.citys: unknown key; did you mean 'cities'? allowed: name, root, size, workers, in_memory, labelled, unlabelled, thin, scratch, cities, coarse",
+        "  data.citys: unknown key; did you mean 'cities'? allowed: name, root, size, workers, in_memory, device, labelled, unlabelled, thin, scratch, cities, coarse",
         "  data.void_ids belongs to the 'folder' data set, not to 'road_scene'; leave it out",
     ]
     with pytest.raises(RecipeError, match=r"data\.cities belongs to the 'road_scene' data set, not to 'camvid'; leave it out"):

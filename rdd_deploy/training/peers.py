@@ -68,6 +68,8 @@ def ending_together() -> Iterator[None]:
     except BaseException as error:
         if _depth > 1 or _watch is None:
             raise
+        with suppress(ValueError):  # outside the main thread, which alone gets signals
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all that are left over, and gives them 30 s for it
         if (told := _watch.explained(error)) is not None:
             raise told from error
         raise
@@ -189,14 +191,8 @@ class _Watch(threading.Thread):
         return None
 
     def _wait_for_who(self) -> None:
-        until = time.monotonic() + SURE_S + 4 * BEAT_S
-        while not self.known.is_set() and (left := until - time.monotonic()) > 0:
-            try:
-                self.known.wait(left)
-            except signals.Stopped:  # torchrun ends all that are left over, and gives them 30 s for it
-                continue
-            except KeyboardInterrupt:
-                return
+        with suppress(KeyboardInterrupt):
+            self.known.wait(SURE_S + 7 * BEAT_S)
 
     def _say(self, why: str) -> None:
         """Tell the others that this process failed, and why."""

@@ -9,6 +9,7 @@ from typing import Any
 import one_batch
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_batch import Case, trained
@@ -17,7 +18,10 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.export.onnx.export import onnx_from_segmenter
 from rdd_deploy.losses import LOSSES
+from rdd_deploy.models.config import Network
+from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.training.determinism import deterministic_layers, not_deterministic, set_deterministic
 
 sides = st.integers(1, 40)
@@ -138,3 +142,14 @@ def test_the_switches_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     set_deterministic(False)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_exported_graphs_are_the_same() -> None:
+    """Their Resize stays one: nothing of the network itself is changed."""
+    torch.manual_seed(0)
+    segmenter = Segmenter(Network(**toys.network()), 3).eval()
+    expected = [node.op_type for node in onnx_from_segmenter(segmenter, (64, 64)).graph.node]
+    set_deterministic(True)
+    found = [node.op_type for node in onnx_from_segmenter(segmenter, (64, 64)).graph.node]
+    assert found == expected
+    assert "Resize" in found

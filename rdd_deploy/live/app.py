@@ -6,7 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +24,7 @@ from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.labels import LabelFolder
+from rdd_deploy.live.newest import following
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
@@ -56,13 +57,15 @@ def live(options: LiveOptions) -> int:
     _check_files(options)
     screen_class = sinks.screen_class(options)
     screen_class.check()
-    paths = options.bundles or (newest_bundle(),)
     with ExitStack() as stack:
-        segmenters = stack.enter_context(
-            loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
-        )
+        segmenters = stack.enter_context(_segmenters(options))
         source = open_source(
-            options.source, options.camera, options.size, streets_live=options.realtime or screen_class.visible, info=console.info
+            options.source,
+            options.camera,
+            options.size,
+            fps=options.fps,
+            streets_live=options.realtime or screen_class.visible,
+            info=console.info,
         )
         stack.callback(source.close)
         labels, truth_classes = _truth(options, source, segmenters)
@@ -77,6 +80,14 @@ def live(options: LiveOptions) -> int:
         record = _play(options, segmenters, source, labels, truth_classes, screen, recorder, stop)
     _sum_up(record, recorder)
     return stop.exit_code
+
+
+def _segmenters(options: LiveOptions) -> AbstractContextManager[list[Segmenter]]:
+    asked: dict[str, Any] = {"device": options.device, "provider": options.provider, "threads": options.threads}
+    asked["parallel"] = inferences_at_a_time(options)
+    if options.newest is not None:
+        return following(options.newest, **asked, info=console.info, warn=console.warn)
+    return loaded(options.bundles or (newest_bundle(),), **asked)
 
 
 def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:

@@ -58,10 +58,8 @@ class Asked:
             given.append(f"{size[0]}x{size[1]}")
         if self.fps is not None and (fps is None or abs(fps - self.fps) > SAME_FPS * self.fps):
             wanted.append(f"{self.fps:g} frames per second")
-            given.append(f"{fps:g} frames per second" if fps is not None else "doesn't say its rate")
-        return (
-            f"asked {title} for {' at '.join(wanted)}, it gives {' at '.join(given)}".replace("gives doesn't", "doesn't") if wanted else ""
-        )
+            given.append(f"{fps:g} frames per second" if fps is not None else "an unknown rate")
+        return f"asked {title} for {' at '.join(wanted)}, it gives {' at '.join(given)}" if wanted else ""
 
 
 class Capture:

@@ -1,7 +1,9 @@
 """The newest bundle of a folder: taken at the start, swapped while frames flow, and left alone where it is of no use."""
 
+import json
 import os
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -10,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from cameras import MjpegCamera
-from live_app import run
 from toy_bundle import toy_bundle, truth
 
+from rdd_deploy import console
 from rdd_deploy.errors import BundleError
 from rdd_deploy.live import newest
+from rdd_deploy.live.app import live
 from rdd_deploy.live.newest import Swappable, Watcher, following, version_of
+from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.runtime import Segmenter
 
 
@@ -121,28 +125,39 @@ def test_the_start_takes_the_newest_that_is_of_use(tmp_path: Path) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "newest bundle"]
 
 
-def test_frames_flow_while_bundles_come_and_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A stream, three swaps and a broken one in between: one run, no frame skipped, the last one's name in the stats."""
+def test_frames_flow_while_bundles_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream, three swaps and a broken one behind them: one run, no frame skipped, the last one's name in the stats."""
     monkeypatch.setattr(newest, "POLL_S", 0.05)
-    folder = tmp_path / "bundles"
+    said: list[str] = []
+    for name in ("info", "warn"):
+        monkeypatch.setattr(console, name, said.append)
+    folder, stats = tmp_path / "bundles", tmp_path / "stats.json"
     put(folder, "b0", 1000)
 
+    def wait(words: str) -> None:
+        end = time.monotonic() + 20
+        while not any(words in sentence for sentence in said) and time.monotonic() < end:
+            time.sleep(0.02)
+
     def come() -> None:
+        time.sleep(0.5)
         for number in range(1, 4):
-            time.sleep(0.5)
-            put(folder, f"b{number}", 100 - 10 * number, height=24 * (1 + number % 2), width=32 * (1 + number % 2))
+            size = 1 + number % 2
+            put(folder, f"b{number}", 100 - 10 * number, height=24 * size, width=32 * size)
+            wait(f"b{number} takes the place of b{number - 1}")
         (folder / "broken").mkdir()
         (folder / "broken" / "manifest.json").write_text("{")
+        wait("; b3 stays")
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
 
     coming = threading.Thread(target=come)
     with MjpegCamera() as camera:
         coming.start()
-        record = run(tmp_path, source=camera.url, newest=folder, max_frames=150, device="cpu", threads=1)
+        assert live(LiveOptions(source=camera.url, newest=folder, headless=True, stats=stats, device="cpu", threads=1)) == 130
     coming.join()
-    said = capsys.readouterr()
-    assert "b3 takes the place of" in said.out
-    assert said.err.count("; b3 stays") == 1
-    assert (record["frames"], record["bad_frames"], record["reconnects"]) == (150, 0, 0)
+    record = json.loads(stats.read_text())
+    assert [sentence for sentence in said if "takes the place" in sentence or "stays" in sentence][-2].startswith("b3 takes the place of b2")
+    assert (record["bad_frames"], record["reconnects"]) == (0, 0)
+    assert record["frames"] > 20
     assert record["bundles"][0]["name"] == "b3"

@@ -13,7 +13,10 @@ from live_program import finish, frames, start, until
 
 HELPER = Path(__file__).parents[1] / "helpers" / "fake_v4l2.c"
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or Path("/dev/video0").exists() or not shutil.which("cc") or not Path("/usr/include/linux/videodev2.h").exists(),
+    sys.platform != "linux"
+    or Path("/dev/video0").exists()
+    or not shutil.which("cc")
+    or not Path("/usr/include/linux/videodev2.h").exists(),
     reason="needs Linux, a C compiler and no camera",
 )
 

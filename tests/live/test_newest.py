@@ -43,7 +43,9 @@ class Seen:
         self.warned: list[str] = []
         self.segmenter = Swappable(Segmenter.load(first, device="cpu"))
         shown = (self.segmenter, version_of(first))
-        self.watcher = Watcher(folder, shown, lambda path: Segmenter.load(path, device="cpu"), info=self.said.append, warn=self.warned.append)
+        self.watcher = Watcher(
+            folder, shown, lambda path: Segmenter.load(path, device="cpu"), info=self.said.append, warn=self.warned.append
+        )
 
     def look(self, times: int = 2) -> list[str]:
         for _ in range(times):
@@ -157,7 +159,9 @@ def test_frames_flow_while_bundles_come_and_go(tmp_path: Path, monkeypatch: pyte
         assert live(LiveOptions(source=camera.url, newest=folder, headless=True, stats=stats, device="cpu", threads=1)) == 130
     coming.join()
     record = json.loads(stats.read_text())
-    assert [sentence for sentence in said if "takes the place" in sentence or "stays" in sentence][-2].startswith("b3 takes the place of b2")
+    assert [sentence for sentence in said if "takes the place" in sentence or "stays" in sentence][-2].startswith(
+        "b3 takes the place of b2"
+    )
     assert (record["bad_frames"], record["reconnects"]) == (0, 0)
     assert record["frames"] > 20
     assert record["bundles"][0]["name"] == "b3"

@@ -130,6 +130,13 @@ def details(errors: Iterable[RddError]) -> Iterator[str]:
 
 def missing_package(package: str, extra: str, purpose: str) -> MissingPackageError:
     """The one sentence for an optional package that isn't installed."""
+    if package == "cv2":
+        return MissingPackageError(
+            f"{purpose} needs OpenCV, which isn't installed: pip install opencv-python, or opencv-python-headless on a device without a display; "
+            "never both"
+        )
+    if package == "PIL":
+        return MissingPackageError(f"{purpose} needs the package 'pillow', which isn't installed: pip install pillow")
     return MissingPackageError(
         f"{purpose} needs the package '{package}', which isn't installed: pip install 'rdd-deploy[{extra}]' (from a clone: pip install '.[{extra}]')"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lock import EXTRAS, LOCK, ROOT, blocks, unhashed
 
-OLDEST, NEWEST = (3, 10), (3, 13)
+OLDEST, NEWEST = (3, 10), (3, 14)
 
 
 def pip_install(python: str, *words: str, stage: str, packages: int = 0) -> None:

@@ -1,6 +1,7 @@
 """The committed lock: whole, hashed, within pyproject's ranges on every supported Python; and the sentences of the tools around it."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,12 +22,13 @@ def declared() -> list[Requirement]:
     """Every dependency of pyproject.toml that the lock must hold; read without tomllib, which Python 3.10 lacks."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     project = text[text.index("dependencies = [") : text.index("[project.scripts]")]
-    project = re.sub(r"#.*", "", re.sub(r"^gpu = .*$", "", project, flags=re.MULTILINE))
-    return [Requirement(words) for words in re.findall(r'"([^"\n]+)"', project)]
+    elsewhere = r"^(?:gpu|headless|headless-openvino|jetson) = \[.*?\]$"  # their wheels own the same folders as others that are locked
+    project = re.sub(r"#.*", "", re.sub(elsewhere, "", project, flags=re.MULTILINE | re.DOTALL))
+    return [Requirement(words) for words in re.findall(r'"([^"\n]+)"', project) if not words.startswith("rdd-deploy[")]
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_the_lock_satisfies_every_range(python: str, machine: str) -> None:
     environment = {"python_version": python, "python_full_version": f"{python}.1", "platform_machine": machine, "sys_platform": "linux"}
     environment |= {"platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython", "extra": ""}
@@ -51,6 +53,31 @@ def test_the_lock_is_hashed_and_names_no_host() -> None:
             assert re.fullmatch(r"[\w.-]+==[^\n]*\\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry[:80]
     assert not re.search(r"https?:|file:|index-url|find-links|/", lock.unhashed(TEXT))
     assert "--hash" not in lock.unhashed(TEXT)
+
+
+def test_what_a_device_installs_is_a_part_of_the_lock() -> None:
+    text = lock.HEADLESS.read_text(encoding="utf-8")
+    small, whole = lock.blocks(text), lock.blocks(TEXT)
+    assert {"numpy", "onnxruntime", "opencv-python-headless"} <= set(small)
+    assert not {"opencv-python", "pillow", "torch", "onnx", "rdd-deploy"} & set(small)
+    versions, locked = lock.versions(text), lock.versions(TEXT)
+    for name, entries in small.items():
+        assert all(re.fullmatch(r"[\w.-]+==[^\n]*\\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry) for entry in entries), name
+        if name != "opencv-python-headless":
+            assert set(versions[name]) <= set(locked[name]), name
+            hashes = set(re.findall(r"sha256:[0-9a-f]{64}", "".join(entries)))
+            assert hashes <= set(re.findall(r"sha256:[0-9a-f]{64}", "".join(whole[name]))), name
+    assert versions["opencv-python-headless"] == locked["opencv-python"]
+
+
+@pytest.mark.slow
+def test_every_dependency_of_a_small_device_has_a_wheel() -> None:
+    """Asks the package index: for aarch64, on every Python."""
+    done = subprocess.run([sys.executable, "requirements/wheels.py", "aarch64"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if "CalledProcessError" in done.stderr:
+        pytest.skip("no package index here")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count(" wheels\n") == 17
 
 
 def test_makefile_installs_what_is_locked() -> None:

@@ -16,6 +16,7 @@ MOST_PIXELS = 89_478_485
 """Of one image; Pillow's own limit, so that every kind of file has the same."""
 MOST_BYTES = 2**30
 DAMAGED = "not an image that OpenCV can decode, or the file is damaged"
+NO_PILLOW = "BMP, TIFF and PPM files are read with the package 'pillow', which isn't installed: pip install pillow, or save it as PNG"
 CUT_SHORT = "the file is cut short; copy it again, or remove it"
 
 Read = Callable[[int, int], bytes]
@@ -233,8 +234,10 @@ def _webp(read: Read) -> Header:
 
 
 def _pillow(kind: str, file: Any) -> Header:
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise Unreadable(NO_PILLOW) from error
     try:
         with Image.open(file, formats=[kind]) as image:
             if kind != "TIFF":

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.image_file import CUT_SHORT, DAMAGED, Header, Unreadable, check_whole, content, header, kind_of, png_chunks
+from rdd_deploy.data.image_file import CUT_SHORT, DAMAGED, NO_PILLOW, Header, Unreadable, check_whole, content, header, kind_of, png_chunks
 from rdd_deploy.errors import DataError
 
 Array = NDArray[np.uint8]
@@ -177,8 +177,10 @@ def _by_libjpeg(data: bytes) -> Numbers:
 
 
 def _by_pillow(data: bytes, head: Header) -> Numbers:
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise Unreadable(NO_PILLOW) from error
     try:
         with Image.open(io.BytesIO(data), formats=[head.kind]) as image:
             if head.kind == "TIFF" and _deep_tiff(image):

@@ -10,7 +10,7 @@ import typer
 
 from rdd_deploy.console import command
 from rdd_deploy.errors import RddError
-from rdd_deploy.live.options import MAX_CAMERAS, LiveOptions, parse_size
+from rdd_deploy.live.options import MAX_ASKED_FPS, MAX_CAMERAS, LiveOptions, parse_size
 from rdd_deploy.live.sinks import SCREENS
 from rdd_deploy.utils.arguments import MAX_COUNT, finite, output_file, repeated
 from rdd_deploy.utils.machine import MAX_THREADS
@@ -25,16 +25,27 @@ def _run(
     source: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|URL|FOLDER|DEVICE|streets",
-            help="video file, rtsp:// or http:// stream, folder of images, device file of a camera (/dev/v4l/by-id/...), or 'streets'",
+            metavar="FILE|URL|FOLDER|DEVICE|gst:PIPELINE|streets",
+            help="video file, rtsp:// or http:// stream, folder of images, device file of a camera (/dev/v4l/by-id/...), GStreamer pipeline, "
+            "or 'streets'",
         ),
     ] = None,
     bundle: Annotated[
         list[Path] | None, typer.Option(metavar="FOLDER...", help="up to nine; default: the newest of runs/latest/export")
     ] = None,
+    newest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="the newest bundle in it; a newer one that is copied there takes its place, and the stream goes on"
+        ),
+    ] = None,
     split: Annotated[bool, typer.Option("--split", help="start in split view of the first two bundles")] = False,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="frame size asked of a camera or the streets; default: the camera's own, 480x360")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=1, max=MAX_ASKED_FPS, callback=finite, help="frames per second asked of a camera; default: its own"),
     ] = None,
     labels: Annotated[
         Path | None,
@@ -86,6 +97,7 @@ def _run(
     - `python apps/live_segment.py` : the first camera, or the streets where there is none
     - `python apps/live_segment.py --camera 0 --size 1280x720`
     - `python apps/live_segment.py --source /dev/v4l/by-id/usb-Cam-video-index0 --size 1280x720`
+    - `python apps/live_segment.py --camera 0 --newest /var/lib/rdd/bundles --headless` : as a service does
     - `python apps/live_segment.py --source drive.mp4 --bundle runs/a/export/onnxruntime-fp32 runs/a/export/onnxruntime-int8 --split`
     - `python apps/live_segment.py --source rtsp://user:password@10.0.0.7/stream1 --record seen.mp4`
     - `python apps/live_segment.py --camera 0 --serve 0.0.0.0:8000` : for browsers in the network, with a token
@@ -101,11 +113,15 @@ def _run(
         raise RddError("--data-void says what masks mean, and there are none; give --labels, too, or leave it out")
     if serve is None and (token is not None or token_file is not None):
         raise RddError("--token and --token-file say who may see the page, and there is none; give --serve, too, or leave them out")
+    if bundle and newest is not None:
+        raise RddError(f"got --bundle {bundle[0]} and --newest {newest}; give one of them")
     options = LiveOptions(
         bundles=tuple(bundle or ()),
+        newest=newest,
         source=source,
         camera=camera,
         size=parse_size(size) if size else None,
+        fps=fps,
         labels=labels,
         data_void=tuple(data_void or ()),
         show=show,

@@ -6,7 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +24,7 @@ from rdd_deploy.live.channel import Channel
 from rdd_deploy.live.grabber import Grabber
 from rdd_deploy.live.inference import Inference
 from rdd_deploy.live.labels import LabelFolder
+from rdd_deploy.live.newest import following
 from rdd_deploy.live.options import LiveOptions
 from rdd_deploy.live.player import Player
 from rdd_deploy.live.recorder import Recorder
@@ -60,14 +61,12 @@ def live(options: LiveOptions) -> int:
         remote = _remote(options)
         if remote is not None:
             stack.callback(remote.close)
-        paths = options.bundles or (newest_bundle(),)
-        segmenters = stack.enter_context(
-            loaded(paths, device=options.device, provider=options.provider, threads=options.threads, parallel=inferences_at_a_time(options))
-        )
+        segmenters = stack.enter_context(_segmenters(options))
         source = open_source(
             options.source,
             options.camera,
             options.size,
+            fps=options.fps,
             streets_live=options.realtime or screen_class.visible or remote is not None,
             info=console.info,
         )
@@ -98,6 +97,14 @@ def _remote(options: LiveOptions) -> Remote | None:
     except ModuleNotFoundError as error:
         raise missing_package((error.name or "aiohttp").partition(".")[0], "web", "live --serve") from error
     return WebView(open_place(options.serve, options.token, options.token_file))
+
+
+def _segmenters(options: LiveOptions) -> AbstractContextManager[list[Segmenter]]:
+    asked: dict[str, Any] = {"device": options.device, "provider": options.provider, "threads": options.threads}
+    asked["parallel"] = inferences_at_a_time(options)
+    if options.newest is not None:
+        return following(options.newest, **asked, info=console.info, warn=console.warn)
+    return loaded(options.bundles or (newest_bundle(),), **asked)
 
 
 def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:

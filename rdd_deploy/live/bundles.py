@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,21 @@ MAX_BUNDLES = 9
 
 def newest_bundle(folder: Path = EXPORTS) -> Path:
     """The bundle written last. Raises BundleError, naming the command that makes one."""
-    found = sorted(followed(folder).glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    found = by_age(folder)
     if not found:
         raise BundleError(
             f"there is no bundle in {folder}; make one with `python -m rdd_deploy.export --onnx`, or name one with --bundle FOLDER"
         )
-    return found[-1].parent
+    return found[0]
+
+
+def by_age(folder: Path) -> list[Path]:
+    """The bundles in a folder, the one written last first: by the time of their manifests, which export writes last."""
+    found = []
+    for path in followed(folder).glob(f"*/{MANIFEST}"):
+        with suppress(OSError):  # gone meanwhile
+            found.append((path.stat().st_mtime_ns, path.parent))
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 @contextmanager
@@ -43,8 +52,7 @@ def loaded(
         raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")
 
     def load(stack: ExitStack, parallel: int) -> list[Segmenter]:
-        # Left to itself a backend would take one for each frame.
-        shared = available_cores() if threads is None and parallel > 1 else threads
+        shared = shared_threads(threads, parallel)
         asked: dict[str, Any] = {"device": device, "provider": provider, "threads": shared, "parallel": parallel}
         return [stack.enter_context(Segmenter.load(path, **asked)) for path in paths]
 
@@ -58,7 +66,17 @@ def loaded(
                     raise
                 stack.close()
         for segmenter in segmenters:
-            nothing = np.zeros((1, *segmenter.input_size, 3), np.uint8)
-            for _ in range(segmenter.parallel):
-                segmenter.infer(nothing)  # the first inference takes several times as long; no frame should wait for that
+            warm_up(segmenter)
         yield segmenters
+
+
+def shared_threads(threads: int | None, parallel: int) -> int | None:
+    """Threads of several inferences together: left to itself a backend would take one for each frame."""
+    return available_cores() if threads is None and parallel > 1 else threads
+
+
+def warm_up(segmenter: Segmenter) -> None:
+    """The first inference takes several times as long; no frame should wait for that. Raises what ``infer`` raises."""
+    nothing = np.zeros((1, *segmenter.input_size, 3), np.uint8)
+    for _ in range(segmenter.parallel):
+        segmenter.infer(nothing)

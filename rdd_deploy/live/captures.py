@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,10 +34,32 @@ MAX_EVEN_FPS, MAX_MULTIPLE, SCANNED = 60.0, 64, 600
 LIVE_OPTIONS = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
 """For FFmpeg: frames that it read to find out the format are thrown away, not shown late. A file would lose its first one."""
 
+SAME_FPS = 0.02
+"""Rates that differ by no more are the same: 29.97 is what a camera calls 30."""
+
 SMALL = 640 * 480
 """Most pixels of a frame that FFmpeg decodes with one thread: for small frames several threads take more from inference than they gain."""
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read at the first capture; its chatter says less than our sentences
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a camera is asked for: (width, height), frames per second; None leaves it to the camera."""
+
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+
+    def difference(self, title: str, size: tuple[int, int], fps: float | None) -> str:
+        """A sentence about what was obtained where it is something else, or empty."""
+        wanted, given = [], []
+        if self.size is not None and size != self.size:
+            wanted.append(f"{self.size[0]}x{self.size[1]}")
+            given.append(f"{size[0]}x{size[1]}")
+        if self.fps is not None and (fps is None or abs(fps - self.fps) > SAME_FPS * self.fps):
+            wanted.append(f"{self.fps:g} frames per second")
+            given.append(f"{fps:g} frames per second" if fps is not None else "an unknown rate")
+        return f"asked {title} for {' at '.join(wanted)}, it gives {' at '.join(given)}" if wanted else ""
 
 
 class Capture:
@@ -46,10 +69,13 @@ class Capture:
         title: as shown and recorded; holds no password.
         live: the newest frame wins, and a loss is followed by a reconnection.
         fps: the source's own rate, None if it doesn't say.
+        asked: what it was asked for; each opening compares it with what it says it gives, and tells a difference once.
     """
 
-    def __init__(self, title: str, live: bool, opener: Callable[[], Any], failure: str) -> None:
+    def __init__(self, title: str, live: bool, opener: Callable[[], Any], failure: str, asked: Asked | None = None) -> None:
         self.title, self.live = title, live
+        self.asked = asked or Asked()
+        self._told = ""
         self.fps: float | None = None
         self.frames: int | None = None
         self._opener, self._failure = opener, failure
@@ -69,6 +95,10 @@ class Capture:
         fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = fps if 0 < fps <= MAX_FPS else None
         self.frames = int(frames) if frames > 0 else None
+        if (told := self.asked.difference(self.title, self.size(), self.fps)) != self._told:
+            self._told = told
+            if told:
+                console.warn(told)
 
     def read(self) -> CapturedFrame | None:
         """The next frame; None at the end of a file or when the connection is lost."""
@@ -131,8 +161,8 @@ class Capture:
         return sorted(found)
 
 
-def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:
-    """A camera by its number or its device file, asked for (width, height). Raises SourceError."""
+def open_camera(camera: int | Path, size: tuple[int, int] | None, fps: float | None = None) -> Capture:
+    """A camera by its number or its device file, asked for (width, height) and a rate. Raises SourceError."""
     if isinstance(camera, int) and not 0 <= camera < MAX_CAMERAS:
         raise SourceError(f"got camera {camera}, expected a number from 0 to {MAX_CAMERAS - 1}; 0 is the first camera")
 
@@ -141,6 +171,8 @@ def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:
         if size and device.isOpened():
             device.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
             device.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        if fps and device.isOpened():
+            device.set(cv2.CAP_PROP_FPS, fps)  # behind the size, which sets a rate of its own
         device.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # ignored by several back ends, which is why the grabber drains
         return device
 
@@ -149,11 +181,8 @@ def open_camera(camera: int | Path, size: tuple[int, int] | None) -> Capture:
     if isinstance(camera, Path) and not has_utf8_name(camera):
         raise SourceError(f"can't read the {title}: OpenCV takes no name that isn't UTF-8; rename it")
     failure = f"there is no {title} (devices found: {found}); plug it in, close the program that uses it, or pass --source"
-    capture = Capture(title, True, opener, failure)
+    capture = Capture(title, True, opener, failure, Asked(size, fps))
     capture.open()
-    obtained = capture.size()
-    if size is not None and obtained != size:
-        console.warn(f"asked {title} for {size[0]}x{size[1]}, it gives {obtained[0]}x{obtained[1]}")
     return capture
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rdd_deploy.errors import RddError
 
+MAX_ASKED_FPS = 1000.0
 MAX_CAMERAS = 1000
 """OpenCV takes the hundreds beyond for the choice of a back end, and crashes below 0."""
 
@@ -17,9 +18,13 @@ class LiveOptions:
     """The command line, parsed; see ``rdd-deploy live --help``."""
 
     bundles: tuple[Path, ...] = ()
+    newest: Path | None = None
+    """A folder of bundles, whose newest is shown, also when it comes later; excludes ``bundles``."""
     source: str | None = None
     camera: int | None = None
     size: tuple[int, int] | None = None
+    fps: float | None = None
+    """Asked of a camera."""
     labels: Path | None = None
     data_void: tuple[int, ...] = ()
     show: str | None = None

@@ -13,6 +13,7 @@ from rdd_deploy.data.listing import IMAGES, headers_of, list_images, turned_note
 from rdd_deploy.data.reader import read_image
 from rdd_deploy.errors import DataError, SourceError
 from rdd_deploy.live.captures import open_camera, open_stream, open_video
+from rdd_deploy.live.gstreamer import SCHEME, open_pipeline, title_of
 from rdd_deploy.live.types import CapturedFrame
 from rdd_deploy.utils.addresses import is_address, without_secrets
 
@@ -106,14 +107,21 @@ class Streets:
 
 
 def open_source(
-    source: str | None, camera: int | None, size: tuple[int, int] | None, *, streets_live: bool, info: Callable[[str], None]
+    source: str | None,
+    camera: int | None,
+    size: tuple[int, int] | None,
+    *,
+    fps: float | None = None,
+    streets_live: bool,
+    info: Callable[[str], None],
 ) -> Source:
     """Open what was asked for, or the first camera, or the streets.
 
     Args:
-        source: file, URL, folder, device file of a camera, or ``streets``.
+        source: file, URL, folder, device file of a camera, ``gst:PIPELINE``, or ``streets``.
         camera: camera index; excludes ``source``.
         size: (width, height) asked of a camera or the streets.
+        fps: rate asked of a camera.
         streets_live: the streets follow the clock.
         info: called with a sentence where the choice was ours.
 
@@ -121,20 +129,24 @@ def open_source(
         SourceError: it can't be read.
     """
     if source is not None and camera is not None:
-        raise SourceError(f"got --camera {camera} and --source {without_secrets(source)}; give one of them")
+        raise SourceError(f"got --camera {camera} and --source {_shown(source)}; give one of them")
     if camera is not None:
-        return open_camera(camera, size)
+        return open_camera(camera, size, fps)
     if source is None:
-        return _default(size, streets_live, info)
+        return _default(size, fps, streets_live, info)
+    path = Path(source)
+    if source and not source.startswith(SCHEME) and _is_device(path):
+        return open_camera(path, size, fps)
+    if fps is not None:
+        raise SourceError(f"--fps is for a camera; {_shown(source)} has its own rate, leave the option out")
     if source == "streets":
         return _streets(size, streets_live)
     if not source:
         raise SourceError("got an empty --source; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'")
-    path = Path(source)
-    if _is_device(path):
-        return open_camera(path, size)
     if size is not None:
-        raise SourceError(f"--size is for a camera or the streets; {without_secrets(source)} has its own size, leave the option out")
+        raise SourceError(f"--size is for a camera or the streets; {_shown(source)} has its own size, leave the option out")
+    if source.startswith(SCHEME):
+        return open_pipeline(source)
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
         return open_stream(source)
     if path.is_dir():
@@ -161,11 +173,15 @@ def _is_device(path: Path) -> bool:
     return path.is_char_device() or (path.parts[:2] == ("/", "dev") and not path.exists())
 
 
-def _default(size: tuple[int, int] | None, streets_live: bool, info: Callable[[str], None]) -> Source:
+def _shown(source: str) -> str:
+    return title_of(source) if source.startswith(SCHEME) else without_secrets(source)
+
+
+def _default(size: tuple[int, int] | None, fps: float | None, streets_live: bool, info: Callable[[str], None]) -> Source:
     reason = "no camera found"
     if not sys.platform.startswith("linux") or list(Path("/dev").glob("video*")):
         try:
-            return open_camera(0, size)
+            return open_camera(0, size, fps)
         except SourceError as error:
             reason = str(error)
     info(f"{reason}: showing the procedural streets (choose with --camera or --source)")

@@ -125,6 +125,36 @@ def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatc
     assert source._capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 640
 
 
+@pytest.mark.parametrize(
+    ("size", "fps", "said"),
+    [
+        ((320, 240), 30.0, ""),
+        ((320, 240), 29.97, ""),
+        (None, 60.0, "asked camera 0 for 60 frames per second, it gives 30 frames per second"),
+        ((640, 480), 60.0, "asked camera 0 for 640x480 at 60 frames per second, it gives 320x240 at 30 frames per second"),
+    ],
+)
+def test_what_a_camera_gives_is_compared_at_every_opening(
+    size: tuple[int, int] | None, fps: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told once, and again only if it is something else after a reconnection."""
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    source = open_source(None, 0, size, fps=fps, streets_live=False, info=print)
+    assert isinstance(source, Capture)
+    source.open()
+    assert source._capture.asked[cv2.CAP_PROP_FPS] == fps
+    assert capsys.readouterr().err == (f"warning: {said}\n" if said else "")
+    monkeypatch.setattr(FakeCamera, "get", lambda *_: -1.0)
+    source.open()
+    assert "an unknown rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["streets", "x.mp4", "rtsp://h/x", ""])
+def test_a_rate_is_for_cameras(source: str) -> None:
+    with pytest.raises(SourceError, match=r"--fps is for a camera"):
+        open_source(source, None, None, fps=30.0, streets_live=False, info=print)
+
+
 @pytest.mark.parametrize("name", ["video7", "usb-Maker_Cam-video-index0", "cam\u00e4ra"])
 def test_a_device_file_is_a_camera(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """By whatever name and link: live, asked for a size, and followed again at every opening."""

@@ -122,7 +122,7 @@ def export_untrained(encoder: str, target: Target, folder: Path, data: Path) -> 
     palette = [[37 * number % 256, 101 * number % 256, 173 * number % 256] for number in range(target.classes)]
     save_segmenter(run.student, segmenter, {"classes": target.names, "palette": palette, "size": list(target.size)})
     with contextlib.redirect_stdout(io.StringIO()):  # an export's own lines, of many networks that nobody trained
-        bundle, _ = export_profile(open_run(run.path), target.profile, run.export, Options(evaluate=False, force=True))
+        bundle, _ = export_profile(open_run(run.path), target.profile, run.export, Options(limit=2, evaluate=False, force=True))
     merge_checked(segmenter)
     parameters = sum(parameter.numel() for parameter in segmenter.parameters())
     return Exported(bundle, parameters, time.monotonic() - began)

@@ -19,8 +19,8 @@ from rdd_deploy.suggest.rows import Row
 from rdd_deploy.suggest.untrained import Exported, Target, export_untrained, write_streets
 from rdd_deploy.training.forecast import in_words
 
-CALL = ("prepare", "infer", "restore")
-"""Stages of the benchmark that make up one call of a segmenter: the frame resized, the network, labels at the frame's size."""
+CALL = ("resize", "infer", "resize back")
+"""Stages of the benchmark that make up one call of a segmenter on a frame that is at hand."""
 
 
 def time_candidates(encoders: Sequence[str], target: Target, threads: int, rounds: int) -> list[Row]:

@@ -1,5 +1,8 @@
 """The command as a process; what exports and times is slow."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,9 +11,11 @@ import toys
 from rdd_deploy.suggest.candidates import CANDIDATES
 
 
-def suggest(tmp_path: Path, *words: object):  # type: ignore[no-untyped-def]
+def suggest(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
     (tmp_path / "tmp").mkdir(exist_ok=True)
-    return toys.call("suggest.__main__", *words, cwd=tmp_path, env={"TMPDIR": str(tmp_path / "tmp")})
+    command = [sys.executable, "-m", "rdd_deploy", "suggest", *map(str, words)]
+    env = os.environ | {"COLUMNS": "400", "TMPDIR": str(tmp_path / "tmp")}
+    return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
 
 def test_the_list_and_mistakes(tmp_path: Path) -> None:

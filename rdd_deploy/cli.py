@@ -26,6 +26,7 @@ COMMANDS: Commands = {
     "parity": ("rdd_deploy.parity", "torch against ONNX against Q/DQ against the backend: where labels change"),
     "predict": ("rdd_deploy.predict", "masks of a folder or video that nobody labelled, for annotation tools"),
     "benchmark": ("rdd_deploy.benchmark.__main__", "mIoU against latency of bundles, side by side"),
+    "suggest": ("rdd_deploy.suggest.__main__", "untrained candidates timed on this machine: which students are worth training"),
     "live": ("rdd_deploy.live.__main__", "bundles on a camera, video, stream or folder, with overlay, split view and recording"),
     "data": ("rdd_deploy.data.__main__", "an annotation tool's export as a data set; a recipe's data, checked and shown"),
     "demo": ("rdd_deploy.demo", "the whole way on procedural street scenes"),

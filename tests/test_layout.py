@@ -13,7 +13,7 @@ from rdd_deploy.cli import COMMANDS
 PACKAGE = Path(rdd_deploy.__file__).parent
 LAYERS = [
     "errors", "utils", "console", "schema", "preprocess", "runtime", "data", "outputs", "losses", "metrics", "lost_pixels", "drawing", "models", "live",
-    "recipe_files", "recipe_train", "recipe", "benchmark", "training", "study", "export", "bundle", "evaluation", "prediction", "commands",
+    "recipe_files", "recipe_train", "recipe", "benchmark", "training", "study", "export", "suggest", "bundle", "evaluation", "prediction", "commands",
 ]  # fmt: skip
 """From the bottom up: a module imports from its own layer and from those before it."""
 LONGEST = 350

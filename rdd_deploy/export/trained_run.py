@@ -20,6 +20,7 @@ from rdd_deploy.export.onnx.export import onnx_from_segmenter
 from rdd_deploy.export.onnx.graph import set_metadata
 from rdd_deploy.export.profile import Calibration
 from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames, from_folder, from_train
+from rdd_deploy.models.merge import merge_error
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_checkpoint
@@ -133,8 +134,14 @@ class TrainedRun:
             **({"fine_tuned_sha256": self.fine_tuned_sha256} if self.fine_tuned_sha256 else {}),
             "git_commit": git_commit(),
             "machine": machine(),
+            **({} if self.merge_error is None else {"merged_branches_logit_error": float(f"{self.merge_error:.2g}")}),
             **self.data.provenance(),
         }
+
+    @cached_property
+    def merge_error(self) -> float | None:
+        """How far the deployed network's logits are from the trained one's where the encoder's branches are merged; None where none are."""
+        return 0.0 if self.segmenter.merged else merge_error(self.segmenter)
 
     def infer(self) -> Infer:
         """The network in PyTorch, with the deployed graph's contract."""

@@ -12,7 +12,7 @@ from rdd_deploy.models import HEADS
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder import _fitting_encoder
 from rdd_deploy.models.heads import FCN, FeatureInfo, Head
-from rdd_deploy.models.surgery import drop_squeeze_excite, swap_activations
+from rdd_deploy.models.surgery import drop_squeeze_excite, slice_strided_pointwise, swap_activations
 from rdd_deploy.outputs import STAGES, Output, resized
 
 
@@ -36,6 +36,8 @@ class Segmenter(nn.Module):
         self.network, self.classes = network, classes
         encoder: Any
         self.encoder, self.frame_sizes = encoder, _ = _fitting_encoder(network)
+        self.merged = False  # whether the encoder's branches are one convolution each, as deployed
+        slice_strided_pointwise(self.encoder)
         if not network.squeeze_excite:
             drop_squeeze_excite(self.encoder)
         if network.activation == "relu6":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def swap_activations(module: nn.Module) -> int:
@@ -14,6 +15,29 @@ def swap_activations(module: nn.Module) -> int:
 def drop_squeeze_excite(module: nn.Module) -> int:
     """Replace squeeze-and-excitation blocks by the identity, in place; returns how many."""
     return _replace(module, lambda m: "SqueezeExcite" in type(m).__name__ or type(m).__name__ == "SEModule", lambda _: nn.Identity())
+
+
+class _StridedPointwise(nn.Conv2d):
+    """A strided 1x1 convolution as an unstrided one of every second pixel: the same numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, right = self.stride
+        return functional.conv2d(x[..., ::down, ::right], self.weight, self.bias)
+
+
+def slice_strided_pointwise(module: nn.Module) -> int:
+    """Compute strided 1x1 convolutions of fewer than 8 channels by slicing, in place; returns how many. Their names and weights stay.
+
+    PyTorch 2.14's backward of them writes beyond its memory on CPUs in channels-last order; MobileOne, FastViT and RepVGG begin with one.
+    """
+
+    def wanted(m: nn.Module) -> bool:
+        return type(m) is nn.Conv2d and m.kernel_size == (1, 1) and m.stride != (1, 1) and m.padding == (0, 0) and m.in_channels < 8
+
+    found = [m for m in module.modules() if wanted(m) and isinstance(m, nn.Conv2d) and m.groups == 1]
+    for one in found:
+        one.__class__ = _StridedPointwise
+    return len(found)
 
 
 def _relu6(_: nn.Module) -> nn.Module:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.models.config import Network
+from rdd_deploy.models.merge import merge
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tensors import check_finite, fits, is_plain, load_archive
 from rdd_deploy.schema import LARGEST
@@ -195,6 +196,7 @@ def save_segmenter(path: Path, segmenter: Segmenter, metadata: dict[str, Any], s
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in (state or segmenter.state_dict()).items()}
     network = segmenter.network.model_dump(mode="json")
+    metadata = metadata | ({"merged_branches": True} if segmenter.merged else {})
     metadata = {"format": "rdd_deploy.segmenter.1", "network": json.dumps(network), "facts": json.dumps(metadata)}
     files.write_bytes(path, _header_sorted(safetensors.torch.save(tensors, metadata)))
 
@@ -255,6 +257,8 @@ def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
             f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)} ({', '.join(classes)})"
         )
     segmenter = Segmenter(network, len(own))
+    if metadata.get("merged_branches") is True:  # fine-tuned as it is deployed
+        merge(segmenter)
     wanted = segmenter.state_dict()
     try:
         segmenter.load_state_dict(tensors)

@@ -9,7 +9,7 @@ from torch import nn
 from rdd_deploy.models.build import without_gradient
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.surgery import depthwise_in_float32, drop_squeeze_excite, swap_activations
+from rdd_deploy.models.surgery import depthwise_in_float32, drop_squeeze_excite, slice_strided_pointwise, swap_activations
 
 
 def encoder() -> nn.Module:
@@ -42,6 +42,21 @@ def test_depthwise_in_float32_changes_only_what_autocast_does() -> None:
     assert types == {torch.float32}
     assert not torch.is_autocast_enabled("cpu")
     copy.deepcopy(module)(x)  # as the weight average does
+
+
+@pytest.mark.parametrize("channels", [3, 7])
+def test_strided_pointwise_convolutions_of_few_channels_train_in_channels_last(channels: int) -> None:
+    """PyTorch's own backward of them corrupts the heap: there the process may die."""
+    layer = nn.Sequential(nn.Conv2d(channels, 48, 1, 2, bias=False), nn.Conv2d(48, 8, 1, 2), nn.Conv2d(8, 8, 3, 2, 1))
+    plain, x = copy.deepcopy(layer), torch.randn(2, channels, 97, 96)
+    assert slice_strided_pointwise(layer) == 1
+    assert slice_strided_pointwise(layer) == 0
+    assert layer.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(layer(x), plain(x))
+    for _ in range(3):
+        layer(x.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+        plain(x).square().sum().backward()
+    torch.testing.assert_close(layer[0].weight.grad, plain[0].weight.grad, rtol=1e-3, atol=1e-3)
 
 
 def segmenter(name: str, **options: object) -> Segmenter:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from rdd_deploy.errors import RddError
 from rdd_deploy.export.onnx.graph import INPUT, OUTPUT, tidy
+from rdd_deploy.models.merge import merge, merge_checked
 from rdd_deploy.models.segmenter import Segmenter
 
 OPSET = 18
@@ -38,7 +39,7 @@ class _Mean(nn.Module):
 
 
 class Deployed(nn.Module):
-    """A segmenter as it is deployed.
+    """A segmenter as it is deployed: branches that an encoder trains with are merged into one convolution each.
 
     Scaling by the standard deviation and the colour order are folded into the first convolution, so that one subtraction is left of
     the preprocessing. (The mean can't be folded: the convolution pads with zeros after it.) Where an encoder begins with anything else,
@@ -55,6 +56,8 @@ class Deployed(nn.Module):
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
         segmenter = copy.deepcopy(segmenter).eval().cpu()
+        merge_checked(segmenter)
+        self.merged = segmenter.merged
         self.stem = _stem(segmenter)
         if self.stem is not None:
             with torch.no_grad():
@@ -75,8 +78,10 @@ class Deployed(nn.Module):
         return logits.argmax(1).to(torch.uint8)  # (N, H, W)
 
     def unfolded(self, segmenter: Segmenter) -> Segmenter:
-        """A copy of the segmenter that this was made from, with this network's weights."""
+        """A copy of the segmenter that this was made from, with this network's weights; merged where this is."""
         copied = copy.deepcopy(segmenter)
+        if self.merged and not copied.merged:
+            merge(copied)
         copied.load_state_dict(self.state_dict(), strict=False)
         if self.stem is not None:
             with torch.no_grad():

@@ -69,7 +69,7 @@ class WebView:
         self._stop: asyncio.Event | None = None
         self._pictures: Pictures | None = None
         self._streaming: set[str] = set()
-        self._bundles: list[State] = []
+        self._segmenters: Sequence[Segmenter] = ()
         self._source = ""
         self._state: tuple[float, State] | None = None
         self._failed = False
@@ -87,13 +87,7 @@ class WebView:
     def start(self, source: str, segmenters: Sequence[Segmenter]) -> None:
         """Serve, and print the link."""
         self._source = shown(source)
-        for number, one in enumerate(segmenters, 1):
-            classes = [
-                {"name": shown(name), "colour": "#{:02x}{:02x}{:02x}".format(*map(int, colour))}
-                for name, colour in zip(one.classes, one.palette, strict=True)
-            ]
-            facts = {"name": shown(one.manifest.name), "backend": one.backend, "precision": one.precision, "device": one.device}
-            self._bundles.append({"number": number, **facts, "classes": classes})
+        self._segmenters = segmenters
         self._thread.start()
         self._ready.wait(CLOSE_S)
         console.info(f"web view: {self._place.link}")
@@ -222,7 +216,7 @@ class WebView:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _list(self, request: web.Request) -> web.Response:
-        return json_answer({"source": self._source, "bundles": self._bundles})
+        return json_answer({"source": self._source, "bundles": [_about(number, one) for number, one in enumerate(self._segmenters, 1)]})
 
     async def _status(self, request: web.Request) -> web.Response:
         """``?viewer=ID`` also tells whether the stream of that id is open: a browser doesn't tell its page that one was cut."""
@@ -314,3 +308,13 @@ class WebView:
 async def _begin(request: web.Request, response: web.StreamResponse) -> None:
     await response.prepare(request)
     await response.write(b"--" + BOUNDARY + b"\r\n")
+
+
+def _about(number: int, one: Segmenter) -> State:
+    """What the page says of a bundle; with ``--newest`` another one may have taken its place."""
+    classes = [
+        {"name": shown(name), "colour": "#{:02x}{:02x}{:02x}".format(*map(int, colour))}
+        for name, colour in zip(one.classes, one.palette, strict=True)
+    ]
+    facts = {"name": shown(one.manifest.name), "backend": one.backend, "precision": one.precision, "device": one.device}
+    return {"number": number, **facts, "classes": classes}

@@ -14,7 +14,7 @@ import pytest
 import torch
 import toys
 import yaml
-from toy_export import SIZE, write_run
+from toy_export import SIZE, taught, write_run
 
 from rdd_deploy.errors import DivergedError, GateError, RecipeError, WeightsError
 from rdd_deploy.export.onnx import export as onnx_export
@@ -152,6 +152,19 @@ def test_parity_climbs_from_the_fine_tuned_student(own_run: Path, bundle: Path, 
             compare_stages(tmp_path / bundle.name, own_run, limit=1)
     finally:
         checkpoint.with_suffix(".moved").rename(checkpoint)
+
+
+@pytest.mark.slow
+def test_an_encoder_with_branches_is_exported_quantised_fine_tuned_and_compared_merged(tmp_path: Path, data: Path) -> None:
+    network = toys.network(encoder="repghostnet_050")
+    run = write_run(tmp_path / "branched", data, taught(network), network)
+    target, _ = export_profile(open_run(run), profile(steps=3), run / "export", Options(force=True))
+    manifest = read_manifest(target)
+    assert 0 <= float(manifest.provenance["merged_branches_logit_error"] or 0) <= 1e-3
+    assert load_segmenter(run / "export" / CHECKPOINT)[0].merged
+    assert not load_segmenter(run / "student.safetensors")[0].merged
+    report = compare_stages(target, limit=1)
+    assert report.stages[0].agreement_torch_pct >= 99.99
 
 
 def test_plan_replays_with_the_checkpoint_or_without(own_run: Path, bundle: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -94,7 +94,8 @@ def main(
     runtime = runtime_version(backend.value) or backend.value
     show(f"{runtime} {precision.value}, {frame}, on {cpu_model()}", rows, chosen)
     if json:
-        facts = {"backend": backend.value, "runtime": runtime, "precision": precision.value, "size": list(size), "frame": list(CAMERA)}
+        facts: dict[str, Any] = {"backend": backend.value, "runtime": runtime, "precision": precision.value, "size": list(size)}
+        facts |= {"frame": list(CAMERA)}
         facts |= {"classes": classes, "threads": threads, "cpu": cpu_model(), "load_average_before": load, "latency_ms": budget}
         files.write_json(json, facts | {"rows": [row.record() for row in rows], "worth_training": [row.encoder for row in chosen]})
         console.info(f"figures -> {json}")

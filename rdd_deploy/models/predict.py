@@ -23,9 +23,11 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
 def set_tf32(allowed: bool) -> None:
     """Whether GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits; by torch's default convolutions do."""
     kind = "tf32" if allowed else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = kind
     cudnn: Any = torch.backends.cudnn
-    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = kind
+    # The old switches first: export and compilation read them, and an error is what they get where only the new ones were set.
+    torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # since torch 2.9
+        torch.backends.cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = kind
 
 
 def checked_device(name: str) -> torch.device:

@@ -391,6 +391,9 @@ def test_float32_is_float32_unless_tf32_is_asked_for(allowed: bool) -> None:
     make_fabric(Train(device="cpu", precision="32-true", tf32=allowed))
     kinds = {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.rnn.fp32_precision}
     assert kinds == {"tf32" if allowed else "ieee"}
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (allowed, allowed), (
+        "what export and compilation read"
+    )
 
 
 @pytest.mark.parametrize("native", [True, False])

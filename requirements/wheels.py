@@ -24,7 +24,9 @@ def main(machines: list[str]) -> int:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([f"{folder}/bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], check=True)
         constraints = Path(folder) / "constraints.txt"
-        constraints.write_text(unhashed(LOCK.read_text(encoding="utf-8")), encoding="utf-8")
+        # JetPack 6 needs the CUDA 12 bindings, where the lock has those of 13 for the extra rtx.
+        pins = [pin for pin in unhashed(LOCK.read_text(encoding="utf-8")).splitlines() if not pin.startswith("cuda-")]
+        constraints.write_text("\n".join(pins), encoding="utf-8")
         for extra, pythons in WANTED.items():
             for machine in machines if extra != "jetson" else [name for name in machines if name == "aarch64"]:
                 for python in pythons:

@@ -16,7 +16,7 @@ from rdd_deploy.models.encoder_names import check_encoder
 from rdd_deploy.suggest.candidates import CANDIDATES
 from rdd_deploy.utils import files
 from rdd_deploy.utils.arguments import output_file
-from rdd_deploy.utils.machine import MAX_THREADS, available_cores, cpu_model, load_average, runtime_version
+from rdd_deploy.utils.machine import MAX_THREADS, available_cores, cpu_model, load_average, runtime_version, saturates_int8
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
 
@@ -94,13 +94,20 @@ def main(
     runtime = runtime_version(backend.value) or backend.value
     show(f"{runtime} {precision.value}, {frame}, on {cpu_model()}", rows, chosen)
     if json:
-        facts: dict[str, Any] = {"backend": backend.value, "runtime": runtime, "precision": precision.value, "size": list(size)}
-        facts |= {"frame": list(CAMERA)}
+        facts: dict[str, Any] = {
+            "backend": backend.value,
+            "runtime": runtime,
+            "precision": precision.value,
+            "size": list(size),
+            "frame": list(CAMERA),
+        }
         facts |= {"classes": classes, "threads": threads, "cpu": cpu_model(), "load_average_before": load, "latency_ms": budget}
         files.write_json(json, facts | {"rows": [row.record() for row in rows], "worth_training": [row.encoder for row in chosen]})
         console.info(f"figures -> {json}")
     if load is not None and load > 0.25 * available_cores():
         console.warn(f"the machine was busy before it began (load average {load:g}): latencies are too high and unsteady")
+    if backend is Backend.OPENVINO and precision is Precision.INT8 and saturates_int8():
+        console.warn("this CPU has no VNNI: OpenVINO's INT8 sums may saturate, so look at accuracy here too, or take --backend onnxruntime")
     measured = [row for row in rows if row.measured]
     if not measured:
         raise MachineError(f"none of the {len(rows)} candidates could be timed; the first: {rows[0].failure}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,14 +77,10 @@ def write_streets(folder: Path, classes: int) -> None:
 
 @dataclass(frozen=True)
 class Exported:
-    """An untrained candidate as a bundle.
-
-    Attributes: ``parameters`` of the deployed network; ``seconds`` that building and exporting took.
-    """
+    """An untrained candidate as a bundle, and the parameters of the network as it is deployed."""
 
     bundle: Path
     parameters: int
-    seconds: float
 
     @property
     def megabytes(self) -> float:
@@ -104,7 +97,6 @@ def export_untrained(encoder: str, target: Target, folder: Path, data: Path) -> 
     Raises:
         RddError and whatever else a network, the exporter or a backend raises.
     """
-    began = time.monotonic()
     network = Network.model_validate({"encoder": encoder, "head": target.head, "weights": "none"})
     torch.manual_seed(0)
     segmenter = Segmenter(network, target.classes)
@@ -121,11 +113,10 @@ def export_untrained(encoder: str, target: Target, folder: Path, data: Path) -> 
     run.write_recipe(recipe)
     palette = [[37 * number % 256, 101 * number % 256, 173 * number % 256] for number in range(target.classes)]
     save_segmenter(run.student, segmenter, {"classes": target.names, "palette": palette, "size": list(target.size)})
-    with contextlib.redirect_stdout(io.StringIO()):  # an export's own lines, of many networks that nobody trained
-        bundle, _ = export_profile(open_run(run.path), target.profile, run.export, Options(limit=2, evaluate=False, force=True))
+    bundle, _ = export_profile(open_run(run.path), target.profile, run.export, Options(limit=2, evaluate=False, force=True))
     merge_checked(segmenter)
     parameters = sum(parameter.numel() for parameter in segmenter.parameters())
-    return Exported(bundle, parameters, time.monotonic() - began)
+    return Exported(bundle, parameters)
 
 
 def _settle(segmenter: Segmenter, data: Path, size: tuple[int, int]) -> None:

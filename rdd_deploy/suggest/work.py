@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,18 +47,18 @@ def time_candidates(encoders: Sequence[str], target: Target, threads: int, round
 def _export_all(encoders: Sequence[str], target: Target, folder: Path) -> tuple[dict[str, Exported], dict[str, str]]:
     exported: dict[str, Exported] = {}
     failures: dict[str, str] = {}
-    with console.progress("export", len(encoders), on="stderr") as bar:
-        for number, encoder in enumerate(encoders):
-            bar.advance(0, f"export {encoder}")
-            try:
+    for number, encoder in enumerate(encoders, 1):
+        began = time.monotonic()
+        try:
+            # What an export says of untrained weights (accuracy, saturation) means nothing.
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 exported[encoder] = export_untrained(encoder, target, folder / "runs", folder / "data")
-            except Exception as error:  # timm, the exporter and the backends raise classes of their own; the others go on
-                failures[encoder] = reason(error)
-            if number == 0 and len(encoders) > 1 and exported:
-                first = exported[encoder].seconds
-                to_come = in_words((first + 1) * (len(encoders) - 1))
-                console.info(f"to come on this machine: about {to_come}, from the {first:.0f} s of {encoder}; larger ones take longer")
-            bar.advance()
+        except Exception as error:  # timm, the exporter and the backends raise classes of their own; the others go on
+            failures[encoder] = reason(error)
+        seconds = time.monotonic() - began
+        console.info(f"{number}/{len(encoders)} {encoder}: {'failed' if encoder in failures else 'exported'} after {seconds:.0f} s")
+        if number == 1 and len(encoders) > 1:
+            console.info(f"to come on this machine: about {in_words((seconds + 1) * (len(encoders) - 1))}; larger ones take longer")
     return exported, failures
 
 
@@ -65,7 +68,7 @@ def _measure(exported: dict[str, Exported], target: Target, data: Path, threads:
     images = Images(open_split("folder", str(data), "val", size=target.size, classes=target.names))
     candidates = bundle_candidates([one.bundle for one in exported.values()], "cpu", threads)
     total = len(candidates) * sum(len(turn) for turn in round_schedule(len(images), rounds))
-    with console.progress("timing", total, on="stderr") as bar:
+    with console.progress("timing", total) as bar, contextlib.redirect_stderr(io.StringIO()):  # of labels that nobody looks at
         results = measure(candidates, images, rounds, lambda name, frames: bar.advance(frames))
     return dict(zip(exported, results, strict=True))
 

@@ -22,7 +22,7 @@ def test_what_stops_a_candidate_is_its_row_and_nothing_is_left(tmp_path: Path, m
             raise RuntimeError("no such operator\nat length")
         (folder / encoder).mkdir(parents=True)
         (folder / encoder / "model.onnx").write_bytes(b"0" * 2_000_000)
-        return Exported(folder / encoder, 3, 1.0)
+        return Exported(folder / encoder, 3)
 
     measured = {"good": Measured(stage_ms=[(1.0,) * len(STAGES)]), "broken": Measured(failure="not here")}
     monkeypatch.setattr(work, "export_untrained", export)

@@ -57,7 +57,7 @@ def test_they_are_the_same_crops(seed: int, low: float, jitter: float, smooth: b
         difference = (got.images.int() - expected.images.int()).abs()
         # A rounding apart before the jitter, which may stretch it by its contrast and saturation.
         assert difference.max() <= (1 if jitter == 0 else 3 if jitter < 1 else 8)
-        assert difference.float().mean() < (0.05 if jitter == 0 else 0.2 if jitter < 1 else 0.6)
+        assert difference.float().mean() < (0.05 if jitter == 0 else 0.35 if jitter < 1 else 0.6)
 
 
 def test_what_is_read_beside_goes_along() -> None:

@@ -84,6 +84,7 @@ def test_every_student_says_what_torch_says(name: str) -> None:
     assert (infer_onnx(model)(frame) == expected).mean() >= 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.trt
 @needs_rtx
 @EACH_STUDENT

@@ -69,7 +69,7 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
     assert refused(place, "wrong.yaml").splitlines() == [
         "wrong.yaml has 9 problems:",
         "  teacher: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)",
-        "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
+        "  student.head: got 'lrasp', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
         "  student.chanels: unknown key; did you mean 'channels'? allowed: encoder, head, weights, output_stride, channels, auxiliary, dropout, "
         "activation, squeeze_excite",
         "  distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or', 'lead' or 'student'; did you mean 'or'?",

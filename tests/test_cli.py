@@ -56,7 +56,7 @@ def test_help_and_version() -> None:
 def test_unknown_command() -> None:
     done = edge("exprot")
     assert done.returncode == 2
-    allowed = "distill, train, study, evaluate, export, bundle, parity, predict, benchmark, live, data, demo"
+    allowed = "distill, train, study, evaluate, export, bundle, parity, predict, benchmark, suggest, live, data, demo"
     assert toys.errors_of(done) == [f"error: unknown command 'exprot'; did you mean 'export'? allowed: {allowed}"]
 
 

@@ -53,7 +53,7 @@ def test_the_edge_needs_no_torch(blocked: str) -> None:
 
 def test_every_module_imports_without_optional_packages() -> None:
     """Except those that are about such a package: a backend is opened, and a graph built, only by a command that asks for it."""
-    about = ("rdd_deploy.export", "rdd_deploy.runtime.backends.", "rdd_deploy.live.web.")
+    about = ("rdd_deploy.export", "rdd_deploy.runtime.backends.", "rdd_deploy.live.web.", "rdd_deploy.suggest.")
     names = [name for name in MODULES if not name.endswith("__main__") and not name.startswith(about)]
     assert len(names) > 40
     assert imported(OPTIONAL, names) == ""

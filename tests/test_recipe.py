@@ -165,7 +165,7 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "  augment.scale is [2.0, 0.5]; expected [least, largest]",
         "  student.encoder: unknown encoder 'mobilenetv3_smal_100'; did you mean mobilenetv3_small_100 or mobilenetv3_small_050 or "
         "tf_mobilenetv3_small_100?",
-        "  student.head: got 'lrasp', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
+        "  student.head: got 'lrasp', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
         "  teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
         f"  distillation.losses.0.name: got 'cdw', expected {', '.join(names[:-1])} or {names[-1]}; did you mean 'cwd'?",
         "  distillation.losses.1.options.heat: unknown option of the loss 'cwd'; allowed: temperature, void",
@@ -182,7 +182,7 @@ def test_a_rule_is_silent_where_its_own_fields_are_wrong(tmp_path: Path) -> None
     content["train"] |= {"batch": "many", "devices": 2}
     content["student"] |= {"head": "x"}
     assert problems(content) == [
-        "  student.head: got 'x', expected 'lraspp', 'deeplabv3', 'deeplabv3plus' or 'pspnet'",
+        "  student.head: got 'x', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3', 'deeplabv3plus' or 'pspnet'",
         "  train.batch: got 'many', expected: input should be a valid integer, unable to parse string as an integer",
     ]
 

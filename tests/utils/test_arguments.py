@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdd_deploy import console
+from rdd_deploy.bundle.__main__ import COMMANDS as OF_BUNDLES
 from rdd_deploy.cli import COMMANDS as FIRST
 from rdd_deploy.data.__main__ import COMMANDS as OF_DATA
 from rdd_deploy.errors import DeviceError, RddError
@@ -22,13 +23,17 @@ from rdd_deploy.runtime.backends.base import parse_device
 from rdd_deploy.utils.arguments import check_words, repeated
 from rdd_deploy.utils.machine import MAX_THREADS
 
-COMMANDS = {name: entry for name, entry in FIRST.items() if name != "data"} | {f"data {name}": entry for name, entry in OF_DATA.items()}
+GROUPS = {"data": OF_DATA, "bundle": OF_BUNDLES}
+COMMANDS = {name: entry for name, entry in FIRST.items() if name not in GROUPS}
+COMMANDS |= {f"{group} {name}": entry for group, table in GROUPS.items() for name, entry in table.items()}
 NO_NUMBERS = ("", "--", "-", "nan", "inf", "-inf", "1e400", "-1", "99999999999999999999", "9" * 5000, "\0", "\udcff", "²", "0x10")
 NO_TEXT = ("", "--", "-", "\0", "x\0y", "\\0", "\udcff", "\ud800", "a" * 7000, "[/b]", "\x1b[31m", "9" * 5000, "/dev/full/x")
 NEEDED = {
     "distill": ["nowhere"], "train": ["nowhere"], "evaluate": ["nowhere"], "parity": ["nowhere"], "benchmark": ["nowhere"],
     "study": ["nowhere"], "export": ["nowhere", "--onnx"], "live": ["--headless", "--bundle", "nowhere"], "demo": [],
     "predict": ["nowhere", "frames", "out"], "data check": ["nowhere"], "data import": ["nowhere", "out"],
+    "suggest": ["--only", "nowhere"], "bundle show": ["nowhere"], "bundle verify": ["nowhere"], "bundle pack": ["nowhere"],
+    "bundle unpack": ["nowhere"],
 }  # fmt: skip
 
 
@@ -83,7 +88,7 @@ def ended(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: p
 @pytest.mark.parametrize("name", COMMANDS)
 def test_odd_values_end_in_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     console_options = options(name)
-    assert console_options
+    assert console_options or name.startswith("bundle ")
     for option, kind in console_options.items():
         number = bool({float, int} & {kind, *get_args(kind)})
         for value in NO_NUMBERS if number else NO_TEXT:
@@ -156,7 +161,7 @@ def test_the_console_knows_mistakes_of_every_click() -> None:
 
 
 @pytest.mark.usefixtures("no_work")
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "live", "demo")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "live", "demo", "suggest")])
 def test_no_word_at_all_is_told_with_what_is_missing(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     assert "missing argument" in ended(name, [], monkeypatch, capfd)
 

@@ -38,6 +38,8 @@ def encodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def as_at_first(served: Running) -> None:
     """Each test begins with bundle 1 alone, half opaque, playing, unwatched."""
     status, _, _ = served.ask("/api/view", {"bundle": 1, "split": False, "opacity": 0.5, "paused": False})
+    frames = served.state()["frames"]
+    served.until(lambda state: state["frames"] > frames + 2)  # what was under way was of the bundle before
     assert status == 200
     served.until(lambda state: state["viewers"] == 0)
 

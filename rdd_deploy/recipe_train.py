@@ -68,7 +68,7 @@ class Train(Part):
     class_bias: bool = Field(
         False,
         description="at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold it into the classifier; "
-        "left out where mIoU on validation doesn't rise",
+        "left out where mIoU on validation doesn't rise. Of the best weights: the last epoch's figure is without",
     )
     seed: Seed = Field(0, description="of weights, crops and order")
     device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 import yaml
+from script import script
 
 from rdd_deploy.cli import COMMANDS
 from rdd_deploy.export.profile import Profile, load_profile
@@ -178,11 +179,7 @@ def test_the_example_of_own_data_is_part_of_a_recipe(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recipe_docs", ROOT / "scripts" / "recipe_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("recipe_docs")
     monkeypatch.setattr(sys, "argv", ["recipe_docs.py", "--check"])
     return module
 

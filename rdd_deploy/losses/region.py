@@ -7,11 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.kd import void_inert
-from rdd_deploy.losses.processes import everywhere, gathered, rank, several, total
+from rdd_deploy.losses.processes import everywhere, gathered, gathered_with_gradient, total
 
 Region = Literal["dice", "lovasz"]
 
@@ -41,10 +40,10 @@ class RegionLoss(nn.Module):
                 step = math.ceil(math.sqrt(target[0].numel() / MOST_PIXELS))
                 logits, target = logits[..., ::step, ::step], target[:, ::step, ::step]
             valid = target != self.ignore_index
-            p = void_inert(logits, valid).float().softmax(1)
-            truth = F.one_hot(torch.where(valid, target, 0).long(), logits.shape[1]).permute(0, 3, 1, 2).float() * valid[:, None]
-            p = torch.where(valid[:, None], p, 0)
-            return _dice(p, truth) if self.kind == "dice" else _lovasz(p.flatten(2), truth.flatten(2), valid.flatten(1))
+            p = torch.where(valid[:, None], void_inert(logits, valid).float().softmax(1), 0)
+            classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+            truth = (target[:, None] == classes) & valid[:, None]
+            return _dice(p, truth) if self.kind == "dice" else _lovasz(p, truth)
 
 
 def _mean_of_present(loss: Tensor, pixels: Tensor) -> Tensor:
@@ -54,31 +53,25 @@ def _mean_of_present(loss: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _dice(p: Tensor, truth: Tensor) -> Tensor:
-    """p, truth: (N, C, H, W), 0 on void."""
+    """p: float (N, C, H, W), truth: bool; both 0 on void."""
     sums = total(torch.stack(((p * truth).sum((0, 2, 3)), p.sum((0, 2, 3)))))
     pixels = everywhere(truth.sum((0, 2, 3)))
     return _mean_of_present(1 - 2 * sums[0] / (sums[1] + pixels).clamp(min=1e-6), pixels)
 
 
-def _lovasz(p: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """p, truth: (N, C, P), 0 on void; valid: bool (N, P)."""
-    errors = (truth - p).abs().transpose(0, 1).flatten(1)  # (C, N·P), 0 on void: they come last and weigh nothing
-    inside = truth.transpose(0, 1).flatten(1)
+def _lovasz(p: Tensor, truth: Tensor) -> Tensor:
+    """p: float (N, C, H, W), truth: bool; both 0 on void, whose errors of 0 come last and weigh nothing."""
+    # An error's weight depends on its rank among those of all processes.
+    errors = gathered_with_gradient((truth.float() - p).abs().transpose(1, -1).flatten(0, 2)).t()  # (C, pixels of all)
+    inside = gathered(truth.transpose(1, -1).flatten(0, 2).byte()).t()
+    errors, order = errors.sort(1, descending=True)
     with torch.no_grad():
-        # The weight of an error depends on its rank among all processes' errors.
-        all_errors, all_inside = (gathered(one.t()).t() for one in (errors, inside)) if several() else (errors, inside)
-        order = all_errors.argsort(1, descending=True)
-        hits = all_inside.gather(1, order)
+        hits = inside.gather(1, order).long()
         pixels = hits.sum(1)
         union = pixels[:, None] + (1 - hits).cumsum(1)
         jaccard = 1 - (pixels[:, None] - hits.cumsum(1)) / union.clamp(min=1)
-        slope = torch.cat((jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]), 1)
-        weight = torch.empty_like(slope).scatter_(1, order, slope)
-        if several():
-            counts = [int(one) for one in gathered(torch.tensor([errors.shape[1]], device=errors.device))]
-            first = sum(counts[: rank()])
-            weight = weight[:, first : first + errors.shape[1]]
-    return _mean_of_present(total((errors * weight).sum(1)), pixels)
+        slope = torch.cat((jaccard[:, :1], jaccard.diff(dim=1)), 1)
+    return _mean_of_present((errors * slope).sum(1), pixels)
 
 
 def region_loss(kind: str) -> RegionLoss | None:

@@ -1,19 +1,14 @@
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from script import script
 
 
 @pytest.fixture
 def speed() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("live_speed", Path(__file__).parents[2] / "scripts" / "live_speed.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("live_speed")
 
 
 @pytest.mark.parametrize(("ratio", "draw", "code"), [(0.9, 1.0, 0), (0.84, 1.0, 1), (0.9, 2.1, 1)])

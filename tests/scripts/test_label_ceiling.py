@@ -1,14 +1,7 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
+from script import script
 
-ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("label_ceiling", ROOT / "scripts" / "label_ceiling.py")
-assert spec is not None
-assert spec.loader is not None
-label_ceiling = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(label_ceiling)
+label_ceiling = script("label_ceiling")
 
 
 def test_what_is_wider_than_a_cell_comes_back_and_what_is_thin_doesnt() -> None:

@@ -1,12 +1,12 @@
 """The table of second opinions: its statistics by hand, and a toy teacher whose opinions it compares."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from script import script as load_script
 from toy_onnx import colours
 from toys import CLASSES, teacher_tree, tree, write_data, write_recipe
 
@@ -19,12 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("second_opinion", ROOT / "scripts" / "second_opinion.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("second_opinion")
 
 
 def test_the_statistics(script: ModuleType) -> None:

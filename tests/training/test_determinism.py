@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.export.onnx.export import onnx_from_segmenter
 from rdd_deploy.losses import LOSSES
+from rdd_deploy.models import HEADS
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.training.determinism import deterministic_layers, not_deterministic, set_deterministic
@@ -92,9 +93,7 @@ NOT_DETERMINISTIC = {
 }  # fmt: skip
 """What torch documents to raise an error on CUDA tensors where deterministic algorithms are asked for."""
 
-STUDENTS: list[dict[str, Any]] = [
-    {"head": "lraspp", "auxiliary": True}, {"head": "deeplabv3"}, {"head": "deeplabv3plus"}, {"head": "pspnet"},
-]  # fmt: skip
+STUDENTS: list[dict[str, Any]] = [{"head": head, "auxiliary": head == "lraspp"} for head in HEADS]
 
 
 @pytest.mark.parametrize("student", STUDENTS, ids=lambda one: one["head"])
@@ -112,7 +111,8 @@ def test_no_step_holds_what_is_not_deterministic(student: dict[str, Any], monkey
     }
     for case in (
         Case({"deterministic": True, "task_loss": "balanced"}, student, None),
-        Case({"deterministic": True}, student, rdd),
+        Case({"deterministic": True, "region_loss": "dice"}, student, rdd),
+        Case({"deterministic": True, "region_loss": "lovasz"}, student, None),
     ):
         with Seen() as seen:
             trained((0, 1, case))

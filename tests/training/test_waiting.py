@@ -15,11 +15,12 @@ from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.losses import LOSSES, ranks, rdd
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
+from rdd_deploy.losses.region import RegionLoss
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.outputs import Output
-from rdd_deploy.recipe import load_recipe
+from rdd_deploy.recipe import Recipe, load_recipe
 from rdd_deploy.training import finite, logger, loop, saving
 from rdd_deploy.training.compact import EveryClass, Weights
 from rdd_deploy.training.data import TrainingData
@@ -69,6 +70,11 @@ def labels() -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["ce", "ohem", "balanced"])
 def test_task_losses(kind: str) -> None:
     stepped(TaskLoss(kind, torch.ones(CLASSES) if kind == "balanced" else None), labels())
+
+
+@pytest.mark.parametrize("kind", ["dice", "lovasz"])
+def test_region_losses(kind: Any) -> None:
+    stepped(RegionLoss(kind), labels())
 
 
 @pytest.mark.parametrize("ranked", [0.05, 100, "among others"])
@@ -171,19 +177,13 @@ def test_the_loop(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(logger, "NOTE_EVERY", 2)
     monkeypatch.setattr(loop, "TrainLogger", Told)
     method = Method(objective, lambda _: "train", None, beside)
-    fit(
-        recipe,
-        Segmenter(recipe.trained, 3),
-        data.frames,
-        data.validation,
-        method,
-        folder,
-        folder.student,
-        {},
-        make_fabric(recipe.train),
-        False,
-    )
+    fitted(recipe, data, method, folder)
     assert steps == [1, 2, 3]
+
+
+def fitted(recipe: Recipe, data: TrainingData, method: Method, folder: RunFolder) -> None:
+    fabric = make_fabric(recipe.train)
+    fit(recipe, Segmenter(recipe.trained, 3), data.frames, data.validation, method, folder, folder.student, {}, fabric, False)
 
 
 class Named:
@@ -248,18 +248,7 @@ def test_a_gpu_is_never_waited_for(kind: Any, optimizer: Any, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_until_lost", watched)
         method = Method(objective, lambda _: "train", None)
-        fit(
-            recipe,
-            Segmenter(recipe.trained, 3),
-            data.frames,
-            data.validation,
-            method,
-            folder,
-            folder.student,
-            {},
-            make_fabric(recipe.train),
-            False,
-        )
+        fitted(recipe, data, method, folder)
 
 
 def test_a_batch_is_what_the_losses_expect() -> None:

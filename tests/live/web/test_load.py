@@ -1,21 +1,16 @@
 """The load script's verdict; the measurement itself takes minutes."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from script import script
 
 
 @pytest.fixture
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("web_load", Path(__file__).parents[3] / "scripts" / "web_load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("web_load")
 
 
 @pytest.mark.parametrize(("ratio", "growth", "code"), [(0.95, 1.0, 0), (0.89, 1.0, 1), (0.95, 21.0, 1)])

@@ -161,16 +161,22 @@ def fit(
                     f"interrupted at step {train_state.step} of {total}; the state is saved, go on with the same command and --resume",
                     decided - STOP,
                 )
-    fitted: dict[str, Any] = {}
-    if train.class_bias and train_state.best_epoch:
-        if fabric.is_global_zero:
-            split = Subset(frames.split, range(frames.labelled))
-            fitted = {"class_bias": fit_class_bias(recipe, split, validation, weights, fabric)}
-        fabric.barrier()
-    best = fitted["class_bias"]["miou_pct_with"] if fitted and fitted["class_bias"]["kept"] else train_state.best
-    return {"best": {"epoch": train_state.best_epoch, "miou_pct": best}, **fitted, "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
+    fitted = _class_bias(recipe, frames, validation, weights, train_state)
+    best = fitted["miou_pct_with"] if fitted.get("kept") else train_state.best
+    return {"best": {"epoch": train_state.best_epoch, "miou_pct": best}, **({"class_bias": fitted} if fitted else {}), "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
             "train_seconds": round(train_state.seconds, 1), "precision": precision_of(fabric),
             "emulated": is_emulated(precision_of(fabric), fabric.device.type)}  # fmt: skip
+
+
+def _class_bias(recipe: Recipe, frames: FrameCache, validation: Split, weights: Path, train_state: TrainState) -> dict[str, Any]:
+    """Fit ``train.class_bias`` to the best weights; what the summary says of it, empty where there is none."""
+    if not recipe.train.class_bias or not train_state.best_epoch:
+        return {}
+    fabric, fitted = train_state.fabric, {}
+    if fabric.is_global_zero:
+        fitted = fit_class_bias(recipe, Subset(frames.split, range(frames.labelled)), validation, weights, fabric)
+    fabric.barrier()
+    return fitted
 
 
 def _until_lost(loading: Iterator[Batch], save: Callable[[], None], train_state: TrainState) -> Iterator[Batch]:

@@ -91,13 +91,13 @@ def test_no_name_is_listed_in_two_tables() -> None:
     from rdd_deploy.models.teachers import TEACHERS
 
     tables = {"data": DATASETS, "losses": LOSSES, "heads": HEADS, "teachers": TEACHERS}
-    for kind, table in tables.items():
-        names = set(table)
-        for path in MODULES.values():
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal" and isinstance(node.slice, ast.Tuple):
-                    literal = {one.value for one in node.slice.elts if isinstance(one, ast.Constant)}
-                    assert len(names) < 2 or not names <= literal, f"{path} repeats the names of {kind}: {ast.unparse(node)}"
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Tuple) and ast.unparse(node.value) == "Literal"):
+                continue
+            literal = {one.value for one in node.slice.elts if isinstance(one, ast.Constant)}
+            for kind, names in tables.items():
+                assert len(names) < 2 or not set(names) <= literal, f"{path} repeats the names of {kind}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -96,6 +96,7 @@ def test_an_engine_from_an_integer_graph(bundles: Path) -> None:
     assert manifest.engine.compute_capabilities == ["8.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.trt
 @needs_rtx
 def test_an_integer_engine_from_a_float_bundle_with_ranges(bundles: Path) -> None:

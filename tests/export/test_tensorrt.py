@@ -147,6 +147,7 @@ def test_half_precision_bundle(light_source: TrainedRun, out: Path) -> None:
     assert onnx.TensorProto.FLOAT not in kinds
 
 
+@pytest.mark.slow
 @pytest.mark.trt
 @needs_rtx
 def test_integer_bundle_in_half_precision(source: TrainedRun, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""``rdd-deploy live`` as a script: show a bundle on a camera, video, stream, folder of images, or the procedural streets."""
+"""``rdd-deploy live`` as a script: show a bundle on a camera, video, stream, folder of images, or the procedural
+streets.
+"""
 
 import sys
 

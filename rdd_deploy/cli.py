@@ -1,4 +1,6 @@
-"""``rdd-deploy COMMAND``: all commands behind one name. Each is imported only when it is called: the edge has no torch."""
+"""``rdd-deploy COMMAND``: all commands behind one name. Each is imported only when it is called: the
+edge has no torch.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,18 @@ COMMANDS: Commands = {
     "parity": ("rdd_deploy.parity", "torch against ONNX against Q/DQ against the backend: where labels change"),
     "predict": ("rdd_deploy.predict", "masks of a folder or video that nobody labelled, for annotation tools"),
     "benchmark": ("rdd_deploy.benchmark.__main__", "mIoU against latency of bundles, side by side"),
-    "suggest": ("rdd_deploy.suggest.__main__", "untrained candidates timed on this machine: which students are worth training"),
-    "live": ("rdd_deploy.live.__main__", "bundles on a camera, video, stream or folder, with overlay, split view and recording"),
-    "data": ("rdd_deploy.data.__main__", "an annotation tool's export as a data set; a recipe's data, checked and shown"),
+    "suggest": (
+        "rdd_deploy.suggest.__main__",
+        "untrained candidates timed on this machine: which students are worth training",
+    ),
+    "live": (
+        "rdd_deploy.live.__main__",
+        "bundles on a camera, video, stream or folder, with overlay, split view and recording",
+    ),
+    "data": (
+        "rdd_deploy.data.__main__",
+        "an annotation tool's export as a data set; a recipe's data, checked and shown",
+    ),
     "demo": ("rdd_deploy.demo", "the whole way on procedural street scenes"),
 }
 
@@ -66,7 +77,8 @@ def choose(program: str, commands: Commands) -> None:
 def start(module: str) -> NoReturn:
     """Import a command's module and run it on ``sys.argv``."""
     try:
-        # Whoever starts this program again for another device (Fabric) takes the module from here, and the arguments from sys.argv.
+        # Whoever starts this program again for another device (Fabric) takes the module from here, and the arguments
+        # from sys.argv.
         __main__.__spec__ = find_spec(module)
         command = import_module(module).main
     except KeyboardInterrupt:

@@ -1,7 +1,9 @@
-"""One way for every command to speak: rich on a terminal, plain lines elsewhere, errors as one sentence and an exit code.
+"""One way for every command to speak: rich on a terminal, plain lines elsewhere, errors as one sentence and an exit
+code.
 
-All that is printed goes through here, as text: nothing in it is markup, an emoji code or a terminal's control sequence. What can't be
-printed (a closed pipe, a full disk, an encoding that lacks a letter) never stops the work; see ``run`` for how it ends.
+All that is printed goes through here, as text: nothing in it is markup, an emoji code or a terminal's control sequence.
+What can't be printed (a closed pipe, a full disk, an encoding that lacks a letter) never stops the work; see ``run``
+for how it ends.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ from rdd_deploy.utils.arguments import check_words
 from rdd_deploy.utils.tables import Entry
 from rdd_deploy.utils.text import shown
 
-_ClickException = cast(type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"))
+_ClickException = cast(
+    type[Exception], next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+)
 """Typer's versions differ in where it comes from."""
 
 
 class _Stream:
-    """Standard output or error for a console. A write that fails is remembered and the rest falls silent: printing costs nobody the work."""
+    """Standard output or error for a console. A write that fails is remembered and the rest falls silent: printing
+    costs nobody the work.
+    """
 
     def __init__(self, name: Literal["stdout", "stderr"]) -> None:
         self._name = name
@@ -48,7 +54,9 @@ class _Stream:
     @property
     def _now(self) -> Any:
         stream = getattr(sys, self._name)
-        return getattr(stream, "rich_proxied_file", stream)  # under a progress bar rich puts one of its own in its place
+        return getattr(
+            stream, "rich_proxied_file", stream
+        )  # under a progress bar rich puts one of its own in its place
 
     @property
     def encoding(self) -> str:
@@ -123,7 +131,9 @@ def report(text: str) -> None:
 
 def fail(error: RddError | str) -> None:
     """Print an error on standard error: one line, and one more for each of its details."""
-    first, *details = [without_secrets_of(sys.argv[1:], line) for line in (error.lines if isinstance(error, RddError) else [error])]
+    first, *details = [
+        without_secrets_of(sys.argv[1:], line) for line in (error.lines if isinstance(error, RddError) else [error])
+    ]
     _err.print(_marked("error:", first, "red"))
     for line in details:
         report(f"  {line}")
@@ -173,7 +183,9 @@ def _cell(cell: Cell) -> Text:
 
 
 def show(title: str, *tables: Table) -> None:
-    """Print a title and the first of the tables that is no wider than the terminal, else the last; into a file or pipe the first, whole."""
+    """Print a title and the first of the tables that is no wider than the terminal, else the last; into a file or pipe
+    the first, whole.
+    """
     if process_rank() != 0:
         return
     _out.print(Text(shown(title), "bold"))
@@ -202,10 +214,19 @@ class progress:  # reads as a function: with progress("…", n) as bar
         on: Literal["stdout", "stderr"] = "stdout", enabled: bool = True,
     ) -> None:  # fmt: skip
         console = _out if on == "stdout" else _err
-        name, note = (rich_progress.TextColumn(f"{{task.{one}}}", markup=False) for one in ("description", "fields[note]"))
+        name, note = (
+            rich_progress.TextColumn(f"{{task.{one}}}", markup=False) for one in ("description", "fields[note]")
+        )
         size = rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn()
         count = size if unit == "bytes" else (rich_progress.MofNCompleteColumn(),)
-        columns = (rich_progress.SpinnerColumn(), name, rich_progress.BarColumn(), *count, note, rich_progress.TimeRemainingColumn())
+        columns = (
+            rich_progress.SpinnerColumn(),
+            name,
+            rich_progress.BarColumn(),
+            *count,
+            note,
+            rich_progress.TimeRemainingColumn(),
+        )
         self.silent = not (enabled and console.is_terminal)
         self._bar = rich_progress.Progress(*columns, console=console, transient=True, disable=self.silent)
         self._task = self._bar.add_task(shown(text), total=total, completed=start, note="")
@@ -214,19 +235,29 @@ class progress:  # reads as a function: with progress("…", n) as bar
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
-    def advance(self, count: int = 1, text: str | None = None, note: str | None = None, total: int | None = None) -> None:
+    def advance(
+        self, count: int = 1, text: str | None = None, note: str | None = None, total: int | None = None
+    ) -> None:
         """Count steps as done; a text replaces the one before the bar, a note the one behind it."""
         told: dict[str, Any] = {} if note is None else {"note": shown(note)}
-        self._bar.update(self._task, advance=count, description=None if text is None else shown(text), total=total, **told)
+        self._bar.update(
+            self._task, advance=count, description=None if text is None else shown(text), total=total, **told
+        )
 
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``) meant to."""
-    for descriptor in range(3):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
+    """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``)
+    meant to.
+    """
+    for descriptor in range(
+        3
+    ):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
         try:
             os.fstat(descriptor)
         except OSError:
@@ -255,13 +286,16 @@ def _check_heard() -> None:
     trouble, _stdout.trouble = _stdout.trouble, None
     if trouble is not None and getattr(trouble, "errno", None) != errno.EPIPE:
         reason = getattr(trouble, "strerror", None) or trouble
-        fail(f"can't print to standard output: {reason}; the work itself was done, only what it would have said is lost")
+        fail(
+            f"can't print to standard output: {reason}; the work itself was done, only what it would have said is lost"
+        )
         sys.exit(RddError.exit_code)
 
 
 @heard()
 def run(app: Callable[..., Any]) -> None:
-    """Run an app: what a user or the machine did becomes one sentence on standard error and the exit code that ``errors`` documents.
+    """Run an app: what a user or the machine did becomes one sentence on standard error and the exit code that
+    ``errors`` documents.
 
     Words are read as a shell would have, where it couldn't: see ``places.words_of``.
     """
@@ -287,14 +321,19 @@ def _got(error: Any) -> str:
         for word, next_ in zip(words, [*words[1:], ""], strict=False)  # there may be no word at all
         if word.partition("=")[0] in names
     ]
-    return f" (got '{without_secrets(values[-1])[:80]}')" if values and repr(values[-1]) not in error.format_message() else ""
+    return (
+        f" (got '{without_secrets(values[-1])[:80]}')"
+        if values and repr(values[-1]) not in error.format_message()
+        else ""
+    )
 
 
 def command(function: Callable[..., Any], hint: Entry | None = None, extra: str = "dev") -> Callable[[], None]:
     """Make ``main()`` of a module from its one command function.
 
     Args:
-        hint: a function of an unknown option that asks what may have been meant, or is empty. extra: whose packages the command needs.
+        hint: a function of an unknown option that asks what may have been meant, or is empty. extra: whose packages the
+            command needs.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -303,7 +342,9 @@ def command(function: Callable[..., Any], hint: Entry | None = None, extra: str 
         try:
             with signals.interrupting():
                 return function(*arguments, **options)
-        except KeyboardInterrupt as error:  # before the command line's library sees it: its versions differ in the exit code
+        except (
+            KeyboardInterrupt
+        ) as error:  # before the command line's library sees it: its versions differ in the exit code
             report("interrupted")
             sys.exit(signals.exit_code(error))
         except ModuleNotFoundError as error:
@@ -311,7 +352,8 @@ def command(function: Callable[..., Any], hint: Entry | None = None, extra: str 
             if package == "rdd_deploy":
                 raise
             raise missing_package(package, extra, _name_of_command()) from error
-        except OSError as error:  # before it as well: a broken pipe, of whatever process, it takes for its own and ends with 1 in silence
+        # Before the next as well: a broken pipe, of whatever process, it takes for its own and ends with 1 in silence.
+        except OSError as error:
             raise faults.as_error(error) or error from error
 
     app.command()(interruptible)

@@ -1,4 +1,6 @@
-"""The whole way in minutes on a CPU: teacher, student alone, distilled student, ONNX, and a run without torch, on procedural streets."""
+"""The whole way in minutes on a CPU: teacher, student alone, distilled student, ONNX, and a run without torch, on
+procedural streets.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ _TIDY_S = 5.0
 @partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="train")
 def main(
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="of the recipe streets_demo")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="of the recipe streets_demo")
+    ] = None,
 ) -> None:
     """Distil, export and run a segmenter of procedural street scenes: no data, no GPU, a few minutes.
 
@@ -46,8 +50,11 @@ def main(
     if recipe.teacher is None or recipe.teacher.recipe is None:
         raise RecipeError("the demo trains its teacher, so teacher.recipe must name one; leave that override out")
     teacher_source = find_recipe(recipe.teacher.recipe, beside=source)
-    # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its own.
-    teacher = load_recipe(teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))])
+    # The same overrides where they mean the same: the scenes and the schedule's length; the teacher's network is its
+    # own.
+    teacher = load_recipe(
+        teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))]
+    )
     from rdd_deploy.training.data import TrainingData  # takes seconds: torch
     from rdd_deploy.training.distillation import distill_recipe
     from rdd_deploy.training.forecast import in_words, seconds_to_come
@@ -66,7 +73,9 @@ def main(
         console.heading("3/5  the same student, distilled")
         distilled = distill_recipe(recipe, source, output, data=data)
     except Interrupted as error:
-        raise Interrupted("interrupted; the demo has no --resume, it begins again when it is run again", error.number) from error
+        raise Interrupted(
+            "interrupted; the demo has no --resume, it begins again when it is run again", error.number
+        ) from error
     console.heading("4/5  to ONNX")
     bundle = export(distilled)
     console.heading("5/5  the bundle without torch")
@@ -120,9 +129,18 @@ def report(runs: list[tuple[str, RunFolder]], bundle: Path, measured: dict[str, 
     rows = []
     for name, run in runs:
         summary = json.loads(run.summary.read_text(encoding="utf-8"))
-        rows.append((name, f"{summary['best']['miou_pct']:.2f}", f"{summary['parameters'] / 1e6:.2f}", f"{summary['train_seconds']:.0f}"))
+        rows.append(
+            (
+                name,
+                f"{summary['best']['miou_pct']:.2f}",
+                f"{summary['parameters'] / 1e6:.2f}",
+                f"{summary['train_seconds']:.0f}",
+            )
+        )
     rows.append((f"its bundle {bundle.name}", f"{measured['summary']['miou_pct']:.2f}", "", ""))
-    console.show("procedural streets, validation split", console.table(("network", "mIoU %", "parameters M", "training s"), rows))
+    console.show(
+        "procedural streets, validation split", console.table(("network", "mIoU %", "parameters M", "training s"), rows)
+    )
 
 
 if __name__ == "__main__":

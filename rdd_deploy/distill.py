@@ -18,16 +18,25 @@ from rdd_deploy.utils.tables import Entry
 @partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="train")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="run name; default: the recipe's")] = None,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="check recipe, device, data, weights and teacher, print the resolved recipe, train nothing")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="check recipe, device, data, weights and teacher, print the resolved recipe, train nothing",
+        ),
     ] = False,
     cache_only: Annotated[
         bool,
-        typer.Option("--cache-only", help="only fill the teacher's cache, together with all others that are started so; train no student"),
+        typer.Option(
+            "--cache-only",
+            help="only fill the teacher's cache, together with all others that are started so; train no student",
+        ),
     ] = False,
 ) -> None:
     """Distil a student from a teacher with two-stage Relative Difficulty Distillation.

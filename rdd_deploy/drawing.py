@@ -29,7 +29,9 @@ class Overlay:
         self.opacity = opacity
 
     def draw(self, frame: Array, labels: Array, canvas: Array | None = None) -> Array:
-        """Frame uint8 (H, W, 3) BGR, labels (H, W) -> uint8 (H, W, 3), a new array or ``canvas``. The frame stays as it is."""
+        """Frame uint8 (H, W, 3) BGR, labels (H, W) -> uint8 (H, W, 3), a new array or ``canvas``. The frame stays as it
+        is.
+        """
         self._colour = cv2.applyColorMap(labels, self._table, self._colour)  # type: ignore[assignment]
         assert self._colour is not None
         return np.asarray(cv2.addWeighted(frame, 1 - self.opacity, self._colour, self.opacity, 0, canvas), np.uint8)

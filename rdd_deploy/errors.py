@@ -1,4 +1,5 @@
-"""The errors a user can cause. Each says what was got, what was expected and what to do; commands print it without a traceback.
+"""The errors a user can cause. Each says what was got, what was expected and what to do; commands print it without a
+traceback.
 
 Exit codes of every command:
 
@@ -132,11 +133,12 @@ def missing_package(package: str, extra: str, purpose: str) -> MissingPackageErr
     """The one sentence for an optional package that isn't installed."""
     if package == "cv2":
         return MissingPackageError(
-            f"{purpose} needs OpenCV, which isn't installed: pip install opencv-python, or opencv-python-headless on a device without a display; "
-            "never both"
+            f"{purpose} needs OpenCV, which isn't installed: pip install opencv-python, or opencv-python-headless on a"
+            " device without a display; never both"
         )
     if package == "PIL":
         return MissingPackageError(f"{purpose} needs the package 'pillow', which isn't installed: pip install pillow")
     return MissingPackageError(
-        f"{purpose} needs the package '{package}', which isn't installed: pip install 'rdd-deploy[{extra}]' (from a clone: pip install '.[{extra}]')"
+        f"{purpose} needs the package '{package}', which isn't installed: pip install 'rdd-deploy[{extra}]' (from a"
+        f" clone: pip install '.[{extra}]')"
     )

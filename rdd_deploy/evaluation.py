@@ -1,7 +1,8 @@
 """mIoU per class on the real thing, whatever its format: a run's weights or a bundle, by one protocol.
 
-Protocol: each frame is resized to the network's size, the labels are resized back to the annotation's own size (nearest), and one global
-confusion matrix over the split is counted there. Void pixels don't count; the batch size can't matter.
+Protocol: each frame is resized to the network's size, the labels are resized back to the annotation's own size
+(nearest), and one global confusion matrix over the split is counted there. Void pixels don't count; the batch size
+can't matter.
 
 A bundle is measured through its own runtime, so nothing here imports torch before a run folder asks for it.
 """
@@ -34,7 +35,12 @@ class Evaluated(NamedTuple):
 
 
 def evaluate_bundle(
-    folder: Path, split: str = "val", root: Path | None = None, limit: int | None = None, lost: bool = False, **load: Any
+    folder: Path,
+    split: str = "val",
+    root: Path | None = None,
+    limit: int | None = None,
+    lost: bool = False,
+    **load: Any,
 ) -> Evaluated:
     """Measure a bundle through its own backend.
 
@@ -90,7 +96,9 @@ def evaluate_run(
     data = data_at(recipe.data, root)
     frames = limited(open_data(data, split, fetch=root is None), limit, split)
     segmenter, _ = load_segmenter(weights, list(frames.label_space.classes))
-    measured, places = _counted(torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights), lost)
+    measured, places = _counted(
+        torch_predictor(segmenter.to(on), data.size, on), frames, recipe.evaluation.batch, str(weights), lost
+    )
     facts = protocol(data.name, split, len(frames), data.size, len(frames.label_space))
     return Evaluated(f"{weights} (torch fp32 on {on})", facts, measured.summary(), places)
 
@@ -100,19 +108,28 @@ def bundle_predictor(segmenter: Segmenter) -> Predict:
     return lambda frames: [segmenter(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
 
 
-def _counted(predict: Predict, split: Split, batch: int, what: str, lost: bool = False) -> tuple[Confusion, dict[str, Any] | None]:
+def _counted(
+    predict: Predict, split: Split, batch: int, what: str, lost: bool = False
+) -> tuple[Confusion, dict[str, Any] | None]:
     places = LostPixels(split.label_space.classes) if lost else None
     with console.progress(f"evaluate {what}", len(split)) as bar:
-        measured = evaluate_split(predict, split, batch, bar.advance, look=places.add if places else lambda truth, predicted: None)
+        measured = evaluate_split(
+            predict, split, batch, bar.advance, look=places.add if places else lambda truth, predicted: None
+        )
     return measured, places.summary() if places else None
 
 
 def show(evaluated: Evaluated) -> None:
     """Print IoU per class, mIoU, pixel accuracy and the protocol."""
     facts, figures = evaluated.protocol, evaluated.summary
-    classes = [(name, "never occurs" if value is None else f"{value:.2f}") for name, value in figures["iou_pct"].items()]
+    classes = [
+        (name, "never occurs" if value is None else f"{value:.2f}") for name, value in figures["iou_pct"].items()
+    ]
     whole = [("mIoU", _percent(figures["miou_pct"])), ("pixel accuracy", _percent(figures["pixel_accuracy_pct"]))]
-    title = f"{facts['data']} {facts['split']}: {facts['images']} images, network at {facts['input_height']}x{facts['input_width']}"
+    title = (
+        f"{facts['data']} {facts['split']}: {facts['images']} images, network at"
+        f" {facts['input_height']}x{facts['input_width']}"
+    )
     console.info(evaluated.what)
     console.show(title, console.table(("class", "IoU %"), [*classes, None, *whole]))
     if evaluated.lost:

@@ -1,4 +1,6 @@
-"""Where a network's points are lost: by class, by the distance to the labels' edges, by the size of the labelled objects. In numpy and OpenCV."""
+"""Where a network's points are lost: by class, by the distance to the labels' edges, by the size of the labelled
+objects. In numpy and OpenCV.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +64,10 @@ class LostPixels:
     def summary(self) -> dict[str, Any]:
         """Percentages, as ``evaluate --lost --json`` writes them; None where nothing was counted.
 
-        ``classes``: of each its IoU, the points of mIoU that it costs, its recall and precision and what it is taken for most often; of its
-        objects by kind their number, the share of the class's pixels and their recall. ``edges``: of each band of distances to an edge the
-        share of all pixels, of all wrong pixels, and the share of it that is wrong.
+        ``classes``: of each its IoU, the points of mIoU that it costs, its recall and precision and what it is taken
+        for most often; of its objects by kind their number, the share of the class's pixels and their recall.
+        ``edges``: of each band of distances to an edge the share of all pixels, of all wrong pixels, and the share of
+        it that is wrong.
         """
         matrix, names = self.confusion.matrix, self.confusion.classes
         iou, occurring = iou_from(matrix), int(np.isfinite(iou_from(matrix)).sum())
@@ -91,7 +94,9 @@ class LostPixels:
 
 
 def show_lost(summary: dict[str, Any]) -> None:
-    """Print a summary as two tables: classes, those first that cost the most points, and bands of distances to an edge."""
+    """Print a summary as two tables: classes, those first that cost the most points, and bands of
+    distances to an edge.
+    """
     worst_first = sorted(summary["classes"].items(), key=lambda item: -(item[1]["points_lost"] or 0))
     rows = [
         [name, *(_text(one[key]) for key in ("iou_pct", "points_lost", "recall_pct", "precision_pct")),
@@ -102,12 +107,13 @@ def show_lost(summary: dict[str, Any]) -> None:
     heads = ("class", "IoU %", "points lost", "recall %", "precision %", "taken for, %", *KINDS)
     console.show("where the points of mIoU are lost", console.table(heads, rows))
     console.info(
-        f"thin, small, large objects: % of their pixels that are found, of their share of the class's pixels; thin: less than {100 * THIN:g} % of the "
-        f"frame's height across, small: less than {100 * SMALL:g} % of its area"
+        "thin, small, large objects: % of their pixels that are found, of their share of the class's pixels; thin:"
+        f" less than {100 * THIN:g} % of the frame's height across, small: less than {100 * SMALL:g} % of its area"
     )
     bands = [[name, *map(_text, one.values())] for name, one in summary["edges"].items()]
     console.show(
-        "by distance to an edge of the labels", console.table(("distance", "% of pixels", "% wrong", "% of all wrong pixels"), bands)
+        "by distance to an edge of the labels",
+        console.table(("distance", "% of pixels", "% wrong", "% of all wrong pixels"), bands),
     )
 
 
@@ -122,7 +128,9 @@ def band_names() -> list[str]:
 
 
 def edge_distance(labels: Labels) -> NDArray[np.float32]:
-    """Distance of each pixel to the nearest one of another label, void among them, in pixels, less one: 0 beside an edge. float32 (H, W)."""
+    """Distance of each pixel to the nearest one of another label, void among them, in pixels, less one: 0 beside an
+    edge. float32 (H, W).
+    """
     inside = np.ones(labels.shape, np.uint8)
     for axis in (0, 1):
         differs = np.diff(labels.astype(np.int16), axis=axis) != 0

@@ -17,7 +17,8 @@ from rdd_deploy.data.base import IGNORE, Frame, Labels, Split
 class Confusion:
     """Rows are the truth, columns the prediction, in pixels. Void pixels of the truth never count.
 
-    A class that occurs neither in the truth nor in the prediction has no IoU and stays out of the mean, as is usual for CamVid.
+    A class that occurs neither in the truth nor in the prediction has no IoU and stays out of the mean, as is usual for
+    CamVid.
     """
 
     classes: Sequence[str]
@@ -93,8 +94,8 @@ def evaluate_split(
     """Count the confusion matrix of a predictor over a whole split.
 
     Args:
-        part: (i, n): every n-th batch only, from the i-th on. Frames are predicted beside the same others whatever n is, so the matrices of
-            all n parts add up to that of the whole, exactly.
+        part: (i, n): every n-th batch only, from the i-th on. Frames are predicted beside the same others whatever n
+            is, so the matrices of all n parts add up to that of the whole, exactly.
         look: is shown each frame's truth and prediction.
     """
     confusion = Confusion(split.label_space.classes)

@@ -29,5 +29,9 @@ class Output(NamedTuple):
 
 
 def resized(x: Tensor, size: Sequence[int] | torch.Size) -> Tensor:
-    """Bilinear resize of (N, C, h, w) to (height, width), half-pixel aligned; no work where the size is right already."""
-    return x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+    """Bilinear resize of (N, C, h, w) to (height, width), half-pixel aligned; no work where the size is
+    right already.
+    """
+    return (
+        x if tuple(x.shape[-2:]) == tuple(size) else F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+    )

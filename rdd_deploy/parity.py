@@ -21,8 +21,12 @@ def main(
     data: Annotated[Path | None, typer.Option(help="root of the data set; default: as the recipe says")] = None,
     split: Annotated[str, typer.Option(help="split to compare on")] = "val",
     limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="only the first so many frames")] = None,
-    max_drop: Annotated[float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a stage may lose")] = 1.0,
-    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the result to this file")] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that a stage may lose")
+    ] = 1.0,
+    json: Annotated[
+        Path | None, typer.Option("--json", callback=output_file, help="also write the result to this file")
+    ] = None,
 ) -> None:
     """Where labels change between torch and the bundle: torch, ONNX, Q/DQ, backend. Exits 4 if a stage breaks.
 
@@ -36,7 +40,9 @@ def main(
         stages = [stage._asdict() for stage in report.stages]
         worst = [one._asdict() for one in report.worst]
         values = {"bundle": report.bundle, "images": report.images, "stages": stages, "worst": worst}
-        files.write_json(json, values | {"not_finite": report.not_finite, "skipped": report.skipped, "broken": report.broken})
+        files.write_json(
+            json, values | {"not_finite": report.not_finite, "skipped": report.skipped, "broken": report.broken}
+        )
     if report.broken or report.not_finite:
         raise GateError(f"{bundle} doesn't say what torch says; see the table above")
 

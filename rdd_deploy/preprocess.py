@@ -1,4 +1,6 @@
-"""How a frame becomes the network's size and its labels the frame's: one way, for training's evaluation and every backend."""
+"""How a frame becomes the network's size and its labels the frame's: one way, for training's evaluation and every
+backend.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ ALIASING = 2.5
 
 
 def resize_frame(frame: Array, size: tuple[int, int], shrink_from: float = ALIASING) -> Array:
-    """uint8 (H, W, 3) -> (height, width, 3); the same array if it fits. A bundle's manifest says the rule: ``runtime.manifest.Preprocessing``.
+    """uint8 (H, W, 3) -> (height, width, 3); the same array if it fits. A bundle's manifest says the rule:
+    ``runtime.manifest.Preprocessing``.
 
-    Halved, by averaging 2x2 pixels, as often as both sides are even and stay large enough; what is left is bilinear, or averages the exact
-    areas where it shrinks by ``shrink_from`` or more. Exact areas everywhere would cost several times as much (from 480x360 to 320x240 0.47 ms
-    instead of 0.10, from 1280x720 to 480x360 1.75 instead of 0.35 on one Zen 4 core, 2026-11-22), and no network noticed (README, design).
+    Halved, by averaging 2x2 pixels, as often as both sides are even and stay large enough; what is left is bilinear, or
+    averages the exact areas where it shrinks by ``shrink_from`` or more. Exact areas everywhere would cost several
+    times as much (from 480x360 to 320x240 0.47 ms instead of 0.10, from 1280x720 to 480x360 1.75 instead of 0.35 on one
+    Zen 4 core, 2026-11-22), and no network noticed (README, design).
     """
     height, width = size
-    while frame.shape[0] >= 2 * height and frame.shape[1] >= 2 * width and not (frame.shape[0] % 2 or frame.shape[1] % 2):
+    while (
+        frame.shape[0] >= 2 * height and frame.shape[1] >= 2 * width and not (frame.shape[0] % 2 or frame.shape[1] % 2)
+    ):
         frame = _resize(frame, (frame.shape[0] // 2, frame.shape[1] // 2), cv2.INTER_AREA)
     if frame.shape[:2] == (height, width):
         return frame

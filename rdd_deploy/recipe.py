@@ -1,6 +1,7 @@
 """The closed schema of a recipe: every problem is reported at once, before anything heavy loads.
 
-A recipe is one experiment in one YAML file. ``load_recipe`` reads it, applies ``key.sub=value`` overrides and checks everything.
+A recipe is one experiment in one YAML file. ``load_recipe`` reads it, applies ``key.sub=value`` overrides and checks
+everything.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class _Data(Part):
     """What every recipe begins with."""
 
     name: Name = Field("", description="run name; default: the file's name")
-    data: Data = Field(default_factory=lambda: options_of("camvid").model_validate({}), description="which frames, at which size")
+    data: Data = Field(
+        default_factory=lambda: options_of("camvid").model_validate({}), description="which frames, at which size"
+    )
     augment: Augment = Augment()
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -43,10 +46,16 @@ class _Data(Part):
         if REST in self.data.unlabelled and self.data.labelled == 1:
             yield (
                 "data",
-                "data.unlabelled: rest are the frames that data.labelled leaves out, which is 1: set data.labelled to less, e.g. 0.25",
+                (
+                    "data.unlabelled: rest are the frames that data.labelled leaves out, which is 1: set data.labelled"
+                    " to less, e.g. 0.25"
+                ),
             )
         if self.data.unlabelled and isinstance(self, TeacherRecipe):
-            yield "data", "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key"
+            yield (
+                "data",
+                "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key",
+            )
 
 
 class TeacherRecipe(_Data):
@@ -62,14 +71,19 @@ class TeacherRecipe(_Data):
         return self.network
 
     def beside(self, student: StudentRecipe) -> TeacherRecipe:
-        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own recipe.
+        """This teacher on a student's frames and device: only what describes the teacher itself comes from its own
+        recipe.
 
-        One that may see only a share of the labels has a name of its own, or it would be taken for the one that has seen all.
+        One that may see only a share of the labels has a name of its own, or it would be taken for the one that has
+        seen all.
         """
         where = f"the teacher's recipe {self.name} on the student's data and devices"
         data = changed(student.data.alone(), where, size=self.data.size, in_memory=self.data.in_memory)
         name = self.name if data.labelled == 1 else f"{self.name}_{data.labelled:g}_labels"
-        device = {key: getattr(student.train, key) for key in ("device", "devices", "nodes", "precision", "tf32", "deterministic")}
+        device = {
+            key: getattr(student.train, key)
+            for key in ("device", "devices", "nodes", "precision", "tf32", "deterministic")
+        }
         return changed(self, where, name=name, data=data, train=changed(self.train, where, **device))
 
 
@@ -86,7 +100,10 @@ class StudentRecipe(_Data):
         """Each batch has a frame with labels, and one without where such join."""
         yield from super().rules()
         if self.teacher and self.data.unlabelled and self.distillation.unlabelled.share and self.train.batch == 1:
-            yield "data train", "data.unlabelled joins frames with labels in each batch, and train.batch is 1; expected 2 or more"
+            yield (
+                "data train",
+                "data.unlabelled joins frames with labels in each batch, and train.batch is 1; expected 2 or more",
+            )
 
     @property
     def trained(self) -> Network:
@@ -112,7 +129,10 @@ class _Unclear(_Data):
     def presence(cls, given: set[str]) -> Iterator[str]:
         """A student or a teacher."""
         if len({"network", "student"} & given) != 1:
-            yield "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+            yield (
+                "a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not"
+                " neither"
+            )
         if {"network", "teacher"} <= given:
             yield "a teacher recipe (network) can't name a teacher; a student recipe does"
 
@@ -141,15 +161,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), name: str | Non
 
 
 def load_distillation(path: str | Path, overrides: Sequence[str] = (), name: str | None = None) -> StudentRecipe:
-    """Read a recipe as ``load_recipe`` does, and check what distillation needs: a student, and a teacher that is there or can be made."""
+    """Read a recipe as ``load_recipe`` does, and check what distillation needs: a student, and a teacher that is there
+    or can be made.
+    """
     path, tree, problems = _read(path, overrides, name)
     problems += _distillation_problems(tree, path)
     return validated(kind_of(tree), tree, path, problems)  # type: ignore[return-value]  # else a problem was found
 
 
 def load_written(path: Path) -> Recipe:
-    """Read the ``recipe.yaml`` of a run folder, which an earlier version may have written: with that version's keys, every default spelled
-    out, and a teacher's with a student's parts."""
+    """Read the ``recipe.yaml`` of a run folder, which an earlier version may have written: with that version's keys,
+    every default spelled out, and a teacher's with a student's parts."""
     path, tree, problems = _read(path, (), None)
     kind = kind_of(tree)
     tree = with_new_names(StudentRecipe if kind is TeacherRecipe else kind, tree)
@@ -158,7 +180,9 @@ def load_written(path: Path) -> Recipe:
     return validated(kind, tree, path, problems)  # type: ignore[return-value]  # never _Unclear
 
 
-def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple[Path, dict[str, Any], list[RecipeError]]:
+def _read(
+    path: str | Path, overrides: Sequence[str], name: str | None
+) -> tuple[Path, dict[str, Any], list[RecipeError]]:
     """A recipe's file, its unchecked tree with overrides and found paths, and what is wrong with either."""
     path = find_recipe(path)
     tree = load_yaml(path)
@@ -173,8 +197,9 @@ def _read(path: str | Path, overrides: Sequence[str], name: str | None) -> tuple
         if not usable and not name:
             problems.append(
                 RecipeError(
-                    f"name: not given, and the file's name '{path.stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning "
-                    "with a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
+                    f"name: not given, and the file's name '{path.stem}' can't be a run's; expected letters, digits,"
+                    " '.', '_' and '-', beginning with a letter or digit, and not 'latest': rename the file, give"
+                    " name: in it, or --name"
                 )
             )
     return path, tree, problems
@@ -185,16 +210,23 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
     changes = whole_paths(recipe.model_dump(mode="json"))
     own = {part: getattr(recipe, part).model_copy(update=values) for part, values in changes.items() if "." not in part}
     if isinstance(recipe, StudentRecipe) and recipe.teacher and recipe.teacher.ensemble:
-        members = [one.model_copy(update=changes.get(f"teacher.ensemble.{i}", {})) for i, one in enumerate(recipe.teacher.ensemble)]
+        members = [
+            one.model_copy(update=changes.get(f"teacher.ensemble.{i}", {}))
+            for i, one in enumerate(recipe.teacher.ensemble)
+        ]
         own["teacher"] = own.get("teacher", recipe.teacher).model_copy(update={"ensemble": members})
     return recipe.model_copy(update=own)
 
 
 def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[RecipeError]:
-    """What stops a distillation before it begins; of the unchecked tree, so that it is told together with what the schema finds."""
+    """What stops a distillation before it begins; of the unchecked tree, so that it is told together with what the
+    schema finds.
+    """
     for part in ("student", "teacher"):
         if not tree.get(part):
-            yield RecipeError(f"{part}: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)")
+            yield RecipeError(
+                f"{part}: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)"
+            )
     teacher = tree.get("teacher")
     if not isinstance(teacher, dict):
         return
@@ -206,20 +238,27 @@ def _distillation_problems(tree: dict[str, Any], source: Path) -> Iterator[Recip
 
 def _member_problems(tree: dict[str, Any], member: dict[str, Any], where: str, source: Path) -> Iterator[RecipeError]:
     """What is wrong with where one network of the teacher lies."""
-    recipe, checkpoint = (os.path.expanduser(v) if isinstance(v := member.get(key), str) else v for key in ("recipe", "checkpoint"))
+    recipe, checkpoint = (
+        os.path.expanduser(v) if isinstance(v := member.get(key), str) else v for key in ("recipe", "checkpoint")
+    )
     if isinstance(options := member.get("options"), dict) and options.get("hub") is True:
         return
     if isinstance(recipe, str):
-        yield from _teacher_problems(tree, recipe, where, source, isinstance(checkpoint, str) and Path(checkpoint).is_file())
+        yield from _teacher_problems(
+            tree, recipe, where, source, isinstance(checkpoint, str) and Path(checkpoint).is_file()
+        )
     elif isinstance(checkpoint, str) and not (
         Path(checkpoint).is_file() or (member.get("source", "segmenter") != "segmenter" and Path(checkpoint).is_dir())
     ):
         yield RecipeError(
-            f"{where}.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name {where}.recipe so that the teacher is trained first"
+            f"{where}.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name {where}.recipe so that the"
+            " teacher is trained first"
         )
 
 
-def _teacher_problems(tree: dict[str, Any], name: str, where: str, source: Path, trained: bool) -> Iterator[RecipeError]:
+def _teacher_problems(
+    tree: dict[str, Any], name: str, where: str, source: Path, trained: bool
+) -> Iterator[RecipeError]:
     try:
         path = find_recipe(name, beside=source)
         teacher = load_recipe(path)
@@ -241,8 +280,8 @@ def _teacher_problems(tree: dict[str, Any], name: str, where: str, source: Path,
         and method.get("tfe_fraction") != 0
     ):
         yield RecipeError(
-            f"{where}.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary: true there, or "
-            "teacher.second to flip, scale or fitted or distillation.tfe_fraction=0 here"
+            f"{where}.recipe: {path} has no auxiliary head, which stage 1 of RDD compares with; set network.auxiliary:"
+            " true there, or teacher.second to flip, scale or fitted or distillation.tfe_fraction=0 here"
         )
 
 

@@ -1,4 +1,6 @@
-"""Where recipes and the files that they name lie: relative to the recipe, the current directory, or shipped with the program."""
+"""Where recipes and the files that they name lie: relative to the recipe, the current directory, or shipped with the
+program.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ _PLACES = ("data.root", "network.weights", "student.weights", "teacher.recipe", 
 def places_of(tree: dict[str, Any]) -> dict[str, str]:
     """The paths of an unchecked tree, by key; those that are words with a meaning of their own aside."""
     places = {}
-    for key in [*_PLACES, *(f"teacher.ensemble.{i}.{name}" for i in range(_networks(tree)) for name in ("recipe", "checkpoint"))]:
+    for key in [
+        *_PLACES,
+        *(f"teacher.ensemble.{i}.{name}" for i in range(_networks(tree)) for name in ("recipe", "checkpoint")),
+    ]:
         part, _, name = key.rpartition(".")
         holder = _at(tree, part)
         value = holder.get(name) if isinstance(holder, dict) else None
@@ -46,7 +51,9 @@ def _at(tree: Any, key: str) -> Any:
 
 
 def _put(tree: dict[str, Any], key: str, value: str) -> None:
-    """Set what lies under a key; what holds it is copied on the way, since a merge in the file means the same mapping in two places."""
+    """Set what lies under a key; what holds it is copied on the way, since a merge in the file means the same mapping
+    in two places.
+    """
     *above, last = key.split(".")
     node: Any = tree
     for part in above:
@@ -67,7 +74,8 @@ def find_places(tree: dict[str, Any], source: Path, written: dict[str, str]) -> 
     """Change a tree's relative paths in place to what they mean from here.
 
     Args:
-        written: the paths as they were before the overrides, which are typed and so relative to the current directory first.
+        written: the paths as they were before the overrides, which are typed and so relative to the current directory
+            first.
     """
     for key, value in places_of(tree).items():
         if (expanded := os.path.expanduser(value)).startswith("~"):
@@ -93,14 +101,20 @@ def _find_unlabelled(tree: dict[str, Any], source: Path, written: dict[str, str]
     data = tree.get("data")
     given = data.get("unlabelled") if isinstance(data, dict) else None
     places = [given] if isinstance(given, str) else given
-    if not isinstance(data, dict) or not isinstance(places, list) or not all(isinstance(place, str) and place for place in places):
+    if (
+        not isinstance(data, dict)
+        or not isinstance(places, list)
+        or not all(isinstance(place, str) and place for place in places)
+    ):
         return
     typed = written.get(UNLABELLED) != repr(given)
     found = []
     for place in places:
         expanded = os.path.expanduser(place)
         try:
-            found.append(place if place == "rest" or expanded.startswith("~") else beside(expanded, source, here_first=typed))
+            found.append(
+                place if place == "rest" or expanded.startswith("~") else beside(expanded, source, here_first=typed)
+            )
         except (OSError, ValueError):  # it is told where it is used
             found.append(place)
     tree["data"] = {**data, "unlabelled": found}
@@ -115,7 +129,9 @@ def whole_paths(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
         path = find_recipe(value) if is_teacher else Path(value)
         changes.setdefault(part, {})[name] = os.path.abspath(path)
     if unlabelled := tree["data"].get("unlabelled"):
-        changes.setdefault("data", {})["unlabelled"] = [one if one == "rest" else os.path.abspath(one) for one in unlabelled]
+        changes.setdefault("data", {})["unlabelled"] = [
+            one if one == "rest" else os.path.abspath(one) for one in unlabelled
+        ]
     return changes
 
 
@@ -128,7 +144,9 @@ def is_recipe(name: str) -> bool:
 
 
 def find_recipe(path: str | Path, beside: Path | None = None) -> Path:
-    """The file that a recipe name or path means: beside another recipe, as given, in ``recipes/`` here, or in the clone's own."""
+    """The file that a recipe name or path means: beside another recipe, as given, in ``recipes/`` here, or in the
+    clone's own.
+    """
     return _find(path, beside, "recipe", "recipes", SHIPPED)
 
 
@@ -136,7 +154,9 @@ _NOBODY = ("nobody has run", "not yet run")
 
 
 def card_note(path: Path) -> str:
-    """A sentence where a recipe's run card, the comment that it begins with, says that nobody has run it yet; empty for all others."""
+    """A sentence where a recipe's run card, the comment that it begins with, says that nobody has run it yet; empty for
+    all others.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for line, _ in zip(file, range(40), strict=False):
@@ -168,15 +188,18 @@ def _find(path: str | Path, beside: Path | None, what: str, here: str, shipped: 
     known = sorted(p.stem for p in Path(here).glob("*.yaml")) or sorted(p.stem for p in shipped.glob("*.yaml"))
     near = difflib.get_close_matches(given.stem, known, 1)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise RecipeError(f"no {what} '{path}'; {hint}expected a YAML file" + (f", or one of {', '.join(known)} in {here}/" if known else ""))
+    raise RecipeError(
+        f"no {what} '{path}'; {hint}expected a YAML file"
+        + (f", or one of {', '.join(known)} in {here}/" if known else "")
+    )
 
 
 def check_name(name: str | None) -> None:
     """Raise RecipeError where ``--name`` can't be a run's: the rule of the recipe's own name."""
     if name is not None and not can_name_a_run(name):
         raise RecipeError(
-            f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not 'latest', "
-            "which links to the newest run"
+            f"--name is '{name}'; expected letters, digits, '.', '_' and '-', beginning with a letter or digit, and not"
+            " 'latest', which links to the newest run"
         )
 
 

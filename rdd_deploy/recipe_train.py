@@ -29,12 +29,13 @@ def _kind_of_device(device: str) -> str:
         return device
     if kind in DEVICES:
         raise ValueError(
-            f"train.device is '{device}', expected a kind of device; set train.device={kind}, train.devices to how many, and "
-            "CUDA_VISIBLE_DEVICES to which"
+            f"train.device is '{device}', expected a kind of device; set train.device={kind}, train.devices to how"
+            " many, and CUDA_VISIBLE_DEVICES to which"
         )
     near = difflib.get_close_matches(device, DEVICES, 1, 0.5)
     raise ValueError(
-        f"got '{device}', expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}" + (f"; did you mean '{near[0]}'?" if near else "")
+        f"got '{device}', expected {', '.join(DEVICES[:-1])} or {DEVICES[-1]}"
+        + (f"; did you mean '{near[0]}'?" if near else "")
     )
 
 
@@ -56,19 +57,27 @@ class Train(Part):
     warmup: Share = Field(0.02, description="share of the iterations with a linear warm-up")
     power: Positive = Field(0.9, description="of the poly decay: lr · (1 − progress)^power")
     clip: Annotated[float, Field(ge=0)] = Field(10.0, description="largest gradient norm; 0 switches clipping off")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="decay of the weight average that is evaluated and saved; 0: none")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="decay of the weight average that is evaluated and saved; 0: none"
+    )
     task_loss: Literal["ce", "ohem", "balanced"] = Field(
         "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
     )
     region_loss: Literal["none", "dice", "lovasz"] = Field(
-        "none", description="added to the task loss and not weighed by RDD: each class by its overlap, however few pixels it has"
+        "none",
+        description=(
+            "added to the task loss and not weighed by RDD: each class by its overlap, however few pixels it has"
+        ),
     )
     region_weight: Positive = Field(1.0, description="of the region loss")
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary head's loss")
     class_bias: bool = Field(
         False,
-        description="at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold it into the classifier; "
-        "left out where mIoU on validation doesn't rise. Of the best weights: the last epoch's figure is without",
+        description=(
+            "at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold it into"
+            " the classifier; left out where mIoU on validation doesn't rise. Of the best weights: the last epoch's"
+            " figure is without"
+        ),
     )
     seed: Seed = Field(0, description="of weights, crops and order")
     device: Device = Field("auto", description=f"{', '.join(DEVICES)}; an unavailable one is an error")
@@ -77,15 +86,25 @@ class Train(Part):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: bf16 where the device multiplies in it, else float32"
     )
-    tf32: bool = Field(False, description="GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits: faster, and not float32")
-    deterministic: bool = Field(False, description="the same run twice is the same to the bit on a GPU, too; slower there")
+    tf32: bool = Field(
+        False, description="GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits: faster, and not float32"
+    )
+    deterministic: bool = Field(
+        False, description="the same run twice is the same to the bit on a GPU, too; slower there"
+    )
     compile: bool | Literal["auto"] = Field(
-        "auto", description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on"
+        "auto",
+        description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on",
     )
     save_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
-        5.0, description="minutes between resumable states, beside those after the first and the last epoch; 0: after each epoch"
+        5.0,
+        description=(
+            "minutes between resumable states, beside those after the first and the last epoch; 0: after each epoch"
+        ),
     )
-    pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="epochs between pictures; 0: none")
+    pictures_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        10, description="epochs between pictures; 0: none"
+    )
     loggers: list[Literal[tuple(LOGGERS)]] = Field(  # type: ignore[valid-type]
         ["csv", "tensorboard"], description="where figures and pictures go; csv (metrics.csv) is always written"
     )
@@ -95,13 +114,18 @@ class Train(Part):
         if self.batch % (self.devices * self.nodes):
             yield (
                 "batch devices nodes",
-                f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly; expected a multiple",
+                (
+                    f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly;"
+                    " expected a multiple"
+                ),
             )
 
 
 class Evaluation(Part):
     """How mIoU is measured: labels at the size of the annotation, one confusion matrix over the split."""
 
-    split: Literal["val", "test"] = Field("val", description="never train: mIoU on frames that were learned would mean nothing")
+    split: Literal["val", "test"] = Field(
+        "val", description="never train: mIoU on frames that were learned would mean nothing"
+    )
     every: Count = Field(5, description="epochs between evaluations")
     batch: Batch = Field(8, description="frames at a time")

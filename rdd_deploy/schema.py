@@ -40,7 +40,9 @@ _PATTERN = re.compile(r"\*|\{\w+\}\S")
 
 
 class RuledModel(BaseModel):
-    """A model whose rules between fields are told together with the problems of single fields, which pydantic's own validators don't do."""
+    """A model whose rules between fields are told together with the problems of single fields, which pydantic's own
+    validators don't do.
+    """
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Broken rules, each as (names of the fields that it is about, sentence)."""
@@ -62,12 +64,19 @@ class RuledModel(BaseModel):
         except ValidationError as error:
             problems = [raised_again(problem) for problem in error.errors(include_url=False)]
             wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
-            with suppress(ValidationError):  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
-                part = handler({key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {})
+            with suppress(
+                ValidationError
+            ):  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
+                part = handler(
+                    {key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {}
+                )
         sentences = [sentence for fields, sentence in part.rules() if not wrong & set(fields.split())] if part else []
         if isinstance(tree, dict):  # else it is a part that was checked already, or not one at all
             sentences += cls.presence({key for key, value in tree.items() if value is not None})
-        problems += [InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(text)}) for text in sentences]
+        problems += [
+            InitErrorDetails(type="value_error", loc=(), input=None, ctx={"error": ValueError(text)})
+            for text in sentences
+        ]
         if problems:
             raise ValidationError.from_exception_data(cls.__name__, problems)
         assert part is not None
@@ -75,7 +84,9 @@ class RuledModel(BaseModel):
 
 
 def override(tree: dict[str, Any], text: str) -> None:
-    """Set ``key.sub=value`` in a tree in place; the value is YAML, so numbers, lists and null work as in the file, or a pattern of files."""
+    """Set ``key.sub=value`` in a tree in place; the value is YAML, so numbers, lists and null work as in the file, or a
+    pattern of files.
+    """
     key, equals, value = text.partition("=")
     parts = key.split(".")
     if not equals or not all(parts) or len(parts) > _LEVELS:
@@ -90,7 +101,9 @@ def override(tree: dict[str, Any], text: str) -> None:
 
 
 def override_all(tree: dict[str, Any], overrides: Sequence[str]) -> list[RecipeError]:
-    """Apply overrides in place; returns what is wrong with those that can't be, to be told with the schema's problems."""
+    """Apply overrides in place; returns what is wrong with those that can't be, to be told with the
+    schema's problems.
+    """
     problems = []
     for text in overrides:
         try:
@@ -100,14 +113,17 @@ def override_all(tree: dict[str, Any], overrides: Sequence[str]) -> list[RecipeE
     return problems
 
 
-def validated(model: type[Model], tree: Mapping[str, Any], where: Path | str, problems: Sequence[RecipeError] = ()) -> Model:
+def validated(
+    model: type[Model], tree: Mapping[str, Any], where: Path | str, problems: Sequence[RecipeError] = ()
+) -> Model:
     """Check a tree against a closed schema.
 
     Args:
         problems: found before, e.g. in overrides; told with the others.
 
     Raises:
-        RecipeError: every problem at once, each with dotted path, what was got, what is allowed and the nearest valid name.
+        RecipeError: every problem at once, each with dotted path, what was got, what is allowed and the nearest valid
+            name.
     """
     found = list(problems)
     try:
@@ -139,7 +155,9 @@ def dotted(model: type[BaseModel], above: str = "") -> Iterator[str]:
 
 
 def meant(model: type[BaseModel], key: str, beside: Sequence[str] = ()) -> list[str]:
-    """The paths that a wrong key may have been meant for, the likeliest first; ``beside`` it, what is allowed in its place."""
+    """The paths that a wrong key may have been meant for, the likeliest first; ``beside`` it, what is allowed in its
+    place.
+    """
     paths = list(dotted(model))
     last = {path: path.rpartition(".")[2] for path in paths}
     return (
@@ -172,7 +190,9 @@ def _problem(model: type[BaseModel], tree: Any, problem: Any) -> str:
         sentence = str(context["error"])
         if sentence.startswith("."):  # of a key inside
             return path + sentence
-        return sentence if sentence.startswith(path) else f"{path}: {sentence}"  # our own sentences name their path already
+        return (
+            sentence if sentence.startswith(path) else f"{path}: {sentence}"
+        )  # our own sentences name their path already
     if kind in _PLAIN:
         return f"{path}: got {_short(got)}, expected {_PLAIN[kind]}"
     return f"{path}: got {_short(got)}, expected: {problem['msg'][0].lower()}{problem['msg'][1:]}"
@@ -188,7 +208,9 @@ _PLAIN = {
 
 
 def _keys(model: type[BaseModel], tree: Any, location: Sequence[Any]) -> list[Any]:
-    """The keys and places of a problem's location, without the names that pydantic puts between them for the arms of a union."""
+    """The keys and places of a problem's location, without the names that pydantic puts between them for the arms of a
+    union.
+    """
     keys: list[Any] = []
     node: Any = model
     for part in location:
@@ -201,7 +223,9 @@ def _keys(model: type[BaseModel], tree: Any, location: Sequence[Any]) -> list[An
         elif found is not None:
             keys.append(part)
             field = found.model_fields.get(part)
-            node = None if field is None else mark.model(_at(tree, keys)) if (mark := by_name(field)) else field.annotation
+            node = (
+                None if field is None else mark.model(_at(tree, keys)) if (mark := by_name(field)) else field.annotation
+            )
     return keys
 
 
@@ -240,7 +264,13 @@ def _part_at(model: type[BaseModel], tree: Any, location: list[Any]) -> type[Bas
             node = get_args(node)[1]
         else:
             field = found.model_fields.get(part) if (found := _model_of(node)) else None
-            node = None if field is None else mark.model(_at(tree, location[:depth])) if (mark := by_name(field)) else field.annotation
+            node = (
+                None
+                if field is None
+                else mark.model(_at(tree, location[:depth]))
+                if (mark := by_name(field))
+                else field.annotation
+            )
     return _model_of(node)
 
 
@@ -256,7 +286,9 @@ def _new_name(model: type[BaseModel] | None, key: Any, value: Any) -> str:
 
 
 def with_new_names(model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree that an older version of this program wrote, with its keys as they are called now (``Part.renamed``), at every depth."""
+    """A tree that an older version of this program wrote, with its keys as they are called now (``Part.renamed``), at
+    every depth.
+    """
     result: dict[str, Any] = {}
     for key, value in tree.items():
         name, _, new_value = _new_name(model, key, value).partition(": ")
@@ -308,7 +340,8 @@ class Part(RuledModel):
     """Base of all parts: unknown keys are errors, values don't change after loading.
 
     Attributes:
-        renamed: what a key was called -> what it is called now, or "key: value" -> "key: value" where the value has another name, too.
+        renamed: what a key was called -> what it is called now, or "key: value" -> "key: value" where the value has
+            another name, too.
     """
 
     renamed: ClassVar[dict[str, str]] = {}

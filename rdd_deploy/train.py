@@ -18,12 +18,19 @@ from rdd_deploy.utils.tables import Entry
 @partial(command, hint=Entry("rdd_deploy.recipe:option_hint"), extra="train")
 def main(
     recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of one in recipes/")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. train.seed=1 data.root=/data/camvid")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on where the run was stopped")] = False,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
-    name: Annotated[str | None, typer.Option(help="run name; default: the recipe's (with _alone for a student)")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="run name; default: the recipe's (with _alone for a student)")
+    ] = None,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="check recipe, device, data and weights, print the resolved recipe, train nothing")
+        bool,
+        typer.Option(
+            "--dry-run", help="check recipe, device, data and weights, print the resolved recipe, train nothing"
+        ),
     ] = False,
 ) -> None:
     """Train without a teacher: a teacher itself, or the student's own baseline.

@@ -1,5 +1,5 @@
-"""Runs the core of the tests: what breaks when a dependency changes, in minutes; with the word ``cpu`` what may break when the CPU changes.
-Further words are handed on to pytest."""
+"""Runs the core of the tests: what breaks when a dependency changes, in minutes; with the word ``cpu`` what may break
+when the CPU changes. Further words are handed on to pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Runs the core of the tests at one end of pyproject.toml's ranges and names the package that broke: `make test-oldest`, `make test-latest`."""
+"""Runs the core of the tests at one end of pyproject.toml's ranges and names the package that broke: `make
+test-oldest`, `make test-latest`.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,21 @@ def runs(python: str) -> bool:
 
 
 def install_end(python: str, end: str) -> None:
-    """The newest versions that pip takes within the ranges, or the lowest ones of pyproject.toml with what these allow."""
+    """The newest versions that pip takes within the ranges, or the lowest ones of pyproject.toml with
+    what these allow.
+    """
     backend = re.findall(r'requires = \["(.+?)"\]', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pip_install(python, *backend, stage="build backend")
     if end == "oldest":
         version = subprocess.run(
-            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], stdout=subprocess.PIPE, text=True, check=True
+            [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         wanted = ROOT / f".venv-{end}" / "requirements.txt"
-        # With hashes, or pip would also take a build of the same version that lies on this machine, such as torch's for CPUs alone.
+        # With hashes, or pip would also take a build of the same version that lies on this machine, such as torch's for
+        # CPUs alone.
         lowest = ("--resolution", "lowest-direct", "--generate-hashes", "--python-version", version.stdout.strip())
         wanted.write_text(compile_with_uv(*lowest), encoding="utf-8")
         words = ["--require-hashes", "--no-build-isolation", "-r", str(wanted)]
@@ -65,7 +73,9 @@ def blamed(output: str, owners: dict[str, str]) -> Counter[str]:
     for failure in failures:
         named = [owners[top] for top in re.findall(r"site-packages/([A-Za-z0-9_]+)", failure) if top in owners]
         missing = [owners.get(top, top) for top in re.findall(r"No module named '([A-Za-z0-9_]+)", failure)]
-        if last := (missing or [name for name in named if name not in ("pytest", "pluggy", "hypothesis", "pytest-timeout")])[-1:]:
+        if last := (
+            missing or [name for name in named if name not in ("pytest", "pluggy", "hypothesis", "pytest-timeout")]
+        )[-1:]:
             found[last[0]] += 1
     return found
 
@@ -77,7 +87,9 @@ def verdict(output: str, installed: dict[str, str], owners: dict[str, str], lock
         was = ", ".join(locked.get(name, ["none"]))
         lines.append(f"{count} of the failures end in {name} {installed.get(name, 'none')} (the lock has {was})")
     different = [name for name in sorted(installed) if name in locked and installed[name] not in locked[name]]
-    lines += ["these differ from the lock:"] + [f"  {name} {', '.join(locked[name])} -> {installed[name]}" for name in different]
+    lines += ["these differ from the lock:"] + [
+        f"  {name} {', '.join(locked[name])} -> {installed[name]}" for name in different
+    ]
     return lines
 
 
@@ -85,7 +97,9 @@ def main(end: str, *words: str) -> int:
     python = environment(end)
     install_end(python, end)
     lines = []
-    with subprocess.Popen(pytest_command(python, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tests:
+    with subprocess.Popen(
+        pytest_command(python, *words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as tests:
         assert tests.stdout is not None
         for line in tests.stdout:
             print(line, end="", flush=True)

@@ -20,10 +20,22 @@ def pip_install(python: str, *words: str, stage: str, packages: int = 0) -> None
     Args:
         packages: how many pip is about to collect; 0 where that isn't known.
     """
-    command = [python, "-m", "pip", "install", "--progress-bar", "off", "--no-input", "--disable-pip-version-check", *words]
+    command = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--progress-bar",
+        "off",
+        "--no-input",
+        "--disable-pip-version-check",
+        *words,
+    ]
     began, seen, kept = time.monotonic(), 0, deque[str](maxlen=400)
     progress(stage)
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as pip:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as pip:
         assert pip.stdout is not None
         for line in pip.stdout:
             if "is ignored: it is neither a file nor a directory" in line:  # a machine's own settings of pip
@@ -49,7 +61,9 @@ def progress(text: str, passing: bool = False, ended: bool = False) -> None:
 
 
 def install(python: str, extras: str) -> None:
-    """Install the extras. The lock's own are checked by their hashes; others take the lock's versions where it has them."""
+    """Install the extras. The lock's own are checked by their hashes; others take the lock's versions where it has
+    them.
+    """
     entries = blocks(LOCK.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -68,7 +82,7 @@ def install(python: str, extras: str) -> None:
 if __name__ == "__main__":
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         sys.exit(
-            f"error: this is Python {sys.version_info[0]}.{sys.version_info[1]}, expected 3.{OLDEST[1]} to 3.{NEWEST[1]}; "
-            "remove the environment and name another one, e.g. make install PYTHON=python3.12"
+            f"error: this is Python {sys.version_info[0]}.{sys.version_info[1]}, expected 3.{OLDEST[1]} to"
+            f" 3.{NEWEST[1]}; remove the environment and name another one, e.g. make install PYTHON=python3.12"
         )
     install(sys.executable, sys.argv[1] if len(sys.argv) > 1 else EXTRAS)

@@ -58,10 +58,24 @@ def compile_with_uv(*words: str, extras: str = EXTRAS) -> str:
     """What `uv pip compile` resolves; uv comes into a folder of its own that is removed again."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        subprocess.run([f"{folder}/bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], check=True)
+        subprocess.run(
+            [f"{folder}/bin/python", "-m", "pip", "install", "-qq", "--disable-pip-version-check", UV], check=True
+        )
         wanted = [word for extra in extras.split(",") for word in ("--extra", extra)]
-        command = [f"{folder}/bin/uv", "pip", "compile", "--quiet", "--no-emit-index-url", "--no-header", "--no-annotate", *wanted, *words]
-        return subprocess.run([*command, "pyproject.toml"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+        command = [
+            f"{folder}/bin/uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--no-emit-index-url",
+            "--no-header",
+            "--no-annotate",
+            *wanted,
+            *words,
+        ]
+        return subprocess.run(
+            [*command, "pyproject.toml"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
 
 
 def headless(lock: str) -> str:
@@ -76,7 +90,9 @@ def headless(lock: str) -> str:
 def main() -> None:
     old = LOCK.read_text(encoding="utf-8") if LOCK.exists() else ""
     try:
-        new = compile_with_uv("requirements/lock.in", "--universal", "--generate-hashes", "--upgrade", "--python-version", "3.10")
+        new = compile_with_uv(
+            "requirements/lock.in", "--universal", "--generate-hashes", "--upgrade", "--python-version", "3.10"
+        )
         small = headless(new)
     except subprocess.CalledProcessError as error:
         sys.exit(f"error: {Path(error.cmd[0]).name} failed, for the reason given above; {LOCK.name} is as it was")
@@ -87,7 +103,9 @@ def main() -> None:
         written.replace(file)
     print("\n".join(lines) or "nothing changed")
     if lines:
-        print(f"{len(lines)} packages changed; now `make test`, then commit {LOCK.relative_to(ROOT)} and {HEADLESS.name}")
+        print(
+            f"{len(lines)} packages changed; now `make test`, then commit {LOCK.relative_to(ROOT)} and {HEADLESS.name}"
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python scripts/cache_error.py runs/camvid_teacher_lite2/teacher.safetensors --root data/camvid --frames 40
 
-For each way of keeping log-probabilities: bytes a pixel (with stage 1's weight, and as a share of the dense cache's), mean KL(dense ‖ kept) and
-the share of pixels whose likeliest class differs. Views as in the recipes that use the cache: mirrored, scales 1.0 and 1.5.
+For each way of keeping log-probabilities: bytes a pixel (with stage 1's weight, and as a share of the dense cache's),
+mean KL(dense ‖ kept) and the share of pixels whose likeliest class differs. Views as in the recipes that use the cache:
+mirrored, scales 1.0 and 1.5.
 """
 
 from __future__ import annotations
@@ -53,19 +54,22 @@ def main() -> None:
                 kept = form.decoded(form.encoded(said.primary))
                 divergence = (exact.exp() * (exact - kept)).sum(1)
                 row += torch.tensor(
-                    [divergence.mean(), (kept.argmax(1) != exact.argmax(1)).double().mean(), divergence.max()], dtype=torch.float64
+                    [divergence.mean(), (kept.argmax(1) != exact.argmax(1)).double().mean(), divergence.max()],
+                    dtype=torch.float64,
                 )
     extra = int(teacher.has_auxiliary)
     dense = 2 * classes * (1 + extra)
     print(
-        f"{len(indices)} frames, {classes} classes, mean confidence {confidence:.3f}, dense {dense} bytes a pixel, weight's mean error {error:.1e}"
+        f"{len(indices)} frames, {classes} classes, mean confidence {confidence:.3f}, dense {dense} bytes a pixel,"
+        f" weight's mean error {error:.1e}"
     )
     print("form             bytes   of dense    mean KL   largest   other argmax")
     for form, (divergence, differs, largest) in zip(forms, (sums / len(indices)).tolist(), strict=True):
         name = f"{form.bits} bits, all" if isinstance(form, EveryClass) else f"{form.kept} likeliest"
         size = form.planes + extra
         print(
-            f"{name:16} {size:5}   {size / dense:8.3f}   {divergence:8.1e}  {largest:8.1e}   {differs:8.1e}{'   <- default' if form is forms[0] else ''}"
+            f"{name:16} {size:5}   {size / dense:8.3f}   {divergence:8.1e}  {largest:8.1e}  "
+            f" {differs:8.1e}{'   <- default' if form is forms[0] else ''}"
         )
 
 

@@ -2,11 +2,12 @@
 
     python scripts/int8.py RUN [--data ROOT] [--rounds 20] [--limit N] [--json FILE]
 
-Rows: torch eager, onnxruntime FP32 and INT8, OpenVINO FP32, bf16 and INT8, and NNCF's default on the same network and images where NNCF is
-installed. Columns: mIoU on val, drop against torch in points, p50 latency of one frame in ms, megabytes of the model, and the
-share of the upsampling + argmax tail in the latency. All backends are timed in turn, TURN frames each, in one process and with the same number of threads, so
-that a busy machine slows all of them alike; the load before and after is printed. A turn opens with WARMUP untimed frames, as in `rdd-deploy
-benchmark`: a network in use has the caches to itself, and right after six others it would wait for its weights.
+Rows: torch eager, onnxruntime FP32 and INT8, OpenVINO FP32, bf16 and INT8, and NNCF's default on the same network and
+images where NNCF is installed. Columns: mIoU on val, drop against torch in points, p50 latency of one frame in ms,
+megabytes of the model, and the share of the upsampling + argmax tail in the latency. All backends are timed in turn,
+TURN frames each, in one process and with the same number of threads, so that a busy machine slows all of them alike;
+the load before and after is printed. A turn opens with WARMUP untimed frames, as in `rdd-deploy benchmark`: a network
+in use has the caches to itself, and right after six others it would wait for its weights.
 """
 
 from __future__ import annotations
@@ -65,17 +66,28 @@ def main() -> None:
     source = open_run(arguments.run, arguments.data)
     load = os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="rdd-int8-") as name:
-        bundles = {profile: path for profile in PROFILES if (path := exported(source, profile, Path(name), arguments.limit)) is not None}
-        reference = reference_from(source.infer(), source.split("val", arguments.limit), source.data.size, source.data.name, "val")
+        bundles = {
+            profile: path
+            for profile in PROFILES
+            if (path := exported(source, profile, Path(name), arguments.limit)) is not None
+        }
+        reference = reference_from(
+            source.infer(), source.split("val", arguments.limit), source.data.size, source.data.name, "val"
+        )
         rows = measured(source, bundles, reference, arguments.rounds, arguments.threads)
     show(
-        rows, f"{source.run.path.name}, {source.data.name} val, {len(reference.labels)} images, {source.data.size[0]}x{source.data.size[1]}"
+        rows,
+        f"{source.run.path.name}, {source.data.name} val, {len(reference.labels)} images,"
+        f" {source.data.size[0]}x{source.data.size[1]}",
     )
     console.info(
-        f"{machine()}, {arguments.threads} threads, load before {load[0]:.1f}, after {os.getloadavg()[0]:.1f}, {time.strftime('%Y-%m-%d')}"
+        f"{machine()}, {arguments.threads} threads, load before {load[0]:.1f}, after {os.getloadavg()[0]:.1f},"
+        f" {time.strftime('%Y-%m-%d')}"
     )
     if arguments.json:
-        files.write_json(arguments.json, {"rows": [row._asdict() for row in rows], "machine": machine(), "load": list(load)})
+        files.write_json(
+            arguments.json, {"rows": [row._asdict() for row in rows], "machine": machine(), "load": list(load)}
+        )
 
 
 def exported(source: TrainedRun, profile: str, folder: Path, limit: int | None) -> Path | None:
@@ -87,13 +99,18 @@ def exported(source: TrainedRun, profile: str, folder: Path, limit: int | None) 
         return None
 
 
-def measured(source: TrainedRun, bundles: dict[str, Path], reference: Reference, rounds: int, threads: int) -> list[Row]:
+def measured(
+    source: TrainedRun, bundles: dict[str, Path], reference: Reference, rounds: int, threads: int
+) -> list[Row]:
     """Accuracy one by one, latency in turn."""
     import torch
 
     torch.set_num_threads(threads)
     runtimes = {name: Segmenter.load(path, device="cpu", threads=threads) for name, path in bundles.items()}
-    candidates: dict[str, Infer] = {"torch eager": source.infer(), **{name: runtime.infer for name, runtime in runtimes.items()}}
+    candidates: dict[str, Infer] = {
+        "torch eager": source.infer(),
+        **{name: runtime.infer for name, runtime in runtimes.items()},
+    }
     sizes = {name: (path / read_manifest(path).model).stat().st_size / 1e6 for name, path in bundles.items()}
     sizes["torch eager"] = source.run.weights().stat().st_size / 1e6
     if (nncf := nncf_default(source, bundles, reference, threads)) is not None:
@@ -102,7 +119,9 @@ def measured(source: TrainedRun, bundles: dict[str, Path], reference: Reference,
     times = in_turn(candidates, reference, rounds)
     for runtime in runtimes.values():
         runtime.close()
-    shares = {name: tail_share(path, reference, rounds, threads) for name, path in bundles.items() if name != "openvino-bf16"}
+    shares = {
+        name: tail_share(path, reference, rounds, threads) for name, path in bundles.items() if name != "openvino-bf16"
+    }
     return [
         Row(name, comparisons[name].miou_pct, comparisons[name].drop_pct, 1e3 * statistics.median(times[name]),
             1e3 * sorted(times[name])[len(times[name]) // 10], sizes[name], shares.get(name))
@@ -125,11 +144,13 @@ def in_turn(candidates: dict[str, Infer], reference: Reference, rounds: int) -> 
     return times
 
 
-def nncf_default(source: TrainedRun, bundles: dict[str, Path], reference: Reference, threads: int) -> tuple[Infer, float] | None:
+def nncf_default(
+    source: TrainedRun, bundles: dict[str, Path], reference: Reference, threads: int
+) -> tuple[Infer, float] | None:
     """NNCF's post-training quantisation with its defaults, on the same float graph and the same calibration frames.
 
-    The tail isn't offered to it: asked for a range of each class, OpenVINO can't compile it (and with the other form, whose products NNCF
-    quantises, it was slower and no more accurate).
+    The tail isn't offered to it: asked for a range of each class, OpenVINO can't compile it (and with the other form,
+    whose products NNCF quantises, it was slower and no more accurate).
     """
     try:
         import nncf
@@ -151,7 +172,9 @@ def nncf_default(source: TrainedRun, bundles: dict[str, Path], reference: Refere
 
 
 def tail_share(bundle: Path, reference: Reference, rounds: int, threads: int) -> float:
-    """Percent of the latency that is gone when the graph ends before the upsampling to the frame's size: timed in turn, the median round."""
+    """Percent of the latency that is gone when the graph ends before the upsampling to the frame's size: timed in turn,
+    the median round.
+    """
     model = onnx.shape_inference.infer_shapes(onnx.load(bundle / "model.onnx"))
     short = onnx.utils.Extractor(model).extract_model([INPUT], [logits_of(model)])
     make = openvino_infer if read_manifest(bundle).backend == "openvino" else onnxruntime_infer
@@ -176,7 +199,11 @@ def openvino_infer(model: onnx.ModelProto, threads: int) -> Infer:
     import openvino
 
     core = shared_core(openvino)
-    return lean(core.compile_model(core.read_model(model.SerializeToString()), "CPU", openvino_options(threads)).create_infer_request())
+    return lean(
+        core.compile_model(
+            core.read_model(model.SerializeToString()), "CPU", openvino_options(threads)
+        ).create_infer_request()
+    )
 
 
 def openvino_options(threads: int) -> dict[str, str | int]:
@@ -212,9 +239,17 @@ def show(rows: list[Row], title: str) -> None:
         base = middle.get(f"{row.name.split('-')[0].split(' ')[0]}-fp32")
         ratio = f"{base / row.p50_ms:.2f} x" if base else "-"
         tail = "-" if row.tail_share_pct is None else f"{row.tail_share_pct:.1f}"
-        figures = (f"{row.miou_pct:.2f}", f"{row.drop_pct:+.2f}", f"{row.p50_ms:.1f}", f"{row.p10_ms:.1f}", f"{row.megabytes:.1f}")
+        figures = (
+            f"{row.miou_pct:.2f}",
+            f"{row.drop_pct:+.2f}",
+            f"{row.p50_ms:.1f}",
+            f"{row.p10_ms:.1f}",
+            f"{row.megabytes:.1f}",
+        )
         cells.append((row.name, *figures, ratio, tail))
-    console.show(title, console.table(("", "mIoU %", "drop", "p50 ms", "p10 ms", "MB", "against its FP32", "tail %"), cells))
+    console.show(
+        title, console.table(("", "mIoU %", "drop", "p50 ms", "p10 ms", "MB", "against its FP32", "tail %"), cells)
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What a perfect network could reach at a frame size and a stride of its logits: the labels themselves, taken down to it and back.
+"""What a perfect network could reach at a frame size and a stride of its logits: the labels themselves, taken down to
+it and back.
 
-    python scripts/label_ceiling.py recipes/camvid_effnet_lite0_half.yaml data.root=data/camvid --size 240 320 --size 360 480
+    python scripts/label_ceiling.py recipes/camvid_effnet_lite0_half.yaml data.root=data/camvid --size 240 320 --size
+    360 480
 
-Each class's share of the pixels under a cell of the logits stands for its probability there; it is resized bilinearly to the network's frame, as
-logits are, the likeliest class is taken, and labels go back to the annotation's size as in any evaluation. A network can do a little better,
-since its logits needn't be probabilities.
+Each class's share of the pixels under a cell of the logits stands for its probability there; it is resized bilinearly
+to the network's frame, as logits are, the likeliest class is taken, and labels go back to the annotation's size as in
+any evaluation. A network can do a little better, since its logits needn't be probabilities.
 """
 
 from __future__ import annotations
@@ -27,7 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--size", type=int, nargs=2, action="append", metavar=("H", "W"), help="of the network's frames; may be repeated")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        action="append",
+        metavar=("H", "W"),
+        help="of the network's frames; may be repeated",
+    )
     parser.add_argument("--stride", type=int, nargs="+", default=[4, 8, 16])
     console.run(lambda: _table(parser.parse_intermixed_args()))
 
@@ -59,7 +68,9 @@ def there_and_back(labels: Labels, size: tuple[int, int], stride: int, classes: 
     cells = (-(-size[1] // stride), -(-size[0] // stride))
     shares = [
         cv2.resize(
-            cv2.resize((labels == c).astype(np.float32), cells, interpolation=cv2.INTER_AREA), size[::-1], interpolation=cv2.INTER_LINEAR
+            cv2.resize((labels == c).astype(np.float32), cells, interpolation=cv2.INTER_AREA),
+            size[::-1],
+            interpolation=cv2.INTER_LINEAR,
         )
         for c in range(classes)
     ]

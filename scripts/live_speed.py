@@ -1,11 +1,12 @@
-"""How much of a bundle's bare speed the live app keeps, and what overlay and HUD cost. Prints ratios; exit code 1 if a bar is missed.
+"""How much of a bundle's bare speed the live app keeps, and what overlay and HUD cost. Prints ratios; exit code 1 if a
+bar is missed.
 
     python scripts/live_speed.py runs/latest/export/onnxruntime-fp32 --json live_speed.json
 
-One process, rounds interleaved (bare, read, live, live with drawing and recording, bare, …), so that a drifting machine is fair to all.
-Bare: ``Segmenter.infer`` alone on prepared frames, one at a time on all threads. Live: ``apps/live_segment.py --headless`` on a 480×360
-file, decoding included, with as many frames at a time as it takes by itself. Read: what decoding and resizing take of one core, with
-nothing beside it.
+One process, rounds interleaved (bare, read, live, live with drawing and recording, bare, …), so that a drifting machine
+is fair to all. Bare: ``Segmenter.infer`` alone on prepared frames, one at a time on all threads. Live:
+``apps/live_segment.py --headless`` on a 480×360 file, decoding included, with as many frames at a time as it takes by
+itself. Read: what decoding and resizing take of one core, with nothing beside it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ MAX_DRAW_MS = {"480x360": 2.0, "1280x720": 6.0}
 
 
 def write_video(path: Path, frames: int) -> None:
-    """A drive down the street at 480×360, played back and forth so that rendering doesn't take longer than measuring."""
+    """A drive down the street at 480×360, played back and forth so that rendering doesn't take longer
+    than measuring.
+    """
     street = StreetVideo(height=360, width=480, seed=0)
     rendered = [street.render(index)[0] for index in range(30)]
     order = [*range(30), *range(28, 0, -1)]
@@ -91,7 +94,10 @@ def draw_ms(bundle: Path, width: int, height: int, rounds: int = 200) -> dict[st
         labels = np.minimum(truth, len(segmenter.classes) - 1).astype(np.uint8)
         stats = Stats([segmenter])
         picture = Picture([segmenter], stats, 0.5)
-        result = Result(CapturedFrame(frame, 0, "000000", time.perf_counter(), 1.0), (Prediction(0, labels[np.newaxis], 1.0, 1.0, None),))
+        result = Result(
+            CapturedFrame(frame, 0, "000000", time.perf_counter(), 1.0),
+            (Prediction(0, labels[np.newaxis], 1.0, 1.0, None),),
+        )
         times = []
         for _ in range(rounds):
             start = time.perf_counter()
@@ -127,7 +133,11 @@ def measure(bundle: Path, frames: int, rounds: int, threads: int | None) -> dict
         "live_over_bare": round(median_live / median_bare, 3),
         "live_recording_over_bare": round(statistics.median(recorded) / median_bare, 3),
         "draw_ms": {size: draw_ms(bundle, *map(int, size.split("x"))) for size in MAX_DRAW_MS},
-        "machine": {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine(), "load_1min": os.getloadavg()[0]},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "load_1min": os.getloadavg()[0],
+        },
         "versions": versions(),
     }
 
@@ -137,22 +147,32 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, nargs="?", help="default: newest of runs/latest/export")
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=7, help="the ratio is that of their medians (default: 7)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the network, bare and live (default: the backend's choice)")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of the network, bare and live (default: the backend's choice)"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures there")
     given = parser.parse_args()
     record = measure(given.bundle or newest_bundle(), given.frames, given.rounds, given.threads)
     if given.json is not None:
         write_json(given.json, record)
     ratio = record["live_over_bare"]
-    print(f"live / bare  {ratio:.3f}  (bar: at least {MIN_LIVE_OVER_BARE}) {'ok' if ratio >= MIN_LIVE_OVER_BARE else 'MISSED'}")
-    print(f"read         {statistics.median(record['read_ms']):.2f} ms of one core to read and prepare a frame, with nothing beside it")
+    print(
+        f"live / bare  {ratio:.3f}  (bar: at least {MIN_LIVE_OVER_BARE})"
+        f" {'ok' if ratio >= MIN_LIVE_OVER_BARE else 'MISSED'}"
+    )
+    print(
+        f"read         {statistics.median(record['read_ms']):.2f} ms of one core to read and prepare a frame, with"
+        " nothing beside it"
+    )
     print(f"  with drawing and recording  {record['live_recording_over_bare']:.3f} of bare")
     missed = ratio < MIN_LIVE_OVER_BARE
     for size, bar in MAX_DRAW_MS.items():
         cost = record["draw_ms"][size]
         missed |= cost["p50"] > bar
         verdict = "ok" if cost["p50"] <= bar else "MISSED"
-        print(f"overlay and HUD at {size}  p50 {cost['p50']:.2f} ms, p95 {cost['p95']:.2f} ms  (bar: {bar} ms) {verdict}")
+        print(
+            f"overlay and HUD at {size}  p50 {cost['p50']:.2f} ms, p95 {cost['p95']:.2f} ms  (bar: {bar} ms) {verdict}"
+        )
     sys.exit(int(missed))
 
 

@@ -1,7 +1,9 @@
-"""What Relative Difficulty Distillation costs: its loss against plain CE + KD and against full sorts, and a whole step against the student's own.
+"""What Relative Difficulty Distillation costs: its loss against plain CE + KD and against full sorts, and a whole step
+against the student's own.
 
     python scripts/losses.py                    # the loss, on a 2x19x512x1024 batch
-    python scripts/losses.py --steps            # training steps of the student alone, with KD and with RDD, live and cached
+    python scripts/losses.py --steps            # training steps of the student alone, with KD and with RDD, live and
+    cached
 
 All variants run in turn, A B C A B C, in one process; the figures to quote are the ratios of the medians.
 """
@@ -34,7 +36,9 @@ def plain(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
 
 
 def sorted_rdd(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
-    """Stage 2 with the thresholds from full sorts of all true-class probabilities, as OHEM is usually written, beside plain KD."""
+    """Stage 2 with the thresholds from full sorts of all true-class probabilities, as OHEM is usually written, beside
+    plain KD.
+    """
     valid = target != IGNORE
     index = torch.where(valid, target, 0)[:, None]
     hard = []
@@ -81,9 +85,11 @@ def time_losses(rounds: int) -> dict[str, list[float]]:
 
 
 def time_steps(rounds: int) -> dict[str, list[float]]:
-    """CPU seconds per optimiser step of EfficientNet-lite0 + LR-ASPP, batch 8 of 240x240: alone, KD and RDD from a live teacher and from a cache.
+    """CPU seconds per optimiser step of EfficientNet-lite0 + LR-ASPP, batch 8 of 240x240: alone, KD and RDD from a live
+    teacher and from a cache.
 
-    Cached steps read, decode and cut their windows of whole frames' caches in this process, as without loader processes.
+    Cached steps read, decode and cut their windows of whole frames' caches in this process, as without loader
+    processes.
     """
     import tempfile
 
@@ -100,7 +106,9 @@ def time_steps(rounds: int) -> dict[str, list[float]]:
     from rdd_deploy.training.teacher_stores import Store
 
     torch.manual_seed(0)
-    student = Segmenter(Network(encoder="tf_efficientnet_lite0", weights="none"), 11).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = Segmenter(Network(encoder="tf_efficientnet_lite0", weights="none"), 11).to(
+        memory_format=torch.channels_last
+    )  # type: ignore[call-overload]
     big = Network(encoder="tf_efficientnet_lite2", head="deeplabv3plus", weights="none", auxiliary=True)
     teacher = Segmenter(big, 11).to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(student.parameters(), 1e-4, momentum=0.9)
@@ -125,14 +133,20 @@ def time_steps(rounds: int) -> dict[str, list[float]]:
     sizes = np.tile(np.array([360, 480]), (16, 1))
     dense = CachedTeacher({"primary": store("a", Halves(), main), "auxiliary": store("b", Halves(), second)}, sizes)
     compact = CachedTeacher(
-        {"primary": store("c", compact_form(11), main), "agreement": store("d", Weights(), truth.amax(1, keepdim=True).float())}, sizes
+        {
+            "primary": store("c", compact_form(11), main),
+            "agreement": store("d", Weights(), truth.amax(1, keepdim=True).float()),
+        },
+        sizes,
     )
     crops = RandomScaleCrop(Augment(crop=(240, 240)), (240, 320))
 
     def cached(cache: CachedTeacher, progress: float) -> Tensor:
         windows = torch.tensor([[int(v) for v in crops.draw(360, 480)] for _ in range(8)])
         said = cache(Batch(frames, target, windows, torch.randint(0, 16, (8,))), progress < 0.1)
-        return rdd(student(frames).primary, said.primary, said.auxiliary, target, progress, agreement=said.agreement).total
+        return rdd(
+            student(frames).primary, said.primary, said.auxiliary, target, progress, agreement=said.agreement
+        ).total
 
     variants: dict[str, Callable[[], Tensor]] = {
         "student_step": lambda: task(student(frames).primary, target),
@@ -170,7 +184,9 @@ def main() -> None:
         print(f"{name:18} {1000 * median:8.1f} ms   {median / medians[base]:.3f} x {base}")
     if arguments.json:
         ratios = {name: median / medians[base] for name, median in medians.items()}
-        arguments.json.write_text(json.dumps({"machine": machine(), "median_s": medians, f"ratio_to_{base}": ratios}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"machine": machine(), "median_s": medians, f"ratio_to_{base}": ratios}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

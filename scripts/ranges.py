@@ -1,9 +1,11 @@
-"""Which ranges does a profile like best? Every calibration method, judged on train frames that didn't calibrate; val stays unseen.
+"""Which ranges does a profile like best? Every calibration method, judged on train frames that didn't calibrate; val
+stays unseen.
 
     python scripts/ranges.py RUN [RUN ...] [--profile openvino-int8] [--frames 100] [--json FILE]
 
-Columns: share of labels equal to the float network's, and mIoU in points above the float network's, both through the profile's own backend
-and without any fallback. A default chosen here isn't fitted to the frames that it will be measured on.
+Columns: share of labels equal to the float network's, and mIoU in points above the float network's, both through the
+profile's own backend and without any fallback. A default chosen here isn't fitted to the frames that it will be
+measured on.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ def main() -> None:
     for path in arguments.runs:
         source = open_run(path)
         reference = unseen(source, profile, arguments.frames)
-        console.info(f"{path.name}: {len(reference.labels)} train frames, float mIoU {100 * reference.confusion.miou:.2f} %")
+        console.info(
+            f"{path.name}: {len(reference.labels)} train frames, float mIoU {100 * reference.confusion.miou:.2f} %"
+        )
         for name, options in METHODS.items():
             config = Calibration.model_validate(profile.calibration.model_dump() | {"method": "minmax"} | options)
             rows.append(Row(path.name, name, *judged(source, profile, reference, config)))
@@ -77,9 +81,14 @@ def judged(source: TrainedRun, profile: Profile, reference: Reference, config: C
     """Agreement and change of mIoU with one way of finding ranges."""
     model = source.graph(reference.size)
     table = calibrated(
-        model, source.calibration_frames(profile.calibration, reference.size, "val"), config, source.run.path / "calibration"
+        model,
+        source.calibration_frames(profile.calibration, reference.size, "val"),
+        config,
+        source.run.path / "calibration",
     )
-    found = measured(profile, qdq_from_onnx(model, table, open_scheme(profile.scheme_name), profile.placement), source, reference)
+    found = measured(
+        profile, qdq_from_onnx(model, table, open_scheme(profile.scheme_name), profile.placement), source, reference
+    )
     return found.agreement_pct, -found.drop_pct
 
 

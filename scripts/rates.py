@@ -1,9 +1,10 @@
 """How long the loader takes for a crop and what share of a step waits for data, on this machine.
 
-    python scripts/rates.py                                    # the student of recipes/camvid_effnet_lite0_half.yaml, random frames
-    python scripts/rates.py recipes/camvid_mbv3.yaml train.batch=8
+    python scripts/rates.py                                    # the student of recipes/camvid_effnet_lite0_half.yaml,
+    random frames python scripts/rates.py recipes/camvid_mbv3.yaml train.batch=8
 
-On a GPU: ``bash scripts/gpu/check.sh rates`` measures much more. Bars on a CPU: a crop of 360x360 in 5 ms of a core, loading 5 % of a step.
+On a GPU: ``bash scripts/gpu/check.sh rates`` measures much more. Bars on a CPU: a crop of 360x360 in 5 ms of a core,
+loading 5 % of a step.
 """
 
 from __future__ import annotations
@@ -55,10 +56,17 @@ def main(recipe_file: str = "recipes/camvid_effnet_lite0_half.yaml", *overrides:
     print(f"a crop of {height}x{width}: {statistics.median(times[FRAMES:]):.2f} ms of a core")
     fabric = make_fabric(recipe.train)
     train_state = TrainState(
-        Segmenter(recipe.trained, CLASSES).train(), SupervisedObjective(recipe.train, torch.ones(CLASSES)), recipe.train, fabric
+        Segmenter(recipe.trained, CLASSES).train(),
+        SupervisedObjective(recipe.train, torch.ones(CLASSES)),
+        recipe.train,
+        fabric,
     )
     sampler = ResumableBatchSampler(FRAMES, min(FRAMES, recipe.train.batch), 1000, 0)
-    loader = iter(fabric.setup_dataloaders(training_loader(crops, sampler, recipe.data.workers, False), use_distributed_sampler=False))
+    loader = iter(
+        fabric.setup_dataloaders(
+            training_loader(crops, sampler, recipe.data.workers, False), use_distributed_sampler=False
+        )
+    )
     waits, steps = [], []
     for _ in range(STEPS + 1):
         since = time.perf_counter()
@@ -69,7 +77,9 @@ def main(recipe_file: str = "recipes/camvid_effnet_lite0_half.yaml", *overrides:
         waits.append(loaded - since)
         steps.append(time.perf_counter() - since)
     share = 100 * sum(waits[1:]) / sum(steps[1:])
-    print(f"a step of {sampler.batch}: {1000 * statistics.median(steps[1:]):.0f} ms, {share:.1f} % of it waits for data")
+    print(
+        f"a step of {sampler.batch}: {1000 * statistics.median(steps[1:]):.0f} ms, {share:.1f} % of it waits for data"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The tables of docs/recipes.md, docs/export.md and docs/studies.md, written from the schema, between the marks that stand there.
+"""The tables of docs/recipes.md, docs/export.md and docs/studies.md, written from the schema, between the marks that
+stand there.
 
 python scripts/recipe_docs.py            # write them again after a change of the schema
 python scripts/recipe_docs.py --check    # exit code 1 where they aren't what the schema says
@@ -59,7 +60,9 @@ def profile_tables() -> str:
 
 def study_tables() -> str:
     """Every key of a study."""
-    return "\n\n".join([table("The file", _rows(Study, "")), table("Each of `variants`", _rows(Variant, "variants.NAME."))])
+    return "\n\n".join(
+        [table("The file", _rows(Study, "")), table("Each of `variants`", _rows(Variant, "variants.NAME."))]
+    )
 
 
 def table(title: str, rows: Iterator[Row] | list[Row], about: str = "") -> str:
@@ -85,7 +88,12 @@ def _option_table(title: str, entries: Mapping[str, Entry]) -> str:
     for name, entry in entries.items():
         parameters = inspect.signature(entry.load()).parameters
         rows += [
-            (f"`options.{key}` of `{name}`", _type(annotation), _default(parameters[key]), f"see `{entry.where.replace(':', '.')}`")
+            (
+                f"`options.{key}` of `{name}`",
+                _type(annotation),
+                _default(parameters[key]),
+                f"see `{entry.where.replace(':', '.')}`",
+            )
             for key, annotation in entry.options.items()
         ]
     return table(title, rows)
@@ -124,7 +132,11 @@ def _row(key: str, field: FieldInfo, inside: type[BaseModel] | None) -> Row:
         default = "its keys' own" if get_origin(field.annotation) is not list else "`[]`"
     else:
         default = _value(field.get_default(call_default_factory=True, validated_data={}))
-    kind = "keys" if inside is not None and get_origin(field.annotation) is not list else _type(Annotated[field.annotation, field])
+    kind = (
+        "keys"
+        if inside is not None and get_origin(field.annotation) is not list
+        else _type(Annotated[field.annotation, field])
+    )
     return f"`{key}`", kind, default, meaning.replace("|", "\\|")
 
 
@@ -166,7 +178,11 @@ def _words(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     if kind == "array":
         if pair := schema.get("prefixItems"):  # without bounds it is a size, which is checked elsewhere
-            return "[height, width]" if pair == 2 * [{"type": "integer"}] else f"[{', '.join(_words(item) for item in pair)}]"
+            return (
+                "[height, width]"
+                if pair == 2 * [{"type": "integer"}]
+                else f"[{', '.join(_words(item) for item in pair)}]"
+            )
         inside = _words(schema["items"])
         return "list of keys" if inside == "keys" else f"list of: {inside}"
     named = {"integer": "integer", "number": "number", "boolean": "true or false", "string": "text", "object": "keys"}

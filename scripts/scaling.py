@@ -3,7 +3,8 @@
     python scripts/scaling.py              # the tables of docs/scaling.md
     python scripts/scaling.py --write      # write them there
 
-Every number comes from a constant of ``CONSTANTS``, which says whether it was measured or is assumed. Put your own there.
+Every number comes from a constant of ``CONSTANTS``, which says whether it was measured or is assumed. Put your own
+there.
 """
 
 from __future__ import annotations
@@ -19,17 +20,29 @@ DOC = Path(__file__).parents[1] / "docs" / "scaling.md"
 BEGIN, END = "<!-- begin: scripts/scaling.py -->", "<!-- end: scripts/scaling.py -->"
 
 CONSTANTS = {
-    "crop_ms": (3.1, "ms of a core for a 360x360 crop with jitter, by its pixels for others", "measured: design.md, small measurements"),
+    "crop_ms": (
+        3.1,
+        "ms of a core for a 360x360 crop with jitter, by its pixels for others",
+        "measured: design.md, small measurements",
+    ),
     "cache_11": (8.0, "bytes a grid point of the cache, 11 classes, grid of stride 4", "by construction: recipes.md"),
     "cache_19": (13.0, "the same, 19 classes", "by construction"),
     "cache_150": (25.0, "the same, 150 classes", "by construction"),
     "resident_share": (1 / 3, "of a GPU's memory that data.device: auto takes at most", "by construction"),
     "gpu_bytes": (85e9, "bytes of a GPU's memory (H100, 80 GB)", "its data sheet"),
-    "gpu_flops": (200e12, "FLOP/s that a network's bf16 convolutions reach on an H100", "ASSUMED: a fifth of the peak, to be measured"),
+    "gpu_flops": (
+        200e12,
+        "FLOP/s that a network's bf16 convolutions reach on an H100",
+        "ASSUMED: a fifth of the peak, to be measured",
+    ),
     "teacher_macs": (2372e9, "multiply-adds of DeepLabV3-R101 on 1024x2048", "published with CIRKD (CVPR 2022)"),
     "student_macs": (572e9, "multiply-adds of DeepLabV3-R18 on 1024x2048", "published there"),
     "student_parameters": (13.6e6, "of DeepLabV3-R18", "published there"),
-    "small_rate": (3000.0, "images/s of MobileNetV3-large LR-ASPP at 360x360 on a GPU", "ASSUMED: the project's bar, to be measured"),
+    "small_rate": (
+        3000.0,
+        "images/s of MobileNetV3-large LR-ASPP at 360x360 on a GPU",
+        "ASSUMED: the project's bar, to be measured",
+    ),
     "small_parameters": (3.3e6, "of it", "counted"),
     "decode_mp": (150.0, "megapixels/s of a core that decodes JPEG or PNG", "ASSUMED"),
     "cores": (16.0, "CPU cores for each GPU", "ASSUMED"),
@@ -69,7 +82,9 @@ DATA = (
     Data("CamVid", 367, 360, 480, 0.35e6, (360, 480), C["cache_11"], (360, 360), 40_000),
     Data("Cityscapes", 2975, 1024, 2048, 2.3e6, (1024, 2048), C["cache_19"], (512, 1024), 40_000),
     Data("ADE20k", 20_210, 512, 683, 46e3, (512, 512), C["cache_150"], (512, 512), 40_000),
-    Data("a million unlabelled 1280x720", 1_000_000, 720, 1280, 0.2e6, (512, 1024), C["cache_19"], (512, 1024), 500_000),
+    Data(
+        "a million unlabelled 1280x720", 1_000_000, 720, 1280, 0.2e6, (512, 1024), C["cache_19"], (512, 1024), 500_000
+    ),
 )
 """Frames, sizes and crops are the sets' and the paper's; bytes of a file and the million's iterations (8 passes of batch 16) are assumed."""
 
@@ -85,8 +100,10 @@ def number(value: float) -> str:
 
 def costs() -> list[str]:
     lines = [
-        "| data | files | decoded | cache | held on an 80 GB GPU | to fill the cache, GPU-h | to look at and decode once, core-h | 16 a step: R18 from the "
-        "cache, GPU-h | live R101, GPU-h |",
+        (
+            "| data | files | decoded | cache | held on an 80 GB GPU | to fill the cache, GPU-h | to look at and decode"
+            " once, core-h | 16 a step: R18 from the cache, GPU-h | live R101, GPU-h |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in DATA:
@@ -134,8 +151,24 @@ def cases() -> list[Case]:
             0,
         ),
         Case("R18, Cityscapes, frames in RAM", r18, C["student_parameters"], pixels, per_crop, 0, 0),
-        Case("R18, Cityscapes, decoded each time", r18, C["student_parameters"], pixels, per_crop, FULL / 1e6, city.file_bytes),
-        Case("R18, a million frames", r18, C["student_parameters"], pixels, per_crop, 720 * 1280 / 1e6, DATA[3].file_bytes),
+        Case(
+            "R18, Cityscapes, decoded each time",
+            r18,
+            C["student_parameters"],
+            pixels,
+            per_crop,
+            FULL / 1e6,
+            city.file_bytes,
+        ),
+        Case(
+            "R18, a million frames",
+            r18,
+            C["student_parameters"],
+            pixels,
+            per_crop,
+            720 * 1280 / 1e6,
+            DATA[3].file_bytes,
+        ),
     ]
 
 
@@ -147,7 +180,9 @@ def all_reduce(case: Case, gpus: int) -> float:
     """Seconds of a step's all-reduce of float32 gradients, as a ring."""
     if gpus == 1:
         return 0.0
-    return C["latency"] + 2 * 4 * case.parameters * (gpus - 1) / gpus / C["link_inside" if gpus <= 8 else "link_between"]
+    return (
+        C["latency"] + 2 * 4 * case.parameters * (gpus - 1) / gpus / C["link_inside" if gpus <= 8 else "link_between"]
+    )
 
 
 def limits(case: Case, gpus: int) -> dict[str, float]:
@@ -163,13 +198,15 @@ def limits(case: Case, gpus: int) -> dict[str, float]:
 
 
 def simulated(case: Case, gpus: int, steps: int = 1500, jitter: float = 0.35, prefetch: int = 2) -> float:
-    """Images/s of synchronous training: a loader's processes take batches in turn, at most ``prefetch`` each ahead, and a step begins when every
-    GPU has its batch. A batch's time is drawn (log-normal), disks serve all at their rate.
+    """Images/s of synchronous training: a loader's processes take batches in turn, at most ``prefetch`` each ahead, and
+    a step begins when every GPU has its batch. A batch's time is drawn (log-normal), disks serve all at their rate.
     """
     workers, rng = int(C["cores"]), np.random.default_rng(0)
     own = 16 * core_seconds(case)
     reading = 16 * gpus * (case.cached + case.file) / min(-(-gpus // 8) * C["disk"], C["shared_disk"])
-    step = 16 / case.rate + all_reduce(case, gpus)  # nothing of it hidden behind the backward: the least favourable case
+    step = 16 / case.rate + all_reduce(
+        case, gpus
+    )  # nothing of it hidden behind the backward: the least favourable case
     free, read, ends = np.zeros((workers, gpus)), 0.0, np.zeros(steps)
     for number in range(steps):
         begun = ends[number - prefetch * workers] if number >= prefetch * workers else 0.0
@@ -183,21 +220,30 @@ def simulated(case: Case, gpus: int, steps: int = 1500, jitter: float = 0.35, pr
 
 
 def saturation() -> list[str]:
-    lines = ["| training | GPUs | " + " | ".join(limits(cases()[0], 8)) + " | first | simulated | of the GPUs |", "|" + "---|" * 10]
+    lines = [
+        "| training | GPUs | " + " | ".join(limits(cases()[0], 8)) + " | first | simulated | of the GPUs |",
+        "|" + "---|" * 10,
+    ]
     for case in cases():
         for gpus in (1, 8, 64):
             found = limits(case, gpus)
             first = min(found, key=lambda name: found[name])
             got = simulated(case, gpus)
             rates = " | ".join("–" if value == np.inf else number(value) for value in found.values())
-            lines.append(f"| {case.name} | {gpus} | {rates} | {first} | {number(got)} | {100 * got / found['GPUs']:.0f} % |")
+            lines.append(
+                f"| {case.name} | {gpus} | {rates} | {first} | {number(got)} | {100 * got / found['GPUs']:.0f} % |"
+            )
     return lines
 
 
 def tables() -> str:
     rows = [f"| `{name}` | {value:.3g} | {what} | {source} |" for name, (value, what, source) in CONSTANTS.items()]
     constants = ["| constant | value | what | from |", "|---|---|---|---|", *rows]
-    parts = (("## Constants", constants), ("## What data cost", costs()), ("## Images a second that each part can serve", saturation()))
+    parts = (
+        ("## Constants", constants),
+        ("## What data cost", costs()),
+        ("## Images a second that each part can serve", saturation()),
+    )
     return "\n\n".join(f"{title}\n\n" + "\n".join(lines) for title, lines in parts)
 
 

@@ -2,18 +2,21 @@
 
     python scripts/second_opinion.py runs/camvid_teacher_lite2 data.root=data/camvid
     python scripts/second_opinion.py runs/camvid_effnet_lite0_half --fitted --frames 40
-    python scripts/second_opinion.py teacher.safetensors --recipe recipes/camvid_effnet_lite0_half.yaml --other other.safetensors
+    python scripts/second_opinion.py teacher.safetensors --recipe recipes/camvid_effnet_lite0_half.yaml --other
+    other.safetensors
 
-The teacher is that of a run folder (a teacher's, or a student's with its teacher), or a checkpoint for which ``--recipe`` names data and, where
-it isn't one of this program, the keys of ``teacher``. For each kind of second opinion the weight exp(−KL(main ‖ second)) of a sample of pixels
-with a class is compared with the teacher's real errors, in a Markdown table:
+The teacher is that of a run folder (a teacher's, or a student's with its teacher), or a checkpoint for which
+``--recipe`` names data and, where it isn't one of this program, the keys of ``teacher``. For each kind of second
+opinion the weight exp(−KL(main ‖ second)) of a sample of pixels with a class is compared with the teacher's real
+errors, in a Markdown table:
 
-- ``ρ error``: Spearman's rank correlation of 1 − weight and being wrong (0 or 1), ``ρ loss``: of 1 − weight and −log p(true class);
+- ``ρ error``: Spearman's rank correlation of 1 − weight and being wrong (0 or 1), ``ρ loss``: of 1 − weight and −log
+  p(true class);
 - ``AUROC``: how often a wrong pixel has a smaller weight than a right one (0.5: no idea);
 - the mean weight where the teacher is right, and where it is wrong.
 
-The teacher sees frames as it teaches: a cached one at its own size, averaged over the views that the recipe's ``teacher`` names; a live one at
-the student's size.
+The teacher sees frames as it teaches: a cached one at its own size, averaged over the views that the recipe's
+``teacher`` names; a live one at the student's size.
 """
 
 from __future__ import annotations
@@ -48,10 +51,17 @@ Array = NDArray[np.float64]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher", type=Path, help="a run folder, or a checkpoint (with --recipe)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the run's or the given recipe, such as data.root=data/camvid")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="of the run's or the given recipe, such as data.root=data/camvid",
+    )
     parser.add_argument("--recipe", type=Path, help="for a checkpoint: data, and how to load the teacher")
     parser.add_argument("--other", type=Path, help="a second checkpoint of the same kind, for second: ensemble")
-    parser.add_argument("--fitted", action="store_true", help="fit an auxiliary head first, as second: fitted does (minutes)")
+    parser.add_argument(
+        "--fitted", action="store_true", help="fit an auxiliary head first, as second: fitted does (minutes)"
+    )
     parser.add_argument("--scales", type=float, nargs="+", default=[0.5, 0.75], help="for second: scale")
     parser.add_argument("--frames", type=int, default=40, help="of evaluation.split, spread evenly")
     parser.add_argument("--pixels", type=int, default=5000, help="sampled of each frame")
@@ -68,7 +78,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         views = TestTimeAugmentation(network.loaded.size or recipe.data.size, tuple(config.scales), config.flip)
     other = load_network(config, arguments.other, data, recipe.data.size).loaded.model if arguments.other else None
     print(
-        f"{checkpoint}: {recipe.data.name} {recipe.evaluation.split}, frames of {views.size[0]}x{views.size[1]}, scales {list(views.scales)}{', mirrored too' if views.flip else ''}\n"
+        f"{checkpoint}: {recipe.data.name} {recipe.evaluation.split}, frames of {views.size[0]}x{views.size[1]}, scales"
+        f" {list(views.scales)}{', mirrored too' if views.flip else ''}\n"
     )
     print("| second opinion | ρ error | ρ loss | AUROC | weight where right | where wrong |")
     print("|---|---|---|---|---|---|")
@@ -77,10 +88,14 @@ def _compare(arguments: argparse.Namespace) -> None:
         doubt = 1 - weight
         means = [f"{weight[wrong == value].mean():.3f}" if (wrong == value).any() else "–" for value in (0, 1)]
         print(
-            f"| {title} | {spearman(doubt, wrong):.3f} | {spearman(doubt, loss):.3f} | {auroc(doubt, wrong):.3f} | {means[0]} | {means[1]} |",
+            f"| {title} | {spearman(doubt, wrong):.3f} | {spearman(doubt, loss):.3f} | {auroc(doubt, wrong):.3f} |"
+            f" {means[0]} | {means[1]} |",
             flush=True,
         )
-    print(f"\n{len(wrong)} pixels of {min(arguments.frames, len(data.validation))} frames, {100 * wrong.mean():.2f} % of them wrong")
+    print(
+        f"\n{len(wrong)} pixels of {min(arguments.frames, len(data.validation))} frames, {100 * wrong.mean():.2f} % of"
+        " them wrong"
+    )
 
 
 def named(path: Path, recipe_path: Path | None, overrides: list[str]) -> tuple[Recipe, Path, Teacher]:
@@ -98,7 +113,8 @@ def named(path: Path, recipe_path: Path | None, overrides: list[str]) -> tuple[R
         return recipe, run.teacher, plain
     if config is None or config.ensemble:
         raise RddError(
-            f"{path} is the run of a student without a teacher, or of an ensemble's; name one network's checkpoint with --recipe"
+            f"{path} is the run of a student without a teacher, or of an ensemble's; name one network's checkpoint with"
+            " --recipe"
         )
     if config.checkpoint:
         return recipe, Path(config.checkpoint), config
@@ -115,7 +131,10 @@ def opinions(
         yield "auxiliary", loaded.model
     yield "flip", with_second(loaded, config.model_copy(update={"second": "flip"})).model
     for scale in arguments.scales:
-        yield f"scale {scale:g}", with_second(loaded, config.model_copy(update={"second": "scale", "second_scale": scale})).model
+        yield (
+            f"scale {scale:g}",
+            with_second(loaded, config.model_copy(update={"second": "scale", "second_scale": scale})).model,
+        )
     if other is not None:
         yield "ensemble", Ensemble([loaded.model, other], compared=True)
     if arguments.fitted:
@@ -131,7 +150,9 @@ def opinions(
 def sampled(
     model: TeacherModel, data: TrainingData, views: TestTimeAugmentation, frames: int, pixels: int, device: torch.device
 ) -> tuple[Array, Array, Array]:
-    """Stage 1's weight, whether the teacher is wrong (0 or 1), and −log p(true class) of a sample of pixels; the same one each time."""
+    """Stage 1's weight, whether the teacher is wrong (0 or 1), and −log p(true class) of a sample of pixels; the same
+    one each time.
+    """
     split, size, rng = data.validation, views.size, np.random.default_rng(0)
     model = model.to(device).eval()
     found = []
@@ -166,7 +187,9 @@ def spearman(one: Array, other: Array) -> float:
 
 
 def auroc(score: Array, wrong: Array) -> float:
-    """How often a wrong pixel has a larger score than a right one, half of those where they are equal; NaN where none is wrong or right."""
+    """How often a wrong pixel has a larger score than a right one, half of those where they are equal; NaN where none
+    is wrong or right.
+    """
     count = int(wrong.sum())
     if count in (0, len(wrong)):
         return float("nan")

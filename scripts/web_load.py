@@ -1,9 +1,11 @@
-"""What many viewers of the web view cost: the app's frame rate with them over that without, and its memory. Exit code 1 if a bar is missed.
+"""What many viewers of the web view cost: the app's frame rate with them over that without, and its memory. Exit code 1
+if a bar is missed.
 
     python scripts/web_load.py runs/latest/export/onnxruntime-int8 --viewers 20 --minutes 10 --json web_load.json
 
-The app plays a drive down the procedural street at ``--fps`` in this process; the viewers are a process of their own. Turns of ten seconds
-with and without viewers take each other's place, so that a machine that drifts is fair to both. One of the viewers never reads.
+The app plays a drive down the procedural street at ``--fps`` in this process; the viewers are a process of their own.
+Turns of ten seconds with and without viewers take each other's place, so that a machine that drifts is fair to both.
+One of the viewers never reads.
 """
 
 from __future__ import annotations
@@ -111,7 +113,11 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
                     memory.append(memory_mb())
                     crowd.stdin.write("off\n")
                     counts.append(json.loads(crowd.stdout.readline()))
-                    print(f"{rates['without'][-1][0]:6.2f} fps without, {rates['with'][-1][0]:6.2f} with, {memory[-1]:.0f} MB", flush=True)
+                    print(
+                        f"{rates['without'][-1][0]:6.2f} fps without, {rates['with'][-1][0]:6.2f} with,"
+                        f" {memory[-1]:.0f} MB",
+                        flush=True,
+                    )
                 crowd.stdin.close()
         except BaseException as error:
             failed.append(error)
@@ -134,8 +140,12 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
         "size": list(size),
         "fps_without": [round(rate, 2) for rate, _ in rates["without"]],
         "fps_with": [round(rate, 2) for rate, _ in rates["with"]],
-        "ratio": round(float(np.median([rate for rate, _ in rates["with"]]) / np.median([rate for rate, _ in rates["without"]])), 3),
-        "cpu_ms_a_frame": {name: round(float(np.median([cpu for _, cpu in turns])), 2) for name, turns in rates.items()},
+        "ratio": round(
+            float(np.median([rate for rate, _ in rates["with"]]) / np.median([rate for rate, _ in rates["without"]])), 3
+        ),
+        "cpu_ms_a_frame": {
+            name: round(float(np.median([cpu for _, cpu in turns])), 2) for name, turns in rates.items()
+        },
         "memory_mb": [round(value, 1) for value in memory],
         "growth_mb": round(settled[-1] - settled[0], 1),
         "pictures_of_a_reader": float(np.median([np.median(one[:-1] or one) for one in counts])),
@@ -161,10 +171,16 @@ def main() -> None:
     slow, grown = record["ratio"] < MIN_RATIO, record["growth_mb"] > MAX_GROWTH_MB
     print(f"with / without  {record['ratio']:.3f}  (bar: at least {MIN_RATIO}) {'MISSED' if slow else 'ok'}")
     cpu = record["cpu_ms_a_frame"]
-    print(f"CPU time        {cpu['with']:.1f} ms a frame with viewers, {cpu['without']:.1f} without; theirs isn't in it")
-    print(f"memory          {record['growth_mb']:+.1f} MB after the first turns  (bar: {MAX_GROWTH_MB:.0f}) {'MISSED' if grown else 'ok'}")
     print(
-        f"pictures        {record['pictures_of_a_reader']:.0f} a turn for a viewer, {record['pictures_of_the_slowest_reader']} for the slowest"
+        f"CPU time        {cpu['with']:.1f} ms a frame with viewers, {cpu['without']:.1f} without; theirs isn't in it"
+    )
+    print(
+        f"memory          {record['growth_mb']:+.1f} MB after the first turns  (bar: {MAX_GROWTH_MB:.0f})"
+        f" {'MISSED' if grown else 'ok'}"
+    )
+    print(
+        f"pictures        {record['pictures_of_a_reader']:.0f} a turn for a viewer,"
+        f" {record['pictures_of_the_slowest_reader']} for the slowest"
     )
     sys.exit(int(slow or grown))
 

@@ -1,4 +1,5 @@
-"""Watches a web view's stream many times over, for web_load.py: reads "on" and "off", and prints at each "off" what each viewer got.
+"""Watches a web view's stream many times over, for web_load.py: reads "on" and "off", and prints at each "off" what
+each viewer got.
 
     python scripts/web_viewers.py PORT VIEWERS
 

@@ -1,4 +1,6 @@
-"""What a user can get wrong, through real processes: one clear sentence, the documented exit code, no traceback, nothing half-written."""
+"""What a user can get wrong, through real processes: one clear sentence, the documented exit code, no traceback,
+nothing half-written.
+"""
 
 import contextlib
 import io
@@ -45,7 +47,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def refused(place: Path, *words: object, module: str = "distill", code: int = 2, env: dict[str, str] | None = None) -> str:
+def refused(
+    place: Path, *words: object, module: str = "distill", code: int = 2, env: dict[str, str] | None = None
+) -> str:
     """The sentence of a command that must fail, its recipe and the folders' contents otherwise untouched."""
     before = sorted(path for path in place.rglob("*") if "runs" in path.parts)
     done = call(module, *(words or ("student.yaml",)), cwd=place, env=env)
@@ -69,17 +73,28 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
     assert refused(place, "wrong.yaml").splitlines() == [
         "wrong.yaml has 9 problems:",
         "  teacher: missing; distil needs a student and a teacher (train a lone network with rdd_deploy.train)",
-        "  student.head: got 'lrasp', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
-        "  student.chanels: unknown key; did you mean 'channels'? allowed: encoder, head, weights, output_stride, channels, auxiliary, dropout, "
-        "activation, squeeze_excite",
+        (
+            "  student.head: got 'lrasp', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn',"
+            " 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?"
+        ),
+        (
+            "  student.chanels: unknown key; did you mean 'channels'? allowed: encoder, head, weights, output_stride,"
+            " channels, auxiliary, dropout, activation, squeeze_excite"
+        ),
         "  distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or', 'lead' or 'student'; did you mean 'or'?",
         "  distillation.tse.threshold: got 1.5, expected: input should be less than 1",
         "  train.epochs: got 0, expected: input should be greater than or equal to 1",
         "  train.lr: got 'fast', expected: input should be a valid number, unable to parse string as a number",
-        "  train.optimiser: unknown key; did you mean 'optimizer'? allowed: epochs, batch, optimizer, lr, head_lr_factor, momentum, weight_decay, "
-        "warmup, power, clip, ema, task_loss, region_loss, region_weight, auxiliary_weight, class_bias, seed, device, devices, nodes, precision, tf32, "
-        "deterministic, compile, save_minutes, pictures_every, loggers",
-        "  distilation: unknown key; did you mean 'distillation'? allowed: name, data, augment, student, teacher, distillation, train, evaluation",
+        (
+            "  train.optimiser: unknown key; did you mean 'optimizer'? allowed: epochs, batch, optimizer, lr,"
+            " head_lr_factor, momentum, weight_decay, warmup, power, clip, ema, task_loss, region_loss, region_weight,"
+            " auxiliary_weight, class_bias, seed, device, devices, nodes, precision, tf32, deterministic, compile,"
+            " save_minutes, pictures_every, loggers"
+        ),
+        (
+            "  distilation: unknown key; did you mean 'distillation'? allowed: name, data, augment, student, teacher,"
+            " distillation, train, evaluation"
+        ),
     ]
 
 
@@ -136,7 +151,9 @@ def test_one_sentence(place: Path, words: list[str], sentence: str | None) -> No
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_no_gpu(place: Path) -> None:
-    assert "finds no CUDA device; install a driver, or set train.device=cpu" in refused(place, "student.yaml", "train.device=cuda")
+    assert "finds no CUDA device; install a driver, or set train.device=cpu" in refused(
+        place, "student.yaml", "train.device=cuda"
+    )
 
 
 def spoil_truncated(root: Path) -> str:
@@ -162,21 +179,28 @@ def spoil_empty(root: Path) -> str:
 def spoil_size(root: Path) -> str:
     frame, labels = picture(3)
     write_pair(root, "train", "train0003", frame, labels[:50])
-    return f"train0003: the frame is 64x64, its mask 50x64; fix {root}/train/train0003.png or {root}/trainannot/train0003.png"
+    return (
+        f"train0003: the frame is 64x64, its mask 50x64; fix {root}/train/train0003.png or"
+        f" {root}/trainannot/train0003.png"
+    )
 
 
 def spoil_colours(root: Path) -> str:
     path = root / "trainannot" / "train0001.png"
     cv2.imwrite(str(path), picture(1)[0])
     return (
-        f"{path} is a mask of shape (64, 64, 3) and type uint8; expected one 8-bit channel of class ids (not colours): "
-        "export it as greyscale or with a palette, or say what its colours mean (data.colours, where data.name is folder)"
+        f"{path} is a mask of shape (64, 64, 3) and type uint8; expected one 8-bit channel of class ids (not colours):"
+        " export it as greyscale or with a palette, or say what its colours mean (data.colours, where data.name is"
+        " folder)"
     )
 
 
 def spoil_leak(root: Path) -> str:
     write_pair(root, "val", "same", *picture(4))
-    return "1 images are in both train and val, e.g. train0004 and same; remove them from one, or the measured mIoU means nothing"
+    return (
+        "1 images are in both train and val, e.g. train0004 and same; remove them from one, or the measured mIoU means"
+        " nothing"
+    )
 
 
 def spoil_lost(root: Path) -> str:
@@ -190,7 +214,9 @@ def spoil_void(root: Path) -> str:
     return "every pixel of the split is void; expected class ids, see data.void_ids"
 
 
-@pytest.mark.parametrize("spoil", [spoil_truncated, spoil_jpeg, spoil_empty, spoil_size, spoil_colours, spoil_leak, spoil_lost, spoil_void])
+@pytest.mark.parametrize(
+    "spoil", [spoil_truncated, spoil_jpeg, spoil_empty, spoil_size, spoil_colours, spoil_leak, spoil_lost, spoil_void]
+)
 def test_bad_data(place: Path, spoil: Any) -> None:
     expected = spoil(place / "data")
     recipe = yaml.safe_load((place / "student.yaml").read_text())
@@ -204,7 +230,8 @@ def test_checkpoint_of_other_classes(place: Path) -> None:
     got = refused(place, "student.yaml", "data.classes=[left, middle, right, above]")
     assert (
         got
-        == "runs/teacher/teacher.safetensors was trained on 3 classes (left, middle, right); this data set has 4 (left, middle, right, above)"
+        == "runs/teacher/teacher.safetensors was trained on 3 classes (left, middle, right); this data set has 4 (left,"
+        " middle, right, above)"
     )
 
 
@@ -223,7 +250,9 @@ def test_a_file_that_is_no_checkpoint(place: Path) -> None:
     safetensors.torch.save_file({"x": torch.zeros(3)}, place / "other.safetensors")
     got = refused(place, "student.yaml", "teacher.recipe=null", "teacher.checkpoint=other.safetensors")
     assert (
-        got == "other.safetensors isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by distill or train"
+        got
+        == "other.safetensors isn't a checkpoint of rdd_deploy (its metadata names no format); expected one written by"
+        " distill or train"
     )
 
 
@@ -247,8 +276,8 @@ def test_teacher_without_the_auxiliary_head_that_stage_1_needs(place: Path) -> N
     assert call("train", "plain.yaml", cwd=place).returncode == 0
     got = refused(place, "student.yaml", "teacher.recipe=null", "teacher.checkpoint=runs/plain/teacher.safetensors")
     assert got.startswith(
-        "runs/plain/teacher.safetensors has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, "
-        "set distillation.tfe_fraction=0, or give it another second opinion: teacher.second=flip"
+        "runs/plain/teacher.safetensors has no auxiliary head, which stage 1 of RDD compares with; train a teacher with"
+        " auxiliary: true, set distillation.tfe_fraction=0, or give it another second opinion: teacher.second=flip"
     )
 
 
@@ -266,7 +295,10 @@ def test_damaged_state(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     state = place / "runs" / "student" / "state.ckpt"
     whole = state.read_bytes()
-    damaged = "the file is damaged, or wasn't written by distill or train; put a whole one there, or start again without --resume"
+    damaged = (
+        "the file is damaged, or wasn't written by distill or train; put a whole one there, or start again without"
+        " --resume"
+    )
     other = "it holds another network's state, or one of another version; start again without --resume"
     for content, problem in (
         (whole[:5000], damaged),
@@ -276,7 +308,10 @@ def test_damaged_state(place: Path) -> None:
         (saved({"model": {}}), other),
     ):
         state.write_bytes(content)
-        assert refused(place, "student.yaml", "train.epochs=1", "--resume") == f"can't resume from runs/student/state.ckpt: {problem}"
+        assert (
+            refused(place, "student.yaml", "train.epochs=1", "--resume")
+            == f"can't resume from runs/student/state.ckpt: {problem}"
+        )
 
 
 def saved(value: object) -> bytes:
@@ -297,7 +332,9 @@ def small_disk(tmp_path: Path) -> Any:
     """A file system of 300 KB: the run's first files fit, its weights don't."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("no right to mount a file system")
     yield folder
@@ -309,8 +346,10 @@ def test_full_disk_while_saving(place: Path, small_disk: Path) -> None:
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = errors_of(done)
     run = small_disk / "student_alone"
-    assert line == (
-        f"error: can't write {run}/student.safetensors: No space left on device; free some space or choose another folder. Nothing was changed there"
+    assert (
+        line
+        == f"error: can't write {run}/student.safetensors: No space left on device; free some space or choose another"
+        " folder. Nothing was changed there"
     )
     assert leftovers(small_disk) == []
     assert not (run / "student.safetensors").exists()

@@ -33,11 +33,26 @@ finally:
 
 def edge(*words: object) -> subprocess.CompletedProcess[str]:
     """``rdd-deploy …`` as on a device without the training stack."""
-    return subprocess.run([sys.executable, "-c", EDGE, *map(str, words)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", EDGE, *map(str, words)], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_usage_names_every_command() -> None:
-    for name in ("distill", "train", "study", "evaluate", "export", "bundle", "benchmark", "parity", "predict", "live", "data", "demo"):
+    for name in (
+        "distill",
+        "train",
+        "study",
+        "evaluate",
+        "export",
+        "bundle",
+        "benchmark",
+        "parity",
+        "predict",
+        "live",
+        "data",
+        "demo",
+    ):
         assert f"\n  {name} " in usage()
 
 
@@ -68,7 +83,8 @@ def test_edge_commands_run_without_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("distill", ["camvid_mbv3"]), ("train", ["camvid_teacher_lite2"]), ("export", ["--onnx"]), ("parity", ["x"])]
+    ("name", "words"),
+    [("distill", ["camvid_mbv3"]), ("train", ["camvid_teacher_lite2"]), ("export", ["--onnx"]), ("parity", ["x"])],
 )
 def test_training_commands_name_the_extra(name: str, words: list[str]) -> None:
     done = edge(name, *words)
@@ -81,7 +97,9 @@ def test_training_commands_name_the_extra(name: str, words: list[str]) -> None:
 def test_a_wrong_recipe_is_refused_before_torch_is_imported(command: str, tmp_path: Path) -> None:
     toys.write_recipe(tmp_path / "toy.yaml", toys.tree(tmp_path))
     words = [command, "toy.yaml", "train.lr=-1", "--name", "x=y", "--resume", "train.sed=1"]
-    done = subprocess.run([sys.executable, "-c", WATCHED, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 2
     assert toys.errors_of(done)[0] == f"error: toy.yaml has {3 if command == 'distill' else 2} problems:"
     assert done.stdout == "torch imported: False\n"
@@ -103,13 +121,25 @@ def test_an_option_that_is_a_key_of_the_recipe(words: list[str], tmp_path: Path)
         ([], "error: no target named; expected --onnx, --openvino, --trt or --profile FILE"),
         (["--int8"], "error: --int8 names a precision but no target; add --onnx, --openvino or --trt"),
         (["--profile", "none"], "error: no profile 'none'; expected a YAML file, or one of "),
-        (["nowhere", "--onnx"], "error: no run folder nowhere; train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml"),
-        (["--onnx"], "error: no finished run (runs/latest); train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml"),
+        (
+            ["nowhere", "--onnx"],
+            "error: no run folder nowhere; train one first: python -m rdd_deploy.distill recipes/camvid_mbv3.yaml",
+        ),
+        (
+            ["--onnx"],
+            (
+                "error: no finished run (runs/latest); train one first: python -m rdd_deploy.distill"
+                " recipes/camvid_mbv3.yaml"
+            ),
+        ),
         (
             ["--onnx", "--compute-capability", "8.6"],
             "error: --compute-capability names GPUs for TensorRT; profile 'onnxruntime-fp32' is for",
         ),
-        (["--onnx", "--openvino", "--plan", "p.yaml"], "error: --plan replays one profile's plan, got 2 profiles; name one"),
+        (
+            ["--onnx", "--openvino", "--plan", "p.yaml"],
+            "error: --plan replays one profile's plan, got 2 profiles; name one",
+        ),
         (["--onnx", "--fp16"], "error: --onnx has no fp16; expected fp32 or int8"),
         (["--onnx", "--max-drop", "-1"], "error: invalid value for '--max-drop': "),
     ],

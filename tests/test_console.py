@@ -23,7 +23,9 @@ main()
 
 
 def ended(what: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(what=what)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(what=what)], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.stdout == ""
     return done.returncode, done.stderr
 
@@ -46,7 +48,11 @@ def ended(what: str) -> tuple[int, str]:
             2,
             "error: can't use /x/y: Permission denied; check its name and permissions\n",
         ),
-        ("OSError(36, 'File name too long', b'/x')", 2, "error: can't use /x: File name too long; check its name and permissions\n"),
+        (
+            "OSError(36, 'File name too long', b'/x')",
+            2,
+            "error: can't use /x: File name too long; check its name and permissions\n",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_its_code(what: str, code: int, text: str) -> None:
@@ -55,7 +61,9 @@ def test_a_users_mistake_is_one_sentence_and_its_code(what: str, code: int, text
 
 def test_help_that_nobody_reads_is_no_failure_and_one_that_is_lost_is() -> None:
     def helped(*words: str, stdout: int) -> tuple[int, str]:
-        done = subprocess.run([sys.executable, *words, "--help"], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, *words, "--help"], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        )
         os.close(stdout)
         return done.returncode, done.stderr
 
@@ -77,7 +85,9 @@ def test_our_own_mistake_shows_its_traceback() -> None:
 
 
 def test_every_error_has_a_documented_code() -> None:
-    codes = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.RddError)}
+    codes = {
+        one.exit_code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.RddError)
+    }
     assert codes == {2, 3, 4, 5}
     assert all(f"\n{code}     " in (errors.__doc__ or "") for code in codes)
 

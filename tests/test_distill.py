@@ -37,7 +37,9 @@ from rdd_deploy.utils.tables import Entry
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("distill")
-    recipe = write_story(folder, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 1}})
+    recipe = write_story(
+        folder, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 1}}
+    )
     distill_recipe(load_recipe(recipe), recipe, folder / "runs")
     return recipe
 
@@ -50,7 +52,9 @@ def test_the_teacher_is_trained_first_and_used_again(story: Path, capsys: pytest
     assert "training it first" not in out
     assert f"teacher: {runs}/teacher/teacher.safetensors, run on every crop" in out
     assert (runs / "teacher" / "teacher.safetensors").read_bytes() == before
-    assert read_json(runs / "second" / "summary.json")["teacher"]["checkpoint"] == str(runs / "teacher" / "teacher.safetensors")
+    assert read_json(runs / "second" / "summary.json")["teacher"]["checkpoint"] == str(
+        runs / "teacher" / "teacher.safetensors"
+    )
     assert (runs / "latest").resolve() == runs / "second"
 
 
@@ -64,7 +68,8 @@ def test_an_unfinished_teacher_is_finished_first(story: Path, capsys: pytest.Cap
 
 def test_a_student_starts_alike_whether_its_teacher_was_there_or_not(tmp_path: Path) -> None:
     recipe = write_story(
-        tmp_path, {"student": network(dropout=0.5), "train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true"}}
+        tmp_path,
+        {"student": network(dropout=0.5), "train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true"}},
     )
     first = distill_recipe(load_recipe(recipe), recipe, tmp_path / "runs", name="first")
     again = distill_recipe(load_recipe(recipe), recipe, tmp_path / "runs", name="again")
@@ -126,9 +131,14 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").trained, 3)
     loss = _loss(recipe.distillation)
     losses = extra_losses(recipe.distillation, Segmenter(recipe.trained, 3), teacher)
-    objective = DistillationObjective(loss, LiveTeacher(teacher), losses, recipe.train.auxiliary_weight, None, RegionLoss("dice"), 0.25)
+    objective = DistillationObjective(
+        loss, LiveTeacher(teacher), losses, recipe.train.auxiliary_weight, None, RegionLoss("dice"), 0.25
+    )
     batch = Batch(
-        torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 3, (2, 64, 64)), torch.zeros(2, 5), torch.arange(2)
+        torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
+        torch.randint(0, 3, (2, 64, 64)),
+        torch.zeros(2, 5),
+        torch.arange(2),
     )
     student = torch.randn(2, 3, 64, 64, requires_grad=True)
     got: Loss = objective(Output(student, None, {"logits": student[..., ::8, ::8]}), batch, 0.5)
@@ -142,10 +152,14 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
 
 
 def test_every_loss_has_a_name_of_its_own_in_the_log(story: Path) -> None:
-    losses = "[{name: kd, options: {temperature: 4.0}}, {name: cwd}, {name: cwd, options: {temperature: 1.0}}, {name: kd}]"
+    losses = (
+        "[{name: kd, options: {temperature: 4.0}}, {name: cwd}, {name: cwd, options: {temperature: 1.0}}, {name: kd}]"
+    )
     recipe = load_distillation(story, [f"distillation.losses={losses}", "train.epochs=1"])
     distill_recipe(recipe, story, story.parent / "runs", name="many")
-    header, values = (line.split(",") for line in (story.parent / "runs" / "many" / "metrics.csv").read_text().splitlines())
+    header, values = (
+        line.split(",") for line in (story.parent / "runs" / "many" / "metrics.csv").read_text().splitlines()
+    )
     row = dict(zip(header, values, strict=True))
     assert [name for name in header if name.startswith("loss_") and ("kd" in name or "cwd" in name)] == [
         "loss_kd", "loss_extra_kd", "loss_cwd", "loss_extra_cwd", "loss_extra_kd_2",
@@ -172,7 +186,9 @@ def test_dry_run_trains_nothing(
     assert sorted(story.parent.rglob("*")) == before
 
 
-def test_dry_run_tells_all_that_is_wrong_together(story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_tells_all_that_is_wrong_together(
+    story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("train.precision=16-mixed", "data.root=elsewhere", "student.weights=lost.pth")
     assert ended(distill.main, monkeypatch, story, *words, "--dry-run", "--output", story.parent / "runs") == 2
     lines = " ".join(capsys.readouterr().err.split())
@@ -194,7 +210,13 @@ class Reader(torch.nn.Module):
 @pytest.mark.parametrize(("student", "teacher", "role"), [(True, False, "teacher"), (False, True, "student")])
 @pytest.mark.parametrize("dry", [True, False])
 def test_maps_that_a_network_lacks_are_told_before_a_teacher_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], student: bool, teacher: bool, role: str, dry: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    student: bool,
+    teacher: bool,
+    role: str,
+    dry: bool,
 ) -> None:
     monkeypatch.setitem(LOSSES, "cwd", Entry(f"{__name__}:Reader"))
     recipe = write_story(
@@ -206,9 +228,9 @@ def test_maps_that_a_network_lacks_are_told_before_a_teacher_is_trained(
     assert ended(distill.main, monkeypatch, recipe, *words, "--output", tmp_path / "runs") == 2
     printed = capsys.readouterr()
     assert (
-        f"error: distillation.losses: of the {role}, the network has no map auxiliary; expected some of logits, head, stage5, stage4, stage3, "
-        "stage2, stage1; leave out the loss that reads it"
-    ) in " ".join(printed.err.split())
+        f"error: distillation.losses: of the {role}, the network has no map auxiliary; expected some of logits, head,"
+        " stage5, stage4, stage3, stage2, stage1; leave out the loss that reads it" in " ".join(printed.err.split())
+    )
     assert "training it first" not in printed.out
 
 
@@ -218,7 +240,10 @@ def test_a_teacher_from_elsewhere_with_other_classes(tmp_path: Path, monkeypatch
     recipe = load_recipe(write_story(tmp_path, {"teacher": {"checkpoint": str(tmp_path / "five.txt")}}))
     with pytest.raises(
         WeightsError,
-        match=r"^the teacher .*five\.txt knows 5 classes, the data has 3; distil from a teacher of the same classes, or say by teacher.classes which",
+        match=(
+            r"^the teacher .*five\.txt knows 5 classes, the data has 3; distil from a teacher of the same classes, or"
+            r" say by teacher.classes which"
+        ),
     ):
         distill_recipe(recipe, tmp_path / "student.yaml", tmp_path / "runs")
     assert not (tmp_path / "runs" / "student").exists()
@@ -234,7 +259,11 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     ("command", "words", "sentence"),
     [
-        (distill.main, ["distillation.losses=[{name: nope}]"], "distillation.losses.0.name: got 'nope', expected 'kd', "),
+        (
+            distill.main,
+            ["distillation.losses=[{name: nope}]"],
+            "distillation.losses.0.name: got 'nope', expected 'kd', ",
+        ),
         (
             distill.main,
             ["distillation.losses=[{name: cwd, options: {temperature: hot}}]"],
@@ -243,7 +272,10 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         (
             distill.main,
             ["distillation.losses=[{name: kd, options: {ignore_index: 0}}]"],
-            "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature, standardize",
+            (
+                "distillation.losses.0.options.ignore_index: unknown option of the loss 'kd'; allowed: temperature,"
+                " standardize"
+            ),
         ),
         *(
             (
@@ -253,10 +285,18 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
             )
             for weight in (0, -1.5)
         ),
-        (distill.main, ["distillation.tse.rule=nor"], "distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or', 'lead' or 'student'"),
+        (
+            distill.main,
+            ["distillation.tse.rule=nor"],
+            "distillation.tse.rule: got 'nor', expected 'xor', 'and', 'or', 'lead' or 'student'",
+        ),
         (distill.main, ["student.encoder=nope_50"], "unknown encoder 'nope_50'"),
         (distill.main, ["teacher.recipe=lost"], "no recipe 'lost'; expected a YAML file"),
-        (distill.main, ["teacher.recipe=null", "teacher.checkpoint=lost.safetensors"], "no teacher checkpoint lost.safetensors"),
+        (
+            distill.main,
+            ["teacher.recipe=null", "teacher.checkpoint=lost.safetensors"],
+            "no teacher checkpoint lost.safetensors",
+        ),
         (distill.main, ["data.classes=[left, middle, right, above]"], "teacher.safetensors was trained on 3 classes"),
         (distill.main, ["--name", "a b"], "--name is 'a b'; expected letters, digits"),
         (distill.main, ["--epochs", "3"], "no such option: --epochs; did you mean train.epochs=VALUE, without dashes?"),
@@ -288,7 +328,9 @@ def test_dry_run_refuses(
 
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
-    """A story whose teacher was trained, and whose teacher's recipe is another one now; returns the student's recipe."""
+    """A story whose teacher was trained, and whose teacher's recipe is another one now; returns the
+    student's recipe.
+    """
     story = write_story(tmp_path)
     teacher = tmp_path / "teacher.yaml"
     train_recipe(load_recipe(teacher), tmp_path / "runs")
@@ -298,7 +340,9 @@ def changed(tmp_path: Path) -> Path:
 
 def checkpoint_of(story: Path, resume: bool = False) -> Path:
     recipe, runs = load_recipe(story), story.parent / "runs"
-    return teacher_checkpoint(recipe, named_teacher(recipe, story, runs), runs, resume, TrainingData(recipe), make_fabric(recipe.train))
+    return teacher_checkpoint(
+        recipe, named_teacher(recipe, story, runs), runs, resume, TrainingData(recipe), make_fabric(recipe.train)
+    )
 
 
 def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +350,8 @@ def test_a_teacher_of_another_recipe_is_used_with_a_warning(changed: Path, capsy
     assert checkpoint_of(changed).read_bytes() == before
     warning = " ".join(capsys.readouterr().err.split())
     assert warning.startswith(
-        f"warning: the teacher in {changed.parent}/runs/teacher is used as it is, though {changed.parent}/teacher.yaml is another"
+        f"warning: the teacher in {changed.parent}/runs/teacher is used as it is, though {changed.parent}/teacher.yaml"
+        " is another"
     )
     assert "recipe now (network.channels: 16 → 24); move that folder away to train it again" in warning
 
@@ -323,8 +368,12 @@ def test_an_unfinished_teacher_of_another_recipe_is_set_aside(changed: Path) -> 
 
 @pytest.fixture
 def half_taught(tmp_path: Path) -> Path:
-    """A story whose teacher's training was killed between its first checkpoint and its first state: nothing else is there."""
-    story = write_story(tmp_path, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 0}})
+    """A story whose teacher's training was killed between its first checkpoint and its first state: nothing else is
+    there.
+    """
+    story = write_story(
+        tmp_path, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 0}}
+    )
     train_recipe(load_recipe(tmp_path / "teacher.yaml", ["train.epochs=1"]), tmp_path / "runs")
     for name in ("summary.json", "state.ckpt"):
         (tmp_path / "runs" / "teacher" / name).unlink()
@@ -339,14 +388,19 @@ def test_a_half_trained_teacher_never_teaches(half_taught: Path, capsys: pytest.
     assert (runs / "teacher" / "summary.json").is_file()
     assert (runs / "teacher" / "teacher.safetensors").read_bytes() == expected
     assert (runs / "teacher.1" / "teacher.safetensors").is_file(), "what was there isn't lost"
-    assert load_checkpoint(folder.student).metadata["teacher_sha256"] == sha256(runs / "teacher" / "teacher.safetensors")
+    assert load_checkpoint(folder.student).metadata["teacher_sha256"] == sha256(
+        runs / "teacher" / "teacher.safetensors"
+    )
 
 
 def test_a_checkpoint_of_an_unfinished_run_is_refused(half_taught: Path, tmp_path: Path) -> None:
     checkpoint = half_taught.parent / "runs" / "teacher" / "teacher.safetensors"
     recipe = load_recipe(half_taught, ["teacher.recipe=null", f"teacher.checkpoint={checkpoint}"])
     with pytest.raises(
-        WeightsError, match=r"teacher\.safetensors is of a run that isn't finished \(it has no summary\.json\); finish it with --resume"
+        WeightsError,
+        match=(
+            r"teacher\.safetensors is of a run that isn't finished \(it has no summary\.json\); finish it with --resume"
+        ),
     ):
         distill_recipe(recipe, half_taught, tmp_path / "runs")
     (tmp_path / "mine.safetensors").write_bytes(checkpoint.read_bytes())
@@ -359,7 +413,10 @@ def test_a_teacher_that_is_being_trained_is_waited_for(story: Path) -> None:
     runs = story.parent / "runs"
     with (
         locked(runs / "teacher"),
-        pytest.raises(RddError, match=r"^process \d+ is training in .*/runs/teacher, the teacher of this distillation; wait until it ends"),
+        pytest.raises(
+            RddError,
+            match=r"^process \d+ is training in .*/runs/teacher, the teacher of this distillation; wait until it ends",
+        ),
     ):
         distill_recipe(load_distillation(story), story, runs, name="second_at_once")
     assert not (runs / "second_at_once").exists()
@@ -374,12 +431,16 @@ def test_a_teacher_that_is_replaced_while_it_is_read(story: Path, monkeypatch: p
         return real(*arguments)
 
     monkeypatch.setattr(checkpoint_teachers, "load_checkpoint", load)
-    with pytest.raises(WeightsError, match=r"teacher\.safetensors was replaced by an unfinished one while it was read; start again"):
+    with pytest.raises(
+        WeightsError, match=r"teacher\.safetensors was replaced by an unfinished one while it was read; start again"
+    ):
         distill_recipe(load_distillation(story), story, story.parent / "runs", name="replaced")
     summary.write_bytes(content)
 
 
-def test_a_teachers_damaged_state_is_trained_anew_unless_resuming_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_teachers_damaged_state_is_trained_anew_unless_resuming_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     story = write_story(tmp_path)
     teacher = train_recipe(load_recipe(tmp_path / "teacher.yaml"), tmp_path / "runs")
     expected = teacher.teacher.read_bytes()

@@ -1,4 +1,6 @@
-"""Distilling with frames that nobody labelled, through real processes: resumed, shared, checked, and left aside where there is no teacher."""
+"""Distilling with frames that nobody labelled, through real processes: resumed, shared, checked, and left aside where
+there is no teacher.
+"""
 
 import csv
 import os
@@ -12,7 +14,20 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from toys import Started, call, errors_of, leftovers, network, picture, read_json, tree, write_data, write_pair, write_recipe, write_story
+from toys import (
+    Started,
+    call,
+    errors_of,
+    leftovers,
+    network,
+    picture,
+    read_json,
+    tree,
+    write_data,
+    write_pair,
+    write_recipe,
+    write_story,
+)
 
 from rdd_deploy.errors import DataError, RecipeError
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe, with_whole_paths
@@ -23,7 +38,15 @@ MORE: dict[str, Any] = {
     "student": network(dropout=0.3),
     "teacher": {"recipe": "teacher.yaml", "cache": True},
     "distillation": {"tfe_fraction": 0.4, "losses": [{"name": "ifvd"}]},
-    "train": {"epochs": 3, "batch": 4, "lr": 0.003, "optimizer": "adamw", "device": "cpu", "precision": "32-true", "pictures_every": 3},
+    "train": {
+        "epochs": 3,
+        "batch": 4,
+        "lr": 0.003,
+        "optimizer": "adamw",
+        "device": "cpu",
+        "precision": "32-true",
+        "pictures_every": 3,
+    },
 }
 
 
@@ -31,7 +54,11 @@ MORE: dict[str, Any] = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe with 6 labelled frames, 9 in a folder and 4 in a video beside them, and its finished run ``whole``."""
     folder = tmp_path_factory.mktemp("unlabelled")
-    write_story(folder, MORE | {"data": tree(folder / "data")["data"] | {"unlabelled": ["pool", "drive.avi"], "thin": {"similar": "keep"}}})
+    write_story(
+        folder,
+        MORE
+        | {"data": tree(folder / "data")["data"] | {"unlabelled": ["pool", "drive.avi"], "thin": {"similar": "keep"}}},
+    )
     for number in range(9):
         (folder / "pool/deep").mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"pool/deep/{number}.png"), cv2.cvtColor(picture(100 + number)[0], cv2.COLOR_RGB2BGR))
@@ -41,7 +68,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     video.release()
     done = call("distill", "student.yaml", "--name", "whole", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "unlabelled: 13 frames of pool, drive.avi beside 6 with labels; 2 of the 4 frames of each batch" in done.stdout
+    assert (
+        "unlabelled: 13 frames of pool, drive.avi beside 6 with labels; 2 of the 4 frames of each batch" in done.stdout
+    )
     assert "unlabelled: the teacher is sure from left 0." in done.stdout
     return folder
 
@@ -70,7 +99,9 @@ def test_killed_and_resumed_it_is_the_same_run_with_any_number_of_workers(place:
     process.wait()
     resumed = call("distill", *words, "--resume", cwd=place)
     assert resumed.returncode == 0, resumed.stderr
-    got, expected = (safetensors.torch.load_file(place / "runs" / name / "student.safetensors") for name in (run.name, "whole"))
+    got, expected = (
+        safetensors.torch.load_file(place / "runs" / name / "student.safetensors") for name in (run.name, "whole")
+    )
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     if not workers:
         (place / "pool/deep/9.png").write_bytes((place / "pool/deep/8.png").read_bytes())
@@ -83,11 +114,17 @@ def test_killed_and_resumed_it_is_the_same_run_with_any_number_of_workers(place:
 def test_the_student_alone_leaves_them_aside(place: Path) -> None:
     done = call("train", "student.yaml", "train.epochs=1", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels" in done.stdout
+    assert (
+        "data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels"
+        in done.stdout
+    )
     assert "13 frames" not in done.stdout
     teacher = call("train", "teacher.yaml", "data.unlabelled=pool", cwd=place)
     assert teacher.returncode == 2
-    assert "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key" in teacher.stderr
+    assert (
+        "data.unlabelled: a teacher is trained with labels alone; leave it out here, it is a student's key"
+        in teacher.stderr
+    )
 
 
 def test_a_cache_only_start_fills_and_trains_nothing(place: Path) -> None:
@@ -112,7 +149,9 @@ def test_a_cache_only_start_fills_and_trains_nothing(place: Path) -> None:
     assert not (place / "fleet/student").exists()
     assert leftovers(cache) == []
     refused = call("distill", "student.yaml", "teacher.cache=false", "--cache-only", cwd=place)
-    assert errors_of(refused) == ["error: --cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true"]
+    assert errors_of(refused) == [
+        "error: --cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true"
+    ]
 
 
 @pytest.mark.slow
@@ -128,9 +167,18 @@ def test_a_dry_run_looks_and_writes_nothing(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "unlabelled: 10 images or videos in pool, drive.avi, before they are thinned out" in done.stdout
     assert sorted(place.rglob("*")) == before
-    wrong = call("distill", "student.yaml", "data.unlabelled=lost", "distillation.unlabelled.thresholds={car: 0.5}", "--dry-run", cwd=place)
+    wrong = call(
+        "distill",
+        "student.yaml",
+        "data.unlabelled=lost",
+        "distillation.unlabelled.thresholds={car: 0.5}",
+        "--dry-run",
+        cwd=place,
+    )
     assert wrong.returncode == 2
-    assert "data.unlabelled: there is no lost; expected a folder of images or videos, a video, or 'rest'" in wrong.stderr
+    assert (
+        "data.unlabelled: there is no lost; expected a folder of images or videos, a video, or 'rest'" in wrong.stderr
+    )
 
 
 def test_places_are_found_like_the_datas_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +194,11 @@ def test_places_are_found_like_the_datas_own(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.chdir(tmp_path)
     assert unlabelled("pool") == ["own/pool"] or unlabelled("pool") == [str(own / "pool")]
-    assert [os.path.abspath(one) for one in unlabelled(["pool", "rest", "/else"])] == [str(own / "pool"), str(tmp_path / "rest"), "/else"]
+    assert [os.path.abspath(one) for one in unlabelled(["pool", "rest", "/else"])] == [
+        str(own / "pool"),
+        str(tmp_path / "rest"),
+        "/else",
+    ]
     assert unlabelled(["pool", "rest"])[1] == "rest"
     (tmp_path / "pool").mkdir()
     assert unlabelled("elsewhere", "data.unlabelled=pool") == ["pool"], "typed: from here"
@@ -157,13 +209,25 @@ def test_places_are_found_like_the_datas_own(tmp_path: Path, monkeypatch: pytest
 def test_the_rest_needs_a_share_of_labels_and_its_teacher_a_name(tmp_path: Path) -> None:
     source = write_story(tmp_path, MORE)
     with pytest.raises(
-        RecipeError, match=r"data\.unlabelled: rest are the frames that data\.labelled leaves out, which is 1: set data\.labelled to less"
+        RecipeError,
+        match=(
+            r"data\.unlabelled: rest are the frames that data\.labelled leaves out, which is 1: set data\.labelled to"
+            r" less"
+        ),
     ):
         load_recipe(source, ["data.unlabelled=rest"])
-    for words in (["distillation.unlabelled.share=1"], ["data.labelled=0"], ["data.thin.every=0"], ["data.unlabelled=3"]):
+    for words in (
+        ["distillation.unlabelled.share=1"],
+        ["data.labelled=0"],
+        ["data.thin.every=0"],
+        ["data.unlabelled=3"],
+    ):
         with pytest.raises(RecipeError, match=words[0].split("=")[0]):
             load_recipe(source, words)
-    student, teacher = load_recipe(source, ["data.labelled=0.125", "data.unlabelled=rest"]), load_recipe(tmp_path / "teacher.yaml")
+    student, teacher = (
+        load_recipe(source, ["data.labelled=0.125", "data.unlabelled=rest"]),
+        load_recipe(tmp_path / "teacher.yaml"),
+    )
     assert isinstance(student, StudentRecipe)
     assert isinstance(teacher, TeacherRecipe)
     beside = teacher.beside(student)
@@ -171,19 +235,26 @@ def test_the_rest_needs_a_share_of_labels_and_its_teacher_a_name(tmp_path: Path)
     assert teacher.beside(load_recipe(source)).name == "teacher"  # type: ignore[arg-type]
     odd = load_recipe(tmp_path / "teacher.yaml", ["train.batch=5"])
     with pytest.raises(
-        RecipeError, match=r"(?s)the teacher's recipe teacher on the student's .*train\.batch is 5, which 2 devices can't share evenly"
+        RecipeError,
+        match=(
+            r"(?s)the teacher's recipe teacher on the student's .*train\.batch is 5, which 2 devices can't share evenly"
+        ),
     ):
         odd.beside(load_recipe(source, ["train.devices=2", "train.batch=4"]))  # type: ignore[union-attr, arg-type]
 
 
 def test_what_cant_be_shared_out_is_refused(tmp_path: Path) -> None:
-    source = write_story(tmp_path, MORE | {"data": tree(tmp_path / "data")["data"] | {"unlabelled": "data/val", "labelled": 0.2}})
+    source = write_story(
+        tmp_path, MORE | {"data": tree(tmp_path / "data")["data"] | {"unlabelled": "data/val", "labelled": 0.2}}
+    )
     with pytest.raises(
-        RecipeError, match=r"data\.unlabelled joins frames with labels in each batch, and train\.batch is 1; expected 2 or more"
+        RecipeError,
+        match=r"data\.unlabelled joins frames with labels in each batch, and train\.batch is 1; expected 2 or more",
     ):
         load_recipe(source, ["train.batch=1"])
     with pytest.raises(
-        DataError, match=r"1 train frames make batches of 1, of which 4 processes can't have a frame each; set train\.devices"
+        DataError,
+        match=r"1 train frames make batches of 1, of which 4 processes can't have a frame each; set train\.devices",
     ):
         TrainingData(load_recipe(source, ["train.devices=4", "data.unlabelled=[]"]))
     assert parts_of_batch(load_recipe(source, ["train.batch=3"]), 6) == (1, 2)
@@ -195,7 +266,13 @@ def test_half_of_the_labels_and_the_rest(tmp_path: Path) -> None:
     write_data(tmp_path / "data", train=8, val=0)
     write_pair(tmp_path / "data", "val", "val", *picture(2000))
     write_story(
-        tmp_path, MORE | {"data": tree(tmp_path / "data")["data"] | {"labelled": 0.5, "unlabelled": "rest", "thin": {"similar": "keep"}}}
+        tmp_path,
+        MORE
+        | {
+            "data": (
+                tree(tmp_path / "data")["data"] | {"labelled": 0.5, "unlabelled": "rest", "thin": {"similar": "keep"}}
+            )
+        },
     )
     done = call("distill", "student.yaml", "train.epochs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

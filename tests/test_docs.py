@@ -27,7 +27,9 @@ TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 LINK = re.compile(r"\]\((?!https?:)([^)\s#]*)(?:#([^)\s]+))?\)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 IN_CODE = re.compile(r"`([^`\n]+)`")
-COMMAND = re.compile(r"(?:python -m rdd_deploy\.(\w+)|rdd-deploy (\w+)|python (apps/\w+\.py|scripts/\w+\.py))([^`\n#…]*)")
+COMMAND = re.compile(
+    r"(?:python -m rdd_deploy\.(\w+)|rdd-deploy (\w+)|python (apps/\w+\.py|scripts/\w+\.py))([^`\n#…]*)"
+)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
@@ -35,7 +37,9 @@ def test_the_readme_stays_short() -> None:
     text = TEXTS[README]
     assert len(text.splitlines()) <= 150
     assert len(text.split()) <= 1_300
-    assert len(re.findall(r"\d+(?:[.,]\d+)*", text)) <= 80, "digits in names count, too; figures belong to docs/results.md"
+    assert len(re.findall(r"\d+(?:[.,]\d+)*", text)) <= 80, (
+        "digits in names count, too; figures belong to docs/results.md"
+    )
 
 
 def test_the_readme_has_the_three_lines_that_matter_most_and_the_two_for_a_newcomer() -> None:
@@ -101,11 +105,17 @@ def test_commands_and_their_options(page: Path) -> None:
         if file:
             source = ROOT / file
             assert source.is_file(), file
-            known = options_of("live") if file.startswith("apps/") else set(re.findall(r'"(--[\w-]+)"', source.read_text(encoding="utf-8")))
+            known = (
+                options_of("live")
+                if file.startswith("apps/")
+                else set(re.findall(r'"(--[\w-]+)"', source.read_text(encoding="utf-8")))
+            )
         else:
             assert name in COMMANDS, name
             assert not module or importlib.util.find_spec(f"rdd_deploy.{module}"), module
-            below = [name, words.split()[0]] if name in ("data", "bundle") and words.split() else [name]  # a group of commands
+            below = (
+                [name, words.split()[0]] if name in ("data", "bundle") and words.split() else [name]
+            )  # a group of commands
             known = options_of(*below)
         for option in re.findall(r"--[a-z][\w-]*", words):
             assert option in known, f"{file or name} {option}"
@@ -140,10 +150,14 @@ def options_of(*command: str) -> frozenset[str]:
 
 @cache
 def recipe_keys() -> frozenset[str]:
-    return frozenset([*dotted(StudentRecipe), *dotted(TeacherRecipe), *(f"distillation.losses.{key}" for key in ("name", "weight"))])
+    return frozenset(
+        [*dotted(StudentRecipe), *dotted(TeacherRecipe), *(f"distillation.losses.{key}" for key in ("name", "weight"))]
+    )
 
 
-@pytest.mark.parametrize("page", PAGES[:-1], ids=lambda page: page.relative_to(ROOT).as_posix())  # a list of changes names old keys
+@pytest.mark.parametrize(
+    "page", PAGES[:-1], ids=lambda page: page.relative_to(ROOT).as_posix()
+)  # a list of changes names old keys
 def test_keys(page: Path) -> None:
     """``section.key`` in the text is one of a recipe or of a profile."""
     known = recipe_keys() | set(dotted(Profile))
@@ -151,7 +165,11 @@ def test_keys(page: Path) -> None:
     for code in IN_CODE.findall(TEXTS[page]):
         for key in re.findall(r"(?<![\w./])([a-z_]+\.[a-z_.]+[a-z_])(?![\w(/])", code):
             section, last = key.partition(".")[0], key.rpartition(".")[2]
-            if section in sections and last not in ("py", "yaml", "safetensors", "json") and not key.startswith("teacher.options."):
+            if (
+                section in sections
+                and last not in ("py", "yaml", "safetensors", "json")
+                and not key.startswith("teacher.options.")
+            ):
                 assert key in known, key
 
 
@@ -184,7 +202,9 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_tables_of_keys_are_what_the_schema_says(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_keys_are_what_the_schema_says(
+    tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert tables.main() == 0, "run: python scripts/recipe_docs.py"
     monkeypatch.setattr(tables, "DOCS", tmp_path)
     for file in tables.TABLES:
@@ -201,9 +221,15 @@ def test_every_key_has_a_type_a_default_and_a_meaning(tables: ModuleType) -> Non
     text = tables.recipe_tables() + "\n" + tables.profile_tables()
     rows = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in text.splitlines() if line.startswith("| `")]
     assert len(rows) > 80
-    assert all(len(row) == 4 and all(cell.strip() for cell in row) for row in rows), [row for row in rows if not all(row)]
+    assert all(len(row) == 4 and all(cell.strip() for cell in row) for row in rows), [
+        row for row in rows if not all(row)
+    ]
     named = {row[0].strip("`") for row in rows}
-    below = {key for key in recipe_keys() | set(dotted(Profile)) if "." in key and not key.startswith(("network.", "distillation.losses."))}
+    below = {
+        key
+        for key in recipe_keys() | set(dotted(Profile))
+        if "." in key and not key.startswith(("network.", "distillation.losses."))
+    }
     groups = {key for key in below if any(other.startswith(f"{key}.") for other in below)}
     assert below - groups <= named
 
@@ -212,10 +238,17 @@ def test_the_tree_names_files_that_are_there() -> None:
     text = TEXTS[ROOT / "docs/design.md"]
     tree = next(block for _, block in FENCED.findall(text) if "rdd_deploy/" in block)
     package = {
-        path.name for path in [*(ROOT / "rdd_deploy").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), *(ROOT / "apps").glob("*.py")]
+        path.name
+        for path in [
+            *(ROOT / "rdd_deploy").rglob("*.py"),
+            *(ROOT / "scripts").glob("*.py"),
+            *(ROOT / "apps").glob("*.py"),
+        ]
     }
     assert set(re.findall(r"\b\w+\.py\b", tree)) <= package
-    for path in re.findall(r"`((?:rdd_deploy|tests|losses|data|models|export|runtime|live|training|scripts)/[\w/]+\.py)`", text):
+    for path in re.findall(
+        r"`((?:rdd_deploy|tests|losses|data|models|export|runtime|live|training|scripts)/[\w/]+\.py)`", text
+    ):
         assert (ROOT / path).is_file() or (ROOT / "rdd_deploy" / path).is_file(), path
 
 
@@ -236,7 +269,9 @@ def test_the_tree_names_every_module() -> None:
     tree = next(block for _, block in FENCED.findall(TEXTS[ROOT / "docs/design.md"]) if "rdd_deploy/" in block)
     named = set(re.findall(r"\b\w+\.py\b", tree)) | {"__init__.py"}
     package = ROOT / "rdd_deploy"
-    modules = [path for path in package.rglob("*.py") if path.parent.relative_to(package).as_posix() not in LISTED_AS_FOLDERS]
+    modules = [
+        path for path in package.rglob("*.py") if path.parent.relative_to(package).as_posix() not in LISTED_AS_FOLDERS
+    ]
     assert [path for path in modules if path.name not in named] == []
     for folder in {path.parent for path in package.rglob("*.py")} - {package}:
         assert f"{folder.name}/" in tree, folder

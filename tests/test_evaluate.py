@@ -49,7 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toys.write_recipe(run.recipe, toys.tree(data) | {"name": "toy", "student": network})
     torch.manual_seed(0)
     segmenter = Segmenter(Network.model_validate(network), 3).eval()
-    save_segmenter(run.student, segmenter, {"classes": toys.CLASSES, "palette": [list(c) for c in toys.COLOURS], "size": [64, 64]})
+    save_segmenter(
+        run.student, segmenter, {"classes": toys.CLASSES, "palette": [list(c) for c in toys.COLOURS], "size": [64, 64]}
+    )
     export_profile(open_run(run.path), load_profile("onnxruntime-fp32"), run.export, Options())
     return run.path
 
@@ -75,7 +77,14 @@ def test_data_root_override(run: Path, tmp_path: Path) -> None:
 
 
 def test_bundle_without_torch(run: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", NO_TORCH, str(run / "export" / "onnxruntime-fp32"), "--json", str(tmp_path / "out.json")]
+    words = [
+        sys.executable,
+        "-c",
+        NO_TORCH,
+        str(run / "export" / "onnxruntime-fp32"),
+        "--json",
+        str(tmp_path / "out.json"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "mIoU" in done.stdout
@@ -102,7 +111,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("devices")
     run = RunFolder(folder / "runs" / "toy")
     toys.write_recipe(run.recipe, toys.tree(toys.write_data(folder / "data")) | {"name": "toy"})
-    save_segmenter(run.student, Segmenter(Network.model_validate(toys.network()), 3).eval(), {"classes": toys.CLASSES, "size": [64, 64]})
+    save_segmenter(
+        run.student,
+        Segmenter(Network.model_validate(toys.network()), 3).eval(),
+        {"classes": toys.CLASSES, "size": [64, 64]},
+    )
     return run.path
 
 
@@ -113,11 +126,18 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--device", "tpu"], "the device is 'tpu'; expected auto, cpu, cuda or cuda:N"),
         (["--device", "cpu:1"], "the device is 'cpu:1'; expected auto, cpu, cuda or cuda:N"),
         (["--threads", "0"], "invalid value for '--threads': "),
-        (["--provider", "cuda"], "--provider 'cuda' is for a bundle, but RUN is a run, which PyTorch measures; choose with --device"),
+        (
+            ["--provider", "cuda"],
+            "--provider 'cuda' is for a bundle, but RUN is a run, which PyTorch measures; choose with --device",
+        ),
     ],
 )
 def test_what_a_run_cannot_be_measured_on(
-    untrained: Path, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    untrained: Path,
+    words: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["evaluate", str(untrained), *words])
     with pytest.raises(SystemExit) as raised:
@@ -210,5 +230,7 @@ def test_where_points_are_lost_is_told_and_written(
     assert found[0]["lost"] == found[1]["lost"]
     assert set(found[0]["lost"]["classes"]) == set(toys.CLASSES)
     missing = 100 - found[0]["summary"]["miou_pct"]
-    assert sum(one["points_lost"] or 0 for one in found[0]["lost"]["classes"].values()) == pytest.approx(missing, abs=0.01)
+    assert sum(one["points_lost"] or 0 for one in found[0]["lost"]["classes"].values()) == pytest.approx(
+        missing, abs=0.01
+    )
     assert "where the points of mIoU are lost" in capsys.readouterr().out

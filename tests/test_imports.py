@@ -23,7 +23,8 @@ TRAINING = "torch,torchvision,timm,segmentation_models_pytorch,lightning_fabric,
 OPTIONAL = "onnx,onnxscript,onnxruntime,onnx_ir,openvino,tensorrt,tensorrt_rtx,polygraphy,tensorboard,matplotlib,torchmetrics,scipy,pandas,nncf,aiohttp"
 ROOT = Path(rdd_deploy.__file__).parent
 MODULES = sorted(
-    ".".join(("rdd_deploy", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__") for path in ROOT.rglob("*.py")
+    ".".join(("rdd_deploy", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for path in ROOT.rglob("*.py")
 )
 
 
@@ -52,7 +53,9 @@ def test_the_edge_needs_no_torch(blocked: str) -> None:
 
 
 def test_every_module_imports_without_optional_packages() -> None:
-    """Except those that are about such a package: a backend is opened, and a graph built, only by a command that asks for it."""
+    """Except those that are about such a package: a backend is opened, and a graph built, only by a command that asks
+    for it.
+    """
     about = ("rdd_deploy.export", "rdd_deploy.runtime.backends.", "rdd_deploy.live.web.", "rdd_deploy.suggest.")
     names = [name for name in MODULES if not name.endswith("__main__") and not name.startswith(about)]
     assert len(names) > 40

@@ -11,7 +11,9 @@ CLASSES = ("road", "pole", "car")
 
 
 def scene() -> np.ndarray:
-    """Road with a pole two pixels wide, a car of 30 by 40 pixels, a small one of 10 by 10, and a void strip. 100 by 200."""
+    """Road with a pole two pixels wide, a car of 30 by 40 pixels, a small one of 10 by 10, and a void strip. 100 by
+    200.
+    """
     labels = np.zeros((100, 200), np.uint8)
     labels[10:90, 50:51] = 1
     labels[40:70, 100:140] = 2
@@ -32,7 +34,11 @@ def test_objects_are_told_apart_by_their_width_and_area() -> None:
     predicted[40:55, 100:140] = 0  # and half of the large car
     found = counted(truth, predicted)["classes"]
     assert found["pole"]["objects"]["thin"] == {"count": 1, "pixels_pct": 100.0, "recall_pct": 0.0}
-    assert found["car"]["objects"]["small"] == {"count": 1, "pixels_pct": pytest.approx(100 * 90 / 1290, abs=1e-3), "recall_pct": 100.0}
+    assert found["car"]["objects"]["small"] == {
+        "count": 1,
+        "pixels_pct": pytest.approx(100 * 90 / 1290, abs=1e-3),
+        "recall_pct": 100.0,
+    }
     assert found["car"]["objects"]["large"]["recall_pct"] == 50.0
     assert found["car"]["objects"]["thin"] == {"count": 0, "pixels_pct": 0.0, "recall_pct": None}
     assert (found["pole"]["taken_for"], found["pole"]["taken_for_pct"]) == ("road", 100.0)

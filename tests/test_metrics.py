@@ -14,7 +14,9 @@ VOID = 255
 def drawn(seed: int, classes: int, images: int = 3, used: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, used or classes, (images, 6, 7), dtype=np.uint8)
-    guess = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, used or classes, truth.shape)).astype(np.uint8)
+    guess = np.where(rng.random(truth.shape) < 0.6, truth, rng.integers(0, used or classes, truth.shape)).astype(
+        np.uint8
+    )
     truth[rng.random(truth.shape) < 0.2] = VOID
     return truth, guess
 
@@ -76,7 +78,11 @@ def test_by_hand() -> None:
 
 
 def test_nothing_counted_has_no_figures() -> None:
-    assert Confusion(["a", "b"]).summary() == {"miou_pct": None, "pixel_accuracy_pct": None, "iou_pct": {"a": None, "b": None}}
+    assert Confusion(["a", "b"]).summary() == {
+        "miou_pct": None,
+        "pixel_accuracy_pct": None,
+        "iou_pct": {"a": None, "b": None},
+    }
 
 
 def test_many_matrices_at_once() -> None:

@@ -50,7 +50,9 @@ def test_what_halving_leaves_is_interpolated_or_averaged(
     frame = noise(*before)
     expected = cv2.resize(frame, halved[::-1], interpolation=cv2.INTER_AREA) if halved != before else frame
     assert np.array_equal(resize_frame(frame, after), cv2.resize(expected, after[::-1], interpolation=how))
-    assert np.array_equal(resize_frame(frame[:, ::-1], before[::-1]), resize_frame(frame[:, ::-1].copy(), before[::-1])), "a view's strides"
+    assert np.array_equal(
+        resize_frame(frame[:, ::-1], before[::-1]), resize_frame(frame[:, ::-1].copy(), before[::-1])
+    ), "a view's strides"
 
 
 def test_halving_is_the_mean_of_blocks() -> None:

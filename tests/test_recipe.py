@@ -150,24 +150,43 @@ def test_every_problem_is_told_at_once_before_torch_is_imported(tmp_path: Path) 
         "except RecipeError as error:\n    print(error)\n"
         "assert not {'torch', 'timm'} & set(sys.modules)\n"
     )
-    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
     names = [repr(name) for name in LOSSES]
     assert told.splitlines() == [
         "wrong.yaml has 18 problems:",
         "  override 'train.seed' isn't of the form key.sub=value, e.g. train.seed=1",
-        "  teacher.recipe: no recipe 'techer.yaml'; did you mean 'teacher'? expected a YAML file, or one of teacher in recipes/",
+        (
+            "  teacher.recipe: no recipe 'techer.yaml'; did you mean 'teacher'? expected a YAML file, or one of teacher"
+            " in recipes/"
+        ),
         "  data.size: got [10, 64], expected at least [32, 32]",
         "  data.void_ids.0: got 70000, expected: input should be less than or equal to 65535",
-        "  data.wrong: unknown key; allowed: name, root, size, workers, in_memory, device, labelled, unlabelled, thin, scratch, images, masks, lists, "
-        "split, classes, palette, ids, colours, merge, background, void_ids, others_void",
+        (
+            "  data.wrong: unknown key; allowed: name, root, size, workers, in_memory, device, labelled, unlabelled,"
+            " thin, scratch, images, masks, lists, split, classes, palette, ids, colours, merge, background, void_ids,"
+            " others_void"
+        ),
         "  data.classes is missing; a 'folder' data set needs its class names in the order of their ids",
         "  augment.crop: got [8, 8], expected at least [32, 32]",
         "  augment.scale is [2.0, 0.5]; expected [least, largest]",
-        "  student.encoder: unknown encoder 'mobilenetv3_smal_100'; did you mean mobilenetv3_small_100 or mobilenetv3_small_050 or "
-        "tf_mobilenetv3_small_100?",
-        "  student.head: got 'lrasp', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?",
-        "  teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
-        f"  distillation.losses.0.name: got 'cdw', expected {', '.join(names[:-1])} or {names[-1]}; did you mean 'cwd'?",
+        (
+            "  student.encoder: unknown encoder 'mobilenetv3_smal_100'; did you mean mobilenetv3_small_100 or"
+            " mobilenetv3_small_050 or tf_mobilenetv3_small_100?"
+        ),
+        (
+            "  student.head: got 'lrasp', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn',"
+            " 'deeplabv3', 'deeplabv3plus' or 'pspnet'; did you mean 'lraspp'?"
+        ),
+        (
+            "  teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set"
+            " teacher.cache=true, or drop them"
+        ),
+        (
+            f"  distillation.losses.0.name: got 'cdw', expected {', '.join(names[:-1])} or {names[-1]}; did you mean"
+            " 'cwd'?"
+        ),
         "  distillation.losses.1.options.heat: unknown option of the loss 'cwd'; allowed: temperature, void",
         "  distillation.losses.1.options.temperature: got 'hot', expected: input should be a valid number",
         "  train.optimizer: got 'adam', expected 'sgd' or 'adamw'; did you mean 'adamw'?",
@@ -182,13 +201,19 @@ def test_a_rule_is_silent_where_its_own_fields_are_wrong(tmp_path: Path) -> None
     content["train"] |= {"batch": "many", "devices": 2}
     content["student"] |= {"head": "x"}
     assert problems(content) == [
-        "  student.head: got 'x', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3', 'deeplabv3plus' or 'pspnet'",
+        (
+            "  student.head: got 'x', expected 'lraspp', 'lraspp_detail', 'lraspp_refine', 'lraspp_fpn', 'deeplabv3',"
+            " 'deeplabv3plus' or 'pspnet'"
+        ),
         "  train.batch: got 'many', expected: input should be a valid integer, unable to parse string as an integer",
     ]
 
 
 def test_which_parts_a_recipe_has_is_told_whatever_is_wrong_inside_them(tmp_path: Path) -> None:
-    neither = "  a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not neither"
+    neither = (
+        "  a recipe has either a student (to distil) or a network (to be trained as a teacher), not both and not"
+        " neither"
+    )
     wrong = tree(tmp_path) | {"student": network(head="x"), "network": network(channels=0)}
     assert problems(wrong)[-1] == neither
     assert len(problems(wrong)) == 3
@@ -221,7 +246,12 @@ def test_loss_options_are_those_of_the_losses() -> None:
         ("skd", {"window": 4}),
     ):
         ExtraLoss(name=name, options=options)
-    for name, options in (("kd", {"standardize": 1}), ("kd", {"edge_weight": 0}), ("dist", {"beta": -1}), ("skd", {"window": 2.0})):
+    for name, options in (
+        ("kd", {"standardize": 1}),
+        ("kd", {"edge_weight": 0}),
+        ("dist", {"beta": -1}),
+        ("skd", {"window": 2.0}),
+    ):
         with pytest.raises(ValueError, match=r"got .*, expected: input should be"):
             ExtraLoss(name=name, options=options)
 
@@ -275,7 +305,10 @@ def test_every_wrong_override_is_told_with_the_files_problems(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["a b", "", "../x", ".x", "latest", "a\n"])
 def test_names_that_no_run_can_have(name: str) -> None:
     with pytest.raises(
-        RecipeError, match=r"(?s)^--name is '.*'; expected letters, digits, '\.', '_' and '-', beginning with a letter or digit, and"
+        RecipeError,
+        match=(
+            r"(?s)^--name is '.*'; expected letters, digits, '\.', '_' and '-', beginning with a letter or digit, and"
+        ),
     ):
         check_name(name)
 
@@ -292,8 +325,10 @@ def test_a_file_whose_name_no_run_can_have(tmp_path: Path, stem: str) -> None:
     with pytest.raises(RecipeError) as raised:
         load_recipe(path, ["train.lr=-1"])
     assert str(raised.value).splitlines()[1:] == [
-        f"  name: not given, and the file's name '{stem}' can't be a run's; expected letters, digits, '.', '_' and '-', beginning with a letter or "
-        "digit, and not 'latest': rename the file, give name: in it, or --name",
+        (
+            f"  name: not given, and the file's name '{stem}' can't be a run's; expected letters, digits, '.', '_' and"
+            " '-', beginning with a letter or digit, and not 'latest': rename the file, give name: in it, or --name"
+        ),
         "  train.lr: got -1, expected: input should be greater than 0",
     ]
     assert load_recipe(path, name="mine").name == "mine"

@@ -53,19 +53,25 @@ def students() -> dict[str, list[str]]:
 def test_each_student_of_the_table_on_each_data_set() -> None:
     assert len(students()) == 12
     for name, overrides in students().items():
-        recipes = [load_recipe(ROOT / f"recipes/{data}_paper.yaml", overrides) for data in ("camvid", "cityscapes", "voc", "ade")]
+        recipes = [
+            load_recipe(ROOT / f"recipes/{data}_paper.yaml", overrides)
+            for data in ("camvid", "cityscapes", "voc", "ade")
+        ]
         network = recipes[0].trained
         assert all(recipe.trained == network for recipe in recipes)
         if name not in ("DeepLabV3-MobileNetV2", "PSPNet-R18"):  # the others' kinds are those of shipped recipes
             continue
         with torch.device("meta"), torch.inference_mode():
-            output = Segmenter(network.model_copy(update={"weights": "none"}), 19).eval()(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))
+            output = Segmenter(network.model_copy(update={"weights": "none"}), 19).eval()(
+                torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+            )
         assert tuple(output.primary.shape) == (1, 19, 64, 96)
 
 
 def test_a_run_card_says_when_nobody_has_run_the_recipe(tmp_path: Path) -> None:
     assert (
-        card_note(ROOT / "recipes/voc_paper.yaml") == "nobody has run voc_paper.yaml yet, as its run card says; what comes of it is unknown"
+        card_note(ROOT / "recipes/voc_paper.yaml")
+        == "nobody has run voc_paper.yaml yet, as its run card says; what comes of it is unknown"
     )
     assert card_note(ROOT / "recipes/camvid_mbv3.yaml")
     assert card_note(ROOT / "recipes/camvid_mbv3_small_half.yaml") == ""
@@ -78,5 +84,10 @@ def test_run_card(path: Path) -> None:
     """A recipe opens with its goal and the exact command, which names this file."""
     head = path.read_text(encoding="utf-8").splitlines()
     assert head[0].startswith("# Goal:"), head[0]
-    commands = re.findall(r"python -m rdd_deploy\.(distill|train) (recipes/\S+)", "\n".join(line for line in head if line.startswith("#")))
-    assert (("distill" if isinstance(load_recipe(path), StudentRecipe) else "train"), f"recipes/{path.name}") in commands
+    commands = re.findall(
+        r"python -m rdd_deploy\.(distill|train) (recipes/\S+)", "\n".join(line for line in head if line.startswith("#"))
+    )
+    assert (
+        ("distill" if isinstance(load_recipe(path), StudentRecipe) else "train"),
+        f"recipes/{path.name}",
+    ) in commands

@@ -1,4 +1,6 @@
-"""The committed lock: whole, hashed, within pyproject's ranges on every supported Python; and the sentences of the tools around it."""
+"""The committed lock: whole, hashed, within pyproject's ranges on every supported Python; and the sentences of the
+tools around it.
+"""
 
 import re
 import subprocess
@@ -22,7 +24,9 @@ def declared() -> list[Requirement]:
     """Every dependency of pyproject.toml that the lock must hold; read without tomllib, which Python 3.10 lacks."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     project = text[text.index("dependencies = [") : text.index("[project.scripts]")]
-    elsewhere = r"^(?:gpu|headless|headless-openvino|jetson) = \[.*?\]$"  # their wheels own the same folders as others that are locked
+    elsewhere = (  # their wheels own the same folders as others that are locked
+        r"^(?:gpu|headless|headless-openvino|jetson) = \[.*?\]$"
+    )
     project = re.sub(r"#.*", "", re.sub(elsewhere, "", project, flags=re.MULTILINE | re.DOTALL))
     return [Requirement(words) for words in re.findall(r'"([^"\n]+)"', project) if not words.startswith("rdd-deploy[")]
 
@@ -30,7 +34,12 @@ def declared() -> list[Requirement]:
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_the_lock_satisfies_every_range(python: str, machine: str) -> None:
-    environment = {"python_version": python, "python_full_version": f"{python}.1", "platform_machine": machine, "sys_platform": "linux"}
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "platform_machine": machine,
+        "sys_platform": "linux",
+    }
     environment |= {"platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython", "extra": ""}
     environment["platform_python_implementation"] = "CPython"
     pinned: dict[str, str] = {}
@@ -43,7 +52,9 @@ def test_the_lock_satisfies_every_range(python: str, machine: str) -> None:
     wanted = [one for one in declared() if one.marker is None or one.marker.evaluate(environment)]
     assert len(wanted) > 30
     for one in wanted:
-        assert one.specifier.contains(pinned[canonicalize_name(one.name)]), f"{one} but the lock has {pinned[canonicalize_name(one.name)]}"
+        assert one.specifier.contains(pinned[canonicalize_name(one.name)]), (
+            f"{one} but the lock has {pinned[canonicalize_name(one.name)]}"
+        )
     assert "setuptools" in pinned
 
 
@@ -62,7 +73,9 @@ def test_what_a_device_installs_is_a_part_of_the_lock() -> None:
     assert not {"opencv-python", "pillow", "torch", "onnx", "rdd-deploy"} & set(small)
     versions, locked = lock.versions(text), lock.versions(TEXT)
     for name, entries in small.items():
-        assert all(re.fullmatch(r"[\w.-]+==[^\n]*\\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry) for entry in entries), name
+        assert all(
+            re.fullmatch(r"[\w.-]+==[^\n]*\\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry) for entry in entries
+        ), name
         if name != "opencv-python-headless":
             assert set(versions[name]) <= set(locked[name]), name
             hashes = set(re.findall(r"sha256:[0-9a-f]{64}", "".join(entries)))
@@ -73,7 +86,9 @@ def test_what_a_device_installs_is_a_part_of_the_lock() -> None:
 @pytest.mark.slow
 def test_every_dependency_of_a_small_device_has_a_wheel() -> None:
     """Asks the package index: for aarch64, on every Python."""
-    done = subprocess.run([sys.executable, "requirements/wheels.py", "aarch64"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "requirements/wheels.py", "aarch64"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if "CalledProcessError" in done.stderr:
         pytest.skip("no package index here")
     assert done.returncode == 0, done.stdout
@@ -85,7 +100,10 @@ def test_makefile_installs_what_is_locked() -> None:
 
 
 def test_what_changed_is_a_line_for_each_package() -> None:
-    old = "a==1 \\\n    --hash=sha256:0\nb==1 ; x \\\n    --hash=sha256:1\nb==2 ; y \\\n    --hash=sha256:2\ngone==3 \\\n    --hash=sha256:3\n"
+    old = (
+        "a==1 \\\n    --hash=sha256:0\nb==1 ; x \\\n    --hash=sha256:1\nb==2 ; y \\\n    --hash=sha256:2\ngone==3 \\\n"
+        "    --hash=sha256:3\n"
+    )
     new = old.replace("b==2", "b==2.1").replace("gone==3", "come==4")
     assert lock.changes(old, new) == ["b 1, 2 -> 1, 2.1", "come none -> 4", "gone 3 -> none"]
     assert lock.changes(old, old) == []
@@ -102,7 +120,10 @@ E   ModuleNotFoundError: No module named 'cv2.typing'
 """
     owners = {"cv2": "opencv-python", "numpy": "numpy"}
     lines = ends.verdict(
-        output, {"opencv-python": "6.0", "numpy": "2.4", "rich": "15"}, owners, {"opencv-python": ["5.0"], "numpy": ["2.4"]}
+        output,
+        {"opencv-python": "6.0", "numpy": "2.4", "rich": "15"},
+        owners,
+        {"opencv-python": ["5.0"], "numpy": ["2.4"]},
     )
     assert lines == [
         "2 of the failures end in opencv-python 6.0 (the lock has 5.0)",

@@ -11,7 +11,17 @@ from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 1e-3), ("1E5", 1e5), ("-2e+1", -20.0), (".5e1", 5.0), ("1.5", 1.5), ("7", 7), ("1e", "1e"), ("e3", "e3"), ("null", None)],
+    [
+        ("1e-3", 1e-3),
+        ("1E5", 1e5),
+        ("-2e+1", -20.0),
+        (".5e1", 5.0),
+        ("1.5", 1.5),
+        ("7", 7),
+        ("1e", "1e"),
+        ("e3", "e3"),
+        ("null", None),
+    ],
 )
 def test_numbers(text: str, value: Any) -> None:
     got = parse_yaml(text, "here")
@@ -48,7 +58,10 @@ def test_yaml_that_is_refused(text: str, problem: str) -> None:
     [
         ("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
         ("a: &a {b: 1}\nc: &c {<<: *a, b: 2}\n<<: *c", {"a": {"b": 1}, "c": {"b": 2}, "b": 2}),
-        ("a: &a {b: 1}\nc: &c {b: 2, d: 3}\ne: {<<: [*a, *c]}", {"a": {"b": 1}, "c": {"b": 2, "d": 3}, "e": {"b": 1, "d": 3}}),
+        (
+            "a: &a {b: 1}\nc: &c {b: 2, d: 3}\ne: {<<: [*a, *c]}",
+            {"a": {"b": 1}, "c": {"b": 2, "d": 3}, "e": {"b": 1, "d": 3}},
+        ),
     ],
 )
 def test_merged_keys(text: str, expected: dict[str, Any]) -> None:

@@ -45,7 +45,9 @@ def test_a_student_alone_learns_and_is_measured_alike_afterwards(tmp_path: Path)
 def test_the_region_loss_joins_the_task_loss_by_its_weight() -> None:
     g = torch.Generator().manual_seed(0)
     output = Output(torch.randn(2, 3, 8, 8, generator=g), torch.randn(2, 3, 8, 8, generator=g))
-    batch = Batch(torch.zeros(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8), generator=g), torch.zeros(2, 5), torch.arange(2))
+    batch = Batch(
+        torch.zeros(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8), generator=g), torch.zeros(2, 5), torch.arange(2)
+    )
     plain, joined = (
         SupervisedObjective(Train.model_validate(given), torch.ones(3))(output, batch, 0.0)
         for given in ({}, {"region_loss": "lovasz", "region_weight": 0.5})

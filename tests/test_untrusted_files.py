@@ -30,13 +30,30 @@ from rdd_deploy.utils.unions import by_name
 from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
 KEYS = sorted({part for path in (*dotted(StudentRecipe), *dotted(Profile)) for part in path.split(".")})
-PROBE_SIZES = ["bool", "int", "str", "float", "[", "a[b", "list[str]", "function-wrap[x()]", "", "0", "\x1b", "\udcff", "{error}", "epochs"]
+PROBE_SIZES = [
+    "bool",
+    "int",
+    "str",
+    "float",
+    "[",
+    "a[b",
+    "list[str]",
+    "function-wrap[x()]",
+    "",
+    "0",
+    "\x1b",
+    "\udcff",
+    "{error}",
+    "epochs",
+]
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-(2**130), 2**130), st.floats(), st.text(max_size=8), st.sampled_from(KEYS + PROBE_SIZES),
     st.sampled_from([10**30, 1e308, -1, 0, 1, 255, 256, "none", "camvid", "folder", "streets", "\ud800", "x" * 300]),
 )  # fmt: skip
 NAMES = st.sampled_from(KEYS + PROBE_SIZES) | st.text(max_size=5)
-TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12)
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
+)
 
 
 def grafted(content: Any, path: tuple[int, ...], graft: Any) -> Any:
@@ -93,15 +110,33 @@ def test_any_text_is_yaml_or_a_sentence(text: str) -> None:
     said(lambda: override({}, text))
 
 
-@pytest.mark.parametrize("text", ["!!int ''", "!!int _", "!!bool x", "!!timestamp x", "!!float x", "!!binary x", "!!set [a]", "!!omap {a: 1}", "{? {a: 1} : 2}", "'\\ud800': 1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!int ''",
+        "!!int _",
+        "!!bool x",
+        "!!timestamp x",
+        "!!float x",
+        "!!binary x",
+        "!!set [a]",
+        "!!omap {a: 1}",
+        "{? {a: 1} : 2}",
+        "'\\ud800': 1",
+    ],
+)
 def test_tags_of_yaml(text: str) -> None:
     said(lambda: parse_yaml(f"a: {text}", "here"))
 
 
 def bombs() -> Iterator[tuple[str, str, str]]:
-    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
+    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
+    )
     yield "laughs", laughs, "aliases make more than 20000 values of it"
-    merges = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30))
+    merges = "a0: &a0 {x: 1}\n" + "".join(
+        f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 30)
+    )
     yield "merges", merges, "aliases make more than 20000 values of it"
     yield "itself", "a: &a [*a]", "an alias stands for what it is a part of"
     yield "nested", "a: " + "[" * 100_000, "values are nested more than 32 deep"
@@ -112,7 +147,9 @@ def bombs() -> Iterator[tuple[str, str, str]]:
     yield "large", "#" * 300_000, "it is larger than 256 KiB"
 
 
-@pytest.mark.parametrize(("text", "sentence"), [pytest.param(text, sentence, id=name) for name, text, sentence in bombs()])
+@pytest.mark.parametrize(
+    ("text", "sentence"), [pytest.param(text, sentence, id=name) for name, text, sentence in bombs()]
+)
 def test_bombs(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "bomb.yaml").write_text(text)
     began = time.process_time()
@@ -141,7 +178,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         read_file(tmp_path / "pipe.yaml", 10)
 
 
-def whole_numbers(model: type[BaseModel], above: tuple[str, ...] = (), data: str = "camvid") -> Iterator[tuple[str, ...]]:
+def whole_numbers(
+    model: type[BaseModel], above: tuple[str, ...] = (), data: str = "camvid"
+) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         part = mark.model({"name": data}) if (mark := by_name(field)) else _model_of(field.annotation)
         if part is not None and "list" not in str(field.annotation):
@@ -164,7 +203,10 @@ def test_every_whole_number_has_an_upper_bound(model: type[BaseModel]) -> None:
             content = {key: content} | ({"name": data} if key == path[-1] and path[0] == "data" else {})
         with pytest.raises(RecipeError) as error:
             validated(model, content, "file")
-        assert any(line.startswith(".".join(path)) and "got" in line for line in error.value.lines), (path, error.value.lines)
+        assert any(line.startswith(".".join(path)) and "got" in line for line in error.value.lines), (
+            path,
+            error.value.lines,
+        )
 
 
 @pytest.mark.parametrize("key", ["bool", "int", "float", "str", "a[b]", "list[str]", "function-wrap[_every_problem()]"])
@@ -229,7 +271,25 @@ def example() -> dict[str, Any]:
 
 WHOLE = example()
 FIGURES = st.sampled_from(
-    [0, -1, 1e-320, 1e308, 1e999, float("nan"), 10**40, "", "\ud800", "\x1b[31m", "[/b]", "../../x", "x" * 500, [], {}, None, True]
+    [
+        0,
+        -1,
+        1e-320,
+        1e308,
+        1e999,
+        float("nan"),
+        10**40,
+        "",
+        "\ud800",
+        "\x1b[31m",
+        "[/b]",
+        "../../x",
+        "x" * 500,
+        [],
+        {},
+        None,
+        True,
+    ]
 )
 
 

@@ -22,7 +22,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder / "dist", clone], check=True, timeout=200)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder / "dist", clone], check=True, timeout=200
+    )
     (wheel,) = (folder / "dist").glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True, timeout=200)
     shutil.rmtree(clone)
@@ -34,7 +36,9 @@ def run(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[
         "PYTHONPATH": str(installed),
         "COLUMNS": "400",
     }
-    return subprocess.run([sys.executable, *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        [sys.executable, *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def test_every_recipe_and_profile_is_in_it(installed: Path) -> None:
@@ -51,7 +55,15 @@ def test_the_web_view_is_in_it(installed: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rdd_deploy", "rdd_deploy.live", "rdd_deploy.parity", "rdd_deploy.benchmark", "rdd_deploy.demo", "rdd_deploy.study"]
+    "module",
+    [
+        "rdd_deploy",
+        "rdd_deploy.live",
+        "rdd_deploy.parity",
+        "rdd_deploy.benchmark",
+        "rdd_deploy.demo",
+        "rdd_deploy.study",
+    ],
 )
 def test_help(installed: Path, tmp_path: Path, module: str) -> None:
     done = run(installed, tmp_path, "-m", module, "--help")
@@ -73,6 +85,11 @@ def test_commands_find_recipes_and_profiles(installed: Path, tmp_path: Path) -> 
 
 
 def test_the_demo_finds_its_recipe(installed: Path, tmp_path: Path) -> None:
-    code = "from rdd_deploy.demo import RECIPE; from rdd_deploy.recipe import find_recipe, load_recipe; load_recipe(RECIPE); print(find_recipe(RECIPE))"
+    code = (
+        "from rdd_deploy.demo import RECIPE; from rdd_deploy.recipe import find_recipe, load_recipe;"
+        " load_recipe(RECIPE); print(find_recipe(RECIPE))"
+    )
     done = run(installed, tmp_path, "-c", code)
-    assert done.stdout.strip() == str(installed / "rdd_deploy" / "shipped" / "recipes" / "streets_demo.yaml"), done.stderr
+    assert done.stdout.strip() == str(installed / "rdd_deploy" / "shipped" / "recipes" / "streets_demo.yaml"), (
+        done.stderr
+    )

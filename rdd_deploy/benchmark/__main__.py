@@ -1,7 +1,8 @@
-"""``rdd-deploy benchmark``: mIoU against latency of any set of bundles, side by side in one process: table, JSON, plot and a page.
+"""``rdd-deploy benchmark``: mIoU against latency of any set of bundles, side by side in one process: table, JSON, plot
+and a page.
 
-Both figures of a row come from the same artifact: the inferences that are counted for the mIoU are the ones that are timed. Runs on the
-edge install; ``--include torch`` and the plot need more.
+Both figures of a row come from the same artifact: the inferences that are counted for the mIoU are the ones that are
+timed. Runs on the edge install; ``--include torch`` and the plot need more.
 """
 
 from __future__ import annotations
@@ -25,29 +26,49 @@ OUTPUT = Path("runs/benchmark")
 @command
 def main(
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="bundle folders, e.g. runs/latest/export/*")],
-    data: Annotated[Path | None, typer.Option(help="where the data set lies; default: where the bundles were made from")] = None,
-    data_name: Annotated[str | None, typer.Option(help="name of the data set; default: what the bundles were made from")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="where the data set lies; default: where the bundles were made from")
+    ] = None,
+    data_name: Annotated[
+        str | None, typer.Option(help="name of the data set; default: what the bundles were made from")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val or test")] = "val",
-    limit: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="use so many images, spread evenly over the split")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="use so many images, spread evenly over the split")
+    ] = None,
     latency_budget_ms: Annotated[
-        float | None, typer.Option(min=0.001, max=1e9, callback=finite, help="decide: the most accurate within it; exit code 3 if none is")
+        float | None,
+        typer.Option(
+            min=0.001, max=1e9, callback=finite, help="decide: the most accurate within it; exit code 3 if none is"
+        ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(min=0, max=100, callback=finite, help="mIoU points that a bundle may lie below its float one")
+        float | None,
+        typer.Option(min=0, max=100, callback=finite, help="mIoU points that a bundle may lie below its float one"),
     ] = None,
     by: Annotated[
         LatencyMetric, typer.Option(help="the latency that budget, Pareto front and dominated rows go by")
     ] = LatencyMetric.MODEL_P50,
-    rounds: Annotated[int, typer.Option(min=1, max=50, help="the images are measured in so many interleaved rounds")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=50, help="the images are measured in so many interleaved rounds")
+    ] = 5,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads of every backend; default: the physical cores")
+        int | None,
+        typer.Option(min=1, max=MAX_THREADS, help="CPU threads of every backend; default: the physical cores"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    include: Annotated[list[str] | None, typer.Option(help="torch: PyTorch eager, channels-last and torch.compile as rows, too")] = None,
-    compare: Annotated[
-        list[Path] | None, typer.Option(help="an earlier benchmark.json; its rows join the table; refused where machine or protocol differ")
+    include: Annotated[
+        list[str] | None, typer.Option(help="torch: PyTorch eager, channels-last and torch.compile as rows, too")
     ] = None,
-    output: Annotated[Path, typer.Option(help="folder for benchmark.json, report.html and, with matplotlib, pareto.png")] = OUTPUT,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="an earlier benchmark.json; its rows join the table; refused where machine or protocol differ"
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="folder for benchmark.json, report.html and, with matplotlib, pareto.png")
+    ] = OUTPUT,
 ) -> None:
     """Measure bundles side by side: mIoU with its uncertainty against latency, cold start, memory and size.
 
@@ -73,7 +94,10 @@ def main(
     threads = threads or available_cores()
     candidates = bundle_candidates(bundles, device, threads)
     if not candidates:
-        raise BundleError("no bundle to measure; give folders that `python -m rdd_deploy.export --onnx` wrote, e.g. runs/latest/export/*")
+        raise BundleError(
+            "no bundle to measure; give folders that `python -m rdd_deploy.export --onnx` wrote, e.g."
+            " runs/latest/export/*"
+        )
     if all(candidate.failure for candidate in candidates):
         raise BundleError(f"none of the {len(candidates)} bundles can be read; the first: {candidates[0].failure}")
     candidates += torch_candidates(candidates) if include else []

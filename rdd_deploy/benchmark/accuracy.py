@@ -1,4 +1,6 @@
-"""Accuracy of a row and its change against the float bundle, from the confusion matrices that the timed inferences gave."""
+"""Accuracy of a row and its change against the float bundle, from the confusion matrices that the timed inferences
+gave.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,12 @@ def accuracy_of(matrices: NDArray[np.int64], drawn: NDArray[np.float64], classes
     return Accuracy(miou_low_pct=percent(low) or 0.0, miou_high_pct=percent(high) or 0.0, **figures)
 
 
-def change_of(own: Measured, reference: Measured, name: str, drawn: NDArray[np.float64], classes: Sequence[str], images: Images) -> Change:
-    """The change against a reference row. Both are resampled alike: most of an mIoU's spread is the images', and cancels."""
+def change_of(
+    own: Measured, reference: Measured, name: str, drawn: NDArray[np.float64], classes: Sequence[str], images: Images
+) -> Change:
+    """The change against a reference row. Both are resampled alike: most of an mIoU's spread is the images', and
+    cancels.
+    """
     ours, theirs = stacked(own), stacked(reference)
     low, high = interval(resampled_miou(ours, drawn) - resampled_miou(theirs, drawn))
     ours_total, theirs_total = ours.sum(0), theirs.sum(0)
@@ -52,7 +58,8 @@ def change_of(own: Measured, reference: Measured, name: str, drawn: NDArray[np.f
 
 
 def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """What a row is compared with: the fp32 bundle of its own run and input size, ONNX Runtime's first; None without one, and for itself.
+    """What a row is compared with: the fp32 bundle of its own run and input size, ONNX Runtime's first; None without
+    one, and for itself.
 
     PyTorch rows are no reference where a float bundle is there: a bundle is judged against what deploys.
     """
@@ -60,8 +67,12 @@ def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
     def kin(one: Row) -> tuple[str | None, int | None, int | None]:
         return one.run, one.input_height, one.input_width
 
-    same = [other for other in rows if other.accuracy is not None and other.precision == "fp32" and kin(other) == kin(row)]
-    same.sort(key=lambda other: (other.backend == "torch", other.backend != "onnxruntime"))  # stable: else in the order given
+    same = [
+        other for other in rows if other.accuracy is not None and other.precision == "fp32" and kin(other) == kin(row)
+    ]
+    same.sort(
+        key=lambda other: (other.backend == "torch", other.backend != "onnxruntime")
+    )  # stable: else in the order given
     return same[0] if same and same[0].name != row.name else None
 
 
@@ -98,7 +109,9 @@ def resampled_miou(matrices: NDArray[np.int64], drawn: NDArray[np.float64]) -> N
 
 
 def interval(values: NDArray[np.float64], confidence_pct: float = CONFIDENCE_PCT) -> tuple[float, float]:
-    """The central interval that holds ``confidence_pct`` of the values (percentile bootstrap); NaN for no finite value."""
+    """The central interval that holds ``confidence_pct`` of the values (percentile bootstrap); NaN for
+    no finite value.
+    """
     finite = values[np.isfinite(values)]
     if not finite.size:
         return float("nan"), float("nan")

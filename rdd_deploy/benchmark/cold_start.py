@@ -1,7 +1,9 @@
-"""One cold start in a process of its own: ``python -m rdd_deploy.benchmark.cold_start JSON`` prints JSON as its last line.
+"""One cold start in a process of its own: ``python -m rdd_deploy.benchmark.cold_start JSON`` prints JSON as its last
+line.
 
 It needs a fresh process: libraries that are loaded, memory that is allocated and threads that spin in the parent would
-count for or against whoever comes later. It also catches a backend that crashes the whole process, before it takes the benchmark along.
+count for or against whoever comes later. It also catches a backend that crashes the whole process, before it takes the
+benchmark along.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ def _once(candidate: Candidate) -> dict[str, float]:
     except subprocess.TimeoutExpired as error:
         raise ColdFailure(f"gave no label within {TIMEOUT_S:.0f} s of its start") from error
     if done.returncode < 0:
-        raise ColdFailure(f"the process was killed by {_signal_name(-done.returncode)} while loading or at the first label")
+        raise ColdFailure(
+            f"the process was killed by {_signal_name(-done.returncode)} while loading or at the first label"
+        )
     try:
         answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError) as error:
@@ -89,10 +93,18 @@ def _once(candidate: Candidate) -> dict[str, float]:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Like ``subprocess.run``; the process has a standard input that ends with this one, by whatever that ends, or where waiting ends."""
+    """Like ``subprocess.run``; the process has a standard input that ends with this one, by whatever that ends, or
+    where waiting ends.
+    """
     theirs, ours = os.pipe()
     with subprocess.Popen(
-        command, env=environment, text=True, errors="replace", stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        env=environment,
+        text=True,
+        errors="replace",
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         os.close(theirs)
         try:
@@ -164,7 +176,9 @@ def reason(error: BaseException) -> str:
 
 
 def _die_with_parent(work: str) -> None:
-    """End this process, and the compilers that it started, as soon as its standard input ends: then the benchmark is gone."""
+    """End this process, and the compilers that it started, as soon as its standard input ends: then the benchmark is
+    gone.
+    """
     os.setpgid(0, 0)
 
     def watch() -> None:

@@ -1,4 +1,6 @@
-"""Rows of earlier ``benchmark.json`` files in the new one's table; refused where machine, protocol or classes differ."""
+"""Rows of earlier ``benchmark.json`` files in the new one's table; refused where machine, protocol or
+classes differ.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,18 @@ Nor is the device that was asked for: tables go by the one that a row really ran
 def differences(new: tuple[Machine, Protocol], old: tuple[Machine, Protocol]) -> list[str]:
     """Every fact that keeps two measurements out of one table, as ``name: old against new``; empty if there is none."""
     pairs = [(name, getattr(old[0], name), getattr(new[0], name)) for name in _MACHINE]
-    pairs += [(name, getattr(old[1], name), getattr(new[1], name)) for name in Protocol.model_fields if name != "device_asked"]
+    pairs += [
+        (name, getattr(old[1], name), getattr(new[1], name)) for name in Protocol.model_fields if name != "device_asked"
+    ]
     return [f"{name}: {_short(before)} against {_short(after)}" for name, before, after in pairs if before != after]
 
 
-def check_comparable(machine: Machine, protocol: Protocol, classes: Sequence[str], earlier: Sequence[tuple[Path, Benchmark]]) -> None:
-    """Raise BundleError, with all that differs in each file, unless the earlier rows may stand in one table with new ones."""
+def check_comparable(
+    machine: Machine, protocol: Protocol, classes: Sequence[str], earlier: Sequence[tuple[Path, Benchmark]]
+) -> None:
+    """Raise BundleError, with all that differs in each file, unless the earlier rows may stand in one table with new
+    ones.
+    """
     problems = []
     for path, old in earlier:
         differing = differences((machine, protocol), (old.machine, old.protocol))
@@ -37,7 +45,9 @@ def check_comparable(machine: Machine, protocol: Protocol, classes: Sequence[str
 
 
 def merged(benchmark: Benchmark, earlier: Sequence[tuple[Path, Benchmark]]) -> Benchmark:
-    """The benchmark with the earlier rows, which ``check_comparable`` passed, renamed where a name is taken, and their warnings."""
+    """The benchmark with the earlier rows, which ``check_comparable`` passed, renamed where a name is taken, and their
+    warnings.
+    """
     rows, warnings = list(benchmark.rows), list(benchmark.warnings)
     for path, old in earlier:
         rows += _marked(old.rows, str(path), {row.name for row in rows})
@@ -57,7 +67,9 @@ def _marked(rows: Sequence[Row], source: str, taken: set[str]) -> list[Row]:
         names[row.name] = name
 
     def marked(row: Row) -> Row:
-        change = row.change and row.change.model_copy(update={"reference": names.get(row.change.reference, row.change.reference)})
+        change = row.change and row.change.model_copy(
+            update={"reference": names.get(row.change.reference, row.change.reference)}
+        )
         return row.model_copy(update={"source": row.source or source, "name": names[row.name], "change": change})
 
     return [marked(row) for row in rows]

@@ -26,8 +26,8 @@ _NAMED = 3
 class Images:
     """The readable images of a split, evenly thinned to ``limit``.
 
-    A split that makes its frames (streets) is encoded to PNG here, so that its decoding costs what a file's does and its rendering
-    costs nothing.
+    A split that makes its frames (streets) is encoded to PNG here, so that its decoding costs what a file's does and
+    its rendering costs nothing.
 
     Attributes:
         names: of the images that are used.
@@ -41,14 +41,21 @@ class Images:
     def __init__(self, split: Split, limit: int | None = None) -> None:
         self._split = split
         self.label_space = split.label_space
-        wanted = range(len(split)) if limit is None or limit >= len(split) else np.linspace(0, len(split) - 1, limit).round().astype(int)
+        wanted = (
+            range(len(split))
+            if limit is None or limit >= len(split)
+            else np.linspace(0, len(split) - 1, limit).round().astype(int)
+        )
         self._encoded: dict[int, tuple[Frame, Frame]] = {}
         self._indices: list[int] = []
         self.skipped: list[str] = []
         digest = hashlib.sha256()
         any_known = self._look_at(map(int, wanted), digest)
         if not self._indices:
-            raise DataError(f"none of the {len(self.skipped)} images can be used; the first: {self.skipped[0] if self.skipped else 'none'}")
+            raise DataError(
+                f"none of the {len(self.skipped)} images can be used; the first:"
+                f" {self.skipped[0] if self.skipped else 'none'}"
+            )
         if not any_known:
             raise DataError(
                 f"all pixels of the {len(self._indices)} label maps are void, so there is no mIoU; "
@@ -65,7 +72,8 @@ class Images:
                 frame, labels = self._split.frame(index), self._split.labels(index)
                 if frame.shape[:2] != labels.shape:
                     raise DataError(
-                        f"the frame {self._split.names[index]} is {frame.shape[:2]}, its labels are {labels.shape}; make them one size"
+                        f"the frame {self._split.names[index]} is {frame.shape[:2]}, its labels are {labels.shape};"
+                        " make them one size"
                     )
             except DataError as error:
                 self.skipped.append(self._split.names[index])
@@ -80,7 +88,10 @@ class Images:
     def _keep(self, index: int, frame: Frame, labels: Labels) -> None:
         self._indices.append(index)
         if not isinstance(self._split, FileSplit):
-            self._encoded[index] = (encode_png(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8)), encode_png(labels))
+            self._encoded[index] = (
+                encode_png(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), np.uint8)),
+                encode_png(labels),
+            )
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -98,7 +109,9 @@ class Images:
     def truth(self, number: int) -> Labels:
         """Label map uint8 (H, W) with IGNORE for void."""
         index = self._indices[number]
-        return self._split.labels(index) if isinstance(self._split, FileSplit) else decode_labels(self._encoded[index][1])
+        return (
+            self._split.labels(index) if isinstance(self._split, FileSplit) else decode_labels(self._encoded[index][1])
+        )
 
     def known(self, number: int) -> NDArray[np.bool_]:
         """Where the truth isn't void, bool (H, W)."""
@@ -118,11 +131,14 @@ def decode_labels(encoded: Frame) -> Labels:
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED), np.uint8)
 
 
-def open_images(manifests: Sequence[Manifest], data: Path | None, name: str | None, split: str, limit: int | None) -> tuple[str, Images]:
-    """The images to measure on, and their data set's name: as asked for, else what the first readable bundle was made from.
+def open_images(
+    manifests: Sequence[Manifest], data: Path | None, name: str | None, split: str, limit: int | None
+) -> tuple[str, Images]:
+    """The images to measure on, and their data set's name: as asked for, else what the first readable bundle was made
+    from.
 
-    Where that is the data set that was asked for it is opened as the bundle's manifest says (size, seed, void ids). Bundles of other classes
-    than the data's are passed over; they fail in their rows.
+    Where that is the data set that was asked for it is opened as the bundle's manifest says (size, seed, void ids).
+    Bundles of other classes than the data's are passed over; they fail in their rows.
     """
     others: OtherClassesError | None = None
     for one in manifests:

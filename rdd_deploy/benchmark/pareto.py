@@ -30,13 +30,15 @@ def dominated_names(rows: Sequence[Row], judge: LatencyMetric) -> list[str]:
     return [row.name for row, is_dominated in zip(measured, flags, strict=True) if is_dominated]
 
 
-def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: float | None, judge: LatencyMetric) -> Decision:
+def decide(
+    rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: float | None, judge: LatencyMetric
+) -> Decision:
     """The most accurate row within the budget (and the drop); without a budget, the fastest within the drop.
 
     Args:
         rows: of one device.
-        max_drop: percentage points of mIoU that a row may lie below its float reference; a reference itself has lost nothing, and
-            a row whose reference wasn't measured never fits.
+        max_drop: percentage points of mIoU that a row may lie below its float reference; a reference itself has lost
+            nothing, and a row whose reference wasn't measured never fits.
     """
     measured = [row for row in rows if row.measured]
 
@@ -54,13 +56,24 @@ def decide(rows: Sequence[Row], device: str, budget_ms: float | None, max_drop: 
         chosen = None
     nearest = None
     if chosen is None and measured:
-        # Accuracy that is lost can't be bought back, time can (a faster chip): so the fastest accurate one, else the least lossy.
-        nearest = min(accurate, key=latency) if accurate else min(in_time or measured, key=lambda row: (_lost(row), latency(row)))
+        # Accuracy that is lost can't be bought back, time can (a faster chip): so the fastest accurate one, else the
+        # least lossy.
+        nearest = (
+            min(accurate, key=latency)
+            if accurate
+            else min(in_time or measured, key=lambda row: (_lost(row), latency(row)))
+        )
     what = _asked(budget_ms, max_drop, judge)
     if chosen is not None:
-        sentence = f"{chosen.name} on {device}: {_figures(chosen, judge)}, {'the most accurate' if budget_ms is not None else 'the fastest'} {what}"
+        sentence = (
+            f"{chosen.name} on {device}: {_figures(chosen, judge)},"
+            f" {'the most accurate' if budget_ms is not None else 'the fastest'} {what}"
+        )
     elif nearest is not None:
-        sentence = f"none on {device} {what}; the nearest is {nearest.name} with {_figures(nearest, judge)}{_lacking(nearest, judge, budget_ms, max_drop)}"
+        sentence = (
+            f"none on {device} {what}; the nearest is {nearest.name} with"
+            f" {_figures(nearest, judge)}{_lacking(nearest, judge, budget_ms, max_drop)}"
+        )
     else:
         sentence = f"none on {device}: nothing could be measured"
     return Decision(

@@ -87,7 +87,9 @@ class Quantiles(_Closed):
 
 
 class Latency(_Closed):
-    """``model`` is frame-sized bytes in, label bytes out, with all copies to and from a device. ``end_to_end`` adds the other stages."""
+    """``model`` is frame-sized bytes in, label bytes out, with all copies to and from a device. ``end_to_end`` adds the
+    other stages.
+    """
 
     frames: Count
     model: Quantiles
@@ -104,7 +106,9 @@ class Latency(_Closed):
 
 
 class ColdStart(_Closed):
-    """In a fresh process: the backend's import, load and first label. Interpreter start, numpy and OpenCV stay outside."""
+    """In a fresh process: the backend's import, load and first label. Interpreter start, numpy and
+    OpenCV stay outside.
+    """
 
     load_ms: Amount
     first_label_ms: Amount
@@ -125,7 +129,9 @@ class Accuracy(_Closed):
 
 
 class Change(_Closed):
-    """Against the float bundle, in percentage points; negative is worse. The interval resamples the same images for both."""
+    """Against the float bundle, in percentage points; negative is worse. The interval resamples the same images for
+    both.
+    """
 
     reference: str
     miou_change_pct: Points

@@ -1,4 +1,6 @@
-"""What can be measured: bundles through ``rdd_deploy.runtime.Segmenter``, and on request the run's weights in PyTorch."""
+"""What can be measured: bundles through ``rdd_deploy.runtime.Segmenter``, and on request the run's
+weights in PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Candidate:
 
     @property
     def run(self) -> str | None:
-        """The training run that it comes from, with the hash of its weights: a run trained again has a float bundle of its own."""
+        """The training run that it comes from, with the hash of its weights: a run trained again has a float bundle of
+        its own.
+        """
         if self.manifest is None:
             return None
         named, weights = (self.manifest.provenance.get(key) for key in ("run", "weights_sha256"))
@@ -76,7 +80,9 @@ class Candidate:
 
 
 def bundle_candidates(paths: Sequence[Path], device: str, threads: int | None) -> list[Candidate]:
-    """A candidate for each folder, once. Plain files beside a bundle, as a shell's ``export/*`` brings along, are left out, others named."""
+    """A candidate for each folder, once. Plain files beside a bundle, as a shell's ``export/*`` brings along, are left
+    out, others named.
+    """
     beside = {path.parent for path in paths if path.is_dir()}
     folders: dict[Path, Path] = {}
     for path in paths:
@@ -98,7 +104,9 @@ def bundle_candidates(paths: Sequence[Path], device: str, threads: int | None) -
 
 
 def torch_candidates(bundles: Sequence[Candidate]) -> list[Candidate]:
-    """Three PyTorch rows for every run folder that the bundles lie in (``<run>/export/<profile>``), at its first bundle's size."""
+    """Three PyTorch rows for every run folder that the bundles lie in (``<run>/export/<profile>``), at its first
+    bundle's size.
+    """
     firsts: dict[Path, Candidate] = {}
     for bundle in bundles:
         if bundle.manifest is not None:
@@ -106,12 +114,16 @@ def torch_candidates(bundles: Sequence[Candidate]) -> list[Candidate]:
     made = []
     for run, bundle in firsts.items():
         assert bundle.manifest is not None
-        weights = next((file for name in ("student", "teacher") if (file := run / f"{name}.safetensors").is_file()), None)
+        weights = next(
+            (file for name in ("student", "teacher") if (file := run / f"{name}.safetensors").is_file()), None
+        )
         failure = _unfit(run, weights, bundle)
         size = (bundle.manifest.input.height, bundle.manifest.input.width)
         for kind in TORCH_KINDS:
             name = kind if len(firsts) == 1 else f"{run.name}/{kind}"
-            made.append(Candidate(name, kind, weights or run, bundle.device, bundle.threads, size, bundle.manifest, failure))
+            made.append(
+                Candidate(name, kind, weights or run, bundle.device, bundle.threads, size, bundle.manifest, failure)
+            )
     return made
 
 

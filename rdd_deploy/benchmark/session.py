@@ -29,7 +29,10 @@ _DRIFT = 1.2
 
 
 def run_benchmark(
-    candidates: Sequence[Candidate], images: Images, settings: Settings, advance: Callable[[str, int], None] = lambda name, frames: None
+    candidates: Sequence[Candidate],
+    images: Images,
+    settings: Settings,
+    advance: Callable[[str, int], None] = lambda name, frames: None,
 ) -> tuple[Benchmark, list[tuple[str, Measured]]]:
     """Measure all candidates; a failure costs its row the figures, never the others.
 
@@ -49,7 +52,9 @@ def run_benchmark(
                 failures[candidate.name] = str(error)
         advance(candidate.name, 0)
     able = [candidate for candidate in candidates if candidate.name not in failures]
-    results = dict(zip((candidate.name for candidate in able), measure(able, images, settings.rounds, advance), strict=True))
+    results = dict(
+        zip((candidate.name for candidate in able), measure(able, images, settings.rounds, advance), strict=True)
+    )
     rows = _rows(candidates, results, failures, cold, images, settings.seed)
     machine = machine.model_copy(update={"load_average_after": facts.load_average()})
     benchmark = Benchmark(
@@ -60,11 +65,17 @@ def run_benchmark(
 
 
 def judged(benchmark: Benchmark, budget_ms: float | None, max_drop: float | None) -> Benchmark:
-    """The benchmark with its dominated rows and, where asked for, a decision per device; none if only earlier rows could be measured."""
+    """The benchmark with its dominated rows and, where asked for, a decision per device; none if only earlier rows
+    could be measured.
+    """
     tables = benchmark.tables()
     dominated = [name for rows in tables.values() for name in dominated_names(rows, benchmark.judge)]
-    asked = (budget_ms is not None or max_drop is not None) and any(row.measured and row.source is None for row in benchmark.rows)
-    decisions = [decide(rows, device, budget_ms, max_drop, benchmark.judge) for device, rows in tables.items()] if asked else []
+    asked = (budget_ms is not None or max_drop is not None) and any(
+        row.measured and row.source is None for row in benchmark.rows
+    )
+    decisions = (
+        [decide(rows, device, budget_ms, max_drop, benchmark.judge) for device, rows in tables.items()] if asked else []
+    )
     return benchmark.model_copy(update={"dominated": dominated, "decisions": decisions})
 
 
@@ -82,7 +93,9 @@ def measure_with_progress(
 
 
 def finish(benchmark: Benchmark) -> None:
-    """Set the exit code by what was measured. Raises BundleError if nothing ran, BudgetError if a decision found nothing."""
+    """Set the exit code by what was measured. Raises BundleError if nothing ran, BudgetError if a decision found
+    nothing.
+    """
     own = [row for row in benchmark.rows if row.source is None]
     failed = [row for row in own if row.failure]
     if own and len(failed) == len(own):
@@ -109,9 +122,13 @@ def _rows(
     rows = []
     for candidate in candidates:
         result = results.get(candidate.name, Measured(failure=failures.get(candidate.name)))
-        row = _facts(candidate, result).model_copy(update={"cold_start": cold.get(candidate.name), "failure": result.failure})
+        row = _facts(candidate, result).model_copy(
+            update={"cold_start": cold.get(candidate.name), "failure": result.failure}
+        )
         if result.failure is None:
-            row = row.model_copy(update={"accuracy": accuracy_of(stacked(result), drawn, classes), "latency": latency_of(result)})
+            row = row.model_copy(
+                update={"accuracy": accuracy_of(stacked(result), drawn, classes), "latency": latency_of(result)}
+            )
         rows.append(row)
 
     def with_change(row: Row) -> Row:
@@ -159,7 +176,8 @@ def _warnings(machine: Machine, rows: Sequence[Row], images: Images) -> list[str
     load = machine.load_average_before
     if load is not None and load > BUSY * machine.cores:
         found.append(
-            f"the machine was busy before the benchmark began (load average {load:g} on {machine.cores} cores): latencies are too high and unsteady"
+            f"the machine was busy before the benchmark began (load average {load:g} on {machine.cores} cores):"
+            " latencies are too high and unsteady"
         )
     unsteady: dict[str, float] = {}
     for row in rows:
@@ -169,8 +187,8 @@ def _warnings(machine: Machine, rows: Sequence[Row], images: Images) -> list[str
     if unsteady:
         worst = max(unsteady, key=lambda name: unsteady[name])
         found.append(
-            f"the machine was unsteady: {len(unsteady)} of {len(rows)} rows changed by more than {_DRIFT:g}x between rounds "
-            f"({worst}: {unsteady[worst]:.1f}x); measure again on a quiet machine"
+            f"the machine was unsteady: {len(unsteady)} of {len(rows)} rows changed by more than {_DRIFT:g}x between"
+            f" rounds ({worst}: {unsteady[worst]:.1f}x); measure again on a quiet machine"
         )
     if images.skipped:
         found.append(f"{len(images.skipped)} unreadable images were left out, the first: {images.skipped[0]}")

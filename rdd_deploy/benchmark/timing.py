@@ -1,8 +1,9 @@
-"""Timing in interleaved rounds. Every image is labelled once by every candidate, and those very inferences are the timed ones.
+"""Timing in interleaved rounds. Every image is labelled once by every candidate, and those very inferences are the
+timed ones.
 
-A round gives each candidate a turn on the same slice of the images, in the same order: A B C, A B C, … A machine that slows down or
-speeds up meanwhile does so for all. A turn opens with untimed frames, since the threads of whoever ran before may still spin and the
-caches are its own.
+A round gives each candidate a turn on the same slice of the images, in the same order: A B C, A B C, … A machine that
+slows down or speeds up meanwhile does so for all. A turn opens with untimed frames, since the threads of whoever ran
+before may still spin and the caches are its own.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ def round_schedule(images: int, rounds: int) -> list[RoundSlice]:
 
 
 def measure(
-    candidates: Sequence[Candidate], images: Images, rounds: int, advance: Callable[[str, int], None] = lambda name, frames: None
+    candidates: Sequence[Candidate],
+    images: Images,
+    rounds: int,
+    advance: Callable[[str, int], None] = lambda name, frames: None,
 ) -> list[Measured]:
     """Load all candidates and run the rounds.
 
@@ -92,7 +96,9 @@ def measure(
                 runners[number] = runner = _open(candidate, images, results[number])
                 stack.callback(runner.close)
                 runner.infer(runner.prepare(images.decode(0)))  # compiles and allocates, which is no turn's business
-            except Exception as error:  # backends raise classes of their own; the row keeps the reason and the others go on
+            except (
+                Exception
+            ) as error:  # backends raise classes of their own; the row keeps the reason and the others go on
                 results[number].failure = reason(error)
         for round_number, turn in enumerate(round_schedule(len(images), rounds)):
             for number, candidate in enumerate(candidates):
@@ -111,8 +117,8 @@ def _open(candidate: Candidate, images: Images, result: Measured) -> Runner:
     if runner.classes != images.label_space.classes:
         runner.close()
         raise BundleError(
-            f"it was made for {len(runner.classes)} classes ({', '.join(runner.classes)}), "
-            f"the data has {len(images.label_space)} ({', '.join(images.label_space.classes)}); benchmark it on its own data"
+            f"it was made for {len(runner.classes)} classes ({', '.join(runner.classes)}), the data has"
+            f" {len(images.label_space)} ({', '.join(images.label_space.classes)}); benchmark it on its own data"
         )
     return runner
 
@@ -128,7 +134,8 @@ def _take(runner: Runner, images: Images, turn: RoundSlice, round_number: int, r
         result.rounds.append(round_number)
         if position < len(turn.fresh):
             kept.append(labels)
-    # Counting waits for the end of the turn: between two timed frames it would cool the caches and let threads fall asleep.
+    # Counting waits for the end of the turn: between two timed frames it would cool the caches and let threads fall
+    # asleep.
     for image, labels in zip(turn.fresh, kept, strict=True):
         result.matrices[image] = Confusion(images.label_space.classes).add(images.truth(image), labels)
         result.labels[image] = encode_png(labels)

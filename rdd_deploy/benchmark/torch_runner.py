@@ -1,4 +1,6 @@
-"""The run's weights in PyTorch as rows beside the bundles: eager, channels-last and torch.compile. Only this module needs torch."""
+"""The run's weights in PyTorch as rows beside the bundles: eager, channels-last and torch.compile. Only this module
+needs torch.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class TorchRunner:
         threads: inside an operator; None leaves it to torch.
     """
 
-    def __init__(self, weights: Path, kind: Kind, size: tuple[int, int] | None, device: str, threads: int | None) -> None:
+    def __init__(
+        self, weights: Path, kind: Kind, size: tuple[int, int] | None, device: str, threads: int | None
+    ) -> None:
         segmenter, facts = load_segmenter(weights)
         self.classes = tuple(map(str, facts["classes"]))
         height, width = size or facts["size"]

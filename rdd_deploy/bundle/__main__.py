@@ -5,8 +5,14 @@ from __future__ import annotations
 from rdd_deploy.cli import Commands, choose
 
 COMMANDS: Commands = {
-    "show": ("rdd_deploy.bundle.show", "what it is: classes, input, target, sizes, accuracy, latency where it was benchmarked"),
-    "verify": ("rdd_deploy.bundle.verify", "whether it is whole and what was exported: all files, hashes, manifest, graph"),
+    "show": (
+        "rdd_deploy.bundle.show",
+        "what it is: classes, input, target, sizes, accuracy, latency where it was benchmarked",
+    ),
+    "verify": (
+        "rdd_deploy.bundle.verify",
+        "whether it is whole and what was exported: all files, hashes, manifest, graph",
+    ),
     "pack": ("rdd_deploy.bundle.pack", "as one .tar, the same bytes for the same bundle"),
     "unpack": ("rdd_deploy.bundle.unpack", "a folder from such a .tar, whole or not at all"),
 }

@@ -1,7 +1,8 @@
 """A bundle as one ``.tar``: written so that the same bundle gives the same bytes, read as if a stranger had written it.
 
-Of an archive nothing but the content of files that its manifest names reaches the disk, at places that the manifest names: no names, links,
-modes, owners or times of tar's, so that it needs none of tarfile's extraction filters, which Python 3.10 doesn't always have.
+Of an archive nothing but the content of files that its manifest names reaches the disk, at places that the manifest
+names: no names, links, modes, owners or times of tar's, so that it needs none of tarfile's extraction filters, which
+Python 3.10 doesn't always have.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from rdd_deploy.errors import BundleError, DiskError
-from rdd_deploy.runtime.manifest import LARGEST_MANIFEST, MANIFEST, Manifest, is_inside, parse_manifest, read_file, read_manifest
+from rdd_deploy.runtime.manifest import (
+    LARGEST_MANIFEST,
+    MANIFEST,
+    Manifest,
+    is_inside,
+    parse_manifest,
+    read_file,
+    read_manifest,
+)
 from rdd_deploy.utils.files import has_utf8_name, replacing, sha256
 
 LARGEST_ARCHIVE = 4 << 30
@@ -56,10 +65,15 @@ def pack(folder: Path, output: Path) -> Packed:
     manifest = read_manifest(folder, verify=False)
     whole: dict[str, str | None] = {MANIFEST: None, **manifest.files}
     sizes = [(folder / name).stat().st_size for name in whole]
-    if len(sizes) > MOST_FILES or max(sizes) > LARGEST_FILE or sum(sizes) > LARGEST_ARCHIVE - LONGEST_END - LARGEST_HEADERS:
+    if (
+        len(sizes) > MOST_FILES
+        or max(sizes) > LARGEST_FILE
+        or sum(sizes) > LARGEST_ARCHIVE - LONGEST_END - LARGEST_HEADERS
+    ):
         raise BundleError(
-            f"{folder} has {len(sizes)} files of {sum(sizes)} bytes, expected at most {MOST_FILES} of {LARGEST_FILE >> 30} GiB each and just under "
-            f"{LARGEST_ARCHIVE >> 30} GiB together; copy the folder itself"
+            f"{folder} has {len(sizes)} files of {sum(sizes)} bytes, expected at most {MOST_FILES} of"
+            f" {LARGEST_FILE >> 30} GiB each and just under {LARGEST_ARCHIVE >> 30} GiB together; copy the folder"
+            " itself"
         )
     top = archive_name(manifest)
     with replacing(output) as part:
@@ -75,9 +89,13 @@ def pack(folder: Path, output: Path) -> Packed:
 
 
 class Archive:
-    """A ``.tar`` of a bundle whose headers and manifest were checked: ``files`` are the members that may be unpacked, by the manifest's names."""
+    """A ``.tar`` of a bundle whose headers and manifest were checked: ``files`` are the members that may be unpacked,
+    by the manifest's names.
+    """
 
-    def __init__(self, path: Path, tar: tarfile.TarFile, manifest: Manifest, content: bytes, files: dict[str, tarfile.TarInfo]) -> None:
+    def __init__(
+        self, path: Path, tar: tarfile.TarFile, manifest: Manifest, content: bytes, files: dict[str, tarfile.TarInfo]
+    ) -> None:
         self.path, self.manifest, self.files = path, manifest, files
         self._tar, self._content = tar, content
 
@@ -87,21 +105,27 @@ class Archive:
         return sum(member.size for member in self.files.values())
 
     def unpack(self, folder: Path, advance: Callable[[int], object] = lambda count: None) -> None:
-        """Write manifest and files into an empty folder. Raises BundleError where a file isn't the one that the manifest names."""
+        """Write manifest and files into an empty folder. Raises BundleError where a file isn't the one that the
+        manifest names.
+        """
         (folder / MANIFEST).write_bytes(self._content)
         for name, expected in self.manifest.files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             digest, source = hashlib.sha256(), self._tar.extractfile(self.files[name])
             assert source is not None  # it is a regular file
-            with (folder / name).open("xb") as file, suppress(tarfile.TarError):  # it became shorter meanwhile: the hash tells
+            with (
+                (folder / name).open("xb") as file,
+                suppress(tarfile.TarError),
+            ):  # it became shorter meanwhile: the hash tells
                 while block := source.read(BLOCK):
                     digest.update(block)
                     file.write(block)
                     advance(len(block))
             if digest.hexdigest() != expected:
                 raise BundleError(
-                    f"{name} in {self.path} isn't the file that was exported: its SHA-256 is {digest.hexdigest()[:12]}…, its {MANIFEST} says "
-                    f"{expected[:12]}…; copy the archive again, or pack the bundle again"
+                    f"{name} in {self.path} isn't the file that was exported: its SHA-256 is"
+                    f" {digest.hexdigest()[:12]}…, its {MANIFEST} says {expected[:12]}…; copy the archive again, or"
+                    " pack the bundle again"
                 )
         read_manifest(folder, verify=False)
 
@@ -111,8 +135,9 @@ def opened(path: Path) -> Iterator[Archive]:
     """Open and check a ``.tar`` of a bundle; nothing is written.
 
     Raises:
-        BundleError: it can't be read, or holds anything but one bundle's regular files: links, devices, names that lead out of its folder, files
-            that its manifest doesn't name; or one is missing, cut off, or larger than LARGEST_FILE.
+        BundleError: it can't be read, or holds anything but one bundle's regular files: links, devices, names that lead
+            out of its folder, files that its manifest doesn't name; or one is missing, cut off, or larger than
+            LARGEST_FILE.
     """
     with _opened(path) as raw, ExitStack() as stack:
         file = _Metered(raw, LARGEST_HEADERS)
@@ -127,7 +152,8 @@ def opened(path: Path) -> Iterator[Archive]:
             raise BundleError(f"{path} {problem}; take the archive as `rdd-deploy bundle pack` wrote it") from problem
         except (tarfile.TarError, ValueError, OverflowError) as error:
             raise BundleError(
-                f"{path} isn't a whole, uncompressed tar ({error}); take the archive as `rdd-deploy bundle pack` wrote it"
+                f"{path} isn't a whole, uncompressed tar ({error}); take the archive as `rdd-deploy bundle pack`"
+                " wrote it"
             ) from error
         yield Archive(path, tar, manifest, content, files)
 
@@ -144,7 +170,8 @@ def as_folder(path: Path) -> Iterator[Path]:
             archive.unpack(folder)
         except OSError as error:
             raise DiskError(
-                f"can't unpack {path} into {tempfile.gettempdir()}: {error.strerror or error}; free some space or set TMPDIR"
+                f"can't unpack {path} into {tempfile.gettempdir()}: {error.strerror or error}; free some space or set"
+                " TMPDIR"
             ) from error
         yield folder
 
@@ -179,16 +206,24 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except (OSError, ValueError) as error:
-        raise BundleError(f"can't read {path}: {getattr(error, 'strerror', None) or error}; name a bundle's .tar") from error
+        raise BundleError(
+            f"can't read {path}: {getattr(error, 'strerror', None) or error}; name a bundle's .tar"
+        ) from error
     with open(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else _nothing(descriptor, path) as file:
         if (size := os.fstat(file.fileno()).st_size) > LARGEST_ARCHIVE:
-            raise BundleError(f"{path} has {size} bytes, expected a bundle's .tar of at most {LARGEST_ARCHIVE >> 30} GiB")
+            raise BundleError(
+                f"{path} has {size} bytes, expected a bundle's .tar of at most {LARGEST_ARCHIVE >> 30} GiB"
+            )
         yield file
 
 
 def _nothing(descriptor: int, path: Path) -> BinaryIO:
     os.close(descriptor)
-    do = "a bundle's folder is packed already: it needs no unpacking" if (path / MANIFEST).is_file() else "name a bundle's .tar"
+    do = (
+        "a bundle's folder is packed already: it needs no unpacking"
+        if (path / MANIFEST).is_file()
+        else "name a bundle's .tar"
+    )
     raise BundleError(f"{path} is a folder, pipe or device, expected a file; {do}")
 
 
@@ -213,7 +248,10 @@ def _members(tar: tarfile.TarFile, raw: BinaryIO) -> dict[str, tarfile.TarInfo]:
         if not 0 <= member.size <= LARGEST_FILE:
             raise _Refused(f"holds '{name:.80}' of {member.size} bytes, expected at most {LARGEST_FILE >> 30} GiB")
         if member.offset_data + member.size > end:
-            raise _Refused(f"is cut off: '{name:.80}' should have {member.size} bytes, {max(0, end - member.offset_data)} are there")
+            raise _Refused(
+                f"is cut off: '{name:.80}' should have {member.size} bytes, {max(0, end - member.offset_data)} are"
+                " there"
+            )
         files[name] = member
         if len(files) > MOST_FILES:
             raise _Refused(f"holds more than {MOST_FILES} files")

@@ -28,7 +28,8 @@ def main(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON in place of tables")] = False,
 ) -> None:
-    """What a bundle is: classes, input, target, precision, sizes, accuracy, latency where it was benchmarked, and where it comes from.
+    """What a bundle is: classes, input, target, precision, sizes, accuracy, latency where it was benchmarked, and where
+    it comes from.
 
     Hashes aren't checked: `rdd-deploy bundle verify` does that.
 
@@ -62,8 +63,9 @@ def _facts(manifest: Manifest, sizes: dict[str, int], latency: list[dict[str, An
     yield (
         "frames",
         (
-            f"halved ({rule.halve_interpolation}) while even and at least twice as large, then {rule.interpolation}, or "
-            f"{rule.shrink_interpolation} where that shrinks by {rule.shrink_from:g} or more; the aspect ratio isn't kept"
+            f"halved ({rule.halve_interpolation}) while even and at least twice as large, then {rule.interpolation}, or"
+            f" {rule.shrink_interpolation} where that shrinks by {rule.shrink_from:g} or more; the aspect ratio isn't"
+            " kept"
         ),
     )
     yield "labels", f"to the frame's size by {manifest.postprocessing.interpolation}"
@@ -72,8 +74,8 @@ def _facts(manifest: Manifest, sizes: dict[str, int], latency: list[dict[str, An
         yield (
             "latency",
             (
-                f"{row['model_p50_ms']:.2f} ms the model, {row['end_to_end_p50_ms']:.2f} ms a frame (medians) on {row['machine']}, "
-                f"{row['provider'] or row['device']}, {row['measured_utc']}"
+                f"{row['model_p50_ms']:.2f} ms the model, {row['end_to_end_p50_ms']:.2f} ms a frame (medians) on"
+                f" {row['machine']}, {row['provider'] or row['device']}, {row['measured_utc']}"
             ),
         )
     if not latency:

@@ -16,10 +16,13 @@ from rdd_deploy.runtime.manifest import MANIFEST, Manifest, bundle_problems, man
 
 @console.command
 def main(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="folders, or .tar files that `bundle pack` wrote")],
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE...", help="folders, or .tar files that `bundle pack` wrote")
+    ],
 ) -> None:
-    """Check bundles: the manifest against its schema, every file against its hash, no files missing or too many, and that graphs say what the
-    manifest says; where the package onnx is installed, also that they are valid ONNX with the input and output that the manifest promises.
+    """Check bundles: the manifest against its schema, every file against its hash, no files missing or too many, and
+    that graphs say what the manifest says; where the package onnx is installed, also that they are valid ONNX with the
+    input and output that the manifest promises.
 
     Exit code 0: all are fine; 2: something is wrong, and each problem is told in a line.
 
@@ -60,7 +63,9 @@ def _size(path: Path) -> str:
 
 
 def _check_graph(folder: Path, name: str, manifest: Manifest) -> None:
-    """Whether a graph is ONNX, says of itself what the manifest says, and has the input and output that it promises. Raises BundleError."""
+    """Whether a graph is ONNX, says of itself what the manifest says, and has the input and output that it promises.
+    Raises BundleError.
+    """
     from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_model, check_tensor  # numpy
 
     path = folder / name
@@ -76,9 +81,14 @@ def _check_graph(folder: Path, name: str, manifest: Manifest) -> None:
 
     graph = load_graph(path).graph
     constants = {one.name for one in graph.initializer}
-    for what, tensors in ((INPUT, [one for one in graph.input if one.name not in constants]), (OUTPUT, list(graph.output))):
+    for what, tensors in (
+        (INPUT, [one for one in graph.input if one.name not in constants]),
+        (OUTPUT, list(graph.output)),
+    ):
         if len(tensors) != 1:
-            raise BundleError(f"{path} has {len(tensors)} tensors where it should have one, {what}; export the bundle again")
+            raise BundleError(
+                f"{path} has {len(tensors)} tensors where it should have one, {what}; export the bundle again"
+            )
         kind = tensors[0].type.tensor_type
         dtype = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
         shape = [side.dim_value if side.HasField("dim_value") else side.dim_param for side in kind.shape.dim]

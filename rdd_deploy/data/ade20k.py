@@ -1,6 +1,8 @@
-"""ADE20k's scene parsing benchmark, 150 classes, in its official layout: images/ and annotations/ with training/ and validation/.
+"""ADE20k's scene parsing benchmark, 150 classes, in its official layout: images/ and annotations/ with training/ and
+validation/.
 
-Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017. Classes are named by the first word of each line of its objectInfo150.txt.
+Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017. Classes are named by the first word of each line of its
+objectInfo150.txt.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Ade20kOptions(DataOptions):
 
 
 def open_ade20k(root: Path, split: str) -> FileSplit:
-    """Open ``train`` or ``val``; the labels of the test split aren't public. Raises DataError, which says what belongs where."""
+    """Open ``train`` or ``val``; the labels of the test split aren't public. Raises DataError, which says what belongs
+    where.
+    """
     from rdd_deploy.data.base import FileSplit
     from rdd_deploy.data.ids import Ids
     from rdd_deploy.data.listing import pair_up
@@ -70,9 +74,9 @@ def open_ade20k(root: Path, split: str) -> FileSplit:
     frames, masks = place / "images" / FOLDERS[split], place / "annotations" / FOLDERS[split]
     if not frames.is_dir() or not masks.is_dir():
         raise DataError(
-            f"no ADE20k {split} split in {root}: expected ADEChallengeData2016/ with images/{FOLDERS[split]}/*.jpg and "
-            f"annotations/{FOLDERS[split]}/*.png, as {ARCHIVE} unpacks (the full ADE20k, with *_seg.png files, is another release); put it there, "
-            "or say where it is (data.root, --data)"
+            f"no ADE20k {split} split in {root}: expected ADEChallengeData2016/ with images/{FOLDERS[split]}/*.jpg and"
+            f" annotations/{FOLDERS[split]}/*.png, as {ARCHIVE} unpacks (the full ADE20k, with *_seg.png files, is"
+            " another release); put it there, or say where it is (data.root, --data)"
         )
     pairs, notes = pair_up(frames, masks, (".jpg",))
     way_out = f"expected the masks of {ARCHIVE}, which hold the class's number and 0 for void"

@@ -1,4 +1,6 @@
-"""Base classes of data sets: named pairs of frames and label maps with a class list. Imports no torch: the edge reads data, too."""
+"""Base classes of data sets: named pairs of frames and label maps with a class list. Imports no torch: the edge reads
+data, too.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class FileSplit(Split):
         notes: sentences about what was left out of it.
     """
 
-    def __init__(self, label_space: LabelSpace, pairs: Sequence[tuple[Path, Path]], ids: Ids, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, label_space: LabelSpace, pairs: Sequence[tuple[Path, Path]], ids: Ids, notes: Sequence[str] = ()
+    ) -> None:
         self.label_space = label_space
         self.pairs = list(pairs)
         self.names = [image.stem for image, _ in self.pairs]
@@ -67,7 +71,9 @@ class FileSplit(Split):
         return headers_of(frame_paths(self))
 
     def notes(self, size: tuple[int, int] | None = None) -> list[str]:
-        """Sentences about what was left out, is turned on reading or is stretched to frames of ``size`` (height, width)."""
+        """Sentences about what was left out, is turned on reading or is stretched to frames of ``size`` (height,
+        width).
+        """
         images = frame_paths(self)
         where = str(images[0].parent) if images else ""
         across = shape_notes(where, images, self.headers, size) if size else []
@@ -82,7 +88,9 @@ class FileSplit(Split):
         labels = self.ids.labels(mask)
         head = self.headers[index]
         if head is not None and head.shown != labels.shape:
-            raise DataError(f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; fix {image} or {mask}")
+            raise DataError(
+                f"{self.names[index]}: {size_problem(head.shown, labels.shape, head)}; fix {image} or {mask}"
+            )
         return labels
 
 
@@ -96,8 +104,8 @@ def size_problem(frame: tuple[int, ...], mask: tuple[int, ...], head: Header | N
     said = f"the frame is {frame[0]}x{frame[1]}, its mask {mask[0]}x{mask[1]}"
     if head is not None and head.orientation != 1 and (head.height, head.width) == tuple(mask):
         said += (
-            f", which is the frame's size as stored: its EXIF orientation is {head.orientation}, so it is turned on reading. Turn the mask as "
-            "well, or store the frame as the mask was drawn, without the tag"
+            f", which is the frame's size as stored: its EXIF orientation is {head.orientation}, so it is turned on"
+            " reading. Turn the mask as well, or store the frame as the mask was drawn, without the tag"
         )
     return said
 

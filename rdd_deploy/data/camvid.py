@@ -1,7 +1,8 @@
-"""CamVid in the layout of the well-known 11-class, 360x480 release: train/, trainannot/, val/, valannot/, test/, testannot/; or in its own.
+"""CamVid in the layout of the well-known 11-class, 360x480 release: train/, trainannot/, val/, valannot/, test/,
+testannot/; or in its own.
 
-Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the 11-class release is that of
-SegNet (Badrinarayanan, Kendall, Cipolla, TPAMI 2017).
+Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; the 11-class release
+is that of SegNet (Badrinarayanan, Kendall, Cipolla, TPAMI 2017).
 """
 
 from __future__ import annotations
@@ -46,11 +47,17 @@ class CamvidOptions(DataOptions):
 
     name: Literal["camvid"] = "camvid"
     root: Place = Field(
-        "data/camvid", description="its folder, beside the recipe's file or in the current directory; downloaded there where it is missing"
+        "data/camvid",
+        description=(
+            "its folder, beside the recipe's file or in the current directory; downloaded there where it is missing"
+        ),
     )
 
     release: Literal["segnet11", "colour32"] = Field(
-        "segnet11", description="segnet11: 360x480, 11 classes as ids; colour32: 720x960, 32 colours, folded to the same 11 classes"
+        "segnet11",
+        description=(
+            "segnet11: 360x480, 11 classes as ids; colour32: 720x960, 32 colours, folded to the same 11 classes"
+        ),
     )
 
     def open(self, split: str) -> FileSplit:
@@ -85,5 +92,7 @@ def open_camvid(root: Path, split: str, release: str = "segnet11") -> FileSplit:
             f"as in the folder CamVid of {ARCHIVE}; put them there, or say where they are (data.root, --data)"
         )
     pairs, notes = pair_up(frames, masks, MASKS)
-    way_out = f"expected the masks of {ARCHIVE}, or set data.name=folder and say with data.ids which value is which class"
+    way_out = (
+        f"expected the masks of {ARCHIVE}, or set data.name=folder and say with data.ids which value is which class"
+    )
     return FileSplit(CAMVID, pairs, Ids(len(CAMVID), void_ids=[VOID_ID], way_out=way_out), notes)

@@ -1,7 +1,9 @@
-"""CamVid's own release: 701_StillsRaw_full/ and LabeledApproved_full/ with 32 colours at 960x720, folded to the usual 11 classes.
+"""CamVid's own release: 701_StillsRaw_full/ and LabeledApproved_full/ with 32 colours at 960x720, folded to the usual
+11 classes.
 
-Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009. Groups as in Sturgess et al., "Combining
-appearance and structure from motion features for road scene understanding", BMVC 2009, and SegNet (Badrinarayanan et al., TPAMI 2017).
+Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009. Groups as in Sturgess
+et al., "Combining appearance and structure from motion features for road scene understanding", BMVC 2009, and SegNet
+(Badrinarayanan et al., TPAMI 2017).
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ TABLE: tuple[tuple[str, Colour, str], ...] = (
 )
 """Name and colour of each of the 32, and the class that it is folded into."""
 FRAMES, MASKS = "701_StillsRaw_full", "LabeledApproved_full"
-ARCHIVES = "701_StillsRaw_full.zip and LabeledApproved_full.zip of http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
+ARCHIVES = (
+    "701_StillsRaw_full.zip and LabeledApproved_full.zip of http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
+)
 STRAY = 1e-3
 """Share of a mask's pixels with colours of no class that is taken as void."""
 _VAL = range(7959, 8160)
@@ -63,10 +67,12 @@ _LAST_TRAIN = 8520
 
 
 def split_of(stem: str) -> str:
-    """The split of a frame in the usual division (367 / 101 / 233), by sequence and frame number; empty for a name that isn't CamVid's.
+    """The split of a frame in the usual division (367 / 101 / 233), by sequence and frame number; empty for a name that
+    isn't CamVid's.
 
-    The daytime sequence 0016E5 holds a part at 15 frames a second, 07959 to 08159, which is val; the rest of it, 0006R0 and the first half of
-    the dusk sequence 0001TP (to 008520) are train; the second half of that, and Seq05VD, are test.
+    The daytime sequence 0016E5 holds a part at 15 frames a second, 07959 to 08159, which is val; the rest of it, 0006R0
+    and the first half of the dusk sequence 0001TP (to 008520) are train; the second half of that, and Seq05VD, are
+    test.
     """
     match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d{5,6})", stem, re.ASCII)
     if match is None:
@@ -84,11 +90,17 @@ def colours_of(space: LabelSpace) -> ColourMap:
     from rdd_deploy.data.colour_masks import colour_map
 
     index = {name: i for i, name in enumerate(space.classes)} | {VOID: IGNORE}
-    return colour_map([(name, index[group], [colour]) for name, colour, group in TABLE], where="CamVid's table of 32 colours", stray=STRAY)
+    return colour_map(
+        [(name, index[group], [colour]) for name, colour, group in TABLE],
+        where="CamVid's table of 32 colours",
+        stray=STRAY,
+    )
 
 
 def open_colour32(root: Path, split: str, space: LabelSpace) -> FileSplit:
-    """Open a split: by ``<split>.txt`` in the folder where it is there, else by ``split_of``. Raises DataError: what belongs where."""
+    """Open a split: by ``<split>.txt`` in the folder where it is there, else by ``split_of``. Raises DataError: what
+    belongs where.
+    """
     from rdd_deploy.data.base import FileSplit
     from rdd_deploy.data.folder.lists import listed_pairs
     from rdd_deploy.data.folder.patterns import Layout
@@ -96,8 +108,9 @@ def open_colour32(root: Path, split: str, space: LabelSpace) -> FileSplit:
 
     if not (root / FRAMES).is_dir() or not (root / MASKS).is_dir():
         raise DataError(
-            f"no CamVid of 32 colours in {root}: expected {FRAMES}/*.png and {MASKS}/*_L.png, as {ARCHIVES} unpack; put them there, or say where "
-            "they are (data.root, --data), or set data.release=segnet11 for the release of 11 classes, which is downloaded"
+            f"no CamVid of 32 colours in {root}: expected {FRAMES}/*.png and {MASKS}/*_L.png, as {ARCHIVES} unpack; put"
+            " them there, or say where they are (data.root, --data), or set data.release=segnet11 for the release of"
+            " 11 classes, which is downloaded"
         )
     layout = Layout(root, f"{FRAMES}/*.png", MASKS + "/{stem}_L.png")
     ids = Ids(len(space), colour_map=colours_of(space))
@@ -108,11 +121,12 @@ def open_colour32(root: Path, split: str, space: LabelSpace) -> FileSplit:
     mine = [frame for frame in frames if split_of(frame.fields["stem"]) == split]
     if unknown := [frame for frame in frames if not split_of(frame.fields["stem"])]:
         layout.notes.append(
-            f"{len(unknown)} of {len(frames)} frames in {root / FRAMES} have names of no CamVid sequence, the first is {unknown[0].path.name}: left out"
+            f"{len(unknown)} of {len(frames)} frames in {root / FRAMES} have names of no CamVid sequence, the first is"
+            f" {unknown[0].path.name}: left out"
         )
     if not mine:
         raise DataError(
-            f"{root / FRAMES} holds no frame of the {split} split, which are told by their names, e.g. 0016E5_08001.png; expected the files of {ARCHIVES}, "
-            f"or a list {split}.txt beside it"
+            f"{root / FRAMES} holds no frame of the {split} split, which are told by their names, e.g."
+            f" 0016E5_08001.png; expected the files of {ARCHIVES}, or a list {split}.txt beside it"
         )
     return FileSplit(space, layout.pairs(mine, split, whole=False), ids, layout.notes)

@@ -35,7 +35,9 @@ class SplitFacts:
 
 
 def check_split(
-    split: Split, advance: Callable[[], None] = lambda: None, pair: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None
+    split: Split,
+    advance: Callable[[], None] = lambda: None,
+    pair: Callable[[int], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> SplitFacts:
     """Read every pair of a split.
 
@@ -52,12 +54,15 @@ def check_split(
     def look(index: int) -> tuple[str, str, NDArray[np.int64], int]:
         frame, labels = pair(index) if pair else (split.frame(index), split.labels(index))
         if frame.shape[:2] != labels.shape:
-            raise DataError(f"{split.names[index]}: {size_problem(frame.shape, labels.shape)}; both must be of one size")
+            raise DataError(
+                f"{split.names[index]}: {size_problem(frame.shape, labels.shape)}; both must be of one size"
+            )
         counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
         if counts[len(split.label_space) : IGNORE].any():
             ids = [len(split.label_space) + int(i) for i in np.flatnonzero(counts[len(split.label_space) : IGNORE])]
             raise DataError(
-                f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.label_space) - 1} or void"
+                f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to"
+                f" {len(split.label_space) - 1} or void"
             )
         advance()
         return _digest(frame), _digest(labels), counts[: len(split.label_space)], int(counts[IGNORE])
@@ -86,6 +91,6 @@ def check_apart(train: SplitFacts, other: SplitFacts, name: str) -> None:
     if shared:
         first = shared[0]
         raise DataError(
-            f"{len(shared)} images are in both train and {name}, e.g. {train.digests[first]} and {other.digests[first]}; "
-            "remove them from one, or the measured mIoU means nothing"
+            f"{len(shared)} images are in both train and {name}, e.g. {train.digests[first]} and"
+            f" {other.digests[first]}; remove them from one, or the measured mIoU means nothing"
         )

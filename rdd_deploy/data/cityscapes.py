@@ -47,7 +47,10 @@ OTHER_IDS = [label for label in range(34) if [label] not in LABEL_IDS]
 """Label ids that count as void."""
 FRAMES, MASKS = "_leftImg8bit.png", {"labelIds": "_gtFine_labelIds.png", "trainIds": "_gtFine_labelTrainIds.png"}
 ARCHIVES = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com/downloads"
-_OTHERS = {"labelIds": "they look like trainIds, which hold 255 for void", "trainIds": "they look like labelIds, which go up to 33"}
+_OTHERS = {
+    "labelIds": "they look like trainIds, which hold 255 for void",
+    "trainIds": "they look like labelIds, which go up to 33",
+}
 _MEANING: dict[str, dict[str, Any]] = {
     "labelIds": {"ids": LABEL_IDS, "void_ids": OTHER_IDS},
     "trainIds": {"void_ids": [IGNORE]},
@@ -61,7 +64,8 @@ class CityscapesOptions(DataOptions):
     root: Place = Field("data/cityscapes", description="its folder, with leftImg8bit/ and gtFine/")
     size: Size = Field((1024, 2048), description="[height, width] that the deployed network sees")
     labels: Literal["auto", "labelIds", "trainIds"] = Field(
-        "auto", description="which mask files: `*_labelIds.png` or `*_labelTrainIds.png`; auto: labelIds where they are there"
+        "auto",
+        description="which mask files: `*_labelIds.png` or `*_labelTrainIds.png`; auto: labelIds where they are there",
     )
 
     def open(self, split: str) -> FileSplit:
@@ -88,8 +92,9 @@ def open_cityscapes(root: Path, split: str, labels: str = "auto") -> FileSplit:
     frames, masks = root / "leftImg8bit" / split, root / "gtFine" / split
     if not frames.is_dir() or not masks.is_dir():
         raise DataError(
-            f"no Cityscapes {split} split in {root}: expected leftImg8bit/{split}/<city>/*{FRAMES} and gtFine/{split}/<city>/"
-            f"*{MASKS['labelIds']}, as {ARCHIVES} unpack; put them there, or say where they are (data.root, --data)"
+            f"no Cityscapes {split} split in {root}: expected leftImg8bit/{split}/<city>/*{FRAMES} and"
+            f" gtFine/{split}/<city>/*{MASKS['labelIds']}, as {ARCHIVES} unpack; put them there, or say where they are"
+            " (data.root, --data)"
         )
     images = [path for path in sorted(frames.glob(f"*/*{FRAMES}")) if not path.name.startswith(".")]
     if not images:
@@ -98,8 +103,14 @@ def open_cityscapes(root: Path, split: str, labels: str = "auto") -> FileSplit:
     pairs = [(path, masks / path.parent.name / (path.name.removesuffix(FRAMES) + MASKS[kind])) for path in images]
     if lost := [mask for _, mask in pairs if not mask.is_file()]:
         other = next(one for one in MASKS if one != kind)
-        there = f"; there are *{MASKS[other]} files: data.labels={other} reads these" if _any(masks, other) and labels != "auto" else ""
-        raise DataError(f"{len(lost)} of {len(images)} frames in {frames} have no {kind} mask, e.g. {lost[0]} is missing{there}")
+        there = (
+            f"; there are *{MASKS[other]} files: data.labels={other} reads these"
+            if _any(masks, other) and labels != "auto"
+            else ""
+        )
+        raise DataError(
+            f"{len(lost)} of {len(images)} frames in {frames} have no {kind} mask, e.g. {lost[0]} is missing{there}"
+        )
     way_out = f"{_OTHERS[kind]}; data.labels is {labels}, so *{MASKS[kind]} files are read as {kind}"
     return FileSplit(CITYSCAPES, pairs, Ids(len(CITYSCAPES), **_MEANING[kind], way_out=way_out))
 

@@ -1,7 +1,7 @@
 """Random brightness, contrast, saturation and hue as one matrix per picture, applied in a single pass over its pixels.
 
-Contrast is drawn around the picture's mean grey, which only those know who have its pixels. So what is drawn is linear in both a colour and the
-mean colour, and whoever has the pixels makes a 3×4 matrix of it.
+Contrast is drawn around the picture's mean grey, which only those know who have its pixels. So what is drawn is linear
+in both a colour and the mean colour, and whoever has the pixels makes a 3×4 matrix of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def draw(strength: float) -> Recolouring:
     """Draw a jitter from the ambient torch generator, in the ranges and the random order of torchvision's ColorJitter.
 
     Args:
-        strength: s in [0, 1]: brightness, contrast and saturation are scaled by 1 - s to 1 + s, hues turned by up to s / 10 of a circle.
+        strength: s in [0, 1]: brightness, contrast and saturation are scaled by 1 - s to 1 + s, hues turned by up to s
+            / 10 of a circle.
     """
     order = torch.randperm(4).tolist()
     draws = torch.empty(4).uniform_(-1, 1).double().tolist()
@@ -61,7 +62,9 @@ def saturation(factor: float) -> Recolouring:
 
 
 def hue(turn: float) -> Recolouring:
-    """Colours turned around the grey axis by a share of a circle (red towards yellow), in YIQ: greys and each luma stay."""
+    """Colours turned around the grey axis by a share of a circle (red towards yellow), in YIQ: greys and each luma
+    stay.
+    """
     angle = 2 * math.pi * turn
     cos, sin = math.cos(angle), math.sin(angle)
     rotation = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])

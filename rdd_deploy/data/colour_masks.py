@@ -78,10 +78,14 @@ class ColourMap:
         distance = np.linalg.norm(self._colours.astype(float) - colour, axis=1)
         near = int(distance.argmin())
         named = tuple(self._colours[near].tolist())
-        more = f", and {len(values) - 1} more such colours at {int(counts.sum() - counts[first])} pixels" if len(values) > 1 else ""
+        more = (
+            f", and {len(values) - 1} more such colours at {int(counts.sum() - counts[first])} pixels"
+            if len(values) > 1
+            else ""
+        )
         said = (
-            f"{path} holds the colour {colour} at {counts[first]} of {pixels} pixels{more}, which {self._where} doesn't name; the nearest there "
-            f"is {named} of {self._names[near]}"
+            f"{path} holds the colour {colour} at {counts[first]} of {pixels} pixels{more}, which {self._where} doesn't"
+            f" name; the nearest there is {named} of {self._names[near]}"
         )
         if counts.sum() <= self._stray * pixels:
             if path.parent not in self._warned and console.process_rank() == 0:
@@ -91,7 +95,10 @@ class ColourMap:
         if colour[0] == colour[1] == colour[2] and max(map(_brightest, values.tolist())) <= len(self._packed):
             way_out = "the mask seems to hold numbers, not colours: give data.ids instead"
         elif len(values) > 2 or distance[near] <= _NEAR:
-            way_out = "so it looks as after antialiasing, resizing or JPEG compression: export the masks again as PNG without these, or name the colour"
+            way_out = (
+                "so it looks as after antialiasing, resizing or JPEG compression: export the masks again as PNG without"
+                " these, or name the colour"
+            )
         else:
             way_out = "name it there, or say that all other colours are void (data.others_void=true)"
         raise DataError(f"{said}; {way_out}")
@@ -113,4 +120,6 @@ def _brightest(packed: int) -> int:
 def colour_map(classes: Iterable[tuple[str, int, Iterable[Colour]]], **options: Any) -> ColourMap:
     """A map from (name, class id or IGNORE, its colours), with ``ColourMap``'s options."""
     rows = [(colour, index, name) for name, index, colours in classes for colour in colours]
-    return ColourMap({colour: index for colour, index, _ in rows}, {colour: name for colour, _, name in rows}, **options)
+    return ColourMap(
+        {colour: index for colour, index, _ in rows}, {colour: name for colour, _, name in rows}, **options
+    )

@@ -1,4 +1,6 @@
-"""Colours of classes, and the files in which annotation tools write down which colour or number is which class. Imports no numpy."""
+"""Colours of classes, and the files in which annotation tools write down which colour or number is which class. Imports
+no numpy.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ class LabelMap:
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a table of classes by its kind: a ``.csv`` of ``Pixel Value, Class`` (Roboflow), else lines ``name:r,g,b::`` (CVAT's labelmap.txt).
+    """Read a table of classes by its kind: a ``.csv`` of ``Pixel Value, Class`` (Roboflow), else lines ``name:r,g,b::``
+    (CVAT's labelmap.txt).
 
     Raises:
         DataError: it can't be read, a line is something else, or a name, colour or number stands there twice.
@@ -49,7 +52,9 @@ def read_label_map(path: Path) -> LabelMap:
     try:
         text = read_text(path, _LARGEST_FILE, "utf-8-sig")
     except OSError as error:
-        raise DataError(f"can't read the table of classes {path}: {error.strerror or error}; expected UTF-8 text") from error
+        raise DataError(
+            f"can't read the table of classes {path}: {error.strerror or error}; expected UTF-8 text"
+        ) from error
     found = LabelMap(path)
     if path.suffix.lower() == ".csv":
         for name, number in _numbers(path, text):
@@ -67,9 +72,13 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def find_label_map(root: Path) -> Path | None:
-    """The table that an annotation tool put into a data set's folder, or into that of a split; None where there is none."""
+    """The table that an annotation tool put into a data set's folder, or into that of a split; None where there is
+    none.
+    """
     places = [root, *(root / name for name in ("train", "valid", "val", "test"))]
-    return next((place / name for name in (COLOUR_TABLE, ID_TABLE) for place in places if os.path.isfile(place / name)), None)
+    return next(
+        (place / name for name in (COLOUR_TABLE, ID_TABLE) for place in places if os.path.isfile(place / name)), None
+    )
 
 
 def _colours(path: Path, text: str) -> Iterator[tuple[str, Colour]]:
@@ -80,20 +89,26 @@ def _colours(path: Path, text: str) -> Iterator[tuple[str, Colour]]:
         colour = tuple(map(int, match.groups()[1:])) if match else ()
         if match is None or max(colour) > 255:
             raise DataError(
-                f"{path}, line {number} is {line!r:.80}; expected name:red,green,blue with numbers from 0 to 255, e.g. road:128,64,128::"
+                f"{path}, line {number} is {line!r:.80}; expected name:red,green,blue with numbers from 0 to 255, e.g."
+                " road:128,64,128::"
             )
         yield match[1], (colour[0], colour[1], colour[2])
 
 
 def _numbers(path: Path, text: str) -> Iterator[tuple[str, int]]:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    rows = [
+        [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)
+    ]
     if not rows or [cell.lower() for cell in rows[0]] != ["pixel value", "class"]:
         got = ", ".join(rows[0])[:80] if rows else "nothing"
-        raise DataError(f"{path} begins with {got!r}; expected the columns 'Pixel Value, Class' of a table for semantic masks")
+        raise DataError(
+            f"{path} begins with {got!r}; expected the columns 'Pixel Value, Class' of a table for semantic masks"
+        )
     for row in rows[1:]:
         if len(row) != 2 or not re.fullmatch(r"\d{1,5}", row[0], re.ASCII) or int(row[0]) > LARGEST_ID or not row[1]:
             raise DataError(
-                f"{path} has the row {', '.join(row)!r:.80}; expected a mask's value from 0 to {LARGEST_ID} and a name, e.g. 1, road"
+                f"{path} has the row {', '.join(row)!r:.80}; expected a mask's value from 0 to {LARGEST_ID} and a name,"
+                " e.g. 1, road"
             )
         yield row[1], int(row[0])
 
@@ -108,7 +123,9 @@ def _distinct(path: Path, found: dict[str, list[Colour]] | dict[str, list[int]])
     for name, values in found.items():
         for value in values:
             if (other := owners.setdefault(value, name)) != name:
-                raise DataError(f"{path} gives {value} to both {other!r:.60} and {name!r:.60}; expected one name for each")
+                raise DataError(
+                    f"{path} gives {value} to both {other!r:.60} and {name!r:.60}; expected one name for each"
+                )
 
 
 def spread_colours(count: int) -> tuple[Colour, ...]:
@@ -121,6 +138,8 @@ def spread_colours(count: int) -> tuple[Colour, ...]:
 
 
 def voc_colour(index: int) -> Colour:
-    """PASCAL VOC's colour of a number from 0 to 255, which most tools write: three bits of it for each bit of red, green and blue."""
+    """PASCAL VOC's colour of a number from 0 to 255, which most tools write: three bits of it for each bit of red,
+    green and blue.
+    """
     r, g, b = (sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3)) for channel in range(3))
     return r, g, b

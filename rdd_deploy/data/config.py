@@ -1,4 +1,6 @@
-"""Recipe sections of the data: which frames at which size, and how they are augmented. Imports no numpy, OpenCV or torch."""
+"""Recipe sections of the data: which frames at which size, and how they are augmented. Imports no numpy, OpenCV or
+torch.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,14 @@ class Thinning(Part):
     every: Count = Field(1, description="every so many-th frame of each folder and video")
     similar: Annotated[int, Field(ge=0, le=32)] | Literal["keep"] = Field(
         4,
-        description="a frame is left out whose perceptual hash (64 bits) differs from an earlier one's in at most so many bits; keep: none is",
+        description=(
+            "a frame is left out whose perceptual hash (64 bits) differs from an earlier one's in at most so many bits;"
+            " keep: none is"
+        ),
     )
-    limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(None, description="so many at most, evenly over what is left")
+    limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        None, description="so many at most, evenly over what is left"
+    )
 
     @property
     def within(self) -> int | None:
@@ -52,10 +59,11 @@ class Thinning(Part):
 
 
 class DataOptions(Part):
-    """Base of the data sets' options: which frames, at which size. Frames of other sizes are resized for evaluation and export.
+    """Base of the data sets' options: which frames, at which size. Frames of other sizes are resized for evaluation and
+    export.
 
-    A data set's own model gives ``name`` a literal with its default, adds its own keys and opens its splits. Whatever it needs for that
-    (numpy, OpenCV, ...) it imports inside ``open``.
+    A data set's own model gives ``name`` a literal with its default, adds its own keys and opens its splits. Whatever
+    it needs for that (numpy, OpenCV, ...) it imports inside ``open``.
 
     Attributes:
         in_folder: whether its frames are files under ``root``.
@@ -65,7 +73,9 @@ class DataOptions(Part):
     renamed: ClassVar[dict[str, str]] = {"memory": "in_memory"}
 
     name: str
-    root: Place = Field("data", description="folder of the data set, beside the recipe's file or in the current directory")
+    root: Place = Field(
+        "data", description="folder of the data set, beside the recipe's file or in the current directory"
+    )
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
     workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
         None, description="loader processes; default: 0 on up to 2 cores, else up to 8"
@@ -73,19 +83,26 @@ class DataOptions(Part):
     in_memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto",
-        description="where crops are cut; auto: on the training's GPU where frames, labels and a teacher's cache take less than a third of its "
-        "memory, and they are held there; cpu: by the loader; gpu: there, as far as there is room",
+        description=(
+            "where crops are cut; auto: on the training's GPU where frames, labels and a teacher's cache take less than"
+            " a third of its memory, and they are held there; cpu: by the loader; gpu: there, as far as there is room"
+        ),
     )
     labelled: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="share of the training frames whose masks are used, evenly over the split (every 8th for 0.125)"
+        1.0,
+        description="share of the training frames whose masks are used, evenly over the split (every 8th for 0.125)",
     )
     unlabelled: Places = Field(
         default_factory=list,
-        description="frames without masks that join a distillation: folders, videos, a list of both; rest: the training frames that labelled leaves out",
+        description=(
+            "frames without masks that join a distillation: folders, videos, a list of both; rest: the training frames"
+            " that labelled leaves out"
+        ),
     )
     thin: Thinning = Thinning()
     scratch: Place = Field(
-        "runs/.frames", description="folder for the frames of videos, and for what was found out about unlabelled frames"
+        "runs/.frames",
+        description="folder for the frames of videos, and for what was found out about unlabelled frames",
     )
 
     def open(self, split: str) -> Split:
@@ -99,7 +116,9 @@ class DataOptions(Part):
         """The same frames with labels, and no others."""
         fields = DataOptions.model_fields
         return self.model_copy(
-            update={key: fields[key].get_default(call_default_factory=True) for key in ("unlabelled", "thin", "scratch")}
+            update={
+                key: fields[key].get_default(call_default_factory=True) for key in ("unlabelled", "thin", "scratch")
+            }
         )
 
     def provenance(self) -> dict[str, Plain]:
@@ -134,7 +153,8 @@ class DataOptions(Part):
 
     @classmethod
     def for_bundle(cls, root: str, manifest: Manifest | None) -> Self:
-        """The data set as a command's options name it, for a bundle that was made from another one, at the size of its input.
+        """The data set as a command's options name it, for a bundle that was made from another one, at the size of its
+        input.
 
         Args:
             root: its folder.
@@ -150,7 +170,9 @@ class DataOptions(Part):
 
     @classmethod
     def label_ids(cls, manifest: Manifest) -> dict[str, Any]:
-        """What the values of this data set's masks mean, as arguments of ``data.ids.Ids``; empty where it has no masks. Raises ValueError."""
+        """What the values of this data set's masks mean, as arguments of ``data.ids.Ids``; empty where it has no masks.
+        Raises ValueError.
+        """
         return {}
 
     @classmethod

@@ -30,7 +30,8 @@ DIGESTS = {
 }
 """Content of the release's folders (see ``folder_digest``). The hosting service's zip files aren't byte-stable, their content is."""
 TEST_NAMES = frozenset(
-    [f"0001TP_{frame:06}.png" for frame in range(8550, 10381, 30)] + [f"Seq05VD_f{frame:05}.png" for frame in range(0, 5101, 30)]
+    [f"0001TP_{frame:06}.png" for frame in range(8550, 10381, 30)]
+    + [f"Seq05VD_f{frame:05}.png" for frame in range(0, 5101, 30)]
 )
 """The 233 frames that the release's test.txt lists. Their content has no digest here: what is in test/ and testannot/ is held to these names
 and to PNG files of the release's size."""
@@ -41,7 +42,11 @@ _DEADLINE_S = 1800.0
 
 
 def fetch_camvid(
-    root: Path, url: str | None = None, digests: Mapping[str, str] = DIGESTS, deadline_s: float = _DEADLINE_S, most_bytes: int = _MOST_BYTES
+    root: Path,
+    url: str | None = None,
+    digests: Mapping[str, str] = DIGESTS,
+    deadline_s: float = _DEADLINE_S,
+    most_bytes: int = _MOST_BYTES,
 ) -> None:
     """Make ``root`` hold CamVid; a folder that is there already is used as it is.
 
@@ -52,7 +57,8 @@ def fetch_camvid(
         deadline_s: seconds that the transfer may take in all. most_bytes: of the archive, and of what it unpacks to.
 
     Raises:
-        DataError: offline, too slow, too large, not a zip, or other content than expected; says what to put where. Nothing half-fetched stays.
+        DataError: offline, too slow, too large, not a zip, or other content than expected; says what to put where.
+            Nothing half-fetched stays.
     """
     if any((root / folder).is_dir() for folder in FOLDERS):
         return
@@ -63,7 +69,9 @@ def fetch_camvid(
         root.parent.mkdir(parents=True, exist_ok=True)
         files.remove_parts(root.parent)
         if root.is_dir() and any(root.iterdir()):
-            raise DataError(f"{root} holds files but none of CamVid's folders; set data.root to where they are, or to a new folder")
+            raise DataError(
+                f"{root} holds files but none of CamVid's folders; set data.root to where they are, or to a new folder"
+            )
         work.mkdir(mode=0o700)
         archive, unpacked = work / "archive.zip", work / "camvid"
         _download(url, archive, deadline_s, most_bytes)
@@ -76,18 +84,22 @@ def fetch_camvid(
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an address that is none
         if not isinstance(error, OSError) or isinstance(error, urllib.error.URLError | TimeoutError | ConnectionError):
             raise DataError(
-                f"CamVid isn't in {root} and can't be fetched from {url} ({getattr(error, 'reason', error)}); put the folders train/, "
-                f"trainannot/, val/, valannot/ (and test/, testannot/) of that archive's CamVid folder into {root}, or set data.root to where they are"
+                f"CamVid isn't in {root} and can't be fetched from {url} ({getattr(error, 'reason', error)}); put the"
+                " folders train/, trainannot/, val/, valannot/ (and test/, testannot/) of that archive's CamVid folder"
+                f" into {root}, or set data.root to where they are"
             ) from error
         raise DiskError(
-            f"can't write CamVid to {root}: {error.strerror or error}; free some space or set data.root to another folder"
+            f"can't write CamVid to {root}: {error.strerror or error}; free some space or set data.root to another"
+            " folder"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _download(url: str, path: Path, deadline_s: float, most_bytes: int) -> None:
-    """In a thread: names, handshakes and headers have no time limit of their own that a slow server couldn't stretch."""
+    """In a thread: names, handshakes and headers have no time limit of their own that a slow server
+    couldn't stretch.
+    """
     transfer = _Transfer(url, path, most_bytes)
     thread = threading.Thread(target=transfer.run, daemon=True)
     ends = time.monotonic() + deadline_s
@@ -134,26 +146,39 @@ class _Transfer:
 
 
 def _unpack(archive: Path, folder: Path, url: str, most_bytes: int) -> None:
-    """Take the PNG files of CamVid's folders by their own names; whatever else a path in the archive says, nothing leaves ``folder``."""
+    """Take the PNG files of CamVid's folders by their own names; whatever else a path in the archive says, nothing
+    leaves ``folder``.
+    """
     try:
         with zipfile.ZipFile(archive) as file:
             left = most_bytes
             for member in file.infolist():
                 parts = PurePosixPath(member.filename).parts
-                if len(parts) < 3 or parts[-3] != "CamVid" or parts[-2] not in FOLDERS or not parts[-1].endswith(".png"):
+                if (
+                    len(parts) < 3
+                    or parts[-3] != "CamVid"
+                    or parts[-2] not in FOLDERS
+                    or not parts[-1].endswith(".png")
+                ):
                     continue
                 if parts[-2].startswith("test") and parts[-1] not in TEST_NAMES:
                     raise _not_the_release(url, f"{parts[-2]}/{parts[-1]} is no frame of it")
                 left -= member.file_size
                 if member.file_size > _MOST_BYTES_OF_A_FILE or left < 0:
-                    raise _not_the_release(url, f"{parts[-2]}/{parts[-1]} is larger than any of its files, or all together are")
+                    raise _not_the_release(
+                        url, f"{parts[-2]}/{parts[-1]} is larger than any of its files, or all together are"
+                    )
                 (folder / parts[-2]).mkdir(exist_ok=True)
                 with file.open(member) as source, (folder / parts[-2] / parts[-1]).open("xb") as target:
-                    shutil.copyfileobj(source, target)  # no more than the size that the archive states: zipfile checks it
+                    shutil.copyfileobj(
+                        source, target
+                    )  # no more than the size that the archive states: zipfile checks it
     except FileExistsError as error:
         raise _not_the_release(url, f"{Path(error.filename).name} is in it twice") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"{url} gave no whole zip file ({error}); try again, or put CamVid's folders in place by hand") from error
+        raise DataError(
+            f"{url} gave no whole zip file ({error}); try again, or put CamVid's folders in place by hand"
+        ) from error
 
 
 def _verify(folder: Path, url: str, digests: Mapping[str, str]) -> None:
@@ -168,7 +193,9 @@ def _verify(folder: Path, url: str, digests: Mapping[str, str]) -> None:
             raise _not_the_release(url, f"of {len(TEST_NAMES)} frames and masks for testing, some are missing")
         for path in place.iterdir():
             if (size := _png_size(path)) != (_HEIGHT, _WIDTH):
-                raise _not_the_release(url, f"{place.name}/{path.name} is {size or 'no PNG file'}, expected {_HEIGHT}x{_WIDTH}")
+                raise _not_the_release(
+                    url, f"{place.name}/{path.name} is {size or 'no PNG file'}, expected {_HEIGHT}x{_WIDTH}"
+                )
 
 
 def _png_size(path: Path) -> tuple[int, int] | None:
@@ -183,7 +210,8 @@ def _png_size(path: Path) -> tuple[int, int] | None:
 
 def _not_the_release(url: str, what: str) -> DataError:
     return DataError(
-        f"what {url} gave isn't the 11-class release of CamVid, or the transfer was damaged: {what}; try again, or put its folders in place by hand"
+        f"what {url} gave isn't the 11-class release of CamVid, or the transfer was damaged: {what}; try again, or put"
+        " its folders in place by hand"
     )
 
 

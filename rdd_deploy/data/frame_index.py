@@ -1,7 +1,9 @@
-"""What each of many frames is: its perceptual hash, a digest of its content, its size; found out once and kept. No torch here.
+"""What each of many frames is: its perceptual hash, a digest of its content, its size; found out once and kept. No
+torch here.
 
-Images of a folder are looked at in blocks, each kept in a small file under the names, sizes and times of its images. Any number of processes share
-the blocks, and a later start reads what is there: of a million images only the new ones are decoded.
+Images of a folder are looked at in blocks, each kept in a small file under the names, sizes and times of its images.
+Any number of processes share the blocks, and a later start reads what is there: of a million images only the new ones
+are decoded.
 """
 
 from __future__ import annotations
@@ -117,7 +119,8 @@ class SourceListing:
     """Images and videos below a folder, sorted by name.
 
     Attributes:
-        names: of images, relative to the folder. others: names of pictures of kinds that aren't read. links: folders that are links.
+        names: of images, relative to the folder. others: names of pictures of kinds that aren't read. links: folders
+            that are links.
     """
 
     folder: Path
@@ -134,7 +137,9 @@ class SourceListing:
             "pictures of kinds that aren't read": (len(self.others), f"left out, the first is {(self.others or [''])[0]}: convert them to use them"),
             "sub-folders that are links": (len(self.links), f"not followed, the first is {(self.links or [''])[0]}: name their targets to use them"),
         }  # fmt: skip
-        return [f"data.unlabelled: {count} {what} in {self.folder} {why}" for what, (count, why) in said.items() if count]
+        return [
+            f"data.unlabelled: {count} {what} in {self.folder} {why}" for what, (count, why) in said.items() if count
+        ]
 
 
 def list_source(place: Path) -> SourceListing:
@@ -145,13 +150,19 @@ def list_source(place: Path) -> SourceListing:
         if not listing.names and not listing.videos:
             notes = "".join(f"; {note}" for note in listing.notes())
             raise DataError(
-                f"data.unlabelled: {place} holds no images or videos; expected files ending in {', '.join((*IMAGES, *VIDEOS))}{notes}"
+                f"data.unlabelled: {place} holds no images or videos; expected files ending in"
+                f" {', '.join((*IMAGES, *VIDEOS))}{notes}"
             )
         return listing
     if not place.exists():
-        raise DataError(f"data.unlabelled: there is no {place}; expected a folder of images or videos, a video, or 'rest'")
+        raise DataError(
+            f"data.unlabelled: there is no {place}; expected a folder of images or videos, a video, or 'rest'"
+        )
     if not place.is_file():
-        raise DataError(f"data.unlabelled: {place} is neither a file nor a folder; expected a folder of images or videos, or a video")
+        raise DataError(
+            f"data.unlabelled: {place} is neither a file nor a folder; expected a folder of images or videos, or a"
+            " video"
+        )
     if place.suffix.lower() in (*IMAGES, *OTHERS):
         raise DataError(f"data.unlabelled: {place} is a single image; name the folder that it lies in")
     return SourceListing(place.parent, videos=[place])
@@ -161,7 +172,9 @@ def _list(folder: Path, below: str, listing: SourceListing) -> None:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"data.unlabelled: can't list {folder}: {error.strerror or error}; check its permissions") from error
+        raise DataError(
+            f"data.unlabelled: can't list {folder}: {error.strerror or error}; check its permissions"
+        ) from error
     for entry in entries:
         suffix = os.path.splitext(entry.name)[1].lower()
         if is_hidden(entry.name):
@@ -219,9 +232,14 @@ def index_of(source: Source, scratch: Path) -> NDArray[Any]:
                 lambda count: console.info(f"waiting for other processes, which look at {source.title} as well"),
             )
         except OSError as error:
-            raise DiskError(f"can't write {folder}: {error.strerror or error}; choose another folder with data.scratch") from error
+            raise DiskError(
+                f"can't write {folder}: {error.strerror or error}; choose another folder with data.scratch"
+            ) from error
     # Files that are alike to the letter, block by block, are one block.
-    keys = [_key(source, range(first, min(first + BLOCK, len(source)))) or f"made {first}" for first in range(0, len(source), BLOCK)]
+    keys = [
+        _key(source, range(first, min(first + BLOCK, len(source)))) or f"made {first}"
+        for first in range(0, len(source), BLOCK)
+    ]
     return np.concatenate([found[key] for key in keys]) if keys else np.empty(0, RECORD)
 
 

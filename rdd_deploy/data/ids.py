@@ -59,13 +59,17 @@ class Ids:
         self._way_out = way_out
         self._colour_map = colour_map
         self._warned: set[tuple[Path, str]] = set()
-        self._classes = {tuple(colour): index for index, colour in enumerate(colours) if list(colours).count(colour) == 1}
+        self._classes = {
+            tuple(colour): index for index, colour in enumerate(colours) if list(colours).count(colour) == 1
+        }
         self._read_by: dict[str, Path] = {}  # the first mask whose ids are its palette's grey levels, and of numbers
         self._numbers: dict[Colour, tuple[int, Path]] = {}  # of a colour, in the first mask that has it
         self._colours: dict[int, tuple[Colour, Path]] = {}  # of a number
 
     def labels(self, path: Path) -> Array:
-        """A mask as class ids and IGNORE, uint8 (H, W). Raises DataError for values that mean nothing, or two things."""
+        """A mask as class ids and IGNORE, uint8 (H, W). Raises DataError for values that mean nothing,
+        or two things.
+        """
         if self._colour_map is not None and self._colour_map.is_for(path):
             return self._colour_map.labels(path)
         values = self._meant(path, read_mask(path))
@@ -75,15 +79,17 @@ class Ids:
             way_out = self._way_out.format(values=" ".join(map(str, unknown[:_TOLD])))
             more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
             raise DataError(
-                f"{path} holds unknown class ids {unknown[:_TOLD]}{more}; expected {self._expected} or a void id ({self._voids}): {way_out}"
+                f"{path} holds unknown class ids {unknown[:_TOLD]}{more}; expected {self._expected} or a void id"
+                f" ({self._voids}): {way_out}"
             )
         return mapped.astype(np.uint8)
 
     def _meant(self, path: Path, mask: Mask) -> Numbers:
         """The ids: what is stored, or the greys behind it.
 
-        A program that makes PNG files smaller stores a grey mask's few values as indices of a palette of greys, or in fewer bits. A palette
-        may as well be there for the eye alone. The classes decide; where both would do, greys that nobody would draw a class in.
+        A program that makes PNG files smaller stores a grey mask's few values as indices of a palette of greys, or in
+        fewer bits. A palette may as well be there for the eye alone. The classes decide; where both would do, greys
+        that nobody would draw a class in.
         """
         stored, greys, colours = mask
         if colours is not None:
@@ -97,57 +103,71 @@ class Ids:
         moved = behind[behind != used]
         as_grey, as_stored = self._fits(behind), self._fits(used)
         both = as_grey and not (self._named[moved] & ~np.isin(moved, _EXTREMES)).any()
-        all_others = self._others_void and not as_grey and not _even(greys)  # else it could be void that an optimiser packed
+        all_others = (
+            self._others_void and not as_grey and not _even(greys)
+        )  # else it could be void that an optimiser packed
         if as_stored and (both or all_others):
             raise DataError(
-                f"{path} can mean two things: it stores the numbers {used.tolist()} for the grey levels {behind.tolist()}, and both are ids "
-                f"of this data set{' or void' if all_others else ''}; save it as greyscale with 8 bits, or, where the numbers are meant, with a "
-                "palette of colours"
+                f"{path} can mean two things: it stores the numbers {used.tolist()} for the grey levels"
+                f" {behind.tolist()}, and both are ids of this data set{' or void' if all_others else ''}; save it as"
+                " greyscale with 8 bits, or, where the numbers are meant, with a palette of colours"
             )
         numbers, levels = f"the numbers {used.tolist()}", f"the grey levels {behind.tolist()}"
         if as_grey:
             self._read_one_way(path, "grey levels", f"{levels} are taken as ids, not {numbers}")
         elif as_stored and not _even(greys):
-            self._read_one_way(path, "numbers", f"{numbers} are taken as ids, as {levels} aren't all ids of this data set")
+            self._read_one_way(
+                path, "numbers", f"{numbers} are taken as ids, as {levels} aren't all ids of this data set"
+            )
         return greys[stored] if as_grey else stored
 
     def _read_one_way(self, path: Path, by: str, how: str) -> None:
         """Warn of how a palette of greys is read. Raises DataError where another mask's is read the other way."""
         self._warn_once(
             path,
-            f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that make files smaller: {how}",
+            f"{path} and maybe others in its folder store grey levels by their number in a palette, as programs do that"
+            f" make files smaller: {how}",
             by,
         )
         self._read_by.setdefault(by, path)
         if len(self._read_by) == 2:
             of_greys, of_numbers = self._read_by["grey levels"], self._read_by["numbers"]
             raise DataError(
-                f"{of_greys} holds this data set's ids as the grey levels of its palette, {of_numbers} as the numbers that it stores: one of "
-                "them holds something else. Save the masks as greyscale with 8 bits, and see that data.ids and data.void_ids name all values"
+                f"{of_greys} holds this data set's ids as the grey levels of its palette, {of_numbers} as the numbers"
+                " that it stores: one of them holds something else. Save the masks as greyscale with 8 bits, and see"
+                " that data.ids and data.void_ids name all values"
             )
 
     def _check_colours(self, path: Path, stored: Numbers, palette: Array) -> None:
-        """A mask's numbers against what its palette's colours stand for elsewhere: a program that makes files smaller sorts palettes again.
+        """A mask's numbers against what its palette's colours stand for elsewhere: a program that makes files smaller
+        sorts palettes again.
 
         Raises DataError where a colour has another number in another mask, in the recipe or in PASCAL VOC's palette.
         """
         colours: list[Colour] = [(r, g, b) for r, g, b in palette.tolist()]
         used = np.flatnonzero(np.bincount(stored.ravel(), minlength=256)).tolist()
         times = Counter(colours)
-        own = [(number, colours[number]) for number in used if times[colours[number]] == 1]  # palettes are filled up with one colour
+        own = [
+            (number, colours[number]) for number in used if times[colours[number]] == 1
+        ]  # palettes are filled up with one colour
         for number, colour in own:
             class_id = self._classes.get(colour)
             if class_id is not None and self._table[number] not in (class_id, IGNORE, -1):
-                self._refuse(path, f"stores the number {number} for the colour {colour}, which data.palette gives to class {class_id}")
+                self._refuse(
+                    path,
+                    f"stores the number {number} for the colour {colour}, which data.palette gives to class {class_id}",
+                )
             other, first = self._numbers.setdefault(colour, (number, path))
             if other != number:
-                self._refuse(path, f"stores the number {number} for the colour {colour}, and {first} the number {other}")
+                self._refuse(
+                    path, f"stores the number {number} for the colour {colour}, and {first} the number {other}"
+                )
             before, first = self._colours.setdefault(number, (colour, path))
             if before != colour:
                 self._warn_once(
                     path,
-                    f"{path} shows the number {number} as the colour {colour}, {first} as {before}: make sure that the numbers mean the same "
-                    "in all masks; programs that make files smaller sort palettes again",
+                    f"{path} shows the number {number} as the colour {colour}, {first} as {before}: make sure that the"
+                    " numbers mean the same in all masks; programs that make files smaller sort palettes again",
                     "colours",
                 )
         meant = [_VOC.get(colour, -1) for colour in colours]
@@ -161,7 +181,9 @@ class Ids:
             )
 
     def check_palettes(self, other: Ids) -> None:
-        """Raise DataError where a colour in the masks that another split has read so far has another number than in those of this one."""
+        """Raise DataError where a colour in the masks that another split has read so far has another number than in
+        those of this one.
+        """
         for colour, (number, path) in other._numbers.items():
             mine, first = self._numbers.get(colour, (number, path))
             if mine != number:
@@ -169,8 +191,8 @@ class Ids:
 
     def _refuse(self, path: Path, what: str, way_out: str = "") -> None:
         raise DataError(
-            f"{path} {what}, as programs leave it that make files smaller: which id is meant can't be told. Export the masks again, as greyscale "
-            f"with 8 bits or all with one palette{way_out}"
+            f"{path} {what}, as programs leave it that make files smaller: which id is meant can't be told. Export the"
+            f" masks again, as greyscale with 8 bits or all with one palette{way_out}"
         )
 
     def _warn_once(self, path: Path, sentence: str, about: str) -> None:

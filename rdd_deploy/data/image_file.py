@@ -1,4 +1,6 @@
-"""Image files before they are decoded: their bytes, what their headers promise, and whether they are whole by their own checksums."""
+"""Image files before they are decoded: their bytes, what their headers promise, and whether they are whole by their own
+checksums.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ MOST_PIXELS = 89_478_485
 """Of one image; Pillow's own limit, so that every kind of file has the same."""
 MOST_BYTES = 2**30
 DAMAGED = "not an image that OpenCV can decode, or the file is damaged"
-NO_PILLOW = "BMP, TIFF and PPM files are read with the package 'pillow', which isn't installed: pip install pillow, or save it as PNG"
+NO_PILLOW = (
+    "BMP, TIFF and PPM files are read with the package 'pillow', which isn't installed: pip install pillow, or save it"
+    " as PNG"
+)
 CUT_SHORT = "the file is cut short; copy it again, or remove it"
 
 Read = Callable[[int, int], bytes]
@@ -51,14 +56,18 @@ class Header:
 
 
 class JpegKind(NamedTuple):
-    """How a JPEG's colours are stored. ``adobe``: the marker by which programs say that a CMYK picture is stored inverted."""
+    """How a JPEG's colours are stored. ``adobe``: the marker by which programs say that a CMYK picture is stored
+    inverted.
+    """
 
     components: int
     adobe: bool
 
 
 def content(path: Path) -> bytes:
-    """A regular file's bytes. Raises Unreadable for a pipe or device, which could hold the process for ever, and for an empty file."""
+    """A regular file's bytes. Raises Unreadable for a pipe or device, which could hold the process for ever, and for an
+    empty file.
+    """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MOST_BYTES:
@@ -73,7 +82,9 @@ def content(path: Path) -> bytes:
 
 
 def header_of(path: Path) -> Header | None:
-    """What a file's header promises, read without the picture; None where it is no image, which reading it says better."""
+    """What a file's header promises, read without the picture; None where it is no image, which reading
+    it says better.
+    """
     try:
         return read_header(path)
     except Unreadable:
@@ -110,7 +121,10 @@ _KINDS = (
     ("PPM", lambda head: head[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")),
     ("GIF", lambda head: head.startswith(b"GIF8")),
     ("HEIC or AVIF", lambda head: head[4:8] == b"ftyp"),
-    ("JPEG 2000 or JPEG XL", lambda head: head.startswith((b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL", b"\xff\x0a", b"\xff\x4f\xff\x51"))),
+    (
+        "JPEG 2000 or JPEG XL",
+        lambda head: head.startswith((b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL", b"\xff\x0a", b"\xff\x4f\xff\x51")),
+    ),
 )
 
 
@@ -148,7 +162,9 @@ _INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i"}
 
 
 def orientation(exif: bytes) -> int:
-    """The orientation tag of an EXIF block (a TIFF header with its first directory); 1 where there is none that is valid."""
+    """The orientation tag of an EXIF block (a TIFF header with its first directory); 1 where there is none that is
+    valid.
+    """
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return 1
@@ -159,7 +175,11 @@ def orientation(exif: bytes) -> int:
             tag, kind = struct.unpack_from(f"{order}HH", exif, start + 2 + 12 * entry)
             if tag == 0x112:
                 # Short is what the standard says; some programs write a long one, or with a sign.
-                (value,) = struct.unpack_from(order + _INTEGERS[kind], exif, start + 10 + 12 * entry) if kind in _INTEGERS else (1,)
+                (value,) = (
+                    struct.unpack_from(order + _INTEGERS[kind], exif, start + 10 + 12 * entry)
+                    if kind in _INTEGERS
+                    else (1,)
+                )
                 return int(value) if 1 <= value <= 8 else 1
     except struct.error:  # it ends before
         pass
@@ -167,7 +187,9 @@ def orientation(exif: bytes) -> int:
 
 
 def png_chunks(read: Read) -> Iterator[tuple[bytes, int, int]]:
-    """(type, offset of the content, its length) of every chunk up to IEND. Raises Unreadable where the file ends before."""
+    """(type, offset of the content, its length) of every chunk up to IEND. Raises Unreadable where the file ends
+    before.
+    """
     offset = 8
     while True:
         head = read(offset, 8)
@@ -226,7 +248,10 @@ def _webp(read: Read) -> Header:
             bits = int.from_bytes(start[1:5], "little")
             width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
         elif kind == b"VP8 " and not width:
-            width, height = int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(start[8:10], "little") & 0x3FFF
+            width, height = (
+                int.from_bytes(start[6:8], "little") & 0x3FFF,
+                int.from_bytes(start[8:10], "little") & 0x3FFF,
+            )
         elif kind == b"EXIF":
             exif = read(offset + 8, length)
         offset += 8 + length + length % 2
@@ -258,9 +283,12 @@ def check_whole(data: bytes, head: Header) -> None:
     if head.kind == "PNG":
         view = memoryview(data)
         for kind, offset, length in png_chunks(lambda offset, count: data[offset : offset + count]):
-            if zlib.crc32(view[offset - 4 : offset + length]) != int.from_bytes(data[offset + length : offset + length + 4], "big"):
+            if zlib.crc32(view[offset - 4 : offset + length]) != int.from_bytes(
+                data[offset + length : offset + length + 4], "big"
+            ):
                 raise Unreadable(
-                    f"the file is damaged (the checksum of its {kind.decode('latin-1')!r} is wrong); copy it again, or remove it"
+                    f"the file is damaged (the checksum of its {kind.decode('latin-1')!r} is wrong); copy it again, or"
+                    " remove it"
                 )
     elif head.kind == "TIFF":
         _check_tiff(data)

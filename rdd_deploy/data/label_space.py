@@ -21,7 +21,9 @@ class LabelSpace:
 
     def __post_init__(self) -> None:
         if len(self.classes) != len(self.palette):
-            raise DataError(f"{len(self.classes)} classes but {len(self.palette)} palette colours; give one colour a class")
+            raise DataError(
+                f"{len(self.classes)} classes but {len(self.palette)} palette colours; give one colour a class"
+            )
         if not 2 <= len(self.classes) <= IGNORE:
             raise DataError(f"got {len(self.classes)} classes, expected 2 to {IGNORE} (id {IGNORE} is void)")
 

@@ -45,14 +45,14 @@ class Listing:
         if self.folders:
             images = sum(count for _, count in self.folders)
             notes.append(
-                f"{plural(len(self.folders), 'sub-folder')} of {self.folder} with {plural(images, 'image')}, the first is "
-                f"{self.folders[0][0]}: left out, move the images up to use them"
+                f"{plural(len(self.folders), 'sub-folder')} of {self.folder} with {plural(images, 'image')}, the first"
+                f" is {self.folders[0][0]}: left out, move the images up to use them"
             )
         if self.others:
             kinds = ", ".join(sorted({Path(name).suffix.lower() for name in self.others}))
             notes.append(
-                f"{plural(len(self.others), 'file')} in {self.folder} of other kinds ({kinds}), the first is {self.others[0]}: left out, "
-                "convert them to use them"
+                f"{plural(len(self.others), 'file')} in {self.folder} of other kinds ({kinds}), the first is"
+                f" {self.others[0]}: left out, convert them to use them"
             )
         if self.hidden:
             notes.append(f"{plural(self.hidden, 'hidden or system file')} in {self.folder} passed over")
@@ -60,7 +60,9 @@ class Listing:
 
 
 def list_images(folder: Path, suffixes: Sequence[str] = IMAGES) -> Listing:
-    """List a folder's images of some kinds. Pipes and broken links among them stay in the list: reading them is an error with their name."""
+    """List a folder's images of some kinds. Pipes and broken links among them stay in the list: reading them is an
+    error with their name.
+    """
     listing = Listing(folder)
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         suffix = os.path.splitext(entry.name)[1].lower()
@@ -87,13 +89,17 @@ def _images_inside(folder: os.DirEntry[str], suffixes: Sequence[str]) -> list[st
     found = []
     for place, folders, names in os.walk(folder.path):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        inside = [name for name in sorted(names) if not is_hidden(name) and os.path.splitext(name)[1].lower() in suffixes]
+        inside = [
+            name for name in sorted(names) if not is_hidden(name) and os.path.splitext(name)[1].lower() in suffixes
+        ]
         found += [os.path.relpath(os.path.join(place, name), folder.path) for name in inside]
     return found
 
 
 def stem(path: Path) -> str:
-    """A file's name without its ending, by which masks are found; composed, as some systems write é as e with an accent behind it."""
+    """A file's name without its ending, by which masks are found; composed, as some systems write é as e with an accent
+    behind it.
+    """
     return unicodedata.normalize("NFC", path.stem)
 
 
@@ -102,7 +108,10 @@ def by_stem(paths: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if (twin := found.setdefault(stem(path), path)) is not path:
-            raise DataError(f"{path.parent}: {twin.name} and {path.name} have the same name but for the ending; rename or remove one")
+            raise DataError(
+                f"{path.parent}: {twin.name} and {path.name} have the same name but for the ending; rename or"
+                " remove one"
+            )
     return found
 
 
@@ -124,25 +133,35 @@ def pair_up(frames: Path, masks: Path, kinds: Sequence[str] = IMAGES) -> tuple[l
     lost = [path for name, path in twins.items() if name not in by_name]
     if lost:
         raise DataError(
-            f"{len(lost)} of {len(images.paths)} frames in {frames} have no mask in {masks}, e.g. {lost[0].name} needs {lost[0].stem}.png{left_out}"
+            f"{len(lost)} of {len(images.paths)} frames in {frames} have no mask in {masks}, e.g. {lost[0].name} needs"
+            f" {lost[0].stem}.png{left_out}"
         )
     if lonely := [path.name for name, path in by_name.items() if name not in twins]:
-        notes.append(f"{plural(len(lonely), 'mask')} in {masks} without a frame in {frames}, the first is {lonely[0]}: left out")
+        notes.append(
+            f"{plural(len(lonely), 'mask')} in {masks} without a frame in {frames}, the first is {lonely[0]}: left out"
+        )
     return [(path, by_name[stem(path)]) for path in images.paths], notes
 
 
 def turned_notes(where: str, paths: Sequence[Path], headers: Sequence[Header | None]) -> list[str]:
     """A sentence about the images that are turned on reading."""
-    turned = [(path.name, head.orientation) for path, head in zip(paths, headers, strict=True) if head and head.orientation != 1]
+    turned = [
+        (path.name, head.orientation)
+        for path, head in zip(paths, headers, strict=True)
+        if head and head.orientation != 1
+    ]
     if not turned:
         return []
     return [
-        f"{len(turned)} of {plural(len(paths), 'image')} in {where} {'is' if len(turned) == 1 else 'are'} turned on reading, as their EXIF "
-        f"orientation says, the first is {turned[0][0]} (orientation {turned[0][1]}): masks must be turned as well"
+        f"{len(turned)} of {plural(len(paths), 'image')} in {where} {'is' if len(turned) == 1 else 'are'} turned on"
+        f" reading, as their EXIF orientation says, the first is {turned[0][0]} (orientation {turned[0][1]}): masks"
+        " must be turned as well"
     ]
 
 
-def shape_notes(where: str, paths: Sequence[Path], headers: Sequence[Header | None], size: tuple[int, int]) -> list[str]:
+def shape_notes(
+    where: str, paths: Sequence[Path], headers: Sequence[Header | None], size: tuple[int, int]
+) -> list[str]:
     """A sentence about images that lie across the network's frame, or across most others where that is square."""
     shapes = [(path.name, head.shown) for path, head in zip(paths, headers, strict=True) if head]
     upright = [(name, shape) for name, shape in shapes if shape[0] > shape[1]]
@@ -153,9 +172,10 @@ def shape_notes(where: str, paths: Sequence[Path], headers: Sequence[Header | No
         return []
     name, shape = across[0]
     return [
-        f"{len(across)} of {plural(len(paths), 'image')} in {where} {'is' if len(across) == 1 else 'are'} "
-        f"{'upright (portrait)' if across is upright else 'wide (landscape)'}, the first is {name} ({shape[0]}x{shape[1]}): stretched to the "
-        f"network's {height}x{width} like all others, which distorts what they show; crop or leave them out if the target's camera gives none"
+        f"{len(across)} of {plural(len(paths), 'image')} in {where} {'is' if len(across) == 1 else 'are'}"
+        f" {'upright (portrait)' if across is upright else 'wide (landscape)'}, the first is {name}"
+        f" ({shape[0]}x{shape[1]}): stretched to the network's {height}x{width} like all others, which distorts what"
+        " they show; crop or leave them out if the target's camera gives none"
     ]
 
 

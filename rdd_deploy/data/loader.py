@@ -1,4 +1,6 @@
-"""Training samples in an order that depends on (seed, epoch, sample) alone: any worker count, any restart, the same batches."""
+"""Training samples in an order that depends on (seed, epoch, sample) alone: any worker count, any restart, the same
+batches.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ MEMORY_LIMIT = 6e9
 
 
 class Batch(NamedTuple):
-    """images uint8 (N, 3, h, w); labels uint8 (N, h, w), int64 for losses; windows int64 (N, 5) in source pixels; indices int64 (N,) of the split.
+    """images uint8 (N, 3, h, w); labels uint8 (N, h, w), int64 for losses; windows int64 (N, 5) in source pixels;
+    indices int64 (N,) of the split.
 
     Labels of a frame without any are 0 in the frame and ``IGNORE`` beyond it; its index says that it has none.
     """
@@ -57,8 +60,8 @@ class BatchBeside(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What is random in the crops of a batch whose frames lie on a device: windows and indices as ``Batch``; recolourings float32 (N, 3, 6),
-    empty without jitter; a batch's ``beside``, where something is read."""
+    """What is random in the crops of a batch whose frames lie on a device: windows and indices as ``Batch``;
+    recolourings float32 (N, 3, 6), empty without jitter; a batch's ``beside``, where something is read."""
 
     windows: Tensor
     indices: Tensor
@@ -156,8 +159,11 @@ class CropDataset(Dataset[Any]):
     @contextmanager
     def _seeded(self, epoch: int, index: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout anew with each sample that is loaded in this process.
-            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1))
+            # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout anew with each sample that is
+            # loaded in this process.
+            torch.default_generator.manual_seed(
+                int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
+            )
             yield
 
 
@@ -181,11 +187,13 @@ class DrawDataset(CropDataset):
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) from any step on: each epoch a new permutation, the last incomplete batch dropped.
 
-    With frames without labels, whose indices follow those with labels, each batch holds ``others_of`` them: the next ones of a permutation of
-    their own, which a new one follows where it ends. An epoch is one pass over the frames with labels; the others' is the number of their pass.
+    With frames without labels, whose indices follow those with labels, each batch holds ``others_of`` them: the next
+    ones of a permutation of their own, which a new one follows where it ends. An epoch is one pass over the frames with
+    labels; the others' is the number of their pass.
 
     Args:
-        count: number of samples with labels. batch: over all ranks together; a data set smaller than that is one batch an epoch.
+        count: number of samples with labels. batch: over all ranks together; a data set smaller than that is one batch
+            an epoch.
         epochs, seed: of the run. start: first step to yield. rank, ranks: this process's share of each batch.
         others: number of samples without labels. share: of a batch that is theirs, from 0 to below 1.
     """
@@ -212,7 +220,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
                 order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
             chosen = [(epoch, int(i)) for i in order[position * self.batch : (position + 1) * self.batch]]
             whole = _spread(chosen, [*itertools.islice(others, self.others_of)])
-            # Neighbours, so that whoever asks all processes for their images by rank gets the batch as one process has it.
+            # Neighbours, so that whoever asks all processes for their images by rank gets the batch as one process has
+            # it.
             yield whole[self.rank * len(whole) // self.ranks : (self.rank + 1) * len(whole) // self.ranks]
 
     def _others(self) -> Iterator[tuple[int, int]]:
@@ -234,7 +243,9 @@ def _spread(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[
 
 
 def others_in(batch: int, share: float) -> int:
-    """Samples without labels in a batch: the share of it, rounded, but one of either kind at least (where there is room and the share isn't 0)."""
+    """Samples without labels in a batch: the share of it, rounded, but one of either kind at least (where there is room
+    and the share isn't 0).
+    """
     return min(batch - 1, max(share > 0, math.floor(share * batch + 0.5)))
 
 
@@ -260,7 +271,11 @@ def _collated(beside: Beside | None, samples: list[Batch | Exception]) -> Any:
             draws = Draws(*(torch.stack(parts) for parts in list(zip(*samples, strict=True))[:3]))  # type: ignore[arg-type]
             return draws if beside is None else draws._replace(beside=beside(draws))
         batch: Batch = default_collate(samples)
-        return batch if beside is None else BatchBeside(batch.images, batch.labels, batch.windows, batch.indices, beside(batch))
+        return (
+            batch
+            if beside is None
+            else BatchBeside(batch.images, batch.labels, batch.windows, batch.indices, beside(batch))
+        )
     except (RddError, OSError, MemoryError) as error:
         if get_worker_info() is None:
             raise
@@ -295,8 +310,8 @@ def training_loader(
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1
     count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))
-    # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after a resume and
-    # shift every dropout mask behind it; the samples seed themselves.
+    # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after
+    # a resume and shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
     return DataLoader(
         crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=functools.partial(_collated, beside),

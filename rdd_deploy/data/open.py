@@ -37,7 +37,9 @@ def open_split(name: str, root: str | Path, split: str, /, **options: Any) -> Sp
 
 
 def open_data(data: DataOptions, split: str, *, fetch: bool = True) -> Split:
-    """Open one split as a recipe's data part names it; with ``fetch``, what is missing is downloaded first where that is possible."""
+    """Open one split as a recipe's data part names it; with ``fetch``, what is missing is downloaded first where that
+    is possible.
+    """
     if fetch:
         data.fetch()
     try:
@@ -55,11 +57,15 @@ def open_data(data: DataOptions, split: str, *, fetch: bool = True) -> Split:
 
 
 def data_at(data: DataOptions, root: Path | None) -> DataOptions:
-    """The data part with the folder that ``--data`` named, if any. Raises DataError for a data set that lies in no folder."""
+    """The data part with the folder that ``--data`` named, if any. Raises DataError for a data set that lies in no
+    folder.
+    """
     if root is None:
         return data
     if not data.in_folder:
-        raise DataError(f"got --data {root}, but {data.name} are made as they are needed and lie in no folder; leave --data out")
+        raise DataError(
+            f"got --data {root}, but {data.name} are made as they are needed and lie in no folder; leave --data out"
+        )
     return data.model_copy(update={"root": str(root)})
 
 
@@ -86,14 +92,15 @@ def open_recorded(manifest: Manifest, split: str, root: Path | None = None) -> S
         root: where it lies here; default: where it lay when the bundle was made.
 
     Raises:
-        DataError: the manifest names no data set, or it isn't there, or (OtherClassesError) its classes aren't the bundle's.
+        DataError: the manifest names no data set, or it isn't there, or (OtherClassesError) its classes aren't the
+            bundle's.
     """
     recorded = _recorded(manifest)
     data, lay = data_at(recorded, root), Path(recorded.root)
     if root is None and data.in_folder and not lay.is_absolute() and not lay.is_dir():
         raise DataError(
-            f"the data of '{manifest.name}' isn't in {lay.absolute()}: its manifest says {lay}, which is relative to the folder that the run was "
-            "started in; say where it lies now with --data"
+            f"the data of '{manifest.name}' isn't in {lay.absolute()}: its manifest says {lay}, which is relative to"
+            " the folder that the run was started in; say where it lies now with --data"
         )
     opened = open_data(data, split, fetch=False)
     if tuple(opened.label_space.classes) != tuple(manifest.classes):
@@ -108,7 +115,10 @@ def _recorded(manifest: Manifest) -> DataOptions:
     """The data part of the recipe as the manifest tells it. Raises DataError."""
     name = str(manifest.provenance.get("data") or "")
     if not name:
-        raise DataError(f"the manifest of '{manifest.name}' names no data set to measure on; export the bundle again from its run folder")
+        raise DataError(
+            f"the manifest of '{manifest.name}' names no data set to measure on; export the bundle again from its run"
+            " folder"
+        )
     try:
         return options_of(name).recorded(manifest)
     except (DataError, KeyError, TypeError, ValueError) as error:  # also pydantic's
@@ -125,11 +135,14 @@ def label_ids(manifest: Manifest) -> dict[str, Any]:
         return options_of(name).label_ids(manifest) if name in DATASETS else {}
     except ValueError as error:
         raise DataError(
-            f"the mask values that the manifest of '{manifest.name}' names can't be read: {error}; export the bundle again from its run folder"
+            f"the mask values that the manifest of '{manifest.name}' names can't be read: {error}; export the bundle"
+            " again from its run folder"
         ) from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False))
+        return "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False)
+        )
     return f"it says nothing of {error}" if isinstance(error, KeyError) else str(error)

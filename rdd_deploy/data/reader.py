@@ -1,4 +1,6 @@
-"""Read image files as frames and mask files as values: one way for training, evaluation, calibration, benchmarks and the live app."""
+"""Read image files as frames and mask files as values: one way for training, evaluation, calibration, benchmarks and
+the live app.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.image_file import CUT_SHORT, DAMAGED, NO_PILLOW, Header, Unreadable, check_whole, content, header, kind_of, png_chunks
+from rdd_deploy.data.image_file import (
+    CUT_SHORT,
+    DAMAGED,
+    NO_PILLOW,
+    Header,
+    Unreadable,
+    check_whole,
+    content,
+    header,
+    kind_of,
+    png_chunks,
+)
 from rdd_deploy.errors import DataError
 
 Array = NDArray[np.uint8]
@@ -78,14 +91,18 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_colours(path: Path) -> Array:
-    """Read a PNG mask whose classes are colours, uint8 (H, W, 3) RGB; one with a palette, or grey, as it is shown. Raises DataError."""
+    """Read a PNG mask whose classes are colours, uint8 (H, W, 3) RGB; one with a palette, or grey, as it is shown.
+    Raises DataError.
+    """
     try:
         data, head = _mask_file(path)
         if head.detail[0] == 16:
             raise Unreadable("it has 16 bits a channel, and classes' colours have 8; save it with 8")
         if head.detail[1] in (_GREY, _PALETTE):
             mask = _indexed(data, head.detail[0])
-            colours = mask.colours if mask.colours is not None else np.repeat(_greys(mask, head.detail[0])[:, None], 3, 1)
+            colours = (
+                mask.colours if mask.colours is not None else np.repeat(_greys(mask, head.detail[0])[:, None], 3, 1)
+            )
             pixels = np.ascontiguousarray(colours[mask.values])
         else:
             pixels = _bgr(_pixels(data, head))[..., ::-1]
@@ -124,21 +141,26 @@ def _whole(data: bytes) -> Header:
 
 def _upright(pixels: Numbers, head: Header) -> Numbers:
     turn = TURNS.get(head.orientation)
-    return pixels if turn is None or head.kind == "TIFF" else np.ascontiguousarray(turn(pixels))  # its decoders turn by themselves
+    return (
+        pixels if turn is None or head.kind == "TIFF" else np.ascontiguousarray(turn(pixels))
+    )  # its decoders turn by themselves
 
 
 def _pixels(data: bytes, head: Header) -> Numbers:
     """(H, W) or (H, W, 3 or 4), BGR."""
     if head.kind == "JPEG" and head.detail.components == 4 and not head.detail.adobe:
         raise Unreadable("it holds four print colours (CMYK) and doesn't say whether they are inverted; save it as RGB")
-    transparent_value = head.kind == "PNG" and any(kind == b"tRNS" for kind, _, _ in png_chunks(lambda o, n: data[o : o + n]))
+    transparent_value = head.kind == "PNG" and any(
+        kind == b"tRNS" for kind, _, _ in png_chunks(lambda o, n: data[o : o + n])
+    )
     if transparent_value and head.detail[0] == 16:
         raise Unreadable("it has 16 bits and a transparent value; save it with 8 bits and without")
     if head.kind == "JPEG":
         return _by_libjpeg(data)
     if head.kind in ("BMP", "TIFF", "PPM") or transparent_value:
         return _by_pillow(data, head)
-    # Versions of OpenCV differ in which picture of an animated PNG they give; every other reader shows the one that isn't in the animation.
+    # Versions of OpenCV differ in which picture of an animated PNG they give; every other reader shows the one that
+    # isn't in the animation.
     animated = head.kind == "PNG" and any(kind == b"acTL" for kind, _, _ in png_chunks(lambda o, n: data[o : o + n]))
     return _by_opencv(_rewritten(data, lambda kind: kind not in (b"acTL", b"fcTL", b"fdAT")) if animated else data)
 
@@ -158,22 +180,31 @@ _LEFT_OVER = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marke
 
 
 def _by_libjpeg(data: bytes) -> Numbers:
-    """Decode a JPEG. Raises Unreadable also for damage at which OpenCV's decoder would fill in grey or noise and go on."""
+    """Decode a JPEG. Raises Unreadable also for damage at which OpenCV's decoder would fill in grey or
+    noise and go on.
+    """
     try:
         import simplejpeg
     except ModuleNotFoundError as error:
-        raise Unreadable("JPEG files are read with the package 'simplejpeg', which isn't installed: pip install simplejpeg") from error
+        raise Unreadable(
+            "JPEG files are read with the package 'simplejpeg', which isn't installed: pip install simplejpeg"
+        ) from error
     try:
         return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR"), np.uint8)
     except ValueError as error:
         complaint = str(error)
-    # Some cameras fill up their files before the end marker. Left-over bytes that differ are the picture's own: the decoder lost its way.
+    # Some cameras fill up their files before the end marker. Left-over bytes that differ are the picture's own: the
+    # decoder lost its way.
     left_over = _LEFT_OVER.fullmatch(complaint)
     if left_over and re.search(rb"(.)\1{%d}\xff\xd9" % (int(left_over[1]) - 1), data, re.DOTALL):
         return np.asarray(simplejpeg.decode_jpeg(data, colorspace="BGR", strict=False), np.uint8)
     if complaint.startswith("Premature end"):
         raise Unreadable(CUT_SHORT)
-    raise Unreadable(f"the file is damaged ({complaint}); copy it again, or remove it" if complaint.startswith("Corrupt") else DAMAGED)
+    raise Unreadable(
+        f"the file is damaged ({complaint}); copy it again, or remove it"
+        if complaint.startswith("Corrupt")
+        else DAMAGED
+    )
 
 
 def _by_pillow(data: bytes, head: Header) -> Numbers:
@@ -200,7 +231,9 @@ def _by_pillow(data: bytes, head: Header) -> Numbers:
 
 
 def _deep_tiff(image: Any) -> bool:
-    """Whether a TIFF has more than 8 bits in several channels, which Pillow cuts to 8. Raises Unreadable for kinds read wrongly."""
+    """Whether a TIFF has more than 8 bits in several channels, which Pillow cuts to 8. Raises Unreadable for kinds read
+    wrongly.
+    """
     tags = image.tag_v2
     bits, kind = max(_numbers(tags.get(258, 1))), max(_numbers(tags.get(339, 1)))
     if bits <= 8:
@@ -221,20 +254,24 @@ def _bgr(pixels: Numbers) -> Array:
     """Three channels of 8 bits."""
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         if (pixels[..., 3] != np.iinfo(pixels.dtype).max).any():
-            raise Unreadable("parts of it are transparent, which each viewer shows in its own way; save it without an alpha channel")
+            raise Unreadable(
+                "parts of it are transparent, which each viewer shows in its own way; save it without an alpha channel"
+            )
         pixels = np.ascontiguousarray(pixels[..., :3])
     if pixels.dtype == np.uint16:
         if 0 < (most := int(pixels.max())) < DARK:
             raise Unreadable(
-                f"it has 16 bits a channel but no value above {most}, as of a camera with {most.bit_length()} bits, and would come out nearly "
-                "black; scale the values of all images to 0 to 65535, or save them with 8 bits"
+                f"it has 16 bits a channel but no value above {most}, as of a camera with {most.bit_length()} bits, and"
+                " would come out nearly black; scale the values of all images to 0 to 65535, or save them with 8 bits"
             )
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else pixels, np.uint8)
 
 
 def _indexed(data: bytes, depth: int) -> Mask:
-    """A grey or palette PNG's stored numbers. It is decoded as if it were grey: a decoder would expand a palette to its colours."""
+    """A grey or palette PNG's stored numbers. It is decoded as if it were grey: a decoder would expand a palette to its
+    colours.
+    """
     values = _by_opencv(_rewritten(data, lambda kind: kind in (b"IHDR", b"IDAT", b"IEND"), _GREY))
     if values.ndim != 2:
         raise Unreadable(DAMAGED)
@@ -242,10 +279,14 @@ def _indexed(data: bytes, depth: int) -> Mask:
         values = values // (255 // (2**depth - 1))  # OpenCV spreads 1, 2 and 4 bits over 0 to 255
     if (palette := _palette(data)) is not None:
         if int(values.max()) >= len(palette):
-            raise Unreadable(f"it holds the index {int(values.max())}, its palette only {len(palette)} colours; export the mask again")
+            raise Unreadable(
+                f"it holds the index {int(values.max())}, its palette only {len(palette)} colours; export the mask"
+                " again"
+            )
         grey = (palette == palette[:, :1]).all()
         return Mask(values, greys=palette[:, 0].copy()) if grey else Mask(values, colours=palette)
-    # Few bits are either the ids themselves or what an optimiser made of 8 bits, which then are multiples; it takes the fewest that do.
+    # Few bits are either the ids themselves or what an optimiser made of 8 bits, which then are multiples; it takes the
+    # fewest that do.
     if depth == 1 or (depth < 8 and ((values > 0) & (values < 2**depth - 1)).any()):
         return Mask(values, (np.arange(2**depth) * (255 // (2**depth - 1))).astype(np.uint8))
     return Mask(values)
@@ -280,7 +321,8 @@ def _one_channel(mask: Numbers) -> Numbers:
         raise _Colours("with transparent pixels; expected class ids alone, export it without an alpha channel")
     if not ((mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all()):
         raise _Colours(
-            f"of shape {(*mask.shape[:2], 3)} and type {mask.dtype}; expected one 8-bit channel of class ids (not colours): "
-            "export it as greyscale or with a palette, or say what its colours mean (data.colours, where data.name is folder)"
+            f"of shape {(*mask.shape[:2], 3)} and type {mask.dtype}; expected one 8-bit channel of class ids (not"
+            " colours): export it as greyscale or with a palette, or say what its colours mean (data.colours, where"
+            " data.name is folder)"
         )
     return np.ascontiguousarray(mask[..., 0])

@@ -1,4 +1,6 @@
-"""Decoded frames in a device's memory: a loader then hands over what is random in a crop, and the crops are cut where they are used."""
+"""Decoded frames in a device's memory: a loader then hands over what is random in a crop, and the crops are cut where
+they are used.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,16 @@ LOOKED_AT = 16
 
 
 def room_on(device: torch.device, where: Where) -> float:
-    """Bytes that data may yet take of a device's memory: a third of it less what lies there already, all that is free for ``gpu``, else none.
+    """Bytes that data may yet take of a device's memory: a third of it less what lies there already, all that is free
+    for ``gpu``, else none.
 
     Raises:
         DeviceError: ``gpu`` where the training isn't on one.
     """
     if where == "gpu" and device.type != "cuda":
-        raise DeviceError(f"data.device is gpu, but the training runs on {device.type}; set data.device=auto, or train.device=cuda")
+        raise DeviceError(
+            f"data.device is gpu, but the training runs on {device.type}; set data.device=auto, or train.device=cuda"
+        )
     if where == "cpu" or device.type != "cuda":
         return 0.0
     free, total = torch.cuda.mem_get_info(device)
@@ -64,7 +69,9 @@ class ResidentFrames:
             self._images = self._images.view(-1, 3, *self.padded)
             self._labels = self._labels.view(-1, *self.padded)
         crop, base, least = transform.augment.crop, transform.base, transform.augment.scale[0]
-        self.most = max(math.ceil(whole / least / base[axis]) + 1 / crop[axis] for axis, whole in enumerate(self.padded))
+        self.most = max(
+            math.ceil(whole / least / base[axis]) + 1 / crop[axis] for axis, whole in enumerate(self.padded)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +84,9 @@ class ResidentFrames:
     def batch(self, draws: Draws) -> Batch | BatchBeside:
         """The crops that were drawn; ``draws`` on the frames' device."""
         images, labels = self._picked(draws.indices)
-        crops, masks = cropped(images, labels, self._sizes[draws.indices], draws.windows, self.transform.augment.crop, self.most)
+        crops, masks = cropped(
+            images, labels, self._sizes[draws.indices], draws.windows, self.transform.augment.crop, self.most
+        )
         if draws.recolourings.numel():
             crops = recoloured(crops, draws.recolourings)
         if draws.beside:
@@ -94,12 +103,17 @@ class ResidentFrames:
             torch.minimum(y, tall[:, None] - 1),
             torch.minimum(x, wide[:, None] - 1),
         )  # beyond a frame its last pixel, which has no weight
-        inside, start = y[:, :, None] * wide[:, None, None] + x[:, None], self._starts[indices][:, None, None]  # (N, H, W), (N, 1, 1)
+        inside, start = (
+            y[:, :, None] * wide[:, None, None] + x[:, None],
+            self._starts[indices][:, None, None],
+        )  # (N, H, W), (N, 1, 1)
         planes = [self._images[3 * start + plane * (tall * wide)[:, None, None] + inside] for plane in range(3)]
         return torch.stack(planes, 1), self._labels[start + inside]
 
 
-def resident_frames(frames: FrameCache, transform: RandomScaleCrop, device: torch.device, where: Where) -> ResidentFrames | None:
+def resident_frames(
+    frames: FrameCache, transform: RandomScaleCrop, device: torch.device, where: Where
+) -> ResidentFrames | None:
     """The frames on a device, where ``data.device`` wants them there and they fit; else None.
 
     Raises:
@@ -113,8 +127,8 @@ def resident_frames(frames: FrameCache, transform: RandomScaleCrop, device: torc
     if 2 * estimated > room if where == "gpu" else estimated > room:  # twice: they are copied one by one, then joined
         if where == "gpu":
             raise DeviceError(
-                f"data.device is gpu, but the {len(frames)} frames take about {estimated / 1e9:.1f} GB, while they are joined twice that, and "
-                f"{room / 1e9:.1f} GB of the GPU's memory are free; set data.device=auto"
+                f"data.device is gpu, but the {len(frames)} frames take about {estimated / 1e9:.1f} GB, while they are"
+                f" joined twice that, and {room / 1e9:.1f} GB of the GPU's memory are free; set data.device=auto"
             )
         return None
     resident = ResidentFrames(frames, transform, device)

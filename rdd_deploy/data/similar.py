@@ -1,7 +1,8 @@
 """Frames that look alike: a perceptual hash of each, and those that are near each other by it. Imports no torch.
 
-The hash (pHash) tells how the picture's lowest frequencies lie around their median. Compression, scaling and a change of brightness move few
-of its bits; another scene moves about half of them. Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010.
+The hash (pHash) tells how the picture's lowest frequencies lie around their median. Compression, scaling and a change
+of brightness move few of its bits; another scene moves about half of them. Zauner, "Implementation and Benchmarking of
+Perceptual Image Hash Functions", 2010.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def fingerprint(frame: NDArray[np.uint8]) -> int:
     """
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) if frame.ndim == 3 else frame
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    # Whole numbers: what rounding leaves of a frequency that isn't there must not decide a bit. The lowest one is the brightness.
+    # Whole numbers: what rounding leaves of a frequency that isn't there must not decide a bit. The lowest one is the
+    # brightness.
     low = np.rint(cv2.dct(small)[:KEPT, :KEPT]).ravel()
     low[0] = 0
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
@@ -40,7 +42,8 @@ def distance(one: int, other: int) -> int:
 
 
 class Seen:
-    """Hashes that were seen, found again by those that are near; quick also among a million that differ from each other.
+    """Hashes that were seen, found again by those that are near; quick also among a million that differ from each
+    other.
 
     Hashes that differ in at most d bits are equal in one of d + 1 parts of them, so only those are compared.
 
@@ -84,7 +87,9 @@ class Seen:
 
 
 def near_duplicates(known: Sequence[int], asked: Iterable[int], within: int = DISTANCE) -> list[tuple[int, int]]:
-    """Pairs (position in ``known``, position in ``asked``) of hashes that are near: for each of ``asked`` the nearest of ``known``, if any."""
+    """Pairs (position in ``known``, position in ``asked``) of hashes that are near: for each of ``asked`` the nearest
+    of ``known``, if any.
+    """
     seen = Seen(within)
     for one in known:
         seen.add(one)

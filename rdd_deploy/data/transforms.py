@@ -1,7 +1,8 @@
-"""Training crops on uint8 tensors, through torchvision transforms v2, with the geometry kept so that cached logits can follow.
+"""Training crops on uint8 tensors, through torchvision transforms v2, with the geometry kept so that cached logits can
+follow.
 
-Every random draw comes from the ambient torch generator; ``loader`` seeds it per (seed, epoch, sample), which makes a sample
-independent of worker count and of where a run was resumed.
+Every random draw comes from the ambient torch generator; ``loader`` seeds it per (seed, epoch, sample), which makes a
+sample independent of worker count and of where a run was resumed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from rdd_deploy.data.config import Augment
 
 
 class CropWindow(NamedTuple):
-    """The part of the source frame that a crop shows, in source pixels; it may reach beyond the frame. ``flip`` mirrors it after."""
+    """The part of the source frame that a crop shows, in source pixels; it may reach beyond the frame. ``flip`` mirrors
+    it after.
+    """
 
     top: int
     left: int
@@ -60,7 +63,9 @@ class RandomScaleCrop:
         self.augment, self.base = augment, base
 
     def draw(self, height: int, width: int) -> CropWindow:
-        """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside at random."""
+        """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside
+        at random.
+        """
         scale = _uniform(*self.augment.scale)
         h = max(1, round(self.augment.crop[0] / scale * height / self.base[0]))
         w = max(1, round(self.augment.crop[1] / scale * width / self.base[1]))
@@ -93,7 +98,9 @@ FILL = 128
 
 
 def centres(given: int, wanted: int) -> Tensor:
-    """Index (wanted,) of the pixel, of ``given`` in a row, at the centre of each of ``wanted`` cells: labels don't slide against the picture."""
+    """Index (wanted,) of the pixel, of ``given`` in a row, at the centre of each of ``wanted`` cells: labels don't
+    slide against the picture.
+    """
     return (2 * torch.arange(wanted) + 1) * given // (2 * wanted)
 
 
@@ -108,7 +115,12 @@ def cut(picture: Tensor, window: CropWindow, fill: int) -> Tensor:
 
 def _inside(picture: Tensor, window: CropWindow) -> bool:
     height, width = picture.shape[-2:]
-    return window.top >= 0 and window.left >= 0 and window.top + window.height <= height and window.left + window.width <= width
+    return (
+        window.top >= 0
+        and window.left >= 0
+        and window.top + window.height <= height
+        and window.left + window.width <= width
+    )
 
 
 def _padded(picture: Tensor, window: CropWindow, fill: int) -> Tensor:
@@ -139,5 +151,9 @@ def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[float, float] | Ten
     y = (top[:, None] + ys * height[:, None]) / tall * 2 - 1  # (N, h) in [-1, 1] of the frame
     across = torch.where(flip[:, None] > 0, 1 - xs, xs)  # (N, w)
     x = (left[:, None] + across * width[:, None]) / wide * 2 - 1
-    grid = torch.stack((x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])), -1)  # (N, h, w, 2)
-    return torch.nn.functional.grid_sample(logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = torch.stack(
+        (x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])), -1
+    )  # (N, h, w, 2)
+    return torch.nn.functional.grid_sample(
+        logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )

@@ -1,7 +1,9 @@
-"""Frames that nobody labelled, for distillation: of folders, videos, or a data set's own training frames whose masks aren't used. No torch here.
+"""Frames that nobody labelled, for distillation: of folders, videos, or a data set's own training frames whose masks
+aren't used. No torch here.
 
-They are looked at once, by all processes together (see ``data.frame_index``): what can't be read, what looks like a frame that is there already,
-and what looks like a frame that the network is measured on is left out. Which remain, and in which order, depends on the files alone.
+They are looked at once, by all processes together (see ``data.frame_index``): what can't be read, what looks like a
+frame that is there already, and what looks like a frame that the network is measured on is left out. Which remain, and
+in which order, depends on the files alone.
 """
 
 from __future__ import annotations
@@ -62,10 +64,13 @@ class Unlabelled(Split):
     """Frames without labels; their label maps hold ``INSIDE`` at every pixel.
 
     Args:
-        sources: where they lie. where: int (N, 2), source and place in it of each. records: what each is, ``frame_index.RECORD`` (N,).
+        sources: where they lie. where: int (N, 2), source and place in it of each. records: what each is,
+            ``frame_index.RECORD`` (N,).
     """
 
-    def __init__(self, label_space: LabelSpace, sources: Sequence[Source], where: NDArray[np.int64], records: NDArray[Any]) -> None:
+    def __init__(
+        self, label_space: LabelSpace, sources: Sequence[Source], where: NDArray[np.int64], records: NDArray[Any]
+    ) -> None:
         self.label_space, self.sources, self.where, self._records = label_space, list(sources), where, records
         self.names = _Names(self)
 
@@ -155,7 +160,8 @@ class LeftOut:
 
 
 def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabelled, LeftOut]:
-    """Open the frames that ``data.unlabelled`` names, thinned out as ``data.thin`` says. Videos are cut into frames first.
+    """Open the frames that ``data.unlabelled`` names, thinned out as ``data.thin`` says. Videos are cut into frames
+    first.
 
     Raises:
         DataError: a place isn't there, a video can't be decoded, or no frame remains.
@@ -172,20 +178,28 @@ def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabel
     found = [index_of(source, scratch) for source in sources]
     for source, records in zip(sources, found, strict=True):
         _tell_unreadable(source, records, left_out)
-    where = _chosen([records["hash"] for records in found], [records["height"] > 0 for records in found], measured, thin.within, left_out)
+    where = _chosen(
+        [records["hash"] for records in found],
+        [records["height"] > 0 for records in found],
+        measured,
+        thin.within,
+        left_out,
+    )
     if thin.limit is not None and len(where) > thin.limit:
         left_out.over = len(where) - thin.limit
         where = where[np.linspace(0, len(where) - 1, thin.limit).round().astype(np.int64)]
     if not len(where):
         raise DataError(
-            f"data.unlabelled: no frame of {', '.join(data.unlabelled)} remains ({left_out.told() or 'there are none'}); name others"
+            f"data.unlabelled: no frame of {', '.join(data.unlabelled)} remains"
+            f" ({left_out.told() or 'there are none'}); name others"
         )
     records = np.concatenate([one[where[where[:, 0] == source, 1]] for source, one in enumerate(found)])
     return Unlabelled(label_space, sources, where, records), left_out
 
 
 def look_at_unlabelled(data: DataOptions) -> int:
-    """The number of images and videos that ``data.unlabelled`` names; of each video one frame is decoded, and nothing is written.
+    """The number of images and videos that ``data.unlabelled`` names; of each video one frame is decoded, and nothing
+    is written.
 
     Raises:
         DataError: as ``open_unlabelled``, as far as it shows without reading everything.
@@ -240,15 +254,25 @@ def _tell_unreadable(source: Source, records: NDArray[Any], left_out: LeftOut) -
         return
     try:
         source.frame(int(bad[0]))
-        why = f"{source.name(int(bad[0]))} can be read now; start again with another data.scratch to look at all of them once more"
+        why = (
+            f"{source.name(int(bad[0]))} can be read now; start again with another data.scratch to look at all of them"
+            " once more"
+        )
     except DataError as error:
         why = str(error)
-    console.warn(f"{len(bad)} of {len(records)} unlabelled frames in {source.title} can't be read and are left out, the first: {why}")
+    console.warn(
+        f"{len(bad)} of {len(records)} unlabelled frames in {source.title} can't be read and are left out, the first:"
+        f" {why}"
+    )
     left_out.unreadable += len(bad)
 
 
 def _chosen(
-    hashes: Sequence[NDArray[Any]], readable: Sequence[NDArray[np.bool_]], measured: Seen, within: int | None, left_out: LeftOut
+    hashes: Sequence[NDArray[Any]],
+    readable: Sequence[NDArray[np.bool_]],
+    measured: Seen,
+    within: int | None,
+    left_out: LeftOut,
 ) -> NDArray[np.int64]:
     """(source, place) of each frame that is kept, int (N, 2)."""
     seen = None if within is None else Seen(within)

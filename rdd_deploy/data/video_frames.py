@@ -1,7 +1,7 @@
 """Videos cut into image files once, so that training reads their frames in any order. No torch here.
 
-Each video has a folder of its own under ``data.scratch``, written elsewhere and renamed: it is there whole or not at all. Frames that look like
-one that was written before aren't written.
+Each video has a folder of its own under ``data.scratch``, written elsewhere and renamed: it is there whole or not at
+all. Frames that look like one that was written before aren't written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ QUALITY = 95
 CUT_SHORT = 0.9
 """A video that holds less than this share of the frames that it promises is told; containers estimate."""
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read at the first capture; its chatter says less than our sentences
+os.environ.setdefault(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # read at the first capture; its chatter says less than our sentences
 
 
 def cut_videos(videos: Sequence[Path], scratch: Path, every: int, within: int | None) -> Iterator[Source]:
@@ -55,10 +57,16 @@ def cut_videos(videos: Sequence[Path], scratch: Path, every: int, within: int | 
         return is_done(name)
 
     try:
-        share(list(names), work, is_done, lambda count: console.info(f"waiting for other processes, which cut the last {count} videos"))
+        share(
+            list(names),
+            work,
+            is_done,
+            lambda count: console.info(f"waiting for other processes, which cut the last {count} videos"),
+        )
     except OSError as error:
         raise DiskError(
-            f"can't write {folder}: {error.strerror or error}; free some space or choose another folder with data.scratch"
+            f"can't write {folder}: {error.strerror or error}; free some space or choose another folder with"
+            " data.scratch"
         ) from error
     for name, video in names.items():
         told = _told(folder / name)
@@ -66,7 +74,8 @@ def cut_videos(videos: Sequence[Path], scratch: Path, every: int, within: int | 
             raise DataError(f"the frames of {video} in {folder / name} were taken away meanwhile; start again")
         if told["cut_short"] and console.process_rank() == 0:
             console.warn(
-                f"the video {video} ends after {told['frames']} of {told['promised']} frames: it is cut short or damaged; what is there is used"
+                f"the video {video} ends after {told['frames']} of {told['promised']} frames: it is cut short or"
+                " damaged; what is there is used"
             )
         yield FileSource(folder / name, told["names"], str(video), is_thinned=True)
 
@@ -79,22 +88,30 @@ def look_at_video(path: Path) -> None:
 
 
 def _empty(path: Path) -> str:
-    return f"data.unlabelled: no frame of the video {path} can be decoded; it is empty, damaged or of a format that OpenCV doesn't read: convert it to mp4"
+    return (
+        f"data.unlabelled: no frame of the video {path} can be decoded; it is empty, damaged or of a format that OpenCV"
+        " doesn't read: convert it to mp4"
+    )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A video file, turned as it says, as the live app shows it. Raises DataError."""
     if not files.has_utf8_name(path):
-        raise DataError(f"data.unlabelled: can't read the video {path}: OpenCV takes no name that isn't UTF-8; rename it")
+        raise DataError(
+            f"data.unlabelled: can't read the video {path}: OpenCV takes no name that isn't UTF-8; rename it"
+        )
     if not path.is_file():  # a pipe would hold this process until somebody writes
         raise DataError(f"data.unlabelled: {path} isn't a file; expected a video")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)  # FFmpeg would take what stands before a colon for a protocol
+    video = cv2.VideoCapture(
+        str(path.absolute()), cv2.CAP_FFMPEG
+    )  # FFmpeg would take what stands before a colon for a protocol
     try:
         if not video.isOpened():
             raise DataError(
-                f"data.unlabelled: can't read the video {path}: it is empty, damaged or of a format that OpenCV doesn't decode; convert it to mp4"
+                f"data.unlabelled: can't read the video {path}: it is empty, damaged or of a format that OpenCV doesn't"
+                " decode; convert it to mp4"
             )
         yield video
     finally:
@@ -107,7 +124,8 @@ def _name(video: Path, every: int, within: int | None) -> str:
         status = video.stat()
     except OSError as error:
         raise DataError(
-            f"data.unlabelled: can't read the video {video}: {error.strerror or error}; check the file and its permissions"
+            f"data.unlabelled: can't read the video {video}: {error.strerror or error}; check the file and its"
+            " permissions"
         ) from error
     key = [os.path.abspath(video), status.st_size, status.st_mtime_ns, every, within, QUALITY]
     known = json.dumps(key).encode()  # JSON escapes what UTF-8 can't hold
@@ -156,7 +174,14 @@ def _cut(path: Path, place: Path, every: int, within: int | None) -> None:
             raise DataError(_empty(path))
         # Frames at odd times are fewer than their container's length times its rate; then it is the time that tells.
         in_time = fps > 0 and reached * fps >= CUT_SHORT * promised
-        told = {"video": str(path), "frames": frames, "promised": promised, "kept": kept, "every": every, "similar": within}
+        told = {
+            "video": str(path),
+            "frames": frames,
+            "promised": promised,
+            "kept": kept,
+            "every": every,
+            "similar": within,
+        }
         files.write_json(part / "video.json", told | {"cut_short": int(frames < CUT_SHORT * promised and not in_time)})
         if place.is_dir():  # not whole, or it would have been used
             shutil.rmtree(place)

@@ -1,7 +1,7 @@
 """PASCAL VOC 2012, 20 classes and background, in its official layout, with the larger training list of SBD.
 
-Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015; Hariharan et al., "Semantic contours from inverse
-detectors", ICCV 2011 (SBD).
+Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015; Hariharan et al., "Semantic
+contours from inverse detectors", ICCV 2011 (SBD).
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class VocOptions(DataOptions):
     root: Place = Field("data/voc", description="the folder that holds VOCdevkit/VOC2012, or one of these")
     size: Size = Field((512, 512), description="[height, width] that the deployed network sees")
     train_list: Literal["train_aug", "train"] = Field(
-        "train_aug", description="train_aug: 10 582 frames with SBD's masks in SegmentationClassAug; train: VOC's own 1 464"
+        "train_aug",
+        description="train_aug: 10 582 frames with SBD's masks in SegmentationClassAug; train: VOC's own 1 464",
     )
 
     def open(self, split: str) -> FileSplit:
@@ -65,11 +66,13 @@ def open_voc(root: Path, split: str, train_list: str = "train_aug") -> FileSplit
     from rdd_deploy.data.ids import Ids
 
     check_split_name("PASCAL VOC", split, ("train", "val"))
-    place = next((one for one in (root / "VOCdevkit/VOC2012", root / "VOC2012", root) if (one / _FRAMES).is_dir()), None)
+    place = next(
+        (one for one in (root / "VOCdevkit/VOC2012", root / "VOC2012", root) if (one / _FRAMES).is_dir()), None
+    )
     if place is None:
         raise DataError(
-            f"no PASCAL VOC in {root}: expected VOCdevkit/VOC2012/ with {_FRAMES}/, {_MASKS}/ and {_LISTS}/, as {ARCHIVE} unpacks; put it there, "
-            "or say where it is (data.root, --data)"
+            f"no PASCAL VOC in {root}: expected VOCdevkit/VOC2012/ with {_FRAMES}/, {_MASKS}/ and {_LISTS}/, as"
+            f" {ARCHIVE} unpacks; put it there, or say where it is (data.root, --data)"
         )
     aug = split == "train" and train_list == "train_aug"
     names = _AUG_NAMES if aug else (f"{split}.txt",)
@@ -80,8 +83,9 @@ def open_voc(root: Path, split: str, train_list: str = "train_aug") -> FileSplit
         raise DataError(
             f"{place} has no {lacking}; "
             + (
-                f"the list train_aug and the masks of SBD (SegmentationClassAug.zip, PNG files of class ids) come apart from {ARCHIVE}: put "
-                f"them there as {_LISTS}/train_aug.txt and {_AUG}/, or set data.train_list=train for VOC's own frames alone"
+                "the list train_aug and the masks of SBD (SegmentationClassAug.zip, PNG files of class ids) come apart"
+                f" from {ARCHIVE}: put them there as {_LISTS}/train_aug.txt and {_AUG}/, or set data.train_list=train"
+                " for VOC's own frames alone"
                 if aug
                 else f"expected it as {ARCHIVE} unpacks"
             )

@@ -28,7 +28,8 @@ _HERE, _EXCHANGE = -100, 2
 
 @contextmanager
 def new_bundle(target: Path, choose: str = "with --output") -> Iterator[Path]:
-    """Yield an empty folder beside ``target``; on success it takes its place, on failure it is removed and ``target`` stays as it was.
+    """Yield an empty folder beside ``target``; on success it takes its place, on failure it is removed and ``target``
+    stays as it was.
 
     Args:
         choose: how the user names another folder.
@@ -49,19 +50,22 @@ def new_bundle(target: Path, choose: str = "with --output") -> Iterator[Path]:
         _replace(target, part)
     except OSError as error:
         raise DiskError(
-            f"can't write the bundle {target}: {error.strerror or error}; free some space or choose another folder {choose}. "
-            "Nothing was changed there"
+            f"can't write the bundle {target}: {error.strerror or error}; free some space or choose another folder"
+            f" {choose}. Nothing was changed there"
         ) from error
     finally:
         _remove(part)
 
 
 def _replace(target: Path, part: Path) -> None:
-    """Put ``part`` in the place of ``target``, which is left at ``part`` or removed. Whoever looks finds one of the two, whole."""
+    """Put ``part`` in the place of ``target``, which is left at ``part`` or removed. Whoever looks finds one of the
+    two, whole.
+    """
     if not target.exists() and not target.is_symlink():
         part.rename(target)
     elif not _exchange(target, part):
-        # A folder can't be renamed over one that holds files. A process that is killed between the two leaves the old one to ``_sweep``.
+        # A folder can't be renamed over one that holds files. A process that is killed between the two leaves the old
+        # one to ``_sweep``.
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         target.rename(old)
         try:
@@ -73,13 +77,20 @@ def _replace(target: Path, part: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names at once; False where the system or the file system can't (Linux can, but for some network mounts and FUSE)."""
+    """Swap two names at once; False where the system or the file system can't (Linux can, but for some network mounts
+    and FUSE).
+    """
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if function is None:
         return False
     if function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
         return True
-    if ctypes.get_errno() in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):  # EPERM: a sandbox that doesn't know the call
+    if ctypes.get_errno() in (
+        errno.EINVAL,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+    ):  # EPERM: a sandbox that doesn't know the call
         return False
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
@@ -95,10 +106,16 @@ def _remove(path: Path) -> None:
 def check_place(target: Path, choose: str = "with --output") -> None:
     """DiskError unless a bundle may be written there: nothing but an older bundle is replaced."""
     if target.is_dir() and any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise DiskError(f"{target} holds other files and no {MANIFEST}; it isn't overwritten. Move it, or choose another folder {choose}")
+        raise DiskError(
+            f"{target} holds other files and no {MANIFEST}; it isn't overwritten. Move it, or choose another folder"
+            f" {choose}"
+        )
     parent = next(parent for parent in target.absolute().parents if parent.exists())
     if (target.exists() and not target.is_dir()) or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise DiskError(f"can't write the bundle {target}: a file is in its way, or {parent} can't be written; choose another {choose}")
+        raise DiskError(
+            f"can't write the bundle {target}: a file is in its way, or {parent} can't be written; choose another"
+            f" {choose}"
+        )
 
 
 def _sweep(target: Path) -> None:

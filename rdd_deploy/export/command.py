@@ -49,15 +49,23 @@ def export_all(
         raise RddError("no target named; expected --onnx, --openvino, --trt or --profile FILE")
     if options.plan is not None and len(profiles) > 1:
         raise RecipeError(f"--plan replays one profile's plan, got {len(profiles)} profiles; name one")
-    _check_packages(("onnx",) if bundle is not None else ("torch", "timm", "onnx", "onnxscript"), "train" if bundle is None else "gpu")
+    _check_packages(
+        ("onnx",) if bundle is not None else ("torch", "timm", "onnx", "onnxscript"),
+        "train" if bundle is None else "gpu",
+    )
     capabilities = (
-        [part.strip() for part in changes.compute_capability.split(",") if part.strip()] if changes.compute_capability is not None else None
+        [part.strip() for part in changes.compute_capability.split(",") if part.strip()]
+        if changes.compute_capability is not None
+        else None
     )
     if capabilities == []:
         raise RecipeError(f"--compute-capability is '{changes.compute_capability}'; expected one or more, e.g. 8.6,8.9")
     names = [one.name for one in profiles]
     if double := sorted({name for name in names if names.count(name) > 1}):
-        raise RecipeError(f"the profile name {double[0]} is given more than once; each writes a folder of its name, so name them apart")
+        raise RecipeError(
+            f"the profile name {double[0]} is given more than once; each writes a folder of its name, so name them"
+            " apart"
+        )
     profiles = [_adjusted(one, capabilities, changes.size, changes.max_drop, options.engine) for one in profiles]
     if bundle is not None:
         _build(bundle, profiles, output, options, data)
@@ -65,7 +73,9 @@ def export_all(
         _export(run, profiles, output, options, data)
 
 
-def _export(run: Path | None, profiles: list[Profile], output: Path | None, options: Options, data: Path | None) -> None:
+def _export(
+    run: Path | None, profiles: list[Profile], output: Path | None, options: Options, data: Path | None
+) -> None:
     """A run folder to bundles."""
     from rdd_deploy.export.pipeline import check_backend, export_profile  # takes seconds: torch, onnx
     from rdd_deploy.export.trained_run import open_run
@@ -83,12 +93,17 @@ def _export(run: Path | None, profiles: list[Profile], output: Path | None, opti
 
             facts = protocol(source.data.name, options.split, images, size, len(source.classes))
             graph_only = one.backend == "tensorrt-rtx" or (one.backend == "tensorrt" and not options.engine)
-            what = "the graph by onnxruntime; the engine itself can't be measured here" if graph_only else f"{one.backend} {one.precision}"
+            what = (
+                "the graph by onnxruntime; the engine itself can't be measured here"
+                if graph_only
+                else f"{one.backend} {one.precision}"
+            )
             show(Evaluated(f"{target} ({what})", facts, comparison.confusion.summary()))
         console.info(f"done: {target}")
         if one.backend.startswith("tensorrt") and not options.engine:
             console.info(
-                f"it holds no engine yet; copy it to the machine that will run it, and there: rdd-deploy export {target.name} --trt"
+                "it holds no engine yet; copy it to the machine that will run it, and there: rdd-deploy export"
+                f" {target.name} --trt"
             )
 
 
@@ -110,7 +125,9 @@ def _build(bundle: Path, profiles: list[Profile], output: Path | None, options: 
         console.info(f"done: {target}")
 
 
-def _for_bundle(bundle: Path, flags: dict[str, bool], precisions: list[str], named: list[str], sized: bool, engine: bool) -> list[Profile]:
+def _for_bundle(
+    bundle: Path, flags: dict[str, bool], precisions: list[str], named: list[str], sized: bool, engine: bool
+) -> list[Profile]:
     """The profiles of the engines that are asked for; a bundle that holds its own is built by that."""
     wrong = [f"--{name}" for name in ("onnx", "openvino") if flags[name]]
     wrong += ["--bf16"] * ("bf16" in precisions) + ["--size"] * sized + ["--no-engine"] * (not engine)
@@ -120,12 +137,16 @@ def _for_bundle(bundle: Path, flags: dict[str, bool], precisions: list[str], nam
     if flags["trt"] and own.is_file():
         profile = load_profile(own)
         if precisions not in ([], [profile.precision]):
-            raise RecipeError(f"{bundle} holds a graph in {profile.precision}; leave --{precisions[0]} out, or export the run with it")
+            raise RecipeError(
+                f"{bundle} holds a graph in {profile.precision}; leave --{precisions[0]} out, or export the run with it"
+            )
         return [load_profile(name) for name in named] or [profile]
     profiles = [load_profile(name) for name in [*named, *_shipped(flags, precisions)]]
     for one in profiles:
         if not one.backend.startswith("tensorrt"):
-            raise RecipeError(f"{bundle} is a bundle, from which engines are built; profile '{one.name}' is for {one.backend}")
+            raise RecipeError(
+                f"{bundle} is a bundle, from which engines are built; profile '{one.name}' is for {one.backend}"
+            )
     return profiles
 
 
@@ -160,7 +181,9 @@ def _adjusted(
 
         return retargeted(profile, capabilities)
     if capabilities:
-        raise RecipeError(f"--compute-capability names GPUs for TensorRT; profile '{profile.name}' is for {profile.backend}")
+        raise RecipeError(
+            f"--compute-capability names GPUs for TensorRT; profile '{profile.name}' is for {profile.backend}"
+        )
     return profile
 
 

@@ -73,7 +73,9 @@ class Comparison:
         )
 
     def graph_figures(self) -> dict[str, str | float]:
-        """The figures as a manifest's provenance holds them where only the graph could be measured, not the engine made of it."""
+        """The figures as a manifest's provenance holds them where only the graph could be measured, not the engine made
+        of it.
+        """
         return {
             "graph_measured_with": "onnxruntime on the CPU, not the engine",
             "graph_miou_pct": round(self.miou_pct, 3),

@@ -1,7 +1,7 @@
 """Bundle -> engine bundle, on the machine that will run it, without PyTorch.
 
-Two kinds of bundles hold what an engine is built from: one of a TensorRT profile, whose ``graph.onnx`` is what the builder takes, and a float
-bundle for onnxruntime; INT8 needs its calibrated ranges (``ranges.json``), too.
+Two kinds of bundles hold what an engine is built from: one of a TensorRT profile, whose ``graph.onnx`` is what the
+builder takes, and a float bundle for onnxruntime; INT8 needs its calibrated ranges (``ranges.json``), too.
 """
 
 from __future__ import annotations
@@ -68,15 +68,19 @@ def engine_from_bundle(path: Path, profile: Profile, folder: Path | None, option
     target = path.absolute() if same else (folder or path.absolute().parent) / profile.name
     check_place(target)
     console.info(f"{path} -> {target}, {manifest.input.height}x{manifest.input.width}")
-    made = _ready(path, manifest, profile) if manifest.backend.startswith("tensorrt") else _from_float(path, manifest, profile, options)
+    made = (
+        _ready(path, manifest, profile)
+        if manifest.backend.startswith("tensorrt")
+        else _from_float(path, manifest, profile, options)
+    )
     lint(made.graph, open_scheme(profile.scheme_name) if profile.precision == "int8" else None)
     frames = _frames(manifest, options, data)
     comparison = _against_float(made, manifest, frames, options)
     passed = comparison is None or comparison.drop_pct <= profile.gate.max_drop
     if comparison is not None and not passed and not options.force:
         raise GateError(
-            f"'{profile.name}' loses {comparison.drop_pct:.2f} points of mIoU, allowed are {profile.gate.max_drop:g}; no bundle was written. "
-            "Allow more with --max-drop, or write it with --force"
+            f"'{profile.name}' loses {comparison.drop_pct:.2f} points of mIoU, allowed are {profile.gate.max_drop:g};"
+            " no bundle was written. Allow more with --max-drop, or write it with --force"
         )
     provenance = manifest.provenance | {"built_from": f"{manifest.name} ({manifest.backend} {manifest.precision})"}
     if comparison is not None:
@@ -115,8 +119,8 @@ def _ready(path: Path, manifest: Manifest, profile: Profile) -> _Made:
         raise BundleError(f"{path} holds no {GRAPH}, from which an engine could be built; export it again")
     if manifest.precision != profile.precision:
         raise RecipeError(
-            f"{path} holds a graph in {manifest.precision}, profile '{profile.name}' is {profile.precision}; leave the precision out, "
-            f"or export a bundle in {profile.precision}"
+            f"{path} holds a graph in {manifest.precision}, profile '{profile.name}' is {profile.precision}; leave the"
+            f" precision out, or export a bundle in {profile.precision}"
         )
     return _Made(_loaded(path, manifest, GRAPH))
 
@@ -132,8 +136,8 @@ def _from_float(path: Path, manifest: Manifest, profile: Profile, options: Optio
     """The float graph, brought to the profile's precision."""
     if (manifest.backend, manifest.precision) != ("onnxruntime", "fp32"):
         raise BundleError(
-            f"{path} is for {manifest.backend} in {manifest.precision}; an engine is built from a bundle of a TensorRT profile, or from a "
-            "float one for onnxruntime (--onnx)"
+            f"{path} is for {manifest.backend} in {manifest.precision}; an engine is built from a bundle of a TensorRT"
+            " profile, or from a float one for onnxruntime (--onnx)"
         )
     plain = _loaded(path, manifest, GRAPH if GRAPH in manifest.files else manifest.model)
     graph = onnx.ModelProto()
@@ -152,8 +156,8 @@ def _from_float(path: Path, manifest: Manifest, profile: Profile, options: Optio
 def _table(path: Path, manifest: Manifest, plain: onnx.ModelProto) -> RangeTable:
     if RANGES not in manifest.files:
         raise BundleError(
-            f"{path} holds no {RANGES}, which INT8 needs; export the run with --profile tensorrt-int8 --no-engine and build from that bundle, "
-            "or export it with a float profile that has the key 'calibration'"
+            f"{path} holds no {RANGES}, which INT8 needs; export the run with --profile tensorrt-int8 --no-engine and"
+            " build from that bundle, or export it with a float profile that has the key 'calibration'"
         )
     table = read_table(path / RANGES)
     if table is None or table.key.get("graph") != weight_fingerprint(plain):
@@ -166,10 +170,14 @@ def _plan(profile: Profile, table: RangeTable, options: Options) -> Quantization
     plan = load_plan(options.plan, profile) if options.plan else starting_plan(profile)
     if plan.bias_correction or plan.qad is not None:
         what = "bias_correction" if plan.bias_correction else "qad"
-        raise RecipeError(f"{options.plan} asks for {what}, which needs the run folder and its train frames; export from the run")
+        raise RecipeError(
+            f"{options.plan} asks for {what}, which needs the run folder and its train frames; export from the run"
+        )
     method = table.key["method"]
     if options.plan and plan.method != method:
-        raise RecipeError(f"{options.plan} asks for ranges by {plan.method}, the bundle holds those by {method}; set method: {method}")
+        raise RecipeError(
+            f"{options.plan} asks for ranges by {plan.method}, the bundle holds those by {method}; set method: {method}"
+        )
     held = {key: value for key, value in table.key.items() if key in ("method", "percentile", "bins")}
     return plan.model_copy(update=held)
 
@@ -200,7 +208,9 @@ def _through_the_engine(part: Path, frames: Split, comparison: Comparison | None
     """What the engine itself scores; None where it can't run here."""
     try:
         with Segmenter.load(part, device="cuda") as engine, console.progress("engine", len(frames)) as bar:
-            confusion = evaluate_split(lambda rgb: [engine(np.ascontiguousarray(rgb[0][..., ::-1]))], frames, 1, bar.advance)
+            confusion = evaluate_split(
+                lambda rgb: [engine(np.ascontiguousarray(rgb[0][..., ::-1]))], frames, 1, bar.advance
+            )
             data = str(engine.manifest.provenance["data"])
     except (BundleError, DeviceError, MissingPackageError) as error:
         console.info(f"the engine isn't measured here: {error}")

@@ -64,7 +64,12 @@ class ParityReport:
 
 
 def compare_stages(
-    bundle: Path, run: Path | None = None, data: Path | None = None, split: str = "val", limit: int | None = None, max_drop: float = 1.0
+    bundle: Path,
+    run: Path | None = None,
+    data: Path | None = None,
+    split: str = "val",
+    limit: int | None = None,
+    max_drop: float = 1.0,
 ) -> ParityReport:
     """Compare every stage of a bundle.
 
@@ -91,13 +96,18 @@ def compare_stages(
         places = [folder / checkpoint_name(manifest.profile) for folder in (bundle.resolve().parent, source.run.export)]
         found = source.find_fine_tuned(str(tuned), places)
         if found is None:
-            raise BundleError(f"{bundle} was made from a fine-tuned student, and {places[0]} isn't there; put it there, or export it again")
+            raise BundleError(
+                f"{bundle} was made from a fine-tuned student, and {places[0]} isn't there; put it there, or export it"
+                " again"
+            )
         source = found
     size = (manifest.input.height, manifest.input.width)
     frames = source.split(split, limit)
     base = reference_from(source.infer(), frames, size, source.data.name, split)
     plain = onnx_from_segmenter(source.segmenter, size)
-    steps: list[tuple[str, Any, float]] = [("onnx", lambda ref: compare(infer_onnx(plain), ref, "onnx"), FLOAT_AGREEMENT_PCT)]
+    steps: list[tuple[str, Any, float]] = [
+        ("onnx", lambda ref: compare(infer_onnx(plain), ref, "onnx"), FLOAT_AGREEMENT_PCT)
+    ]
     graph = _graph_of(bundle, manifest)
     if manifest.precision == "int8" and graph is not None:
         steps.append(("q/dq", lambda ref: compare(infer_onnx(graph), ref, "q/dq"), 0.0))
@@ -122,7 +132,9 @@ def _run_of(bundle: Path) -> Path:
     """RUN of RUN/export/PROFILE."""
     folder = bundle.resolve().parent
     if folder.name != "export":
-        raise BundleError(f"{bundle} doesn't lie in a run's export folder; name the run that it was made from with --run")
+        raise BundleError(
+            f"{bundle} doesn't lie in a run's export folder; name the run that it was made from with --run"
+        )
     return folder.parent
 
 
@@ -167,8 +179,12 @@ def not_finite(model: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> 
     return [name for name in names if name in found]
 
 
-def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Split, size: tuple[int, int]) -> list[NodeError]:
-    """Tensors with the lowest signal-to-noise ratio between the float and the Q/DQ graph, worst first, over a few frames."""
+def node_errors(
+    plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Split, size: tuple[int, int]
+) -> list[NodeError]:
+    """Tensors with the lowest signal-to-noise ratio between the float and the Q/DQ graph, worst first, over a few
+    frames.
+    """
     own, other = _tensors(plain), _tensors(quantised)
     there = set(other[0])
     # Where a tensor is quantised, its quantised values count: those are what the next layer reads.
@@ -177,12 +193,19 @@ def node_errors(plain: onnx.ModelProto, quantised: onnx.ModelProto, frames: Spli
     signal = dict.fromkeys(shared, 0.0)
     noise = dict.fromkeys(shared, 0.0)
     for network_input in _network_inputs(frames, size):
-        first, second = dict(zip(own[0], own[1](network_input), strict=True)), dict(zip(other[0], other[1](network_input), strict=True))
+        first, second = (
+            dict(zip(own[0], own[1](network_input), strict=True)),
+            dict(zip(other[0], other[1](network_input), strict=True)),
+        )
         for name in shared:
             if first[name].shape == second[twins[name]].shape:
                 signal[name] += float(np.square(first[name], dtype=np.float64).sum())
                 noise[name] += float(np.square(first[name] - second[twins[name]], dtype=np.float64).sum())
-    ratios = [NodeError(name, round(10 * np.log10(signal[name] / noise[name]), 2)) for name in shared if noise[name] > 0 < signal[name]]
+    ratios = [
+        NodeError(name, round(10 * np.log10(signal[name] / noise[name]), 2))
+        for name in shared
+        if noise[name] > 0 < signal[name]
+    ]
     return sorted(ratios, key=lambda one: one.signal_to_noise_db)[:NODES]
 
 
@@ -194,11 +217,25 @@ def _network_inputs(frames: Split, size: tuple[int, int]) -> Any:
 
 
 def _tensors(model: onnx.ModelProto) -> tuple[list[str], Any]:
-    """Names of a graph's layer outputs (convolutions and what computes between them), and a function from network input to their values."""
+    """Names of a graph's layer outputs (convolutions and what computes between them), and a function from network input
+    to their values.
+    """
     from rdd_deploy.export.onnx.session import run_onnx
 
     constants = initializers(model)
-    kinds = {"Conv", "Add", "Mul", "HardSwish", "Relu", "Clip", "Resize", "ReduceMean", "GlobalAveragePool", "Sigmoid", "HardSigmoid"}
+    kinds = {
+        "Conv",
+        "Add",
+        "Mul",
+        "HardSwish",
+        "Relu",
+        "Clip",
+        "Resize",
+        "ReduceMean",
+        "GlobalAveragePool",
+        "Sigmoid",
+        "HardSigmoid",
+    }
     computed = [node for node in model.graph.node if node.input[0] not in constants]
     names = [node.output[0] for node in computed if node.op_type in kinds or node.op_type == "DequantizeLinear"]
     shown = onnx.ModelProto()

@@ -78,10 +78,14 @@ def _plan(profile: Profile, options: Options) -> QuantizationPlan | None:
 
 
 def check_backend(profile: Profile, engine: bool = True) -> None:
-    """MissingPackageError where the profile's backend can't run here; without ``engine`` what builds one isn't needed."""
+    """MissingPackageError where the profile's backend can't run here; without ``engine`` what builds one
+    isn't needed.
+    """
     from importlib.util import find_spec
 
-    needed = "onnxruntime" if profile.backend.startswith("tensorrt") else profile.backend  # an engine's graph is measured by onnxruntime
+    needed = (
+        "onnxruntime" if profile.backend.startswith("tensorrt") else profile.backend
+    )  # an engine's graph is measured by onnxruntime
     if find_spec(TARGETS[needed].module) is None:
         raise missing_package(needed, TARGETS[needed].extra, f"profile '{profile.name}'")
     if engine and profile.backend.startswith("tensorrt"):
@@ -91,7 +95,12 @@ def check_backend(profile: Profile, engine: bool = True) -> None:
 def _check_float(model: onnx.ModelProto, reference: Reference) -> None:
     """The plain export against torch, before anything is made of it."""
     few = Reference(
-        reference.data, reference.split_name, reference.split, reference.size, reference.labels[:CHECK_FRAMES], reference.confusion
+        reference.data,
+        reference.split_name,
+        reference.split,
+        reference.size,
+        reference.labels[:CHECK_FRAMES],
+        reference.confusion,
     )
     check_agreement(compare(infer_onnx(model), few), "the ONNX graph")
 
@@ -101,8 +110,9 @@ def check_agreement(comparison: Comparison, what: str, least_pct: float = AGREEM
     frames = len(comparison.reference.labels)
     if not comparison.agreement_pct >= least_pct:
         raise GateError(
-            f"{what} and torch agree on {comparison.agreement_pct:.3f} % of the pixels of {frames} {comparison.reference.data} frames, "
-            f"expected {least_pct} %; no bundle was written. Compare step by step with: rdd-deploy parity"
+            f"{what} and torch agree on {comparison.agreement_pct:.3f} % of the pixels of {frames}"
+            f" {comparison.reference.data} frames, expected {least_pct} %; no bundle was written. Compare step by step"
+            " with: rdd-deploy parity"
         )
     console.info(f"{what} agrees with torch on {comparison.agreement_pct:.4f} % of the pixels ({frames} frames)")
 
@@ -131,14 +141,17 @@ def _write_int8(
     show_trials(bench.trials, best, profile.gate.max_drop)
     if not passed and not options.force:
         raise GateError(
-            f"'{profile.name}' loses {best.comparison.drop_pct:.2f} points of mIoU at best, allowed are {profile.gate.max_drop:g}; "
-            f"no bundle was written. Edit {plan_file} and replay it with --plan, allow more with --max-drop, or write it with --force"
+            f"'{profile.name}' loses {best.comparison.drop_pct:.2f} points of mIoU at best, allowed are"
+            f" {profile.gate.max_drop:g}; no bundle was written. Edit {plan_file} and replay it with --plan, allow more"
+            " with --max-drop, or write it with --force"
         )
     return _write(bench.student(best.plan), profile, best.model, reference, target, options, best, forced=not passed)
 
 
 def measured(profile: Profile, graph: onnx.ModelProto, source: TrainedRun, reference: Reference) -> Comparison:
-    """Run a graph through the backend that the bundle will use; an engine's graph through onnxruntime, where no GPU is at hand."""
+    """Run a graph through the backend that the bundle will use; an engine's graph through onnxruntime, where no GPU is
+    at hand.
+    """
     lint(graph, _scheme(profile), "the quantised graph" if profile.precision == "int8" else "the graph")
     try:
         with tempfile.TemporaryDirectory(prefix="rdd-export-") as name:
@@ -149,7 +162,9 @@ def measured(profile: Profile, graph: onnx.ModelProto, source: TrainedRun, refer
             describe(folder, **fields)
             return compare_bundle(folder, reference, device="cpu")
     except OSError as error:
-        raise DiskError(f"can't write into {tempfile.gettempdir()}: {error.strerror or error}; free some space or set TMPDIR") from error
+        raise DiskError(
+            f"can't write into {tempfile.gettempdir()}: {error.strerror or error}; free some space or set TMPDIR"
+        ) from error
 
 
 def _scheme(profile: Profile) -> Scheme | None:
@@ -195,7 +210,9 @@ def _write(
 def _save_ranges(
     source: TrainedRun, profile: Profile, graph: onnx.ModelProto, folder: Path, options: Options, fields: dict[str, Any]
 ) -> None:
-    """What an INT8 engine is built from where there is no PyTorch: the ranges, and the plain graph where the model isn't it."""
+    """What an INT8 engine is built from where there is no PyTorch: the ranges, and the plain graph where the model
+    isn't it.
+    """
     assert profile.calibration is not None
     frames = source.calibration_frames(profile.calibration, profile.size or source.data.size, options.split)
     calibrated(graph, frames, profile.calibration, source.run.path / "calibration").write(folder / RANGES)
@@ -239,15 +256,17 @@ def _write_engine(
 
 
 def _gate(comparison: Comparison, profile: Profile, options: Options) -> bool:
-    """Whether an artifact passes: float32 must give torch's labels, other precisions may lose what the gate allows, or more with --force."""
+    """Whether an artifact passes: float32 must give torch's labels, other precisions may lose what the gate allows, or
+    more with --force.
+    """
     if profile.precision == "fp32":
         check_agreement(comparison, f"the {profile.backend} artifact")
         return True
     passed = bool(comparison.drop_pct <= profile.gate.max_drop)
     if not passed and not options.force:
         raise GateError(
-            f"'{profile.name}' loses {comparison.drop_pct:.2f} points of mIoU, allowed are {profile.gate.max_drop:g}; no bundle was written. "
-            "Allow more with --max-drop, or write it with --force"
+            f"'{profile.name}' loses {comparison.drop_pct:.2f} points of mIoU, allowed are {profile.gate.max_drop:g};"
+            " no bundle was written. Allow more with --max-drop, or write it with --force"
         )
     return passed
 

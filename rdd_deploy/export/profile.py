@@ -43,19 +43,29 @@ class Placement(Part):
     """What stays in float in an INT8 graph, beside activations that never gain from it."""
 
     renamed: ClassVar[dict[str, str]] = {"gate": "lraspp_gate"}
-    classifier: Literal["float", "int8"] = Field("float", description="the last 1x1 convolutions, whose outputs are the logits")
-    lraspp_gate: Literal["float", "int8"] = Field("float", description="the LR-ASPP gate's convolution on the pooled features")
-    float_layers: list[str] = Field(default_factory=list, description="further convolutions by name, e.g. encoder.conv_stem")
+    classifier: Literal["float", "int8"] = Field(
+        "float", description="the last 1x1 convolutions, whose outputs are the logits"
+    )
+    lraspp_gate: Literal["float", "int8"] = Field(
+        "float", description="the LR-ASPP gate's convolution on the pooled features"
+    )
+    float_layers: list[str] = Field(
+        default_factory=list, description="further convolutions by name, e.g. encoder.conv_stem"
+    )
 
 
 class Calibration(Part):
-    """How the range of each activation is found. Frames come from the train split, or from a folder; never random data."""
+    """How the range of each activation is found. Frames come from the train split, or from a folder;
+    never random data.
+    """
 
     images: Images = Field(128, description="number of frames")
     method: Method = Field("minmax", description="how a range is found in what the frames gave")
     percentile: Percentile = Field(99.99, description="share of the values inside the range, in percent")
     bins: Bins = Field(2048, description="histogram bins over [-max, max]")
-    folder: Place | None = Field(None, description="images in place of the train split: unlabelled frames of the target's own camera")
+    folder: Place | None = Field(
+        None, description="images in place of the train split: unlabelled frames of the target's own camera"
+    )
 
 
 class Qad(Part):
@@ -82,7 +92,9 @@ class Gate(Part):
     fallbacks: list[Fallback] = Field(
         ["percentile", "mse", "bias_correction", "float_layers", "qad"], description="in the order they are tried"
     )
-    max_float_macs: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="share of the multiply-adds that may go back to float")
+    max_float_macs: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="share of the multiply-adds that may go back to float"
+    )
     sensitivity_frames: Images = Field(16, description="train frames on which layers are ranked")
     qad: Qad = Qad()
 
@@ -107,15 +119,23 @@ class Profile(Part):
         "tail: running": "postprocess: running_argmax",
         "tail: packed": "postprocess: matmul",
     }
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("", description="bundle name; default: the file's name")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        "", description="bundle name; default: the file's name"
+    )
     backend: BackendName = Field(description="what runs the bundle")
     precision: Precision = Field(description="of the network's arithmetic")
-    scheme: SchemeName | None = Field(None, description="int8: which tensors are quantised, and to what; default: the backend's own")
+    scheme: SchemeName | None = Field(
+        None, description="int8: which tensors are quantised, and to what; default: the backend's own"
+    )
     postprocess: Literal["resize", "matmul", "running_argmax"] = Field(
         "resize",
-        description="upsampling and argmax: matmul = as two matrix products; running_argmax = class by class, for OpenVINO",
+        description=(
+            "upsampling and argmax: matmul = as two matrix products; running_argmax = class by class, for OpenVINO"
+        ),
     )
-    float_type: Literal["fp32", "fp16"] = Field("fp32", description="int8 for TensorRT: in which type what isn't INT8 computes")
+    float_type: Literal["fp32", "fp16"] = Field(
+        "fp32", description="int8 for TensorRT: in which type what isn't INT8 computes"
+    )
     size: Size | None = Field(None, description="[height, width] of the input; default: the recipe's data.size")
     placement: Placement = Placement()
     calibration: Calibration | None = None
@@ -128,7 +148,10 @@ class Profile(Part):
         if self.precision not in allowed:
             yield (
                 "precision backend",
-                f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of {', '.join(allowed)}",
+                (
+                    f"precision is {self.precision}, which {self.backend} isn't exported in; expected one of"
+                    f" {', '.join(allowed)}"
+                ),
             )
         if int8 and self.calibration is None:
             yield "precision calibration", "precision int8 needs the key 'calibration' (may be empty: {})"
@@ -137,21 +160,29 @@ class Profile(Part):
         if not int8 and self.calibration and (self.backend, self.precision) != ("onnxruntime", "fp32"):
             yield (
                 "precision calibration backend",
-                "'calibration' belongs to precision int8, or to onnxruntime in fp32, whose bundle then carries the ranges for an INT8 engine; "
-                f"not to {self.backend} in {self.precision}",
+                (
+                    "'calibration' belongs to precision int8, or to onnxruntime in fp32, whose bundle then carries the"
+                    f" ranges for an INT8 engine; not to {self.backend} in {self.precision}"
+                ),
             )
         engine = self.backend.startswith("tensorrt")
         if self.float_type == "fp16" and not (int8 and engine):
             yield (
                 "float_type precision backend",
-                f"float_type fp16 belongs to INT8 graphs for TensorRT, not to {self.backend} in {self.precision}; leave it out",
+                (
+                    f"float_type fp16 belongs to INT8 graphs for TensorRT, not to {self.backend} in {self.precision};"
+                    " leave it out"
+                ),
             )
         if not engine and self.engine is not None:
             yield "engine backend", f"'engine' belongs to tensorrt and tensorrt-rtx, not to {self.backend}"
         if engine and self.scheme not in {None, "tensorrt"}:
             yield (
                 "scheme backend",
-                f"scheme is {self.scheme}, whose uint8 activations TensorRT silently turns into int8; expected scheme: tensorrt",
+                (
+                    f"scheme is {self.scheme}, whose uint8 activations TensorRT silently turns into int8; expected"
+                    " scheme: tensorrt"
+                ),
             )
         if engine and self.postprocess != "resize":
             yield (
@@ -159,7 +190,10 @@ class Profile(Part):
                 f"postprocess is {self.postprocess}, which TensorRT gains nothing from; expected postprocess: resize",
             )
         if self.backend == "tensorrt-rtx" and not (self.engine and self.engine.compute_capabilities):
-            yield "engine backend", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']"
+            yield (
+                "engine backend",
+                "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities, e.g. ['8.6']",
+            )
 
     @property
     def scheme_name(self) -> str:
@@ -195,7 +229,9 @@ def find_profile(path: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted(file.stem for file in SHIPPED.glob("*.yaml"))
-    raise RecipeError(f"no profile '{path}'; expected a YAML file" + (f", or one of {', '.join(known)}" if known else ""))
+    raise RecipeError(
+        f"no profile '{path}'; expected a YAML file" + (f", or one of {', '.join(known)}" if known else "")
+    )
 
 
 def changed(profile: Profile, **updates: Any) -> Profile:

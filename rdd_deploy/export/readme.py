@@ -66,7 +66,8 @@ _ORT_CPP_OPEN = """\
     Ort::SessionOptions options;
     Ort::Session session(environment, ORT_TSTR($model), options);"""
 _ORT_CPP_OPEN_INT8 = _ORT_CPP_OPEN.replace(
-    "options;", 'options;\n    options.AddConfigEntry("session.x64quantprecision", "1");  // exact sums on CPUs without VNNI, too'
+    "options;",
+    'options;\n    options.AddConfigEntry("session.x64quantprecision", "1");  // exact sums on CPUs without VNNI, too',
 )
 _ORT_CPP_RUN = f"""\
     const std::array<int64_t, 4> shape{{1, H, W, 3}};
@@ -88,7 +89,9 @@ _OV_CPP_RUN = """\
 
 
 def readme_text(manifest: Manifest) -> str:
-    """A bundle's README, of nothing but its manifest: the same manifest gives the same text. Names from outside stand in it as text."""
+    """A bundle's README, of nothing but its manifest: the same manifest gives the same text. Names from outside stand
+    in it as text.
+    """
     return "\n\n".join(_sections(manifest)) + "\n"
 
 
@@ -96,8 +99,9 @@ def _sections(manifest: Manifest) -> Iterator[str]:
     size = f"{manifest.input.height}×{manifest.input.width}"
     yield f"# {in_markdown(manifest.name)}"
     yield (
-        f"A network for semantic segmentation: it takes a picture and gives one of {len(manifest.classes)} classes for each pixel. "
-        f"Written by rdd-deploy from `{MANIFEST}`, which programs read; the hashes of all files are in there, too."
+        f"A network for semantic segmentation: it takes a picture and gives one of {len(manifest.classes)} classes for"
+        f" each pixel. Written by rdd-deploy from `{MANIFEST}`, which programs read; the hashes of all files are in"
+        " there, too."
     )
     yield "## Classes"
     yield _classes(manifest)
@@ -106,9 +110,14 @@ def _sections(manifest: Manifest) -> Iterator[str]:
         [
             "| | name | type | shape | values |",
             "|---|---|---|---|---|",
-            f"| input | `{INPUT}` | uint8 | 1 × {manifest.input.height} × {manifest.input.width} × 3 (NHWC) | 0 to 255 as they are, "
-            "channels in the order B, G, R |",
-            f"| output | `{OUTPUT}` | uint8 | 1 × {manifest.input.height} × {manifest.input.width} | class ids, 0 to {len(manifest.classes) - 1} |",
+            (
+                f"| input | `{INPUT}` | uint8 | 1 × {manifest.input.height} × {manifest.input.width} × 3 (NHWC) | 0 to"
+                " 255 as they are, channels in the order B, G, R |"
+            ),
+            (
+                f"| output | `{OUTPUT}` | uint8 | 1 × {manifest.input.height} × {manifest.input.width} | class ids, 0"
+                f" to {len(manifest.classes) - 1} |"
+            ),
         ]
     )
     yield "Colour order, normalisation, upsampling and argmax are inside the network."
@@ -142,14 +151,22 @@ def _rule(manifest: Manifest) -> str:
         [
             "All three steps are calls of OpenCV's `resize` on uint8; the aspect ratio isn't kept.",
             "",
-            f"1. As long as both sides of the frame are even, its height is at least {2 * height} and its width at least {2 * width}: "
-            "halve both with `INTER_AREA` (the mean of 2×2 pixels).",
-            f"2. Unless it is {height} high and {width} wide now, resize it to that: with `INTER_LINEAR` where max(height / {height}, "
-            f"width / {width}) is below {manifest.preprocessing.shrink_from:g}, else with `INTER_AREA`.",
+            (
+                f"1. As long as both sides of the frame are even, its height is at least {2 * height} and its width at"
+                f" least {2 * width}: halve both with `INTER_AREA` (the mean of 2×2 pixels)."
+            ),
+            (
+                f"2. Unless it is {height} high and {width} wide now, resize it to that: with `INTER_LINEAR` where"
+                f" max(height / {height}, width / {width}) is below {manifest.preprocessing.shrink_from:g}, else with"
+                " `INTER_AREA`."
+            ),
             "3. Resize the labels to the frame's size with `INTER_NEAREST_EXACT`.",
             "",
-            "With the same build of OpenCV this gives rdd-deploy's labels bit for bit; other builds may round a pixel of step 2 "
-            "differently. A grey frame becomes one of three channels first (`cv2.COLOR_GRAY2BGR`); `imread` does so by itself.",
+            (
+                "With the same build of OpenCV this gives rdd-deploy's labels bit for bit; other builds may round a"
+                " pixel of step 2 differently. A grey frame becomes one of three channels first (`cv2.COLOR_GRAY2BGR`);"
+                " `imread` does so by itself."
+            ),
         ]
     )
 
@@ -176,10 +193,14 @@ def _examples(manifest: Manifest) -> Iterator[str]:
     yield f"## In Python, with {'OpenVINO' if openvino else 'onnxruntime'}"
     if engine:
         yield (
-            f"This runs `{GRAPH}`, which the engine is built from: labels may differ from the engine's where two classes are nearly as likely."
+            f"This runs `{GRAPH}`, which the engine is built from: labels may differ from the engine's where two"
+            " classes are nearly as likely."
         )
     else:
-        yield "In a folder of your own, with a copy of the model: other files in the bundle's folder make rdd-deploy refuse it."
+        yield (
+            "In a folder of your own, with a copy of the model: other files in the bundle's folder make rdd-deploy"
+            " refuse it."
+        )
     yield f"```python\n{_filled(_PYTHON, python, values)}```"
     yield f"## In C++, with {'OpenVINO' if openvino else 'onnxruntime'}"
     yield f"```cpp\n{_filled(_CPP, cpp, values)}```"
@@ -202,9 +223,9 @@ def _accuracy(manifest: Manifest) -> str:
             return f"The engine hasn't been measured; the graph that it is built from has mIoU {graph:.2f} %."
         return "Not measured."
     lines = [
-        f"mIoU {_figure(metrics.miou_pct)} %, pixel accuracy {_figure(metrics.pixel_accuracy_pct)} %: measured on this very file, on "
-        f"{metrics.images} images of {in_markdown(metrics.data)}, split {in_markdown(metrics.split)}; one confusion matrix over all of them, at the "
-        "frames' own size, pixels without a label (void) left out."
+        f"mIoU {_figure(metrics.miou_pct)} %, pixel accuracy {_figure(metrics.pixel_accuracy_pct)} %: measured on this"
+        f" very file, on {metrics.images} images of {in_markdown(metrics.data)}, split {in_markdown(metrics.split)};"
+        " one confusion matrix over all of them, at the frames' own size, pixels without a label (void) left out."
     ]
     if metrics.float_miou_pct is not None:
         lines.append(f"The float network has {_figure(metrics.float_miou_pct)} % there.")
@@ -215,15 +236,24 @@ def _accuracy(manifest: Manifest) -> str:
 
 def _runs_with(manifest: Manifest, size: str) -> str:
     engine = manifest.engine
-    what = {"onnxruntime": "onnxruntime, provider `CPUExecutionProvider`", "openvino": "OpenVINO, device `CPU`"}.get(manifest.backend)
+    what = {"onnxruntime": "onnxruntime, provider `CPUExecutionProvider`", "openvino": "OpenVINO, device `CPU`"}.get(
+        manifest.backend
+    )
     if engine is not None:
-        built_for = engine.gpu if engine.gpu is not None else f"compute capability {', '.join(engine.compute_capabilities)}"
+        built_for = (
+            engine.gpu if engine.gpu is not None else f"compute capability {', '.join(engine.compute_capabilities)}"
+        )
         what = f"{engine.package} {in_markdown(engine.version)} on {in_markdown(built_for)}, and nothing else"
     elif what is None:
-        what = f"{manifest.backend}, once an engine is built from `{GRAPH}` on its GPU: `rdd-deploy export FOLDER --trt`"
+        what = (
+            f"{manifest.backend}, once an engine is built from `{GRAPH}` on its GPU: `rdd-deploy export FOLDER --trt`"
+        )
     opset = f", ONNX opset {manifest.opset}" if manifest.opset is not None else ""
     measured = " (what the accuracy above was measured with)" if manifest.metrics is not None else ""
-    return f"{what}{measured}. Precision {manifest.precision}, input {size}{opset}, profile {in_markdown(manifest.profile)}."
+    return (
+        f"{what}{measured}. Precision {manifest.precision}, input {size}{opset}, profile"
+        f" {in_markdown(manifest.profile)}."
+    )
 
 
 def _figure(value: float | None) -> str:

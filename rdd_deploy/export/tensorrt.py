@@ -1,7 +1,8 @@
-"""ONNX graph -> TensorRT engine, through polygraphy: ``tensorrt`` for this machine's GPU, ``tensorrt-rtx`` ahead of time for named GPUs.
+"""ONNX graph -> TensorRT engine, through polygraphy: ``tensorrt`` for this machine's GPU, ``tensorrt-rtx`` ahead of
+time for named GPUs.
 
-Precision lives in the graph (explicit Q/DQ, or half-precision tensors) and the network is strongly typed, which is the only way since
-TensorRT 11 and works from 10.12. Older versions get precision flags with the same graph.
+Precision lives in the graph (explicit Q/DQ, or half-precision tensors) and the network is strongly typed, which is the
+only way since TensorRT 11 and works from 10.12. Older versions get precision flags with the same graph.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Built(NamedTuple):
         """Write the engine into a bundle's folder; returns its fields of the manifest."""
         name = "model.engine"
         (folder / name).write_bytes(self.engine)
-        console.info(f"engine: {len(self.engine) / 1e6:.1f} MB for {self.info.gpu or ', '.join(self.info.compute_capabilities)}")
+        console.info(
+            f"engine: {len(self.engine) / 1e6:.1f} MB for {self.info.gpu or ', '.join(self.info.compute_capabilities)}"
+        )
         return {"model": name, "engine": self.info}
 
 
@@ -47,12 +50,14 @@ def retargeted(profile: Profile, capabilities: list[str] | None) -> Profile:
     wanted = capabilities or (profile.engine.compute_capabilities if profile.engine else [])
     if capabilities:
         capabilities = list(dict.fromkeys(capabilities))
-        engine = (profile.engine.model_dump(exclude_unset=True) if profile.engine else {}) | {"compute_capabilities": capabilities}
+        engine = (profile.engine.model_dump(exclude_unset=True) if profile.engine else {}) | {
+            "compute_capabilities": capabilities
+        }
         name = re.sub(r"^tensorrt\b(?!-rtx)", "tensorrt-rtx", profile.name)
         if profile.backend == "tensorrt" and name == profile.name:
             raise RecipeError(
-                f"--compute-capability builds with tensorrt-rtx, but '{profile.name}' is a profile for tensorrt on its own GPU; "
-                "take --trt, or a profile with backend: tensorrt-rtx"
+                f"--compute-capability builds with tensorrt-rtx, but '{profile.name}' is a profile for tensorrt on its"
+                " own GPU; take --trt, or a profile with backend: tensorrt-rtx"
             )
         profile = changed(profile, backend="tensorrt-rtx", name=name, engine=engine)
     check_builder(profile)
@@ -66,8 +71,14 @@ def check_builder(profile: Profile) -> None:
     module, extra = TARGETS[profile.backend].module, TARGETS[profile.backend].extra
     if find_spec(module) is None:
         error = missing_package(profile.backend, extra, f"building '{profile.name}'")
-        if profile.name.startswith("tensorrt") and profile.backend == "tensorrt" and find_spec("tensorrt_rtx") is not None:
-            raise MissingPackageError(f"{error}; or build ahead of time with the tensorrt-rtx that is here: --compute-capability 8.6")
+        if (
+            profile.name.startswith("tensorrt")
+            and profile.backend == "tensorrt"
+            and find_spec("tensorrt_rtx") is not None
+        ):
+            raise MissingPackageError(
+                f"{error}; or build ahead of time with the tensorrt-rtx that is here: --compute-capability 8.6"
+            )
         raise error
     if find_spec("polygraphy") is None:
         raise missing_package("polygraphy", extra, f"building '{profile.name}'")
@@ -75,13 +86,19 @@ def check_builder(profile: Profile) -> None:
 
 def _known(capabilities: list[str]) -> None:
     trt: Any = importlib.import_module("tensorrt_rtx")
-    allowed = {f"{name[2:-1]}.{name[-1]}": name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d{2,3}", name)}
+    allowed = {
+        f"{name[2:-1]}.{name[-1]}": name for name in dir(trt.ComputeCapability) if re.fullmatch(r"SM\d{2,3}", name)
+    }
     for one in capabilities:
         if one not in allowed:
             raise DeviceError(
                 f"tensorrt-rtx {trt.__version__} can't build for compute capability {one}; expected one of "
                 f"{', '.join(sorted(allowed, key=lambda text: tuple(map(int, text.split('.')))))}"
-                + (" (a Jetson builds its own: --profile jetson-orin-int8, on the Jetson)" if one in {"8.7", "7.2", "5.3", "6.2"} else "")
+                + (
+                    " (a Jetson builds its own: --profile jetson-orin-int8, on the Jetson)"
+                    if one in {"8.7", "7.2", "5.3", "6.2"}
+                    else ""
+                )
             )
 
 
@@ -102,7 +119,9 @@ def engine_from_onnx(model: onnx.ModelProto, profile: Profile) -> Built:
     gpu = None if rtx else _gpu()
     try:
         with logger.verbosity(logger.ERROR):
-            network = backend.NetworkFromOnnxBytes(model.SerializeToString(), strongly_typed=_strongly_typed(trt, rtx) or None)
+            network = backend.NetworkFromOnnxBytes(
+                model.SerializeToString(), strongly_typed=_strongly_typed(trt, rtx) or None
+            )
             engine = bytes(backend.EngineBytesFromNetwork(network, config=_config(trt, backend, profile))())
     except Exception as error:  # polygraphy's own and TensorRT's
         raise RddError(
@@ -111,7 +130,9 @@ def engine_from_onnx(model: onnx.ModelProto, profile: Profile) -> Built:
         ) from error
     capabilities = list(profile.engine.compute_capabilities) if rtx and profile.engine else []
     package: Any = profile.backend
-    return Built(engine, EngineInfo(package=package, version=trt.__version__, gpu=gpu, compute_capabilities=capabilities))
+    return Built(
+        engine, EngineInfo(package=package, version=trt.__version__, gpu=gpu, compute_capabilities=capabilities)
+    )
 
 
 def _strongly_typed(trt: Any, rtx: bool) -> bool:
@@ -126,7 +147,9 @@ def _config(trt: Any, backend: Any, profile: Profile) -> Any:
     if profile.backend == "tensorrt-rtx":
         assert profile.engine is not None
         capabilities = [tuple(int(part) for part in one.split(".")) for one in profile.engine.compute_capabilities]
-        return importlib.import_module("polygraphy.backend.tensorrt_rtx").CreateConfigRTX(compute_capabilities=capabilities, **limits)
+        return importlib.import_module("polygraphy.backend.tensorrt_rtx").CreateConfigRTX(
+            compute_capabilities=capabilities, **limits
+        )
     if _strongly_typed(trt, rtx=False):
         return backend.CreateConfig(**limits)
     quantised = profile.precision == "int8"

@@ -59,8 +59,9 @@ class TrainedRun:
         split = open_data(self.data, name)
         if list(split.label_space.classes) != self.classes:
             raise WeightsError(
-                f"{self.run.path} was trained on the classes {', '.join(self.classes)}, its data set has {', '.join(split.label_space.classes)}; "
-                "give the data that it was trained on with --data, or train it again"
+                f"{self.run.path} was trained on the classes {', '.join(self.classes)}, its data set has"
+                f" {', '.join(split.label_space.classes)}; give the data that it was trained on with --data, or train"
+                " it again"
             )
         return limited(split, limit, name)
 
@@ -80,7 +81,9 @@ class TrainedRun:
 
     @cached_property
     def reference(self) -> Callable[[tuple[int, int], str, int | None], Reference]:
-        """(size, split, limit) -> the torch network's labels on the frames that artifacts are measured on, computed once."""
+        """(size, split, limit) -> the torch network's labels on the frames that artifacts are measured on, computed
+        once.
+        """
 
         def reference(size: tuple[int, int], split: str, limit: int | None) -> Reference:
             return reference_from(self.infer(), self.split(split, limit), size, self.data.name, split)
@@ -120,8 +123,8 @@ class TrainedRun:
                 return self.fine_tuned(path)
         if there:
             raise WeightsError(
-                f"{there[0]} isn't the fine-tuned student that is asked for: its SHA-256 is {sha256(there[0])[:12]}…, expected {wanted[:12]}…; "
-                "put that file there, or move this one away and export again"
+                f"{there[0]} isn't the fine-tuned student that is asked for: its SHA-256 is {sha256(there[0])[:12]}…,"
+                f" expected {wanted[:12]}…; put that file there, or move this one away and export again"
             )
         return None
 
@@ -140,7 +143,9 @@ class TrainedRun:
 
     @cached_property
     def merge_error(self) -> float | None:
-        """How far the deployed network's logits are from the trained one's where the encoder's branches are merged; None where none are."""
+        """How far the deployed network's logits are from the trained one's where the encoder's branches are merged;
+        None where none are.
+        """
         return 0.0 if self.segmenter.merged else merge_error(self.segmenter)
 
     def infer(self) -> Infer:
@@ -173,6 +178,7 @@ def open_run(path: Path | None, data_root: Path | None = None) -> TrainedRun:
     segmenter, metadata, weights_sha256 = load_checkpoint(weights)
     if "palette" not in metadata:
         raise WeightsError(
-            f"{weights} doesn't say which colours its classes are drawn in; expected a checkpoint written by distill or train"
+            f"{weights} doesn't say which colours its classes are drawn in; expected a checkpoint written by distill or"
+            " train"
         )
     return TrainedRun(run, segmenter.float(), metadata, data_at(recipe.data, data_root), weights_sha256)

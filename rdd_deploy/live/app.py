@@ -113,12 +113,15 @@ def _recorder(path: Path, source: Source, clocked: bool) -> Recorder:
 
 
 def inferences_at_a_time(options: LiveOptions) -> int:
-    """How many frames to compute at a time: one for each thread where a file or folder is played whole, since only the rate counts.
+    """How many frames to compute at a time: one for each thread where a file or folder is played whole, since only the
+    rate counts.
 
     Elsewhere one, with all threads, since its age counts.
     """
     source = options.source or ""
-    whole = (os.path.isfile(source) or os.path.isdir(source)) and not options.realtime  # unlike Path's these bear any address
+    whole = (
+        os.path.isfile(source) or os.path.isdir(source)
+    ) and not options.realtime  # unlike Path's these bear any address
     threads = available_cores() if options.threads is None else options.threads
     return min(threads, MAX_PARALLEL) if whole else 1
 
@@ -126,10 +129,17 @@ def inferences_at_a_time(options: LiveOptions) -> int:
 def _check_files(options: LiveOptions) -> None:
     """Find files that can't be written, or would be overwritten, before the run. Raises DiskError."""
     source = Path(options.source.removeprefix("file://")) if options.source else None
-    named = [(name, path) for name, path in (("--source", source), ("--record", options.record), ("--stats", options.stats)) if path]
+    named = [
+        (name, path)
+        for name, path in (("--source", source), ("--record", options.record), ("--stats", options.stats))
+        if path
+    ]
     for (first, one), (second, other) in combinations(named, 2):
         if os.path.realpath(one) == os.path.realpath(other):
-            raise DiskError(f"{first} and {second} are the same file, {other}; it would be overwritten, give {second} a name of its own")
+            raise DiskError(
+                f"{first} and {second} are the same file, {other}; it would be overwritten, give {second} a name of"
+                " its own"
+            )
     stats, save_to = options.stats, options.save_to
     for folder in {save_to, *([stats.parent] if stats is not None else [])}:
         with suppress(OSError):  # what a killed run left there may be somebody else's
@@ -137,18 +147,27 @@ def _check_files(options: LiveOptions) -> None:
     check_file(stats)
     # The default folder may be missing or forbidden: most runs save nothing.
     if save_to != LiveOptions.save_to and not writable(save_to):
-        raise DiskError(f"can't save frames to {save_to}: it isn't a folder, or can't be written; choose another one with --save-to")
+        raise DiskError(
+            f"can't save frames to {save_to}: it isn't a folder, or can't be written; choose another one with --save-to"
+        )
 
 
-def _truth(options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]) -> tuple[LabelFolder | None, tuple[str, ...] | None]:
+def _truth(
+    options: LiveOptions, source: Source, segmenters: Sequence[Segmenter]
+) -> tuple[LabelFolder | None, tuple[str, ...] | None]:
     """The label folder, if any, and the class names behind the truth's ids."""
     if options.labels is not None:
         classes = segmenters[0].classes
         for number, segmenter in enumerate(segmenters, 1):
             if segmenter.classes != classes:
                 name = segmenter.manifest.name
-                console.warn(f"bundle {number} {name} has other classes than bundle 1, whose ids the labels hold: no mIoU for it")
-        return LabelFolder(options.labels, source, len(classes), options.data_void, label_ids(segmenters[0].manifest)), classes
+                console.warn(
+                    f"bundle {number} {name} has other classes than bundle 1, whose ids the labels hold: no mIoU for it"
+                )
+        return (
+            LabelFolder(options.labels, source, len(classes), options.data_void, label_ids(segmenters[0].manifest)),
+            classes,
+        )
     return None, source.classes if isinstance(source, Streets) else None
 
 
@@ -170,7 +189,9 @@ def _play(
     grabber = Grabber(source, lossy=lossy, realtime=options.realtime, labels=labels, warn=warn)
     inference = Inference(segmenters, grabber, results, warn)
     stats = Stats(segmenters)
-    player = Player(segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder, remote)
+    player = Player(
+        segmenters, grabber, inference, results, screen, stats, source, options, truth_classes, recorder, remote
+    )
     record: dict[str, Any] = {}
 
     def measured() -> None:
@@ -179,7 +200,9 @@ def _play(
         if options.stats is not None:
             write_json(options.stats, record)
 
-    with ExitStack() as ending:  # runs backwards: recording and stats first, a silent stream can hold the grabber for seconds
+    with (
+        ExitStack() as ending
+    ):  # runs backwards: recording and stats first, a silent stream can hold the grabber for seconds
         ending.callback(warn.sum_up)
         ending.callback(_end, grabber, source)
         ending.callback(measured)
@@ -240,9 +263,14 @@ def _sum_up(record: dict[str, Any], recorder: Recorder | None) -> None:
     console.info(line)
     for number, bundle in enumerate(record["bundles"], 1):
         if bundle["miou_pct"] is not None:
-            console.info(f"bundle {number} {bundle['name']}: mIoU {bundle['miou_pct']:.1f} % over {bundle['labelled_frames']} frames")
+            console.info(
+                f"bundle {number} {bundle['name']}: mIoU {bundle['miou_pct']:.1f} % over {bundle['labelled_frames']}"
+                " frames"
+            )
     for pair in record["disagreements"]:
         first, second = pair["bundles"]
-        console.info(f"bundles {first} and {second} differ on {pair['pct']:.2f} % of the pixels of {pair['frames']} frames")
+        console.info(
+            f"bundles {first} and {second} differ on {pair['pct']:.2f} % of the pixels of {pair['frames']} frames"
+        )
     if recorder is not None and recorder.frames:
         console.info(f"recorded {recorder.frames} frames to {recorder.path}")

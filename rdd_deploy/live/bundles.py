@@ -24,7 +24,8 @@ def newest_bundle(folder: Path = EXPORTS) -> Path:
     found = by_age(folder)
     if not found:
         raise BundleError(
-            f"there is no bundle in {folder}; make one with `python -m rdd_deploy.export --onnx`, or name one with --bundle FOLDER"
+            f"there is no bundle in {folder}; make one with `python -m rdd_deploy.export --onnx`, or name one with"
+            " --bundle FOLDER"
         )
     return found[0]
 
@@ -45,8 +46,8 @@ def loaded(
     """All bundles, loaded and warm; closed at the end. Raises what ``Segmenter.load`` and ``infer`` raise.
 
     Args:
-        parallel: so many frames at a time are wanted of each bundle. Where one can't, all are loaded for one on each core, or,
-            if it is on a GPU for example, for one.
+        parallel: so many frames at a time are wanted of each bundle. Where one can't, all are loaded for one on each
+            core, or, if it is on a GPU for example, for one.
     """
     if len(paths) > MAX_BUNDLES:
         raise BundleError(f"got {len(paths)} bundles, expected at most {MAX_BUNDLES}: one for each key")

@@ -40,7 +40,9 @@ SAME_FPS = 0.02
 SMALL = 640 * 480
 """Most pixels of a frame that FFmpeg decodes with one thread: for small frames several threads take more from inference than they gain."""
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read at the first capture; its chatter says less than our sentences
+os.environ.setdefault(
+    "OPENCV_FFMPEG_LOGLEVEL", "-8"
+)  # read at the first capture; its chatter says less than our sentences
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,9 @@ class Capture:
         asked: what it was asked for; each opening compares it with what it says it gives, and tells a difference once.
     """
 
-    def __init__(self, title: str, live: bool, opener: Callable[[], Any], failure: str, asked: Asked | None = None) -> None:
+    def __init__(
+        self, title: str, live: bool, opener: Callable[[], Any], failure: str, asked: Asked | None = None
+    ) -> None:
         self.title, self.live = title, live
         self.asked = asked or Asked()
         self._told = ""
@@ -113,7 +117,9 @@ class Capture:
         at_ms = -1.0 if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC)
         self._at_s = at_ms / 1e3 if at_ms >= 0 else None
         capture_ms = (time.perf_counter() - started) * 1e3
-        return CapturedFrame(frame, index, f"{index:06d}", grabbed if self.live else started, capture_ms, at_s=self._at_s)
+        return CapturedFrame(
+            frame, index, f"{index:06d}", grabbed if self.live else started, capture_ms, at_s=self._at_s
+        )
 
     def close(self) -> None:
         """May be called twice."""
@@ -124,12 +130,17 @@ class Capture:
     def size(self) -> tuple[int, int]:
         """Width and height as the source says; (0, 0) while it is closed."""
         capture = self._capture
-        return (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))) if capture is not None else (0, 0)
+        return (
+            (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
+            if capture is not None
+            else (0, 0)
+        )
 
     def short_by(self) -> int:
         """So many frames fewer than the file promises were read; a tenth is no loss, as containers estimate.
 
-        Most take their length for it, times the rate. Where frames come at odd times that is no promise of how many there are.
+        Most take their length for it, times the rate. Where frames come at odd times that is no promise of how many
+        there are.
         """
         missing = (self.frames or 0) - self._index
         if self.live or missing <= (self.frames or 0) / 10:
@@ -138,15 +149,21 @@ class Capture:
         return missing if reached < 0.9 else 0
 
     def even_fps(self) -> float | None:
-        """The rate at which a file of constant rate has room for every frame at its own time: a multiple of the source's own rate.
+        """The rate at which a file of constant rate has room for every frame at its own time: a multiple of the
+        source's own rate.
 
         Found by the first frames' time stamps, without decoding them.
         """
         if self.live or self.fps is None:
             return self.fps
         times = self._time_stamps()
-        rates = [self.fps * times_faster for times_faster in range(1, max(1, min(MAX_MULTIPLE, int(MAX_EVEN_FPS / self.fps))) + 1)]
-        return next((rate for rate in rates if len({round((at - times[0]) * rate) for at in times}) == len(times)), rates[-1])
+        rates = [
+            self.fps * times_faster
+            for times_faster in range(1, max(1, min(MAX_MULTIPLE, int(MAX_EVEN_FPS / self.fps))) + 1)
+        ]
+        return next(
+            (rate for rate in rates if len({round((at - times[0]) * rate) for at in times}) == len(times)), rates[-1]
+        )
 
     def _time_stamps(self) -> list[float]:
         """Of the first packets, sorted, in seconds."""
@@ -180,14 +197,18 @@ def open_camera(camera: int | Path, size: tuple[int, int] | None, fps: float | N
     title = f"camera {camera}"
     if isinstance(camera, Path) and not has_utf8_name(camera):
         raise SourceError(f"can't read the {title}: OpenCV takes no name that isn't UTF-8; rename it")
-    failure = f"there is no {title} (devices found: {found}); plug it in, close the program that uses it, or pass --source"
+    failure = (
+        f"there is no {title} (devices found: {found}); plug it in, close the program that uses it, or pass --source"
+    )
     capture = Capture(title, True, opener, failure, Asked(size, fps))
     capture.open()
     return capture
 
 
 def _device(camera: int | Path) -> tuple[Any, ...]:
-    """What OpenCV opens. A link of /dev/v4l/by-id is followed again each time: a camera that was unplugged may come back under another number."""
+    """What OpenCV opens. A link of /dev/v4l/by-id is followed again each time: a camera that was unplugged may come
+    back under another number.
+    """
     if isinstance(camera, int):
         return (camera,)
     if numbered := re.fullmatch(r"/dev/video(\d{1,3})", os.path.realpath(camera)):
@@ -229,12 +250,14 @@ def open_stream(url: str) -> Capture:
         urlsplit(url)
     except ValueError:  # its message may hold the password, too
         raise SourceError(
-            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with special characters as %XX"
+            "the stream's address isn't a valid URL; expected one like rtsp://user:password@10.0.0.7/stream1, with"
+            " special characters as %XX"
         ) from None
     title = without_secrets(url)
     options = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
     failure = (
-        f"can't open the stream {title}: no answer within {OPEN_TIMEOUT_MS // 1000} s, or not a video; check the address and the network"
+        f"can't open the stream {title}: no answer within {OPEN_TIMEOUT_MS // 1000} s, or not a video; check the"
+        " address and the network"
     )
     capture = Capture(title, True, opener, failure)
     capture.open()

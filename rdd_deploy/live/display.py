@@ -34,8 +34,8 @@ class Window:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise DeviceError(
-                "this OpenCV has no windows (opencv-python-headless?): pip uninstall opencv-python-headless && pip install opencv-python, "
-                "or pass --headless"
+                "this OpenCV has no windows (opencv-python-headless?): pip uninstall opencv-python-headless && pip"
+                " install opencv-python, or pass --headless"
             ) from error
         self._opened = True
 
@@ -58,7 +58,9 @@ class Window:
         if code < 0:
             return "q" if self._sized and self._closed() else None
         code &= 0xFFFF  # GTK puts Shift and NumLock above
-        return chr(code) if code <= 0xFF else None  # arrows and other keys without a character: Left would end in Q's byte
+        return (
+            chr(code) if code <= 0xFF else None
+        )  # arrows and other keys without a character: Left would end in Q's byte
 
     def _closed(self) -> bool:
         """Whether the window was there and is gone; one that isn't mapped yet isn't closed."""

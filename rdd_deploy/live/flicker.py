@@ -32,10 +32,13 @@ class Flicker:
             labels: class ids of the same rows, uint8 (rows, w).
 
         Returns:
-            Share in [0, 1] of the still pixels whose label isn't that of the frame before; None without a frame before or a still pixel.
+            Share in [0, 1] of the still pixels whose label isn't that of the frame before; None without a frame before
+            or a still pixel.
         """
         last, self._last = self._last, (grey, labels)
-        if last is None or len({grey.shape, labels.shape, last[0].shape, last[1].shape}) > 1:  # another bundle took its place
+        if (
+            last is None or len({grey.shape, labels.shape, last[0].shape, last[1].shape}) > 1
+        ):  # another bundle took its place
             return None
         still = cv2.absdiff(grey, last[0]) <= STILL
         count = np.count_nonzero(still)

@@ -45,7 +45,8 @@ def pauses() -> Iterator[float]:
 
 
 class Grabber:
-    """Reads the source in a thread of its own, a little ahead or, ``lossy``, always the newest, until the end, ``stop()`` or an error.
+    """Reads the source in a thread of its own, a little ahead or, ``lossy``, always the newest, until the end,
+    ``stop()`` or an error.
 
     Args:
         source: open already; closed at the end.
@@ -56,7 +57,13 @@ class Grabber:
     """
 
     def __init__(
-        self, source: Source, *, lossy: bool = False, realtime: bool = False, labels: LabelFolder | None, warn: Callable[[str], None]
+        self,
+        source: Source,
+        *,
+        lossy: bool = False,
+        realtime: bool = False,
+        labels: LabelFolder | None,
+        warn: Callable[[str], None],
     ) -> None:
         self._source, self._labels, self._warn = source, labels, warn
         self._channel: Channel[CapturedFrame] = Channel(1 if lossy else 2, lossy)
@@ -138,7 +145,9 @@ class Grabber:
             self._bad_in_a_row = 0
             if captured is not None:
                 captured = self._paced(captured)
-                return captured if self._labels is None else replace(captured, truth=self._truth(self._labels, captured))
+                return (
+                    captured if self._labels is None else replace(captured, truth=self._truth(self._labels, captured))
+                )
             if self._mask_error is not None and not self._good_masks:
                 raise self._mask_error
             return self._reconnect() if self._source.live else None

@@ -50,17 +50,24 @@ class Panel:
 def drawable(text: str) -> str:
     """Text from outside as it can be drawn in one line: what no font shows is a ``?``.
 
-    Without Unicode fonts (OpenCV 4) letters lose their accents, and those of other scripts are written as their numbers, like ``<9053>``.
+    Without Unicode fonts (OpenCV 4) letters lose their accents, and those of other scripts are written as their
+    numbers, like ``<9053>``.
     """
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     if _ANY_LETTER or text.isascii():
         return text
     letters = unicodedata.normalize("NFKD", text.replace("\N{LATIN SMALL LETTER SHARP S}", "ss"))
-    return "".join(letter if letter.isascii() else f"<{ord(letter):04X}>" for letter in letters if not unicodedata.combining(letter))
+    return "".join(
+        letter if letter.isascii() else f"<{ord(letter):04X}>"
+        for letter in letters
+        if not unicodedata.combining(letter)
+    )
 
 
 def fitted(text: str, scale: float, room: int) -> str:
-    """The text, or where it is wider than ``room`` columns its beginning and end with dots between: names often differ in either."""
+    """The text, or where it is wider than ``room`` columns its beginning and end with dots between: names often differ
+    in either.
+    """
     if _width(text, scale) <= room:
         return text
 
@@ -80,8 +87,14 @@ def _text(lines: Sequence[str], scale: float, room: int, swatches: Array | None)
     cells = [[shown(cell) for cell in line.split("\t")] for line in lines]
     second = max((_width(left, scale) + row for left, *right in cells if right), default=0)
     inner = room - indent - margin
-    cells = [[fitted(left, scale, inner), *(fitted(one, scale, inner - second) for one in right)] for left, *right in cells]
-    width = indent + margin + max((second + _width(cell[1], scale) if cell[1:] else _width(cell[0], scale) for cell in cells), default=0)
+    cells = [
+        [fitted(left, scale, inner), *(fitted(one, scale, inner - second) for one in right)] for left, *right in cells
+    ]
+    width = (
+        indent
+        + margin
+        + max((second + _width(cell[1], scale) if cell[1:] else _width(cell[0], scale) for cell in cells), default=0)
+    )
     image = np.zeros((row * len(lines) + margin, width, 3), np.uint8)
     for number, cell in enumerate(cells):
         base = margin // 2 + row * number + round(26 * scale)
@@ -99,7 +112,9 @@ def _width(text: str, scale: float) -> int:
 
 
 def paste(canvas: Array, panel: Array, x: int, y: int, dim: float = _DIM) -> None:
-    """Darken the canvas behind the panel and add its text, in place; what doesn't fit is cut off. Negative x, y count from the far side."""
+    """Darken the canvas behind the panel and add its text, in place; what doesn't fit is cut off. Negative x, y count
+    from the far side.
+    """
     height, width = canvas.shape[:2]
     x = x if x >= 0 else max(0, width + x + 1 - panel.shape[1])
     y = y if y >= 0 else max(0, height + y + 1 - panel.shape[0])
@@ -116,7 +131,14 @@ class Hud:
         self._status, self._legend, self._notice, self._help = Panel(), Panel(), Panel(), Panel()
 
     def draw(
-        self, canvas: Array, status: Sequence[str], classes: Sequence[str], palette: Array, *, notice: str = "", show_help: bool = False
+        self,
+        canvas: Array,
+        status: Sequence[str],
+        classes: Sequence[str],
+        palette: Array,
+        *,
+        notice: str = "",
+        show_help: bool = False,
     ) -> None:
         """Draw in place: status top left, legend bottom right, notice bottom left, help in the middle.
 
@@ -128,10 +150,17 @@ class Hud:
         scale, room = text_scale(canvas), canvas.shape[1] - 8
         names = [drawable(name) for name in classes]
         paste(canvas, self._status.image([drawable(line) for line in status], scale, room), 4, 4)
-        paste(canvas, self._legend.image(names, 0.85 * scale, room, palette[:, ::-1]), -4, -4, dim=0.0)  # its colours mustn't mix
+        paste(
+            canvas, self._legend.image(names, 0.85 * scale, room, palette[:, ::-1]), -4, -4, dim=0.0
+        )  # its colours mustn't mix
         if show_help:
             panel = self._help.image(HELP, scale, room)
-            paste(canvas, panel, max(0, (canvas.shape[1] - panel.shape[1]) // 2), max(0, (canvas.shape[0] - panel.shape[0]) // 2))
+            paste(
+                canvas,
+                panel,
+                max(0, (canvas.shape[1] - panel.shape[1]) // 2),
+                max(0, (canvas.shape[0] - panel.shape[0]) // 2),
+            )
         if notice:
             paste(canvas, self._notice.image([drawable(notice)], scale, room), 4, -4)
 

@@ -39,8 +39,9 @@ class _Labelled:
 class Inference:
     """Runs the active bundles on every frame that it can get, and hands the results on in the order of the frames.
 
-    One thread takes frames, gives them to a pool of ``workers`` threads and hands on what is ready; what one frame does to the next (flicker,
-    bad frames in a row) is counted there, in order. In split view a frame's two bundles run one after the other.
+    One thread takes frames, gives them to a pool of ``workers`` threads and hands on what is ready; what one frame does
+    to the next (flicker, bad frames in a row) is counted there, in order. In split view a frame's two bundles run one
+    after the other.
 
     Args:
         segmenters: all loaded bundles. The pool has as many threads as the least ``parallel`` of them.
@@ -54,10 +55,13 @@ class Inference:
         error: what ended the run, to be raised by the main thread once all results before it were taken.
     """
 
-    def __init__(self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, segmenters: Sequence[Segmenter], frames: Frames, results: Channel[Result], warn: Callable[[str], None]
+    ) -> None:
         self._segmenters, self._frames, self._results, self._warn = segmenters, frames, results, warn
         self.workers = min(segmenter.parallel for segmenter in segmenters)
-        # One frame at a time is handed on at once; several may wait for a slow one before them, so that no thread of the pool idles.
+        # One frame at a time is handed on at once; several may wait for a slow one before them, so that no thread of
+        # the pool idles.
         self._most_pending = 2 * self.workers if self.workers > 1 else 1
         self.active: tuple[int, ...] = (0,)
         self.bad = 0
@@ -98,7 +102,9 @@ class Inference:
             self._results.finish()
 
     def _label_all(self, pool: ThreadPoolExecutor) -> None:
-        """Label frames until nobody wants results any more. Raises what the source or an inference ended with, behind the frames before."""
+        """Label frames until nobody wants results any more. Raises what the source or an inference ended with, behind
+        the frames before.
+        """
         pending: deque[tuple[CapturedFrame, Future[_Labelled]]] = deque()
         ended: BaseException | None = None
         while ended is None:
@@ -123,7 +129,9 @@ class Inference:
             network_input = self._segmenters[index].prepare(captured.frame)
             prepared = time.perf_counter()
             labels = self._segmenters[index].infer(network_input)
-            predictions.append(Prediction(index, labels, (prepared - start) * 1e3, (time.perf_counter() - prepared) * 1e3))
+            predictions.append(
+                Prediction(index, labels, (prepared - start) * 1e3, (time.perf_counter() - prepared) * 1e3)
+            )
             greys.append(grey_rows(network_input))
         return _Labelled(predictions, greys)
 

@@ -17,14 +17,16 @@ from rdd_deploy.live.types import Array, CapturedFrame
 
 
 class LabelFolder:
-    """PNG index masks, found by the frame's name: the image's stem, or the frame's number in a video (``000017.png``, ``17.png``).
+    """PNG index masks, found by the frame's name: the image's stem, or the frame's number in a video (``000017.png``,
+    ``17.png``).
 
     Args:
         folder: the masks.
         source: its names are compared with the masks' at once.
         classes: how many ids there are.
         void: mask values that count as void, beside 255.
-        recorded: what the mask values mean by the bundle's own data (``data.open.label_ids``); counts where ``void`` is empty.
+        recorded: what the mask values mean by the bundle's own data (``data.open.label_ids``); counts where ``void`` is
+            empty.
 
     Raises:
         SourceError: the folder is missing, or its names don't match the source's.
@@ -32,7 +34,12 @@ class LabelFolder:
     """
 
     def __init__(
-        self, folder: Path, source: Source, classes: int, void: tuple[int, ...], recorded: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        source: Source,
+        classes: int,
+        void: tuple[int, ...],
+        recorded: Mapping[str, Any] | None = None,
     ) -> None:
         if not folder.is_dir():
             raise SourceError(f"there is no label folder {folder}; expected a folder of PNG index masks")
@@ -46,10 +53,14 @@ class LabelFolder:
         elif isinstance(source, Capture) and not source.live:
             self._by_name = _numbered(folder, masks, source)
         else:
-            raise SourceError(f"--labels goes with a video file or a folder of images; {source.title} has no labels in a folder")
+            raise SourceError(
+                f"--labels goes with a video file or a folder of images; {source.title} has no labels in a folder"
+            )
 
     def truth(self, captured: CapturedFrame) -> Array | None:
-        """Labels uint8 (H, W) of that frame, 255 for void; None where the video has none. Raises DataError for an unusable mask."""
+        """Labels uint8 (H, W) of that frame, 255 for void; None where the video has none. Raises DataError for an
+        unusable mask.
+        """
         path = self._by_name.get(captured.name)
         if path is None:
             return None
@@ -62,7 +73,8 @@ class LabelFolder:
                 else ""
             )
             raise DataError(
-                f"{path} is of size {_size(labels)}, its frame {_size(captured.frame)}{turned}; give labels of the frames' size"
+                f"{path} is of size {_size(labels)}, its frame {_size(captured.frame)}{turned}; give labels of the"
+                " frames' size"
             )
         return labels
 
@@ -72,8 +84,8 @@ def _matched(folder: Path, masks: dict[str, Path], images: Sequence[Path]) -> di
     missing = [path.stem for path in images if stem(path) not in masks]
     if missing:
         raise SourceError(
-            f"{len(missing)} of {len(images)} images have no mask of the same name in {folder}, the first is {missing[0]}.png; "
-            "give the folder whose names match"
+            f"{len(missing)} of {len(images)} images have no mask of the same name in {folder}, the first is"
+            f" {missing[0]}.png; give the folder whose names match"
         )
     return {path.stem: masks[stem(path)] for path in images}
 
@@ -84,11 +96,15 @@ def _numbered(folder: Path, masks: dict[str, Path], source: Capture) -> dict[str
     if len(named) != len(masks) or not named:
         odd = next((stem for stem in masks if not stem.isdecimal()), None)
         got = f"{odd}.png isn't a number" if odd else "two of them have the same number" if masks else "it holds no PNG"
-        raise SourceError(f"the masks in {folder} don't match {source.title}: {got}; expected the frame's number from 0, like 000017.png")
+        raise SourceError(
+            f"the masks in {folder} don't match {source.title}: {got}; expected the frame's number from 0, like"
+            " 000017.png"
+        )
     last = max(map(int, named))
     if source.frames is not None and last >= source.frames:
         raise SourceError(
-            f"the masks in {folder} go up to frame {last}, {source.title} has {source.frames} frames; give the folder that belongs to it"
+            f"the masks in {folder} go up to frame {last}, {source.title} has {source.frames} frames; give the folder"
+            " that belongs to it"
         )
     return named
 

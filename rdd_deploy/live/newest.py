@@ -1,4 +1,6 @@
-"""The newest bundle of a folder, shown until a newer one comes: loaded beside the one that runs, and put in its place between two frames."""
+"""The newest bundle of a folder, shown until a newer one comes: loaded beside the one that runs, and put in its place
+between two frames.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Swappable(Segmenter):
     def infer(self, network_input: Array) -> Array:
         while True:
             current = self._current
-            if network_input.ndim == 4 and network_input.shape[1:3] != current.input_size:  # prepared for the one before
+            if (
+                network_input.ndim == 4 and network_input.shape[1:3] != current.input_size
+            ):  # prepared for the one before
                 network_input = current.prepare(network_input[0])
             try:
                 return current.infer(network_input)
@@ -57,7 +61,8 @@ class Swappable(Segmenter):
 
 
 class Watcher:
-    """Looks at a folder in a thread of its own and swaps in what is newest there; a bundle that can't be used changes nothing.
+    """Looks at a folder in a thread of its own and swaps in what is newest there; a bundle that can't be used changes
+    nothing.
 
     Args:
         shown: what runs, and its version.
@@ -111,19 +116,26 @@ class Watcher:
         except Exception as error:  # whatever is wrong with a bundle, the stream goes on
             self._refused = version
             why = str(error).strip() or type(error).__name__
-            self._warn(f"{why if isinstance(error, RddError) else why.splitlines()[0]}; {self._segmenter.manifest.name} stays")
+            self._warn(
+                f"{why if isinstance(error, RddError) else why.splitlines()[0]}; {self._segmenter.manifest.name} stays"
+            )
             return
         if (other.classes, other.palette.tolist()) != (self._segmenter.classes, self._segmenter.palette.tolist()):
             other.close()
             self._refused = version
             self._warn(
-                f"the bundle {name} has other classes or colours than {self._segmenter.manifest.name}, which stays; start again to show it"
+                f"the bundle {name} has other classes or colours than {self._segmenter.manifest.name}, which stays;"
+                " start again to show it"
             )
             return
         before = self._segmenter.manifest.name
         self._segmenter.swap(other)
         self._version = version
-        self._info(f"{name} takes the place of {before}" if name != before else f"{name} was written again: it is shown from now on")
+        self._info(
+            f"{name} takes the place of {before}"
+            if name != before
+            else f"{name} was written again: it is shown from now on"
+        )
 
 
 def version_of(bundle: Path) -> Version | None:
@@ -147,20 +159,25 @@ def following(
     info: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Iterator[list[Segmenter]]:
-    """The newest bundle of a folder that is of use, as the one Segmenter of a list, swapped as newer ones come; closed at the end.
+    """The newest bundle of a folder that is of use, as the one Segmenter of a list, swapped as newer ones come; closed
+    at the end.
 
     Raises:
         BundleError: there is none, or the only one is of no use.
     """
     found = by_age(folder)
     if not found:
-        raise BundleError(f"there is no bundle in {folder}; copy one there (a folder with a manifest.json), or name another folder")
+        raise BundleError(
+            f"there is no bundle in {folder}; copy one there (a folder with a manifest.json), or name another folder"
+        )
     with ExitStack() as stack:
         first, version = None, None
         for path in found:
             version = version_of(path)
             try:
-                (first,) = stack.enter_context(loaded([path], device=device, provider=provider, threads=threads, parallel=parallel))
+                (first,) = stack.enter_context(
+                    loaded([path], device=device, provider=provider, threads=threads, parallel=parallel)
+                )
                 break
             except (BundleError, DeviceError) as error:
                 if path == found[-1]:

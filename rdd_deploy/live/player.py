@@ -103,7 +103,11 @@ class Player:
             console.info(f"{self._source.title}: connected again")
         drawn_on = self._pictures_wanted or self._watched
         # Headless, without truth or a second bundle, nobody looks at the labels in the frame's size.
-        labels = self._restored(result) if drawn_on or result.captured.truth is not None or len(result.predictions) > 1 else None
+        labels = (
+            self._restored(result)
+            if drawn_on or result.captured.truth is not None or len(result.predictions) > 1
+            else None
+        )
         self._last, self._last_s, self._redraw = (result, labels), started, False
         self._stats.answered(result, labels, self._truth_classes)
         if labels is not None and len(labels) > 1:
@@ -119,10 +123,14 @@ class Player:
     def _restored(self, result: Result) -> list[Array]:
         """The labels in the frame's size, one map per prediction."""
         size = (result.captured.frame.shape[0], result.captured.frame.shape[1])
-        return [self._segmenters[prediction.bundle].restore(prediction.labels, size) for prediction in result.predictions]
+        return [
+            self._segmenters[prediction.bundle].restore(prediction.labels, size) for prediction in result.predictions
+        ]
 
     def _drawn(self, result: Result, labels: Sequence[Array], trouble: str) -> Array | None:
-        """The picture for the screen and the recording, where they want one; the remote gets its own, without panels."""
+        """The picture for the screen and the recording, where they want one; the remote gets its own,
+        without panels.
+        """
         if self._remote is not None and self._remote.watched:
             self._remote.show(self._picture.coloured(result, labels), result.captured.at_s)
         return self._picture.draw(result, labels, self.drops, trouble, self._paused) if self._pictures_wanted else None
@@ -212,7 +220,9 @@ class Player:
             console.info("paused" if self._paused else "goes on")
 
     def _answer(self) -> None:
-        """Do what the remote asks for; one state is made for all that asked meanwhile, so that many of them cost no more than one."""
+        """Do what the remote asks for; one state is made for all that asked meanwhile, so that many of them cost no
+        more than one.
+        """
         done: list[Ask] = []
         while self._remote is not None and (ask := self._remote.next_ask()) is not None:
             if not ask.answer.set_running_or_notify_cancel():
@@ -249,7 +259,10 @@ class Player:
         """How the run stands; docs/web.md explains it."""
         stats, result = self._stats, self._last[0] if self._last is not None else None
         median, high = stats.age.recent(50, 95)
-        active = [shown_bundle(index, self._segmenters[index], result, stats.bundles[index]) for index in self._inference.active]
+        active = [
+            shown_bundle(index, self._segmenters[index], result, stats.bundles[index])
+            for index in self._inference.active
+        ]
         differ = stats.disagreement.recent_percent() if stats.disagreement and len(active) > 1 else None
         return {
             "source": shown(self._source.title),
@@ -315,7 +328,9 @@ class Player:
             return
         result, labels = self._last
         try:
-            path = self._picture.save(self._options.save_to, self._source.title, result, labels or self._restored(result))
+            path = self._picture.save(
+                self._options.save_to, self._source.title, result, labels or self._restored(result)
+            )
         except DiskError as error:
             console.warn(str(error))
             self._picture.notice("the frame isn't saved: see the terminal")

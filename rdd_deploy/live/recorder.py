@@ -34,13 +34,15 @@ _PART = re.compile(r"\..*?\.(\d+)(\.[0-9a-f]{16})?\.part\.(mp4|mkv|avi)", re.IGN
 
 
 class Recorder:
-    """Writes canvases beside ``path`` and puts the file in its place on ``close``. What killed recordings left in that folder is removed.
+    """Writes canvases beside ``path`` and puts the file in its place on ``close``. What killed recordings left in that
+    folder is removed.
 
     Args:
         path: .mp4, .mkv or .avi.
         fps: of the file.
-        clocked: canvases come when they come (a live source) and are repeated or left out so that the file plays at the true speed.
-            Otherwise their own times in the source are kept in the same way, and a canvas without a time follows the one before.
+        clocked: canvases come when they come (a live source) and are repeated or left out so that the file plays at the
+            true speed. Otherwise their own times in the source are kept in the same way, and a canvas without a time
+            follows the one before.
 
     Raises:
         SourceError: unknown ending. DiskError: the file can't be written.
@@ -66,7 +68,9 @@ class Recorder:
         if path.is_dir():
             raise DiskError(f"can't record to {path}: it is a folder; choose another name")
         if path.exists() and not path.is_file():
-            raise DiskError(f"can't record to {path}: it is a device or pipe, and a recording is no stream; choose another name")
+            raise DiskError(
+                f"can't record to {path}: it is a device or pipe, and a recording is no stream; choose another name"
+            )
         if not path.parent.is_dir():
             raise DiskError(f"can't record to {path}: there is no folder {path.parent}; make it first")
         if not os.access(path.parent, os.W_OK):
@@ -81,7 +85,8 @@ class Recorder:
         """Append a canvas uint8 (H, W, 3); one of another size than the first is scaled. Raises DiskError.
 
         Args:
-            at_s: in seconds what the clock says where the recorder is clocked, else when it was in the source, None where that doesn't know.
+            at_s: in seconds what the clock says where the recorder is clocked, else when it was in the source, None
+                where that doesn't know.
         """
         if self.full:
             return
@@ -119,7 +124,10 @@ class Recorder:
         writer.release()
         if not self.frames or not _plays(self._part):
             self._discard()
-            raise DiskError(f"can't write {self.path}: the recording isn't playable, most likely because the disk is full; free some space")
+            raise DiskError(
+                f"can't write {self.path}: the recording isn't playable, most likely because the disk is full; free"
+                " some space"
+            )
         try:
             os.replace(self._part, self.path)
         except OSError as error:
@@ -155,8 +163,12 @@ class Recorder:
                 with suppress(OSError):  # a file system that knows no locks
                     fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DiskError(f"can't record to {self.path}: {error.strerror or error}; choose another folder or name") from error
-        self._writer = cv2.VideoWriter(str(self._part.absolute()), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
+            raise DiskError(
+                f"can't record to {self.path}: {error.strerror or error}; choose another folder or name"
+            ) from error
+        self._writer = cv2.VideoWriter(
+            str(self._part.absolute()), cv2.VideoWriter.fourcc(*codec), self._fps, self._size
+        )
         if not self._writer.isOpened():
             self._writer = None
             self._discard()
@@ -166,7 +178,9 @@ class Recorder:
         """How many frames bring the file to this time."""
         gap, self._last_s = at_s - self._last_s, at_s
         if self._start_s is not None and gap > MAX_GAP_S:
-            console.warn(f"{self.path}: nothing for {gap:.0f} s at frame {self.frames}; the recording goes on without that gap")
+            console.warn(
+                f"{self.path}: nothing for {gap:.0f} s at frame {self.frames}; the recording goes on without that gap"
+            )
         if self._start_s is None or gap > MAX_GAP_S or (gap <= 0 and not self.clocked):
             self._start_s = at_s - self.frames / self._fps
         due = round((at_s - self._start_s) * self._fps) + 1 - self.frames
@@ -176,7 +190,9 @@ class Recorder:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed recordings left half-written in a folder. One that goes on holds a lock on its file, in whatever container."""
+    """Remove what killed recordings left half-written in a folder. One that goes on holds a lock on its file, in
+    whatever container.
+    """
     if fcntl is None:
         return
     for part in folder.glob(".*.part.*"):

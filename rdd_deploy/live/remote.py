@@ -19,7 +19,9 @@ State = dict[str, Any]
 
 
 class Wish(BaseModel):
-    """What should be so from now on; None leaves a thing as it is. Unlike a key it may be asked twice and still mean the same."""
+    """What should be so from now on; None leaves a thing as it is. Unlike a key it may be asked twice and still mean
+    the same.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -44,11 +46,18 @@ class Ask:
 
 
 def shown_bundle(index: int, segmenter: Segmenter, result: Result | None, stats: BundleStats) -> State:
-    """A bundle that is shown: the share of each class in the newest labels, in percent, at the network's size; None before it has labelled any."""
-    labels = next((one.labels for one in result.predictions if one.bundle == index), None) if result is not None else None
+    """A bundle that is shown: the share of each class in the newest labels, in percent, at the network's size; None
+    before it has labelled any.
+    """
+    labels = (
+        next((one.labels for one in result.predictions if one.bundle == index), None) if result is not None else None
+    )
     shares = None
     if labels is not None:
         counts = np.bincount(labels.reshape(-1), minlength=len(segmenter.classes))
-        shares = {shown(name): round(100 * int(count) / labels.size, 2) for name, count in zip(segmenter.classes, counts, strict=True)}
+        shares = {
+            shown(name): round(100 * int(count) / labels.size, 2)
+            for name, count in zip(segmenter.classes, counts, strict=True)
+        }
     miou = round(100 * stats.confusion.miou, 2) if stats.confusion.matrix.any() else None
     return {"bundle": index + 1, "name": shown(segmenter.manifest.name), "shares_pct": shares, "miou_pct": miou}

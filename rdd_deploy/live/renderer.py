@@ -44,7 +44,9 @@ class Picture:
         self._notice, self._notice_until_s = text, time.perf_counter() + NOTICE_S
 
     def overlay(self, result: Result, labels: Sequence[Array], canvas: Array | None = None) -> Array:
-        """Coloured frame; in split view the left half is the first bundle's, the right half the second's. uint8 (H, W, 3) BGR."""
+        """Coloured frame; in split view the left half is the first bundle's, the right half the second's. uint8 (H, W,
+        3) BGR.
+        """
         frame = result.captured.frame
         drawn = self._one(result.predictions[0].bundle, frame, labels[0], canvas)
         if len(labels) > 1:
@@ -53,7 +55,9 @@ class Picture:
             cv2.line(drawn, (middle, 0), (middle, frame.shape[0]), (255, 255, 255), 1)
         return drawn
 
-    def draw(self, result: Result, labels: Sequence[Array], drops: int, trouble: str = "", paused: bool = False) -> Array:
+    def draw(
+        self, result: Result, labels: Sequence[Array], drops: int, trouble: str = "", paused: bool = False
+    ) -> Array:
         """The whole picture; the array is reused by the next call. ``trouble`` is shown as long as it is given."""
         canvas = self.coloured(result, labels)
         now = time.perf_counter()
@@ -75,11 +79,15 @@ class Picture:
         """A picture for when no frame has come yet."""
         canvas = np.full((360, 480, 3), 40, np.uint8)
         first = self._segmenters[0]
-        self._hud.draw(canvas, ["waiting for the first frame"], first.classes, first.palette, notice=trouble, show_help=self.help)
+        self._hud.draw(
+            canvas, ["waiting for the first frame"], first.classes, first.palette, notice=trouble, show_help=self.help
+        )
         return canvas
 
     def save(self, folder: Path, source: str, result: Result, labels: Sequence[Array]) -> Path:
-        """Write the frame, each bundle's label map and the overlay as PNG; returns the frame's path. Raises DiskError."""
+        """Write the frame, each bundle's label map and the overlay as PNG; returns the frame's path.
+        Raises DiskError.
+        """
         stem = re.sub(r"[^\w.-]+", "_", f"{source}-{result.captured.name}").strip("._") or "frame"
         first, number = stem, 1
         while os.path.exists(folder / f"{stem}.png"):  # another view of it, or another run's
@@ -122,7 +130,8 @@ class Picture:
             bundle = stats.bundles[prediction.bundle]
             if bundle.confusion.matrix.any():
                 lines.append(
-                    f"mIoU {100 * bundle.confusion.miou:.1f} %" + (f" ({prediction.bundle + 1})" if len(result.predictions) > 1 else "")
+                    f"mIoU {100 * bundle.confusion.miou:.1f} %"
+                    + (f" ({prediction.bundle + 1})" if len(result.predictions) > 1 else "")
                 )
         differ = stats.disagreement.recent_percent() if stats.disagreement else None
         if len(result.predictions) > 1 and differ is not None:

@@ -1,6 +1,7 @@
 """Where pictures go: what every sink has, and the table of the screens that ``--show`` names.
 
-A new screen is a file with a class like ``Screen`` and a line in ``SCREENS``; deriving it from ``display.Headless`` gives it the terminal's keys.
+A new screen is a file with a class like ``Screen`` and a line in ``SCREENS``; deriving it from ``display.Headless``
+gives it the terminal's keys.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class Screen(Sink, Protocol):
 
 
 class Remote(Sink, Protocol):
-    """The sink that people watch and steer from elsewhere, beside the screen. It gets pictures without panels: it shows figures itself."""
+    """The sink that people watch and steer from elsewhere, beside the screen. It gets pictures without panels: it shows
+    figures itself.
+    """
 
     @property
     def watched(self) -> bool:

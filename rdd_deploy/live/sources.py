@@ -100,7 +100,9 @@ class Streets:
         frame, truth = self._video.render(self._index)
         done = time.perf_counter()
         # What a camera takes to expose isn't its frame's age either.
-        return CapturedFrame(frame, self._index, f"{self._index:06d}", done if self.live else started, (done - started) * 1e3, truth)
+        return CapturedFrame(
+            frame, self._index, f"{self._index:06d}", done if self.live else started, (done - started) * 1e3, truth
+        )
 
     def close(self) -> None:
         pass
@@ -142,9 +144,14 @@ def open_source(
     if source == "streets":
         return _streets(size, streets_live)
     if not source:
-        raise SourceError("got an empty --source; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'")
+        raise SourceError(
+            "got an empty --source; expected a video file, a folder of images, an rtsp:// or http:// address, or"
+            " 'streets'"
+        )
     if size is not None:
-        raise SourceError(f"--size is for a camera or the streets; {_shown(source)} has its own size, leave the option out")
+        raise SourceError(
+            f"--size is for a camera or the streets; {_shown(source)} has its own size, leave the option out"
+        )
     if source.startswith(SCHEME):
         return open_pipeline(source)
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.IGNORECASE):
@@ -159,17 +166,21 @@ def open_source(
         if is_address(source):
             hint = "; the address of a stream begins like rtsp:// or http://"
         raise SourceError(
-            f"there is no {without_secrets(source)}; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'{hint}"
+            f"there is no {without_secrets(source)}; expected a video file, a folder of images, an rtsp:// or http://"
+            f" address, or 'streets'{hint}"
         )
     if not path.is_file():  # a pipe would hold OpenCV, and with it this process, until somebody writes
         raise SourceError(
-            f"{path} is neither a file nor a folder; expected a video file, a folder of images, or an rtsp:// or http:// address"
+            f"{path} is neither a file nor a folder; expected a video file, a folder of images, or an rtsp:// or"
+            " http:// address"
         )
     return open_video(path)
 
 
 def _is_device(path: Path) -> bool:
-    """Whether a camera is meant: a device file, also by a link, or a name in /dev where nothing is, like that of an unplugged camera."""
+    """Whether a camera is meant: a device file, also by a link, or a name in /dev where nothing is, like that of an
+    unplugged camera.
+    """
     return path.is_char_device() or (path.parts[:2] == ("/", "dev") and not path.exists())
 
 
@@ -177,7 +188,9 @@ def _shown(source: str) -> str:
     return title_of(source) if source.startswith(SCHEME) else without_secrets(source)
 
 
-def _default(size: tuple[int, int] | None, fps: float | None, streets_live: bool, info: Callable[[str], None]) -> Source:
+def _default(
+    size: tuple[int, int] | None, fps: float | None, streets_live: bool, info: Callable[[str], None]
+) -> Source:
     reason = "no camera found"
     if not sys.platform.startswith("linux") or list(Path("/dev").glob("video*")):
         try:

@@ -38,7 +38,11 @@ class Meter:
     def recent(self, *percentiles: float) -> list[float]:
         """Percentiles of the last RECENT values; NaN without any."""
         where = np.arange(max(0, self.count - RECENT), self.count) % len(self._values)
-        return [float("nan")] * len(percentiles) if not self.count else [float(v) for v in np.percentile(self._values[where], percentiles)]
+        return (
+            [float("nan")] * len(percentiles)
+            if not self.count
+            else [float(v) for v in np.percentile(self._values[where], percentiles)]
+        )
 
     def summary(self) -> dict[str, float] | None:
         """p50, p95 and p99 of all kept values; None without any."""
@@ -110,7 +114,9 @@ class Stats:
         self._shown: deque[float] = deque(maxlen=RECENT)
 
     def answered(self, result: Result, labels: Sequence[Array] | None, truth_classes: Sequence[str] | None) -> None:
-        """Count one result; ``labels`` are its predictions at the frame's size, needed with a truth, whose ids ``truth_classes`` name."""
+        """Count one result; ``labels`` are its predictions at the frame's size, needed with a truth, whose ids
+        ``truth_classes`` name.
+        """
         self.stages["capture"].add(result.captured.capture_ms)
         self.stages["prepare"].add(sum(prediction.prepare_ms for prediction in result.predictions))
         self.stages["infer"].add(sum(prediction.infer_ms for prediction in result.predictions))
@@ -161,15 +167,17 @@ class Stats:
         span = self._shown[-1] - self._shown[0] if len(self._shown) > 1 else 0.0
         return (len(self._shown) - 1) / span if span else 0.0
 
-    def record(self, source: str, live: bool, drops: int, reconnects: int, bad_frames: int, workers: int) -> dict[str, Any]:
+    def record(
+        self, source: str, live: bool, drops: int, reconnects: int, bad_frames: int, workers: int
+    ) -> dict[str, Any]:
         """Everything as JSON can hold it; None where nothing was measured.
 
         Stages are the time of one frame, also where ``workers`` of them are in ``prepare`` and ``infer`` at a time.
 
         ``disagreement_pct`` is that of the pair that the split view showed last, ``disagreements`` that of every pair.
 
-        ``fps`` counts from the first shown frame to the last. ``end_to_end_ms`` is the age of a frame when it is shown: from the grab of
-        a camera or stream, from the start of reading of a file.
+        ``fps`` counts from the first shown frame to the last. ``end_to_end_ms`` is the age of a frame when it is shown:
+        from the grab of a camera or stream, from the start of reading of a file.
         """
         span = self._last_s - self._first_s
         return {

@@ -18,7 +18,8 @@ class CapturedFrame:
         frame: uint8 (H, W, 3) BGR; a bad source may deliver anything else, which is reported and skipped.
         index: number of the frame in the source, from 0.
         name: file stem, or the index as six digits.
-        grabbed_s: ``time.perf_counter()`` when the source gave it, before it was decoded where the source tells these apart.
+        grabbed_s: ``time.perf_counter()`` when the source gave it, before it was decoded where the source tells these
+            apart.
         capture_ms: what reading and decoding took.
         at_s: when it is in a file, in seconds by the file's own time stamps; None where there are none.
         truth: labels uint8 (H, W) with 255 for void, where there are any.

@@ -1,4 +1,6 @@
-"""Whether an X server lets this process show windows. Qt ends the whole process where none does, so look before it does."""
+"""Whether an X server lets this process show windows. Qt ends the whole process where none does, so look before it
+does.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,14 @@ def check_display() -> None:
         raise DeviceError("there is no display (DISPLAY isn't set); pass --headless, or run it on a desktop")
     host, colon, number = display.rpartition(":")
     number = number.partition(".")[0]
-    if not (colon and number.isascii() and number.isdecimal() and len(number) <= 5 and FIRST_PORT + int(number) < 1 << 16):
+    if not (
+        colon and number.isascii() and number.isdecimal() and len(number) <= 5 and FIRST_PORT + int(number) < 1 << 16
+    ):
         raise DeviceError(f"DISPLAY is '{display}', expected something like :0; pass --headless, or set it")
-    addresses: list[tuple[int, Any]] = [(socket.AF_UNIX, f"\0/tmp/.X11-unix/X{number}"), (socket.AF_UNIX, f"/tmp/.X11-unix/X{number}")]
+    addresses: list[tuple[int, Any]] = [
+        (socket.AF_UNIX, f"\0/tmp/.X11-unix/X{number}"),
+        (socket.AF_UNIX, f"/tmp/.X11-unix/X{number}"),
+    ]
     if host not in ("", "unix"):
         addresses = [(socket.AF_INET, (host, FIRST_PORT + int(number)))]
     refused = False
@@ -45,13 +52,16 @@ def check_display() -> None:
             refused = True
     if refused:
         raise DeviceError(
-            f"the X server at DISPLAY={display} refuses this process; name its key in XAUTHORITY, allow this user (xhost), or pass --headless"
+            f"the X server at DISPLAY={display} refuses this process; name its key in XAUTHORITY, allow this user"
+            " (xhost), or pass --headless"
         )
     raise DeviceError(f"no X server answers at DISPLAY={display}; pass --headless, or run it on a desktop")
 
 
 def _answer(family: int, address: Any, cookie: bytes) -> bytes | None:
-    """What a server says to the first words of X11: 1 if it takes them, 0 or 2 if it wants another key; None where no server speaks X11."""
+    """What a server says to the first words of X11: 1 if it takes them, 0 or 2 if it wants another key; None where no
+    server speaks X11.
+    """
     name = _COOKIE if cookie else b""
     padded = b"".join(one + bytes(-len(one) % 4) for one in (name, cookie))
     with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -2,14 +2,17 @@
 
 A new loss is a file here and a line in ``LOSSES``. It is an ``nn.Module``:
 
-- ``forward(student: Output, teacher: Output, target) -> scalar``: ``primary`` logits (N, C, H, W) at the target's size, the teacher's without
-  gradient; target int (N, H, W).
-- ``needs``, a class attribute: names of the maps (``rdd_deploy.outputs.MAPS``) that it reads from both ``features``, each network's at its own
-  stride and width; ``maps.map_pair`` gives both at one size. ``wants``, likewise, where it has one: maps that it reads where both networks
-  have them; then the attribute ``needs`` of the module made says which it reads.
-- It may own parameters and buffers, which are trained, saved and resumed. Its constructor gets those of ``student_channels``,
-  ``teacher_channels`` (map -> width), ``classes`` and ``device`` that it names, beside the recipe's options.
-- It is the bare term: the recipe has its weight. ``tests/losses/test_methods.py`` holds what all of the table have in common.
+- ``forward(student: Output, teacher: Output, target) -> scalar``: ``primary`` logits (N, C, H, W) at the target's size,
+  the teacher's without gradient; target int (N, H, W).
+- ``needs``, a class attribute: names of the maps (``rdd_deploy.outputs.MAPS``) that it reads from both ``features``,
+  each network's at its own stride and width; ``maps.map_pair`` gives both at one size. ``wants``, likewise, where it
+  has one: maps that it reads where both networks have them; then the attribute ``needs`` of the module made says which
+  it reads.
+- It may own parameters and buffers, which are trained, saved and resumed. Its constructor gets those of
+  ``student_channels``, ``teacher_channels`` (map -> width), ``classes`` and ``device`` that it names, beside the
+  recipe's options.
+- It is the bare term: the recipe has its weight. ``tests/losses/test_methods.py`` holds what all of the table have in
+  common.
 """
 
 from __future__ import annotations
@@ -29,7 +32,11 @@ NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 def _without_parts(options: Mapping[str, Any]) -> str:
     """What is wrong with options of cirkd_memory that leave both its parts out."""
-    return "pixel and region are both 0; give one of them a weight" if options.get("pixel") == options.get("region") == 0 else ""
+    return (
+        "pixel and region are both 0; give one of them a weight"
+        if options.get("pixel") == options.get("region") == 0
+        else ""
+    )
 
 
 LOSSES = {
@@ -50,7 +57,9 @@ LOSSES = {
         "rdd_deploy.losses.dsd:CategorySimilarity",
         {"form": Literal["paper", "benchmark"], "temperature": Positive, "window": Count, "void": Void},
     ),
-    "cirkd_batch": Entry("rdd_deploy.losses.cirkd:CrossImage", {"temperature": Positive, "window": Count, "void": Void}),
+    "cirkd_batch": Entry(
+        "rdd_deploy.losses.cirkd:CrossImage", {"temperature": Positive, "window": Count, "void": Void}
+    ),
     "cirkd_memory": Entry(
         "rdd_deploy.losses.cirkd_memory:MemoryBank",
         {

@@ -1,5 +1,5 @@
-"""Pixel relations across a batch's images (Yang, Zhou, An, Jiang, Xu, Zhang, "Cross-Image Relational Knowledge Distillation for Semantic
-Segmentation", CVPR 2022, pp. 12319-12328)."""
+"""Pixel relations across a batch's images (Yang, Zhou, An, Jiang, Xu, Zhang, "Cross-Image Relational Knowledge
+Distillation for Semantic Segmentation", CVPR 2022, pp. 12319-12328)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from rdd_deploy.outputs import Output
 
 
 class CrossImage(nn.Module):
-    """For every ordered pair of images (n, m), n = m included: S = F̂_n F̂_mᵀ / τ of the ``head`` maps' unit vectors over the channels;
-    ⟨KL(softmax(S^t_row) ‖ softmax(S^s_row))⟩ over rows, mean over pairs. No factor τ².
+    """For every ordered pair of images (n, m), n = m included: S = F̂_n F̂_mᵀ / τ of the ``head`` maps' unit vectors
+    over the channels; ⟨KL(softmax(S^t_row) ‖ softmax(S^s_row))⟩ over rows, mean over pairs. No factor τ².
 
-    Pairs are of the whole batch's images, also where several processes hold a part of them each: every process compares its own images with
-    all. Time grows with the square of all images' pixels, memory doesn't: a window of 2 is 16 times cheaper.
+    Pairs are of the whole batch's images, also where several processes hold a part of them each: every process compares
+    its own images with all. Time grows with the square of all images' pixels, memory doesn't: a window of 2 is 16 times
+    cheaper.
 
     Args:
         temperature: τ > 0.
         window: maps are mean-pooled by it first, before they are scaled to unit length.
-        void: ``skip``: void pixels are neither rows nor columns, and images without others pair with none. ``keep``: they are both.
+        void: ``skip``: void pixels are neither rows nor columns, and images without others pair with none. ``keep``:
+            they are both.
 
-    Shape: ``head`` maps float (N, D, h, w), any widths; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
+    Shape: ``head`` maps float (N, D, h, w), any widths; target int (N, H, W) -> float32 scalar; 0 with a zero gradient
+    where all is void.
 
     Raises:
         ValueError: the map is missing, or an option is none of those above.
@@ -38,7 +41,11 @@ class CrossImage(nn.Module):
 
     def __init__(self, temperature: float = 0.1, window: int = 1, void: Void = "skip") -> None:
         super().__init__()
-        self.temperature, self.window, self.void = above_zero("temperature", temperature), count("window", window), void_rule(void)
+        self.temperature, self.window, self.void = (
+            above_zero("temperature", temperature),
+            count("window", window),
+            void_rule(void),
+        )
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = map_pair(student, teacher, "head", target, self.void)
@@ -54,6 +61,8 @@ class CrossImage(nn.Module):
             loss = 0 * (own.sum() + all_own.sum())
             for n in range(len(own)):
                 for m in range(len(all_own)):
-                    divergence = relation_kl(own[n], other[n], all_own[m], all_other[m], self.temperature, valid[n], all_valid[m])
+                    divergence = relation_kl(
+                        own[n], other[n], all_own[m], all_other[m], self.temperature, valid[n], all_valid[m]
+                    )
                     loss = loss + torch.where(some[n] & all_some[m], divergence / safe(count[n]), 0)
             return loss / safe(mean_count(some.sum() * all_some.sum())).float()

@@ -1,5 +1,5 @@
-"""Relations to a memory of the teacher's pixels and regions (Yang, Zhou, An, Jiang, Xu, Zhang, "Cross-Image Relational Knowledge Distillation
-for Semantic Segmentation", CVPR 2022, pp. 12319-12328)."""
+"""Relations to a memory of the teacher's pixels and regions (Yang, Zhou, An, Jiang, Xu, Zhang, "Cross-Image Relational
+Knowledge Distillation for Semantic Segmentation", CVPR 2022, pp. 12319-12328)."""
 
 from __future__ import annotations
 
@@ -33,15 +33,18 @@ _FIRST, _IMAGE, _CONTRAST = 1, 2, 3
 
 class MemoryBank(nn.Module):
     """Pixel-to-pixel and pixel-to-region contrast with what the teacher said of earlier batches:
-    ``w · ⟨KL(softmax_k(f̂^t_i·v_k / τ / τ′) ‖ softmax_k(f̂^s_i·v_k / τ / τ′))⟩_i · τ′²`` over valid pixels i and vectors v_k of a queue.
+    ``w · ⟨KL(softmax_k(f̂^t_i·v_k / τ / τ′) ‖ softmax_k(f̂^s_i·v_k / τ / τ′))⟩_i · τ′²`` over valid pixels i and
+    vectors v_k of a queue.
 
-    f̂^t is the teacher's ``head`` map at the student's size as unit vectors over channels, f̂^s the student's behind a projection (1×1
-    convolution to the teacher's width, BatchNorm over the valid pixels, ReLU, 1×1 convolution, no biases) that only training uses.
+    f̂^t is the teacher's ``head`` map at the student's size as unit vectors over channels, f̂^s the student's behind a
+    projection (1×1 convolution to the teacher's width, BatchNorm over the valid pixels, ReLU, 1×1 convolution, no
+    biases) that only training uses.
 
-    The queues hold, per class, pixels and regions of the teacher's in float16; random unit vectors at first. In training mode each forward,
-    also one without gradient, writes before it compares: of every process's images, by rank, and of each image's classes the mean of f̂^t,
-    scaled to unit length, and up to 16 of the class's pixels. In eval mode nothing is written and no step is counted. What is drawn depends on
-    (seed, step, place of the image among the batch's with valid pixels) alone: all processes compare with the same vectors, and a resumed run goes on bit for
+    The queues hold, per class, pixels and regions of the teacher's in float16; random unit vectors at first. In
+    training mode each forward, also one without gradient, writes before it compares: of every process's images, by
+    rank, and of each image's classes the mean of f̂^t, scaled to unit length, and up to 16 of the class's pixels. In
+    eval mode nothing is written and no step is counted. What is drawn depends on (seed, step, place of the image among
+    the batch's with valid pixels) alone: all processes compare with the same vectors, and a resumed run goes on bit for
     bit.
 
     Args:
@@ -52,7 +55,8 @@ class MemoryBank(nn.Module):
         seed: ≥ 0, of the first vectors and the draws.
         device: where it will be trained; only its free memory is asked for, the bank is made on the CPU.
 
-    Shape: ``head`` maps float (N, D, h, w), target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
+    Shape: ``head`` maps float (N, D, h, w), target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is
+    void.
 
     Raises:
         RecipeError: both parts have weight 0, or the bank takes more than half of the memory that is free.
@@ -84,11 +88,15 @@ class MemoryBank(nn.Module):
         }
         weights = {name: part for name, part in parts.items() if part[0]}
         if not weights:
-            raise RecipeError("cirkd_memory: pixel and region are both 0, which leaves nothing of it; give one a weight")
+            raise RecipeError(
+                "cirkd_memory: pixel and region are both 0, which leaves nothing of it; give one a weight"
+            )
         width, teacher_width = student_channels["head"], teacher_channels["head"]
         places = sum(places for _, places in weights.values())
         _check_room(
-            2 * classes * places * teacher_width, device, f"{classes} classes with {places} places of {teacher_width} numbers in float16"
+            2 * classes * places * teacher_width,
+            device,
+            f"{classes} classes with {places} places of {teacher_width} numbers in float16",
         )
         self.classes, self.seed = classes, seed
         self.temperature = above_zero("temperature", temperature)
@@ -99,7 +107,9 @@ class MemoryBank(nn.Module):
             nn.Conv2d(teacher_width, teacher_width, 1, bias=False),
         )  # fmt: skip
         first = self._generator(_FIRST)
-        self.queues = nn.ModuleDict({name: ClassQueues(classes, size, teacher_width, first) for name, (_, size) in weights.items()})
+        self.queues = nn.ModuleDict(
+            {name: ClassQueues(classes, size, teacher_width, first) for name, (_, size) in weights.items()}
+        )
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
@@ -120,7 +130,9 @@ class MemoryBank(nn.Module):
             return self.contrast_temperature**2 * loss / safe(mean_count(pair.valid.sum())).float()
 
     def _projected(self, rows: Tensor) -> Tensor:
-        """Unit vectors (M, E) of the projection of pixels (M, D); void ones aren't among them, or they would be in BatchNorm's means."""
+        """Unit vectors (M, E) of the projection of pixels (M, D); void ones aren't among them, or they would be in
+        BatchNorm's means.
+        """
         layers: list[Any] = list(self.project)
         first, norm, *rest = layers
         wide, pixels = first(rows[:, :, None, None]), torch.tensor(len(rows), device=rows.device)  # (M, E, 1, 1)
@@ -138,12 +150,18 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def _remember(self, vectors: Tensor, labels: Tensor, step: int) -> None:
-        """Write the teacher's unit vectors (N, E, h, w) of all processes' images into the queues; labels (N, h, w), void is ``IGNORE``."""
+        """Write the teacher's unit vectors (N, E, h, w) of all processes' images into the queues; labels (N, h, w),
+        void is ``IGNORE``.
+        """
         known = (labels != IGNORE).flatten(1).any(1)
         vectors, labels = vectors[known], labels[known]
         counts = gathered(torch.tensor([len(labels)], device=labels.device))
         first = int(counts[: rank()].sum())  # this process's images follow those of the ranks before it
-        writes, pixels, regions = [], [vectors.new_zeros((0, vectors.shape[1]))], [vectors.new_zeros((0, vectors.shape[1]))]
+        writes, pixels, regions = (
+            [],
+            [vectors.new_zeros((0, vectors.shape[1]))],
+            [vectors.new_zeros((0, vectors.shape[1]))],
+        )
         for n, image in enumerate(labels.flatten(1).cpu()):  # (P,)
             order = torch.randperm(len(image), generator=self._generator(_IMAGE, step, first + n))
             shuffled, present = image[order], image[image != IGNORE].unique()
@@ -166,10 +184,13 @@ class MemoryBank(nn.Module):
 
 def _check_room(size: int, device: torch.device | str, what: str) -> None:
     on_gpu = torch.device(device).type == "cuda"
-    places = {"memory": free_memory(), "the GPU's memory": float(torch.cuda.mem_get_info(device)[0]) if on_gpu else None}
+    places = {
+        "memory": free_memory(),
+        "the GPU's memory": float(torch.cuda.mem_get_info(device)[0]) if on_gpu else None,
+    }
     for place, free in places.items():
         if free is not None and size > free / 2:
             raise RecipeError(
-                f"cirkd_memory: its bank takes {size / 1e6:.1f} MB ({what}), more than half of the {free / 1e6:.1f} MB of {place} that are free; "
-                "lower its options pixels and regions"
+                f"cirkd_memory: its bank takes {size / 1e6:.1f} MB ({what}), more than half of the {free / 1e6:.1f} MB"
+                f" of {place} that are free; lower its options pixels and regions"
             )

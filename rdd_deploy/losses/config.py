@@ -14,22 +14,35 @@ from rdd_deploy.schema import Part, Positive, Share
 class TeacherFull(Part):
     """Stage 1 of RDD (TFE): the teacher's two classifiers weigh each pixel; easy ones count most (paper, Eq. 6-8)."""
 
-    divergence: Literal["main_aux", "aux_main"] = Field("main_aux", description="KL(main‖aux), the paper's, or KL(aux‖main)")
+    divergence: Literal["main_aux", "aux_main"] = Field(
+        "main_aux", description="KL(main‖aux), the paper's, or KL(aux‖main)"
+    )
 
 
 class TeacherStudent(Part):
     """Stage 2 of RDD (TSE): pixels that exactly one of the two networks finds hard (paper, Eq. 9)."""
 
     rule: Literal["xor", "and", "or", "lead", "student"] = Field(
-        "xor", description="a pixel counts if it is hard for exactly one, both, either, the student and not the teacher, or the student"
+        "xor",
+        description=(
+            "a pixel counts if it is hard for exactly one, both, either, the student and not the teacher, or the"
+            " student"
+        ),
     )
-    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(0.7, description="a pixel is hard up to this probability of its true class")
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.7, description="a pixel is hard up to this probability of its true class"
+    )
     min_kept: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
         0.05, description="share of the whole batch's pixels (0 to 1) or a count (integer)"
     )
-    reduction: Literal["kept", "all"] = Field("kept", description="mean over the kept pixels, or their sum over all valid pixels")
+    reduction: Literal["kept", "all"] = Field(
+        "kept", description="mean over the kept pixels, or their sum over all valid pixels"
+    )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: rare classes weigh more, as in train.task_loss: balanced; the mean divides by the weights"
+        "none",
+        description=(
+            "balanced: rare classes weigh more, as in train.task_loss: balanced; the mean divides by the weights"
+        ),
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -52,7 +65,9 @@ class ExtraLoss(Part):
 
 
 class WithoutLabels(Part):
-    """How frames without labels (``data.unlabelled``) join: KD at all of their pixels, the task loss on the teacher's labels where it is sure."""
+    """How frames without labels (``data.unlabelled``) join: KD at all of their pixels, the task loss on the teacher's
+    labels where it is sure.
+    """
 
     share: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.5, description="of each batch; 0: none join. An epoch stays a pass over the labelled frames"
@@ -60,10 +75,14 @@ class WithoutLabels(Part):
     threshold: Share = Field(0.9, description="the teacher is sure from this probability of its likeliest class on")
     quantile: Share = Field(
         0.5,
-        description="a class that the teacher is less sure of has a lower threshold: this quantile of its probability over the pixels that it "
-        "gives to the class; 1: all have the same",
+        description=(
+            "a class that the teacher is less sure of has a lower threshold: this quantile of its probability over the"
+            " pixels that it gives to the class; 1: all have the same"
+        ),
     )
-    thresholds: dict[str, Share] = Field(default_factory=dict, description="by class name, for some classes in place of both")
+    thresholds: dict[str, Share] = Field(
+        default_factory=dict, description="by class name, for some classes in place of both"
+    )
 
 
 class Distillation(Part):
@@ -75,10 +94,14 @@ class Distillation(Part):
     }  # fmt: skip
     method: Literal["rdd", "kd"] = Field("rdd", description="rdd weights the task loss; kd leaves it plain")
     tfe_fraction: Share = Field(0.1, description="share of the iterations in stage 1; 0: TSE only, 1: TFE only")
-    transition: Literal["hard", "linear"] = Field("hard", description="linear fades stage 1 out from tfe_fraction to the end of the run")
+    transition: Literal["hard", "linear"] = Field(
+        "hard", description="linear fades stage 1 out from tfe_fraction to the end of the run"
+    )
     tfe: TeacherFull = TeacherFull()
     tse: TeacherStudent = TeacherStudent()
-    ce_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)")
+    ce_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="plain cross-entropy added beside the weighted one (0: the paper's)"
+    )
     kd_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="λ of the pixel-wise KD term")
     temperature: Positive = Field(1.0, description="of the KD term")
     unlabelled: WithoutLabels = WithoutLabels()

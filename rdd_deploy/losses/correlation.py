@@ -35,8 +35,12 @@ def batch_correlation(own: Tensor, other: Tensor, valid: Tensor, epsilon: float 
         sums = total(torch.stack([own.sum((0, 2, 3)), other.sum((0, 2, 3)), counts]))
         pixels = sums[2]
         means = sums[:2] / safe(pixels)  # (2, C)
-    a, b = (torch.where(kept, values - mean[:, None, None], 0) for values, mean in zip((own, other), means, strict=True))
-    product, own_square, other_square = total(torch.stack([(x * y).sum((0, 2, 3)) for x, y in ((a, b), (a, a), (b, b))]))
+    a, b = (
+        torch.where(kept, values - mean[:, None, None], 0) for values, mean in zip((own, other), means, strict=True)
+    )
+    product, own_square, other_square = total(
+        torch.stack([(x * y).sum((0, 2, 3)) for x, y in ((a, b), (a, a), (b, b))])
+    )
     sizes = pixels * means.square()
     return _ratio(product, own_square, other_square, sizes[0] + own_square, sizes[1] + other_square, epsilon)
 
@@ -49,5 +53,7 @@ def _ratio(product: Tensor, own: Tensor, other: Tensor, own_size: Tensor, other_
         own_size, other_size: sums of the squared values themselves.
     """
     constant = (own <= NOISE**2 * own_size) | (other <= NOISE**2 * other_size)
-    own, other = (torch.where(constant, 1, squares).sqrt() for squares in (own, other))  # the root of 0 has an infinite gradient
+    own, other = (
+        torch.where(constant, 1, squares).sqrt() for squares in (own, other)
+    )  # the root of 0 has an infinite gradient
     return torch.where(constant, 0, product / (own * other + epsilon))

@@ -1,4 +1,6 @@
-"""Channel-wise distillation (Shu, Liu, Gao, Yan, Shen, "Channel-Wise Knowledge Distillation for Dense Prediction", ICCV 2021)."""
+"""Channel-wise distillation (Shu, Liu, Gao, Yan, Shen, "Channel-Wise Knowledge Distillation for Dense Prediction", ICCV
+2021).
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,17 @@ from rdd_deploy.outputs import Output
 
 
 class ChannelWise(nn.Module):
-    """T² / (N · C) · Σ_n Σ_c KL(φ_t ‖ φ_s) of ``logits``, with φ the softmax of z / T of image n and class c over the pixels.
+    """T² / (N · C) · Σ_n Σ_c KL(φ_t ‖ φ_s) of ``logits``, with φ the softmax of z / T of image n and class c over the
+    pixels.
 
     Args:
         temperature: T > 0.
-        void: ``skip``: the softmax is over the valid pixels, and images without any don't count in N; ``keep``: over all.
+        void: ``skip``: the softmax is over the valid pixels, and images without any don't count in N; ``keep``: over
+            all.
 
     Shape:
-        - ``logits`` (N, C, h, w) of the student, (N, C, h', w') of the teacher; target int (N, H, W) -> float32 scalar, 0 where all is void.
+        - ``logits`` (N, C, h, w) of the student, (N, C, h', w') of the teacher; target int (N, H, W) -> float32 scalar,
+          0 where all is void.
 
     Raises:
         ValueError: an option isn't as above; student and teacher differ in classes.
@@ -42,9 +47,11 @@ class ChannelWise(nn.Module):
 
 
 class ChannelWiseFeatures(nn.Module):
-    """``ChannelWise`` of W f_s and f_t of ``head``, over the teacher's D channels; W: a 1×1 convolution without bias, trained.
+    """``ChannelWise`` of W f_s and f_t of ``head``, over the teacher's D channels; W: a 1×1 convolution without bias,
+    trained.
 
-    Code that divides by the student's width takes other weights: λ by the student's width is λ · (teacher's width / student's) here.
+    Code that divides by the student's width takes other weights: λ by the student's width is λ · (teacher's width /
+    student's) here.
 
     Args:
         temperature: T > 0.
@@ -52,7 +59,8 @@ class ChannelWiseFeatures(nn.Module):
         student_channels, teacher_channels: width of each network's ``head``.
 
     Shape:
-        - ``head`` (N, D, h, w) of the student, (N, E, h', w') of the teacher; target int (N, H, W) -> float32 scalar, 0 where all is void.
+        - ``head`` (N, D, h, w) of the student, (N, E, h', w') of the teacher; target int (N, H, W) -> float32 scalar, 0
+          where all is void.
 
     Raises:
         ValueError: an option isn't as above.
@@ -61,7 +69,12 @@ class ChannelWiseFeatures(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset({"head"})
 
     def __init__(
-        self, temperature: float = 4.0, void: Void = "skip", *, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]
+        self,
+        temperature: float = 4.0,
+        void: Void = "skip",
+        *,
+        student_channels: Mapping[str, int],
+        teacher_channels: Mapping[str, int],
     ) -> None:
         super().__init__()
         self.temperature, self.void = above_zero("temperature", temperature), void_rule(void)
@@ -74,7 +87,9 @@ class ChannelWiseFeatures(nn.Module):
 
 
 def channel_divergence(own: Tensor, other: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """T² · KL(φ_t ‖ φ_s) of ``other`` and ``own`` (N, D, h, w), mean over the channels and over the batch's images with valid pixels."""
+    """T² · KL(φ_t ‖ φ_s) of ``other`` and ``own`` (N, D, h, w), mean over the channels and over the batch's images with
+    valid pixels.
+    """
     log_s, log_t = (pixel_log_softmax(values / temperature, valid) for values in (own, other))
     divergence = (log_t.exp() * (log_t - log_s)).sum()  # void pixels: 1 · (0 − 0)
     return temperature**2 * divergence / (own.shape[1] * mean_images(valid))

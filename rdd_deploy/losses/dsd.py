@@ -1,5 +1,5 @@
-"""Double similarity distillation (Feng, Sun, Diao, Li, Gao, "Double Similarity Distillation for Semantic Image Segmentation", IEEE Transactions on
-Image Processing 30, 2021, pp. 5363-5376)."""
+"""Double similarity distillation (Feng, Sun, Diao, Li, Gao, "Double Similarity Distillation for Semantic Image
+Segmentation", IEEE Transactions on Image Processing 30, 2021, pp. 5363-5376)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ LEAST = 1e-5
 
 
 class PixelSimilarity(nn.Module):
-    """How attention moves from one map to a later one: Σ over pixels of the squared distance of the networks' residuals of attention.
+    """How attention moves from one map to a later one: Σ over pixels of the squared distance of the networks' residuals
+    of attention.
 
-    Of the maps ``auxiliary``, ``head`` and ``logits``, in this order: q_i = Σ_d f_id², brought to the size of the student's ``logits``,
-    Q = q of unit length over an image's pixels; for each pair k < l of them R = Q_l − Q_k of unit length; the loss is Σ_i (R_s − R_t)²,
-    mean over images and pairs. Every valid pixel of the ``logits``' size counts, whatever its number; images without any don't.
+    Of the maps ``auxiliary``, ``head`` and ``logits``, in this order: q_i = Σ_d f_id², brought to the size of the
+    student's ``logits``, Q = q of unit length over an image's pixels; for each pair k < l of them R = Q_l − Q_k of unit
+    length; the loss is Σ_i (R_s − R_t)², mean over images and pairs. Every valid pixel of the ``logits``' size counts,
+    whatever its number; images without any don't.
 
     Args:
-        void: ``skip``: void pixels have no attention, also where a map of another stride is resized. ``keep``: they have.
+        void: ``skip``: void pixels have no attention, also where a map of another stride is resized. ``keep``: they
+            have.
         student_channels, teacher_channels: map -> width; ``auxiliary`` is read where both have it.
 
-    Shape: maps float (N, D, h, w), any widths and strides; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
-    Without an auxiliary head one pair is left, that of ``head`` and ``logits``.
+    Shape: maps float (N, D, h, w), any widths and strides; target int (N, H, W) -> float32 scalar; 0 with a zero
+    gradient where all is void. Without an auxiliary head one pair is left, that of ``head`` and ``logits``.
 
     Raises:
         ValueError: a map is missing, or ``void`` is neither of both.
@@ -44,7 +47,11 @@ class PixelSimilarity(nn.Module):
     wants: ClassVar[frozenset[str]] = frozenset({"auxiliary"})
 
     def __init__(
-        self, void: Void = "skip", *, student_channels: Mapping[str, int] | None = None, teacher_channels: Mapping[str, int] | None = None
+        self,
+        void: Void = "skip",
+        *,
+        student_channels: Mapping[str, int] | None = None,
+        teacher_channels: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.void = void_rule(void)
@@ -52,11 +59,15 @@ class PixelSimilarity(nn.Module):
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         names = [
-            name for name in ("auxiliary", "head", "logits") if name in self.needs or name in {*student.features} & {*teacher.features}
+            name
+            for name in ("auxiliary", "head", "logits")
+            if name in self.needs or name in {*student.features} & {*teacher.features}
         ]
         with torch.autocast(target.device.type, enabled=False):
             pairs = [map_pair(student, teacher, name, target, self.void) for name in names]
-            attention = [(_attention(one.student, one, pairs[-1]), _attention(one.teacher, one, pairs[-1])) for one in pairs]
+            attention = [
+                (_attention(one.student, one, pairs[-1]), _attention(one.teacher, one, pairs[-1])) for one in pairs
+            ]
             distance = torch.zeros(len(target), device=target.device)  # (N,)
             steps = list(itertools.combinations(attention, 2))
             for (own, other), (own_later, other_later) in steps:
@@ -65,7 +76,9 @@ class PixelSimilarity(nn.Module):
 
 
 def _attention(features: Tensor, pair: MapPair, at: MapPair) -> Tensor:
-    """Σ_d f² of unit length over the pixels of ``at``'s size, (N, P); where the strides differ it is interpolated among valid pixels."""
+    """Σ_d f² of unit length over the pixels of ``at``'s size, (N, P); where the strides differ it is interpolated among
+    valid pixels.
+    """
     energy = features.square().sum(1, keepdim=True)  # (N, 1, h, w), 0 on void
     size = tuple(at.valid.shape[-2:])
     if tuple(energy.shape[-2:]) != size:
@@ -75,26 +88,32 @@ def _attention(features: Tensor, pair: MapPair, at: MapPair) -> Tensor:
 
 
 def _residual(earlier: Tensor, later: Tensor) -> Tensor:
-    """How two maps of attention (N, P) differ, of unit length; 0 without gradient where that is no more than rounding makes of equal ones."""
+    """How two maps of attention (N, P) differ, of unit length; 0 without gradient where that is no more than rounding
+    makes of equal ones.
+    """
     difference = later - earlier
     differs = difference.detach().norm(dim=1, keepdim=True) > LEAST
     return unit(torch.where(differs, difference, 0), 1)
 
 
 class CategorySimilarity(nn.Module):
-    """How alike the classes' maps are: G = φ φᵀ (C×C) with the rows φ_c over an image's pixels; ⟨(G_s − G_t)²⟩ over entries and images.
+    """How alike the classes' maps are: G = φ φᵀ (C×C) with the rows φ_c over an image's pixels; ⟨(G_s − G_t)²⟩ over
+    entries and images.
 
     Args:
-        form: ``paper``: φ is the softmax over the classes at each pixel, then each row is scaled to unit length. ``benchmark``, as the
-            methods' public comparison has it: φ_c is the softmax of class c over the pixels, and G about 1 / pixels.
+        form: ``paper``: φ is the softmax over the classes at each pixel, then each row is scaled to unit length.
+            ``benchmark``, as the methods' public comparison has it: φ_c is the softmax of class c over the pixels, and
+            G about 1 / pixels.
         temperature: T > 0 of the softmax.
         window: logits are mean-pooled by it first; None: 1 (not at all) for ``paper``, 2 for ``benchmark``.
         void: ``skip``: void pixels are no part of a row, and images without others don't count. ``keep``: they are.
 
-    Shape: ``logits`` maps float (N, C, h, w), the same C; target int (N, H, W) -> float32 scalar; 0 with a zero gradient where all is void.
+    Shape: ``logits`` maps float (N, C, h, w), the same C; target int (N, H, W) -> float32 scalar; 0 with a zero
+    gradient where all is void.
 
     Raises:
-        ValueError: the networks have different numbers of classes, the map is missing, or an option is none of those above.
+        ValueError: the networks have different numbers of classes, the map is missing, or an option is none of those
+            above.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
@@ -126,6 +145,7 @@ class CategorySimilarity(nn.Module):
         scaled, kept = logits.flatten(2) / self.temperature, valid[:, None]
         if self.form == "paper":
             return unit(torch.where(kept, scaled.softmax(1), 0), 2)
-        # An image of void pixels alone keeps all of them: the softmax of nothing is NaN, and what it says doesn't count.
+        # An image of void pixels alone keeps all of them: the softmax of nothing is NaN, and what it says doesn't
+        # count.
         kept = kept | ~valid.any(1)[:, None, None]
         return F.softmax(scaled.masked_fill(~kept, -torch.inf), 2)

@@ -16,7 +16,8 @@ from rdd_deploy.outputs import Output
 
 
 class FitNet(nn.Module):
-    """(W f_s − f_t)², mean over the batch's pixels and the teacher's channels of ``head``; W: a 1×1 convolution without bias, trained.
+    """(W f_s − f_t)², mean over the batch's pixels and the teacher's channels of ``head``; W: a 1×1 convolution without
+    bias, trained.
 
     The paper's own training of the lower layers by the hint, before the rest, is left out, as in all later comparisons.
 
@@ -25,7 +26,8 @@ class FitNet(nn.Module):
         student_channels, teacher_channels: width of each network's ``head``.
 
     Shape:
-        - ``head`` (N, D, h, w) of the student, (N, E, h', w') of the teacher; target int (N, H, W) -> float32 scalar, 0 where all is void.
+        - ``head`` (N, D, h, w) of the student, (N, E, h', w') of the teacher; target int (N, H, W) -> float32 scalar, 0
+          where all is void.
 
     Raises:
         ValueError: void is neither.
@@ -33,7 +35,9 @@ class FitNet(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset({"head"})
 
-    def __init__(self, void: Void = "skip", *, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
+    def __init__(
+        self, void: Void = "skip", *, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]
+    ) -> None:
         super().__init__()
         self.void = void_rule(void)
         self.project = nn.Conv2d(student_channels["head"], teacher_channels["head"], 1, bias=False)

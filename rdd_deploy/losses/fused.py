@@ -1,8 +1,8 @@
 """Cross-entropy and KD of every pixel in one fused pass, forward and backward, in blocks that stay in a CPU's cache.
 
-Written with plain autograd, cross-entropy + KD reads or writes the (N, C, H, W) logits about fifteen times, and RDD's thresholds and
-weights come on top. Here the logits are read once each way and the gradient is written once: softmax(s)·(a + b) − a·onehot − b·softmax(t)
-for per-pixel gradients a of the cross-entropy and b of the divergence.
+Written with plain autograd, cross-entropy + KD reads or writes the (N, C, H, W) logits about fifteen times, and RDD's
+thresholds and weights come on top. Here the logits are read once each way and the gradient is written once:
+softmax(s)·(a + b) − a·onehot − b·softmax(t) for per-pixel gradients a of the cross-entropy and b of the divergence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class PixelTerms(NamedTuple):
 
 
 def blocks(logits: Tensor) -> Iterator[Part]:
-    """Index tuples (samples, classes, rows) that cover (N, C, H, W) logits: cache-sized on a CPU, everything at once elsewhere."""
+    """Index tuples (samples, classes, rows) that cover (N, C, H, W) logits: cache-sized on a CPU, everything at once
+    elsewhere.
+    """
     count, classes, height, width = logits.shape
     if logits.device.type != "cpu":
         yield slice(None), slice(None), slice(None)
@@ -47,7 +49,12 @@ def blocks(logits: Tensor) -> Iterator[Part]:
 
 
 def pixel_terms(
-    student: Tensor, teacher: Tensor, target: Tensor, valid: Tensor, temperature: float = 1.0, taught: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    temperature: float = 1.0,
+    taught: Tensor | None = None,
 ) -> PixelTerms:
     """Cross-entropy, KD divergence and the teacher's true-class probability per pixel.
 
@@ -69,7 +76,13 @@ def true_log_probability(log_p: Tensor, target: Tensor, ignore_index: int = IGNO
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, index: Tensor, valid: Tensor, temperature: float, taught: Tensor | None
+        ctx: Any,
+        student: Tensor,
+        teacher: Tensor,
+        index: Tensor,
+        valid: Tensor,
+        temperature: float,
+        taught: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ce, kl, true = (student.new_zeros(index.shape) for _ in range(3))
         for part in blocks(student):
@@ -103,7 +116,9 @@ class _Fused(torch.autograd.Function):
                 block.mul_(a + b)
             else:
                 block.mul_(a).addcmul_(F.softmax(student[part] / temperature, 1), b)
-            block.addcmul_(F.softmax(teacher[part] / temperature if temperature != 1 else teacher[part], 1), b, value=-1)
+            block.addcmul_(
+                F.softmax(teacher[part] / temperature if temperature != 1 else teacher[part], 1), b, value=-1
+            )
             block.scatter_add_(1, index[maps][:, None], -a)
             # Whatever stands at a void pixel, NaN included, stays there.
             gradient[part] = block.masked_fill_(~counts[:, None], 0)

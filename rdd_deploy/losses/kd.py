@@ -1,8 +1,9 @@
 """Pixel-wise knowledge distillation, also of standardised logits, also with more weight along the labels' edges.
 
-Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS workshop 2014, https://arxiv.org/abs/1503.02531.
-Standardised logits: Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024. The edge band: Liu et al.,
-"BPKD: Boundary Privileged Knowledge Distillation for Semantic Segmentation", WACV 2024, as a weight of the same term.
+Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", NIPS workshop 2014,
+https://arxiv.org/abs/1503.02531. Standardised logits: Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge
+Distillation", CVPR 2024. The edge band: Liu et al., "BPKD: Boundary Privileged Knowledge Distillation for Semantic
+Segmentation", WACV 2024, as a weight of the same term.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ from rdd_deploy.outputs import Output
 
 
 def pixel_kd(
-    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, *, temperature: float = 1.0, ignore_index: int = IGNORE
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    *,
+    temperature: float = 1.0,
+    ignore_index: int = IGNORE,
 ) -> Tensor:
     """T² · mean over non-void pixels of KL(softmax(z_t / T) ‖ softmax(z_s / T)), in float32 also under autocast.
 
@@ -56,38 +62,44 @@ class _VoidInert(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (valid,) = ctx.saved_tensors
-        # In place, for a copy costs a fifth of the whole loss. The gradient is ours alone: every caller's next operation is a softmax or
-        # a division, whose backward makes a new tensor.
+        # In place, for a copy costs a fifth of the whole loss. The gradient is ours alone: every caller's next
+        # operation is a softmax or a division, whose backward makes a new tensor.
         return gradient.masked_fill_(~valid[:, None], 0), None
 
 
 def void_inert(logits: Tensor, valid: Tensor) -> Tensor:
     """The logits (N, C, H, W) unchanged, with exactly no gradient where ``valid`` (N, H, W) is False.
 
-    Leaving void pixels out of a mean isn't enough: where a network says inf or NaN there, the softmax's backward computes 0 · NaN.
+    Leaving void pixels out of a mean isn't enough: where a network says inf or NaN there, the softmax's backward
+    computes 0 · NaN.
     """
     return _VoidInert.apply(logits, valid)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of values (any shape) where mask holds, over all processes' pixels; 0 with a zero gradient where it holds nowhere, even beside NaN or inf."""
+    """Mean of values (any shape) where mask holds, over all processes' pixels; 0 with a zero gradient where it holds
+    nowhere, even beside NaN or inf.
+    """
     return torch.where(mask, values, 0).sum() / mean_pixels(mask)
 
 
 class PixelKD(nn.Module):
-    """T² · Σ w_i · KL(softmax(z_t / T) ‖ softmax(z_s / T)) / Σ w_i over the pixels i of ``logits``, at their own stride.
+    """T² · Σ w_i · KL(softmax(z_t / T) ‖ softmax(z_s / T)) / Σ w_i over the pixels i of ``logits``, at their own
+    stride.
 
     Args:
         temperature: T > 0.
-        standardize: subtract from each pixel's logits their mean over the classes and divide by their standard deviation (of the C values,
-            not C − 1) before the softmax, so that the student needs not match the logits' size. A pixel whose logits are all equal gives
-            equal probabilities and gets no gradient. About T = 2 and weight 9 in the paper, on classification.
+        standardize: subtract from each pixel's logits their mean over the classes and divide by their standard
+            deviation (of the C values, not C − 1) before the softmax, so that the student needs not match the logits'
+            size. A pixel whose logits are all equal gives equal probabilities and gets no gradient. About T = 2 and
+            weight 9 in the paper, on classification.
         edge_weight: w > 0 of pixels in the edge band (see ``edge_band``); that of all others is 1.
         edge_width: half the band's width in pixels of the labels, 1 or more.
         void: ``skip``: void pixels have w = 0; ``keep``: they count like all others.
 
     Shape:
-        - ``logits`` (N, C, h, w) of the student, (N, C, h', w') of the teacher; target int (N, H, W) -> float32 scalar, 0 where all is void.
+        - ``logits`` (N, C, h, w) of the student, (N, C, h', w') of the teacher; target int (N, H, W) -> float32 scalar,
+          0 where all is void.
 
     Raises:
         ValueError: an option isn't as above; student and teacher differ in classes.
@@ -96,7 +108,12 @@ class PixelKD(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset({"logits"})
 
     def __init__(
-        self, temperature: float = 1.0, standardize: bool = False, edge_weight: float = 1.0, edge_width: int = 8, void: Void = "skip"
+        self,
+        temperature: float = 1.0,
+        standardize: bool = False,
+        edge_weight: float = 1.0,
+        edge_width: int = 8,
+        void: Void = "skip",
     ) -> None:
         super().__init__()
         self.temperature, self.standardize = above_zero("temperature", temperature), truth("standardize", standardize)
@@ -119,7 +136,9 @@ class PixelKD(nn.Module):
 
 
 def standardized(logits: Tensor) -> Tensor:
-    """Logits (N, C, h, w) with mean 0 and standard deviation 1 over the classes; 0 without gradient where they are all equal."""
+    """Logits (N, C, h, w) with mean 0 and standard deviation 1 over the classes; 0 without gradient where they are all
+    equal.
+    """
     deviation = logits - logits.mean(1, keepdim=True)
     # The mean is rounded, so equal logits may seem to deviate.
     equal = deviation.detach().abs().amax(1, keepdim=True) <= 1e-6 * logits.detach().abs().amax(1, keepdim=True)
@@ -129,8 +148,9 @@ def standardized(logits: Tensor) -> Tensor:
 def edge_band(target: Tensor, size: tuple[int, int], width: int) -> Tensor:
     """Cells of a map around whose centre the labels change.
 
-    A cell is in the band where labels of two classes lie in the square of 2 · width + 1 label pixels around its centre. That is measured in
-    the labels' own pixels, so that the band also holds what is thinner than a cell. Void is no class.
+    A cell is in the band where labels of two classes lie in the square of 2 · width + 1 label pixels around its centre.
+    That is measured in the labels' own pixels, so that the band also holds what is thinner than a cell. Void is no
+    class.
 
     Args:
         target: int (N, H, W). size: (height, width) of the map. width: in pixels of the labels.
@@ -144,7 +164,9 @@ def edge_band(target: Tensor, size: tuple[int, int], width: int) -> Tensor:
         given = target.shape[axis]
         inside = min(width, given - 1)
         reach = torch.arange(-inside, inside + 1, device=target.device)
-        window = (centres(given, size[axis - 1], target.device)[:, None] + reach).clamp(0, given - 1)  # (cells, 2 · inside + 1)
+        window = (centres(given, size[axis - 1], target.device)[:, None] + reach).clamp(
+            0, given - 1
+        )  # (cells, 2 · inside + 1)
         apart = (*lowest.shape[:axis], *window.shape, *lowest.shape[axis + 1 :])
         lowest = lowest.index_select(axis, window.flatten()).view(apart).amin(axis + 1)
         highest = highest.index_select(axis, window.flatten()).view(apart).amax(axis + 1)

@@ -1,6 +1,8 @@
-"""What the losses on named maps share: both networks' maps at one size, void made inert, unit vectors, pools over valid pixels.
+"""What the losses on named maps share: both networks' maps at one size, void made inert, unit vectors, pools over valid
+pixels.
 
-A map has its own stride: the teacher's is resized to the student's, labels are taken at the centre of each of its pixels.
+A map has its own stride: the teacher's is resized to the student's, labels are taken at the centre of each of its
+pixels.
 """
 
 from __future__ import annotations
@@ -59,19 +61,24 @@ def same_classes(pair: MapPair, what: str) -> MapPair:
     """The pair as it is. Raises ValueError where the networks' maps have different numbers of channels."""
     if pair.student.shape[1] != pair.teacher.shape[1]:
         raise ValueError(
-            f"{what} compares the networks class by class: the student has {pair.student.shape[1]}, the teacher {pair.teacher.shape[1]}"
+            f"{what} compares the networks class by class: the student has {pair.student.shape[1]}, the teacher"
+            f" {pair.teacher.shape[1]}"
         )
     return pair
 
 
 def labels_at(target: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels (N, H, W) at ``size`` (height, width): those at the centre of each cell, int64."""
-    rows, columns = (centres(given, wanted, target.device) for wanted, given in zip(size, target.shape[-2:], strict=True))
+    rows, columns = (
+        centres(given, wanted, target.device) for wanted, given in zip(size, target.shape[-2:], strict=True)
+    )
     return target[:, rows][:, :, columns].long()
 
 
 def centres(given: int, wanted: int, device: torch.device) -> Tensor:
-    """Index (wanted,) of the pixel, of ``given`` in a row, at the centre of each of ``wanted`` cells; of two, the later one."""
+    """Index (wanted,) of the pixel, of ``given`` in a row, at the centre of each of ``wanted`` cells; of two, the later
+    one.
+    """
     return (2 * torch.arange(wanted, device=device) + 1) * given // (2 * wanted)
 
 
@@ -79,8 +86,11 @@ def _teacher_at(other: Tensor, target: Tensor, size: tuple[int, int]) -> tuple[T
     """The teacher's map (N, E, h, w) at ``size``, and bool (N, *size), False where it is finite nowhere around."""
     if tuple(other.shape[-2:]) == size:
         return other, torch.ones((len(other), *size), dtype=torch.bool, device=other.device)
-    # NaN on a void pixel would reach its neighbours: there, and only there, the others' values are interpolated among themselves.
-    broken = (labels_at(target, (other.shape[-2], other.shape[-1])) == IGNORE)[:, None] & ~other.isfinite().all(1, keepdim=True)
+    # NaN on a void pixel would reach its neighbours: there, and only there, the others' values are interpolated among
+    # themselves.
+    broken = (labels_at(target, (other.shape[-2], other.shape[-1])) == IGNORE)[:, None] & ~other.isfinite().all(
+        1, keepdim=True
+    )
     small = resized(torch.where(broken, 0, other), size)
     share = resized((~broken).float(), size)
     return small / torch.where(share > 0, share, 1), share[:, 0] > 0

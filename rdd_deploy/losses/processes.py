@@ -1,4 +1,6 @@
-"""Counts and sums over the whole batch where several processes hold a part of it each; one process's own where it is alone."""
+"""Counts and sums over the whole batch where several processes hold a part of it each; one process's own where it is
+alone.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _asked_alone = [0]
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process asks no other one: for what only one of them computes, such as a picture, or it would wait for them forever."""
+    """Inside, this process asks no other one: for what only one of them computes, such as a picture, or it would wait
+    for them forever.
+    """
     _asked_alone[0] += 1
     try:
         yield
@@ -25,7 +29,12 @@ def alone() -> Iterator[None]:
 
 def several() -> bool:
     """Whether other processes train on the rest of the batch."""
-    return not _asked_alone[0] and distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return (
+        not _asked_alone[0]
+        and distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
 
 
 def mean_count(count: Tensor) -> Tensor:
@@ -39,12 +48,16 @@ def mean_count(count: Tensor) -> Tensor:
 
 
 def mean_pixels(valid: Tensor) -> Tensor:
-    """What to divide a local sum over the valid pixels (bool, any shape) by for the batch's mean; 1 where there are none."""
+    """What to divide a local sum over the valid pixels (bool, any shape) by for the batch's mean; 1 where there are
+    none.
+    """
     return safe(mean_count(valid.sum()))
 
 
 def mean_images(valid: Tensor) -> Tensor:
-    """What to divide a local sum over images by for the batch's mean: those of (N, …) with a valid pixel count; 1 where there are none."""
+    """What to divide a local sum over images by for the batch's mean: those of (N, …) with a valid pixel count; 1 where
+    there are none.
+    """
     return safe(mean_count(valid.flatten(1).any(1).sum()))
 
 
@@ -56,7 +69,8 @@ def everywhere(values: Tensor) -> Tensor:
 def total(values: Tensor) -> Tensor:
     """A local sum (float, any shape, with gradient) summed over the processes.
 
-    For a loss that every process then computes from the same totals; its gradient, averaged over the processes, is that of the whole batch.
+    For a loss that every process then computes from the same totals; its gradient, averaged over the processes, is that
+    of the whole batch.
     """
     return _Total.apply(values) if several() else values  # type: ignore[no-any-return, no-untyped-call]
 
@@ -93,7 +107,9 @@ def of_each(values: Tensor) -> Tensor:
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """Rows (R, …) of every process one after another, by rank; R may differ between them, and be 0. Without gradient."""
+    """Rows (R, …) of every process one after another, by rank; R may differ between them, and be 0.
+    Without gradient.
+    """
     if not several():
         return rows.detach()
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
@@ -108,7 +124,8 @@ def gathered(rows: Tensor) -> Tensor:
 
 
 def gathered_with_gradient(rows: Tensor) -> Tensor:
-    """``gathered`` rows (R, …) through which each process's own get their gradient: the sum of what all processes' losses say of them.
+    """``gathered`` rows (R, …) through which each process's own get their gradient: the sum of what all processes'
+    losses say of them.
 
     In the backward, too, the processes ask each other: all must have what comes out of this in their loss.
     """

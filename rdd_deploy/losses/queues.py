@@ -32,10 +32,12 @@ class ClassQueues(nn.Module):
     def write(self, writes: Sequence[Sequence[int]], vectors: Tensor) -> None:
         """Write vectors (R, D) one group after another.
 
-        A group that doesn't fit between the pointer and the end goes to the last places, and the next write begins at 0.
+        A group that doesn't fit between the pointer and the end goes to the last places, and the next write begins at
+        0.
 
         Args:
-            writes: (class, number of vectors) of each group, in the vectors' order; of a group larger than a queue the first ones count.
+            writes: (class, number of vectors) of each group, in the vectors' order; of a group larger than a queue the
+                first ones count.
         """
         places, pointer = self.vectors.shape[1], self.pointer.tolist()
         filled: dict[tuple[int, int], int] = {}  # (class, place) -> row; where two groups meet, the later one's
@@ -48,12 +50,14 @@ class ClassQueues(nn.Module):
             row += count
         if filled:
             where = torch.tensor(list(filled), device=vectors.device)
-            self.vectors[where[:, 0], where[:, 1]] = vectors[torch.tensor(list(filled.values()), device=vectors.device)].to(
-                self.vectors.dtype
-            )
+            self.vectors[where[:, 0], where[:, 1]] = vectors[
+                torch.tensor(list(filled.values()), device=vectors.device)
+            ].to(self.vectors.dtype)
         self.pointer.copy_(torch.tensor(pointer))
 
     def drawn(self, count: int, generator: torch.Generator) -> Tensor:
-        """``count`` random places, or all where there are fewer, the same ones of every class: float32 (C · count, D)."""
+        """``count`` random places, or all where there are fewer, the same ones of every class: float32
+        (C · count, D).
+        """
         places = torch.randperm(self.vectors.shape[1], generator=generator)[:count].to(self.vectors.device)
         return self.vectors[:, places].flatten(0, 1).float()

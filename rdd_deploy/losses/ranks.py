@@ -1,4 +1,6 @@
-"""How many pixels a recipe wants kept, and the k-th smallest number of all processes, found without the host waiting for a device."""
+"""How many pixels a recipe wants kept, and the k-th smallest number of all processes, found without the host waiting
+for a device.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ def is_near(values: Tensor) -> bool:
 
 
 def kth_smallest(values: Tensor, k: Tensor) -> Tensor:
-    """The k-th smallest of the values of all processes, by counting digit by digit: exact, and three sums over the processes.
+    """The k-th smallest of the values of all processes, by counting digit by digit: exact, and three sums over the
+    processes.
 
     Args:
         values: float32, any shape, 0 to inf, no NaN; each process may have another number of them.
@@ -33,7 +36,9 @@ def kth_smallest(values: Tensor, k: Tensor) -> Tensor:
     found, ones = keys.new_zeros(()), torch.ones_like(keys, dtype=torch.int64)
     for shift, bits in DIGITS:
         digit, alike = (keys >> shift) & (2**bits - 1), (keys >> (shift + bits)) == found
-        counts = ones.new_zeros(2**bits + 1).scatter_add_(0, torch.where(alike, digit, 2**bits).long(), ones)  # the last one: no candidates
+        counts = ones.new_zeros(2**bits + 1).scatter_add_(
+            0, torch.where(alike, digit, 2**bits).long(), ones
+        )  # the last one: no candidates
         reached = everywhere(counts)[:-1].cumsum(0)
         here = (reached < k).sum()
         before = reached.gather(0, (here - 1).clamp(min=0).view(1)).squeeze()

@@ -1,10 +1,10 @@
 """Relative Difficulty Distillation: per-pixel weights of the task loss from the teacher's and the student's difficulty.
 
-Liang, Sun, Du, Chen, Huang, "Relative Difficulty Distillation for Semantic Segmentation", Science China Information Sciences
-67(9):192105, 2024, https://arxiv.org/abs/2407.03719.
+Liang, Sun, Du, Chen, Huang, "Relative Difficulty Distillation for Semantic Segmentation", Science China Information
+Sciences 67(9):192105, 2024, https://arxiv.org/abs/2407.03719.
 
-Everything is computed in float32, also under autocast, and no step sorts all pixels. Under several processes counts, means and ranks are those of
-the whole batch, so every process has to call these functions, in the same order.
+Everything is computed in float32, also under autocast, and no step sorts all pixels. Under several processes counts,
+means and ranks are those of the whole batch, so every process has to call these functions, in the same order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ Rule = Literal["xor", "and", "or", "lead", "student"]
 Divergence = Literal["main_aux", "aux_main"]
 
 
-def teacher_full_evaluated(primary_logits: Tensor, auxiliary_logits: Tensor, *, divergence: Divergence = "main_aux") -> Tensor:
+def teacher_full_evaluated(
+    primary_logits: Tensor, auxiliary_logits: Tensor, *, divergence: Divergence = "main_aux"
+) -> Tensor:
     """Stage 1 (TFE): exp(−KL(main ‖ aux)) of the teacher's two classifiers (paper, Eq. 6-7).
 
     Args:
@@ -37,13 +39,16 @@ def teacher_full_evaluated(primary_logits: Tensor, auxiliary_logits: Tensor, *, 
     Returns:
         float32 weight (N, H, W) in (0, 1]; 1 where the two agree (easy).
     """
-    first, second = (primary_logits, auxiliary_logits) if divergence == "main_aux" else (auxiliary_logits, primary_logits)
+    first, second = (
+        (primary_logits, auxiliary_logits) if divergence == "main_aux" else (auxiliary_logits, primary_logits)
+    )
     with torch.no_grad(), torch.autocast(primary_logits.device.type, enabled=False):
         weight = primary_logits.new_empty(primary_logits[:, 0].shape, dtype=torch.float32)
         for part in blocks(primary_logits):
             log_p, log_q = F.log_softmax(first[part].float(), 1), F.log_softmax(second[part].float(), 1)
             kl = (log_p.exp() * (log_p - log_q)).sum(1)  # (n, h, W)
-            # Rounding can take KL a hair below 0, and exp underflows to 0 beyond 87; the weight is in (0, 1] by definition.
+            # Rounding can take KL a hair below 0, and exp underflows to 0 beyond 87; the weight is in (0, 1] by
+            # definition.
             weight[part[0], part[2]] = torch.exp(-kl.clamp(min=0, max=80))
         return weight
 
@@ -60,18 +65,18 @@ def teacher_student_evaluated(
 ) -> Tensor:
     """Stage 2 (TSE): the pixels that one network finds hard and the other doesn't (paper, Eq. 9).
 
-    A pixel is hard for a network where the probability of its true class is at most that network's threshold: the larger of
-    ``threshold`` and the min_kept-th smallest true-class probability of the batch (as in OHEM).
+    A pixel is hard for a network where the probability of its true class is at most that network's threshold: the
+    larger of ``threshold`` and the min_kept-th smallest true-class probability of the batch (as in OHEM).
 
     Args:
         student_logits: float (N, C, H, W), at the target's size.
         teacher_logits: float (N, C, H, W), at the target's size.
         target: int (N, H, W), class ids and ``ignore_index``.
         threshold: t in (0, 1).
-        min_kept: least number of hard pixels per network: a share of the batch's pixels (float, 0 to 1) or a count (int); the batch is
-            that of all processes together.
-        rule: ``xor``, the paper's formula; ``and``, ``or``; ``lead``: hard for the student and not for the teacher, what the paper's text
-            describes; ``student``: hard for the student, whatever the teacher says (OHEM).
+        min_kept: least number of hard pixels per network: a share of the batch's pixels (float, 0 to 1) or a count
+            (int); the batch is that of all processes together.
+        rule: ``xor``, the paper's formula; ``and``, ``or``; ``lead``: hard for the student and not for the teacher,
+            what the paper's text describes; ``student``: hard for the student, whatever the teacher says (OHEM).
 
     Returns:
         bool mask (N, H, W); False on void pixels, and everywhere where no pixel qualifies.
@@ -79,21 +84,29 @@ def teacher_student_evaluated(
     Raises:
         ValueError: sizes differ, or the rule or min_kept isn't one of those above.
     """
-    if student_logits.shape != teacher_logits.shape or (len(student_logits), *student_logits.shape[-2:]) != tuple(target.shape):
+    if student_logits.shape != teacher_logits.shape or (len(student_logits), *student_logits.shape[-2:]) != tuple(
+        target.shape
+    ):
         raise ValueError(
-            f"student logits {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)} and target {tuple(target.shape)} "
-            "must be (N, C, H, W), (N, C, H, W) and (N, H, W) of one size; resize the logits to the target first"
+            f"student logits {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)} and target"
+            f" {tuple(target.shape)} must be (N, C, H, W), (N, C, H, W) and (N, H, W) of one size; resize the logits to"
+            " the target first"
         )
     with torch.no_grad(), torch.autocast(student_logits.device.type, enabled=False):
         valid = target != ignore_index
         index = torch.where(valid, target, 0).long()[:, None]
         student, teacher = (_true_probability(logits, index) for logits in (student_logits, teacher_logits))
-        hard = [hard_pixels(one, valid, threshold, min_kept) for one in ((student,) if rule == "student" else (student, teacher))]
+        hard = [
+            hard_pixels(one, valid, threshold, min_kept)
+            for one in ((student,) if rule == "student" else (student, teacher))
+        ]
         return _combined(hard[0], hard[-1], rule)
 
 
 def _true_probability(logits: Tensor, index: Tensor) -> Tensor:
-    """softmax(logits) at the index's class, float32 (N, H, W). By log-softmax, which stays exact where all logits are large."""
+    """softmax(logits) at the index's class, float32 (N, H, W). By log-softmax, which stays exact where all logits are
+    large.
+    """
     probability = logits.new_empty(index[:, 0].shape, dtype=torch.float32)
     for part in blocks(logits):
         maps = part[0], part[2]
@@ -117,7 +130,8 @@ def _combined(hard_s: Tensor, hard_t: Tensor, rule: Rule) -> Tensor:
 
 
 def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest one), over the pixels of all processes.
+    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest one), over the
+    pixels of all processes.
 
     Args:
         probability: float (N, H, W) of the true class.
@@ -204,19 +218,20 @@ class _Pixels(NamedTuple):
 class RelativeDifficultyLoss(nn.Module):
     """weight ⊙ L_task + λ · L_kd with the weight of the current stage; all terms come from one pass over the logits.
 
-    Stage 1 (TFE) weighs with ``teacher_full_evaluated`` and averages over valid pixels (Eq. 8); stage 2 (TSE) averages over the pixels
-    that ``teacher_student_evaluated`` keeps. An auxiliary head of the student has stage 1's weights, too, but in stage 2 a mask of its own:
-    its probabilities against the teacher's main ones.
+    Stage 1 (TFE) weighs with ``teacher_full_evaluated`` and averages over valid pixels (Eq. 8); stage 2 (TSE) averages
+    over the pixels that ``teacher_student_evaluated`` keeps. An auxiliary head of the student has stage 1's weights,
+    too, but in stage 2 a mask of its own: its probabilities against the teacher's main ones.
 
-    ``transition='linear'`` blends both losses after ``tfe_fraction`` p instead of switching: stage 1 has the share (1 − progress) / (1 − p),
-    stage 2 the rest.
+    ``transition='linear'`` blends both losses after ``tfe_fraction`` p instead of switching: stage 1 has the share (1 −
+    progress) / (1 − p), stage 2 the rest.
 
     Args:
         tfe_fraction: share of the iterations in stage 1 alone, 0 to 1 (0: TSE only, 1: TFE only).
         transition: ``hard`` or ``linear``.
         divergence, threshold, min_kept, rule: see the two functions.
         reduction: ``kept``: stage 2 is the mean over kept pixels (paper); ``all``: their sum over all valid pixels.
-        class_weight: float (C,), of the classes in stage 2; None: all weigh the same (paper). Means divide by the sum of the weights.
+        class_weight: float (C,), of the classes in stage 2; None: all weigh the same (paper). Means divide by the sum
+            of the weights.
         ce_weight: plain cross-entropy added beside (0: paper).
         kd_weight: λ. temperature: T of the KD term.
         weighted: False leaves the task loss plain: this is then ordinary KD.
@@ -224,8 +239,10 @@ class RelativeDifficultyLoss(nn.Module):
 
     Shape:
         - student, teacher, teacher_auxiliary: logits (N, C, H, W) at the target's size; target: int (N, H, W).
-        - teacher_auxiliary may be None in stage 2, and where ``agreement`` stands for it: the ready weight of stage 1, float (N, H, W).
-        - taught: bool (N, H, W), the pixels of the KD term where these aren't the target's own, as on frames without labels.
+        - teacher_auxiliary may be None in stage 2, and where ``agreement`` stands for it: the ready weight of stage 1,
+          float (N, H, W).
+        - taught: bool (N, H, W), the pixels of the KD term where these aren't the target's own, as on frames without
+          labels.
     """
 
     class_weight: Tensor | None
@@ -252,7 +269,9 @@ class RelativeDifficultyLoss(nn.Module):
         self.threshold, self.min_kept, self.rule, self.reduction = threshold, min_kept, rule, reduction
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
         self.weighted, self.ignore_index = weighted, ignore_index
-        self.register_buffer("class_weight", class_weight, persistent=False)  # counted again from the data, when resumed
+        self.register_buffer(
+            "class_weight", class_weight, persistent=False
+        )  # counted again from the data, when resumed
 
     def stage(self, progress: float) -> str:
         """``tfe``, ``tse``, ``tfe+tse`` or ``kd`` at a progress in [0, 1)."""
@@ -300,10 +319,15 @@ class RelativeDifficultyLoss(nn.Module):
     def _agreement(self, teacher: Tensor, auxiliary: Tensor | None) -> Tensor:
         """Stage 1's weight (N, H, W)."""
         if auxiliary is None:
-            raise ValueError("stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use tfe_fraction=0")
+            raise ValueError(
+                "stage 1 (TFE) weighs by the teacher's auxiliary classifier, but this teacher has none; use"
+                " tfe_fraction=0"
+            )
         return teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
 
-    def _pixels(self, stage: str, target: Tensor, valid: Tensor, agreement: Tensor | None, teacher_true: Tensor) -> _Pixels:
+    def _pixels(
+        self, stage: str, target: Tensor, valid: Tensor, agreement: Tensor | None, teacher_true: Tensor
+    ) -> _Pixels:
         hard_t = class_weight = None
         if "tse" in stage:
             if self.rule != "student":

@@ -19,11 +19,13 @@ MOST_PIXELS = 2**13
 
 
 class RegionLoss(nn.Module):
-    """Mean over the classes that the batch's labels hold of 1 − overlap; 0 where all is void. Under several processes it is the whole batch's.
+    """Mean over the classes that the batch's labels hold of 1 − overlap; 0 where all is void. Under several processes
+    it is the whole batch's.
 
     Args:
-        kind: ``dice``: 1 − 2 Σ p·y / (Σ p + Σ y) (Milletari et al., 3DV 2016). ``lovasz``: Lovász-softmax of the Jaccard index (Berman et al.,
-            CVPR 2018, Eq. 11, present classes), over at most ``MOST_PIXELS`` pixels an image.
+        kind: ``dice``: 1 − 2 Σ p·y / (Σ p + Σ y) (Milletari et al., 3DV 2016). ``lovasz``: Lovász-softmax of the
+            Jaccard index (Berman et al., CVPR 2018, Eq. 11, present classes), over at most ``MOST_PIXELS`` pixels an
+            image.
 
     Shape: logits (N, C, H, W), target int (N, H, W) -> float32 scalar in [0, 1].
     """

@@ -1,4 +1,6 @@
-"""Distances between two networks' relations of vectors; the gradient is made with the value, so that no matrix of relations outlives it."""
+"""Distances between two networks' relations of vectors; the gradient is made with the value, so that no matrix of
+relations outlives it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,15 @@ def relation_kl(
 ) -> Tensor:  # fmt: skip
     """Σ over rows of KL(softmax(other · other_columnsᵀ / T) ‖ softmax(own · own_columnsᵀ / T)).
 
-    Memory grows with the rows, not with rows · columns: blocks of rows go forward and back at once, so the gradient is ready with the value.
+    Memory grows with the rows, not with rows · columns: blocks of rows go forward and back at once, so the gradient is
+    ready with the value.
 
     Args:
         own: float32 (R, D), and own_columns: (K, D): the student's; both get a gradient.
         other: float32 (R, E), and other_columns: (K, E): the teacher's.
         temperature: T > 0.
-        rows: bool (R,), columns: bool (K,): those that count, if not all do. Selecting them would make the host wait for a GPU.
+        rows: bool (R,), columns: bool (K,): those that count, if not all do. Selecting them would make the host wait
+            for a GPU.
 
     Returns:
         float32 scalar; 0 without rows or columns.

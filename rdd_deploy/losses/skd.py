@@ -1,5 +1,5 @@
-"""Pair-wise structured distillation (Liu, Chen, Liu, Qin, Luo, Wang, "Structured Knowledge Distillation for Semantic Segmentation",
-CVPR 2019); its adversarial (holistic) term isn't here.
+"""Pair-wise structured distillation (Liu, Chen, Liu, Qin, Luo, Wang, "Structured Knowledge Distillation for Semantic
+Segmentation", CVPR 2019); its adversarial (holistic) term isn't here.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class PairWise(nn.Module):
 
     Args:
         window: side of a node in pixels of the map, 1 or more; the last ones may be smaller.
-        void: ``skip``: a node pools over its valid pixels, those without any don't count, and neither do images without nodes; ``keep``: all
-            pixels count.
+        void: ``skip``: a node pools over its valid pixels, those without any don't count, and neither do images without
+            nodes; ``keep``: all pixels count.
 
     Shape:
-        - ``head`` (N, D, h, w) of the student, (N, E, h', w') of the teacher, any widths; target int (N, H, W) -> float32 scalar, 0 where all
-          is void. M nodes take 4 · M² bytes three times, for one image at a time.
+        - ``head`` (N, D, h, w) of the student, (N, E, h', w') of the teacher, any widths; target int (N, H, W) ->
+          float32 scalar, 0 where all is void. M nodes take 4 · M² bytes three times, for one image at a time.
 
     Raises:
         ValueError: an option isn't as above.
@@ -46,14 +46,19 @@ class PairWise(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             own, some = max_pooled(pair.student, pair.valid, self.window)
             other, _ = max_pooled(pair.teacher, pair.valid, self.window)
-            own, other = unit(own, 1).flatten(2), unit(other, 1).flatten(2)  # (N, D, M); nodes that don't count are 0 in both
+            own, other = (
+                unit(own, 1).flatten(2),
+                unit(other, 1).flatten(2),
+            )  # (N, D, M); nodes that don't count are 0 in both
             pairs = some.flatten(1).sum(1).clamp(min=1).square()  # (N,)
             sums = torch.stack([_Difference.apply(s, t) for s, t in zip(own, other, strict=True)])
             return (sums / pairs).sum() / mean_images(some)
 
 
 class _Difference(torch.autograd.Function):
-    """Σ_jk (s_j · s_k − t_j · t_k)² of s (D, M) and t (E, M). No M×M matrix outlives it: the gradient is made with the value."""
+    """Σ_jk (s_j · s_k − t_j · t_k)² of s (D, M) and t (E, M). No M×M matrix outlives it: the gradient is made with the
+    value.
+    """
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, other: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ from rdd_deploy.losses.rdd import hard_pixels
 
 
 class TaskLoss(nn.Module):
-    """Cross-entropy in float32, void pixels left out; under several processes means and ranks are those of the whole batch.
+    """Cross-entropy in float32, void pixels left out; under several processes means and ranks are those of the whole
+    batch.
 
     Args:
-        kind: ``ce``: mean over pixels. ``ohem``: mean over pixels whose true class has p ≤ 0.7, at least 5 % of the batch's pixels
-            (Shrivastava et al., CVPR 2016). ``balanced``: weighted by class (see ``class_weights``).
+        kind: ``ce``: mean over pixels. ``ohem``: mean over pixels whose true class has p ≤ 0.7, at least 5 % of the
+            batch's pixels (Shrivastava et al., CVPR 2016). ``balanced``: weighted by class (see ``class_weights``).
         class_weight: float (C,), for ``balanced``.
 
     Shape: logits (N, C, H, W), target int (N, H, W) -> scalar.
@@ -31,7 +32,9 @@ class TaskLoss(nn.Module):
         if kind == "balanced" and class_weight is None:
             raise ValueError("the balanced task loss needs class weights")
         self.kind, self.ignore_index = kind, ignore_index
-        self.register_buffer("class_weight", class_weight, persistent=False)  # counted again from the data, when resumed
+        self.register_buffer(
+            "class_weight", class_weight, persistent=False
+        )  # counted again from the data, when resumed
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
@@ -52,7 +55,8 @@ class TaskLoss(nn.Module):
 
 
 def class_weights(pixels: Tensor, power: float = 0.5, limit: float = 5.0) -> Tensor:
-    """Weights (C,) ∝ (median share / share)^power, at most ``limit``; median-frequency balancing (Eigen & Fergus, ICCV 2015) softened.
+    """Weights (C,) ∝ (median share / share)^power, at most ``limit``; median-frequency balancing (Eigen & Fergus, ICCV
+    2015) softened.
 
     Args:
         pixels: pixels per class in the train split; a class without pixels gets weight 1.

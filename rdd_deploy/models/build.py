@@ -26,22 +26,28 @@ def build(network: Network, classes: int, role: str, sizes: Sequence[tuple[int, 
     _try_out(segmenter, sizes)
     source = initialise(segmenter)
     parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
-    console.info(f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}")
+    console.info(
+        f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}"
+    )
     return segmenter, source
 
 
 def _try_out(segmenter: Segmenter, sizes: Sequence[tuple[int, int]]) -> None:
-    """Transformers of one fixed frame size, or with channels last, look like any other encoder until they see a frame."""
+    """Transformers of one fixed frame size, or with channels last, look like any other encoder until
+    they see a frame.
+    """
     if fixed := segmenter.frame_sizes.fixed:
         console.warn(
-            f"encoder '{segmenter.network.encoder}' only takes frames of {fixed[0]}x{fixed[1]}: every frame is resized to that inside"
+            f"encoder '{segmenter.network.encoder}' only takes frames of {fixed[0]}x{fixed[1]}: every frame is resized"
+            " to that inside"
         )
     for height, width in sizes or PROBE_SIZES:
         if not (problem := _problem_at(segmenter, (height, width))):
             continue
         raise RecipeError(
-            f"encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' can't segment frames of {f'{height}x{width}' if sizes else 'any size'} "
-            f"({problem}); choose another encoder, such as a plain convolutional one"
+            f"encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' can't segment frames of"
+            f" {f'{height}x{width}' if sizes else 'any size'} ({problem}); choose another encoder, such as a plain"
+            " convolutional one"
         )
 
 
@@ -58,7 +64,8 @@ def _problem_at(segmenter: Segmenter, size: tuple[int, int]) -> str:
 
 
 def map_channels(network: TeacherModel, maps: Collection[str], device: torch.device | str) -> dict[str, int]:
-    """Width of each named map of a network on ``device``, as one forward of a blank frame shows it. Leaves it in eval mode.
+    """Width of each named map of a network on ``device``, as one forward of a blank frame shows it. Leaves it in eval
+    mode.
 
     Raises:
         ValueError: a map that the network doesn't have.
@@ -72,7 +79,8 @@ def map_channels(network: TeacherModel, maps: Collection[str], device: torch.dev
 
 
 def without_gradient(segmenter: Segmenter, maps: Collection[str] = ()) -> list[str]:
-    """Names of the trainable parameters that neither the segmenter's output nor the named ``maps`` depend on, found by one small backward.
+    """Names of the trainable parameters that neither the segmenter's output nor the named ``maps`` depend on, found by
+    one small backward.
 
     It leaves the segmenter and the random generators as they were.
     """

@@ -1,6 +1,6 @@
-"""Decode heads that also read stride-4 features, for classes a few pixels wide. All add up plain classifiers of the encoder's own maps, as
-LR-ASPP does, so that a short schedule reaches rare classes; what they add begins at zero. Wide maps are never resized: 8 bits and small
-devices are slow there.
+"""Decode heads that also read stride-4 features, for classes a few pixels wide. All add up plain classifiers of the
+encoder's own maps, as LR-ASPP does, so that a short schedule reaches rare classes; what they add begins at zero. Wide
+maps are never resized: 8 bits and small devices are slow there.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class LRASPPRefine(LRASPP):
 
 
 class LRASPPFeaturePyramid(LRASPP):
-    """LR-ASPP with a light feature pyramid beside it (Lin et al., CVPR 2017): projections of the maps at strides 16, 8 and 4 are added up from the
-    coarsest on, with a separable convolution after each sum; the classifier of the finest one is added to LR-ASPP's.
+    """LR-ASPP with a light feature pyramid beside it (Lin et al., CVPR 2017): projections of the maps at strides 16, 8
+    and 4 are added up from the coarsest on, with a separable convolution after each sum; the classifier of the finest
+    one is added to LR-ASPP's.
 
     Args:
         width: of the pyramid.

@@ -19,14 +19,18 @@ from rdd_deploy.utils import faults
 
 
 class InputSizePolicy(NamedTuple):
-    """Which frame sizes an encoder takes: multiples of a number, or just one; and whether its maps are (N, H, W, C), as window transformers'."""
+    """Which frame sizes an encoder takes: multiples of a number, or just one; and whether its maps are (N, H, W, C), as
+    window transformers'.
+    """
 
     multiple: int = 1
     fixed: tuple[int, int] | None = None
     channels_last: bool = False
 
     def features(self, encoder: nn.Module, x: Tensor) -> list[Tensor]:
-        """The maps of any frame, each (N, C, h, w): padded below and to the right, or resized, where the encoder doesn't take its size."""
+        """The maps of any frame, each (N, C, h, w): padded below and to the right, or resized, where the encoder
+        doesn't take its size.
+        """
         height, width = x.shape[-2:]
         if self.fixed:
             return self._maps(encoder, resized(x, self.fixed))
@@ -35,7 +39,12 @@ class InputSizePolicy(NamedTuple):
             return self._maps(encoder, x)
         maps = self._maps(encoder, F.pad(x, (0, right, 0, below)))
         return [
-            m[..., : math.ceil(m.shape[-2] * height / (height + below)), : math.ceil(m.shape[-1] * width / (width + right))] for m in maps
+            m[
+                ...,
+                : math.ceil(m.shape[-2] * height / (height + below)),
+                : math.ceil(m.shape[-1] * width / (width + right)),
+            ]
+            for m in maps
         ]
 
     def _maps(self, encoder: nn.Module, x: Tensor) -> list[Tensor]:
@@ -48,7 +57,9 @@ PROBE_SIZES = ((73, 105), (361, 481))
 
 
 def _fitting_encoder(network: Network) -> tuple[nn.Module, InputSizePolicy]:
-    """The encoder as it takes the most frame sizes: all; else multiples of its stride (HRNet, DLA, HaloNet); else only its own (CaiT)."""
+    """The encoder as it takes the most frame sizes: all; else multiples of its stride (HRNet, DLA, HaloNet); else only
+    its own (CaiT).
+    """
     encoder = _encoder(network)
     last = _channels_last(encoder)
     if _accepts(encoder, *PROBE_SIZES):
@@ -77,10 +88,13 @@ def _accepts(encoder: Any, *sizes: tuple[int, int]) -> bool:
     try:
         with torch.no_grad():
             return all(
-                [m.shape[axis] for m in encoder.eval()(torch.zeros(1, 3, *size))] == encoder.feature_info.channels() for size in sizes
+                [m.shape[axis] for m in encoder.eval()(torch.zeros(1, 3, *size))] == encoder.feature_info.channels()
+                for size in sizes
             )
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
-        if faults.as_error(error) is not None:  # the machine's fault (memory, threads), which says nothing of the encoder
+        if (
+            faults.as_error(error) is not None
+        ):  # the machine's fault (memory, threads), which says nothing of the encoder
             raise
         return False
     finally:
@@ -104,8 +118,10 @@ def _encoder(network: Network, **more: Any) -> nn.Module:
             if network.output_stride == "auto":
                 return encoder  # type: ignore[no-any-return]
             raise RecipeError(
-                f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set student.output_stride=auto "
-                "(in a teacher recipe network.output_stride=auto)"
+                f"encoder '{network.encoder}' can't run at output_stride {network.output_stride}; set"
+                " student.output_stride=auto (in a teacher recipe network.output_stride=auto)"
             ) from problem
     reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-    raise RecipeError(f"timm gives no feature maps for encoder '{network.encoder}': {reason}; choose another") from problem
+    raise RecipeError(
+        f"timm gives no feature maps for encoder '{network.encoder}': {reason}; choose another"
+    ) from problem

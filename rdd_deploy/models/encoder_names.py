@@ -1,4 +1,6 @@
-"""The names of timm's encoders, read without importing timm: that imports torch, and a recipe is checked before anything heavy loads."""
+"""The names of timm's encoders, read without importing timm: that imports torch, and a recipe is checked before
+anything heavy loads.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def check_encoder(name: str) -> None:
 
 @cache
 def encoder_names() -> tuple[frozenset[str], frozenset[str]]:
-    """What timm's source files register: models (decorated functions), and their former names (tables of deprecations)."""
+    """What timm's source files register: models (decorated functions), and their former names (tables of
+    deprecations).
+    """
     spec = find_spec("timm")
     models: set[str] = set()
     former: set[str] = set()

@@ -1,4 +1,5 @@
-"""Decode heads: feature maps in, logits at some stride out. Sizes are matched to each other, never multiplied by a factor.
+"""Decode heads: feature maps in, logits at some stride out. Sizes are matched to each other, never multiplied by a
+factor.
 
 A new head is a class here, or in a file of its own, and a line in ``rdd_deploy.models.HEADS``.
 """
@@ -62,7 +63,9 @@ class LRASPP(Head):
         self.project = nn.Sequential(
             nn.Conv2d(shape.channels[-1], channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
         )
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(shape.channels[-1], channels, 1, bias=False), nn.Sigmoid())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(shape.channels[-1], channels, 1, bias=False), nn.Sigmoid()
+        )
         self.dropout = nn.Dropout2d(dropout)
         self.classify_low = nn.Conv2d(shape.channels[self.low], classes, 1)
         self.classify_high = nn.Conv2d(channels, classes, 1)
@@ -86,7 +89,9 @@ class DeepLabV3(Head):
 
     def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.decoder = DeepLabV3Decoder(shape.channels[-1], channels, (12, 24, 36), aspp_separable=False, aspp_dropout=dropout)
+        self.decoder = DeepLabV3Decoder(
+            shape.channels[-1], channels, (12, 24, 36), aspp_separable=False, aspp_dropout=dropout
+        )
         self.classify = nn.Conv2d(channels, classes, 1)
 
     def embed(self, features: Sequence[Tensor]) -> Tensor:
@@ -106,7 +111,9 @@ class DeepLabV3Plus(Head):
         super().__init__()
         self.low = shape.at_most(4)
         encoder_channels = [0, 0, shape.channels[self.low], 0, 0, shape.channels[-1]]
-        self.decoder = DeepLabV3PlusDecoder(encoder_channels, 5, channels, (12, 24, 36), 16, aspp_separable=True, aspp_dropout=dropout)
+        self.decoder = DeepLabV3PlusDecoder(
+            encoder_channels, 5, channels, (12, 24, 36), 16, aspp_separable=True, aspp_dropout=dropout
+        )
         del self.decoder.up
         self.classify = nn.Conv2d(channels, classes, 1)
 
@@ -124,7 +131,8 @@ class PSPNet(Head):
 
     def __init__(self, shape: FeatureInfo, channels: int, classes: int, dropout: float) -> None:
         super().__init__()
-        # Pooling to 1x1 leaves BatchNorm one value a channel: a batch of one crop couldn't train there, so that cell goes without.
+        # Pooling to 1x1 leaves BatchNorm one value a channel: a batch of one crop couldn't train there, so that cell
+        # goes without.
         self.decoder = PSPDecoder([shape.channels[-1]], out_channels=channels, dropout=dropout)
         self.classify = nn.Conv2d(channels, classes, 1)
 

@@ -1,4 +1,6 @@
-"""Encoders that train with parallel branches (RepViT, FastViT, MobileOne, RepVGG) as they are deployed: one convolution for each bundle of branches."""
+"""Encoders that train with parallel branches (RepViT, FastViT, MobileOne, RepVGG) as they are deployed: one convolution
+for each bundle of branches.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ def merge_checked(segmenter: Segmenter) -> float | None:
     """Merge the encoder's branches in place where that leaves the logits of a frame as they are.
 
     Returns:
-        The largest difference of the logits, in their largest one; None where there is nothing to merge, or where merging isn't exact
-        (then there is a warning, and the segmenter stays as it was).
+        The largest difference of the logits, in their largest one; None where there is nothing to merge, or where
+        merging isn't exact (then there is a warning, and the segmenter stays as it was).
     """
     if not has_branches(segmenter):
         return None
@@ -46,7 +48,10 @@ def merge_checked(segmenter: Segmenter) -> float | None:
     except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as failure:
         error, problem = float("nan"), (str(failure).splitlines() or [type(failure).__name__])[0]
     if not error <= TOLERANCE:
-        console.warn(f"encoder '{segmenter.network.encoder}' is exported as it was trained, its branches can't be merged: {problem}")
+        console.warn(
+            f"encoder '{segmenter.network.encoder}' is exported as it was trained, its branches can't be merged:"
+            f" {problem}"
+        )
         return None
     segmenter.encoder, segmenter.merged = merged.encoder, True
     return error

@@ -24,7 +24,8 @@ def set_tf32(allowed: bool) -> None:
     """Whether GPUs may multiply float32 numbers in TensorFloat-32, of 10 bits; by torch's default convolutions do."""
     kind = "tf32" if allowed else "ieee"
     cudnn: Any = torch.backends.cudnn
-    # The old switches first: export and compilation read them, and an error is what they get where only the new ones were set.
+    # The old switches first: export and compilation read them, and an error is what they get where only the new ones
+    # were set.
     torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = allowed
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # since torch 2.9
         torch.backends.cuda.matmul.fp32_precision = cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = kind
@@ -39,7 +40,8 @@ def checked_device(name: str) -> torch.device:
         raise DeviceError(f"the device is '{name}'; expected auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise DeviceError(
-            f"the device is '{name}' but torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; use one of them, or the cpu"
+            f"the device is '{name}' but torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; use"
+            " one of them, or the cpu"
         )
     if kind == "cuda":
         set_tf32(False)
@@ -52,7 +54,9 @@ def labels_from_bgr(segmenter: Segmenter, frames: torch.Tensor) -> torch.Tensor:
     return labels
 
 
-def torch_predictor(segmenter: Segmenter, size: tuple[int, int], device: torch.device | str = "cpu", precision: str = "32-true") -> Predict:
+def torch_predictor(
+    segmenter: Segmenter, size: tuple[int, int], device: torch.device | str = "cpu", precision: str = "32-true"
+) -> Predict:
     """A predictor that runs a segmenter in PyTorch at (height, width).
 
     Args:

@@ -1,4 +1,6 @@
-"""The segmenter: raw uint8 frames in, logits out. Normalisation lives inside, so no two users of it can normalise differently."""
+"""The segmenter: raw uint8 frames in, logits out. Normalisation lives inside, so no two users of it can normalise
+differently.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Segmenter(nn.Module):
     def encoded(self, frames: Tensor) -> list[Tensor]:
         """The encoder's maps of frames, finest first: what the heads read."""
         if frames.dtype != torch.uint8:
-            raise TypeError(f"frames are {frames.dtype}; expected raw uint8 RGB (N, 3, H, W), normalisation happens inside")
+            raise TypeError(
+                f"frames are {frames.dtype}; expected raw uint8 RGB (N, 3, H, W), normalisation happens inside"
+            )
         return self._features(frames)
 
     def decoded(self, features: Sequence[Tensor], size: Sequence[int], maps: Collection[str] = ()) -> Output:

@@ -8,13 +8,21 @@ from torch.nn import functional
 
 
 def swap_activations(module: nn.Module) -> int:
-    """Replace hard-swish and swish by ReLU6, in place; returns how many. Their long, shallow tails cost INT8 its resolution."""
-    return _replace(module, lambda m: type(m).__name__ in {"Hardswish", "HardSwish", "HardSwishMe", "SiLU", "Swish", "SwishMe"}, _relu6)
+    """Replace hard-swish and swish by ReLU6, in place; returns how many. Their long, shallow tails cost INT8 its
+    resolution.
+    """
+    return _replace(
+        module,
+        lambda m: type(m).__name__ in {"Hardswish", "HardSwish", "HardSwishMe", "SiLU", "Swish", "SwishMe"},
+        _relu6,
+    )
 
 
 def drop_squeeze_excite(module: nn.Module) -> int:
     """Replace squeeze-and-excitation blocks by the identity, in place; returns how many."""
-    return _replace(module, lambda m: "SqueezeExcite" in type(m).__name__ or type(m).__name__ == "SEModule", lambda _: nn.Identity())
+    return _replace(
+        module, lambda m: "SqueezeExcite" in type(m).__name__ or type(m).__name__ == "SEModule", lambda _: nn.Identity()
+    )
 
 
 class _StridedPointwise(nn.Conv2d):
@@ -26,13 +34,21 @@ class _StridedPointwise(nn.Conv2d):
 
 
 def slice_strided_pointwise(module: nn.Module) -> int:
-    """Compute strided 1x1 convolutions of fewer than 8 channels by slicing, in place; returns how many. Their names and weights stay.
+    """Compute strided 1x1 convolutions of fewer than 8 channels by slicing, in place; returns how many. Their names and
+    weights stay.
 
-    PyTorch 2.14's backward of them writes beyond its memory on CPUs in channels-last order; MobileOne, FastViT and RepVGG begin with one.
+    PyTorch 2.14's backward of them writes beyond its memory on CPUs in channels-last order; MobileOne, FastViT and
+    RepVGG begin with one.
     """
 
     def wanted(m: nn.Module) -> bool:
-        return type(m) is nn.Conv2d and m.kernel_size == (1, 1) and m.stride != (1, 1) and m.padding == (0, 0) and m.in_channels < 8
+        return (
+            type(m) is nn.Conv2d
+            and m.kernel_size == (1, 1)
+            and m.stride != (1, 1)
+            and m.padding == (0, 0)
+            and m.in_channels < 8
+        )
 
     found = [m for m in module.modules() if wanted(m) and isinstance(m, nn.Conv2d) and m.groups == 1]
     for one in found:
@@ -58,9 +74,9 @@ def _replace(module: nn.Module, wanted, make) -> int:  # type: ignore[no-untyped
 def depthwise_in_float32(module: nn.Module) -> int:
     """Make depthwise convolutions leave CPU autocast, in place; returns how many.
 
-    Their bf16 backward is slower than their float32 one on CPUs, while the other convolutions gain from bf16: on two Zen 4 cores,
-    forward and backward of EfficientNet-lite0 + LR-ASPP (16 x 240 x 240) took 35 ms an image with this, 45 in plain bf16, 42 in float32
-    (2026-11-22, busy machine).
+    Their bf16 backward is slower than their float32 one on CPUs, while the other convolutions gain from bf16: on two
+    Zen 4 cores, forward and backward of EfficientNet-lite0 + LR-ASPP (16 x 240 x 240) took 35 ms an image with this, 45
+    in plain bf16, 42 in float32 (2026-11-22, busy machine).
     """
     depthwise = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1]
     for convolution in depthwise:

@@ -15,7 +15,8 @@ from rdd_deploy.errors import WeightsError
 
 
 def load_archive(content: bytes, device: torch.device | str = "cpu") -> Any:
-    """What ``torch.save`` wrote: tensors and plain values, nothing whose code would run. A damaged file raises exceptions of many kinds.
+    """What ``torch.save`` wrote: tensors and plain values, nothing whose code would run. A damaged file raises
+    exceptions of many kinds.
 
     The archive's checksums are looked at, which torch itself doesn't; its format before version 1.6 has none.
     """
@@ -54,9 +55,11 @@ def senseless(state: Mapping[str, Any]) -> list[str]:
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise WeightsError where a tensor is ``senseless``: a network of such weights computes something, without any sense."""
+    """Raise WeightsError where a tensor is ``senseless``: a network of such weights computes something, without any
+    sense.
+    """
     if broken := senseless(state):
         raise WeightsError(
-            f"{where} holds weights that are NaN or infinite, or a negative variance, in {len(broken)} of {len(state)} tensors, e.g. {broken[0]}; "
-            "the file is damaged, or its training diverged: train or copy it again"
+            f"{where} holds weights that are NaN or infinite, or a negative variance, in {len(broken)} of {len(state)}"
+            f" tensors, e.g. {broken[0]}; the file is damaged, or its training diverged: train or copy it again"
         )

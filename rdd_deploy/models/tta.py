@@ -39,12 +39,16 @@ class TestTimeAugmentation:
 
 
 def tta_logits(
-    teacher: TeacherModel, frames: Tensor, views: TestTimeAugmentation, grid: tuple[int, int], precision: torch.dtype | None = None
+    teacher: TeacherModel,
+    frames: Tensor,
+    views: TestTimeAugmentation,
+    grid: tuple[int, int],
+    precision: torch.dtype | None = None,
 ) -> Output:
     """Logits of whole frames on a grid; over several views, the log of their mean probability.
 
-    A second opinion that is another view of the frame itself (``SecondView``) isn't averaged: mirrored frames and other scales may be among the
-    views, and the average would agree with itself.
+    A second opinion that is another view of the frame itself (``SecondView``) isn't averaged: mirrored frames and other
+    scales may be among the views, and the average would agree with itself.
 
     Args:
         frames: uint8 (N, 3, *views.size).
@@ -70,7 +74,9 @@ def tta_logits(
                 if logits is not None:
                     straight = logits.float().flip(-1) if mirrored else logits.float()
                     kept.append(resized(straight, grid) if views.single else F.log_softmax(resized(straight, grid), 1))
-    primary, auxiliary = (torch.logsumexp(torch.stack(kept), 0) - math.log(len(kept)) if kept else None for kept in sums)
+    primary, auxiliary = (
+        torch.logsumexp(torch.stack(kept), 0) - math.log(len(kept)) if kept else None for kept in sums
+    )
     assert primary is not None
     return Output(primary, auxiliary)
 
@@ -82,7 +88,9 @@ def tta_predictor(
     precision: torch.dtype | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Predict:
-    """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches; ``grid`` of the logits: default the cache's."""
+    """A predictor over averaged views, so that a teacher is evaluated exactly as it teaches; ``grid`` of the logits:
+    default the cache's.
+    """
     grid = grid or cache_grid(views)
 
     def predict(frames: list[Frame]) -> list[Labels]:
@@ -95,7 +103,9 @@ def tta_predictor(
 
 
 def cache_grid(views: TestTimeAugmentation) -> tuple[int, int]:
-    """The cache's resolution: stride 2 of the teacher's frame where finer views are averaged in, else stride 4, the heads' own."""
+    """The cache's resolution: stride 2 of the teacher's frame where finer views are averaged in, else stride 4, the
+    heads' own.
+    """
     stride = 2 if max(views.scales) > 1 else 4
     return math.ceil(views.size[0] / stride), math.ceil(views.size[1] / stride)
 

@@ -88,14 +88,17 @@ class Images:
             names = [name for name in found if name.isprintable()][::every]
             if odd := [name for name in found if not name.isprintable()]:
                 self.notes.append(
-                    f"{len(odd)} of {len(found)} images in {path} have names that no list can hold (control characters, or not UTF-8), the first is "
-                    f"{odd[0]}: left out, rename them to use them"
+                    f"{len(odd)} of {len(found)} images in {path} have names that no list can hold (control characters,"
+                    f" or not UTF-8), the first is {odd[0]}: left out, rename them to use them"
                 )
         else:
             self._root, names = path.parent, [path.name]
         if not names:
             left_out = "".join(f"; {note}" for note in self.notes)
-            raise DataError(f"{path} holds no images, nor do the folders in it; expected files ending in {', '.join(IMAGES)}{left_out}")
+            raise DataError(
+                f"{path} holds no images, nor do the folders in it; expected files ending in"
+                f" {', '.join(IMAGES)}{left_out}"
+            )
         self._stamps = {name: _stamp(self._root / name) for name in names}
         self.total: int | None = len(names)
         _check_stems(names, path)
@@ -126,7 +129,9 @@ class Images:
             try:
                 yield name, (self._root / name).read_bytes()
             except OSError as error:
-                raise DataError(f"can't read the image {self._root / name}: {error.strerror or error}; put it back") from error
+                raise DataError(
+                    f"can't read the image {self._root / name}: {error.strerror or error}; put it back"
+                ) from error
 
     def trouble(self) -> SourceError | None:
         return None
@@ -171,12 +176,14 @@ class Video:
             capture.close()
         if not read:
             self._trouble = SourceError(
-                f"{self.path} opens as a video, but none of its frames can be decoded; copy it again, or convert it to mp4"
+                f"{self.path} opens as a video, but none of its frames can be decoded; copy it again, or convert it"
+                " to mp4"
             )
         elif missing := capture.short_by():
             self._trouble = SourceError(
-                f"{self.path} ended after {read} of {read + missing} frames: it was cut short, is damaged, or was trimmed without being encoded "
-                "again. What was read is there; copy the video again if it should be longer"
+                f"{self.path} ended after {read} of {read + missing} frames: it was cut short, is damaged, or was"
+                " trimmed without being encoded again. What was read is there; copy the video again if it should be"
+                " longer"
             )
 
     def has(self, name: str, stamp: str) -> bool:
@@ -204,7 +211,9 @@ def open_frames(path: Path, every: int = 1) -> Frames:
     if not path.exists():
         raise SourceError(f"there is no {path}; expected a folder of images, an image or a video file")
     if not path.is_file():
-        raise SourceError(f"{path} is neither a file nor a folder; expected a folder of images, an image or a video file")
+        raise SourceError(
+            f"{path} is neither a file nor a folder; expected a folder of images, an image or a video file"
+        )
     return Images(path) if path.suffix.lower() in IMAGES else Video(path, every)
 
 
@@ -226,4 +235,7 @@ def _check_stems(names: list[str], path: Path) -> None:
     for name in names:
         twin = seen.setdefault(unicodedata.normalize("NFC", stem_of(name)), name)
         if twin != name:
-            raise DataError(f"{path}: {twin} and {name} have the same name but for the ending, so their masks would be one; rename one")
+            raise DataError(
+                f"{path}: {twin} and {name} have the same name but for the ending, so their masks would be one;"
+                " rename one"
+            )

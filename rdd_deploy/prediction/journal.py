@@ -1,4 +1,6 @@
-"""What of a prediction is done: ``predict.json`` says whose it is, ``progress.jsonl`` has a line for each frame whose mask is written."""
+"""What of a prediction is done: ``predict.json`` says whose it is, ``progress.jsonl`` has a line for each frame whose
+mask is written.
+"""
 
 from __future__ import annotations
 
@@ -64,8 +66,8 @@ class Journal:
         for row in self.rows():
             if not frames.has(row.frame, row.stamp):
                 raise DataError(
-                    f"{self.path.parent} holds the prediction of {row.frame}, which was changed since or isn't in {frames.path} any more; name a "
-                    "new folder for the masks, or remove this one"
+                    f"{self.path.parent} holds the prediction of {row.frame}, which was changed since or isn't in"
+                    f" {frames.path} any more; name a new folder for the masks, or remove this one"
                 )
             if layout.mask(row.frame).is_file():
                 kept.append(row)
@@ -74,7 +76,9 @@ class Journal:
             files.write_text(self.path, "".join(_line(row) for row in kept))
 
     def rows(self) -> Iterator[Row]:
-        """The frames that are done, in the order in which they were; what was torn or edited is passed over, the last of two counts."""
+        """The frames that are done, in the order in which they were; what was torn or edited is passed over, the last
+        of two counts.
+        """
         seen: dict[str, int] = {}
         for number, row in self._read():
             seen[row.frame] = number
@@ -130,7 +134,9 @@ def claim(folder: Path, parts: Mapping[str, Any]) -> None:
     path = folder / ABOUT
     if folder.is_dir() and not path.is_file():
         if any(not one.name.startswith(".") for one in folder.iterdir()):
-            raise RddError(f"{folder} isn't empty and holds no prediction (no {ABOUT}); name a new folder for the masks")
+            raise RddError(
+                f"{folder} isn't empty and holds no prediction (no {ABOUT}); name a new folder for the masks"
+            )
     elif folder.exists() and not folder.is_dir():
         raise RddError(f"{folder} is a file; name a new folder for the masks")
     if not path.is_file():
@@ -142,13 +148,16 @@ def claim(folder: Path, parts: Mapping[str, Any]) -> None:
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RddError(
-            f"{path} can't be read, so it can't be told whose masks lie there; name a new folder for them, or remove this one"
+            f"{path} can't be read, so it can't be told whose masks lie there; name a new folder for them, or remove"
+            " this one"
         ) from error
     wanted = json.loads(json.dumps(dict(parts)))
     differ = [key for key in wanted if _essence(before.get(key)) != _essence(wanted[key])]
     if differ:
         told = "; ".join(f"{key}: {_shown(before.get(key))} there, {_shown(wanted[key])} now" for key in differ)
-        raise RddError(f"{folder} holds another prediction ({told}); name a new folder for this one, or remove that one")
+        raise RddError(
+            f"{folder} holds another prediction ({told}); name a new folder for this one, or remove that one"
+        )
 
 
 def write_about(folder: Path, parts: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

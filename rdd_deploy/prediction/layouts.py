@@ -1,4 +1,5 @@
-"""How masks are written: index masks with a palette, CVAT's "Segmentation mask 1.1", or COCO with run lengths or polygons.
+"""How masks are written: index masks with a palette, CVAT's "Segmentation mask 1.1", or COCO with run lengths or
+polygons.
 
 CVAT: https://docs.cvat.ai/docs/dataset_management/formats/format-smask/; COCO: https://cocodataset.org/#format-data.
 """
@@ -79,10 +80,11 @@ class Layout:
 
 
 class CvatLayout(Layout):
-    """CVAT's "Segmentation mask 1.1": ``labelmap.txt``, ``SegmentationClass/`` in its colours, ``ImageSets/Segmentation/default.txt``.
+    """CVAT's "Segmentation mask 1.1": ``labelmap.txt``, ``SegmentationClass/`` in its colours,
+    ``ImageSets/Segmentation/default.txt``.
 
-    CVAT takes black for the background that it adds itself, and tells classes by colour alone: a class that is black, or as another one, gets
-    a colour of its own.
+    CVAT takes black for the background that it adds itself, and tells classes by colour alone: a class that is black,
+    or as another one, gets a colour of its own.
     """
 
     masks, frames = "SegmentationClass", "JPEGImages"
@@ -92,7 +94,8 @@ class CvatLayout(Layout):
         for name in self.classes:
             if ":" in name or "\n" in name or name.startswith("#"):
                 raise DataError(
-                    f"the class '{name}' can't stand in CVAT's labelmap.txt, which separates by colons and begins comments with #; use --format coco"
+                    f"the class '{name}' can't stand in CVAT's labelmap.txt, which separates by colons and begins"
+                    " comments with #; use --format coco"
                 )
         self.colours = own_colours(self.classes, self.palette)
         self._table = np.array(self.colours, np.uint8)
@@ -113,7 +116,9 @@ class CvatLayout(Layout):
         return np.asarray(self._order[found], np.uint8)
 
     def finish(self, names: Iterable[str], advance: Callable[[], None] = lambda: None) -> list[Path]:
-        rows = [f"{name}:{','.join(map(str, colour))}::" for name, colour in zip(self.classes, self.colours, strict=True)]
+        rows = [
+            f"{name}:{','.join(map(str, colour))}::" for name, colour in zip(self.classes, self.colours, strict=True)
+        ]
         if "background" not in self.classes:
             rows.insert(0, "background:0,0,0::")
         labelmap, listed = self.folder / "labelmap.txt", self.folder / "ImageSets" / "Segmentation" / "default.txt"
@@ -131,24 +136,33 @@ class CvatLayout(Layout):
 
 
 class CocoLayout(Layout):
-    """COCO: ``annotations/instances_default.json``, one annotation per frame and class that occurs, its pixels as run lengths (``iscrowd`` 1, the
-    form that COCO has for them); categories are numbered from 1 in the order of the classes. The index masks are written, too."""
+    """COCO: ``annotations/instances_default.json``, one annotation per frame and class that occurs, its pixels as run
+    lengths (``iscrowd`` 1, the form that COCO has for them); categories are numbered from 1 in the order of the
+    classes. The index masks are written, too.
+    """
 
     def finish(self, names: Iterable[str], advance: Callable[[], None] = lambda: None) -> list[Path]:
         path = self.folder / "annotations" / "instances_default.json"
         categories = [{"id": index, "name": name, "supercategory": ""} for index, name in enumerate(self.classes, 1)]
         images: list[str] = []
         with files.replacing(path) as part, part.open("w", encoding="utf-8") as file:  # never all in memory
-            file.write('{"info": {"description": "predicted by rdd-deploy"}, "licenses": [], "categories": ' + json.dumps(categories))
+            file.write(
+                '{"info": {"description": "predicted by rdd-deploy"}, "licenses": [], "categories": '
+                + json.dumps(categories)
+            )
             file.write(',\n"annotations": [')
             number = 0
             for image, name in enumerate(names, 1):
                 labels = self.labels(name)
                 height, width = labels.shape
-                images.append(json.dumps({"id": image, "file_name": self.file_name(name), "width": width, "height": height}))
+                images.append(
+                    json.dumps({"id": image, "file_name": self.file_name(name), "width": width, "height": height})
+                )
                 for annotation in self.annotations(labels):
                     number += 1
-                    file.write((",\n" if number > 1 else "\n") + json.dumps({"id": number, "image_id": image, **annotation}))
+                    file.write(
+                        (",\n" if number > 1 else "\n") + json.dumps({"id": number, "image_id": image, **annotation})
+                    )
                 advance()
             file.write('\n],\n"images": [\n' + ",\n".join(images) + "\n]}\n")
         return [path]
@@ -159,13 +173,20 @@ class CocoLayout(Layout):
 
 
 class CocoPolygonsLayout(CocoLayout):
-    """COCO with an annotation for each outline: for tools that read no run lengths, and of several outlines only the first."""
+    """COCO with an annotation for each outline: for tools that read no run lengths, and of several outlines only the
+    first.
+    """
 
     def annotations(self, labels: Array) -> Iterator[dict[str, Any]]:
         return by_polygons(labels)
 
 
-LAYOUTS: dict[str, type[Layout]] = {"masks": Layout, "cvat": CvatLayout, "coco": CocoLayout, "coco-polygons": CocoPolygonsLayout}
+LAYOUTS: dict[str, type[Layout]] = {
+    "masks": Layout,
+    "cvat": CvatLayout,
+    "coco": CocoLayout,
+    "coco-polygons": CocoPolygonsLayout,
+}
 
 
 def own_colours(classes: Sequence[str], palette: Sequence[Colour]) -> list[Colour]:
@@ -195,7 +216,9 @@ def by_run_lengths(labels: Array) -> Iterator[dict[str, Any]]:
 
 
 def by_polygons(labels: Array) -> Iterator[dict[str, Any]]:
-    """An annotation for each outline of each class that occurs in labels uint8 (H, W); together they cover each pixel once."""
+    """An annotation for each outline of each class that occurs in labels uint8 (H, W); together they cover each pixel
+    once.
+    """
     for index in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)).tolist():
         for outline in polygons(labels == index):
             x, y = np.array(outline[::2]), np.array(outline[1::2])

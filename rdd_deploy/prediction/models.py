@@ -1,4 +1,6 @@
-"""What labels the frames: a run's network in PyTorch, or a bundle in its own runtime. torch is imported where a run is named."""
+"""What labels the frames: a run's network in PyTorch, or a bundle in its own runtime. torch is imported where a run is
+named.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ class Model(Protocol):
 
 
 class Bundle:
-    """A bundle. Its graph gives labels alone, so how sure it is, where that is asked for, is whether it says the same of the mirrored frame."""
+    """A bundle. Its graph gives labels alone, so how sure it is, where that is asked for, is whether it says the same
+    of the mirrored frame.
+    """
 
     confidence = "mirror"
 
@@ -92,7 +96,9 @@ class _Asked(NamedTuple):
 
 
 class Run:
-    """A run folder's network in PyTorch, at the size of its recipe. Frames that several threads ask of at a time are computed as one batch."""
+    """A run folder's network in PyTorch, at the size of its recipe. Frames that several threads ask of at a time are
+    computed as one batch.
+    """
 
     confidence = "softmax"
 
@@ -153,25 +159,34 @@ def opened(paths: Sequence[Path], *, device: str, provider: str | None, threads:
     """The runs and bundles, loaded in their order.
 
     Raises:
-        DataError: a folder is neither, or their classes differ. BundleError, WeightsError, DeviceError: they can't be loaded.
+        DataError: a folder is neither, or their classes differ. BundleError, WeightsError, DeviceError: they can't be
+            loaded.
     """
     kinds = [_kind(path) for path in paths]
     if provider is not None and "bundle" not in kinds:
-        raise DeviceError(f"--provider '{provider}' is for a bundle, but {paths[0]} is a run, which PyTorch computes; choose with --device")
+        raise DeviceError(
+            f"--provider '{provider}' is for a bundle, but {paths[0]} is a run, which PyTorch computes; choose with"
+            " --device"
+        )
     bundles = [path for path, kind in zip(paths, kinds, strict=True) if kind == "bundle"]
     at_a_time = min(available_cores() if threads is None else threads, MAX_PARALLEL)
     with ExitStack() as stack:
         found: dict[int, Model] = {}
         if bundles:
-            segmenters = stack.enter_context(loaded(bundles, device=device, provider=provider, threads=threads, parallel=at_a_time))
+            segmenters = stack.enter_context(
+                loaded(bundles, device=device, provider=provider, threads=threads, parallel=at_a_time)
+            )
             places = [place for place, kind in enumerate(kinds) if kind == "bundle"]
-            found = {place: Bundle(paths[place], segmenter) for place, segmenter in zip(places, segmenters, strict=True)}
+            found = {
+                place: Bundle(paths[place], segmenter) for place, segmenter in zip(places, segmenters, strict=True)
+            }
         models = [found.get(place) or Run(path, device, threads) for place, path in enumerate(paths)]
         for other in models[1:]:
             if other.classes != models[0].classes:
                 raise DataError(
-                    f"{models[0].path} has the classes {', '.join(models[0].classes)}, {other.path} has {', '.join(other.classes)}; "
-                    "what they say can be compared only where the classes and their order are the same"
+                    f"{models[0].path} has the classes {', '.join(models[0].classes)}, {other.path} has"
+                    f" {', '.join(other.classes)}; what they say can be compared only where the classes and their order"
+                    " are the same"
                 )
         yield models
 

@@ -18,10 +18,11 @@ FOLDER, LIST = "picked", "picked.txt"
 
 
 def pick(count: int, frames: Frames, layout: Layout, journal: Journal) -> str:
-    """Write ``picked.txt``, the most uncertain frame first, and ``picked/``, those frames and their masks in the layout.
+    """Write ``picked.txt``, the most uncertain frame first, and ``picked/``, those frames and their masks in the
+    layout.
 
-    Frames on which models disagree most come first, of one model those of which it is least sure. A folder of the same choice is left as it is, one
-    of another choice moved aside: somebody may have corrected masks there.
+    Frames on which models disagree most come first, of one model those of which it is least sure. A folder of the same
+    choice is left as it is, one of another choice moved aside: somebody may have corrected masks there.
 
     Returns:
         A sentence about it. Raises DataError, DiskError.
@@ -32,16 +33,26 @@ def pick(count: int, frames: Frames, layout: Layout, journal: Journal) -> str:
     counted = "1 frame" if len(names) == 1 else f"{len(names)} frames"
     thinned = f"; {alike} that look like one of them were passed over" if alike else ""
     if _frames_in(target / layout.frames) == {layout.file_name(name) for name in names}:
-        told = f"{counted} to annotate next {'is' if len(names) == 1 else 'are'} in {target} already, which is left as it is{thinned}"
+        told = (
+            f"{counted} to annotate next {'is' if len(names) == 1 else 'are'} in {target} already, which is left as it"
+            f" is{thinned}"
+        )
     else:
         aside = _replace(target, names, frames, layout)
-        told = f"{counted} to annotate next -> {target}, {LIST}{thinned}{f'; an earlier choice is now {aside}' if aside else ''}"
+        told = (
+            f"{counted} to annotate next -> {target},"
+            f" {LIST}{thinned}{f'; an earlier choice is now {aside}' if aside else ''}"
+        )
     files.write_text(layout.folder / LIST, "".join(f"{name}\n" for name in names))
     return told
 
 
 def _frames_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} if folder.is_dir() else set()
+    return (
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        if folder.is_dir()
+        else set()
+    )
 
 
 def _replace(target: Path, names: list[str], frames: Frames, layout: Layout) -> Path | None:
@@ -52,11 +63,17 @@ def _replace(target: Path, names: list[str], frames: Frames, layout: Layout) -> 
         part.mkdir(parents=True)
         _fill(part, names, frames, layout)
         if os.path.lexists(target):
-            aside = next(free for number in itertools.count(1) if not os.path.lexists(free := target.with_name(f"{target.name}.{number}")))
+            aside = next(
+                free
+                for number in itertools.count(1)
+                if not os.path.lexists(free := target.with_name(f"{target.name}.{number}"))
+            )
             os.rename(target, aside)
         os.rename(part, target)
     except OSError as error:
-        raise DiskError(f"can't write {target}: {error.strerror or error}; free some space or choose another folder") from error
+        raise DiskError(
+            f"can't write {target}: {error.strerror or error}; free some space or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return aside

@@ -1,4 +1,6 @@
-"""Outlines of a mask as COCO's polygons, which cover exactly its pixels: along the pixels' edges, and regions with holes cut apart at them."""
+"""Outlines of a mask as COCO's polygons, which cover exactly its pixels: along the pixels' edges, and regions with
+holes cut apart at them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ _TIMES = 3
 
 
 def polygons(mask: NDArray[np.bool_]) -> Iterator[list[int]]:
-    """Outlines [x, y, x, y, ...] in pixels from the upper left corner, of a mask (H, W); one or more for each piece whose pixels touch at a side."""
+    """Outlines [x, y, x, y, ...] in pixels from the upper left corner, of a mask (H, W); one or more for each piece
+    whose pixels touch at a side.
+    """
     pieces = [(mask.astype(np.uint8), 0, 0)]
     while pieces:
         part, left, top = pieces.pop()
@@ -28,7 +32,9 @@ def polygons(mask: NDArray[np.bool_]) -> Iterator[list[int]]:
 
 
 def _row_of_hole(part: NDArray[np.uint8]) -> int | None:
-    """A row that cuts through a hole: not its first one, so that both parts get an end of it where it has more; None without a hole."""
+    """A row that cuts through a hole: not its first one, so that both parts get an end of it where it has more; None
+    without a hole.
+    """
     # An outline steps from pixel to pixel across corners as well, so what only a corner leads into is a hole, too.
     outside = cv2.copyMakeBorder(1 - part, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     count, _, stats, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
@@ -43,7 +49,9 @@ def _row_of_hole(part: NDArray[np.uint8]) -> int | None:
 def _outline(part: NDArray[np.uint8], left: int, top: int) -> list[int]:
     large = part.repeat(_TIMES, 0).repeat(_TIMES, 1)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    corners = (contours[0][:, 0] + 1) // _TIMES + np.array([left, top])  # of centres 3i and 3i + 2 the edges i and i + 1
+    corners = (contours[0][:, 0] + 1) // _TIMES + np.array(
+        [left, top]
+    )  # of centres 3i and 3i + 2 the edges i and i + 1
     kept = corners[_turns(corners)]
     return [int(value) for value in kept.ravel()]
 

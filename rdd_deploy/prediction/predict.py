@@ -1,4 +1,6 @@
-"""Predict frames into a folder: read, label and write side by side, in order, and go on where an earlier call was stopped."""
+"""Predict frames into a folder: read, label and write side by side, in order, and go on where an earlier call was
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,12 @@ def predict(options: Options) -> None:
         console.warn(note)
     with ExitStack() as stack:
         models = stack.enter_context(
-            opened([options.model, *options.others], device=options.device, provider=options.provider, threads=options.threads)
+            opened(
+                [options.model, *options.others],
+                device=options.device,
+                provider=options.provider,
+                threads=options.threads,
+            )
         )
         _check_pick(options, models[0])
         layout = LAYOUTS[options.layout](output, models[0].classes, models[0].palette)
@@ -95,7 +102,9 @@ def predict(options: Options) -> None:
         if options.dry:
             journal.load(frames, layout, repair=False)
             total = "its" if frames.total is None else str(frames.total)
-            console.info(f"dry run: {total} frames of {frames.path}, {len(journal.done)} of them done; nothing was predicted")
+            console.info(
+                f"dry run: {total} frames of {frames.path}, {len(journal.done)} of them done; nothing was predicted"
+            )
             return
         files.check_writable(output)
         stack.enter_context(_alone(output))
@@ -116,8 +125,8 @@ def _run(options: Options, frames: Frames, models: Sequence[Model], layout: Layo
         unreadable = _predict_all(options, frames, models, layout, journal, stop)
         if stop.number is not None:
             raise Interrupted(
-                f"interrupted after {len(journal.done)} of {frames.total or 'all'} frames; their masks are in {layout.mask('x').parent}, the same "
-                "command goes on",
+                f"interrupted after {len(journal.done)} of {frames.total or 'all'} frames; their masks are in"
+                f" {layout.mask('x').parent}, the same command goes on",
                 stop.number,
             )
     new, seconds = len(journal.done) - before, time.perf_counter() - started
@@ -205,12 +214,16 @@ class _Work:
         contents = {self._layout.mask(frame.name): self._layout.encoded(first.labels)}
         if self._options.overlay:
             drawn = Overlay(self._palette, OPACITY).draw(pixels, first.labels)
-            contents[self._beside("overlays", frame, ".jpg")] = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+            contents[self._beside("overlays", frame, ".jpg")] = cv2.imencode(
+                ".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 90]
+            )[1].tobytes()
         if first.confidence is not None:
             contents[self._beside("confidence", frame, ".png")] = cv2.imencode(".png", first.confidence)[1].tobytes()
         files.write_together(contents)
         classes = len(self._layout.classes)
-        counts = cv2.calcHist([first.labels], [0], None, [classes], [0, classes]).ravel()  # a quarter of np.bincount's time
+        counts = cv2.calcHist(
+            [first.labels], [0], None, [classes], [0, classes]
+        ).ravel()  # a quarter of np.bincount's time
         return Row(
             frame=frame.name,
             stamp=frame.stamp,
@@ -238,10 +251,26 @@ def _list(options: Options, layout: Layout, journal: Journal) -> list[Path]:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
-        ["frame", "width", "height", *(f"share_{name}" for name in layout.classes), "confidence_mean", "confidence_p5", "disagreement"]
+        [
+            "frame",
+            "width",
+            "height",
+            *(f"share_{name}" for name in layout.classes),
+            "confidence_mean",
+            "confidence_p5",
+            "disagreement",
+        ]
     )
     for row in journal.rows():
-        writer.writerow([row.frame, row.width, row.height, *row.shares, *map(_cell, (row.confidence, row.confidence_p5, row.disagreement))])
+        writer.writerow(
+            [
+                row.frame,
+                row.width,
+                row.height,
+                *row.shares,
+                *map(_cell, (row.confidence, row.confidence_p5, row.disagreement)),
+            ]
+        )
     files.write_text(table, buffer.getvalue())
     written = [table]
     if options.others:
@@ -279,24 +308,34 @@ def _facts(layout: Layout, model: Model, options: Options) -> dict[str, Any]:
     kind = model.confidence if model.confidence == "softmax" or options.confidence else None
     meaning = {
         "softmax": "probability of the likeliest class, per network pixel",
-        "mirror": "share of the pixels that keep their class when the frame is mirrored: a bundle gives labels, no probabilities",
+        "mirror": (
+            "share of the pixels that keep their class when the frame is mirrored: a bundle gives labels, no"
+            " probabilities"
+        ),
         None: "none: a bundle gives labels, no probabilities; --confidence asks it for the mirrored frame as well",
     }[kind]
-    return {"classes": list(layout.classes), "palette": [list(colour) for colour in layout.palette], "confidence": meaning}
+    return {
+        "classes": list(layout.classes),
+        "palette": [list(colour) for colour in layout.palette],
+        "confidence": meaning,
+    }
 
 
 def _check_pick(options: Options, model: Model) -> None:
     if options.pick is not None and not options.others and not options.confidence and model.confidence != "softmax":
         raise RddError(
-            f"--pick {options.pick} needs to know which frames are uncertain, and a lone bundle doesn't tell; name other bundles with --disagree, "
-            "or add --confidence"
+            f"--pick {options.pick} needs to know which frames are uncertain, and a lone bundle doesn't tell; name"
+            " other bundles with --disagree, or add --confidence"
         )
 
 
 def _check_apart(frames: Path, output: Path) -> None:
     """Raise RddError where the masks would become frames of the next call."""
     if frames.is_dir() and output.resolve().is_relative_to(frames.resolve()):
-        raise RddError(f"{output} lies in the folder of the frames, {frames}, so its masks would be taken for frames; name another folder")
+        raise RddError(
+            f"{output} lies in the folder of the frames, {frames}, so its masks would be taken for frames; name another"
+            " folder"
+        )
 
 
 @contextmanager

@@ -15,7 +15,16 @@ from rdd_deploy.runtime.manifest import EngineInfo, Manifest, Metrics, read_mani
 if TYPE_CHECKING:
     from rdd_deploy.runtime.segmenter import Segmenter
 
-__all__ = ["SCHEMA_VERSION", "EngineInfo", "InputSpec", "Manifest", "Metrics", "Segmenter", "read_manifest", "write_manifest"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "EngineInfo",
+    "InputSpec",
+    "Manifest",
+    "Metrics",
+    "Segmenter",
+    "read_manifest",
+    "write_manifest",
+]
 
 
 def __getattr__(name: str) -> Any:

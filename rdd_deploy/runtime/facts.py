@@ -1,4 +1,6 @@
-"""What using a model takes, whatever runs it: classes, input, and how frames and labels are resized. Manifests and ONNX files both hold it."""
+"""What using a model takes, whatever runs it: classes, input, and how frames and labels are resized. Manifests and ONNX
+files both hold it.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +35,13 @@ class InputSpec(Closed):
 class Preprocessing(Closed):
     """How a frame of any size becomes the input: step by step, each one call of OpenCV's ``resize``.
 
-    1. ``halve``: as long as both sides are even and at least twice the input's, both are halved with ``halve_interpolation``.
-    2. Where the size isn't the input's yet, it is resized to it: with ``interpolation``, or with ``shrink_interpolation`` where
-       max(height / input height, width / input width) is ``shrink_from`` or more.
+    1. ``halve``: as long as both sides are even and at least twice the input's, both are halved with
+        ``halve_interpolation``.
+    2. Where the size isn't the input's yet, it is resized to it: with ``interpolation``, or with
+       ``shrink_interpolation`` where max(height / input height, width / input width) is ``shrink_from`` or more.
 
-    ``linear`` is cv2.INTER_LINEAR, ``area`` cv2.INTER_AREA, both on uint8. The aspect ratio isn't kept (``fit``), and the values stay as they
-    are (``values``): colour order and normalisation are the network's own.
+    ``linear`` is cv2.INTER_LINEAR, ``area`` cv2.INTER_AREA, both on uint8. The aspect ratio isn't kept (``fit``), and
+    the values stay as they are (``values``): colour order and normalisation are the network's own.
     """
 
     fit: Literal["stretch"] = "stretch"
@@ -51,7 +54,9 @@ class Preprocessing(Closed):
 
 
 class Postprocessing(Closed):
-    """How the output becomes a label map of the frame's size: one call of OpenCV's ``resize``, cv2.INTER_NEAREST_EXACT."""
+    """How the output becomes a label map of the frame's size: one call of OpenCV's ``resize``,
+    cv2.INTER_NEAREST_EXACT.
+    """
 
     output: Literal["class_ids"] = "class_ids"
     interpolation: Literal["nearest_exact"] = "nearest_exact"

@@ -32,7 +32,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Metrics(Closed):
-    """Accuracy measured on this very artifact; percentages in [0, 100], None where nothing was measured or the class never occurs."""
+    """Accuracy measured on this very artifact; percentages in [0, 100], None where nothing was measured or the class
+    never occurs.
+    """
 
     data: str
     split: str
@@ -84,7 +86,9 @@ class Manifest(Facts):
         if not 2 <= len(self.classes) <= MAX_CLASSES:
             raise ValueError(f"classes: got {len(self.classes)}, expected 2 to {MAX_CLASSES}")
         if len(self.palette) != len(self.classes):
-            raise ValueError(f"palette: got {len(self.palette)} colours, expected one for each of {len(self.classes)} classes")
+            raise ValueError(
+                f"palette: got {len(self.palette)} colours, expected one for each of {len(self.classes)} classes"
+            )
         if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
             raise ValueError(f"classes: got {twice[0]!r:.60} more than once, expected names that differ")
         if not all(name.strip() for name in self.classes):
@@ -97,7 +101,9 @@ class Manifest(Facts):
 
 
 def is_inside(file: str) -> bool:
-    """Whether a name, as it is written, can't reach outside the bundle's folder, in the notation of either kind of system."""
+    """Whether a name, as it is written, can't reach outside the bundle's folder, in the notation of either kind of
+    system.
+    """
     windows = PureWindowsPath(file)
     leaves = windows.drive or windows.root or ".." in windows.parts or "\\" in file
     return bool(file) and not leaves and "\0" not in file and PurePosixPath(file).as_posix() == file
@@ -119,8 +125,9 @@ def read_manifest(folder: str | Path, verify: bool = True, but_model: bool = Fal
         but_model: leave the model's hash to ``read_file``.
 
     Raises:
-        BundleError: folder, manifest or a file is missing; the path isn't UTF-8; the manifest isn't valid; a file's content isn't the one that was exported;
-            a file isn't named by the manifest, or is a link that leads out of the folder.
+        BundleError: folder, manifest or a file is missing; the path isn't UTF-8; the manifest isn't valid; a file's
+            content isn't the one that was exported; a file isn't named by the manifest, or is a link that leads out of
+            the folder.
     """
     folder = Path(folder)
     manifest = manifest_of(folder)
@@ -153,10 +160,14 @@ def manifest_of(folder: Path) -> Manifest:
 
 
 def check_file(folder: Path, manifest: Manifest, file: str, verify: bool = True) -> None:
-    """BundleError unless a file that the manifest names is there, inside, and (with ``verify``) the one that was exported."""
+    """BundleError unless a file that the manifest names is there, inside, and (with ``verify``) the one that was
+    exported.
+    """
     path = folder / file
     if not path.is_file():
-        raise BundleError(f"{folder} has no {file}, which its {MANIFEST} names; copy the whole folder, or export it again")
+        raise BundleError(
+            f"{folder} has no {file}, which its {MANIFEST} names; copy the whole folder, or export it again"
+        )
     _check_inside(folder, file)
     if verify:
         _check_hash(path, _hash(path), manifest.files[file])
@@ -196,19 +207,27 @@ def _check_inside(folder: Path, file: str) -> None:
 
 
 def unnamed(folder: Path, manifest: Manifest) -> Iterator[Path]:
-    """What the manifest doesn't name: backends load weights that lie beside a model. What systems leave in every folder is no part of it."""
+    """What the manifest doesn't name: backends load weights that lie beside a model. What systems leave in every folder
+    is no part of it.
+    """
     listed = {MANIFEST, *manifest.files}
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if (Path(parent) / name).is_symlink()]  # not walked into
         for name in sorted([*files, *links]):
             path = Path(parent) / name
-            if path.relative_to(folder).as_posix() not in listed and not name.startswith(".") and name.lower() not in _LITTER:
+            if (
+                path.relative_to(folder).as_posix() not in listed
+                and not name.startswith(".")
+                and name.lower() not in _LITTER
+            ):
                 yield path
 
 
 def _unnamed(path: Path) -> BundleError:
-    return BundleError(f"{path} isn't named by the bundle's {MANIFEST}; remove it, or export the bundle again if it belongs to it")
+    return BundleError(
+        f"{path} isn't named by the bundle's {MANIFEST}; remove it, or export the bundle again if it belongs to it"
+    )
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> Path:
@@ -222,13 +241,17 @@ def _load(folder: Path) -> bytes:
     path = folder / MANIFEST
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "isn't there"
-        packed = f"; unpack it: rdd-deploy bundle unpack {folder}" if folder.is_file() and folder.suffix == ".tar" else ""
+        packed = (
+            f"; unpack it: rdd-deploy bundle unpack {folder}" if folder.is_file() and folder.suffix == ".tar" else ""
+        )
         raise BundleError(
-            f"the bundle {folder} {what}; expected a folder with {MANIFEST}, as `python -m rdd_deploy.export --onnx` writes it{packed}"
+            f"the bundle {folder} {what}; expected a folder with {MANIFEST}, as `python -m rdd_deploy.export --onnx`"
+            f" writes it{packed}"
         )
     if not path.is_file():
         raise BundleError(
-            f"{folder} has no {MANIFEST}, so it isn't a bundle; give a folder that `python -m rdd_deploy.export --onnx` wrote"
+            f"{folder} has no {MANIFEST}, so it isn't a bundle; give a folder that `python -m rdd_deploy.export --onnx`"
+            " wrote"
         )
     try:
         return read_bounded(path, LARGEST_MANIFEST)

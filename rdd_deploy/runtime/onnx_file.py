@@ -1,5 +1,5 @@
-"""Whether an ONNX model is whole in its one file, and what it says about itself, asked of the file: the edge has no ``onnx``, and old versions
-of onnxruntime load weights from wherever a model says."""
+"""Whether an ONNX model is whole in its one file, and what it says about itself, asked of the file: the edge has no
+``onnx``, and old versions of onnxruntime load weights from wherever a model says."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def metadata(content: bytes) -> dict[str, str]:
     whole = memoryview(content)
     for field, wire, first, after in _fields(whole, 0, len(whole)):
         if field == _METADATA and wire == _BYTES:
-            parts = {part: whole[start:end] for part, kind, start, end in _fields(whole, first, after) if kind == _BYTES}
+            parts = {
+                part: whole[start:end] for part, kind, start, end in _fields(whole, first, after) if kind == _BYTES
+            }
             key, value = (bytes(parts.get(part, b"")).decode(errors="replace") for part in (1, 2))
             found[key] = value
     return found

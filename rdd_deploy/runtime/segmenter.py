@@ -29,10 +29,12 @@ UNIFORM_FRAMES = 100
 class Segmenter:
     """A loaded bundle. Call it with a frame, or time ``prepare``, ``infer`` and ``restore`` one by one.
 
-    One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a time, and
-    more callers gain nothing. Different segmenters may run side by side. Use it in a ``with`` block, or ``close()`` it.
+    One thread at a time may call it, or as many as like where ``parallel`` is above 1: so many frames are computed at a
+    time, and more callers gain nothing. Different segmenters may run side by side. Use it in a ``with`` block, or
+    ``close()`` it.
 
-    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it loads its own.
+    A process that is forked off can't use it, since the backend's threads exist in the process that loaded it only; it
+    loads its own.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, parallel: int = 1) -> None:
@@ -67,10 +69,12 @@ class Segmenter:
         Args:
             path: the bundle's folder.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. What is asked for is what is used: otherwise DeviceError.
-            provider: an onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or an OpenVINO device; None follows ``device``.
-            threads: CPU threads; None lets the backend choose, or is one for each inference where several run at a time.
-            parallel: so many frames are computed at a time, sharing the CPU threads. More frames per second, each of which takes longer;
-                the labels are the same. Only on the CPU.
+            provider: an onnxruntime provider (cpu, cuda, tensorrt, tensorrt-rtx) or an OpenVINO device; None follows
+                ``device``.
+            threads: CPU threads; None lets the backend choose, or is one for each inference where several run at a
+                time.
+            parallel: so many frames are computed at a time, sharing the CPU threads. More frames per second, each of
+                which takes longer; the labels are the same. Only on the CPU.
             verify: check the files' hashes.
 
         Raises:
@@ -83,7 +87,13 @@ class Segmenter:
             most = "1 or more" if threads is None else f"1 to {threads}, at most one for each of the {threads} threads"
             raise DeviceError(f"asked for {parallel} inferences at a time; expected {most}")
         folder = followed(Path(path))
-        asked: dict[str, Any] = {"device": device, "provider": provider, "threads": threads, "parallel": parallel, "verify": verify}
+        asked: dict[str, Any] = {
+            "device": device,
+            "provider": provider,
+            "threads": threads,
+            "parallel": parallel,
+            "verify": verify,
+        }
         while True:
             before = _identity(folder)
             try:
@@ -114,7 +124,9 @@ class Segmenter:
         return self.manifest.backend
 
     def __call__(self, frame: Array) -> Array:
-        """Frame uint8 (H, W, 3) BGR of any size -> labels uint8 (H, W). Raises SourceError for another kind of frame."""
+        """Frame uint8 (H, W, 3) BGR of any size -> labels uint8 (H, W). Raises SourceError for another
+        kind of frame.
+        """
         return self.restore(self.infer(self.prepare(frame)), (frame.shape[0], frame.shape[1]))
 
     def prepare(self, frame: Array) -> Array:
@@ -135,19 +147,20 @@ class Segmenter:
         """
         if network_input.shape != (1, *self.input_size, 3) or network_input.dtype != np.uint8:
             raise SourceError(
-                f"got {network_input.dtype}{list(network_input.shape)}, expected uint8{[1, *self.input_size, 3]}; let `prepare` make it of a frame"
+                f"got {network_input.dtype}{list(network_input.shape)}, expected uint8{[1, *self.input_size, 3]}; let"
+                " `prepare` make it of a frame"
             )
         labels = self._run(network_input)
         if labels.dtype != np.uint8 or labels.shape != (1, *self.input_size):
             raise BundleError(
-                f"the model of '{self.manifest.name}' gave {labels.dtype}{list(labels.shape)}, expected uint8{[1, *self.input_size]}; "
-                "export the bundle again"
+                f"the model of '{self.manifest.name}' gave {labels.dtype}{list(labels.shape)}, expected"
+                f" uint8{[1, *self.input_size]}; export the bundle again"
             )
         highest = int(labels.max())
         if highest >= len(self.classes):
             raise BundleError(
-                f"the model of '{self.manifest.name}' gave the class id {highest}, its manifest names {len(self.classes)} classes; "
-                "export the bundle again"
+                f"the model of '{self.manifest.name}' gave the class id {highest}, its manifest names"
+                f" {len(self.classes)} classes; export the bundle again"
             )
         self._watch(labels, highest)
         return labels
@@ -170,7 +183,9 @@ class Segmenter:
                     self._deactivate()
 
     def restore(self, labels: Array, size: tuple[int, int]) -> Array:
-        """Labels uint8 (1, h, w) -> uint8 (height, width), by the nearest pixel centre (no half-pixel shift against the frame)."""
+        """Labels uint8 (1, h, w) -> uint8 (height, width), by the nearest pixel centre (no half-pixel shift against the
+        frame).
+        """
         return resize_labels(np.asarray(labels[0], np.uint8), size)
 
     def _watch(self, labels: Array, highest: int) -> None:
@@ -179,8 +194,8 @@ class Segmenter:
             self._uniform = count = self._uniform + 1 if uniform else 0
         if count == UNIFORM_FRAMES:
             console.warn(
-                f"'{self.manifest.name}' gave nothing but {self.classes[highest]} for {UNIFORM_FRAMES} frames in a row; "
-                "if the frames aren't that plain, its numbers overflow: check it with `rdd-deploy parity`"
+                f"'{self.manifest.name}' gave nothing but {self.classes[highest]} for {UNIFORM_FRAMES} frames in a row;"
+                " if the frames aren't that plain, its numbers overflow: check it with `rdd-deploy parity`"
             )
 
     def close(self) -> None:
@@ -202,16 +217,23 @@ class Segmenter:
             backend.deactivate()
 
     def _abandon(self) -> None:
-        """In a process that was forked off: the backend's threads aren't here, and to end it would wait for them, so it is kept for ever."""
+        """In a process that was forked off: the backend's threads aren't here, and to end it would wait for them, so it
+        is kept for ever.
+        """
         self._changed, self._watching, self._inside = threading.Condition(), threading.Lock(), {}
         if self._backend is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._backend))
-            self._backend, self._gone = None, "loaded before this process was forked off; load it in the process that uses it"
+            self._backend, self._gone = (
+                None,
+                "loaded before this process was forked off; load it in the process that uses it",
+            )
 
     def __enter__(self) -> Segmenter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -227,8 +249,8 @@ _loaded: weakref.WeakSet[Segmenter] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    """In a process that was forked off from one with backends. At its end, after Python's own, C++ libraries would destroy what is shared by
-    all models and wait for those threads, too: that is left out."""
+    """In a process that was forked off from one with backends. At its end, after Python's own, C++ libraries would
+    destroy what is shared by all models and wait for those threads, too: that is left out."""
     segmenters = list(_loaded)
     for segmenter in segmenters:
         segmenter._abandon()
@@ -245,7 +267,8 @@ def check_frame(frame: object) -> None:
     """Raise SourceError unless ``frame`` is a non-empty uint8 (H, W, 3) array."""
     if not isinstance(frame, np.ndarray):
         raise SourceError(
-            f"got a {type(frame).__name__} as a frame, expected a numpy array uint8 (height, width, 3) in BGR; check that reading it worked"
+            f"got a {type(frame).__name__} as a frame, expected a numpy array uint8 (height, width, 3) in BGR; check"
+            " that reading it worked"
         )
     got = f"got a frame of shape {frame.shape} and type {frame.dtype}"
     if frame.ndim == 3 and frame.shape[2] == 3 and frame.size and frame.dtype == np.uint8:

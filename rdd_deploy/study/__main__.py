@@ -21,9 +21,14 @@ def main(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="of every run's recipe, e.g. data.root=/data/camvid")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="VARIANT", help="run this variant; repeat it for several")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="VARIANT", help="run this variant; repeat it for several")
+    ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, max=MAX_JOBS, help="runs at once; default: one a GPU (or a run's train.devices), one on a CPU")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_JOBS, help="runs at once; default: one a GPU (or a run's train.devices), one on a CPU"
+        ),
     ] = None,
     output: Annotated[Path, typer.Option(help="folder of runs")] = RUNS,
     name: Annotated[str | None, typer.Option(help="the study's folder in there; default: the study's name")] = None,
@@ -31,13 +36,16 @@ def main(
         bool, typer.Option("--set-aside", help="runs of another recipe or teacher are moved aside and trained again")
     ] = False,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="check everything, tell the number of runs and the time that they take, run nothing")
+        bool,
+        typer.Option(
+            "--dry-run", help="check everything, tell the number of runs and the time that they take, run nothing"
+        ),
     ] = False,
 ) -> None:
     """Run every variant of a recipe with every seed, and write results.csv, table.md and plot.png.
 
-    Runs that are finished aren't repeated: after a signal, a crash or a failed run the same command goes on where it was. Exit code 2 where
-    a run failed; the others are run all the same.
+    Runs that are finished aren't repeated: after a signal, a crash or a failed run the same command goes on where it
+    was. Exit code 2 where a run failed; the others are run all the same.
 
     Example: `python -m rdd_deploy.study studies/camvid_half_main.yaml data.root=/data/camvid --dry-run`
     """

@@ -1,4 +1,6 @@
-"""Before the first run: data, devices, networks, losses and teachers of every variant, checked once each; and how long it will all take."""
+"""Before the first run: data, devices, networks, losses and teachers of every variant, checked once each; and how long
+it will all take.
+"""
 
 from __future__ import annotations
 
@@ -78,12 +80,16 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
         with problems.collected():
             check_installed(recipe.train.loggers)
         with problems.collected():
-            device = checked.once(("device", recipe.train.device, recipe.train.devices), lambda r=recipe: make_fabric(r.train).device.type)  # type: ignore[misc]
+            device = checked.once(
+                ("device", recipe.train.device, recipe.train.devices), lambda r=recipe: make_fabric(r.train).device.type
+            )  # type: ignore[misc]
             checked.on_gpu |= device == "cuda"
     with problems.collected():
         data = TrainingData(recipes[0], "leave")
         checked.facts = DataFacts(round(len(data.frames) / recipes[0].data.labelled), len(data.validation.label_space))
-    for one in {tuple(run.recipe.data.unlabelled): run.recipe for run in variants if share_without_labels(run.recipe)}.values():
+    for one in {
+        tuple(run.recipe.data.unlabelled): run.recipe for run in variants if share_without_labels(run.recipe)
+    }.values():
         with problems.collected():
             look_at_unlabelled(one.data)
     if data is not None:
@@ -122,7 +128,9 @@ def _check_run(plan: Plan, run: Run, teachers: Collection[TeacherRun], data: Tra
     else:
         paths = [Path(str(one.checkpoint)) for one in config.ensemble] or [run.teacher]
         compared = run.recipe.distillation.method, run.recipe.distillation.tfe_fraction > 0
-        model = checked.once((*map(str, paths), repr(config), *map(str, compared)), lambda: load_teacher(run.recipe, paths, data).model)
+        model = checked.once(
+            (*map(str, paths), repr(config), *map(str, compared)), lambda: load_teacher(run.recipe, paths, data).model
+        )
     extra_losses(run.recipe.distillation, student, model)
 
 
@@ -131,7 +139,9 @@ def _network(checked: Checked, recipe: Recipe, role: str) -> Any:
     return checked.once(key, lambda: build(recipe.trained, checked.facts.classes, role, sizes(recipe))[0])
 
 
-def seconds_to_come(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun], checked: Checked, threads: int | None) -> float:
+def seconds_to_come(
+    plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun], checked: Checked, threads: int | None
+) -> float:
     """Seconds of all runs one after the other, from one measured step of each distinct network.
 
     Losses beside the network's own step aren't in it, nor is what a live teacher without a recipe takes.
@@ -181,7 +191,17 @@ def _training(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float
 
 def _step(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float:
     train = recipe.train
-    key = repr((recipe.trained, recipe.augment.crop, train.batch, train.device, train.precision, train.optimizer, train.compile))
+    key = repr(
+        (
+            recipe.trained,
+            recipe.augment.crop,
+            train.batch,
+            train.device,
+            train.precision,
+            train.optimizer,
+            train.compile,
+        )
+    )
     if key not in done:
         done[key] = seconds_of_a_step(recipe, checked.facts.classes)
     return done[key]

@@ -1,4 +1,6 @@
-"""A run as a process of its own: started, told to save and end, and what it said last. It ends with the study, however that ends."""
+"""A run as a process of its own: started, told to save and end, and what it said last. It ends with the study, however
+that ends.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Child(Protocol):
 
 
 def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> Child:
-    """Start ``python`` with these words, in a process group of its own: Ctrl-C reaches the study alone, which passes it on once."""
+    """Start ``python`` with these words, in a process group of its own: Ctrl-C reaches the study alone, which passes it
+    on once.
+    """
     return subprocess.Popen(
         [sys.executable, *words], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         preexec_fn=end_with_parent if sys.platform == "linux" else None,
@@ -47,7 +51,9 @@ def open_log(path: Path) -> IO[bytes]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
     except OSError as error:
-        raise DiskError(f"can't write {path}: {error.strerror or error}; free some space or choose another folder with --output") from error
+        raise DiskError(
+            f"can't write {path}: {error.strerror or error}; free some space or choose another folder with --output"
+        ) from error
 
 
 def ask_to_end(child: Child) -> None:
@@ -67,7 +73,9 @@ def last_error(log: Path, begin: int, code: int) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(begin, log.stat().st_size - _LAST_BYTES))
-            lines = [line.rstrip() for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()]
+            lines = [
+                line.rstrip() for line in file.read().decode("utf-8", errors="replace").splitlines() if line.strip()
+            ]
     except OSError:
         lines = []
     at = next((number for number in reversed(range(len(lines))) if lines[number].startswith("error: ")), None)

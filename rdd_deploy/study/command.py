@@ -16,7 +16,14 @@ from rdd_deploy.utils.locks import InUseError, check_unlocked, locked
 
 
 def run_study(
-    study: str, overrides: Sequence[str], only: Sequence[str], jobs: int | None, output: Path, name: str | None, set_aside: bool, dry: bool
+    study: str,
+    overrides: Sequence[str],
+    only: Sequence[str],
+    jobs: int | None,
+    output: Path,
+    name: str | None,
+    set_aside: bool,
+    dry: bool,
 ) -> None:
     """Check a study, run what is to come of it, write its table; the arguments are those of the command."""
     loaded, source = load_study(study)
@@ -54,14 +61,18 @@ def _work(plan: Plan, only: Sequence[str] | None, jobs: int | None, set_aside: b
 
     if (others := results.others(found)) and not set_aside:
         raise RddError(
-            f"{'1 folder' if len(others) == 1 else f'{len(others)} folders'} of this study {'holds' if len(others) == 1 else 'hold'} runs of "
-            "another recipe or teacher; use the same study and overrides, give this one another folder with --name, or train those again with "
-            "--set-aside:",
+            f"{'1 folder' if len(others) == 1 else f'{len(others)} folders'} of this study"
+            f" {'holds' if len(others) == 1 else 'hold'} runs of another recipe or teacher; use the same study and"
+            " overrides, give this one another folder with --name, or train those again with --set-aside:",
             *others,
         )
     to_come = [run for run in chosen if found[run.folder.path].standing is not Standing.DONE]
     needed = {run.teacher for run in to_come}
-    teachers = [one for path, one in plan.teachers.items() if path in needed and found[one.folder.path].standing is not Standing.DONE]
+    teachers = [
+        one
+        for path, one in plan.teachers.items()
+        if path in needed and found[one.folder.path].standing is not Standing.DONE
+    ]
     places: list[dict[str, str]] = [{}]
     if to_come:
         from rdd_deploy.study import check, devices  # takes seconds: torch
@@ -72,9 +83,12 @@ def _work(plan: Plan, only: Sequence[str] | None, jobs: int | None, set_aside: b
     if dry:
         _tell(plan, chosen, found, teachers, len(to_come))
         if to_come:
-            seconds = check.seconds_to_come(plan, to_come, teachers, checked, devices.threads_of(places[0])) / len(places)
+            seconds = check.seconds_to_come(plan, to_come, teachers, checked, devices.threads_of(places[0])) / len(
+                places
+            )
             console.info(
-                f"about {in_words(seconds)} to come, {len(places)} at once, from a measured step of each network; losses not counted"
+                f"about {in_words(seconds)} to come, {len(places)} at once, from a measured step of each network;"
+                " losses not counted"
             )
         console.info("dry run: recipes, data, weights and teachers are fine; nothing was trained")
         return
@@ -91,7 +105,9 @@ def _work(plan: Plan, only: Sequence[str] | None, jobs: int | None, set_aside: b
         if done:
             results.show(plan, done)
             written = results.write_results(plan, done)
-            console.info(f"{len(done)} of {len(plan.runs)} runs -> {plan.folder / written[0]}, {', '.join(written[1:])}")
+            console.info(
+                f"{len(done)} of {len(plan.runs)} runs -> {plan.folder / written[0]}, {', '.join(written[1:])}"
+            )
             if "plot.png" not in written:
                 console.info(results.NO_PLOT)
 
@@ -106,11 +122,17 @@ def _spread(plan: Plan, runs: Sequence[Run], found: dict[Path, Found]) -> None:
     """Students of a teacher that has to be trained again aren't this study's either."""
     for run in runs:
         teacher = plan.teachers.get(run.teacher) if run.teacher else None
-        if teacher and found[teacher.folder.path].standing is Standing.OTHER and found[run.folder.path].standing is not Standing.NEW:
+        if (
+            teacher
+            and found[teacher.folder.path].standing is Standing.OTHER
+            and found[run.folder.path].standing is not Standing.NEW
+        ):
             found[run.folder.path] = Found(Standing.OTHER, f"its {teacher.title} is of another recipe")
 
 
-def _tell(plan: Plan, runs: Sequence[Run], found: dict[Path, Found], teachers: Sequence[TeacherRun], to_come: int) -> None:
+def _tell(
+    plan: Plan, runs: Sequence[Run], found: dict[Path, Found], teachers: Sequence[TeacherRun], to_come: int
+) -> None:
     """The grid in words: how many runs, how many of them are finished."""
     words = {Standing.DONE: "finished", Standing.BEGUN: "begun", Standing.NEW: "to come", Standing.OTHER: "again"}
     rows = [

@@ -36,7 +36,9 @@ class Variant(Part):
     """One row of the table: what it changes of the study's recipe."""
 
     alone: bool = Field(False, description="the student without a teacher: `train` in place of `distill`")
-    set: Overrides = Field(default_factory=list, description="its overrides: a mapping of `key.sub: value`, or a list of `key.sub=value`")
+    set: Overrides = Field(
+        default_factory=list, description="its overrides: a mapping of `key.sub: value`, or a list of `key.sub=value`"
+    )
     seeds: Seeds | None = Field(None, description="its own seeds; default: the study's")
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -53,20 +55,31 @@ class Study(Part):
     set: Overrides = Field(default_factory=list, description="overrides of every run, likewise")
     seeds: Seeds = Field([0, 1, 2], description="values of `train.seed`, one run each")
     baseline: str = Field(description="the variant that the others' differences are taken to")
-    variants: dict[str, Variant] = Field(min_length=1, max_length=200, description="name -> what it changes; the table has their order")
+    variants: dict[str, Variant] = Field(
+        min_length=1, max_length=200, description="name -> what it changes; the table has their order"
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Variants can be told apart, in the table and on disk, and the baseline is one of them."""
         yield from _doubled_seeds(self.seeds)
         if self.baseline not in self.variants:
-            yield "baseline variants", f"baseline: got {self.baseline!r:.60}, expected one of {', '.join(map(shown, self.variants))}"
+            yield (
+                "baseline variants",
+                f"baseline: got {self.baseline!r:.60}, expected one of {', '.join(map(shown, self.variants))}",
+            )
         taken: dict[str, str] = {}
         for name in self.variants:
             if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-                yield "variants", f"variants: the name {name[:40]!r} can't be one; expected 1 to {LONGEST_NAME} printable characters"
+                yield (
+                    "variants",
+                    f"variants: the name {name[:40]!r} can't be one; expected 1 to {LONGEST_NAME} printable characters",
+                )
                 continue
             if (other := taken.setdefault(file_name(name).lower(), name)) != name:
-                yield "variants", f"variants: {name!r} and {other!r} would both be {file_name(name)} on disk; rename one"
+                yield (
+                    "variants",
+                    f"variants: {name!r} and {other!r} would both be {file_name(name)} on disk; rename one",
+                )
 
     def seeds_of(self, variant: str) -> list[int]:
         """The variant's own seeds, or the study's."""
@@ -105,13 +118,19 @@ def load_study(path: str | Path) -> tuple[Study, Path]:
     if "name" not in tree:
         tree["name"] = path.stem
         if not re.fullmatch(NAME, path.stem) or path.stem == "latest":
-            problems.append(RecipeError(f"name: not given, and the file's name '{path.stem}' can't be a folder of runs; give name: in it"))
+            problems.append(
+                RecipeError(
+                    f"name: not given, and the file's name '{path.stem}' can't be a folder of runs; give name: in it"
+                )
+            )
             tree["name"] = "unnamed"
     return validated(Study, tree, path, problems), path
 
 
 def _tree(path: Path, above: list[Path]) -> dict[str, Any]:
-    """A study's keys with those of the studies that it extends; its recipe as it is found from the file that names it."""
+    """A study's keys with those of the studies that it extends; its recipe as it is found from the file
+    that names it.
+    """
     if path.resolve() in above:
         raise RecipeError(f"{path} extends itself, by way of {above[-1]}; take one extends: out")
     tree = load_yaml(path)

@@ -24,7 +24,8 @@ def places(jobs: int | None, on_gpu: bool, devices: int) -> list[dict[str, str]]
         cores = available_cores()
         if count > cores:
             console.warn(
-                f"{count} runs at once share {cores} cores: all together they are no faster than {cores}, and each needs its memory"
+                f"{count} runs at once share {cores} cores: all together they are no faster than {cores}, and each"
+                " needs its memory"
             )
         if count == 1 or "OMP_NUM_THREADS" in os.environ:
             return [{} for _ in range(count)]
@@ -32,10 +33,14 @@ def places(jobs: int | None, on_gpu: bool, devices: int) -> list[dict[str, str]]
     names = _visible_gpus()
     groups = [names[first : first + devices] for first in range(0, len(names) - devices + 1, devices)]
     if not groups:
-        raise DeviceError(f"train.devices is {devices}, but {len(names)} GPUs are visible; set train.devices, or CUDA_VISIBLE_DEVICES")
+        raise DeviceError(
+            f"train.devices is {devices}, but {len(names)} GPUs are visible; set train.devices, or CUDA_VISIBLE_DEVICES"
+        )
     count = jobs or len(groups)
     if count > len(groups):
-        console.warn(f"{count} runs at once share {len(groups)} places of {devices} GPU(s): some of them run on the same one")
+        console.warn(
+            f"{count} runs at once share {len(groups)} places of {devices} GPU(s): some of them run on the same one"
+        )
     return [{"CUDA_VISIBLE_DEVICES": ",".join(groups[number % len(groups)])} for number in range(count)]
 
 

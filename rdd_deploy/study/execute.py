@@ -27,7 +27,9 @@ FOREIGN_POLL_S = 2.0
 
 @dataclass
 class Active:
-    """A run that goes on: this study's, or, without a child, one that another process (of a killed study, say) trains."""
+    """A run that goes on: this study's, or, without a child, one that another process (of a killed
+    study, say) trains.
+    """
 
     run: Run | TeacherRun
     place: int
@@ -48,7 +50,12 @@ class Execution:
     """
 
     def __init__(
-        self, plan: Plan, found: dict[Path, Found], places: list[dict[str, str]], on_finished: Callable[[], None], screen: Screen
+        self,
+        plan: Plan,
+        found: dict[Path, Found],
+        places: list[dict[str, str]],
+        on_finished: Callable[[], None],
+        screen: Screen,
     ) -> None:
         self.plan, self.places, self.on_finished, self.screen = plan, places, on_finished, screen
         self.set_aside = {path for path, one in found.items() if one.standing is Standing.OTHER}
@@ -56,7 +63,11 @@ class Execution:
         self.failed: dict[Path, str] = {}
         waiting = [run for run in plan.runs if found[run.folder.path].standing is not Standing.DONE]
         needed = {run.teacher for run in waiting}
-        teachers = [one for path, one in plan.teachers.items() if path in needed and found[one.folder.path].standing is not Standing.DONE]
+        teachers = [
+            one
+            for path, one in plan.teachers.items()
+            if path in needed and found[one.folder.path].standing is not Standing.DONE
+        ]
         self.waiting: list[Run | TeacherRun] = [*teachers, *waiting]
 
     def run(self) -> None:
@@ -77,17 +88,24 @@ class Execution:
             finally:
                 self._end_all()
             if stop.number is not None:
-                raise Interrupted("interrupted; what was reached is saved, and the same command goes on from there", stop.number)
+                raise Interrupted(
+                    "interrupted; what was reached is saved, and the same command goes on from there", stop.number
+                )
         if self.failed:
             one = len(self.failed) == 1
             raise RddError(
-                f"{len(self.failed)} {'run' if one else 'runs'} failed and {'isn' if one else 'aren'}'t in the table; fix what is wrong and give the "
-                "same command again, the others are kept:",
+                f"{len(self.failed)} {'run' if one else 'runs'} failed and {'isn' if one else 'aren'}'t in the table;"
+                " fix what is wrong and give the same command again, the others are kept:",
                 *(f"{self.title(path)}: {why}" for path, why in self.failed.items()),
             )
 
     def _now(self) -> Now:
-        return Now(self.waiting, {one.run.folder.path: one.child is not None for one in self.active}, self.failed, len(self.places))
+        return Now(
+            self.waiting,
+            {one.run.folder.path: one.child is not None for one in self.active},
+            self.failed,
+            len(self.places),
+        )
 
     def title(self, path: Path) -> str:
         """Of the run with this folder."""
@@ -107,11 +125,16 @@ class Execution:
         first = self.plan.teachers.get(run.teacher)
         if first is not None and (first in self.waiting or any(one.run is first for one in self.active)):
             return False
-        # A cache that isn't there is filled by the first of its runs, before it locks its folder; the next ones find it.
+        # A cache that isn't there is filled by the first of its runs, before it locks its folder; the next ones find
+        # it.
         config = run.recipe.teacher
         cached = config is not None and config.cache
         return not (
-            cached and any(_is_preparing(one) and isinstance(one.run, Run) and one.run.teacher == run.teacher for one in self.active)
+            cached
+            and any(
+                _is_preparing(one) and isinstance(one.run, Run) and one.run.teacher == run.teacher
+                for one in self.active
+            )
         )
 
     def _begin(self, run: Run | TeacherRun) -> None:
@@ -187,7 +210,9 @@ class Execution:
             children.ask_to_end(child)
         if not going_on:
             return
-        console.info(f"stopping {'1 run' if len(going_on) == 1 else f'{len(going_on)} runs'}; their states are being saved")
+        console.info(
+            f"stopping {'1 run' if len(going_on) == 1 else f'{len(going_on)} runs'}; their states are being saved"
+        )
         try:
             for child in going_on:
                 child.wait()
@@ -199,10 +224,14 @@ class Execution:
 
 
 def _is_preparing(one: Active) -> bool:
-    """Whether a run's process hasn't come to its training yet: it locks its folder when its teacher and the cache are there."""
+    """Whether a run's process hasn't come to its training yet: it locks its folder when its teacher and the cache are
+    there.
+    """
     return one.child is not None and holder(one.run.folder.path) != str(one.child.pid)
 
 
 def _write_resolved(run: TeacherRun) -> None:
     """The teacher's recipe with the study's data and device, for its process."""
-    files.write_text(run.resolved, files.yaml_text(with_whole_paths(run.recipe).model_dump(mode="json", exclude_none=True)))
+    files.write_text(
+        run.resolved, files.yaml_text(with_whole_paths(run.recipe).model_dump(mode="json", exclude_none=True))
+    )

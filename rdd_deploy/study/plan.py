@@ -1,4 +1,6 @@
-"""What a study runs: every variant's recipe resolved and checked, its place on disk, its words, and the teachers before them. No torch here."""
+"""What a study runs: every variant's recipe resolved and checked, its place on disk, its words, and the teachers before
+them. No torch here.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,15 @@ class TeacherRun:
     @property
     def words(self) -> list[str]:
         """Of ``python``."""
-        return ["-m", "rdd_deploy.train", str(self.resolved), "--output", str(self.folder.path.parent), "--name", self.folder.path.name]
+        return [
+            "-m",
+            "rdd_deploy.train",
+            str(self.resolved),
+            "--output",
+            str(self.folder.path.parent),
+            "--name",
+            self.folder.path.name,
+        ]
 
 
 @dataclass
@@ -88,7 +98,8 @@ def make_plan(study: Study, source: Path, runs: Path, overrides: Sequence[str], 
 
     Args:
         source: the study's file. runs: folder of runs, in which the study makes one of its own.
-        overrides: ``key.sub=value`` for every run; they come last and win. name: of the study's folder; default: the study's.
+        overrides: ``key.sub=value`` for every run; they come last and win. name: of the study's folder; default: the
+            study's.
 
     Raises:
         RecipeError: what is wrong with any variant's recipe or teacher, all together.
@@ -97,7 +108,9 @@ def make_plan(study: Study, source: Path, runs: Path, overrides: Sequence[str], 
     problems: dict[tuple[str, ...], list[str]] = {}
     for text in (*study.set, *overrides, *(text for one in study.variants.values() for text in one.set)):
         if (key := text.partition("=")[0]) in ("train.seed", "name"):
-            problems[f"{key} can't be overridden in a study: seeds: lists the seeds, and each run has a name of its own",] = []
+            problems[
+                f"{key} can't be overridden in a study: seeds: lists the seeds, and each run has a name of its own",
+            ] = []
     for variant in study.variants:
         for seed in study.seeds_of(variant):
             try:
@@ -129,7 +142,13 @@ def _whole(lines: Sequence[str]) -> list[tuple[str, ...]]:
 def _told(problem: tuple[str, ...], where: Sequence[str], study: Study) -> list[str]:
     names = list(dict.fromkeys(where))
     first, *more = problem
-    of = "" if not names else "every variant: " if len(names) == len(study.variants) > 1 else f"variants.{', '.join(names)}: "
+    of = (
+        ""
+        if not names
+        else "every variant: "
+        if len(names) == len(study.variants) > 1
+        else f"variants.{', '.join(names)}: "
+    )
     return [of + first, *more]
 
 
@@ -155,13 +174,14 @@ def _teacher(plan: Plan, recipe: StudentRecipe, source: Path) -> Path:
     assert config is not None
     if config.ensemble and (untrained := [one for one in config.ensemble if one.checkpoint is None]):
         raise RecipeError(
-            f"teacher.ensemble: a study trains one teacher, not the networks of an ensemble; train {untrained[0].recipe} first and give its "
-            "checkpoint"
+            "teacher.ensemble: a study trains one teacher, not the networks of an ensemble; train"
+            f" {untrained[0].recipe} first and give its checkpoint"
         )
     for one in config.members:
         if one.checkpoint is not None and not one.from_hub and not Path(one.checkpoint).exists():
             raise RecipeError(
-                f"teacher.checkpoint: no file {one.checkpoint}; put it there, or leave it out: the study trains teacher.recipe"
+                f"teacher.checkpoint: no file {one.checkpoint}; put it there, or leave it out: the study trains"
+                " teacher.recipe"
             )
     if (first := config.members[0]).checkpoint is not None:
         return Path(first.checkpoint if first.from_hub else os.path.abspath(first.checkpoint))
@@ -171,13 +191,15 @@ def _teacher(plan: Plan, recipe: StudentRecipe, source: Path) -> Path:
     teacher = teacher.beside(recipe)
     folder = RunFolder(Path(os.path.abspath(plan.folder.parent)) / teacher.name)
     if folder.path == Path(os.path.abspath(plan.folder)):
-        raise RecipeError(f"name: the study and its teacher {path} would both be {folder.path.name}; give another name: or --name")
+        raise RecipeError(
+            f"name: the study and its teacher {path} would both be {folder.path.name}; give another name: or --name"
+        )
     run = TeacherRun(teacher, folder, plan.folder / f"{teacher.name}.yaml")
     other = plan.teachers.setdefault(folder.teacher, run)
     if other.recipe != teacher:
         raise RecipeError(
-            f"teacher.recipe: another variant's teacher goes to {folder.path} as well, and the two aren't the same; give their recipes names "
-            "that differ, or the same data and device to all variants"
+            f"teacher.recipe: another variant's teacher goes to {folder.path} as well, and the two aren't the same;"
+            " give their recipes names that differ, or the same data and device to all variants"
         )
     return folder.teacher
 
@@ -185,12 +207,14 @@ def _teacher(plan: Plan, recipe: StudentRecipe, source: Path) -> Path:
 def _check_one_split(plan: Plan, source: Path) -> None:
     """Figures of different frames don't belong into one table."""
     frames = {
-        f"{run.recipe.data.name} {getattr(run.recipe.data, 'root', '')} {run.recipe.evaluation.split}": run.variant for run in plan.runs
+        f"{run.recipe.data.name} {getattr(run.recipe.data, 'root', '')} {run.recipe.evaluation.split}": run.variant
+        for run in plan.runs
     }
     if len(frames) > 1:
         told = "; ".join(f"{variant}: {where}" for where, variant in frames.items())
         raise RecipeError(
-            f"{source}: its variants are measured on different frames ({told}), which don't belong into one table; set them alike"
+            f"{source}: its variants are measured on different frames ({told}), which don't belong into one table; set"
+            " them alike"
         )
 
 

@@ -1,4 +1,6 @@
-"""The study's plot with matplotlib: each variant's seeds with mean and deviation, and the paired difference to the baseline beside them."""
+"""The study's plot with matplotlib: each variant's seeds with mean and deviation, and the paired difference to the
+baseline beside them.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,18 @@ def _values(axes: Any, rows: Sequence[Row], baseline: str, teacher: float | None
             axes.axvline(row.mean, color=COLOURS["dominated"], lw=1, ls=(0, (4, 3)))
     if teacher is not None:
         axes.axvline(teacher, color=COLOURS["good"], lw=1)
-        axes.annotate(" teacher", (teacher, 1), xycoords=("data", "axes fraction"), va="bottom", ha="center", color=COLOURS["good"])
+        axes.annotate(
+            " teacher",
+            (teacher, 1),
+            xycoords=("data", "axes fraction"),
+            va="bottom",
+            ha="center",
+            color=COLOURS["good"],
+        )
     names = [shown(row.variant) for row in rows]
-    axes.set_yticks(range(len(rows)), [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names])
+    axes.set_yticks(
+        range(len(rows)), [name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…" for name in names]
+    )
     axes.invert_yaxis()
     axes.set_xlabel("mIoU in % of the last epoch; bars: deviation over seeds")
     _tidy(axes)
@@ -62,7 +73,15 @@ def _differences(axes: Any, rows: Sequence[Row], baseline: str) -> None:
     for y, row in enumerate(rows):
         if row.difference is not None:
             hollow = COLOURS["paper"] if row.difference.half_width is None else COLOURS["accent"]
-            axes.errorbar(row.difference.mean, y, xerr=row.difference.half_width, fmt="o", color=COLOURS["accent"], mfc=hollow, capsize=3)
+            axes.errorbar(
+                row.difference.mean,
+                y,
+                xerr=row.difference.half_width,
+                fmt="o",
+                color=COLOURS["accent"],
+                mfc=hollow,
+                capsize=3,
+            )
     axes.set_xlabel(f"points against {shown(baseline)[:_LONGEST_NAME]}; bars: 95 % interval")
     _tidy(axes)
 

@@ -21,8 +21,9 @@ from rdd_deploy.utils.text import shown
 
 NO_PLOT = str(missing_package("matplotlib", "report", "the plot"))
 MEASURED = (
-    "mIoU of the last epoch (the end of the schedule; the best epoch is chosen on the same frames and flatters), mean ± sample deviation over "
-    "seeds. Difference: paired by seed, with its 95 % interval by Student's t; each interval is of one comparison alone. Seconds: training only."
+    "mIoU of the last epoch (the end of the schedule; the best epoch is chosen on the same frames and flatters), mean ±"
+    " sample deviation over seeds. Difference: paired by seed, with its 95 % interval by Student's t; each interval is"
+    " of one comparison alone. Seconds: training only."
 )
 
 
@@ -71,12 +72,24 @@ def rows_of(plan: Plan, results: Sequence[Result]) -> list[Row]:
         own = [one for one in results if one.run.variant == name]
         mean, deviation = mean_and_deviation(list(miou.values())) if miou else (None, None)
         difference = None if name == plan.study.baseline else paired_difference(miou, values[plan.study.baseline])
-        rows.append(Row(name, miou, mean, deviation, _mean([one.best for one in own]), difference, _mean([one.seconds for one in own])))
+        rows.append(
+            Row(
+                name,
+                miou,
+                mean,
+                deviation,
+                _mean([one.best for one in own]),
+                difference,
+                _mean([one.seconds for one in own]),
+            )
+        )
     return rows
 
 
 def write_results(plan: Plan, results: Sequence[Result]) -> list[str]:
-    """Write ``results.csv``, ``table.md`` and, where matplotlib is installed, ``plot.png``, together or none; returns their names."""
+    """Write ``results.csv``, ``table.md`` and, where matplotlib is installed, ``plot.png``, together or none; returns
+    their names.
+    """
     rows = rows_of(plan, results)
     contents = {"results.csv": csv_text(plan, results).encode(), "table.md": markdown(plan, results, rows).encode()}
     if plot.available() and any(row.miou for row in rows):
@@ -109,8 +122,22 @@ def csv_text(plan: Plan, results: Sequence[Result]) -> str:
 def markdown(plan: Plan, results: Sequence[Result], rows: Sequence[Row]) -> str:
     """The whole of ``table.md``."""
     baseline = plan.study.baseline
-    heads = ["variant", "seeds", "mIoU %", "each seed", f"difference to {_cell(baseline)}", "best epoch's mIoU %", "seconds"]
-    lines = [f"# {shown(plan.folder.name)}", "", *teacher_lines(results), "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    heads = [
+        "variant",
+        "seeds",
+        "mIoU %",
+        "each seed",
+        f"difference to {_cell(baseline)}",
+        "best epoch's mIoU %",
+        "seconds",
+    ]
+    lines = [
+        f"# {shown(plan.folder.name)}",
+        "",
+        *teacher_lines(results),
+        "| " + " | ".join(heads) + " |",
+        "|---" * len(heads) + "|",
+    ]
     for row in rows:
         planned = len(plan.study.seeds_of(row.variant))
         count = str(len(row.miou)) if len(row.miou) == planned else f"{len(row.miou)} of {planned}"
@@ -133,7 +160,10 @@ def show(plan: Plan, results: Sequence[Result]) -> None:
         (row.variant, str(len(row.miou)), mean_text(row), difference_text(row, baseline), _fixed(row.seconds, 0))
         for row in rows_of(plan, results)
     ]
-    console.show("mIoU of the last epoch, mean ± deviation; difference paired by seed, 95 % interval", console.table(heads, cells))
+    console.show(
+        "mIoU of the last epoch, mean ± deviation; difference paired by seed, 95 % interval",
+        console.table(heads, cells),
+    )
 
 
 def mean_text(row: Row) -> str:
@@ -170,7 +200,9 @@ def _views(views: Any) -> str:
     if not isinstance(views, dict):
         return ""
     scales = ", ".join(f"{scale:g}" for scale in views.get("scales", []))
-    return f" ({views.get('height')}x{views.get('width')}, scales {scales}{', mirrored too' if views.get('flip') else ''})"
+    return (
+        f" ({views.get('height')}x{views.get('width')}, scales {scales}{', mirrored too' if views.get('flip') else ''})"
+    )
 
 
 def notes(plan: Plan, results: Sequence[Result]) -> list[str]:
@@ -189,7 +221,11 @@ def notes(plan: Plan, results: Sequence[Result]) -> list[str]:
         ("schedules (epochs)", {str(one.summary.get("epochs")) for one in results}),
     ):
         told = ", ".join(shown(value) for value in sorted(values))
-        found.append(f"Runs of different {what}: {told}." if len(values) > 1 else f"{what.partition(' ')[0].capitalize()}: {told}.")
+        found.append(
+            f"Runs of different {what}: {told}."
+            if len(values) > 1
+            else f"{what.partition(' ')[0].capitalize()}: {told}."
+        )
     teachers = {one.teacher_sha256 for one in results if one.teacher_sha256}
     if len(teachers) > 1:
         found.append(f"The students had {len(teachers)} different teachers; their rows compare teachers, too.")

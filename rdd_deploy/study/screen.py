@@ -22,7 +22,9 @@ EVERY_S = 1.0
 
 
 class Now(NamedTuple):
-    """What the folders don't say: which runs wait, which go on (False: in another process), which failed, and how many go on at once."""
+    """What the folders don't say: which runs wait, which go on (False: in another process), which failed, and how many
+    go on at once.
+    """
 
     waiting: Sequence[Run | TeacherRun]
     going_on: Mapping[Path, bool]
@@ -44,7 +46,9 @@ class Screen:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -58,7 +62,10 @@ class Screen:
         summary = read_summary(run.folder) or {}
         miou, seconds = _percent((summary.get("last") or {}).get("miou_pct")), summary.get("train_seconds")
         done = sum(one.folder.finished for one in self.plan.runs)
-        console.info(f"done   {run.title}: mIoU {miou} %, {seconds} s of training; {done} of {len(self.plan.runs)} runs are finished")
+        console.info(
+            f"done   {run.title}: mIoU {miou} %, {seconds} s of training; {done} of {len(self.plan.runs)} runs are"
+            " finished"
+        )
 
     def failed(self, run: Run | TeacherRun, why: str) -> None:
         """A run has failed."""
@@ -74,10 +81,16 @@ class Screen:
         """Variants by seeds: what each run has reached."""
         cells = {(run.variant, run.seed): self._cell(run, now) for run in self.plan.runs}
         rows = [(name, *(cells.get((name, seed), "") for seed in self.plan.seeds)) for name in self.plan.study.variants]
-        rows += [(one.title, self._cell(one, now), *[""] * (len(self.plan.seeds) - 1)) for one in self.plan.teachers.values()]
-        left = seconds_left(now.waiting, [one for one in self.plan.everything if one.folder.path in now.going_on], self.plan.everything)
+        rows += [
+            (one.title, self._cell(one, now), *[""] * (len(self.plan.seeds) - 1)) for one in self.plan.teachers.values()
+        ]
+        left = seconds_left(
+            now.waiting, [one for one in self.plan.everything if one.folder.path in now.going_on], self.plan.everything
+        )
         total = f", about {in_words(left / now.at_once)} to come" if left else ""
-        table = console.table((self.plan.folder.name, *(f"seed {seed}" for seed in self.plan.seeds)), rows, framed=False)
+        table = console.table(
+            (self.plan.folder.name, *(f"seed {seed}" for seed in self.plan.seeds)), rows, framed=False
+        )
         table.caption = f"mIoU in %{total}; Ctrl-C saves and stops, the same command goes on"
         return table
 
@@ -104,7 +117,9 @@ def last_miou(rows: list[dict[str, str]]) -> str:
     return ""
 
 
-def seconds_left(waiting: Collection[Run | TeacherRun], active: Collection[Run | TeacherRun], known: Collection[Run | TeacherRun]) -> float:
+def seconds_left(
+    waiting: Collection[Run | TeacherRun], active: Collection[Run | TeacherRun], known: Collection[Run | TeacherRun]
+) -> float:
     """Seconds until these runs end, one after the other, by what an epoch took so far; 0 where nothing is known yet."""
     per_epoch: dict[str, float] = {}
     for run in known:
@@ -116,7 +131,8 @@ def seconds_left(waiting: Collection[Run | TeacherRun], active: Collection[Run |
     typical = sum(per_epoch.values()) / len(per_epoch)
     begun = {run.folder.path for run in active}
     return sum(
-        per_epoch.get(_kind(run), typical) * (run.recipe.train.epochs - (len(read_rows(run.folder)) if run.folder.path in begun else 0))
+        per_epoch.get(_kind(run), typical)
+        * (run.recipe.train.epochs - (len(read_rows(run.folder)) if run.folder.path in begun else 0))
         for run in (*waiting, *active)
     )
 

@@ -1,4 +1,6 @@
-"""Where a run stands, read from its folder: not begun, begun, finished, or made by another recipe or another teacher."""
+"""Where a run stands, read from its folder: not begun, begun, finished, or made by another recipe or
+another teacher.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,12 @@ def look(run: Run | TeacherRun) -> Found:
     if finished and read_summary(folder) is None:
         return Found(Standing.OTHER, f"its {folder.summary.name} can't be read")
     # Of other teachers the hash isn't one file's; resuming compares it.
-    plain = isinstance(run, Run) and run.teacher is not None and run.recipe.teacher is not None and run.recipe.teacher.is_plain
+    plain = (
+        isinstance(run, Run)
+        and run.teacher is not None
+        and run.recipe.teacher is not None
+        and run.recipe.teacher.is_plain
+    )
     taught = (taught_by(folder) if finished else begun_by(folder)) if plain else ""
     if isinstance(run, Run) and taught and (teacher := checkpoint_hash(run.teacher)) and taught != teacher:
         return Found(Standing.OTHER, f"its teacher had the hash {taught[:12]}, {run.teacher} has {teacher[:12]}")
@@ -74,7 +81,9 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
     """A finished run's summary; None where it isn't there or isn't one."""
     try:
         summary = files.parse_json(files.read_file(folder.summary, LARGEST_FILE))
-        known = isinstance(summary, dict) and all(isinstance(summary[key], dict) for key in ("best", "last", "protocol"))
+        known = isinstance(summary, dict) and all(
+            isinstance(summary[key], dict) for key in ("best", "last", "protocol")
+        )
     except (OSError, ValueError, KeyError):
         return None
     return summary if known else None
@@ -90,7 +99,9 @@ def read_rows(folder: RunFolder) -> list[dict[str, str]]:
 
 
 def taught_by(folder: RunFolder) -> str:
-    """The hash of the teacher that taught a finished student, from its checkpoint; empty where none did or it isn't known."""
+    """The hash of the teacher that taught a finished student, from its checkpoint; empty where none did or it isn't
+    known.
+    """
     try:
         from safetensors import safe_open
 
@@ -116,7 +127,9 @@ _hashes: dict[tuple[str, int, int], str] = {}
 
 
 def checkpoint_hash(path: Path | None) -> str:
-    """Of a teacher's checkpoint; empty where it isn't there, or is no file. Read once as long as the file doesn't change."""
+    """Of a teacher's checkpoint; empty where it isn't there, or is no file. Read once as long as the file doesn't
+    change.
+    """
     if path is None or not path.is_file():
         return ""
     stat = path.stat()

@@ -14,7 +14,8 @@ class Difference(NamedTuple):
     """A variant's values minus the baseline's, seed by seed.
 
     Attributes:
-        mean: of the differences. half_width: of the interval ``mean ± half_width``; None for one pair, which tells nothing of the spread.
+        mean: of the differences. half_width: of the interval ``mean ± half_width``; None for one pair, which tells
+            nothing of the spread.
         pairs: seeds that both have.
     """
 
@@ -24,7 +25,9 @@ class Difference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A variant in the table. ``deviation`` is None for one seed, ``difference`` for the baseline and where no seed is shared."""
+    """A variant in the table. ``deviation`` is None for one seed, ``difference`` for the baseline and where no seed is
+    shared.
+    """
 
     variant: str
     miou: dict[int, float]
@@ -40,7 +43,9 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE) -> Difference | None:
+def paired_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
+) -> Difference | None:
     """The mean difference over the seeds that both have, with the interval of Student's t for paired samples.
 
     Args:
@@ -61,10 +66,13 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 def t_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t, for a probability of at least 0.5 and at least one degree of freedom.
 
-    By bisection of the distribution's finite sum for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    By bisection of the distribution's finite sum for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and
+    26.7.4).
     """
     if not 0.5 <= probability < 1 or freedom < 1:
-        raise ValueError(f"got probability {probability} and {freedom} degrees of freedom; expected 0.5 to 1 and at least 1")
+        raise ValueError(
+            f"got probability {probability} and {freedom} degrees of freedom; expected 0.5 to 1 and at least 1"
+        )
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         middle = (low + high) / 2
@@ -76,7 +84,9 @@ def _within(angle: float, freedom: int) -> float:
     """The probability that |t| is at most √freedom · tan(angle)."""
     odd = freedom % 2
     term = total = math.cos(angle) if odd else 1.0
-    for k in range(2 + odd, freedom - 1, 2):  # odd: cos + 2/3 cos³ + 2·4/(3·5) cos⁵ …; even: 1 + 1/2 cos² + 1·3/(2·4) cos⁴ …
+    for k in range(
+        2 + odd, freedom - 1, 2
+    ):  # odd: cos + 2/3 cos³ + 2·4/(3·5) cos⁵ …; even: 1 + 1/2 cos² + 1·3/(2·4) cos⁴ …
         term *= (k - 1) / k * math.cos(angle) ** 2
         total += term
     if not odd:

@@ -1,4 +1,6 @@
-"""``rdd-deploy suggest --latency 5ms``: which students are worth training for a latency on this machine, before anything is trained."""
+"""``rdd-deploy suggest --latency 5ms``: which students are worth training for a latency on this machine, before
+anything is trained.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,14 @@ from rdd_deploy.models.encoder_names import check_encoder
 from rdd_deploy.suggest.candidates import CANDIDATES
 from rdd_deploy.utils import files
 from rdd_deploy.utils.arguments import output_file
-from rdd_deploy.utils.machine import MAX_THREADS, available_cores, cpu_model, load_average, runtime_version, saturates_int8
+from rdd_deploy.utils.machine import (
+    MAX_THREADS,
+    available_cores,
+    cpu_model,
+    load_average,
+    runtime_version,
+    saturates_int8,
+)
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
 
@@ -50,21 +59,34 @@ def milliseconds(text: str) -> float:
 
 @console.command
 def main(
-    latency: Annotated[str | None, typer.Option(help="one call's latency that a student may have, e.g. 5ms; default: no limit")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="one call's latency that a student may have, e.g. 5ms; default: no limit")
+    ] = None,
     backend: Annotated[Backend, typer.Option(help="what runs the bundles, on the CPU")] = Backend.OPENVINO,
     precision: Annotated[Precision, typer.Option(help="of the network's arithmetic")] = Precision.INT8,
-    size: Annotated[tuple[int, int], typer.Option(metavar="H W", min=32, max=4096, help="the network's input")] = (240, 320),
+    size: Annotated[tuple[int, int], typer.Option(metavar="H W", min=32, max=4096, help="the network's input")] = (
+        240,
+        320,
+    ),
     classes: Annotated[int, typer.Option(min=2, max=255, help="number of classes")] = 11,
     head: Annotated[str, typer.Option(help=f"decode head: {', '.join(HEADS)}")] = "lraspp",
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ENCODER", help="only this encoder, of the table or any of timm's; repeatable")
+        list[str] | None,
+        typer.Option(metavar="ENCODER", help="only this encoder, of the table or any of timm's; repeatable"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads; default: the physical cores")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="CPU threads; default: the physical cores")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, max=50, help="interleaved rounds of at least ten frames each")] = 5,
-    json: Annotated[Path | None, typer.Option("--json", callback=output_file, help="also write the figures to this file")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="the candidates and what is known of them, without timing any")] = False,
+    json: Annotated[
+        Path | None, typer.Option("--json", callback=output_file, help="also write the figures to this file")
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="the candidates and what is known of them, without timing any")
+    ] = False,
 ) -> None:
-    """Time untrained candidates on this machine and name those worth training. Their accuracy is guessed from ImageNet's.
+    """Time untrained candidates on this machine and name those worth training. Their accuracy is guessed from
+    ImageNet's.
 
     Example: `rdd-deploy suggest --latency 5ms --backend openvino`
     """
@@ -87,7 +109,10 @@ def main(
     check_backend(target.profile)
     threads = threads or available_cores()
     load = load_average()
-    console.info(f"{len(encoders)} untrained candidates are built, exported to {backend.value} {precision.value} and timed together")
+    console.info(
+        f"{len(encoders)} untrained candidates are built, exported to {backend.value} {precision.value} and timed"
+        " together"
+    )
     rows = by_latency(time_candidates(encoders, target, threads, rounds))
     chosen = worth_training(rows, budget)
     frame = f"{CAMERA[0]}x{CAMERA[1]} frames, network {size[0]}x{size[1]}, {classes} classes, {threads} threads"
@@ -101,31 +126,46 @@ def main(
             "size": list(size),
             "frame": list(CAMERA),
         }
-        facts |= {"classes": classes, "threads": threads, "cpu": cpu_model(), "load_average_before": load, "latency_ms": budget}
-        files.write_json(json, facts | {"rows": [row.record() for row in rows], "worth_training": [row.encoder for row in chosen]})
+        facts |= {
+            "classes": classes,
+            "threads": threads,
+            "cpu": cpu_model(),
+            "load_average_before": load,
+            "latency_ms": budget,
+        }
+        files.write_json(
+            json, facts | {"rows": [row.record() for row in rows], "worth_training": [row.encoder for row in chosen]}
+        )
         console.info(f"figures -> {json}")
     if load is not None and load > 0.25 * available_cores():
-        console.warn(f"the machine was busy before it began (load average {load:g}): latencies are too high and unsteady")
+        console.warn(
+            f"the machine was busy before it began (load average {load:g}): latencies are too high and unsteady"
+        )
     if backend is Backend.OPENVINO and precision is Precision.INT8 and saturates_int8():
-        console.warn("this CPU has no VNNI: OpenVINO's INT8 sums may saturate, so look at accuracy here too, or take --backend onnxruntime")
+        console.warn(
+            "this CPU has no VNNI: OpenVINO's INT8 sums may saturate, so look at accuracy here too, or take --backend"
+            " onnxruntime"
+        )
     measured = [row for row in rows if row.measured]
     if not measured:
         raise MachineError(f"none of the {len(rows)} candidates could be timed; the first: {rows[0].failure}")
     console.info(
-        "p50 and p95 are of one call: the frame resized, the network, labels at the frame's size. Worth training are those that no other one "
-        "beats in both p50 and ImageNet accuracy: a guess, since ImageNet accuracy isn't mIoU, and INT8 may cost each of them something else"
+        "p50 and p95 are of one call: the frame resized, the network, labels at the frame's size. Worth training are"
+        " those that no other one beats in both p50 and ImageNet accuracy: a guess, since ImageNet accuracy isn't mIoU,"
+        " and INT8 may cost each of them something else"
     )
     if unplaced := unknown_within(rows, budget):
         console.info(f"fast enough, but timm's table has no ImageNet accuracy for: {', '.join(unplaced)}")
     if chosen:
         console.info(
-            "first choice, on CamVid (your own data: data.name=folder data.root=…, docs/recipes.md):", f"  {command(chosen[0], size)}"
+            "first choice, on CamVid (your own data: data.name=folder data.root=…, docs/recipes.md):",
+            f"  {command(chosen[0], size)}",
         )
     elif budget is not None and not unplaced:
         nearest = measured[0]
         raise BudgetError(
-            f"no candidate is within {budget:g} ms; the fastest is {nearest.encoder} with {nearest.call_p50_ms:.2f} ms: allow more, or take a "
-            "smaller --size"
+            f"no candidate is within {budget:g} ms; the fastest is {nearest.encoder} with {nearest.call_p50_ms:.2f} ms:"
+            " allow more, or take a smaller --size"
         )
 
 

@@ -1,7 +1,8 @@
 """The encoders that ``suggest`` times, and what is known of their accuracy before any training.
 
-ImageNet top-1 is timm's own measurement, ``results/results-imagenet.csv`` in huggingface/pytorch-image-models at commit 7479d451, of the
-weights that ``weights: imagenet`` loads, at the largest size that it lists for them. Encoders that came to timm later have none there.
+ImageNet top-1 is timm's own measurement, ``results/results-imagenet.csv`` in huggingface/pytorch-image-models at commit
+7479d451, of the weights that ``weights: imagenet`` loads, at the largest size that it lists for them. Encoders that
+came to timm later have none there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ class Prior(NamedTuple):
 
     Attributes:
         top1_pct: ImageNet top-1 in percent; None where timm's file has none.
-        camvid_pct: mIoU in percent on CamVid's val as docs/results.md has it (LR-ASPP, 240x320); None where it wasn't trained.
+        camvid_pct: mIoU in percent on CamVid's val as docs/results.md has it (LR-ASPP, 240x320); None where it wasn't
+            trained.
         note: what it needs to know who trains it.
     """
 

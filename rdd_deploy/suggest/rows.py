@@ -51,7 +51,9 @@ def worth_training(rows: Sequence[Row], latency_ms: float | None) -> list[Row]:
     """
     placed = [(row, row.call_p50_ms, prior(row.encoder).top1_pct) for row in rows]
     known = [
-        (row, ms, top1) for row, ms, top1 in placed if ms is not None and top1 is not None and (latency_ms is None or ms <= latency_ms)
+        (row, ms, top1)
+        for row, ms, top1 in placed
+        if ms is not None and top1 is not None and (latency_ms is None or ms <= latency_ms)
     ]
     flags = dominated([(ms, top1) for _, ms, top1 in known])
     front = [(row, top1) for (row, _, top1), beaten in zip(known, flags, strict=True) if not beaten]
@@ -63,7 +65,9 @@ def unknown_within(rows: Sequence[Row], latency_ms: float | None) -> list[str]:
     return [
         row.encoder
         for row in rows
-        if row.call_p50_ms is not None and prior(row.encoder).top1_pct is None and (latency_ms is None or row.call_p50_ms <= latency_ms)
+        if row.call_p50_ms is not None
+        and prior(row.encoder).top1_pct is None
+        and (latency_ms is None or row.call_p50_ms <= latency_ms)
     ]
 
 
@@ -78,12 +82,31 @@ def command(row: Row, size: tuple[int, int]) -> str:
 
 def show(title: str, rows: Sequence[Row], chosen: Sequence[Row]) -> None:
     """Print the table; what is worth training is marked."""
-    headings = ("encoder", "head", "MB", "params M", "p50 ms", "p95 ms", "network ms", "ImageNet %", "CamVid mIoU %", "")
+    headings = (
+        "encoder",
+        "head",
+        "MB",
+        "params M",
+        "p50 ms",
+        "p95 ms",
+        "network ms",
+        "ImageNet %",
+        "CamVid mIoU %",
+        "",
+    )
     cells = [
-        (row.encoder, row.head, *figures(row), row.failure or ("worth training" if row in chosen else prior(row.encoder).note))
+        (
+            row.encoder,
+            row.head,
+            *figures(row),
+            row.failure or ("worth training" if row in chosen else prior(row.encoder).note),
+        )
         for row in rows
     ]
-    console.show(title, console.table(headings, cells, left=(0, 1, 9), styles=["bold" if row in chosen else None for row in rows]))
+    console.show(
+        title,
+        console.table(headings, cells, left=(0, 1, 9), styles=["bold" if row in chosen else None for row in rows]),
+    )
 
 
 def figures(row: Row) -> tuple[str, ...]:

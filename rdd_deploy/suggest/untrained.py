@@ -113,7 +113,9 @@ def export_untrained(encoder: str, target: Target, folder: Path, data: Path) -> 
     run.write_recipe(recipe)
     palette = [[37 * number % 256, 101 * number % 256, 173 * number % 256] for number in range(target.classes)]
     save_segmenter(run.student, segmenter, {"classes": target.names, "palette": palette, "size": list(target.size)})
-    bundle, _ = export_profile(open_run(run.path), target.profile, run.export, Options(limit=2, evaluate=False, force=True))
+    bundle, _ = export_profile(
+        open_run(run.path), target.profile, run.export, Options(limit=2, evaluate=False, force=True)
+    )
     merge_checked(segmenter)
     parameters = sum(parameter.numel() for parameter in segmenter.parameters())
     return Exported(bundle, parameters)
@@ -121,7 +123,10 @@ def export_untrained(encoder: str, target: Target, folder: Path, data: Path) -> 
 
 def _settle(segmenter: Segmenter, data: Path, size: tuple[int, int]) -> None:
     """Give BatchNorm the statistics of frames: without them an untrained network's activations vanish or overflow."""
-    frames = [resize_frame(np.asarray(cv2.imread(str(path)), np.uint8), size)[..., ::-1] for path in sorted((data / "train").iterdir())[:4]]
+    frames = [
+        resize_frame(np.asarray(cv2.imread(str(path)), np.uint8), size)[..., ::-1]
+        for path in sorted((data / "train").iterdir())[:4]
+    ]
     batch = torch.from_numpy(np.ascontiguousarray(np.stack(frames))).permute(0, 3, 1, 2)
     norms = [module for module in segmenter.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     before = [norm.momentum for norm in norms]

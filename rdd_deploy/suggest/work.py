@@ -56,19 +56,30 @@ def _export_all(encoders: Sequence[str], target: Target, folder: Path) -> tuple[
         except Exception as error:  # timm, the exporter and the backends raise classes of their own; the others go on
             failures[encoder] = reason(error)
         seconds = time.monotonic() - began
-        console.info(f"{number}/{len(encoders)} {encoder}: {'failed' if encoder in failures else 'exported'} after {seconds:.0f} s")
+        console.info(
+            f"{number}/{len(encoders)} {encoder}: {'failed' if encoder in failures else 'exported'} after"
+            f" {seconds:.0f} s"
+        )
         if number == 1 and len(encoders) > 1:
-            console.info(f"to come on this machine: about {in_words((seconds + 1) * (len(encoders) - 1))}; larger ones take longer")
+            console.info(
+                f"to come on this machine: about {in_words((seconds + 1) * (len(encoders) - 1))}; larger ones take"
+                " longer"
+            )
     return exported, failures
 
 
-def _measure(exported: dict[str, Exported], target: Target, data: Path, threads: int, rounds: int) -> dict[str, Measured]:
+def _measure(
+    exported: dict[str, Exported], target: Target, data: Path, threads: int, rounds: int
+) -> dict[str, Measured]:
     if not exported:
         return {}
     images = Images(open_split("folder", str(data), "val", size=target.size, classes=target.names))
     candidates = bundle_candidates([one.bundle for one in exported.values()], "cpu", threads)
     total = len(candidates) * sum(len(turn) for turn in round_schedule(len(images), rounds))
-    with console.progress("timing", total) as bar, contextlib.redirect_stderr(io.StringIO()):  # of labels that nobody looks at
+    with (
+        console.progress("timing", total) as bar,
+        contextlib.redirect_stderr(io.StringIO()),
+    ):  # of labels that nobody looks at
         results = measure(candidates, images, rounds, lambda name, frames: bar.advance(frames))
     return dict(zip(exported, results, strict=True))
 
@@ -78,4 +89,6 @@ def _row(encoder: str, head: str, parameters: int, megabytes: float, result: Mea
     call = stages[:, [STAGES.index(name) for name in CALL]].sum(1)
     p50, p95 = np.percentile(call, [50, 95])
     network = float(np.median(stages[:, STAGES.index("infer")]))
-    return Row(encoder, head, round(megabytes, 3), parameters, round(float(p50), 4), round(float(p95), 4), round(network, 4))
+    return Row(
+        encoder, head, round(megabytes, 3), parameters, round(float(p50), 4), round(float(p95), 4), round(network, 4)
+    )

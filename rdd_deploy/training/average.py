@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """Exponential average of all parameters and floating-point buffers; the first update copies them, and counters stay as they were then.
+    """Exponential average of all parameters and floating-point buffers; the first update copies them, and counters stay
+    as they were then.
 
-    As torch's AveragedModel, whose state it has, but for its counter, which is a number of the host's: asking a GPU for it at each step would
-    make the host wait.
+    As torch's AveragedModel, whose state it has, but for its counter, which is a number of the host's: asking a GPU for
+    it at each step would make the host wait.
 
     Attributes:
         module: the averaged network. count: updates so far.
@@ -40,10 +41,14 @@ class MovingAverage:
         self.count += 1
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"n_averaged": torch.tensor(self.count)} | {f"module.{name}": value for name, value in self.module.state_dict().items()}
+        return {"n_averaged": torch.tensor(self.count)} | {
+            f"module.{name}": value for name, value in self.module.state_dict().items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict({name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"})
+        self.module.load_state_dict(
+            {name.removeprefix("module."): value for name, value in state.items() if name != "n_averaged"}
+        )
         self.count = int(state["n_averaged"])
 
 

@@ -1,8 +1,8 @@
 """Offsets of the classes' logits that raise mIoU, folded into the classifier's bias: nothing to compute at run time.
 
-Cross-entropy asks for the likeliest class of each pixel; IoU also gains where a rare class is said at less than one half. The offsets are fitted
-on training frames (threshold moving, as for imbalanced classes: Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, here for the
-IoU itself).
+Cross-entropy asks for the likeliest class of each pixel; IoU also gains where a rare class is said at less than one
+half. The offsets are fitted on training frames (threshold moving, as for imbalanced classes: Menon et al., "Long-Tail
+Learning via Logit Adjustment", ICLR 2021, here for the IoU itself).
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def fit_class_bias(recipe: Recipe, split: Split, validation: Split, weights: Pat
     offsets = fit_offsets(logits, classes)
     add_offsets(network, offsets)
     predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))
-    before, after = float(metadata["miou_pct"]), percent(evaluate_split(predict, validation, recipe.evaluation.batch).miou) or 0.0
+    before, after = (
+        float(metadata["miou_pct"]),
+        percent(evaluate_split(predict, validation, recipe.evaluation.batch).miou) or 0.0,
+    )
     said = told(offsets, list(validation.label_space.classes), before, after)
     if said["kept"]:
         save_segmenter(weights, network, metadata | {"miou_pct": after, "class_bias": said})
@@ -63,9 +66,14 @@ def fit_class_bias(recipe: Recipe, split: Split, validation: Split, weights: Pat
 
 
 def sampled_logits(
-    network: Segmenter, split: Split, size: tuple[int, int], device: torch.device, advance: Callable[[], None] = lambda: None
+    network: Segmenter,
+    split: Split,
+    size: tuple[int, int],
+    device: torch.device,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Logits float32 (P, C) and classes (P,) of pixels with a class, drawn evenly from frames that are spread evenly over the split.
+    """Logits float32 (P, C) and classes (P,) of pixels with a class, drawn evenly from frames that are spread evenly
+    over the split.
 
     Args:
         network: in eval mode, on ``device``. size: (height, width) that it sees.
@@ -104,7 +112,9 @@ def fit_offsets(logits: Array, classes: NDArray[np.int64]) -> Array:
 
 
 def _best_offset(logits: Array, classes: NDArray[np.int64], c: int, now: float) -> float:
-    """The offset of class c with the highest mIoU where the other classes have theirs; the nearest to ``now`` among equals."""
+    """The offset of class c with the highest mIoU where the other classes have theirs; the nearest to ``now`` among
+    equals.
+    """
     count = logits.shape[1]
     others = logits.copy()
     others[:, c] = -np.inf

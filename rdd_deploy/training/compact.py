@@ -1,8 +1,8 @@
 """What a teacher says of each pixel in a few bytes.
 
-Log-probabilities are kept as distances d from the likeliest class's, as whole numbers round(most · √(d / RANGE)): probable classes are told
-finely, improbable ones coarsely. Which class is the likeliest stays exactly as it was. The likeliest one's own log-probability needs no room,
-since all probabilities add up to 1.
+Log-probabilities are kept as distances d from the likeliest class's, as whole numbers round(most · √(d / RANGE)):
+probable classes are told finely, improbable ones coarsely. Which class is the likeliest stays exactly as it was. The
+likeliest one's own log-probability needs no room, since all probabilities add up to 1.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ class EveryClass:
 
 
 class Likeliest:
-    """The ``kept`` likeliest classes and their log-probabilities, and the mean of all others', which are taken for equal. For many classes.
+    """The ``kept`` likeliest classes and their log-probabilities, and the mean of all others', which are taken for
+    equal. For many classes.
 
-    Planes: indices of the kept classes, the likeliest first; distances of the second to the last of them; that of the others' mean probability.
-    Shapes as ``EveryClass``.
+    Planes: indices of the kept classes, the likeliest first; distances of the second to the last of them; that of the
+    others' mean probability. Shapes as ``EveryClass``.
     """
 
     dtype: type[Any] = np.uint8
@@ -92,7 +93,9 @@ class Likeliest:
     def encoded(self, values: Tensor) -> Tensor:
         log_p = _log_probabilities(values)
         best, indices = log_p.topk(self.kept, 1)  # sorted
-        others = log_p.scatter(1, indices, -torch.inf).logsumexp(1, keepdim=True) - math.log(max(1, self.classes - self.kept))
+        others = log_p.scatter(1, indices, -torch.inf).logsumexp(1, keepdim=True) - math.log(
+            max(1, self.classes - self.kept)
+        )
         codes = _coded(best[:, :1] - torch.cat((best[:, 1:], others), 1), 255)
         return torch.cat((indices.to(torch.uint8), codes.to(torch.uint8)), 1)
 
@@ -110,7 +113,8 @@ class Likeliest:
 def compact_form(classes: int) -> EveryClass | Likeliest:
     """The form for a number of classes: all of up to 32, in at most 20 bytes a pixel; the 12 likeliest of more, in 24.
 
-    At the same number of bytes, all classes in 5 bits are nearer to the truth than the likeliest of them in 8 bits and their indices.
+    At the same number of bytes, all classes in 5 bits are nearer to the truth than the likeliest of them in 8 bits and
+    their indices.
     """
     if classes <= 32:
         return EveryClass(classes, 8 if classes <= 8 else 5)

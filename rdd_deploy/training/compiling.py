@@ -1,4 +1,6 @@
-"""What makes steps of thousands of small kernels faster on a GPU: torch.compile with CUDA graphs, and cuDNN's choice by trial."""
+"""What makes steps of thousands of small kernels faster on a GPU: torch.compile with CUDA graphs, and cuDNN's choice by
+trial.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class CompilerError(RddError):
 
 
 def is_compiled(train: Train, fabric: Fabric, steps: int) -> bool:
-    """What ``train.compile`` means for a run of so many steps: ``auto`` compiles long runs of one process on a GPU that Triton knows."""
+    """What ``train.compile`` means for a run of so many steps: ``auto`` compiles long runs of one process on a GPU that
+    Triton knows.
+    """
     if train.compile != "auto":
         return train.compile
     if fabric.device.type != "cuda" or fabric.world_size > 1 or steps < PAYS_FROM:
@@ -35,7 +39,9 @@ def is_compiled(train: Train, fabric: Fabric, steps: int) -> bool:
 
 
 def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """The function compiled for the one shape that all crops have; on a GPU its kernels become CUDA graphs, which cost one launch."""
+    """The function compiled for the one shape that all crops have; on a GPU its kernels become CUDA graphs, which cost
+    one launch.
+    """
     options: dict[str, Any] = {"mode": "reduce-overhead", "dynamic": False} if device.type == "cuda" else {}
     return torch.compile(function, **options)  # type: ignore[no-any-return]
 
@@ -49,11 +55,15 @@ def compiler_errors() -> Iterator[None]:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CompilerError(f"train.compile: torch's compiler failed ({first:.200}); set train.compile=false") from error
+        raise CompilerError(
+            f"train.compile: torch's compiler failed ({first:.200}); set train.compile=false"
+        ) from error
 
 
 def choose_kernels(fabric: Fabric) -> None:
-    """Let cuDNN try its kernels at the first step of each shape, unless the run is to be deterministic: all crops have one shape."""
+    """Let cuDNN try its kernels at the first step of each shape, unless the run is to be deterministic: all crops have
+    one shape.
+    """
     if fabric.device.type == "cuda":
         fixed = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
         torch.backends.cudnn.benchmark = not fixed

@@ -20,11 +20,13 @@ from rdd_deploy.recipe import Recipe, StudentRecipe
 class TrainingData:
     """Checked data of a run.
 
-    Attributes: ``frames`` (train, decoded once; behind them those without labels), ``validation`` (split), ``train_facts``, ``digest`` of the
-    training frames with labels, ``unlabelled`` (split) of those without, None where there are none, ``left_out`` of them.
+    Attributes: ``frames`` (train, decoded once; behind them those without labels), ``validation`` (split),
+    ``train_facts``, ``digest`` of the training frames with labels, ``unlabelled`` (split) of those without, None where
+    there are none, ``left_out`` of them.
 
     Args:
-        unlabelled: ``join`` opens the frames without labels of a distillation; ``look`` only looks whether they are there; ``leave`` them out.
+        unlabelled: ``join`` opens the frames without labels of a distillation; ``look`` only looks whether they are
+            there; ``leave`` them out.
     """
 
     def __init__(self, recipe: Recipe, unlabelled: Literal["join", "look", "leave"] = "join") -> None:
@@ -50,15 +52,18 @@ class TrainingData:
         with_labels, without = parts_of_batch(recipe, self.frames.labelled)
         if (processes := recipe.train.devices * recipe.train.nodes) > with_labels + without:
             raise DataError(
-                f"{self.frames.labelled} train frames make batches of {with_labels + without}, of which {processes} processes can't have a frame each; "
-                f"set train.devices and train.nodes to fewer"
+                f"{self.frames.labelled} train frames make batches of {with_labels + without}, of which {processes}"
+                " processes can't have a frame each; set train.devices and train.nodes to fewer"
             )
 
     def _join(self, recipe: Recipe, room: Room | None, only_look: bool) -> None:
         """Open the frames without labels, and tell how many there are."""
         names = ", ".join(recipe.data.unlabelled)
         if only_look:
-            console.info(f"unlabelled: {look_at_unlabelled(recipe.data)} images or videos in {names}, before they are thinned out")
+            console.info(
+                f"unlabelled: {look_at_unlabelled(recipe.data)} images or videos in {names}, before they are"
+                " thinned out"
+            )
             return
         self.unlabelled, self.left_out = open_unlabelled(recipe.data, self.validation.label_space)
         self.frames = JoinedFrames(self.frames, FrameCache(self.unlabelled, room))
@@ -77,8 +82,9 @@ class TrainingData:
         label_space = self.validation.label_space
         place = f" in {recipe.data.root}" if recipe.data.in_folder else ""
         console.info(
-            f"data: {recipe.data.name}{place}, {self.train_facts.count} train and {self.val_facts.count} {recipe.evaluation.split} frames, "
-            f"{len(label_space)} classes, {100 * self.train_facts.void_share:.1f} % void"
+            f"data: {recipe.data.name}{place}, {self.train_facts.count} train and {self.val_facts.count}"
+            f" {recipe.evaluation.split} frames, {len(label_space)} classes, {100 * self.train_facts.void_share:.1f} %"
+            " void"
         )
         for name, metadata in (("train", self.train_facts), (recipe.evaluation.split, self.val_facts)):
             _warn_absent(name, metadata, label_space.classes)
@@ -104,7 +110,8 @@ def parts_of_batch(recipe: Recipe, labelled: int) -> tuple[int, int]:
 def _warn_absent(name: str, metadata: SplitFacts, classes: tuple[str, ...]) -> None:
     if process_rank() == 0 and (absent := metadata.absent(classes)):
         console.warn(
-            f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or measured there"
+            f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or"
+            " measured there"
         )
 
 

@@ -1,4 +1,6 @@
-"""``train.deterministic``: on a GPU, too, the same run twice is the same to the bit; what torch has no such backward for is put otherwise."""
+"""``train.deterministic``: on a GPU, too, the same run twice is the same to the bit; what torch has no such backward
+for is put otherwise.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from rdd_deploy.errors import RecipeError
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Make torch take deterministic algorithms alone, or whichever are fastest; before anything is computed on a GPU."""
+    """Make torch take deterministic algorithms alone, or whichever are fastest; before anything is
+    computed on a GPU.
+    """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
         torch.backends.cudnn.benchmark = False  # it may choose another algorithm each time
@@ -28,7 +32,9 @@ def set_deterministic(wanted: bool) -> None:
 
 
 def deterministic_layers(wanted: bool = True) -> AbstractContextManager[Any]:
-    """In the block bilinear resizing and adaptive mean pooling, whoever asks for them, are two small matrix products each."""
+    """In the block bilinear resizing and adaptive mean pooling, whoever asks for them, are two small matrix products
+    each.
+    """
     return _Products() if wanted else nullcontext()
 
 
@@ -38,16 +44,22 @@ def not_deterministic(error: RuntimeError) -> RecipeError | None:
     if "does not have a deterministic implementation" not in first:
         return None
     return RecipeError(
-        f"train.deterministic is true, and {first.partition(' does not have')[0]} has no deterministic form; set it to false, or choose another "
-        "encoder or head"
+        f"train.deterministic is true, and {first.partition(' does not have')[0]} has no deterministic form; set it to"
+        " false, or choose another encoder or head"
     )
 
 
 class _Products(TorchFunctionMode):
-    """torch's backward of both adds up in an order that no one knows; that of a product is one, and the values are the same to rounding."""
+    """torch's backward of both adds up in an order that no one knows; that of a product is one, and the values are the
+    same to rounding.
+    """
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Iterable[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.interpolate and _is_bilinear(*args, **kwargs):
@@ -74,7 +86,11 @@ def _resized(
 ) -> Tensor:  # fmt: skip
     given = input.shape[-2:]
     factors = _pair(scale_factor) if size is None else (None, None)
-    wanted = _pair(size) if size is not None else [math.floor(side * factor) for side, factor in zip(given, factors, strict=True)]
+    wanted = (
+        _pair(size)
+        if size is not None
+        else [math.floor(side * factor) for side, factor in zip(given, factors, strict=True)]
+    )
     if recompute_scale_factor:
         factors = (None, None)
     rows, columns = (
@@ -88,7 +104,9 @@ def _pooled(input: Tensor, output_size: Any) -> Tensor:
     wanted = [side if aim is None else aim for side, aim in zip(input.shape[-2:], _pair(output_size), strict=True)]
     if tuple(wanted) == (1, 1):
         return input.mean((-2, -1), keepdim=True)
-    rows, columns = (pooling_weights(side, int(aim), input.device) for side, aim in zip(input.shape[-2:], wanted, strict=True))
+    rows, columns = (
+        pooling_weights(side, int(aim), input.device) for side, aim in zip(input.shape[-2:], wanted, strict=True)
+    )
     return _product(rows, input, columns)
 
 
@@ -103,8 +121,11 @@ def _product(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def bilinear_weights(given: int, wanted: int, align_corners: bool, factor: float | None, device: torch.device) -> Tensor:
-    """float32 (wanted, given): what each of ``wanted`` places in a row takes of ``given`` ones, as ``F.interpolate`` has it.
+def bilinear_weights(
+    given: int, wanted: int, align_corners: bool, factor: float | None, device: torch.device
+) -> Tensor:
+    """float32 (wanted, given): what each of ``wanted`` places in a row takes of ``given`` ones, as ``F.interpolate``
+    has it.
 
     Args:
         factor: scale that was asked for in place of a size.

@@ -60,7 +60,12 @@ from rdd_deploy.utils.places import RUNS
 
 @ending_together()
 def distill_recipe(
-    recipe: StudentRecipe, source: Path, runs: Path = RUNS, resume: bool = False, name: str | None = None, data: TrainingData | None = None
+    recipe: StudentRecipe,
+    source: Path,
+    runs: Path = RUNS,
+    resume: bool = False,
+    name: str | None = None,
+    data: TrainingData | None = None,
 ) -> RunFolder:
     """Distil ``recipe.student`` from ``recipe.teacher``.
 
@@ -77,7 +82,9 @@ def distill_recipe(
     check_early(recipe, RunFolder(runs / (name or recipe.name)), resume)
     fabric, data, student, weights_source, loss, losses, teacher = _prepared(recipe, named, runs, resume, data)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
-        console.info(f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
+        console.info(
+            f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}"
+        )
         _tell_sizes(losses)
         measured = measure_teacher(recipe, teacher, data, fabric)
         warn_below_baseline(recipe, measured, folder, data)
@@ -85,19 +92,31 @@ def distill_recipe(
         region = (region_loss(recipe.train.region_loss), recipe.train.region_weight)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight, pseudo, *region)
         beside = teacher.outputs.read if isinstance(teacher.outputs, CachedTeacher) else None
-        method = Method(objective, loss.stage, _visualizer(recipe, loss, teacher, data, pseudo), beside, share_without_labels(recipe))
+        method = Method(
+            objective,
+            loss.stage,
+            _visualizer(recipe, loss, teacher, data, pseudo),
+            beside,
+            share_without_labels(recipe),
+        )
         metadata = metadata_of(recipe, data, weights_source) | {"teacher_sha256": teacher.sha256}
-        result = fit(recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume)
+        result = fit(
+            recipe, student, data.frames, data.validation, method, folder, folder.student, metadata, fabric, resume
+        )
         if fabric.is_global_zero:
-            folder.finish(summary(recipe, data, student, result | {"teacher": measured} | told, "distill", weights_source))
+            folder.finish(
+                summary(recipe, data, student, result | {"teacher": measured} | told, "distill", weights_source)
+            )
     return folder
 
 
 @ending_together()
 def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
-    """Only what comes before the training of a student: frames looked at, the teacher trained where it isn't there, its cache filled.
+    """Only what comes before the training of a student: frames looked at, the teacher trained where it isn't there, its
+    cache filled.
 
-    Any number of processes may do that for one recipe at a time, on machines with a common file system; they share the work.
+    Any number of processes may do that for one recipe at a time, on machines with a common file system; they share the
+    work.
 
     Raises:
         RecipeError: the recipe's teacher has no cache.
@@ -106,7 +125,9 @@ def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
     named = _networks(recipe, source, runs)
     if recipe.teacher is None or not recipe.teacher.cache:
         raise RecipeError("--cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true")
-    launchers.check(recipe.train.devices, recipe.train.nodes)  # the run's folder isn't looked at: a student may be trained there meanwhile
+    launchers.check(
+        recipe.train.devices, recipe.train.nodes
+    )  # the run's folder isn't looked at: a student may be trained there meanwhile
     _prepared(recipe, named, runs, False, None)
 
 
@@ -122,7 +143,9 @@ class _Prepared(NamedTuple):
     teacher: Teacher
 
 
-def _prepared(recipe: StudentRecipe, named: list[NamedTeacher], runs: Path, resume: bool, data: TrainingData | None) -> _Prepared:
+def _prepared(
+    recipe: StudentRecipe, named: list[NamedTeacher], runs: Path, resume: bool, data: TrainingData | None
+) -> _Prepared:
     fabric = make_fabric(recipe.train)
     launch(fabric)
     data = data or TrainingData(recipe)
@@ -147,7 +170,9 @@ MEASURED_ON = 256
 def _pseudo_labels(
     recipe: StudentRecipe, teacher: Teacher, data: TrainingData, device: torch.device
 ) -> tuple[PseudoLabels | None, dict[str, Any]]:
-    """What makes labels of the teacher's on frames without any, and what a run's summary says of it; None where no such frames join."""
+    """What makes labels of the teacher's on frames without any, and what a run's summary says of it; None where no such
+    frames join.
+    """
     if data.unlabelled is None:
         return None, {}
     config, classes, first = recipe.distillation.unlabelled, data.validation.label_space.classes, data.frames.labelled
@@ -158,18 +183,27 @@ def _pseudo_labels(
         image = torch.from_numpy(resize_frame(frame, size)).permute(2, 0, 1)[None].to(device)
         window = torch.tensor([[0, 0, *frame.shape[:2], 0]], device=device)
         batch = Batch(
-            image, torch.zeros((1, *size), dtype=torch.int64, device=device), window, torch.tensor([first + index], device=device)
+            image,
+            torch.zeros((1, *size), dtype=torch.int64, device=device),
+            window,
+            torch.tensor([first + index], device=device),
         )
         confidence.add(teacher.outputs(batch, False).primary)
     thresholds = thresholds_of(config, classes, confidence)
     by_name = {name: round(float(value), 4) for name, value in zip(classes, thresholds, strict=True)}
     share = confidence.share_above(thresholds)
     console.info(
-        f"unlabelled: the teacher is sure from {', '.join(f'{name} {value:.2f}' for name, value in by_name.items())} on; so {100 * share:.0f} % "
-        "of these frames' pixels have its label"
+        f"unlabelled: the teacher is sure from {', '.join(f'{name} {value:.2f}' for name, value in by_name.items())}"
+        f" on; so {100 * share:.0f} % of these frames' pixels have its label"
     )
     assert data.left_out is not None
-    told = {"frames": len(data.unlabelled), "left_out": asdict(data.left_out), "share": config.share, "thresholds": by_name, "sure": share}
+    told = {
+        "frames": len(data.unlabelled),
+        "left_out": asdict(data.left_out),
+        "share": config.share,
+        "thresholds": by_name,
+        "sure": share,
+    }
     return PseudoLabels(thresholds, first), {"unlabelled": told}
 
 
@@ -184,7 +218,9 @@ def _networks(recipe: StudentRecipe, source: Path, runs: Path) -> list[NamedTeac
 
 
 def _check_networks(recipe: StudentRecipe, student: Segmenter, named: Sequence[NamedTeacher]) -> None:
-    """Raise RecipeError where the student, or a teacher that its recipe describes and that is to be trained yet, lacks a map that a loss reads."""
+    """Raise RecipeError where the student, or a teacher that its recipe describes and that is to be trained yet, lacks
+    a map that a loss reads.
+    """
     _channels(recipe.distillation, "student", student)
     first = named[0]  # whose maps an ensemble's are
     if recipe.distillation.losses and first.recipe is not None and not is_usable(first):
@@ -254,7 +290,8 @@ class DistillationObjective(Objective):
 def extra_losses(
     config: Distillation, student: Segmenter, teacher: TeacherModel, device: torch.device | str = "cpu"
 ) -> list[tuple[str, float, nn.Module]]:
-    """The recipe's losses beside RDD's own: (name in the log, weight, module). The student is on the CPU, the teacher on ``device``.
+    """The recipe's losses beside RDD's own: (name in the log, weight, module). The student is on the CPU, the teacher
+    on ``device``.
 
     Raises:
         RecipeError: one reads a map that the student or the teacher doesn't have.
@@ -277,7 +314,9 @@ def _tell_sizes(losses: Sequence[tuple[str, float, nn.Module]]) -> None:
     """Tell what a loss holds in memory beside the networks, where it is worth a line."""
     for name, _, loss in losses:
         if (size := sum(buffer.nbytes for buffer in loss.buffers())) >= 1e5:
-            console.info(f"distillation.losses: {name} keeps {size / 1e6:.1f} MB in memory, and in the state that is saved")
+            console.info(
+                f"distillation.losses: {name} keeps {size / 1e6:.1f} MB in memory, and in the state that is saved"
+            )
 
 
 def maps_of(losses: Sequence[tuple[str, float, nn.Module]]) -> frozenset[str]:
@@ -285,8 +324,12 @@ def maps_of(losses: Sequence[tuple[str, float, nn.Module]]) -> frozenset[str]:
     return frozenset(name for _, _, one in losses for name in one.needs)  # type: ignore[union-attr]
 
 
-def _channels(config: Distillation, role: str, network: TeacherModel, device: torch.device | str = "cpu") -> dict[str, int]:
-    """Width of each map that the recipe's losses read, or would where both networks have it; RecipeError where the network lacks one."""
+def _channels(
+    config: Distillation, role: str, network: TeacherModel, device: torch.device | str = "cpu"
+) -> dict[str, int]:
+    """Width of each map that the recipe's losses read, or would where both networks have it; RecipeError where the
+    network lacks one.
+    """
     kinds = [LOSSES[extra.name].load() for extra in config.losses]
     try:
         widths = map_channels(network, {name for kind in kinds for name in kind.needs}, device)
@@ -302,23 +345,36 @@ def _columns(names: list[str]) -> list[str]:
     """A name in the log for each extra loss: its own, unless a built-in term or one before it has that already."""
     columns: list[str] = []
     for name in names:
-        candidates = itertools.chain((name, f"extra_{name}"), (f"extra_{name}_{number}" for number in itertools.count(2)))
+        candidates = itertools.chain(
+            (name, f"extra_{name}"), (f"extra_{name}_{number}" for number in itertools.count(2))
+        )
         columns.append(next(one for one in candidates if one not in (*BUILT_IN, *columns)))
     return columns
 
 
 def _visualizer(
-    recipe: StudentRecipe, loss: RelativeDifficultyLoss, teacher: Teacher, data: TrainingData, pseudo: PseudoLabels | None
+    recipe: StudentRecipe,
+    loss: RelativeDifficultyLoss,
+    teacher: Teacher,
+    data: TrainingData,
+    pseudo: PseudoLabels | None,
 ) -> Callable[[Segmenter], Frame]:
-    """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages. Below them, where there is
-    one, a frame without labels: the teacher's labels where it is sure in place of the truth."""
+    """Pictures of two validation frames: frame, truth, student, teacher, the weight of each pixel in both stages. Below
+    them, where there is one, a frame without labels: the teacher's labels where it is sure in place of the truth."""
     split, size = data.validation, recipe.data.size
     indices = (0, len(split) // 2)
 
     def draw(student: Segmenter) -> Frame:
-        rows = [visualize.distillation_row(split, index, size, student, teacher.model, teacher.views, loss) for index in indices]
+        rows = [
+            visualize.distillation_row(split, index, size, student, teacher.model, teacher.views, loss)
+            for index in indices
+        ]
         if data.unlabelled is not None:
-            rows.append(visualize.distillation_row(data.unlabelled, 0, size, student, teacher.model, teacher.views, loss, pseudo))
+            rows.append(
+                visualize.distillation_row(
+                    data.unlabelled, 0, size, student, teacher.model, teacher.views, loss, pseudo
+                )
+            )
         return visualize.grid(rows, split.label_space)
 
     return draw

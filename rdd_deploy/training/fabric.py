@@ -25,7 +25,8 @@ def make_fabric(train: Train) -> Fabric:
     accelerator = "cuda" if train.device == "gpu" else train.device
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or set train.device=cpu"
+            f"train.device is '{train.device}' but torch {torch.__version__} finds no CUDA device; install a driver, or"
+            " set train.device=cpu"
         )
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,9 +39,17 @@ def make_fabric(train: Train) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         strategy = "ddp" if train.devices * train.nodes > 1 else "auto"
-        with warnings.catch_warnings():  # Fabric warns where it takes another precision than asked for; here that is an error
+        with (
+            warnings.catch_warnings()
+        ):  # Fabric warns where it takes another precision than asked for; here that is an error
             warnings.simplefilter("ignore")
-            fabric = Fabric(accelerator=accelerator, devices=train.devices, num_nodes=train.nodes, strategy=strategy, precision=precision)
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=train.devices,
+                num_nodes=train.nodes,
+                strategy=strategy,
+                precision=precision,
+            )
     except (ValueError, RuntimeError, TypeError, ImportError) as error:
         raise DeviceError(
             f"can't train on {train.devices} x '{train.device}' in {train.precision}: {str(error).splitlines()[0]}"
@@ -50,7 +59,9 @@ def make_fabric(train: Train) -> Fabric:
             raise
         raise DeviceError(f"can't train on {train.devices} x '{train.device}': {str(error).splitlines()[0]}") from error
     if precision_of(fabric) != precision:
-        raise DeviceError(f"train.precision is {precision}, which '{accelerator}' can't compute in; set train.precision=auto")
+        raise DeviceError(
+            f"train.precision is {precision}, which '{accelerator}' can't compute in; set train.precision=auto"
+        )
     _check_launched(fabric, train)
     return fabric
 
@@ -61,20 +72,22 @@ def precision_of(fabric: Fabric) -> str:
 
 
 def _check_launched(fabric: Fabric, train: Train) -> None:
-    """Raise DeviceError where Fabric takes this process for another one than ``console.process_rank`` does: two would write, or none."""
+    """Raise DeviceError where Fabric takes this process for another one than ``console.process_rank`` does: two would
+    write, or none.
+    """
     found, cluster = launchers.launched(), getattr(fabric._strategy, "cluster_environment", None)
     if found is None or cluster is None or train.devices * train.nodes == 1:
         return
     if (cluster.global_rank(), cluster.world_size()) != (found.rank, found.size):
         raise DeviceError(
-            f"{found.launcher} says that this is process {found.rank} of {found.size}, the training library takes it for "
-            f"{cluster.global_rank()} of {cluster.world_size()}; start it by {launchers.KNOWN}"
+            f"{found.launcher} says that this is process {found.rank} of {found.size}, the training library takes it"
+            f" for {cluster.global_rank()} of {cluster.world_size()}; start it by {launchers.KNOWN}"
         )
 
 
 def resolve_precision(precision: str, accelerator: str) -> Any:
-    """``auto`` is bf16 where the device itself computes in it (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), fp16 on older GPUs, else
-    float32."""
+    """``auto`` is bf16 where the device itself computes in it (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), fp16
+    on older GPUs, else float32."""
     if precision != "auto":
         if is_emulated(precision, accelerator):
             _warn_of_emulation()
@@ -85,21 +98,32 @@ def resolve_precision(precision: str, accelerator: str) -> Any:
 
 
 def is_emulated(precision: str, accelerator: str) -> bool:
-    """Whether this is bf16 on a CPU that doesn't multiply in it; PyTorch says that it is supported wherever there is AVX512."""
-    return precision == "bf16-mixed" and accelerator == "cpu" and not (has_native_bf16() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether this is bf16 on a CPU that doesn't multiply in it; PyTorch says that it is supported wherever there is
+    AVX512.
+    """
+    return (
+        precision == "bf16-mixed"
+        and accelerator == "cpu"
+        and not (has_native_bf16() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
 
 
 @cache
 def _warn_of_emulation() -> None:
     """Once, however many networks are trained in turn."""
     if launchers.process_rank() == 0:
-        console.warn("train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto")
+        console.warn(
+            "train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto"
+        )
 
 
 @cache
 def _tell_of_rounding() -> None:
     """Once, however many networks are trained in turn."""
-    console.info("on a GPU the same run twice differs in rounding; train.deterministic=true makes both the same to the bit, and slower")
+    console.info(
+        "on a GPU the same run twice differs in rounding; train.deterministic=true makes both the same to the bit, and"
+        " slower"
+    )
 
 
 def seed_everything(seed: int) -> None:

@@ -1,4 +1,6 @@
-"""Whether a training is still among the finite numbers: each step's loss and gradient, and the weights before they are used or saved."""
+"""Whether a training is still among the finite numbers: each step's loss and gradient, and the weights before they are
+used or saved.
+"""
 
 from __future__ import annotations
 
@@ -51,15 +53,22 @@ class FiniteCheck:
         names = [self.split.names[int(i)] for i in indices.cpu()]
         what = f"the gradient's norm is {signs[1]}" if math.isfinite(signs[0]) else f"the loss is {signs[0]}"
         raise DivergedError(
-            f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set train.precision=32-true{self.kept()}"
+            f"{what} on the batch of {', '.join(names)}; lower train.lr, lengthen train.warmup, or set"
+            f" train.precision=32-true{self.kept()}"
         )
 
 
 def check_weights(module: nn.Module, kept: str) -> None:
-    """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't tell."""
+    """Raise DivergedError where the last step left weights that aren't finite; its loss, computed before it, can't
+    tell.
+    """
     named = dict(module.named_parameters())
     if not named:
         return
-    finite = torch.stack([value.detach().isfinite().all() for value in named.values()])  # read at once: a GPU is waited for once
+    finite = torch.stack(
+        [value.detach().isfinite().all() for value in named.values()]
+    )  # read at once: a GPU is waited for once
     if broken := [name for name, fine in zip(named, finite.tolist(), strict=True) if not fine]:
-        raise DivergedError(f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}")
+        raise DivergedError(
+            f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}"
+        )

@@ -1,4 +1,6 @@
-"""``teacher.second: fitted``: an auxiliary head trained on a frozen teacher's map before distilling, kept beside the teacher's caches."""
+"""``teacher.second: fitted``: an auxiliary head trained on a frozen teacher's map before distilling, kept beside the
+teacher's caches.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def fit_second(
     fitted: Fitted, sha256: str, frames: FrameCache, data: Mapping[str, str], size: tuple[int, int], folder: Path, device: torch.device,
     precision: torch.dtype | None, fabric: Fabric | None = None,
 ) -> str:  # fmt: skip
-    """Give a teacher's second head its weights: those that an earlier run fitted to the same teacher and data, else new ones, which are kept.
+    """Give a teacher's second head its weights: those that an earlier run fitted to the same teacher and data, else new
+    ones, which are kept.
 
     Args:
         fitted: on ``device``. sha256: of the teacher. frames: only those with labels are used.
@@ -74,11 +77,16 @@ def _kept(place: Path, fitted: Fitted) -> dict[str, Tensor] | None:
     own = fitted.head.state_dict()
     try:
         state = safetensors.torch.load(place.read_bytes())
-        if set(state) != set(own) or not all(fits(state[name], value) for name, value in own.items()) or senseless(state):
+        if (
+            set(state) != set(own)
+            or not all(fits(state[name], value) for name, value in own.items())
+            or senseless(state)
+        ):
             raise ValueError("it holds another head")
     except Exception as error:  # the library raises kinds of its own
         console.warn(
-            f"{place} can't be used ({(str(error).splitlines() or ['damaged'])[0][:120]}); the teacher's second head is fitted again"
+            f"{place} can't be used ({(str(error).splitlines() or ['damaged'])[0][:120]}); the teacher's second head is"
+            " fitted again"
         )
         return None
     console.info(f"teacher: its second head on {fitted.map_name}, fitted before: {place}")
@@ -100,7 +108,8 @@ def fit_head(
     fitted: Fitted, frames: FrameCache, size: tuple[int, int], steps: int, device: torch.device, precision: torch.dtype | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[dict[str, Tensor], float]:  # fmt: skip
-    """Train the head with cross-entropy on whole frames with labels, half of them mirrored; everything else stays as it is.
+    """Train the head with cross-entropy on whole frames with labels, half of them mirrored; everything else stays as it
+    is.
 
     The same frames, teacher and device give the same weights.
 
@@ -119,7 +128,9 @@ def fit_head(
                 module.reset_parameters()
         head.to(device).train().requires_grad_(True)
         optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / (steps + 1)) ** 0.9)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / 20) * (1 - step / (steps + 1)) ** 0.9
+        )
         order: list[int] = []
         losses: list[float] = []
         for _ in range(steps):
@@ -136,7 +147,8 @@ def fit_head(
                 loss = loss_of(resized(head(features), labels.shape[-2:]), labels)
             if not loss.isfinite():
                 raise WeightsError(
-                    "the teacher's second head can't be fitted: the loss is NaN or infinite; choose another teacher.second_map or teacher.second"
+                    "the teacher's second head can't be fitted: the loss is NaN or infinite; choose another"
+                    " teacher.second_map or teacher.second"
                 )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -148,7 +160,9 @@ def fit_head(
     if not losses:
         raise WeightsError("the teacher's second head can't be fitted: no pixel of the training frames has a class")
     last = losses[-max(1, len(losses) // 10) :]
-    return {name: value.detach().cpu().contiguous().clone() for name, value in head.state_dict().items()}, sum(last) / len(last)
+    return {name: value.detach().cpu().contiguous().clone() for name, value in head.state_dict().items()}, sum(
+        last
+    ) / len(last)
 
 
 def _batch(

@@ -36,12 +36,14 @@ class _MeanLogit(Objective):
 
 
 def seconds_of_a_step(recipe: Recipe, classes: int) -> float:
-    """The fastest of three training steps on blank crops, with the recipe's device and precision, after one that allocates; on a busy machine
-    a single one may take ten times as long."""
+    """The fastest of three training steps on blank crops, with the recipe's device and precision, after one that
+    allocates; on a busy machine a single one may take ten times as long."""
     with torch.random.fork_rng():
         segmenter = Segmenter(recipe.trained, classes).train()
         train_state = TrainState(segmenter, _MeanLogit(), recipe.train, make_fabric(recipe.train))
-        images = torch.zeros(recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=train_state.fabric.device)
+        images = torch.zeros(
+            recipe.train.batch, 3, *recipe.augment.crop, dtype=torch.uint8, device=train_state.fabric.device
+        )
         none = torch.zeros(0, dtype=torch.int64)
         batch = Batch(images, none, none, none)
         seconds = []

@@ -19,11 +19,13 @@ KEYS = {"kd": "distillation.kd_weight", "ce": "distillation.ce_weight", "region"
 """Where a recipe sets a term's weight; that of all others is in ``distillation.losses``."""
 
 
-def gradient_norms(parts: Mapping[str, Tensor], maps: Sequence[Tensor], scale: Tensor | float = 1.0) -> dict[str, Tensor]:
+def gradient_norms(
+    parts: Mapping[str, Tensor], maps: Sequence[Tensor], scale: Tensor | float = 1.0
+) -> dict[str, Tensor]:
     """Norm of each part's gradient with respect to maps, over all maps and all processes.
 
-    It costs a backward from the loss to the maps for each part, leaves no gradient anywhere and draws no random numbers. Of several
-    processes all must call it.
+    It costs a backward from the loss to the maps for each part, leaves no gradient anywhere and draws no random
+    numbers. Of several processes all must call it.
 
     Args:
         parts: scalars, of a graph that is kept. maps: float (N, C, h, w), what the encoder hands to the heads.
@@ -49,7 +51,9 @@ def _square(part: Tensor, maps: Sequence[Tensor]) -> Tensor:
 
 
 def shares(norms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Each other term's norm divided by the task's; a term is left out where that isn't a number, all where the task has no gradient."""
+    """Each other term's norm divided by the task's; a term is left out where that isn't a number, all where the task
+    has no gradient.
+    """
     values = dict(zip(norms, torch.stack(list(norms.values())).tolist(), strict=True)) if norms else {}
     task = values.pop("task", 0.0)
     if not 0 < task < math.inf:
@@ -77,5 +81,9 @@ def _is_out(name: str, row: Mapping[str, Any]) -> bool:
 
 def _sentence(name: str, share: float, epoch: int) -> str:
     key = KEYS.get(name, "distillation.losses")
-    advice = f"lower its weight ({key}) if the student doesn't learn" if share > MOST else f"raise its weight ({key}), or leave it out"
+    advice = (
+        f"lower its weight ({key}) if the student doesn't learn"
+        if share > MOST
+        else f"raise its weight ({key}), or leave it out"
+    )
     return f"the gradient of '{name}' is {share:.2g} times the task's in epoch {epoch}; {advice}"

@@ -29,14 +29,23 @@ class TrainLogger:
     """Rows by epoch. ``rows`` is part of the resumable state, so a resumed run's CSV has no gap and no double line.
 
     Args:
-        folder: the run. recipe: its, for ``train``. steps: in all. rows: from an earlier part of the run. start: step that it begins at.
+        folder: the run. recipe: its, for ``train``. steps: in all. rows: from an earlier part of the run. start: step
+            that it begins at.
         enabled: False on all ranks but the first.
 
     Raises:
         RddError: a log can't be begun.
     """
 
-    def __init__(self, folder: RunFolder, recipe: Recipe, steps: int, rows: list[dict[str, Any]], start: int, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        recipe: Recipe,
+        steps: int,
+        rows: list[dict[str, Any]],
+        start: int,
+        enabled: bool = True,
+    ) -> None:
         self.epochs, self.rows, self.enabled = recipe.train.epochs, rows, enabled
         self._sums: dict[str, Any] = {}
         self._count = self._images = 0
@@ -51,12 +60,16 @@ class TrainLogger:
         self._bar.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.__exit__(kind, error, trace)
         self._tell(lambda log: log.close(error is not None))
 
     def _tell(self, tell: Callable[[RunLog], None]) -> None:
-        """Reach every log. One that fails (a server that is gone) is left out from then on: hours of training don't end with it."""
+        """Reach every log. One that fails (a server that is gone) is left out from then on: hours of training don't end
+        with it.
+        """
         for name, log in list(self._logs.items()):
             try:
                 tell(log)
@@ -65,7 +78,8 @@ class TrainLogger:
             except Exception as error:  # of the package's own kinds
                 del self._logs[name]
                 console.warn(
-                    f"{name} failed ({_sentence(error)}) and gets nothing more of this run; the training goes on, and metrics.csv holds all figures"
+                    f"{name} failed ({_sentence(error)}) and gets nothing more of this run; the training goes on, and"
+                    " metrics.csv holds all figures"
                 )
 
     def sums(self) -> dict[str, Any]:
@@ -77,7 +91,9 @@ class TrainLogger:
         self._sums, self._count = dict(sums["sums"]), int(sums["count"])
 
     def step(self, stage: str, terms: dict[str, Tensor], images: int) -> None:
-        """Note one training step. The terms are summed where they are, in float64: reading them would make a GPU wait at every step."""
+        """Note one training step. The terms are summed where they are, in float64: reading them would make a GPU wait
+        at every step.
+        """
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0.0) + value.double()
         self._count += 1
@@ -107,9 +123,16 @@ class TrainLogger:
         return dict(zip(self._sums, mean_count(torch.stack(sums)).tolist(), strict=True))
 
     def epoch(
-        self, epoch: int, stage: str, lr: float, measured: dict[str, Any] | None, seconds: float, shares: Mapping[str, float] = {}
+        self,
+        epoch: int,
+        stage: str,
+        lr: float,
+        measured: dict[str, Any] | None,
+        seconds: float,
+        shares: Mapping[str, float] = {},
     ) -> None:
-        """Close an epoch: one row for the logs, one line where there is no terminal. Of several processes all must call it.
+        """Close an epoch: one row for the logs, one line where there is no terminal. Of several processes all must call
+        it.
 
         Args:
             shares: of the terms' gradients at the epoch's end, see ``gradients``.
@@ -146,7 +169,9 @@ def _begun(name: str, folder: RunFolder, recipe: Recipe, done: int) -> RunLog:
     except RddError:
         raise
     except Exception as error:  # of the package's own kinds: no login, no server
-        raise RddError(f"{name} can't begin ({_sentence(error)}); fix that, or leave {name} out of train.loggers") from error
+        raise RddError(
+            f"{name} can't begin ({_sentence(error)}); fix that, or leave {name} out of train.loggers"
+        ) from error
     return log
 
 

@@ -1,4 +1,6 @@
-"""The training loop: one place for schedule, precision, devices, averaging, saving and resuming; the loss is the caller's."""
+"""The training loop: one place for schedule, precision, devices, averaging, saving and resuming; the loss is the
+caller's.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,8 @@ def fit(
     """Train ``segmenter`` in place by ``method``; the best on validation goes to ``weights``.
 
     Args:
-        metadata: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the state's, too.
+        metadata: written into the checkpoint's metadata beside the figures; what ``ORIGIN`` names of them is the
+            state's, too.
         resume: go on from ``folder.state`` where there is one.
 
     Returns:
@@ -79,17 +82,22 @@ def fit(
     )  # fmt: skip
     if (images := sampler.batch + sampler.others_of) < fabric.world_size:
         raise DataError(
-            f"{frames.labelled} training frames make batches of {images}, which {fabric.world_size} processes can't share; use more frames, or "
-            "lower train.devices and train.nodes"
+            f"{frames.labelled} training frames make batches of {images}, which {fabric.world_size} processes can't"
+            " share; use more frames, or lower train.devices and train.nodes"
         )
     train_state = TrainState(segmenter, method.objective, train, fabric, train.epochs * sampler.steps_per_epoch)
-    resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
+    resumed = (
+        read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
+    )
     sampler.start = train_state.step
     transform = RandomScaleCrop(recipe.augment, recipe.data.size)
     resident = resident_frames(frames, transform, fabric.device, recipe.data.device)
-    crops = DrawDataset(resident.sizes, transform, train.seed) if resident else CropDataset(frames, transform, train.seed)
+    crops = (
+        DrawDataset(resident.sizes, transform, train.seed) if resident else CropDataset(frames, transform, train.seed)
+    )
     loader = fabric.setup_dataloaders(
-        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside), use_distributed_sampler=False
+        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside),
+        use_distributed_sampler=False,
     )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
@@ -118,7 +126,9 @@ def fit(
         segmenter.train()
         since = time.perf_counter()
         loading: Iterator[Any] = batches(loader)
-        for batch in _until_lost(resident.batches(loading) if resident else loading, lambda: save(wait=True), train_state):
+        for batch in _until_lost(
+            resident.batches(loading) if resident else loading, lambda: save(wait=True), train_state
+        ):
             progress = train_state.step / total
             ends = (train_state.step + 1) % per_epoch == 0
             signs, terms = train_state.update(batch, progress, compare=ends)
@@ -136,7 +146,12 @@ def fit(
                     _keep_best(train_state, measured, folder, weights, metadata, epoch)
                 if fabric.is_global_zero:
                     check_there(folder)
-                if method.visualize and fabric.is_global_zero and train.pictures_every and (epoch % train.pictures_every == 0 or last):
+                if (
+                    method.visualize
+                    and fabric.is_global_zero
+                    and train.pictures_every
+                    and (epoch % train.pictures_every == 0 or last)
+                ):
                     picture = method.visualize(train_state.evaluated.eval())
                     write_picture(folder.pictures / f"epoch_{epoch:03d}.png", picture)
                     book.picture(picture, epoch)
@@ -158,7 +173,8 @@ def fit(
                 save(wait=decided >= STOP or train_state.step == total)
             if decided >= STOP:
                 raise Interrupted(
-                    f"interrupted at step {train_state.step} of {total}; the state is saved, go on with the same command and --resume",
+                    f"interrupted at step {train_state.step} of {total}; the state is saved, go on with the same"
+                    " command and --resume",
                     decided - STOP,
                 )
     fitted = _class_bias(recipe, frames, validation, weights, train_state)
@@ -168,7 +184,9 @@ def fit(
             "emulated": is_emulated(precision_of(fabric), fabric.device.type)}  # fmt: skip
 
 
-def _class_bias(recipe: Recipe, frames: FrameCache, validation: Split, weights: Path, train_state: TrainState) -> dict[str, Any]:
+def _class_bias(
+    recipe: Recipe, frames: FrameCache, validation: Split, weights: Path, train_state: TrainState
+) -> dict[str, Any]:
     """Fit ``train.class_bias`` to the best weights; what the summary says of it, empty where there is none."""
     if not recipe.train.class_bias or not train_state.best_epoch:
         return {}
@@ -180,7 +198,9 @@ def _class_bias(recipe: Recipe, frames: FrameCache, validation: Split, weights: 
 
 
 def _until_lost(loading: Iterator[Batch], save: Callable[[], None], train_state: TrainState) -> Iterator[Batch]:
-    """The batches; where one can't be loaded, the state that was reached is saved first. Of several processes the others couldn't save theirs."""
+    """The batches; where one can't be loaded, the state that was reached is saved first. Of several processes the
+    others couldn't save theirs.
+    """
     begun = train_state.step
     try:
         yield from loading
@@ -188,7 +208,9 @@ def _until_lost(loading: Iterator[Batch], save: Callable[[], None], train_state:
         if train_state.step == begun or train_state.fabric.world_size > 1:
             raise
         save()
-        raise LoadingError(f"{error}. The state at step {train_state.step} is saved: go on with the same command and --resume") from error
+        raise LoadingError(
+            f"{error}. The state at step {train_state.step} is saved: go on with the same command and --resume"
+        ) from error
 
 
 STOP = 100
@@ -199,11 +221,15 @@ def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict
     """mIoU on validation, of which each process labels some batches; DivergedError where the weights aren't finite."""
     network, fabric = train_state.evaluated.eval(), train_state.fabric
     check_weights(network, train_state.best_weights_note)
-    if fabric.world_size > 1:  # BatchNorm's statistics may be each process's own; the first one's network is what is saved
+    if (
+        fabric.world_size > 1
+    ):  # BatchNorm's statistics may be each process's own; the first one's network is what is saved
         for value in network.state_dict().values():
             distributed.broadcast(value, 0)
     predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))
-    confusion = evaluate_split(predict, validation, recipe.evaluation.batch, part=(fabric.global_rank, fabric.world_size))
+    confusion = evaluate_split(
+        predict, validation, recipe.evaluation.batch, part=(fabric.global_rank, fabric.world_size)
+    )
     if fabric.world_size > 1:
         matrix = torch.from_numpy(confusion.matrix).to(fabric.device)
         distributed.all_reduce(matrix)
@@ -212,7 +238,12 @@ def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict
 
 
 def _keep_best(
-    train_state: TrainState, measured: dict[str, Any], folder: RunFolder, weights: Path, metadata: dict[str, Any], epoch: int
+    train_state: TrainState,
+    measured: dict[str, Any],
+    folder: RunFolder,
+    weights: Path,
+    metadata: dict[str, Any],
+    epoch: int,
 ) -> None:
     """Save the network where it is the best so far."""
     miou = float(measured["miou_pct"] or 0.0)

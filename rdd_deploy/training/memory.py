@@ -19,7 +19,9 @@ Update = TypeVar("Update", bound=Callable[..., Any])
 
 
 def says_what_fits(update: Update) -> Update:
-    """Around ``TrainState.update``: a full GPU is a MachineError that names the largest batch with which the step went through."""
+    """Around ``TrainState.update``: a full GPU is a MachineError that names the largest batch with which the step went
+    through.
+    """
 
     @functools.wraps(update)
     def told(self: TrainState, batch: Batch, progress: float, *more: Any, **options: Any) -> Any:
@@ -36,14 +38,23 @@ def says_what_fits(update: Update) -> Update:
 def _sentence(state: TrainState, batch: Batch, progress: float, words: str) -> str:
     ranks, whole = state.fabric.world_size, len(batch.images)
     height, width = batch.images.shape[-2:]
-    what = f"the GPU's memory is full ({words}): a batch of {whole} crop{'s' if whole > 1 else ''} of {height}x{width} doesn't fit"
+    what = (
+        f"the GPU's memory is full ({words}): a batch of {whole} crop{'s' if whole > 1 else ''} of {height}x{width}"
+        " doesn't fit"
+    )
     if ranks > 1:  # nothing is tried there: the others would have to try, too
         fits, tried = whole // 2, ", half of it may"
     else:
         fits, tried = largest(lambda images: _attempt(state, batch, progress, images), whole), ""
     if not fits:
-        return f"{what}{', nor does a single one' if whole > 1 else ''}; make augment.crop smaller, or end what else uses the GPU"
-    return f"{what}{tried or f', {fits} would'}: set train.batch={fits * ranks}, make augment.crop smaller, or end what else uses the GPU"
+        return (
+            f"{what}{', nor does a single one' if whole > 1 else ''}; make augment.crop smaller, or end what else uses"
+            " the GPU"
+        )
+    return (
+        f"{what}{tried or f', {fits} would'}: set train.batch={fits * ranks}, make augment.crop smaller, or end what"
+        " else uses the GPU"
+    )
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:

@@ -1,4 +1,6 @@
-"""The processes that train together end together: where one is lost, the others say which and end, whatever they wait for."""
+"""The processes that train together end together: where one is lost, the others say which and end, whatever they wait
+for.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def launch(fabric: Fabric) -> None:
     _watch.start()
     os.environ[_PARENT] = str(os.getpid())
     # Fabric's own observer kills this process without a word.
-    observer, subprocess_script._launch_process_observer = subprocess_script._launch_process_observer, _watch.children.extend
+    observer, subprocess_script._launch_process_observer = (
+        subprocess_script._launch_process_observer,
+        _watch.children.extend,
+    )
     try:
         fabric.launch()
     finally:
@@ -69,7 +74,9 @@ def ending_together() -> Iterator[None]:
         if _depth > 1 or _watch is None:
             raise
         with suppress(ValueError):  # outside the main thread, which alone gets signals
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends all that are left over, and gives them 30 s for it
+            signal.signal(
+                signal.SIGTERM, signal.SIG_IGN
+            )  # torchrun ends all that are left over, and gives them 30 s for it
         if (told := _watch.explained(error)) is not None:
             raise told from error
         raise
@@ -84,7 +91,9 @@ def ending_together() -> Iterator[None]:
 
 
 class _Watch(threading.Thread):
-    """Gives signs of life by way of the store at which the processes met. The first process looks at all others, they look at the first."""
+    """Gives signs of life by way of the store at which the processes met. The first process looks at all others, they
+    look at the first.
+    """
 
     def __init__(self, fabric: Fabric) -> None:
         super().__init__(daemon=True, name="peers")
@@ -132,13 +141,17 @@ class _Watch(threading.Thread):
             os._exit(RddError.exit_code)
 
     def _family(self) -> str:
-        """Who is lost of those that Fabric started, or of whom it did; they are seen at once, and before all have met."""
+        """Who is lost of those that Fabric started, or of whom it did; they are seen at once, and before
+        all have met.
+        """
         for number, child in enumerate(self.children, 1):
             if code := child.poll():
                 rank = self._fabric.node_rank * (len(self.children) + 1) + number
                 return self._fate(rank) or f"process {rank} of {self._fabric.world_size} {_ending(code)}"
         if self._parent is not None and os.getppid() != self._parent:
-            return f"process {self._fabric.global_rank - self._fabric.local_rank} of {self._fabric.world_size} was killed"
+            return (
+                f"process {self._fabric.global_rank - self._fabric.local_rank} of {self._fabric.world_size} was killed"
+            )
         return ""
 
     def _look(self) -> str:
@@ -159,13 +172,20 @@ class _Watch(threading.Thread):
             if self._seen.get(rank, (b"?", 0.0))[0] != value:
                 self._seen[rank] = value, now
             elif now - self._seen[rank][1] > (SURE_S if self._troubled else SILENT_S):
-                return f"process {rank} of {self._size} is lost: it gave no sign of life for {now - self._seen[rank][1]:.0f} s"
+                return (
+                    f"process {rank} of {self._size} is lost: it gave no sign of life for"
+                    f" {now - self._seen[rank][1]:.0f} s"
+                )
         return ""
 
     def _fate(self, rank: int) -> str:
         """What a process said when it failed; empty where it said nothing."""
         with suppress(RuntimeError):
-            if self._store is not None and self._store.check([f"{rank}"]) and (value := self._store.get(f"{rank}")).startswith(b"failed "):
+            if (
+                self._store is not None
+                and self._store.check([f"{rank}"])
+                and (value := self._store.get(f"{rank}")).startswith(b"failed ")
+            ):
                 return f"process {rank} of {self._size} ended: {value[7:].decode()}"
         return ""
 
@@ -174,18 +194,26 @@ class _Watch(threading.Thread):
             self._store.set(key, value)
 
     def explained(self, error: BaseException) -> RddError | None:
-        """What to raise in place of an error that ends this process; None for the error itself, which the others are told."""
+        """What to raise in place of an error that ends this process; None for the error itself, which the others are
+        told.
+        """
         self._troubled = True
         told = faults.as_error(error) if isinstance(error, Exception) else None
         found = launchers.launched()
-        by_launcher = isinstance(error, signals.Stopped) and found is not None and found.together  # as it ends those that are left over
+        by_launcher = (
+            isinstance(error, signals.Stopped) and found is not None and found.together
+        )  # as it ends those that are left over
         if isinstance(told, LostProcessError) or by_launcher:
             self._wait_for_who()
             with suppress(KeyboardInterrupt):
                 self._say(f"it lost another one: {self.sentence}")
             return faults.lost(self.sentence) if self.sentence else told
         if self._store is not None:
-            said = str(told or error or type(error).__name__).splitlines()[0] if not isinstance(error, KeyboardInterrupt) else "interrupted"
+            said = (
+                str(told or error or type(error).__name__).splitlines()[0]
+                if not isinstance(error, KeyboardInterrupt)
+                else "interrupted"
+            )
             with suppress(KeyboardInterrupt):
                 self._say(said)
         return None
@@ -219,7 +247,9 @@ class _Watch(threading.Thread):
         return bool(self._store.check([rank])) and not self._store.get(rank).isdigit()
 
     def done(self) -> None:
-        """Nothing is trained together any more. The first process waits for the others, which may still measure, or notices their loss."""
+        """Nothing is trained together any more. The first process waits for the others, which may still measure, or
+        notices their loss.
+        """
         if self._store is None:
             return
         with self._one_at_a_time:
@@ -236,5 +266,7 @@ def _ending(code: int) -> str:
         return f"ended with exit code {code}"
     with suppress(ValueError):
         name = signal.Signals(-code).name
-        return f"was killed by {name}" + (", most often because the machine's memory was full" if name == "SIGKILL" else "")
+        return f"was killed by {name}" + (
+            ", most often because the machine's memory was full" if name == "SIGKILL" else ""
+        )
     return f"was killed by signal {-code}"

@@ -1,8 +1,8 @@
 """The teacher's labels on frames that nobody labelled: where it is sure, by a threshold for each class.
 
-Sohn et al., "FixMatch", NeurIPS 2020, for one threshold; Zou, Yu, Kumar, Wang, "Unsupervised Domain Adaptation for Semantic Segmentation via
-Class-Balanced Self-Training", ECCV 2018, for thresholds by quantiles of each class, so that classes which a teacher is never very sure of have
-labels, too.
+Sohn et al., "FixMatch", NeurIPS 2020, for one threshold; Zou, Yu, Kumar, Wang, "Unsupervised Domain Adaptation for
+Semantic Segmentation via Class-Balanced Self-Training", ECCV 2018, for thresholds by quantiles of each class, so that
+classes which a teacher is never very sure of have labels, too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ class Targets(NamedTuple):
 
     Attributes:
         task: int64 (N, H, W): labels; on frames without any the teacher's where it is sure, else void.
-        everywhere: int64 (N, H, W): likewise, and the teacher's also where it isn't sure: what the further distillation losses see.
+        everywhere: int64 (N, H, W): likewise, and the teacher's also where it isn't sure: what the further distillation
+            losses see.
         taught: bool (N, H, W): pixels of the KD term, all that aren't void in ``everywhere``.
-        sure: share of the pixels of frames without labels that have one in ``task``, float (); 0 where the batch holds none. Of several
-            processes the mean of theirs is the batch's.
+        sure: share of the pixels of frames without labels that have one in ``task``, float (); 0 where the batch holds
+            none. Of several processes the mean of theirs is the batch's.
     """
 
     task: Tensor
@@ -57,8 +58,8 @@ class PseudoLabels(nn.Module):
 
     def forward(self, labels: Tensor, indices: Tensor, teacher: Tensor) -> Targets:
         """Args:
-        labels: int64 (N, H, W); of frames without labels 0 in the frame and ``IGNORE`` beyond. indices: int64 (N,) of the frames.
-        teacher: its logits, float (N, C, H, W).
+        labels: int64 (N, H, W); of frames without labels 0 in the frame and ``IGNORE`` beyond. indices: int64 (N,) of
+        the frames. teacher: its logits, float (N, C, H, W).
         """
         # No selection of the frames without labels: a GPU would wait for their number.
         bare = (indices >= self.labelled)[:, None, None]
@@ -85,10 +86,14 @@ class Confidence:
         """Count the pixels of logits (N, C, h, w)."""
         probability, likeliest = F.softmax(logits.float(), 1).max(1)
         bins = (probability * BINS).long().clamp(0, BINS - 1)
-        self.counts += torch.bincount((likeliest * BINS + bins).flatten().cpu(), minlength=self.classes * BINS).view(self.classes, BINS)
+        self.counts += torch.bincount((likeliest * BINS + bins).flatten().cpu(), minlength=self.classes * BINS).view(
+            self.classes, BINS
+        )
 
     def quantiles(self, share: float) -> Tensor:
-        """Of each class the probability that so large a share of its pixels lie below, float (C,); 1 for a class without pixels."""
+        """Of each class the probability that so large a share of its pixels lie below, float (C,); 1 for a class
+        without pixels.
+        """
         below = self.counts.cumsum(1)
         total = below[:, -1:]
         first = (below >= (share * total).clamp(min=1)).float().argmax(1)
@@ -122,5 +127,6 @@ def check_names(config: WithoutLabels, classes: Sequence[str]) -> None:
     """Raise RecipeError for a threshold of a class that there isn't."""
     if unknown := [name for name in config.thresholds if name not in classes]:
         raise RecipeError(
-            f"distillation.unlabelled.thresholds: '{unknown[0]}' is no class of the data set; expected some of {', '.join(classes)}"
+            f"distillation.unlabelled.thresholds: '{unknown[0]}' is no class of the data set; expected some of"
+            f" {', '.join(classes)}"
         )

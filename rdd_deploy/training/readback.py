@@ -1,4 +1,6 @@
-"""Small tensors on their way from a device to the host: read once they have arrived, so that nobody waits for the device meanwhile."""
+"""Small tensors on their way from a device to the host: read once they have arrived, so that nobody waits for the
+device meanwhile.
+"""
 
 from __future__ import annotations
 

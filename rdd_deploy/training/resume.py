@@ -1,4 +1,6 @@
-"""A run's saved state, read again: whole, of this network, of this run's data and teacher, or a sentence that says what it isn't."""
+"""A run's saved state, read again: whole, of this network, of this run's data and teacher, or a sentence that says what
+it isn't.
+"""
 
 from __future__ import annotations
 
@@ -62,15 +64,20 @@ def read_state(folder: RunFolder, train_state: TrainState, origin: dict[str, str
         raise ResumeError(f"can't resume from {folder.state}: {problem}; start again without --resume")
     if (saved := len(state["rng"])) != (here := train_state.fabric.world_size):
         console.info(
-            f"resuming: the state was saved by {saved} process{'es' if saved > 1 else ''}, this is {here}: the same run, to rounding"
+            f"resuming: the state was saved by {saved} process{'es' if saved > 1 else ''}, this is {here}: the same"
+            " run, to rounding"
         )
     before = state.get("origin")
     if before is None:
         # Of an earlier version. Refusing it would throw hours of training away for what is most likely unchanged.
-        console.warn(f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the same")
+        console.warn(
+            f"{folder.state} doesn't say by which data it was begun; if they changed since, the resumed run isn't the"
+            " same"
+        )
     elif changed := [what for key, what in ORIGIN.items() if before.get(key) != origin.get(key)]:
         raise ResumeError(
-            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there, or start again without --resume"
+            f"can't resume {folder.path}: since it was begun {' and '.join(changed)} changed; put back what was there,"
+            " or start again without --resume"
         )
     return Resumed(state["rows"], state["sums"])
 
@@ -81,12 +88,20 @@ def _loaded(folder: RunFolder, train_state: TrainState) -> Any:
         if not zipfile.is_zipfile(io.BytesIO(content)):
             raise ValueError("it is no archive")
         state = load_archive(content, train_state.fabric.device)
-        return state | {"objective": state.get("objective", {})} if isinstance(state, dict) else state  # earlier versions had none
+        return (
+            state | {"objective": state.get("objective", {})} if isinstance(state, dict) else state
+        )  # earlier versions had none
     except MemoryError:
         raise
-    except Exception as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
-        why = (error.strerror if isinstance(error, OSError) else "") or "the file is damaged, or wasn't written by distill or train"
-        raise ResumeError(f"can't resume from {folder.state}: {why}; put a whole one there, or start again without --resume") from error
+    except (
+        Exception
+    ) as error:  # a damaged archive raises many kinds, and for a pickled one torch's own words advise to run its code
+        why = (
+            error.strerror if isinstance(error, OSError) else ""
+        ) or "the file is damaged, or wasn't written by distill or train"
+        raise ResumeError(
+            f"can't resume from {folder.state}: {why}; put a whole one there, or start again without --resume"
+        ) from error
 
 
 def _problem(state: Any, train_state: TrainState, per_epoch: int) -> str:
@@ -105,7 +120,9 @@ def _problem(state: Any, train_state: TrainState, per_epoch: int) -> str:
         or not _fits(state["optimizer"], train_state)
     ):
         return OTHER
-    if broken := [name for part in (model, objective, average, *state["optimizer"]["state"].values()) for name in senseless(part)]:
+    if broken := [
+        name for part in (model, objective, average, *state["optimizer"]["state"].values()) for name in senseless(part)
+    ]:
         return f"it holds values that are NaN or infinite, or a negative variance ({broken[0]})"
     for key in ("rng", "rng_cuda"):
         if (
@@ -127,7 +144,10 @@ def _problem_of_progress(state: dict[str, Any], train_state: TrainState, per_epo
     ):  # fmt: skip
         value = state[key]
         if type(value) is not kind or not least <= value <= most or not math.isfinite(value):
-            return f"its {key} is {value!r:.40}, expected {'a whole number' if kind is int else 'a number'} from {least} to {most}"
+            return (
+                f"its {key} is {value!r:.40}, expected {'a whole number' if kind is int else 'a number'} from {least}"
+                f" to {most}"
+            )
     rows, sums = state["rows"], state["sums"]
     epoch, inside = divmod(state["step"], per_epoch)
     plain = (str, int, float, type(None))
@@ -148,14 +168,23 @@ def _is_like(one: Any, other: Any) -> bool:
 
 
 def _alike(one: Any, other: Mapping[str, Tensor]) -> bool:
-    return isinstance(one, dict) and set(one) == set(other) and all(_is_like(value, other[name]) for name, value in one.items())
+    return (
+        isinstance(one, dict)
+        and set(one) == set(other)
+        and all(_is_like(value, other[name]) for name, value in one.items())
+    )
 
 
 def _fits(state: dict[str, Any], train_state: TrainState) -> bool:
-    """Whether an optimizer's state belongs to the trainee's parameters and, but for the learning rates of the step, to its options."""
+    """Whether an optimizer's state belongs to the trainee's parameters and, but for the learning rates of the step, to
+    its options.
+    """
     now = train_state.optimizer.state_dict()
     options = [
-        [{key: value for key, value in group.items() if key != "lr" and key not in HOW} for group in one["param_groups"]]
+        [
+            {key: value for key, value in group.items() if key != "lr" and key not in HOW}
+            for group in one["param_groups"]
+        ]
         for one in (state, now)
     ]
     parameters = [parameter for group in train_state.optimizer.param_groups for parameter in group["params"]]
@@ -167,7 +196,10 @@ def _fits(state: dict[str, Any], train_state: TrainState) -> bool:
         there = {name: value for name, value in entry.items() if adam or value is not None}
         known = set(entry) == names if adam else set(entry) <= names
         return known and all(
-            value.is_floating_point() and value.shape == (() if name == "step" else shape) for name, value in there.items()
+            value.is_floating_point() and value.shape == (() if name == "step" else shape)
+            for name, value in there.items()
         )
 
-    return options[0] == options[1] and all(type(index) is int and belongs(index, entry) for index, entry in state["state"].items())
+    return options[0] == options[1] and all(
+        type(index) is int and belongs(index, entry) for index, entry in state["state"].items()
+    )

@@ -15,7 +15,9 @@ from rdd_deploy.utils.places import LATEST, RUNS, followed, named_latest
 
 
 class RunFolder:
-    """Paths of one run: ``recipe.yaml``, weights, ``state.ckpt``, ``metrics.csv``, ``summary.json``, ``pictures/``, ``export/``."""
+    """Paths of one run: ``recipe.yaml``, weights, ``state.ckpt``, ``metrics.csv``, ``summary.json``, ``pictures/``,
+    ``export/``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +36,8 @@ class RunFolder:
         found = [path for path in (self.student, self.teacher) if path.is_file()]
         if not found:
             raise RddError(
-                f"{self.path} holds no weights (student.safetensors or teacher.safetensors); train it first: python -m rdd_deploy.distill RECIPE"
+                f"{self.path} holds no weights (student.safetensors or teacher.safetensors); train it first: python -m"
+                " rdd_deploy.distill RECIPE"
             )
         return found[0]
 
@@ -42,7 +45,8 @@ class RunFolder:
         """The resolved recipe that the run was started with."""
         if not self.recipe.is_file():
             raise RddError(
-                f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m rdd_deploy.distill RECIPE"
+                f"{self.path} is no run folder (it has no recipe.yaml); name one under runs/, or train: python -m"
+                " rdd_deploy.distill RECIPE"
             )
         return load_written(self.recipe)
 
@@ -52,12 +56,16 @@ class RunFolder:
         files.write_text(self.recipe, files.yaml_text(tree))
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary and point ``latest`` beside the run at it. A run is finished with its summary, whatever becomes of ``latest``."""
+        """Write the summary and point ``latest`` beside the run at it. A run is finished with its summary, whatever
+        becomes of ``latest``.
+        """
         files.write_json(self.summary, summary)
         try:
             self.point_latest()
         except (OSError, RddError) as error:
-            console.warn(f"{self.path} is finished, but {self.latest} can't point at it ({error}); name the run by its folder")
+            console.warn(
+                f"{self.path} is finished, but {self.latest} can't point at it ({error}); name the run by its folder"
+            )
 
     @property
     def finished(self) -> bool:
@@ -68,7 +76,8 @@ class RunFolder:
         """Raise RddError where ``latest`` is something of the user's own."""
         if self.latest.exists() and not self.latest.is_symlink() and named_latest(self.latest) is None:
             raise RddError(
-                f"{self.latest} is a {'folder' if self.latest.is_dir() else 'file'}, expected a link to the newest run; move it away"
+                f"{self.latest} is a {'folder' if self.latest.is_dir() else 'file'}, expected a link to the newest run;"
+                " move it away"
             )
 
     def is_latest(self) -> bool:
@@ -78,7 +87,8 @@ class RunFolder:
         return named_latest(self.latest) == self.path.name
 
     def point_latest(self) -> None:
-        """Make ``latest`` beside the run a link to it, in one rename; a text file with its name where the file system has no links.
+        """Make ``latest`` beside the run a link to it, in one rename; a text file with its name where the file system
+        has no links.
 
         Raises:
             RddError: something of the user's own is there. DiskError, OSError: neither can be written.

@@ -1,4 +1,6 @@
-"""A run's states, written in the background: training goes on while a consistent copy of what it had reached becomes a file."""
+"""A run's states, written in the background: training goes on while a consistent copy of what it had reached becomes a
+file.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ from rdd_deploy.utils import files
 class StateWriter:
     """Writes the states of a run, one after the other, each whole or not at all.
 
-    An error while writing is raised by whatever is called next; leaving the ``with`` block waits for the file that is being written.
+    An error while writing is raised by whatever is called next; leaving the ``with`` block waits for the file that is
+    being written.
 
     Args:
-        minutes: between two states, 0: after each epoch. begun: whether there is a state already. on_gpu: whether tensors of states lie there.
+        minutes: between two states, 0: after each epoch. begun: whether there is a state already. on_gpu: whether
+            tensors of states lie there.
     """
 
     def __init__(self, folder: RunFolder, minutes: float, begun: bool, on_gpu: bool = False) -> None:
@@ -36,19 +40,25 @@ class StateWriter:
     def __enter__(self) -> StateWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._join()
         if error is None:
             self.check()
 
     def due(self, epoch_ends: bool) -> bool:
-        """Whether it is time for a state: the minutes are over, or it would be the first one of the run, which shows that it can be written."""
+        """Whether it is time for a state: the minutes are over, or it would be the first one of the run, which shows
+        that it can be written.
+        """
         if epoch_ends and not (self._begun and self.minutes):
             return True
         return bool(self.minutes) and time.monotonic() - self._since >= 60 * self.minutes
 
     def write(self, state: dict[str, Any]) -> None:
-        """Copy the state, then write it elsewhere; waits only where the one before isn't written yet. Raises DiskError."""
+        """Copy the state, then write it elsewhere; waits only where the one before isn't written yet.
+        Raises DiskError.
+        """
         self._join()
         self.check()
         self._begun, self._since = True, time.monotonic()
@@ -87,7 +97,9 @@ class StateWriter:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy on the host, which nothing changes any more; of a GPU's tensors it arrives behind what the GPU has to do already."""
+    """A copy on the host, which nothing changes any more; of a GPU's tensors it arrives behind what the GPU has to do
+    already.
+    """
     if isinstance(value, Tensor):
         return value.detach().to("cpu", non_blocking=value.is_cuda, copy=True)
     if isinstance(value, dict):
@@ -101,8 +113,8 @@ def check_there(folder: RunFolder) -> None:
     """Raise DiskError where the run's folder was taken away: written again, it would lack what was there."""
     if not folder.recipe.is_file():
         raise DiskError(
-            f"the run's folder {folder.path} was moved or deleted while it was being trained; put it back and go on with the same command and "
-            "--resume, or train again"
+            f"the run's folder {folder.path} was moved or deleted while it was being trained; put it back and go on"
+            " with the same command and --resume, or train again"
         )
 
 
@@ -111,7 +123,9 @@ AGREE_EVERY = 10
 
 
 class Agreement:
-    """What all processes do after the same step, though a signal may reach only one of them, and only the first one's clock counts."""
+    """What all processes do after the same step, though a signal may reach only one of them, and only the first one's
+    clock counts.
+    """
 
     def __init__(self, fabric: Fabric) -> None:
         self.fabric = fabric

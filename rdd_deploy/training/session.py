@@ -49,9 +49,9 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     """Refuse what can be refused before data and weights are touched.
 
     Raises:
-        RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be written there, resuming
-            with a recipe that differs from the run's, another number of processes was started than the recipe names, or a log's package
-            is missing.
+        RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be
+            written there, resuming with a recipe that differs from the run's, another number of processes was started
+            than the recipe names, or a log's package is missing.
     """
     launchers.check(recipe.train.devices, recipe.train.nodes)
     check_installed(recipe.train.loggers)
@@ -66,11 +66,20 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
         and (differs := [line for line in changes(folder, recipe) if line.partition(":")[0] not in CHECKED])
     ):
         raise RddError(
-            f"can't resume {folder.path}: the recipe changed ({', '.join(differs)}); use the same recipe and overrides, or start again without --resume"
+            f"can't resume {folder.path}: the recipe changed ({', '.join(differs)}); use the same recipe and overrides,"
+            " or start again without --resume"
         )
 
 
-CHECKED = {"data.root", "data.unlabelled", "data.scratch", "teacher.recipe", "teacher.checkpoint", "train.devices", "train.nodes"}
+CHECKED = {
+    "data.root",
+    "data.unlabelled",
+    "data.scratch",
+    "teacher.recipe",
+    "teacher.checkpoint",
+    "train.devices",
+    "train.nodes",
+}
 """Keys that say where something lies whose content a resumed run checks, for the folder may have moved; and how many processes train, which
 all have the same random numbers and together the same batches."""
 
@@ -78,7 +87,8 @@ all have the same random numbers and together the same batches."""
 def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
     """What differs between the recipe that a run was made by and this one, as ``key: before → after``.
 
-    The name is left out, and where the figures go, when states are saved and whether steps are compiled, which changes no more than roundings.
+    The name is left out, and where the figures go, when states are saved and whether steps are compiled, which changes
+    no more than roundings.
     """
     before, after = (
         with_whole_paths(one).model_dump(exclude={"name": True, "train": {"loggers", "save_minutes", "compile"}})
@@ -115,7 +125,9 @@ def _opened(recipe: Recipe, name: str, runs: Path, resume: bool) -> RunFolder:
 
 
 def _set_aside(folder: RunFolder) -> None:
-    """Rename an earlier run's folder to the first free ``<name>.1``, ``.2``, …; a folder without weights or state is used as it is."""
+    """Rename an earlier run's folder to the first free ``<name>.1``, ``.2``, …; a folder without weights or state is
+    used as it is.
+    """
     if not any(path.is_file() for path in (folder.student, folder.teacher, folder.state, folder.summary)):
         return
     number = next(i for i in itertools.count(1) if not folder.path.with_name(f"{folder.path.name}.{i}").exists())
@@ -137,7 +149,9 @@ def _set_aside(folder: RunFolder) -> None:
 
 def _changed(before: Any, after: Any, path: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
-        return [line for key in after for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)]
+        return [
+            line for key in after for line in _changed(before.get(key), after[key], f"{path}.{key}" if path else key)
+        ]
     return [] if before == after else [f"{path}: {before} → {after}"]
 
 
@@ -147,9 +161,13 @@ def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def dry_run(
-    recipe: Recipe, folder: RunFolder, resume: bool, teacher: Callable[[TrainingData | None, Segmenter | None], Any] | None = None
+    recipe: Recipe,
+    folder: RunFolder,
+    resume: bool,
+    teacher: Callable[[TrainingData | None, Segmenter | None], Any] | None = None,
 ) -> None:
-    """Print the resolved recipe; check device, data, network with its weights, and the teacher; tell all that is wrong together.
+    """Print the resolved recipe; check device, data, network with its weights, and the teacher; tell all that is wrong
+    together.
 
     Args:
         teacher: a further check, of a student's teacher; given data and student where they are sound.
@@ -185,7 +203,9 @@ def metadata_of(recipe: Recipe, data: TrainingData, source: str) -> dict[str, An
     }  # fmt: skip
 
 
-def summary(recipe: Recipe, data: TrainingData, network: Segmenter, result: dict[str, Any], kind: str, source: str) -> dict[str, Any]:
+def summary(
+    recipe: Recipe, data: TrainingData, network: Segmenter, result: dict[str, Any], kind: str, source: str
+) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     split = recipe.evaluation.split
     return {

@@ -1,4 +1,6 @@
-"""Everything that changes while training: network, optimiser, moving average, progress; saved and restored as one dictionary."""
+"""Everything that changes while training: network, optimiser, moving average, progress; saved and restored as one
+dictionary.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ class Loss(NamedTuple):
     """Scalar with gradient, and its named terms (detached scalars) for the log.
 
     Attributes:
-        parts: weighted scalars with gradient that add up to ``total``, ``task`` among them; where there are several, their gradients are
-            compared once an epoch.
+        parts: weighted scalars with gradient that add up to ``total``, ``task`` among them; where there are several,
+            their gradients are compared once an epoch.
     """
 
     total: Tensor
@@ -42,9 +44,11 @@ class Loss(NamedTuple):
 
 
 class Objective(nn.Module):
-    """What a training minimises. Its parameters are optimised with the network's; they and its buffers are saved and resumed.
+    """What a training minimises. Its parameters are optimised with the network's; they and its buffers are saved and
+    resumed.
 
-    Nothing of it is in the exported weights or their moving average. Under several processes buffers are the first one's.
+    Nothing of it is in the exported weights or their moving average. Under several processes buffers are the first
+    one's.
     """
 
     maps: frozenset[str] = frozenset()
@@ -90,8 +94,12 @@ class _Step(nn.Module):
             False  # or a compiled backward would reuse its inputs' memory, and couldn't run once a term
         )
 
-    def forward(self, batch: Batch, progress: float, scale: Tensor | float | None = None) -> tuple[Loss, dict[str, Tensor]]:
-        """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's maps."""
+    def forward(
+        self, batch: Batch, progress: float, scale: Tensor | float | None = None
+    ) -> tuple[Loss, dict[str, Tensor]]:
+        """The loss and, where a ``scale`` for gradients is given, the norm of each part's gradient at the encoder's
+        maps.
+        """
         batch = batch._replace(labels=batch.labels.long())  # they travel as bytes, and only here they are indices
         if self.compiled and batch.images.is_cuda:  # what a graph said in the step before may be overwritten
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
@@ -116,7 +124,9 @@ class TrainState:
         steps: of the whole run, by which ``train.compile: auto`` goes.
     """
 
-    def __init__(self, segmenter: Segmenter, objective: Objective, train: Train, fabric: Fabric, steps: int = 0) -> None:
+    def __init__(
+        self, segmenter: Segmenter, objective: Objective, train: Train, fabric: Fabric, steps: int = 0
+    ) -> None:
         self.segmenter, self.objective, self.config, self.fabric = segmenter, objective, train, fabric
         if fabric.device.type == "cpu" and precision_of(fabric) == "bf16-mixed":
             depthwise_in_float32(segmenter)
@@ -152,7 +162,8 @@ class TrainState:
 
     @says_what_fits
     def update(self, batch: Batch, progress: float, compare: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-        """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms, still on the device.
+        """One optimiser step; returns its loss (and the gradient's norm where it is clipped) and the loss's terms,
+        still on the device.
 
         Args:
             compare: take the norm of each term's gradient into ``gradients``, too; the step itself stays the same.
@@ -171,8 +182,12 @@ class TrainState:
             loss = self._pulled(batch, progress, scale)
         signs = [loss.total.detach()]
         if self.config.clip:
-            norm = self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False)
-            if norm is not None and precision_of(self.fabric) != "16-mixed":  # there the loss scale finds its way by overflowing
+            norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
+            )
+            if (
+                norm is not None and precision_of(self.fabric) != "16-mixed"
+            ):  # there the loss scale finds its way by overflowing
                 signs.append(norm.detach().to(signs[0]))
         self.optimizer.step()
         if self.average is not None:
@@ -207,8 +222,9 @@ class TrainState:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise RecipeError(
-                f"a batch of {len(batch.images)} crop of {batch.images.shape[-2]}x{batch.images.shape[-1]} leaves BatchNorm a single value per channel; "
-                "set train.batch to 2 or more (with as many frames), or choose the head lraspp or pspnet and a larger augment.crop"
+                f"a batch of {len(batch.images)} crop of {batch.images.shape[-2]}x{batch.images.shape[-1]} leaves"
+                " BatchNorm a single value per channel; set train.batch to 2 or more (with as many frames), or choose"
+                " the head lraspp or pspnet and a larger augment.crop"
             ) from error
 
     def state(self, alone: bool = False) -> dict[str, Any]:
@@ -240,7 +256,12 @@ class TrainState:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.step, self.best, self.best_epoch, self.seconds = state["step"], state["best"], state["best_epoch"], state["seconds"]
+        self.step, self.best, self.best_epoch, self.seconds = (
+            state["step"],
+            state["best"],
+            state["best_epoch"],
+            state["seconds"],
+        )
         self.fabric._precision.load_state_dict(state["precision"])  # the loss scale of 16-mixed
         # All processes draw the same numbers, so that a state of another number of them will do.
         rank = self.fabric.global_rank if len(state["rng"]) == self.fabric.world_size else 0
@@ -250,14 +271,16 @@ class TrainState:
 
 
 def _freeze_unused(segmenter: Segmenter, maps: frozenset[str]) -> None:
-    """Freeze the parameters that nothing depends on: where several processes train, each waits for the gradients of all others."""
+    """Freeze the parameters that nothing depends on: where several processes train, each waits for the gradients of all
+    others.
+    """
     if unused := without_gradient(segmenter, maps):
         for name in unused:
             segmenter.get_parameter(name).requires_grad_(False)
         first = ", ".join(unused[:3])
         console.info(
-            f"{len(unused)} of the network's parameter tensors reach none of its outputs and are left as they are: {first}"
-            + (", …" if len(unused) > 3 else "")
+            f"{len(unused)} of the network's parameter tensors reach none of its outputs and are left as they are:"
+            f" {first}" + (", …" if len(unused) > 3 else "")
         )
 
 
@@ -283,7 +306,11 @@ def _optimizer(segmenter: Segmenter, objective: Objective, train: Train, fused: 
         # Norms and biases have one dimension; decaying them only shrinks activations.
         groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
     options = [
-        {"params": params, "lr": train.lr * (1 if inside else train.head_lr_factor), "weight_decay": train.weight_decay if decays else 0.0}
+        {
+            "params": params,
+            "lr": train.lr * (1 if inside else train.head_lr_factor),
+            "weight_decay": train.weight_decay if decays else 0.0,
+        }
         for (inside, decays), params in groups.items()
     ]
     if train.optimizer == "adamw":

@@ -39,7 +39,8 @@ def train_recipe(
     """Train a recipe's network (a teacher recipe) or its student alone.
 
     Args:
-        name: of the run; default: the recipe's, with ``_alone`` for a student, so that it doesn't take the distilled run's place.
+        name: of the run; default: the recipe's, with ``_alone`` for a student, so that it doesn't take the distilled
+            run's place.
         data: already opened and checked.
 
     Returns:
@@ -54,7 +55,9 @@ def train_recipe(
     launch(fabric)
     seed_everything(recipe.train.seed)
     if recipe.data.unlabelled:
-        console.info("data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels")
+        console.info(
+            "data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels"
+        )
     data = data or TrainingData(recipe, "leave")
     segmenter, source = build(recipe.trained, len(data.validation.label_space), role, sizes(recipe))
     with open_run(recipe, folder.path.name, runs, resume) as folder:
@@ -110,7 +113,10 @@ def _visualizer(recipe: Recipe, data: TrainingData) -> Callable[[Segmenter], Fra
             frame = split.frame(index)
             predicted = predict([frame])[0]
             labels = {"truth": split.labels(index), "prediction": predicted}
-            cells = [visualize.Cell(title, coloured(resize_labels(one, size), split.label_space)) for title, one in labels.items()]
+            cells = [
+                visualize.Cell(title, coloured(resize_labels(one, size), split.label_space))
+                for title, one in labels.items()
+            ]
             rows.append([visualize.Cell("frame", resize_frame(frame, size)), *cells])
         return visualize.grid(rows, split.label_space)
 

@@ -45,8 +45,8 @@ class TeacherOutput(Protocol):
     """What a teacher says of a batch of crops, live or from the cache."""
 
     def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
-        """Logits at the crops' size without gradient; the auxiliary ones, or the weight that stage 1 makes of them, where asked for; the
-        named maps.
+        """Logits at the crops' size without gradient; the auxiliary ones, or the weight that stage 1 makes of them,
+        where asked for; the named maps.
 
         Args:
             maps: name -> (height, width) of the student's map; a cache answers at that size, a live teacher at its own.
@@ -55,13 +55,18 @@ class TeacherOutput(Protocol):
 
 
 class LiveTeacher:
-    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None: float32)."""
+    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None:
+    float32).
+    """
 
     def __init__(self, model: TeacherModel, dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model.eval().requires_grad_(False), dtype
 
     def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
-        with torch.no_grad(), torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+        with (
+            torch.no_grad(),
+            torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None),
+        ):
             # Another view of the frames is a second run of the teacher, which only stage 1 asks for.
             model = self.model.first if isinstance(self.model, SecondView) and not auxiliary else self.model
             small = model.logits_at_stride(batch.images, maps)
@@ -88,7 +93,9 @@ class Teacher(NamedTuple):
 
 
 class NamedTeacher(NamedTuple):
-    """A network of a recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file) where one is named."""
+    """A network of a recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file)
+    where one is named.
+    """
 
     checkpoint: Path
     recipe: TeacherRecipe | None
@@ -113,7 +120,10 @@ def _named(config: Member, recipe: StudentRecipe, source: Path, runs: Path) -> N
             return NamedTeacher(Path(str(config.checkpoint)), None, None, True)
         path = followed(Path(str(config.checkpoint)))
         if not path.is_file() and (config.source == "segmenter" or not path.is_dir()):
-            raise WeightsError(f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained first")
+            raise WeightsError(
+                f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained"
+                " first"
+            )
         return NamedTeacher(path, None, None)
     teacher_path = find_recipe(config.recipe, beside=source)
     teacher = load_recipe(teacher_path)
@@ -124,24 +134,32 @@ def _named(config: Member, recipe: StudentRecipe, source: Path, runs: Path) -> N
     return NamedTeacher(path, teacher, teacher_path)
 
 
-def teacher_checkpoint(recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric) -> Path:
-    """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first, or to its end."""
+def teacher_checkpoint(
+    recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric
+) -> Path:
+    """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first,
+    or to its end.
+    """
     path, teacher, teacher_path, _ = named
     if teacher is None:
         return path
     own = path == runs / teacher.name / "teacher.safetensors"
     folder = RunFolder(runs / teacher.name)
     # The first of several processes decides for all: the others would by what it has written meanwhile.
-    usable, begun = fabric.broadcast((is_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False))
+    usable, begun = fabric.broadcast(
+        (is_usable(named), _begun(folder, teacher)) if process_rank() == 0 else (False, False)
+    )
     if usable:
         if own and process_rank() == 0 and folder.recipe.is_file() and (changed := _other_teacher(folder, teacher)):
             console.warn(
-                f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now ({', '.join(changed)}); move that "
-                "folder away to train it again"
+                f"the teacher in {folder.path} is used as it is, though {teacher_path} is another recipe now"
+                f" ({', '.join(changed)}); move that folder away to train it again"
             )
         return path
     if path != folder.teacher:
-        console.warn(f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}")
+        console.warn(
+            f"no teacher checkpoint {path}; training {teacher_path} instead, its checkpoint goes to {folder.path}"
+        )
     console.info(f"the teacher {folder.path} isn't there or isn't finished: training it first by {teacher_path}")
     shared = data if teacher.data == recipe.data else None
     try:
@@ -184,8 +202,8 @@ def is_usable(named: NamedTeacher) -> bool:
         return True
     if named.recipe is None:
         raise WeightsError(
-            f"the teacher {named.checkpoint} is of a run that isn't finished (it has no {folder.summary.name}); finish it with --resume, or "
-            "copy the checkpoint to another folder to use it as it is"
+            f"the teacher {named.checkpoint} is of a run that isn't finished (it has no {folder.summary.name}); finish"
+            " it with --resume, or copy the checkpoint to another folder to use it as it is"
         )
     return False
 
@@ -193,7 +211,8 @@ def is_usable(named: NamedTeacher) -> bool:
 def _being_trained(error: InUseError) -> InUseError:
     who = str(error).partition(";")[0]
     return InUseError(
-        f"{who}, the teacher of this distillation; wait until it ends, then start again, or name a finished teacher.checkpoint"
+        f"{who}, the teacher of this distillation; wait until it ends, then start again, or name a finished"
+        " teacher.checkpoint"
     )
 
 
@@ -209,7 +228,9 @@ WHERE = {
 """Keys that say nothing of what a teacher knows."""
 
 
-def open_teacher(recipe: StudentRecipe, named: Sequence[NamedTeacher], data: TrainingData, fabric: Fabric, runs: Path) -> Teacher:
+def open_teacher(
+    recipe: StudentRecipe, named: Sequence[NamedTeacher], data: TrainingData, fabric: Fabric, runs: Path
+) -> Teacher:
     """Load and guard the teacher, as one that runs on every crop; ``with_cache`` puts its cache in place of that.
 
     Args:
@@ -223,7 +244,9 @@ def open_teacher(recipe: StudentRecipe, named: Sequence[NamedTeacher], data: Tra
     if process_rank() == 0 and not all(map(is_usable, named)):
         raise WeightsError(f"the teacher {name} was replaced by an unfinished one while it was read; start again")
     if fabric.broadcast(sha256) != sha256:
-        raise WeightsError(f"the processes that train together read different teachers from {name}; give all of them the same file")
+        raise WeightsError(
+            f"the processes that train together read different teachers from {name}; give all of them the same file"
+        )
     model = model.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)
     views = TestTimeAugmentation(recipe.data.size)
     if config.cache:
@@ -232,12 +255,17 @@ def open_teacher(recipe: StudentRecipe, named: Sequence[NamedTeacher], data: Tra
     precision = autocast_dtype(precision_of(fabric))
     if isinstance(model, Fitted):
         facts_of_data = {"frames": data.digest, "labels": data.train_facts.labels_digest}
-        sha256 = fit_second(model, sha256, data.frames, facts_of_data, views.size, caches, fabric.device, precision, fabric)
+        sha256 = fit_second(
+            model, sha256, data.frames, facts_of_data, views.size, caches, fabric.device, precision, fabric
+        )
     return Teacher(model, LiveTeacher(model, precision), views, paths[0], sha256, caches, name, facts)
 
 
-def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric) -> Teacher:
-    """The teacher speaking from its cache, which is filled first where it isn't there; as it is where the recipe wants none.
+def with_cache(
+    recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric
+) -> Teacher:
+    """The teacher speaking from its cache, which is filled first where it isn't there; as it is where the recipe wants
+    none.
 
     Args:
         maps: those that losses read of it.
@@ -249,7 +277,8 @@ def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps
         return teacher
     form: CacheForm = "dense" if config.cache == "dense" else "compact"
     console.info(
-        f"teacher: {teacher.name}, {form} cache over {views.size[0]}x{views.size[1]} frames, scales {list(views.scales)}"
+        f"teacher: {teacher.name}, {form} cache over {views.size[0]}x{views.size[1]} frames, scales"
+        f" {list(views.scales)}"
         f"{', mirrored too' if views.flip else ''}{', with ' + ', '.join(sorted(maps)) if maps else ''}"
     )
     with console.progress("teacher cache", len(data.frames)) as bar:
@@ -264,7 +293,9 @@ def with_cache(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps
 
 
 def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
-    """The teacher's own mIoU, seen as the student sees it; that of a cached one is kept beside its cache and measured once for all students."""
+    """The teacher's own mIoU, seen as the student sees it; that of a cached one is kept beside its cache and measured
+    once for all students.
+    """
     told = {"checkpoint": teacher.name, "views": describe(teacher.views), **teacher.facts}
     if isinstance(teacher.outputs, LiveTeacher):  # its logits are resized straight to the frame's size
         return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
@@ -278,7 +309,9 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
     with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
         kept = files.parse_json(place.read_bytes())
         if kept["key"] == key:
-            console.info(f"teacher: mIoU {kept['measured']['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before")
+            console.info(
+                f"teacher: mIoU {kept['measured']['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before"
+            )
             return told | dict(kept["measured"])
     measured = _measured(recipe, teacher, data, fabric, None)  # by way of the cache's grid
     if fabric.is_global_zero and not commit.endswith("-dirty"):  # that may be other code the next time
@@ -287,17 +320,33 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
     return told | measured
 
 
-def _measured(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric, grid: tuple[int, int] | None) -> dict[str, Any]:
-    predict = tta_predictor(teacher.model, teacher.views, fabric.device, autocast_dtype(precision_of(fabric)), grid)  # as it teaches
+def _measured(
+    recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric, grid: tuple[int, int] | None
+) -> dict[str, Any]:
+    predict = tta_predictor(
+        teacher.model, teacher.views, fabric.device, autocast_dtype(precision_of(fabric)), grid
+    )  # as it teaches
     measured = evaluate_split(predict, data.validation, 4).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return measured
 
 
-def warn_below_baseline(recipe: StudentRecipe, measured: Mapping[str, Any], folder: RunFolder, data: TrainingData) -> None:
+def warn_below_baseline(
+    recipe: StudentRecipe, measured: Mapping[str, Any], folder: RunFolder, data: TrainingData
+) -> None:
     """Warn of a teacher that is below what the student reaches alone, where a run beside this one has measured that."""
-    baselines = (f"{folder.path.name}_alone", f"{recipe.name}_alone", f"alone_s{recipe.train.seed}")  # the last: of a study
-    wanted = protocol(recipe.data.name, recipe.evaluation.split, len(data.validation), recipe.data.size, len(data.validation.label_space))
+    baselines = (
+        f"{folder.path.name}_alone",
+        f"{recipe.name}_alone",
+        f"alone_s{recipe.train.seed}",
+    )  # the last: of a study
+    wanted = protocol(
+        recipe.data.name,
+        recipe.evaluation.split,
+        len(data.validation),
+        recipe.data.size,
+        len(data.validation.label_space),
+    )
     for name in dict.fromkeys(baselines):
         place = folder.path.parent / name / "summary.json"
         with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or not such a summary
@@ -305,7 +354,8 @@ def warn_below_baseline(recipe: StudentRecipe, measured: Mapping[str, Any], fold
             alone, taught = float(summary["best"]["miou_pct"]), float(measured["miou_pct"])
             if summary["protocol"] == wanted and taught < alone and process_rank() == 0:
                 console.warn(
-                    f"the teacher's mIoU is {taught:.2f} % on {recipe.evaluation.split}, below the {alone:.2f} % that the student reaches alone "
-                    f"({place.parent}); distilling from it may make the student worse: take a better teacher, or look at its classes and preprocessing"
+                    f"the teacher's mIoU is {taught:.2f} % on {recipe.evaluation.split}, below the {alone:.2f} % that"
+                    f" the student reaches alone ({place.parent}); distilling from it may make the student worse: take"
+                    " a better teacher, or look at its classes and preprocessing"
                 )
                 return

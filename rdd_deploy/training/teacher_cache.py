@@ -1,13 +1,15 @@
 """What a teacher says of whole training frames, kept on disk, so that a better teacher costs the student's run nothing.
 
-The teacher runs once over the training frames at its own size, averaged over mirrored and scaled views. Kept are, on a grid of stride 2 or 4,
+The teacher runs once over the training frames at its own size, averaged over mirrored and scaled views. Kept are, on a
+grid of stride 2 or 4,
 
-- ``compact``: log-probabilities in few bytes, of many classes only the likeliest (see ``training.compact``), and of the auxiliary classifier
-  only what stage 1 of RDD makes of it, a weight in one byte;
+- ``compact``: log-probabilities in few bytes, of many classes only the likeliest (see ``training.compact``), and of the
+  auxiliary classifier only what stage 1 of RDD makes of it, a weight in one byte;
 - ``dense``: log-probabilities of all classes of both classifiers in float16;
 
-and, where losses read them, the maps inside the teacher: float16, of the plain frames, at their own stride. Each is a folder of its own, found
-by all that it depends on, with a folder inside for every so many frames. A crop cuts its window from them.
+and, where losses read them, the maps inside the teacher: float16, of the plain frames, at their own stride. Each is a
+folder of its own, found by all that it depends on, with a folder inside for every so many frames. A crop cuts its
+window from them.
 """
 
 from __future__ import annotations
@@ -43,9 +45,11 @@ class Taught(NamedTuple):
     """What a teacher says of a batch of crops, without gradient.
 
     Attributes:
-        primary: logits float (N, C, H, W). auxiliary: likewise; None for a teacher without that head, or where ``agreement`` stands for it.
+        primary: logits float (N, C, H, W). auxiliary: likewise; None for a teacher without that head, or where
+            ``agreement`` stands for it.
         features: the named maps, float (N, D, h, w).
-        agreement: weight of stage 1 (``teacher_full_evaluated``), float32 (N, H, W) in (0, 1]; None where the auxiliary logits are there.
+        agreement: weight of stage 1 (``teacher_full_evaluated``), float32 (N, H, W) in (0, 1]; None where the auxiliary
+            logits are there.
     """
 
     primary: Tensor
@@ -58,7 +62,8 @@ class CachedTeacher:
     """Cuts each crop's window from the cache.
 
     Args:
-        stores: ``primary``, then ``agreement`` or ``auxiliary`` where the teacher has a second classifier, and ``map_NAME`` for each map.
+        stores: ``primary``, then ``agreement`` or ``auxiliary`` where the teacher has a second classifier, and
+            ``map_NAME`` for each map.
         sizes: int64 (frames, 2), each source frame's (height, width).
     """
 
@@ -85,7 +90,8 @@ class CachedTeacher:
         return self
 
     def read(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Tensor]:
-        """The bytes of the files that a batch's crops need, by name, as ``BatchBeside`` holds it; nothing of what lies on a device already.
+        """The bytes of the files that a batch's crops need, by name, as ``BatchBeside`` holds it; nothing of what lies
+        on a device already.
 
         Args:
             batch: on the CPU.
@@ -97,9 +103,13 @@ class CachedTeacher:
             return {}
         indices = batch.indices.numpy()
         corners, size = parts_of(
-            batch.windows.numpy(), self.sizes if len(self.sizes) == 1 else self.sizes[indices], self.stores["primary"].grid
+            batch.windows.numpy(),
+            self.sizes if len(self.sizes) == 1 else self.sizes[indices],
+            self.stores["primary"].grid,
         )
-        return {"corners": torch.from_numpy(corners)} | {name: self.stores[name].parts(indices, corners, size) for name in names}
+        return {"corners": torch.from_numpy(corners)} | {
+            name: self.stores[name].parts(indices, corners, size) for name in names
+        }
 
     def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
         """As ``TeacherOutput``. Raises ValueError for a map that the cache was opened without."""
@@ -108,12 +118,16 @@ class CachedTeacher:
         inner = {f"map_{name}": size for name, size in maps.items() if name != "logits"}
         if unknown := sorted(name.removeprefix("map_") for name in inner if name not in self.stores):
             raise ValueError(f"the teacher's cache was opened without {', '.join(unknown)}")
-        self._sizes = self._sizes.to(batch.images.device)  # stays there: a batch's part is then taken without waiting for a GPU
+        self._sizes = self._sizes.to(
+            batch.images.device
+        )  # stays there: a batch's part is then taken without waiting for a GPU
         windows, frames = batch.windows, self._sizes if len(self._sizes) == 1 else self._sizes[batch.indices]
         with torch.no_grad():
             values = self._values(["primary", *([second] if second else []), *inner], batch)
             primary = values["primary"].cut(windows, frames, size)
-            features = {name.removeprefix("map_"): values[name].cut(windows, frames, wanted) for name, wanted in inner.items()}
+            features = {
+                name.removeprefix("map_"): values[name].cut(windows, frames, wanted) for name, wanted in inner.items()
+            }
             if "logits" in maps:
                 features["logits"] = values["primary"].cut(windows, frames, maps["logits"])
             found = values[second].cut(windows, frames, size) if second else None
@@ -153,11 +167,13 @@ def cached_teacher(
     maps: Collection[str] = (),
     fabric: Fabric | None = None,
 ) -> CachedTeacher:
-    """Open the cache of a teacher and a split, filling first what isn't there, or isn't what was written. Size and time to come are told.
+    """Open the cache of a teacher and a split, filling first what isn't there, or isn't what was written. Size and time
+    to come are told.
 
     Args:
-        checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames (in this order), views and precision. Of a
-            ``JoinedSplit`` the digest is that of the frames with labels; the others' shards belong to the frames in them.
+        checkpoint_sha256, frames_digest: the cache belongs to exactly these weights and frames (in this order), views
+            and precision. Of a ``JoinedSplit`` the digest is that of the frames with labels; the others' shards belong
+            to the frames in them.
         folder: where caches lie; one sub-folder each.
         advance: called with the number of frames done.
         divergence: of stage 1, whose weight a compact cache keeps.
@@ -180,7 +196,9 @@ def cached_teacher(
         with together(fabric, f"open the teacher cache in {folder}"):
             for one in folders:
                 for file in one.files:
-                    pieces.setdefault(file.name, []).extend((place / f"{file.name}.npy", count) for place, count in one.pieces(shards))
+                    pieces.setdefault(file.name, []).extend(
+                        (place / f"{file.name}.npy", count) for place, count in one.pieces(shards)
+                    )
             sizes += _sizes(folders[0].pieces(shards))
     forms = {file.name: file.form for _, names in wanted for file in names}
     with together(fabric, f"open the teacher cache in {folder}"):
@@ -192,7 +210,9 @@ def cached_teacher(
 
 
 def _parts(split: Split, digest: str) -> Iterator[tuple[Split, str, Sequence[str] | None]]:
-    """What a split is joined of: frames, what they are, and for those without labels, of which more may come, what each is."""
+    """What a split is joined of: frames, what they are, and for those without labels, of which more may come, what each
+    is.
+    """
     if not isinstance(split, JoinedSplit):
         yield split, digest, None
         return

@@ -1,7 +1,8 @@
-"""Filling a teacher's cache: shards of some frames each, by as many processes and machines as there are, each shard written elsewhere and renamed.
+"""Filling a teacher's cache: shards of some frames each, by as many processes and machines as there are, each shard
+written elsewhere and renamed.
 
-A process that is killed loses the shard that it was at; a later start goes on. Processes that train together share the shards, and so do those
-that were started each by itself on a common file system.
+A process that is killed loses the shard that it was at; a later start goes on. Processes that train together share the
+shards, and so do those that were started each by itself on a common file system.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Source(NamedTuple):
                     found["auxiliary"] = output.auxiliary
                 if "agreement" in names:
                     assert output.auxiliary is not None
-                    found["agreement"] = teacher_full_evaluated(output.primary, output.auxiliary, divergence=self.divergence)[:, None]
+                    found["agreement"] = teacher_full_evaluated(
+                        output.primary, output.auxiliary, divergence=self.divergence
+                    )[:, None]
             if maps:
                 with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
                     features = self.teacher.logits_at_stride(pictures, maps).features
@@ -70,7 +73,9 @@ class Source(NamedTuple):
 
 @contextmanager
 def together(fabric: Fabric | None, what: str) -> Iterator[None]:
-    """A block that each of several processes runs: where it fails in one, all raise, instead of waiting for that one for ever."""
+    """A block that each of several processes runs: where it fails in one, all raise, instead of waiting for that one
+    for ever.
+    """
     failure: Exception | None = None
     try:
         yield
@@ -84,7 +89,13 @@ def together(fabric: Fabric | None, what: str) -> Iterator[None]:
         raise failure
 
 
-def fill(source: Source, folders: Sequence[Folder], shards: Sequence[Shard], advance: Callable[[int], None], fabric: Fabric | None) -> None:
+def fill(
+    source: Source,
+    folders: Sequence[Folder],
+    shards: Sequence[Shard],
+    advance: Callable[[int], None],
+    fabric: Fabric | None,
+) -> None:
     """Fill those shards of folders that aren't there, or aren't what was written; see ``cached_teacher``.
 
     Raises:
@@ -104,15 +115,22 @@ def _disk_errors(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(
-            f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set teacher.cache=false. What was filled "
-            "stays: the same command goes on"
+            f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set"
+            " teacher.cache=false. What was filled stays: the same command goes on"
         ) from error
 
 
 class _Filling:
     """One process's part in filling a cache, and in waiting for the others."""
 
-    def __init__(self, source: Source, folders: Sequence[Folder], shards: Sequence[Shard], advance: Callable[[int], None], processes: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        source: Source,
+        folders: Sequence[Folder],
+        shards: Sequence[Shard],
+        advance: Callable[[int], None],
+        processes: int,
+    ) -> None:
         self.source, self.folders, self.advance, self.processes = source, folders, advance, processes
         self.total = sum(shard.frames for shard in shards)
         self.missing = {shard.name: shard for shard in shards if not self._is_there(shard)}
@@ -141,7 +159,9 @@ class _Filling:
         return there
 
     def _did(self, shard: Shard, frames: int) -> None:
-        """Count a shard's frames up to so many: each once, though a shard may lie in several folders, or another process finish it."""
+        """Count a shard's frames up to so many: each once, though a shard may lie in several folders, or another
+        process finish it.
+        """
         count = frames - self.counted.get(shard.name, 0)
         if count > 0:
             self.counted[shard.name] = frames
@@ -149,7 +169,9 @@ class _Filling:
             self.advance(count)
 
     def _waiting(self, count: int) -> None:
-        console.info(f"teacher cache: waiting for other processes, which fill the last {count} shard{'s' if count > 1 else ''}")
+        console.info(
+            f"teacher cache: waiting for other processes, which fill the last {count} shard{'s' if count > 1 else ''}"
+        )
 
     def _work(self, name: str) -> bool:
         shard = self.missing[name]
@@ -159,7 +181,9 @@ class _Filling:
             mine = [
                 folder
                 for folder in self.folders
-                if not folder.holds(shard) and stack.enter_context(claimed(folder.path, name)) and not folder.holds(shard)
+                if not folder.holds(shard)
+                and stack.enter_context(claimed(folder.path, name))
+                and not folder.holds(shard)
             ]
             if not mine:
                 return self._is_done(name)
@@ -171,7 +195,11 @@ class _Filling:
         every = [one for folder in self.folders for one in folder.files]
         unknown = [one.name for one in every if one.shape is None]
         blank = np.zeros((*self.source.views.size, 3), np.uint8)
-        shapes = {name: tuple(value.shape[1:]) for name, value in self.source.values([blank], unknown).items()} if unknown else {}
+        shapes = (
+            {name: tuple(value.shape[1:]) for name, value in self.source.values([blank], unknown).items()}
+            if unknown
+            else {}
+        )
         beside = self.folders[0].path.parent
         beside.mkdir(parents=True, exist_ok=True)
         needed = sum(
@@ -184,12 +212,15 @@ class _Filling:
         free = shutil.disk_usage(beside).free
         if free < needed * 1.05 + (64 << 10):  # a few small files come with them
             raise DiskError(
-                f"the teacher cache needs {_size(needed)} in {beside}, {_size(free)} are free; free some space or set teacher.cache=false"
+                f"the teacher cache needs {_size(needed)} in {beside}, {_size(free)} are free; free some space or set"
+                " teacher.cache=false"
             )
         console.info(f"teacher cache: {_size(needed)} to be written in {beside}, {_size(free)} are free")
 
     def _write(self, folders: Sequence[Folder], shard: Shard) -> None:
-        """Write one shard of some folders elsewhere and rename it: it is there whole or not at all, also where two processes write it."""
+        """Write one shard of some folders elsewhere and rename it: it is there whole or not at all, also where two
+        processes write it.
+        """
         parts = [files.temporary_beside(folder.path / shard.name) for folder in folders]
         try:
             for part in parts:
@@ -211,7 +242,11 @@ class _Filling:
 
     def _write_frames(self, folders: Sequence[Folder], parts: Sequence[Path], shard: Shard) -> None:
         split = self.source.split
-        arrays = {one: _Rows(part / f"{one.name}.npy", shard.frames) for folder, part in zip(folders, parts, strict=True) for one in folder.files}  # fmt: skip
+        arrays = {
+            one: _Rows(part / f"{one.name}.npy", shard.frames)
+            for folder, part in zip(folders, parts, strict=True)
+            for one in folder.files
+        }
         sizes = []
         try:
             for inside in batches(shard.frames, AT_ONCE):
@@ -220,11 +255,14 @@ class _Filling:
                 frames = [split.frame(i) for i in indices]
                 values = self.source.values(frames, [one.name for one in arrays])
                 for one, array in arrays.items():
-                    if not values[one.name].amax(1).isfinite().all():  # NaN is the largest of all; a class of probability 0 may be -inf
+                    if (
+                        not values[one.name].amax(1).isfinite().all()
+                    ):  # NaN is the largest of all; a class of probability 0 may be -inf
                         names = ", ".join(split.names[i] for i in indices)
                         what = f"map '{one.name.removeprefix('map_')}'" if one.name.startswith("map_") else "logits"
                         raise WeightsError(
-                            f"the teacher's {what} of {names} can't be kept: they hold NaN or infinity; train the teacher again, or look at these frames"
+                            f"the teacher's {what} of {names} can't be kept: they hold NaN or infinity; train the"
+                            " teacher again, or look at these frames"
                         )
                     array.put(one.form.encoded(values[one.name]).cpu().numpy())
                 sizes += [frame.shape[:2] for frame in frames]
@@ -244,8 +282,8 @@ class _Filling:
 
 
 class _Rows:
-    """A ``.npy`` file of a known number of rows that is written from the first on, without a memory map: its pages would count as this
-    process's memory, and a full disk end in SIGBUS instead of an exception."""
+    """A ``.npy`` file of a known number of rows that is written from the first on, without a memory map: its pages
+    would count as this process's memory, and a full disk end in SIGBUS instead of an exception."""
 
     def __init__(self, path: Path, count: int) -> None:
         self._file, self._count = path.open("xb"), count
@@ -255,7 +293,11 @@ class _Rows:
         if not self._begun:
             np.lib.format.write_array_header_1_0(  # type: ignore[no-untyped-call]
                 self._file,
-                {"shape": (self._count, *rows.shape[1:]), "fortran_order": False, "descr": np.lib.format.dtype_to_descr(rows.dtype)},
+                {
+                    "shape": (self._count, *rows.shape[1:]),
+                    "fortran_order": False,
+                    "descr": np.lib.format.dtype_to_descr(rows.dtype),
+                },
             )
             self._begun = True
         self._file.write(np.ascontiguousarray(rows).data)

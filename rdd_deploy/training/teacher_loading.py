@@ -1,4 +1,6 @@
-"""A teacher loaded from wherever it is: each of its networks with its class map, put together, with its second opinion."""
+"""A teacher loaded from wherever it is: each of its networks with its class map, put together, with its
+second opinion.
+"""
 
 from __future__ import annotations
 
@@ -36,24 +38,32 @@ class Network(NamedTuple):
     checkpoint: Path
 
 
-def load_teacher(recipe: StudentRecipe, checkpoints: Path | Sequence[Path], data: TrainingData, tell: bool = False) -> LoadedTeacher:
+def load_teacher(
+    recipe: StudentRecipe, checkpoints: Path | Sequence[Path], data: TrainingData, tell: bool = False
+) -> LoadedTeacher:
     """The recipe's teacher, of the data's classes. An auxiliary head of ``second: fitted`` isn't fitted yet.
 
     Args:
-        checkpoints: of each of its networks. tell: say what it is also where it is one checkpoint of this program as it is.
+        checkpoints: of each of its networks. tell: say what it is also where it is one checkpoint of this program as it
+            is.
 
     Raises:
-        WeightsError: it isn't whole, is of other classes, or can't see the recipe's frames. RecipeError: it lacks what its ``second`` needs.
+        WeightsError: it isn't whole, is of other classes, or can't see the recipe's frames. RecipeError: it lacks what
+            its ``second`` needs.
     """
     config = recipe.teacher
     assert config is not None
     paths = [checkpoints] if isinstance(checkpoints, Path) else list(checkpoints)
-    networks = [load_network(one, path, data, recipe.data.size) for one, path in zip(config.members, paths, strict=True)]
+    networks = [
+        load_network(one, path, data, recipe.data.size) for one, path in zip(config.members, paths, strict=True)
+    ]
     loaded = networks[0].loaded
     if config.ensemble:
         size = next((one.loaded.size for one in networks if one.loaded.size), None)
         model = Ensemble([one.loaded.model for one in networks], config.second == "ensemble")
-        loaded = LoadedTeacher(model, size, digest_of("ensemble", [one.loaded.sha256 for one in networks], config.second == "ensemble"))
+        loaded = LoadedTeacher(
+            model, size, digest_of("ensemble", [one.loaded.sha256 for one in networks], config.second == "ensemble")
+        )
     loaded = with_second(loaded, config)
     _check_second(recipe, loaded.model, " and ".join(map(str, paths)))
     if config.is_plain and not tell:
@@ -70,7 +80,9 @@ def load_network(config: Member, path: Path, data: TrainingData, size: tuple[int
     """
     classes = list(data.validation.label_space.classes)
     ours = config.source == "segmenter"
-    loaded: LoadedTeacher = TEACHERS[config.source].load()(path, None if ours and config.classes else classes, **config.options)
+    loaded: LoadedTeacher = TEACHERS[config.source].load()(
+        path, None if ours and config.classes else classes, **config.options
+    )
     found = class_map(loaded.names, loaded.model.classes, classes, config.classes, str(path))
     if ours and found.is_identity:
         return Network(loaded, found, path)
@@ -95,7 +107,9 @@ def _try_out(model: TeacherModel, size: tuple[int, int], path: Path) -> None:
         raise WeightsError(f"the teacher {path} can't be run on a frame of {size[0]}x{size[1]}: {why[:240]}") from error
     for logits in output[:2]:
         if logits is not None and (logits.ndim != 4 or logits.shape[1] != model.classes):
-            raise WeightsError(f"the teacher {path} says the shape {list(logits.shape)}, expected (N, {model.classes}, height, width)")
+            raise WeightsError(
+                f"the teacher {path} says the shape {list(logits.shape)}, expected (N, {model.classes}, height, width)"
+            )
     if not output.primary.isfinite().all():
         raise WeightsError(f"the teacher {path} says NaN or infinite values of a black frame; its weights are damaged")
 
@@ -129,7 +143,10 @@ def fitted_map(model: TeacherModel, wanted: str | None) -> tuple[str, int]:
         except ValueError as error:
             problem = str(error)
     key = f"teacher.second_map={wanted}" if wanted else "teacher.second=fitted"
-    raise RecipeError(f"{key} needs a map inside the teacher to fit a head on: {problem}; choose another map, or second: flip or scale")
+    raise RecipeError(
+        f"{key} needs a map inside the teacher to fit a head on: {problem}; choose another map, or second: flip or"
+        " scale"
+    )
 
 
 def _check_second(recipe: StudentRecipe, model: TeacherModel, where: str) -> None:
@@ -138,8 +155,8 @@ def _check_second(recipe: StudentRecipe, model: TeacherModel, where: str) -> Non
     if method.method == "rdd" and method.tfe_fraction > 0 and not model.has_auxiliary:
         others = "; ".join(text for name, text in OPINIONS.items() if name != "ensemble" or config.ensemble)
         raise WeightsError(
-            f"{where} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true, set "
-            f"distillation.tfe_fraction=0, or give it another second opinion: {others}"
+            f"{where} has no auxiliary head, which stage 1 of RDD compares with; train a teacher with auxiliary: true,"
+            f" set distillation.tfe_fraction=0, or give it another second opinion: {others}"
         )
 
 
@@ -180,19 +197,25 @@ def tell_map(found: ClassMap, where: Path) -> None:
         return
     if found.by_place:
         console.warn(
-            f"the teacher {where} has no names for its classes: they are taken in the data's order; give their names or teacher.classes to be sure"
+            f"the teacher {where} has no names for its classes: they are taken in the data's order; give their names or"
+            " teacher.classes to be sure"
         )
     if found.unknown:
         console.warn(
-            f"the teacher {where} doesn't know {', '.join(found.unknown)} and gives nearly no probability there: KD pulls the student away from "
-            "it, and in stage 2 its pixels are hard for the teacher"
+            f"the teacher {where} doesn't know {', '.join(found.unknown)} and gives nearly no probability there: KD"
+            " pulls the student away from it, and in stage 2 its pixels are hard for the teacher"
         )
 
 
 def _facts(config: Teacher, model: TeacherModel, networks: Sequence[Network]) -> dict[str, Any]:
     """What summary.json says of a teacher that isn't plain."""
     told = [
-        {"checkpoint": str(one.checkpoint), "about": one.loaded.about, "classes": dict(one.found.rows()), "left_over": one.found.left}
+        {
+            "checkpoint": str(one.checkpoint),
+            "about": one.loaded.about,
+            "classes": dict(one.found.rows()),
+            "left_over": one.found.left,
+        }
         for one in networks
     ]
     return {"networks": told, "second": opinion_of(config, model)}

@@ -90,7 +90,8 @@ def remove_damaged(folders: Sequence[Folder], shards: Sequence[Shard]) -> None:
                         _take_away(folder, shard)
             if damaged:
                 console.warn(
-                    f"the teacher cache {folder.path} is damaged ({damaged[0][1]}): {len(damaged)} of {len(there)} shards will be filled again"
+                    f"the teacher cache {folder.path} is damaged ({damaged[0][1]}): {len(damaged)} of {len(there)}"
+                    " shards will be filled again"
                 )
 
 

@@ -1,7 +1,7 @@
 """The files of a teacher's cache: arrays, read by the window of a crop, and cut at any size.
 
-Reading takes the bytes that a batch's crops need out of the files, in whichever process loads the batch; decoding and interpolation happen
-where the student is trained, so a loader hands over bytes, not logits.
+Reading takes the bytes that a batch's crops need out of the files, in whichever process loads the batch; decoding and
+interpolation happen where the student is trained, so a loader hands over bytes, not logits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ OPEN = 1024
 
 
 class Store:
-    """Arrays (frames, planes, h, w) on disk that follow each other as one, or on a device; a copy in another process opens the files itself.
+    """Arrays (frames, planes, h, w) on disk that follow each other as one, or on a device; a copy in another process
+    opens the files itself.
 
     Args:
         pieces: (``.npy`` file, number of frames in it) each, in the order of the frames.
@@ -42,7 +43,9 @@ class Store:
         return Store, (self.pieces, self.form)
 
     def _piece(self, number: int) -> NDArray[Any]:
-        """A file as a memory map. Those used last stay open: a million frames lie in more files than a process may map."""
+        """A file as a memory map. Those used last stay open: a million frames lie in more files than a
+        process may map.
+        """
         if number in self._opened:
             self._opened.move_to_end(number)
             return self._opened[number]
@@ -89,15 +92,23 @@ class Store:
         return self._resident[indices.to(self._resident.device)]
 
     def parts(self, indices: NDArray[np.int64], corners: NDArray[np.int64], size: tuple[int, int]) -> Tensor:
-        """Parts (N, planes, *size) of frames, from their top left corners (N, 2) in the grid on; whole frames where the form knows no windows."""
+        """Parts (N, planes, *size) of frames, from their top left corners (N, 2) in the grid on; whole frames where the
+        form knows no windows.
+        """
         height, width = size if self.form.windows else self.grid
         result = np.empty((len(indices), self.shape[1], height, width), self.form.dtype)
         for one, index, (top, left) in zip(result, indices, corners, strict=True):
-            one[:] = self.frame(int(index))[:, top : top + height, left : left + width] if self.form.windows else self.frame(int(index))
+            one[:] = (
+                self.frame(int(index))[:, top : top + height, left : left + width]
+                if self.form.windows
+                else self.frame(int(index))
+            )
         return torch.from_numpy(result)
 
 
-def parts_of(windows: NDArray[np.int64], frames: NDArray[np.int64], grid: tuple[int, int]) -> tuple[NDArray[np.int64], tuple[int, int]]:
+def parts_of(
+    windows: NDArray[np.int64], frames: NDArray[np.int64], grid: tuple[int, int]
+) -> tuple[NDArray[np.int64], tuple[int, int]]:
     """The part of the grid that each window needs, all of one size.
 
     Args:
@@ -130,7 +141,8 @@ class Values(NamedTuple):
         """``cut_logits``: float32 (N, D, *size).
 
         Args:
-            windows: int (N, 5) in pixels of the frames. frames: float (N, 2), their (height, width); (1, 2) where all have one.
+            windows: int (N, 5) in pixels of the frames. frames: float (N, 2), their (height, width); (1, 2) where all
+                have one.
         """
         if self.corners is None:
             return cut_logits(self.values, windows, frames, size)

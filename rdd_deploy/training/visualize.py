@@ -1,4 +1,6 @@
-"""A run's pictures: frame, truth, predictions and pixel weights side by side, with a legend of the classes and a scale of the weights."""
+"""A run's pictures: frame, truth, predictions and pixel weights side by side, with a legend of the classes and a scale
+of the weights.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ class Cell(NamedTuple):
 def heatmap(weight: NDArray[np.float32]) -> Frame:
     """Weights (H, W) in [0, 1] -> RGB (H, W, 3); bright counts most."""
     return np.asarray(
-        cv2.cvtColor(cv2.applyColorMap((255 * weight.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB), np.uint8
+        cv2.cvtColor(
+            cv2.applyColorMap((255 * weight.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB
+        ),
+        np.uint8,
     )
 
 
@@ -64,7 +69,8 @@ def distillation_row(
     loss: RelativeDifficultyLoss,
     pseudo: PseudoLabels | None = None,
 ) -> list[Cell]:
-    """Frame, truth, student, teacher and the pixel weights of stage 1 and 2 for one frame, all at ``size`` (height, width).
+    """Frame, truth, student, teacher and the pixel weights of stage 1 and 2 for one frame, all at ``size`` (height,
+    width).
 
     Args:
         pseudo: of a frame without labels: the teacher's labels where it is sure are in the place of the truth.
@@ -81,7 +87,12 @@ def distillation_row(
                 target = pseudo(target, torch.full((1,), pseudo.labelled, device=device), teacher_out.primary).task
                 truth = target[0].to(torch.uint8).cpu().numpy()
             mask = teacher_student_evaluated(
-                student_out, teacher_out.primary, target, threshold=loss.threshold, min_kept=loss.min_kept, rule=loss.rule
+                student_out,
+                teacher_out.primary,
+                target,
+                threshold=loss.threshold,
+                min_kept=loss.min_kept,
+                rule=loss.rule,
             )
         row = [
             Cell("frame", frame),
@@ -100,7 +111,9 @@ def _labels(logits: Tensor, label_space: LabelSpace) -> Frame:
 
 
 def grid(rows: Sequence[Sequence[Cell]], label_space: LabelSpace) -> Frame:
-    """Titled cells in rows on white, under them the classes' colours and, where a cell holds weights, their scale; uint8 (H, W, 3) RGB."""
+    """Titled cells in rows on white, under them the classes' colours and, where a cell holds weights, their scale;
+    uint8 (H, W, 3) RGB.
+    """
     cells = _joined([_row(row) for row in rows], 0)
     parts = [cells, _legend(label_space, cells.shape[1])]
     if any(cell.weights for row in rows for cell in row):
@@ -130,12 +143,16 @@ def _enlarged(picture: Frame) -> Frame:
 
 
 def _joined(parts: Sequence[Frame], axis: int, gap: int = GAP) -> Frame:
-    """Pictures below (axis 0) or beside (axis 1) each other with a white gap between; the smaller ones are filled up with white."""
+    """Pictures below (axis 0) or beside (axis 1) each other with a white gap between; the smaller ones are filled up
+    with white.
+    """
     most = max(part.shape[1 - axis] for part in parts)
     padded = []
     for number, part in enumerate(parts):
         along, across = (0, gap if number < len(parts) - 1 else 0), (0, most - part.shape[1 - axis])
-        padded.append(np.pad(part, (along, across, (0, 0)) if axis == 0 else (across, along, (0, 0)), constant_values=255))
+        padded.append(
+            np.pad(part, (along, across, (0, 0)) if axis == 0 else (across, along, (0, 0)), constant_values=255)
+        )
     return np.concatenate(padded, axis)
 
 
@@ -145,7 +162,9 @@ def _legend(label_space: LabelSpace, width: int) -> Frame:
     lines: list[list[Frame]] = []
     room = 0
     for name, colour in entries:
-        swatch = cv2.rectangle(np.full((LINE, LINE, 3), 255, np.uint8), (2, 2), (LINE - 2, LINE - 2), [int(one) for one in colour], -1)
+        swatch = cv2.rectangle(
+            np.full((LINE, LINE, 3), 255, np.uint8), (2, 2), (LINE - 2, LINE - 2), [int(one) for one in colour], -1
+        )
         entry = _joined([np.asarray(swatch, np.uint8), _text(name, width - LINE - 4, shrink=True)], 1, 4)
         if entry.shape[1] > room:
             lines.append([])
@@ -167,7 +186,9 @@ def _scale(width: int) -> Frame:
 
 
 def _text(text: str, width: int, shrink: bool = False) -> Frame:
-    """Black text on white, ``width`` pixels wide or, to ``shrink``, as narrow as it is; what doesn't fit into a line goes on in the next."""
+    """Black text on white, ``width`` pixels wide or, to ``shrink``, as narrow as it is; what doesn't fit into a line
+    goes on in the next.
+    """
     lines = list(_wrapped(shown(text), width))
     if shrink:
         width = max(map(_width, lines)) + 2

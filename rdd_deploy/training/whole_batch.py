@@ -1,4 +1,6 @@
-"""Layers that look at a whole batch where several processes hold a part of it each: BatchNorm's statistics, dropout's random numbers."""
+"""Layers that look at a whole batch where several processes hold a part of it each: BatchNorm's statistics, dropout's
+random numbers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from rdd_deploy.losses.processes import everywhere, gathered, of_each, rank, sev
 def synchronised(module: nn.Module, device: torch.device) -> None:
     """Make the BatchNorms inside ``module`` normalise by the batch of all processes, in place.
 
-    On a GPU by timm's conversion: torch's own puts a bare norm in place of one that has its activation inside. On a CPU torch has none.
+    On a GPU by timm's conversion: torch's own puts a bare norm in place of one that has its activation inside. On a CPU
+    torch has none.
     """
     if device.type != "cpu":
         convert_sync_batchnorm(module)
@@ -62,7 +65,9 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Normalised(torch.autograd.Function):
-    """(x − mean) / deviation over all processes' (N, C, …), float32; beside it mean and biased variance (C,), float64, and their count."""
+    """(x − mean) / deviation over all processes' (N, C, …), float32; beside it mean and biased variance (C,), float64,
+    and their count.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, float]:
@@ -76,7 +81,9 @@ class _Normalised(torch.autograd.Function):
         counts, means, variances = of_each(torch.stack((number, *own))).unbind(1)  # each (processes, C)
         total = counts.sum(0)
         if total[0] == 1:
-            raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")  # torch's own words
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {x.shape}"
+            )  # torch's own words
         mean = (counts * means).sum(0) / total
         variance = (counts * (variances + (means - mean).square())).sum(0) / total
         scale = (variance + eps).rsqrt()
@@ -91,7 +98,10 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
         y, scale = ctx.saved_tensors
         gradient = gradient.float()
-        sums = everywhere(torch.stack((gradient.double().sum(ctx.axes), (gradient * y).double().sum(ctx.axes)))) / ctx.total
+        sums = (
+            everywhere(torch.stack((gradient.double().sum(ctx.axes), (gradient * y).double().sum(ctx.axes))))
+            / ctx.total
+        )
         of_mean, of_deviation = (one.float().view(ctx.each) for one in sums)
         return ((gradient - of_mean - y * of_deviation) * scale.view(ctx.each)).to(ctx.dtype), None
 
@@ -109,7 +119,9 @@ def one_dropout(module: nn.Module) -> None:
 
 
 class _Place:
-    """Where this process's images are in the batch of all: asked once, for every batch of a training has the same size."""
+    """Where this process's images are in the batch of all: asked once, for every batch of a training has
+    the same size.
+    """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, int]] = {}
@@ -129,7 +141,9 @@ def _device_of_group() -> str:
 
 
 class _Dropout(nn.Module):
-    """``nn.Dropout`` or, of whole ``maps``, ``nn.Dropout2d``: the same numbers from the same generator, drawn for all processes' images."""
+    """``nn.Dropout`` or, of whole ``maps``, ``nn.Dropout2d``: the same numbers from the same generator, drawn for all
+    processes' images.
+    """
 
     def __init__(self, p: float, maps: bool, place: _Place) -> None:
         super().__init__()

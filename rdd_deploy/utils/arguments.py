@@ -1,4 +1,6 @@
-"""What the options of all commands have in common: words that mean nothing are refused, numbers are finite, outputs can be written."""
+"""What the options of all commands have in common: words that mean nothing are refused, numbers are finite, outputs can
+be written.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ MAX_COUNT = 10**9
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise RddError for words that no option and no argument can mean: empty ones (an unset variable of the shell), a NUL inside, addresses."""
+    """Raise RddError for words that no option and no argument can mean: empty ones (an unset variable of the shell), a
+    NUL inside, addresses.
+    """
     for before, word in zip(["", *words], words, strict=False):
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
         where = f" for {option}" if option.startswith("--") else ""
@@ -31,7 +35,9 @@ def check_words(words: Sequence[str]) -> None:
 
 
 def repeated(words: Sequence[str], options: Sequence[str]) -> list[str]:
-    """Command-line words with ``--option A B`` written as ``--option A --option B``, the one way that typer reads several values."""
+    """Command-line words with ``--option A B`` written as ``--option A --option B``, the one way that typer reads
+    several values.
+    """
     written: list[str] = []
     current = ""
     for number, word in enumerate(words):
@@ -59,7 +65,9 @@ def finite(value: float | None) -> float | None:
 
 
 def output_file(path: Path | None) -> Path | None:
-    """Callback of an option that names a file to write: one that can't be written is refused before the work, not after it."""
+    """Callback of an option that names a file to write: one that can't be written is refused before the work, not after
+    it.
+    """
     check_file(path)
     return path
 

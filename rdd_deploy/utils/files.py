@@ -27,10 +27,11 @@ _PROBE = 64 << 10
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:
-    """A new name in the same folder for what will replace ``path``; make it with O_EXCL, ``mkdir`` or ``symlink_to``, which follow no link.
+    """A new name in the same folder for what will replace ``path``; make it with O_EXCL, ``mkdir`` or ``symlink_to``,
+    which follow no link.
 
-    Nobody can guess it, so nobody can have put a link there. It holds the number of this process, by which ``remove_parts`` finds what killed
-    ones left.
+    Nobody can guess it, so nobody can have put a link there. It holds the number of this process, by which
+    ``remove_parts`` finds what killed ones left.
 
     Args:
         suffix: behind all else, where a writer goes by it, e.g. ``.mp4``.
@@ -40,7 +41,8 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a new, empty file in the same folder; on success it replaces ``path`` in one rename, on failure it is removed.
+    """Yield a new, empty file in the same folder; on success it replaces ``path`` in one rename, on failure it is
+    removed.
 
     A link in the place of ``path`` stays, and what it points to is replaced.
 
@@ -89,15 +91,17 @@ def _disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(
-            f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there"
+            f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was"
+            " changed there"
         ) from error
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the work whether a file, or files in a folder, can be written there later; leaves nothing behind. Raises DiskError.
+    """Find out before the work whether a file, or files in a folder, can be written there later; leaves nothing behind.
+    Raises DiskError.
 
-    A file of 64 KiB is written and removed, in ``path`` if it is a folder, else in the nearest folder above that is there: permissions alone
-    know nothing of file systems that are full or read-only.
+    A file of 64 KiB is written and removed, in ``path`` if it is a folder, else in the nearest folder above that is
+    there: permissions alone know nothing of file systems that are full or read-only.
     """
     path = Path(path)
     with _disk_errors(path):
@@ -133,11 +137,17 @@ def remove_parts(folder: Path) -> None:
         found = _PART.search(part.name)
         if found and not _runs(int(found[1])):
             with suppress(OSError):  # it is somebody else's
-                shutil.rmtree(part, ignore_errors=True) if part.is_dir() and not part.is_symlink() else part.unlink(missing_ok=True)
+                (
+                    shutil.rmtree(part, ignore_errors=True)
+                    if part.is_dir() and not part.is_symlink()
+                    else part.unlink(missing_ok=True)
+                )
 
 
 def read_file(path: Path, at_most: int) -> bytes:
-    """The content of a regular file of at most so many bytes; never waits for a pipe. Raises OSError, whose ``strerror`` says what is wrong."""
+    """The content of a regular file of at most so many bytes; never waits for a pipe. Raises OSError, whose
+    ``strerror`` says what is wrong.
+    """
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -152,7 +162,9 @@ def read_file(path: Path, at_most: int) -> bytes:
 
 
 def read_text(path: Path, at_most: int, encoding: str = "utf-8") -> str:
-    """``read_file`` as text. Raises OSError, whose ``strerror`` says what is wrong, also where it isn't in that encoding."""
+    """``read_file`` as text. Raises OSError, whose ``strerror`` says what is wrong, also where it isn't in that
+    encoding.
+    """
     try:
         return read_file(path, at_most).decode(encoding)
     except UnicodeDecodeError as error:
@@ -160,7 +172,9 @@ def read_text(path: Path, at_most: int, encoding: str = "utf-8") -> str:
 
 
 def parse_json(content: bytes) -> Any:
-    """What strict JSON says. Raises ValueError: not UTF-8 or JSON, nested too deep, or a number that is infinite, NaN or endlessly long."""
+    """What strict JSON says. Raises ValueError: not UTF-8 or JSON, nested too deep, or a number that is infinite, NaN
+    or endlessly long.
+    """
     try:
         return json.loads(content.decode("utf-8"), parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
@@ -191,7 +205,9 @@ def _runs(process: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all. What UTF-8 can't hold, bytes of a file's name, is written as JSON and Python do: \\udcff."""
+    """Write UTF-8 text, whole or not at all. What UTF-8 can't hold, bytes of a file's name, is written as JSON and
+    Python do: \\udcff.
+    """
     write_bytes(path, encoded(text))
 
 
@@ -240,7 +256,9 @@ def _escaped(line: str) -> str:
 
 
 def yaml_text(tree: Any) -> str:
-    """As a recipe or plan is written: in the order of its keys, letters as they are unless one of them steers a terminal."""
+    """As a recipe or plan is written: in the order of its keys, letters as they are unless one of them steers a
+    terminal.
+    """
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=140)
     if all(shown(line) == line for line in text.split("\n")):
         return text

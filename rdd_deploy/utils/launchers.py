@@ -1,6 +1,7 @@
 """Which of several processes this one is, from the variables of what started them. No torch here.
 
-The launchers are those that Fabric knows, asked in Fabric's order, so that the first process here is the first one there.
+The launchers are those that Fabric knows, asked in Fabric's order, so that the first process here is the first one
+there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ KNOWN = "torchrun, srun (SLURM), jsrun (LSF) or mpirun with the package mpi4py"
 
 
 class Launched(NamedTuple):
-    """What started this process, which one it is, and of how many; ``together`` where they are sure to train together."""
+    """What started this process, which one it is, and of how many; ``together`` where they are sure to
+    train together.
+    """
 
     launcher: str
     rank: int
@@ -23,7 +26,11 @@ class Launched(NamedTuple):
     together: bool = False
 
 
-_MPI = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"))
+_MPI = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+)
 _OTHERS = (*_MPI, ("HOROVOD_RANK", "HOROVOD_SIZE"), ("PALS_RANKID", "PALS_SIZE"), ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"))
 """Variables of launchers that Fabric doesn't know, or only with mpi4py: rank and number of processes."""
 
@@ -80,7 +87,8 @@ _LOCAL_SIZES = {
 
 
 def check(devices: int, nodes: int) -> None:
-    """Take note of how many processes train together; of a cluster's tasks that each train a network of one process, none does.
+    """Take note of how many processes train together; of a cluster's tasks that each train a network of one process,
+    none does.
 
     Raises:
         DeviceError: the launcher started another number of processes, or isn't one that the training library knows.
@@ -93,8 +101,9 @@ def check(devices: int, nodes: int) -> None:
             return
         one = found.size == 1
         raise DeviceError(
-            f"{found.launcher} started {found.size} process{'' if one else 'es'}, but train.devices x train.nodes is {devices} x {nodes}; set "
-            "train.devices to the processes of a node and train.nodes to the nodes, or start as many (srun --ntasks-per-node, torchrun --nproc-per-node)"
+            f"{found.launcher} started {found.size} process{'' if one else 'es'}, but train.devices x train.nodes is"
+            f" {devices} x {nodes}; set train.devices to the processes of a node and train.nodes to the nodes, or start"
+            " as many (srun --ntasks-per-node, torchrun --nproc-per-node)"
         )
     for rank, size in _OTHERS:
         if _number(size, 1) > 1:
@@ -107,6 +116,7 @@ def check(devices: int, nodes: int) -> None:
 
 def _unknown(variable: str, size: int, why: str) -> DeviceError:
     return DeviceError(
-        f"{variable} says that {size} processes were started together, by a launcher that the training library doesn't know"
-        f"{f' ({why})' if why else ''}; expected {KNOWN}, or none: with train.devices=N this command starts its processes itself"
+        f"{variable} says that {size} processes were started together, by a launcher that the training library doesn't"
+        f" know{f' ({why})' if why else ''}; expected {KNOWN}, or none: with train.devices=N this command starts its"
+        " processes itself"
     )

@@ -1,4 +1,6 @@
-"""One process trains in a run folder: a second one is refused, and a killed one leaves nothing that has to be cleaned up."""
+"""One process trains in a run folder: a second one is refused, and a killed one leaves nothing that has to be cleaned
+up.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _held: set[int] = set()
 
 
 def _forget() -> None:
-    """A forked child, such as a loader's worker, shares its parent's lock and would keep it after the parent was killed."""
+    """A forked child, such as a loader's worker, shares its parent's lock and would keep it after the parent was
+    killed.
+    """
     for file in _held:
         with suppress(OSError):
             os.close(file)
@@ -76,13 +80,15 @@ def _taken(path: Path, folder: Path) -> int:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise DiskError(
-                f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was changed there"
+                f"can't write {path}: {error.strerror or error}; free some space or choose another folder. Nothing was"
+                " changed there"
             ) from error
         if not _locks(file):
             who = _who(file)
             os.close(file)
             raise _in_use(folder, who)
-        # The one who held it may have removed the file between opening and locking: then the lock is on a file that nobody else finds.
+        # The one who held it may have removed the file between opening and locking: then the lock is on a file that
+        # nobody else finds.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 break
@@ -119,8 +125,8 @@ def check_unlocked(folder: Path) -> None:
 
 
 def holder(folder: Path) -> str:
-    """The number of the process that locked ``folder`` last, as text; empty where none is known. Unlike ``check_unlocked`` it is never in the
-    way of one that is just locking it."""
+    """The number of the process that locked ``folder`` last, as text; empty where none is known. Unlike
+    ``check_unlocked`` it is never in the way of one that is just locking it."""
     try:
         file = os.open(_place(folder), os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

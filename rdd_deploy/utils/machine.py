@@ -14,7 +14,16 @@ from typing import Any
 
 from rdd_deploy.errors import DeviceError
 
-RUNTIME_PACKAGES = ("rdd-deploy", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx")
+RUNTIME_PACKAGES = (
+    "rdd-deploy",
+    "numpy",
+    "opencv-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 """What a bundle's speed and labels may depend on."""
 
 
@@ -70,7 +79,11 @@ def gpu() -> str | None:
         return None
     try:
         done = subprocess.run(
-            [command, "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+            [command, "--query-gpu=name,driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -86,7 +99,9 @@ def memory_gib() -> float | None:
 
 
 def free_memory() -> float | None:
-    """Bytes of memory that a process may still take: what the machine has free, a container's limit at most; None where neither is known."""
+    """Bytes of memory that a process may still take: what the machine has free, a container's limit at most; None where
+    neither is known.
+    """
     sizes = []
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -110,7 +125,9 @@ _ISA_WITHOUT_VNNI = {"sse41", "avx", "avx2", "avx512_core"}
 
 
 def available_cores() -> int:
-    """Physical cores that this process may use: hyper-threads of one core count once, a CPU mask and a container's quota hold."""
+    """Physical cores that this process may use: hyper-threads of one core count once, a CPU mask and a container's
+    quota hold.
+    """
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # macOS, Windows
@@ -129,14 +146,16 @@ def check_threads(threads: int | None, who: str = "the backend") -> None:
 
 
 def has_native_bf16() -> bool:
-    """Whether the CPU multiplies in bfloat16 itself and oneDNN, which PyTorch and OpenVINO compute with, may use it; emulated, it is
-    slower than float32. False where it isn't known."""
+    """Whether the CPU multiplies in bfloat16 itself and oneDNN, which PyTorch and OpenVINO compute with, may use it;
+    emulated, it is slower than float32. False where it isn't known."""
     cores = _flags()
     return _onednn_limit() not in _ISA_WITHOUT_BF16 and bool(cores) and all(core & _BF16_FLAGS for core in cores)
 
 
 def saturates_int8() -> bool:
-    """Whether oneDNN adds products of U8 and S8 in 16 bits here: an x86 CPU without VNNI, or one whose VNNI oneDNN may not use."""
+    """Whether oneDNN adds products of U8 and S8 in 16 bits here: an x86 CPU without VNNI, or one whose VNNI oneDNN may
+    not use.
+    """
     cores = [core for core in _flags() if "sse2" in core]
     return bool(cores) and (_onednn_limit() in _ISA_WITHOUT_VNNI or not all(core & _VNNI_FLAGS for core in cores))
 
@@ -161,7 +180,16 @@ def read(path: Path) -> str | None:
 
 def provenance(seed: int) -> dict[str, Any]:
     """What a figure depends on beside the recipe: commit, versions, machine."""
-    packages = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning-fabric", "numpy", "opencv-python", "rdd-deploy")
+    packages = (
+        "torch",
+        "torchvision",
+        "timm",
+        "segmentation-models-pytorch",
+        "lightning-fabric",
+        "numpy",
+        "opencv-python",
+        "rdd-deploy",
+    )
     return {
         "git_commit": git_commit(),
         "seed": seed,

@@ -1,4 +1,6 @@
-"""Where things lie: ``~``, paths that are relative to a file, and the newest run where there are no symbolic links. No torch here."""
+"""Where things lie: ``~``, paths that are relative to a file, and the newest run where there are no symbolic links. No
+torch here.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,15 @@ def at_home(path: str) -> str:
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         raise ValueError(
-            f"got '{path}', but no home folder is known for '{path.split('/')[0]}' (HOME isn't set, or there is no such user); write the whole "
-            "path, or ./~ for a folder of that name"
+            f"got '{path}', but no home folder is known for '{path.split('/')[0]}' (HOME isn't set, or there is no such"
+            " user); write the whole path, or ./~ for a folder of that name"
         )
     return expanded
 
 
 def beside(path: str, source: Path, here_first: bool = False) -> str:
-    """A relative path of a file as it is found from here: beside that file, else in the current directory; as it is where it is in neither.
+    """A relative path of a file as it is found from here: beside that file, else in the current directory; as it is
+    where it is in neither.
 
     Args:
         path: as it is written. source: the file that it is written in.
@@ -58,8 +61,8 @@ def followed(path: Path) -> Path:
 
 
 def words_of(word: str) -> list[str]:
-    """A word of the command line as a shell would give it: ``~`` expanded also in ``--data=~/x``; a text file ``latest`` followed like a
-    link, and then also a pattern after it: ``runs/latest/export/*``.
+    """A word of the command line as a shell would give it: ``~`` expanded also in ``--data=~/x``; a text file
+    ``latest`` followed like a link, and then also a pattern after it: ``runs/latest/export/*``.
     """
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     value = os.path.expanduser(value)

@@ -1,7 +1,9 @@
-"""Work in parts that any number of processes share, on one machine or on several with a common file system, without knowing of each other.
+"""Work in parts that any number of processes share, on one machine or on several with a common file system, without
+knowing of each other.
 
-A part is done once its result is there, in its own place; whoever works on one holds a lock on its number in a file beside the results. The
-system takes the lock back when the process ends, however it does, so what a killed one had begun is begun again by another.
+A part is done once its result is there, in its own place; whoever works on one holds a lock on its number in a file
+beside the results. The system takes the lock back when the process ends, however it does, so what a killed one had
+begun is begun again by another.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing is locked, and two processes may do the same part; the second result replaces nothing
+except (
+    ImportError
+):  # Windows: nothing is locked, and two processes may do the same part; the second result replaces nothing
     fcntl = None  # type: ignore[assignment]
 
 CLAIMS = "claims"
@@ -31,8 +35,8 @@ LOOK_EVERY = 0.2
 def claimed(folder: Path, part: str) -> Iterator[bool]:
     """Yield whether this process is the one that works on ``part`` of what lies in ``folder``, until the block ends.
 
-    What killed processes left half-written of that part, as ``files.temporary_beside`` names it, is removed first. A file system that knows
-    no locks lets everybody work on everything.
+    What killed processes left half-written of that part, as ``files.temporary_beside`` names it, is removed first. A
+    file system that knows no locks lets everybody work on everything.
 
     Raises:
         OSError: the folder can't be written.
@@ -60,7 +64,9 @@ def claimed(folder: Path, part: str) -> Iterator[bool]:
         os.close(file)  # and the lock with it
 
 
-def share(parts: Sequence[str], work: Callable[[str], bool], is_done: Callable[[str], bool], waiting: Callable[[int], None]) -> None:
+def share(
+    parts: Sequence[str], work: Callable[[str], bool], is_done: Callable[[str], bool], waiting: Callable[[int], None]
+) -> None:
     """Work until all parts are done, by this process or by others.
 
     Args:

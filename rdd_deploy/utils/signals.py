@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): what was begun is finished or undone, and the exit code is the shell's 128 + number."""
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal): what was begun is finished or undone, and the exit code is the
+shell's 128 + number.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ HUP = int(getattr(signal, "SIGHUP", 0))
 
 
 class Stopped(KeyboardInterrupt):
-    """SIGTERM or SIGHUP where nothing needs finishing: like Ctrl-C it ends whatever goes on, and ``finally`` clauses run."""
+    """SIGTERM or SIGHUP where nothing needs finishing: like Ctrl-C it ends whatever goes on, and ``finally`` clauses
+    run.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -29,7 +33,8 @@ def exit_code(error: KeyboardInterrupt) -> int:
 
 
 class StopRequest:
-    """In its ``with`` block the first signal only sets ``number``, for a loop to see; of later ones only Ctrl-C does something: it interrupts.
+    """In its ``with`` block the first signal only sets ``number``, for a loop to see; of later ones only Ctrl-C does
+    something: it interrupts.
 
     A closing terminal often sends several signals, and none of them may cost what the first one is having finished.
     """
@@ -47,7 +52,9 @@ class StopRequest:
         self._before = _handle((INT, TERM, HUP), self._asked)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _restore(self._before)
 
     def _asked(self, number: int) -> None:
@@ -76,8 +83,8 @@ def interrupting() -> Iterator[None]:
 
 
 def leave_to_parent(parent: int) -> None:
-    """In a loader's process: terminals and clusters send their signals to all of a command's processes, but this one must live until its parent
-    has saved its state. The parent's own SIGTERM ends it.
+    """In a loader's process: terminals and clusters send their signals to all of a command's processes, but this one
+    must live until its parent has saved its state. The parent's own SIGTERM ends it.
     """
     for number in filter(None, (INT, HUP)):
         signal.signal(number, signal.SIG_IGN)
@@ -93,7 +100,9 @@ def _until_ended_by(parent: int) -> None:
 
 
 def _handle(numbers: tuple[int, ...], act: Callable[[int], None]) -> dict[int, Any]:
-    """Call ``act`` on these signals; returns the handlers of before. Nothing outside the main thread, which alone may set handlers."""
+    """Call ``act`` on these signals; returns the handlers of before. Nothing outside the main thread, which alone may
+    set handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
     terminals = [number for number in (0, 1, 2) if os.isatty(number)]
@@ -103,7 +112,9 @@ def _handle(numbers: tuple[int, ...], act: Callable[[int], None]) -> dict[int, A
             _leave(terminals)
         act(number)
 
-    wanted = [number for number in numbers if number and not (number == HUP and signal.getsignal(HUP) == signal.SIG_IGN)]  # as by nohup
+    wanted = [
+        number for number in numbers if number and not (number == HUP and signal.getsignal(HUP) == signal.SIG_IGN)
+    ]  # as by nohup
     return {number: signal.signal(number, handler) for number in wanted}
 
 
@@ -113,7 +124,9 @@ def _restore(handlers: dict[int, Any]) -> None:
 
 
 def _leave(terminals: list[int]) -> None:
-    """Lead what would go to a terminal that is gone to nowhere: there each write is an error, in the midst of what has to be finished."""
+    """Lead what would go to a terminal that is gone to nowhere: there each write is an error, in the midst of what has
+    to be finished.
+    """
     gone = [number for number in terminals if not os.isatty(number)]
     if not gone:
         return

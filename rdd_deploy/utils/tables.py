@@ -1,4 +1,6 @@
-"""Tables from a recipe's or manifest's names to code that is imported only when it is used, so that checking a name needs no torch."""
+"""Tables from a recipe's or manifest's names to code that is imported only when it is used, so that checking a name
+needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ class Entry:
     rule: Callable[[Mapping[str, Any]], str] = lambda _: ""
 
     def problems(self, given: Mapping[str, Any], what: str) -> Iterator[str]:
-        """What is wrong with the options that a recipe gives, each as ``.options.KEY: sentence``; ``what`` names the entry."""
+        """What is wrong with the options that a recipe gives, each as ``.options.KEY: sentence``; ``what`` names the
+        entry.
+        """
         from pydantic import TypeAdapter, ValidationError  # a command that only lists a table's names needs none
 
         for key, value in given.items():

@@ -25,7 +25,8 @@ def switch_off() -> None:
             if name.startswith("ORT_") and "onnxruntime" in sys.modules:
                 _late.append("onnxruntime")
     if not _openvino_is_asked_to():
-        # It has no variable, and its refusal is a file in the home folder. As if the package weren't installed, OpenVINO reports nothing.
+        # It has no variable, and its refusal is a file in the home folder. As if the package weren't installed,
+        # OpenVINO reports nothing.
         sys.modules.setdefault(_OPENVINO, None)  # type: ignore[arg-type]
 
 
@@ -37,7 +38,9 @@ def _openvino_is_asked_to() -> bool:
 
 
 def quiet_onnxruntime(onnxruntime: Any) -> str | None:
-    """Switch its events off where it was imported before this package. Returns a sentence to warn with, since what it has begun it ends."""
+    """Switch its events off where it was imported before this package. Returns a sentence to warn with, since what it
+    has begun it ends.
+    """
     if "onnxruntime" not in _late:
         return None
     _late.remove("onnxruntime")

@@ -1,4 +1,6 @@
-"""Text from outside (names of classes, files and streams, values of a user's, messages of libraries) as it may be shown anywhere."""
+"""Text from outside (names of classes, files and streams, values of a user's, messages of libraries) as it may be shown
+anywhere.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,15 @@ _JOINERS = "\u200c\u200d"
 
 
 def shown(text: object) -> str:
-    """One line in which every control character is visible, as Python writes it: ``\\x1b``, ``\\n``, ``\\u202e``; all else is as it was."""
+    """One line in which every control character is visible, as Python writes it: ``\\x1b``, ``\\n``, ``\\u202e``; all
+    else is as it was.
+    """
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(_visible(one) if unicodedata.category(one) in _HIDDEN and one not in _JOINERS else one for one in text)
+    return "".join(
+        _visible(one) if unicodedata.category(one) in _HIDDEN and one not in _JOINERS else one for one in text
+    )
 
 
 def in_html(text: object) -> str:

@@ -16,7 +16,8 @@ from rdd_deploy.utils.tables import Entry
 class ByName:
     """Annotation of such a field: the key ``name`` of its value chooses the model.
 
-    A key that belongs to other models alone is an error, except at its default: a file that spells out every default means nothing by it.
+    A key that belongs to other models alone is an error, except at its default: a file that spells out every default
+    means nothing by it.
 
     Args:
         table: name -> entry of a model.
@@ -30,7 +31,9 @@ class ByName:
     def model(self, value: Any = None) -> type[BaseModel]:
         """The model of an unchecked value; the default one where the value names none that is known."""
         name = value.get("name") if isinstance(value, Mapping) else None
-        model: type[BaseModel] = self.table[name if isinstance(name, str) and name in self.table else self.default].load()
+        model: type[BaseModel] = self.table[
+            name if isinstance(name, str) and name in self.table else self.default
+        ].load()
         return model
 
     def models(self) -> list[type[BaseModel]]:
@@ -77,7 +80,9 @@ def by_name(field: FieldInfo) -> ByName | None:
 
 
 def raised_again(problem: Any) -> InitErrorDetails:
-    """A problem of a ValidationError for another one, with its text as it is, which pydantic would write again with rounded numbers."""
+    """A problem of a ValidationError for another one, with its text as it is, which pydantic would write again with
+    rounded numbers.
+    """
     kind = PydanticCustomError(problem["type"], problem["msg"], problem.get("ctx"))
     return InitErrorDetails(type=kind, loc=problem["loc"], input=problem["input"])
 

@@ -17,7 +17,9 @@ _DEEPEST, _MOST, _LONGEST_NUMBER = 32, 20_000, 40
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice (YAML would silently keep the last), reads 1e-3 as a number, and stays small."""
+    """Safe YAML that refuses a key given twice (YAML would silently keep the last), reads 1e-3 as a number, and stays
+    small.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -47,7 +49,9 @@ class _Loader(yaml.SafeLoader):
         return 1 + len(node.value) // 64
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Keys are looked at as they are written: where a mapping is built, those merged in by ``<<`` stand beside its own."""
+        """Keys are looked at as they are written: where a mapping is built, those merged in by ``<<`` stand beside its
+        own.
+        """
         node = super().compose_mapping_node(anchor)
         seen: set[Any] = set()
         for key_node, _ in node.value:
@@ -61,7 +65,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Put what ``<<`` merges beside a mapping's own keys, which win, as do earlier merged ones: PyYAML's versions differ in that."""
+        """Put what ``<<`` merges beside a mapping's own keys, which win, as do earlier merged ones: PyYAML's versions
+        differ in that.
+        """
         own: list[tuple[Any, Any]] = []
         others: list[Any] = []
         for key, value in node.value:
@@ -72,7 +78,9 @@ class _Loader(yaml.SafeLoader):
         taken, merged = {key.value for key, _ in own}, []
         for other in others:
             if not isinstance(other, yaml.MappingNode):
-                raise yaml.constructor.ConstructorError(None, None, "expected a mapping or list of mappings for merging", other.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "expected a mapping or list of mappings for merging", other.start_mark
+                )
             self.flatten_mapping(other)
             merged += [(key, value) for key, value in other.value if key.value not in taken]
             taken |= {key.value for key, _ in other.value}
@@ -88,7 +96,9 @@ _Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
 
 def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
     if len(node.value) > _LONGEST_NUMBER:
-        raise yaml.constructor.ConstructorError(None, None, f"a number has {len(node.value)} characters", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, f"a number has {len(node.value)} characters", node.start_mark
+        )
     return loader.construct_yaml_int(node)
 
 
@@ -113,6 +123,13 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text with the safe loader."""
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:  # !!bool x is a KeyError
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # !!bool x is a KeyError
         problem = " ".join(str(error).split())
         raise RecipeError(f"{where} isn't valid YAML: {problem}") from error

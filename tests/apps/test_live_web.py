@@ -69,7 +69,10 @@ def test_it_serves_until_a_signal_and_records_meanwhile(tmp_path: Path, bundles:
         (["--serve", "70000"], "error: got the port 70000, expected 0 to 65535; 0 takes any free one"),
         (
             ["--token", TOKEN],
-            "error: --token and --token-file say who may see the page, and there is none; give --serve, too, or leave them out",
+            (
+                "error: --token and --token-file say who may see the page, and there is none; give --serve, too, or"
+                " leave them out"
+            ),
         ),
     ],
 )

@@ -55,14 +55,18 @@ class Desktop:
         return pixels[:, : 4 * width].reshape(height, width, 4)[..., :3].copy()
 
     def tool(self, *arguments: str) -> str:
-        done = subprocess.run(["xdotool", *arguments], env=self.environment, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["xdotool", *arguments], env=self.environment, capture_output=True, text=True, timeout=20, check=False
+        )
         return done.stdout
 
     def press(self, key: str) -> None:
         self.tool("key", key)
 
     def place(self, title: str, width: int, height: int) -> None:
-        """Put the window into the corner at a size; without a window manager, where a toolkit puts it depends on what it did before."""
+        """Put the window into the corner at a size; without a window manager, where a toolkit puts it depends on what
+        it did before.
+        """
         number = self.tool("search", "--name", title).split()[0]
         self.tool("windowmove", "--sync", number, "0", "0")
         self.tool("windowsize", number, str(width), str(height))
@@ -79,10 +83,22 @@ def desktop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desktop]:
         pytest.skip("needs a virtual screen: apt-get install xvfb xdotool")
     folder = tmp_path_factory.mktemp("screen")
     read, write = os.pipe()
-    # Xvfb picks a free display and writes its number once it is ready. It would reset whenever its last client leaves, which xdotool does
-    # at every call, and refuse the app that connects just then.
+    # Xvfb picks a free display and writes its number once it is ready. It would reset whenever its last client leaves,
+    # which xdotool does at every call, and refuse the app that connects just then.
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1100x800x24", "-fbdir", str(folder), "-nolisten", "tcp", "-noreset"],
+        [
+            "Xvfb",
+            "-displayfd",
+            str(write),
+            "-screen",
+            "0",
+            "1100x800x24",
+            "-fbdir",
+            str(folder),
+            "-nolisten",
+            "tcp",
+            "-noreset",
+        ],
         pass_fds=[write],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -104,17 +120,33 @@ def near(picture: np.ndarray, y: int, x: int, colour: tuple[int, int, int]) -> b
 
 
 def has_panels(shot: np.ndarray) -> bool:
-    """White text on a darkened picture at the top left, every class's colour at the bottom right, nothing beyond the doubled frame."""
+    """White text on a darkened picture at the top left, every class's colour at the bottom right, nothing beyond the
+    doubled frame.
+    """
     status, legend = shot[10:60, 10:330], shot[560:720, 760:960].reshape(-1, 3).astype(int)
     written = status.max() > 200 and np.median(status[..., 0]) < 130
-    coloured = all((np.abs(legend - colour).max(1) < 10).sum() > 20 for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    coloured = all(
+        (np.abs(legend - colour).max(1) < 10).sum() > 20 for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    )
     return bool(written and coloured and shot[720:].max() == 0)
 
 
 def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], video: str) -> None:
-    """The picture is 480×360 shown twice as large: three fields, each labelled with its own colour, with panels on top."""
+    """The picture is 480×360 shown twice as large: three fields, each labelled with its own colour, with
+    panels on top.
+    """
     stats = tmp_path / "s.json"
-    arguments = ["--source", video, "--realtime", "--bundle", *bundles, "--save-to", str(tmp_path / "saved"), "--stats", str(stats)]
+    arguments = [
+        "--source",
+        video,
+        "--realtime",
+        "--bundle",
+        *bundles,
+        "--save-to",
+        str(tmp_path / "saved"),
+        "--stats",
+        str(stats),
+    ]
     process = start(*arguments, env=desktop.environment)
     try:
         until(lambda: desktop.tool("search", "--name", "^rdd_deploy$"), process)
@@ -142,7 +174,10 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
         desktop.press("1")
         until(lambda: fields(blue, green, red), process)
         desktop.press("v")  # left half bundle 1, right half bundle 2, a white line between
-        until(lambda: fields(blue, green, (127, 0, 110)) and desktop.screenshot()[600, 477:485].min(-1).max() > 150, process)
+        until(
+            lambda: fields(blue, green, (127, 0, 110)) and desktop.screenshot()[600, 477:485].min(-1).max() > 150,
+            process,
+        )
         desktop.press("h")
         until(lambda: np.median(desktop.screenshot()[300:420, 380:580, 1]) < 237 * dark, process)
         assert not (tmp_path / "saved").exists()
@@ -166,7 +201,9 @@ def test_a_real_window(tmp_path: Path, desktop: Desktop, bundles: list[str], vid
 
 def test_closing_the_window_ends_the_app(tmp_path: Path, desktop: Desktop, bundles: list[str], video: str) -> None:
     seen = tmp_path / "seen.mp4"
-    process = start("--source", video, "--realtime", "--bundle", bundles[0], "--record", str(seen), env=desktop.environment)
+    process = start(
+        "--source", video, "--realtime", "--bundle", bundles[0], "--record", str(seen), env=desktop.environment
+    )
     try:
         until(lambda: list(tmp_path.glob(".seen*")) and desktop.tool("search", "--name", "^rdd_deploy$"), process)
         desktop.close_window("^rdd_deploy$")

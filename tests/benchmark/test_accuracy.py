@@ -41,12 +41,19 @@ def test_change_against_itself_is_nothing(toy_split) -> None:
     images = Images(toy_split)
     result = result_of(images, {1: 5})
     change = change_of(result, result, "float", draw(12, 50, 0), CLASSES, images)
-    assert (change.miou_change_pct, change.miou_change_low_pct, change.miou_change_high_pct, change.label_agreement_pct) == (0, 0, 0, 100)
+    assert (
+        change.miou_change_pct,
+        change.miou_change_low_pct,
+        change.miou_change_high_pct,
+        change.label_agreement_pct,
+    ) == (0, 0, 0, 100)
 
 
 def test_the_worst_class_and_the_agreement(toy_split) -> None:
     images = Images(toy_split)
-    change = change_of(result_of(images, {0: 28, 1: 28}), result_of(images, {}), "float", draw(12, 200, 0), CLASSES, images)
+    change = change_of(
+        result_of(images, {0: 28, 1: 28}), result_of(images, {}), "float", draw(12, 200, 0), CLASSES, images
+    )
     assert change.miou_change_low_pct <= change.miou_change_pct <= change.miou_change_high_pct
     assert change.miou_change_pct < 0
     assert change.worst_class == min(CLASSES, key=lambda name: change.iou_change_pct[name])
@@ -96,7 +103,13 @@ def test_the_gallery_shows_the_worst_first(toy_split) -> None:
     named = [("right", result_of(images, {})), ("wrong", result_of(images, {2: 14, 7: 60}))]
     exhibits = gallery(named, images)
     assert [(one.name, one.disagreement_pct) for one in exhibits] == [("007", 100.0), ("002", 25.0)]
-    assert [picture.caption for picture in exhibits[0].pictures] == ["frame", "truth", "not all agree", "right", "wrong"]
+    assert [picture.caption for picture in exhibits[0].pictures] == [
+        "frame",
+        "truth",
+        "not all agree",
+        "right",
+        "wrong",
+    ]
     assert exhibits[0].pictures[4].detail == "0.0 % of its pixels right"
     assert all(picture.jpeg[:2] == b"\xff\xd8" for one in exhibits for picture in one.pictures)
     assert gallery([], images) == []

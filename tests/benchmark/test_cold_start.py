@@ -39,7 +39,9 @@ def test_a_bundle_that_breaks_its_promise_says_so(tmp_path: Path) -> None:
         ("echo oops >&2; exit 3", "the process ended with exit code 3: oops"),
     ],
 )
-def test_a_crash_is_a_reason_and_takes_nobody_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str) -> None:
+def test_a_crash_is_a_reason_and_takes_nobody_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
     crashing = tmp_path / "python"
     crashing.write_text(f"#!/bin/sh\n{script}\n")
     crashing.chmod(0o755)
@@ -51,15 +53,22 @@ def test_a_crash_is_a_reason_and_takes_nobody_along(tmp_path: Path, monkeypatch:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_it_ends_with_the_benchmark(tmp_path: Path) -> None:
-    """Killed while a cold start compiles, the benchmark leaves neither that process nor what it started, nor its files."""
+    """Killed while a cold start compiles, the benchmark leaves neither that process nor what it started,
+    nor its files.
+    """
     (tmp_path / "tmp").mkdir()
-    compiler = f"import os, tempfile, time; open(os.path.join(os.environ['TORCHINDUCTOR_CACHE_DIR'], 'half'), 'w'); print(os.getpid(), file=open({str(tmp_path / 'pid')!r}, 'w')); time.sleep(60)"
+    compiler = (
+        "import os, tempfile, time; open(os.path.join(os.environ['TORCHINDUCTOR_CACHE_DIR'], 'half'), 'w');"
+        f" print(os.getpid(), file=open({str(tmp_path / 'pid')!r}, 'w')); time.sleep(60)"
+    )
     opening = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {compiler!r}])"
     (tmp_path / "sitecustomize.py").write_text(
-        f"import sys, rdd_deploy.benchmark.runners as runners\nrunners.Candidate.open = lambda self: exec({opening!r}, {{}})\n"
+        f"import sys, rdd_deploy.benchmark.runners as runners\nrunners.Candidate.open = lambda self: exec({opening!r},"
+        " {})\n"
     )
     script = (
-        "from pathlib import Path; from rdd_deploy.benchmark.cold_start import *; cold_start(Candidate('toy', 'torch-compile', Path('x')))"
+        "from pathlib import Path; from rdd_deploy.benchmark.cold_start import *; cold_start(Candidate('toy',"
+        " 'torch-compile', Path('x')))"
     )
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     environment = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path / "tmp")}
@@ -80,7 +89,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH")
-def test_a_module_in_the_present_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_cold_start: None) -> None:
+def test_a_module_in_the_present_folder_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_cold_start: None
+) -> None:
     (tmp_path / "numpy.py").write_text("raise RuntimeError('of the present folder')")
     monkeypatch.chdir(tmp_path)
     assert cold_start(Candidate("toy", "bundle", toy_bundle(tmp_path / "toy"), "cpu", 1)).runs == 1
@@ -119,7 +130,10 @@ def test_torch_rows_need_the_run_folder(tmp_path: Path) -> None:
     bundle = toy_bundle(tmp_path / "run" / "export" / "fp32")
     rows = torch_candidates(bundle_candidates([bundle], "cpu", 1))
     assert [row.name for row in rows] == ["torch-eager", "torch-channels-last", "torch-compile"]
-    assert all(row.failure and row.failure.endswith("PyTorch rows need the run folder that the bundle was exported from") for row in rows)
+    assert all(
+        row.failure and row.failure.endswith("PyTorch rows need the run folder that the bundle was exported from")
+        for row in rows
+    )
     (tmp_path / "run" / "student.safetensors").write_bytes(b"")
     rows = torch_candidates(bundle_candidates([bundle], "cpu", 1))
     assert [(row.path.name, row.size, row.failure) for row in rows] == [("student.safetensors", (48, 64), None)] * 3
@@ -145,7 +159,10 @@ def test_facts_of_this_machine() -> None:
 
 def test_the_governor_and_hyper_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for cpu, governor in enumerate(("powersave", "performance", "powersave", "powersave")):
-        for name, text in (("cpufreq/scaling_governor", governor), ("topology/thread_siblings_list", f"{cpu % 2},{cpu % 2 + 2}")):
+        for name, text in (
+            ("cpufreq/scaling_governor", governor),
+            ("topology/thread_siblings_list", f"{cpu % 2},{cpu % 2 + 2}"),
+        ):
             file = tmp_path / f"cpu{cpu}" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text + "\n")

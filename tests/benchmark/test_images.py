@@ -21,7 +21,9 @@ def test_frames_come_in_bgr_and_labels_with_void(toy_split) -> None:
     assert (images.known(3) == (toy_split.labels(3) != IGNORE)).all()
 
 
-@pytest.mark.parametrize(("limit", "names"), [(1, ["000"]), (3, ["000", "006", "011"]), (99, [f"{i:03d}" for i in range(12)])])
+@pytest.mark.parametrize(
+    ("limit", "names"), [(1, ["000"]), (3, ["000", "006", "011"]), (99, [f"{i:03d}" for i in range(12)])]
+)
 def test_a_limit_spreads_over_the_split(toy_split, limit: int, names: list[str]) -> None:
     assert Images(toy_split, limit).names == names
 
@@ -37,12 +39,18 @@ def test_made_frames_are_encoded_without_loss() -> None:
 def test_the_hash_knows_the_content(toy_data: Path, toy_split, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(toy_data, copy)
-    assert Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE)).sha256 == Images(toy_split).sha256
+    assert (
+        Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE)).sha256 == Images(toy_split).sha256
+    )
     shutil.copy(copy / "valannot" / "001.png", copy / "valannot" / "002.png")
-    assert Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE)).sha256 != Images(toy_split).sha256
+    assert (
+        Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE)).sha256 != Images(toy_split).sha256
+    )
 
 
-def test_an_unreadable_image_is_reported_and_left_out(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_image_is_reported_and_left_out(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(toy_data, copy)
     (copy / "val" / "004.png").write_bytes(b"no picture")
@@ -61,7 +69,9 @@ def test_nothing_but_void_is_an_error(toy_data: Path, tmp_path: Path) -> None:
         cv2.imwrite(str(file), np.full((60, 80), IGNORE, np.uint8))
     assert len(Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE))) == 12
     cv2.imwrite(str(masks[0]), np.full((60, 80), IGNORE, np.uint8))
-    with pytest.raises(DataError, match="all pixels of the 12 label maps are void, so there is no mIoU; check the labels"):
+    with pytest.raises(
+        DataError, match="all pixels of the 12 label maps are void, so there is no mIoU; check the labels"
+    ):
         Images(open_split("folder", copy, "val", classes=CLASSES, palette=PALETTE))
 
 

@@ -122,7 +122,17 @@ def test_what_the_terminal_says(written: tuple[Path, Benchmark, str]) -> None:
 
 
 def test_no_bundle_within_the_budget_is_exit_code_3(monkeypatch, bundles, data, tmp_path, capsys) -> None:
-    code = call(monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--latency-budget-ms", 0.001, "--output", tmp_path, "--limit", 2)
+    code = call(
+        monkeypatch,
+        bundles / "onnxruntime-fp32",
+        *folder(data),
+        "--latency-budget-ms",
+        0.001,
+        "--output",
+        tmp_path,
+        "--limit",
+        2,
+    )
     assert code == 3
     assert "none on cpu within 0.001 ms (model-p50); the nearest is onnxruntime-fp32" in capsys.readouterr().err
     assert read_benchmark(tmp_path / "benchmark.json").decisions[0].chosen is None  # written all the same
@@ -130,13 +140,17 @@ def test_no_bundle_within_the_budget_is_exit_code_3(monkeypatch, bundles, data, 
 
 def test_earlier_rows_join_by_flag(monkeypatch, written, bundles, data, tmp_path) -> None:
     earlier = written[0] / "benchmark.json"
-    code = call(monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--output", tmp_path / "a", "--compare", earlier)
+    code = call(
+        monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--output", tmp_path / "a", "--compare", earlier
+    )
     assert code == 0
     joined = read_benchmark(tmp_path / "a" / "benchmark.json")
     assert [row.source for row in joined.rows] == [None, str(earlier), str(earlier), str(earlier)]
 
 
-def test_rows_of_another_protocol_are_refused_before_the_measuring(monkeypatch, written, bundles, data, tmp_path, capsys) -> None:
+def test_rows_of_another_protocol_are_refused_before_the_measuring(
+    monkeypatch, written, bundles, data, tmp_path, capsys
+) -> None:
     earlier = written[0] / "benchmark.json"
     monkeypatch.setattr("rdd_deploy.benchmark.session.run_benchmark", lambda *_: pytest.fail("measured"))
     arguments = [*folder(data), "--limit", 3, "--output", tmp_path / "b", "--compare", earlier]
@@ -148,7 +162,15 @@ def test_rows_of_another_protocol_are_refused_before_the_measuring(monkeypatch, 
 
 
 def test_earlier_rows_hide_no_failure(monkeypatch, written, bundles, data, tmp_path, capsys) -> None:
-    arguments = [*folder(data), "--device", "cuda:7", "--latency-budget-ms", 10000, "--compare", written[0] / "benchmark.json"]
+    arguments = [
+        *folder(data),
+        "--device",
+        "cuda:7",
+        "--latency-budget-ms",
+        10000,
+        "--compare",
+        written[0] / "benchmark.json",
+    ]
     assert call(monkeypatch, bundles / "onnxruntime-fp32", *arguments, "--output", tmp_path) == 2
     said = capsys.readouterr()
     assert "none of the 1 rows could be measured" in said.err
@@ -168,9 +190,18 @@ def test_a_drop_is_judged_only_against_a_float_bundle(monkeypatch, bundles, data
 def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monkeypatch, data, tmp_path) -> None:
     from rdd_deploy.evaluation import evaluate_bundle
 
-    recorded = {"run": "toy", "data": "folder", "data_root": str(data), "data_height": 60, "data_width": 80, "data_void_ids": "255"}
+    recorded = {
+        "run": "toy",
+        "data": "folder",
+        "data_root": str(data),
+        "data_height": 60,
+        "data_width": 80,
+        "data_void_ids": "255",
+    }
     bundle = toy_bundle(tmp_path / "toy", 30, 40, manifest={"provenance": recorded})
-    assert call(monkeypatch, bundle, "--device", "cpu", "--threads", 1, "--rounds", 1, "--output", tmp_path / "out") == 0
+    assert (
+        call(monkeypatch, bundle, "--device", "cpu", "--threads", 1, "--rounds", 1, "--output", tmp_path / "out") == 0
+    )
     (row,) = read_benchmark(tmp_path / "out" / "benchmark.json").rows
     assert row.accuracy is not None
     summary = evaluate_bundle(bundle, device="cpu", threads=1).summary
@@ -179,14 +210,23 @@ def test_without_flags_it_measures_on_the_bundles_own_data_as_evaluate_does(monk
 
 
 def test_the_recorded_settings_hold_where_the_recorded_data_is_asked_for(monkeypatch, data, tmp_path) -> None:
-    """Void ids, as here, or size and seed of streets: naming the data set that the bundle names anyway changes nothing."""
+    """Void ids, as here, or size and seed of streets: naming the data set that the bundle names anyway
+    changes nothing.
+    """
     root = tmp_path / "data"
     shutil.copytree(data, root)
     for mask in (root / "valannot").iterdir():
         labels = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
         labels[labels == 255] = 7
         cv2.imwrite(str(mask), labels)
-    recorded = {"run": "toy", "data": "folder", "data_root": "/gone", "data_height": 60, "data_width": 80, "data_void_ids": "7"}
+    recorded = {
+        "run": "toy",
+        "data": "folder",
+        "data_root": "/gone",
+        "data_height": 60,
+        "data_width": 80,
+        "data_void_ids": "7",
+    }
     bundle = toy_bundle(tmp_path / "toy", 60, 80, manifest={"provenance": recorded})
     assert call(monkeypatch, bundle, *folder(root), "--limit", 2, "--output", tmp_path / "out") == 0
     assert read_benchmark(tmp_path / "out" / "benchmark.json").protocol.images_skipped == 0
@@ -199,7 +239,10 @@ def test_a_bundle_of_other_classes_costs_its_row_wherever_it_stands(monkeypatch,
     wrong = toy_bundle(tmp_path / "wrong", 60, 80, manifest={"provenance": {**recorded, "data": "streets"}})
     both = [wrong, right] if wrong_first else [right, wrong]
     assert call(monkeypatch, *both, "--limit", 2, "--rounds", 1, "--device", "cpu", "--output", tmp_path / "out") == 0
-    assert {row.name: row.failure for row in read_benchmark(tmp_path / "out" / "benchmark.json").rows} == {"right": None, "wrong": None}
+    assert {row.name: row.failure for row in read_benchmark(tmp_path / "out" / "benchmark.json").rows} == {
+        "right": None,
+        "wrong": None,
+    }
 
 
 def test_figures_outlive_the_terminal(bundles: Path, data: Path, tmp_path: Path) -> None:
@@ -210,7 +253,12 @@ def test_figures_outlive_the_terminal(bundles: Path, data: Path, tmp_path: Path)
     with open(os.devnull) as nobody, open("/dev/full", "w") as full:
         for name, out, code in (("shut", nobody, 2), ("full", full, 2), ("ascii", subprocess.PIPE, 0)):
             done = subprocess.run(
-                [*words, str(tmp_path / name)], stdout=out, stderr=subprocess.PIPE, text=True, check=False, env=environment
+                [*words, str(tmp_path / name)],
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                env=environment,
             )
             assert "Traceback" not in done.stderr
             assert done.returncode == code, done.stderr
@@ -222,7 +270,10 @@ def test_figures_outlive_the_terminal(bundles: Path, data: Path, tmp_path: Path)
 def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, data, tmp_path, capsys) -> None:
     (tmp_path / "file").write_text("")
     assert call(monkeypatch, bundles / "onnxruntime-fp32", *folder(data), "--output", tmp_path / "file") == 2
-    assert f"can't make the folder {tmp_path / 'file'}: File exists; choose another one with --output" in capsys.readouterr().err
+    assert (
+        f"can't make the folder {tmp_path / 'file'}: File exists; choose another one with --output"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -232,7 +283,10 @@ def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, d
         (["{export}/notes.txt"], "no bundle to measure"),
         ([os.fsdecode(b"/no/b\xff")], "isn't UTF-8"),
         (["{export}/broken"], "isn't the file that was exported"),
-        (["{export}/onnxruntime-fp32", "--data-name", "folder", "--data", "/no/such/data"], "no val split in /no/such/data"),
+        (
+            ["{export}/onnxruntime-fp32", "--data-name", "folder", "--data", "/no/such/data"],
+            "no val split in /no/such/data",
+        ),
         (
             ["{export}/onnxruntime-fp32", "--data-name", "kitti"],
             "unknown data set 'kitti'; expected one of camvid, ",
@@ -253,7 +307,9 @@ def test_an_output_that_cannot_be_written_is_found_first(monkeypatch, bundles, d
         (["{export}/onnxruntime-fp32", "--device", "gpu"], "unknown device 'gpu'; expected auto, cpu, cuda or cuda:N"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, bundles, data, tmp_path, capsys, arguments, words) -> None:
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    monkeypatch, bundles, data, tmp_path, capsys, arguments, words
+) -> None:
     filled = [argument.format(export=bundles, data=data) for argument in arguments]
     assert call(monkeypatch, *filled, "--output", tmp_path, "--threads", 1) == 2
     said = capsys.readouterr().err
@@ -264,7 +320,10 @@ def test_bad_input_is_one_sentence_and_exit_code_2(monkeypatch, bundles, data, t
 def test_include_torch_without_torch_names_the_extra(monkeypatch, bundles, capsys) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert call(monkeypatch, bundles / "onnxruntime-fp32", "--include", "torch") == 2
-    assert "--include torch needs the package 'torch', which isn't installed: pip install 'rdd-deploy[train]'" in capsys.readouterr().err
+    assert (
+        "--include torch needs the package 'torch', which isn't installed: pip install 'rdd-deploy[train]'"
+        in capsys.readouterr().err
+    )
 
 
 BLOCKED = """
@@ -291,7 +350,10 @@ def test_the_edge_install_is_enough(bundles: Path, data: Path, tmp_path: Path) -
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["benchmark.json", "report.html"]
-    assert "the plot needs the package 'matplotlib', which isn't installed: pip install 'rdd-deploy[report]'" in done.stdout
+    assert (
+        "the plot needs the package 'matplotlib', which isn't installed: pip install 'rdd-deploy[report]'"
+        in done.stdout
+    )
 
 
 def test_help_shows_an_example(monkeypatch, capsys) -> None:
@@ -311,5 +373,7 @@ def test_help_imports_nothing_heavy() -> None:
         "print(sorted({'numpy', 'cv2', 'torch', 'matplotlib', 'onnxruntime'} & set(sys.modules)), file=sys.stderr)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=True, env=environment
+    )
     assert done.stderr == "[]\n"

@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from rdd_deploy.benchmark.pareto import decide, dominated, dominated_names
 
 points = st.lists(st.tuples(st.integers(1, 20).map(float), st.integers(0, 20).map(float)), min_size=1, max_size=12)
-FLOAT, INT8, SMALL = made_up.row("float", 30, 70), made_up.row("int8", 10, 69.5, drop=0.5), made_up.row("small", 4, 60, drop=10)
+FLOAT, INT8, SMALL = (
+    made_up.row("float", 30, 70),
+    made_up.row("int8", 10, 69.5, drop=0.5),
+    made_up.row("small", 4, 60, drop=10),
+)
 ROWS = [FLOAT, INT8, SMALL, made_up.row("slow", 40, 65, drop=5), made_up.failed("lost", "no driver")]
 
 
@@ -51,8 +55,20 @@ def test_the_most_accurate_within_the_budget(budget, drop, judge, chosen) -> Non
 @pytest.mark.parametrize(
     ("rows", "budget", "drop", "nearest", "end"),
     [
-        (ROWS, 3, None, "small", "the nearest is small with 4.00 ms, mIoU 60.00 %, -10.00 points against float (1.00 ms too slow)"),
-        (ROWS, 5, 1.0, "int8", "the nearest is int8 with 10.00 ms, mIoU 69.50 %, -0.50 points against float (5.00 ms too slow)"),
+        (
+            ROWS,
+            3,
+            None,
+            "small",
+            "the nearest is small with 4.00 ms, mIoU 60.00 %, -10.00 points against float (1.00 ms too slow)",
+        ),
+        (
+            ROWS,
+            5,
+            1.0,
+            "int8",
+            "the nearest is int8 with 10.00 ms, mIoU 69.50 %, -0.50 points against float (5.00 ms too slow)",
+        ),
         ([SMALL], 5, 1.0, "small", "(9.00 points too inaccurate)"),
         ([made_up.failed("lost", "no driver")], 5, None, None, "none on cpu: nothing could be measured"),
     ],
@@ -68,8 +84,9 @@ def test_without_a_float_bundle_no_drop_is_promised() -> None:
     alone = made_up.row("int8", 10, 69.5, precision="int8")
     decision = decide([alone], "cpu", None, 50.0, "model-p50")
     assert (decision.chosen, decision.nearest) == (None, "int8")
-    assert decision.sentence == (
-        "none on cpu within 50 points of the float mIoU; the nearest is int8 with 10.00 ms, mIoU 69.50 % "
+    assert (
+        decision.sentence
+        == "none on cpu within 50 points of the float mIoU; the nearest is int8 with 10.00 ms, mIoU 69.50 % "
         "(its drop is unknown, since no float bundle of its run and input size was measured: add that one)"
     )
     assert decide([alone], "cpu", 15, None, "model-p50").chosen == "int8"
@@ -77,7 +94,9 @@ def test_without_a_float_bundle_no_drop_is_promised() -> None:
 
 
 def test_the_sentence_of_a_choice() -> None:
-    assert decide(ROWS, "cpu", 15, 1, "model-p50").sentence == (
-        "int8 on cpu: 10.00 ms, mIoU 69.50 %, -0.50 points against float, the most accurate within 15 ms (model-p50) "
+    assert (
+        decide(ROWS, "cpu", 15, 1, "model-p50").sentence
+        == "int8 on cpu: 10.00 ms, mIoU 69.50 %, -0.50 points against float, the most accurate within 15 ms"
+        " (model-p50) "
         "and within 1 points of the float mIoU"
     )

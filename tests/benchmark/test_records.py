@@ -14,7 +14,13 @@ from rdd_deploy.errors import BundleError
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
-    full = judged(made_up.benchmark(made_up.row("float", 30, 70), made_up.row("int8", 10, 69, drop=1), made_up.failed("x", "why")), 15, 2)
+    full = judged(
+        made_up.benchmark(
+            made_up.row("float", 30, 70), made_up.row("int8", 10, 69, drop=1), made_up.failed("x", "why")
+        ),
+        15,
+        2,
+    )
     write_report(tmp_path, full, [], [(0, 0, 255), (0, 255, 0), (255, 0, 0)])
     assert read_benchmark(tmp_path / "benchmark.json") == full
     raw = json.loads((tmp_path / "benchmark.json").read_text())
@@ -58,11 +64,17 @@ def test_rows_of_another_device_stand_in_another_table() -> None:
     }  # fmt: skip
     decided = judged(full, 15, None)
     assert decided.dominated == []  # the GPU's row beats nobody on the CPU
-    assert [(decision.device, decision.chosen) for decision in decided.decisions] == [("cpu", "cpu-int8"), ("cuda:0", "gpu-float")]
+    assert [(decision.device, decision.chosen) for decision in decided.decisions] == [
+        ("cpu", "cpu-int8"),
+        ("cuda:0", "gpu-float"),
+    ]
 
 
 def test_earlier_rows_join_where_everything_is_the_same() -> None:
-    new, old = made_up.benchmark(made_up.row("float", 30, 70)), made_up.benchmark(made_up.row("float", 33, 70), made_up.row("int8", 10, 69))
+    new, old = (
+        made_up.benchmark(made_up.row("float", 30, 70)),
+        made_up.benchmark(made_up.row("float", 33, 70), made_up.row("int8", 10, 69)),
+    )
     both = merged(new, [(Path("old.json"), old), (Path("older.json"), old)])
     assert [row.name for row in both.rows] == [
         "float", "float (2026-01-02 03:04)", "int8", "float (2026-01-02 03:04, 2)", "int8 (2026-01-02 03:04)",
@@ -101,7 +113,9 @@ def test_rows_measured_otherwise_are_refused(machine: dict, protocol: dict, diff
 
 def test_all_that_differs_in_all_files_is_listed() -> None:
     new = made_up.benchmark(made_up.row("float", 30, 70))
-    far = made_up.benchmark(made_up.row("a", 3, 70), machine=made_up.machine(cpu_model="B", cores=4), protocol=made_up.protocol(rounds=1))
+    far = made_up.benchmark(
+        made_up.row("a", 3, 70), machine=made_up.machine(cpu_model="B", cores=4), protocol=made_up.protocol(rounds=1)
+    )
     others = new.model_copy(update={"classes": ["one", "two"]})
     files = [(Path("far.json"), far), (Path("same.json"), new), (Path("others.json"), others)]
     with pytest.raises(BundleError) as refused:
@@ -113,8 +127,12 @@ def test_all_that_differs_in_all_files_is_listed() -> None:
 
 def test_references_and_warnings_of_earlier_rows_come_along() -> None:
     """The float bundle that a joined row was compared with is the earlier one, whatever it is called now."""
-    old = made_up.benchmark(made_up.row("float", 33, 70), made_up.row("int8", 10, 69, drop=1), warnings=["the machine was unsteady"])
-    both = merged(made_up.benchmark(made_up.row("float", 30, 20), made_up.row("int8", 9, 19, drop=1)), [(Path("old.json"), old)])
+    old = made_up.benchmark(
+        made_up.row("float", 33, 70), made_up.row("int8", 10, 69, drop=1), warnings=["the machine was unsteady"]
+    )
+    both = merged(
+        made_up.benchmark(made_up.row("float", 30, 20), made_up.row("int8", 9, 19, drop=1)), [(Path("old.json"), old)]
+    )
     references = {row.name: row.change and row.change.reference for row in both.rows}
     earlier = "float (2026-01-02 03:04)"
     assert references == {"float": None, "int8": "float", earlier: None, "int8 (2026-01-02 03:04)": earlier}
@@ -125,14 +143,21 @@ def test_files_with_rows_set_apart_still_load(tmp_path: Path) -> None:
     """As they were written before such rows were refused."""
     old = made_up.benchmark(made_up.row("near", 30, 70))
     content = old.model_dump(mode="json")
-    apart = {"source": "x.json", "differences": ["cores: 4 against 2"], "machine": content["machine"], "protocol": content["protocol"]}
+    apart = {
+        "source": "x.json",
+        "differences": ["cores: 4 against 2"],
+        "machine": content["machine"],
+        "protocol": content["protocol"],
+    }
     content["apart"] = [apart | {"rows": content["rows"]}]
     (tmp_path / "old.json").write_text(json.dumps(content))
     assert read_benchmark(tmp_path / "old.json") == old
 
 
 def test_latency_metrics_are_written_by_their_names() -> None:
-    content = judged(made_up.benchmark(made_up.row("float", 30, 70), judge="end-to-end-p95"), 50, None).model_dump(mode="json")
+    content = judged(made_up.benchmark(made_up.row("float", 30, 70), judge="end-to-end-p95"), 50, None).model_dump(
+        mode="json"
+    )
     assert (content["judge"], content["decisions"][0]["judge"]) == ("end-to-end-p95", "end-to-end-p95")
     assert "within 50 ms (end-to-end-p95)" in content["decisions"][0]["sentence"]
     assert [str(one) for one in LatencyMetric] == ["model-p50", "model-p95", "end-to-end-p50", "end-to-end-p95"]

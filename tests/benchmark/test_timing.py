@@ -13,7 +13,9 @@ from rdd_deploy.runtime import Segmenter
 
 
 class Fake:
-    """A runner that answers 0 everywhere and writes down its turns; ``breaks_at`` is the number of the inference that fails."""
+    """A runner that answers 0 everywhere and writes down its turns; ``breaks_at`` is the number of the inference that
+    fails.
+    """
 
     classes, input_size, device, provider = CLASSES, (60, 80), "cpu", "fake"
 
@@ -60,7 +62,10 @@ def test_rounds_are_interleaved_a_b_c_a_b_c(toy_split) -> None:
     runners = [Fake(name, log) for name in "ABC"]
     turns: list[tuple[str, int]] = []
     results = measure(
-        [FakeCandidate(runner) for runner in runners], Images(toy_split), 3, lambda name, frames: turns.append((name, frames))
+        [FakeCandidate(runner) for runner in runners],
+        Images(toy_split),
+        3,
+        lambda name, frames: turns.append((name, frames)),
     )
     first = "".join(log)[3:]  # after one inference each that compiles
     run = WARMUP + MIN_TURN
@@ -87,7 +92,10 @@ def test_other_classes_are_a_failure_in_words(toy_split) -> None:
     runner = Fake("A", [])
     runner.classes = ("cat", "dog")
     (result,) = measure([FakeCandidate(runner)], Images(toy_split), 1)
-    assert result.failure == "it was made for 2 classes (cat, dog), the data has 3 (blue, green, red); benchmark it on its own data"
+    assert (
+        result.failure
+        == "it was made for 2 classes (cat, dog), the data has 3 (blue, green, red); benchmark it on its own data"
+    )
 
 
 def test_counted_labels_are_those_of_the_bundle(toy_split, tmp_path: Path) -> None:

@@ -25,12 +25,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["torch-eager", "torch-channels-last", pytest.param("torch-compile", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["torch-eager", "torch-channels-last", pytest.param("torch-compile", marks=pytest.mark.slow)]
+)
 def test_it_keeps_a_bundles_contract(weights: Path, kind: str) -> None:
     from rdd_deploy.models.weights import load_segmenter
 
     runner = Candidate(kind, kind, weights, "cpu", 1, (64, 96)).open()  # type: ignore[arg-type]
-    assert (runner.classes, runner.input_size, runner.device, runner.provider) == (tuple(CLASSES), (64, 96), "cpu", kind)
+    assert (runner.classes, runner.input_size, runner.device, runner.provider) == (
+        tuple(CLASSES),
+        (64, 96),
+        "cpu",
+        kind,
+    )
     frame = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
     network_input = runner.prepare(frame)
     assert network_input.shape == (1, 64, 96, 3)
@@ -49,7 +56,9 @@ def test_the_size_it_was_trained_for_is_the_default(weights: Path) -> None:
 
 
 def test_a_gpu_that_is_not_there(weights: Path) -> None:
-    with pytest.raises(DeviceError, match=r"the device is 'cuda:99' but torch .* finds \d+ CUDA devices; use one of them, or the cpu"):
+    with pytest.raises(
+        DeviceError, match=r"the device is 'cuda:99' but torch .* finds \d+ CUDA devices; use one of them, or the cpu"
+    ):
         Candidate("torch-eager", "torch-eager", weights, "cuda:99", 1).open()
 
 

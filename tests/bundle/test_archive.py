@@ -1,4 +1,6 @@
-"""A bundle's .tar: the same bytes for the same bundle; one of a stranger is unpacked inside its folder, whole, or not at all."""
+"""A bundle's .tar: the same bytes for the same bundle; one of a stranger is unpacked inside its folder, whole, or not
+at all.
+"""
 
 import hashlib
 import io
@@ -68,7 +70,9 @@ def test_the_same_bundle_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> N
     assert pack(copy, tmp_path / "b.tar") == first
     with tarfile.open(tmp_path / "a.tar") as tar:
         assert [one.name for one in tar] == sorted(one.name for one in tar)
-        assert {(one.mtime, one.uid, one.gid, one.uname, one.gname, one.mode) for one in tar} == {(0, 0, 0, "", "", 0o644)}
+        assert {(one.mtime, one.uid, one.gid, one.uname, one.gname, one.mode) for one in tar} == {
+            (0, 0, 0, "", "", 0o644)
+        }
         assert {one.name.split("/")[0] for one in tar} == {"run-onnxruntime-fp32"}
 
 
@@ -77,7 +81,9 @@ def test_tars_own_archives_are_taken_and_ours_are_tars(bundle: Path, tmp_path: P
     pack(bundle, tmp_path / "a.tar")
     subprocess.run(["tar", "xf", tmp_path / "a.tar", "-C", tmp_path], check=True)
     assert contents(tmp_path / "run-onnxruntime-fp32") == contents(bundle)
-    for number, words in enumerate((["-C", bundle, "."], ["-C", bundle.parent, "toy"], ["--format=gnu", "-C", bundle.parent, "toy"])):
+    for number, words in enumerate(
+        (["-C", bundle, "."], ["-C", bundle.parent, "toy"], ["--format=gnu", "-C", bundle.parent, "toy"])
+    ):
         subprocess.run(["tar", "cf", tmp_path / f"{number}.tar", *words], check=True)
         unpack(tmp_path / f"{number}.tar", tmp_path / f"back{number}")
         assert contents(tmp_path / f"back{number}") == contents(bundle)
@@ -151,14 +157,20 @@ def test_tampered_archives_are_one_sentence_and_leave_nothing(bundle: Path, tmp_
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BundleError) as caught:
         unpack(tar, tmp_path / "out")
-    assert f"{tar} {sentence}" in str(caught.value) or (sentence in str(caught.value) and str(caught.value).startswith(f"{tar} "))
+    assert f"{tar} {sentence}" in str(caught.value) or (
+        sentence in str(caught.value) and str(caught.value).startswith(f"{tar} ")
+    )
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_changed_content_is_told_by_its_hash_before_the_folder_is_there(bundle: Path, tmp_path: Path) -> None:
-    members = [member(info.name, content[::-1] if info.name.endswith(".onnx") else content) for info, content in good(bundle)]
-    with pytest.raises(BundleError, match=r"model\.onnx in .*bad\.tar isn't the file that was exported: its SHA-256 is "):
+    members = [
+        member(info.name, content[::-1] if info.name.endswith(".onnx") else content) for info, content in good(bundle)
+    ]
+    with pytest.raises(
+        BundleError, match=r"model\.onnx in .*bad\.tar isn't the file that was exported: its SHA-256 is "
+    ):
         unpack(written(tmp_path / "bad.tar", members), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.tar", "toy"]
 
@@ -229,7 +241,9 @@ def test_any_damage_is_a_sentence_or_harmless(data: st.DataObject, tmp_path_fact
     assert {path.name for path in folder.iterdir()} <= {"toy", "a.tar", "out"}
 
 
-@pytest.mark.parametrize("content", [b"", b"no tar", b"\x1f\x8b" + bytes(2000), b"\0" * 10240, b"PK\x03\x04" + bytes(600)])
+@pytest.mark.parametrize(
+    "content", [b"", b"no tar", b"\x1f\x8b" + bytes(2000), b"\0" * 10240, b"PK\x03\x04" + bytes(600)]
+)
 def test_what_is_no_tar(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar").write_bytes(content)
     with (
@@ -296,7 +310,9 @@ with opened(Path(sys.argv[1])) as checked, new_bundle(Path(sys.argv[2])) as part
 
 def test_kill_9_leaves_nothing_and_the_next_one_sweeps(bundle: Path, tmp_path: Path) -> None:
     pack(bundle, tmp_path / "a.tar")
-    with subprocess.Popen([sys.executable, "-c", SLOW, tmp_path / "a.tar", tmp_path / "out"], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, tmp_path / "a.tar", tmp_path / "out"], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "a block\n"
         process.send_signal(signal.SIGKILL)

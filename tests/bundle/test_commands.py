@@ -53,25 +53,46 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return toy_bundle(tmp_path / "toy", manifest={"name": "run/onnxruntime-fp32", "provenance": {"run": "my run", "git_commit": "abc"}})
+    return toy_bundle(
+        tmp_path / "toy",
+        manifest={"name": "run/onnxruntime-fp32", "provenance": {"run": "my run", "git_commit": "abc"}},
+    )
 
 
 def test_show_tells_what_people_ask(run: Command, bundle: Path) -> None:
     said = run("show", bundle)
     assert said.code == 0
-    facts = ["run/onnxruntime-fp32", "onnxruntime, profile onnxruntime-fp32", "fp32", "uint8[1, 48, 64, 3], BGR", "mIoU 100.00 % on 1 images of toy val",
-             "not benchmarked here", "my run", "abc", "nearest_exact", "2.5", f"model.onnx: {(bundle / 'model.onnx').stat().st_size} bytes", "#00ff00", *CLASSES]  # fmt: skip
+    facts = [
+        "run/onnxruntime-fp32",
+        "onnxruntime, profile onnxruntime-fp32",
+        "fp32",
+        "uint8[1, 48, 64, 3], BGR",
+        "mIoU 100.00 % on 1 images of toy val",
+        "not benchmarked here",
+        "my run",
+        "abc",
+        "nearest_exact",
+        "2.5",
+        f"model.onnx: {(bundle / 'model.onnx').stat().st_size} bytes",
+        "#00ff00",
+        *CLASSES,
+    ]
     for fact in facts:
         assert fact in said.out, fact
 
 
 def test_show_as_json_is_json(run: Command, tmp_path: Path) -> None:
-    bundle = toy_bundle(tmp_path / "odd", manifest={"classes": ["a\x1b[2J|`", "ä\u2028" + "x" * 300, "<b>"], "metrics": None})
+    bundle = toy_bundle(
+        tmp_path / "odd", manifest={"classes": ["a\x1b[2J|`", "ä\u2028" + "x" * 300, "<b>"], "metrics": None}
+    )
     said = run("show", bundle, "--json")
     assert "\x1b" not in said.out
     value = json.loads(said.out)
     assert value["manifest"] == json.loads((bundle / "manifest.json").read_text())
-    assert value["files"]["model.onnx"] == {"bytes": (bundle / "model.onnx").stat().st_size, "sha256": sha256(bundle / "model.onnx")}
+    assert value["files"]["model.onnx"] == {
+        "bytes": (bundle / "model.onnx").stat().st_size,
+        "sha256": sha256(bundle / "model.onnx"),
+    }
     assert value["bytes"] == sum(path.stat().st_size for path in bundle.iterdir())
     assert run("show", bundle).code == 0
 
@@ -132,7 +153,9 @@ def test_verify_tells_every_problem(run: Command, bundle: Path, tmp_path: Path) 
     lines = run.refused("verify", bundle, other, tmp_path / "none").splitlines()
     assert lines[0] == "error: 4 problems:"
     for line, sentence in zip(
-        lines[1:], ("isn't the file that was exported", "notes.txt isn't named by", "has no model.onnx", "none isn't there"), strict=True
+        lines[1:],
+        ("isn't the file that was exported", "notes.txt isn't named by", "has no model.onnx", "none isn't there"),
+        strict=True,
     ):
         assert sentence in line
 
@@ -150,7 +173,9 @@ def test_verify_looks_into_the_graph(run: Command, bundle: Path, tmp_path: Path)
     onnx.save(model, bundle / "model.onnx")
     assert "isn't a valid ONNX graph" in run.refused("verify", relisted(bundle))
     wrong = toy_bundle(tmp_path / "wrong", manifest={"input": {"height": 40, "width": 64}})
-    assert "has the tensor frame: uint8[1, 48, 64, 3], expected frame: uint8[1, 40, 64, 3]" in run.refused("verify", wrong)
+    assert "has the tensor frame: uint8[1, 48, 64, 3], expected frame: uint8[1, 40, 64, 3]" in run.refused(
+        "verify", wrong
+    )
     model = onnx.load(wrong / "model.onnx")
     onnx.helper.set_model_props(model, {"schema_version": "2", "classes": '["x"]'})
     onnx.save(model, wrong / "model.onnx")
@@ -166,8 +191,10 @@ def test_pack_and_unpack(run: Command, bundle: Path, tmp_path: Path) -> None:
     assert read_manifest(here / "run-onnxruntime-fp32") == read_manifest(bundle)
     assert run("unpack", "run-onnxruntime-fp32.tar", "new/one/").code == 0
     Segmenter.load(here / "new" / "one").close()
-    assert run.refused("unpack", "run-onnxruntime-fp32.tar") == (
-        "error: there is a bundle in run-onnxruntime-fp32 already; replace it with --force, or name another folder as the second argument\n"
+    assert (
+        run.refused("unpack", "run-onnxruntime-fp32.tar")
+        == "error: there is a bundle in run-onnxruntime-fp32 already; replace it with --force, or name another folder"
+        " as the second argument\n"
     )
     assert run("unpack", "run-onnxruntime-fp32.tar", "--force").code == 0
     assert toys.leftovers(here) == []
@@ -201,7 +228,10 @@ def test_mistakes(run: Command, bundle: Path, tmp_path: Path) -> None:
 def test_an_archive_in_the_place_of_a_folder_names_the_command(run: Command, bundle: Path) -> None:
     run("pack", bundle, "--output", "a.tar")
     with pytest.raises(
-        BundleError, match=r"a\.tar is a file; expected a folder with manifest\.json, .*; unpack it: rdd-deploy bundle unpack a\.tar$"
+        BundleError,
+        match=(
+            r"a\.tar is a file; expected a folder with manifest\.json, .*; unpack it: rdd-deploy bundle unpack a\.tar$"
+        ),
     ):
         Segmenter.load("a.tar")
 

@@ -10,7 +10,10 @@ from rdd_deploy.errors import DataError
 def test_zero_is_void_and_the_classes_begin_at_one(tmp_path: Path) -> None:
     for folder in ("training", "validation"):
         write_image(tmp_path / f"ADEChallengeData2016/images/{folder}/ADE_{folder[:5]}_00000001.jpg")
-        write_mask(tmp_path / f"ADEChallengeData2016/annotations/{folder}/ADE_{folder[:5]}_00000001.png", stripes([0, 1, 13, 150]))
+        write_mask(
+            tmp_path / f"ADEChallengeData2016/annotations/{folder}/ADE_{folder[:5]}_00000001.png",
+            stripes([0, 1, 13, 150]),
+        )
     for root in (tmp_path, tmp_path / "ADEChallengeData2016"):
         for split in ("train", "val"):
             assert (Ade20kOptions(root=str(root)).open(split).labels(0) == stripes([255, 0, 12, 149])).all()
@@ -22,7 +25,9 @@ def test_zero_is_void_and_the_classes_begin_at_one(tmp_path: Path) -> None:
 
 
 def test_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no ADE20k val split in .*images/validation/\*\.jpg .* as ADEChallengeData2016\.zip of http"):
+    with pytest.raises(
+        DataError, match=r"no ADE20k val split in .*images/validation/\*\.jpg .* as ADEChallengeData2016\.zip of http"
+    ):
         open_ade20k(tmp_path, "val")
     with pytest.raises(DataError, match="ADE20k has no split 'test'; expected train, val"):
         open_ade20k(tmp_path, "test")

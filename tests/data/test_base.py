@@ -30,7 +30,8 @@ def test_a_mask_of_the_size_as_stored_is_an_error_that_names_the_tag(tmp_path: P
     mask = tmp_path / "trainannot" / "train0002.png"
     cv2.imwrite(str(mask), labels)
     sentence = (
-        rf"train0002: the frame is 64x48, its mask 48x64, which is the frame's size as stored: its EXIF orientation is 6, so it is turned on "
+        rf"train0002: the frame is 64x48, its mask 48x64, which is the frame's size as stored: its EXIF orientation is"
+        rf" 6, so it is turned on "
         rf"reading\. Turn the mask as well, or store the frame .*; fix {tmp_path}/train/train0002\.jpg or {mask}"
     )
     with pytest.raises(DataError, match=sentence):
@@ -54,15 +55,19 @@ def test_frames_that_are_turned_or_lie_across_are_told(tmp_path: Path, split: st
     save_turned(tmp_path / split / "f2.png", picture(2, 48, 64)[0], 4)
     notes = open_split("folder", tmp_path, split, classes=CLASSES).notes((32, 48))
     where = tmp_path / split
-    assert notes[0] == (
-        f"2 of 7 images in {where} are turned on reading, as their EXIF orientation says, the first is f1.png (orientation 3): masks must be "
-        "turned as well"
+    assert (
+        notes[0]
+        == f"2 of 7 images in {where} are turned on reading, as their EXIF orientation says, the first is f1.png"
+        " (orientation 3): masks must be turned as well"
     )
     assert notes[1].startswith(
-        f"2 of 7 images in {where} are upright (portrait), the first is f5.png (64x48): stretched to the network's 32x48 like all others"
+        f"2 of 7 images in {where} are upright (portrait), the first is f5.png (64x48): stretched to the network's"
+        " 32x48 like all others"
     )
     assert len(notes) == 2
-    assert open_split("folder", tmp_path, split, classes=CLASSES).notes((48, 48))[1] == notes[1].replace("32x48", "48x48")
+    assert open_split("folder", tmp_path, split, classes=CLASSES).notes((48, 48))[1] == notes[1].replace(
+        "32x48", "48x48"
+    )
     assert "5 of 7 images" in open_split("folder", tmp_path, split, classes=CLASSES).notes((48, 32))[1]
     assert len(open_split("folder", write_data(tmp_path / "other"), split, classes=CLASSES).notes((48, 32))) == 0
 
@@ -78,7 +83,9 @@ def test_a_frame_that_is_no_image_breaks_no_notes(tmp_path: Path) -> None:
 
 def test_labels_come_through_the_ids(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.array([[0, 1, 2, 11]], np.uint8))
-    assert FileSplit(TASK, [(tmp_path / "a.png", tmp_path / "a.png")], Ids(3, void_ids=[11])).labels(0).tolist() == [[0, 1, 2, 255]]
+    assert FileSplit(TASK, [(tmp_path / "a.png", tmp_path / "a.png")], Ids(3, void_ids=[11])).labels(0).tolist() == [
+        [0, 1, 2, 255]
+    ]
 
 
 def test_tasks() -> None:

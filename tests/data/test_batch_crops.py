@@ -1,4 +1,6 @@
-"""Crops cut in batch from frames on a device are those that are cut one by one: labels bit for bit, pictures to a rounding."""
+"""Crops cut in batch from frames on a device are those that are cut one by one: labels bit for bit, pictures to a
+rounding.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,15 @@ from hypothesis import strategies as st
 
 from rdd_deploy.data.base import LabelSpace, Split
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import Batch, BatchBeside, CropDataset, DrawDataset, FrameCache, ResumableBatchSampler, training_loader
+from rdd_deploy.data.loader import (
+    Batch,
+    BatchBeside,
+    CropDataset,
+    DrawDataset,
+    FrameCache,
+    ResumableBatchSampler,
+    training_loader,
+)
 from rdd_deploy.data.resident import ResidentFrames, resident_frames, room_on
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DeviceError
@@ -41,7 +51,9 @@ class Frames(Split):
     seed=st.integers(0, 10_000), low=st.sampled_from([0.3, 0.5, 1.0, 2.0, 4.0]), jitter=st.sampled_from([0.0, 0.3, 1.0]), smooth=st.booleans(),
     crop=st.sampled_from([(32, 32), (48, 40), (96, 64)]), sizes=st.sampled_from([[(60, 80)] * 3, [(60, 80), (33, 97), (100, 41)]]),
 )  # fmt: skip
-def test_they_are_the_same_crops(seed: int, low: float, jitter: float, smooth: bool, crop: tuple[int, int], sizes: list[tuple[int, int]]) -> None:  # fmt: skip
+def test_they_are_the_same_crops(
+    seed: int, low: float, jitter: float, smooth: bool, crop: tuple[int, int], sizes: list[tuple[int, int]]
+) -> None:
     frames = FrameCache(Frames(sizes, smooth), None)
     transform = RandomScaleCrop(Augment(crop=crop, scale=(low, 2 * low), jitter=jitter), (60, 80))
     resident = ResidentFrames(frames, transform, CPU)
@@ -65,7 +77,13 @@ def test_what_is_read_beside_goes_along() -> None:
     transform = RandomScaleCrop(Augment(crop=(32, 32)), (60, 80))
     resident = ResidentFrames(frames, transform, CPU)
     read = lambda batch: {"twice": 2 * batch.indices}  # noqa: E731
-    draws = next(iter(training_loader(DrawDataset(resident.sizes, transform, 0), ResumableBatchSampler(4, 2, 1, 0), 1, False, read)))
+    draws = next(
+        iter(
+            training_loader(
+                DrawDataset(resident.sizes, transform, 0), ResumableBatchSampler(4, 2, 1, 0), 1, False, read
+            )
+        )
+    )
     got = resident.batch(draws)  # type: ignore[arg-type]
     assert isinstance(got, BatchBeside)
     assert torch.equal(got.beside["twice"], 2 * got.indices)
@@ -108,10 +126,14 @@ def test_a_training_of_resident_frames(tmp_path: Path, monkeypatch: pytest.Monke
             return cut(self, draws)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ResidentFrames, "batch", watched)
-    monkeypatch.setattr(loop, "resident_frames", lambda frames, transform, device, where: ResidentFrames(frames, transform, device))
+    monkeypatch.setattr(
+        loop, "resident_frames", lambda frames, transform, device, where: ResidentFrames(frames, transform, device)
+    )
     on_device = train_recipe(recipe, tmp_path / "device")
     assert until_lost is loop._until_lost
-    losses = [float((one.path / "metrics.csv").read_text().splitlines()[1].split(",")[3]) for one in (by_loader, on_device)]
+    losses = [
+        float((one.path / "metrics.csv").read_text().splitlines()[1].split(",")[3]) for one in (by_loader, on_device)
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
@@ -121,7 +143,9 @@ def test_a_gpu_cuts_the_same_crops() -> None:
     frames = FrameCache(Frames([(60, 80), (33, 97), (100, 41)], False), None)
     transform = RandomScaleCrop(Augment(crop=(48, 40)), (60, 80))
     here, there = (ResidentFrames(frames, transform, device) for device in (CPU, torch.device("cuda")))
-    draws = next(iter(training_loader(DrawDataset(here.sizes, transform, 0), ResumableBatchSampler(3, 3, 1, 0), 0, False)))
+    draws = next(
+        iter(training_loader(DrawDataset(here.sizes, transform, 0), ResumableBatchSampler(3, 3, 1, 0), 0, False))
+    )
     one = here.batch(draws)  # type: ignore[arg-type]
     other = there.batch(type(draws)(*(part.cuda() for part in draws[:3])))  # type: ignore[arg-type, union-attr]
     assert torch.equal(one.labels, other.labels.cpu())

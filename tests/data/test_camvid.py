@@ -19,7 +19,13 @@ def test_layout_and_void(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "sentence"),
     [
-        ("train", r"no CamVid train split in .*: expected the folders train/ and trainannot/ with PNG files, as in the folder CamVid of "),
+        (
+            "train",
+            (
+                r"no CamVid train split in .*: expected the folders train/ and trainannot/ with PNG files, as in the"
+                r" folder CamVid of "
+            ),
+        ),
         ("dev", "CamVid has no split 'dev'; expected train, val, test"),
         ("val", "val holds no images; expected files ending in \.png"),
         ("test", r"1 of 1 frames in .*test have no mask in .*testannot, e\.g\. a\.png needs a\.png"),

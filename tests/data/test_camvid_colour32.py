@@ -69,12 +69,17 @@ def test_stray_colours_are_void_and_many_are_an_error(root: Path, capsys: pytest
     assert (labels == 255).sum() == 1
     assert "holds the colour (1, 2, 3) at 1 of 3072 pixels" in capsys.readouterr().err
     write_mask(path, np.full((*SIZE, 3), 77, np.uint8))
-    with pytest.raises(DataError, match=r"colour \(77, 77, 77\) at 768 of 768 pixels, which CamVid's table of 32 colours doesn't name"):
+    with pytest.raises(
+        DataError, match=r"colour \(77, 77, 77\) at 768 of 768 pixels, which CamVid's table of 32 colours doesn't name"
+    ):
         options(root).open("val").ids.labels(path)
 
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"expected 701_StillsRaw_full/\*\.png and LabeledApproved_full/\*_L\.png, as .*or set data.release=segnet11"
+        DataError,
+        match=(
+            r"expected 701_StillsRaw_full/\*\.png and LabeledApproved_full/\*_L\.png, as .*or set data.release=segnet11"
+        ),
     ):
         options(tmp_path).open("train")

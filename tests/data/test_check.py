@@ -66,7 +66,9 @@ def test_the_same_picture_in_two_splits(tmp_path: Path) -> None:
     train, val = check_split(opened(tmp_path)), check_split(opened(tmp_path, "val"))
     check_apart(train, val, "val")
     write_pair(tmp_path, "val", "again", *picture(2))
-    with pytest.raises(DataError, match=r"^1 images are in both train and val, e\.g\. train0002 and again; remove them from one"):
+    with pytest.raises(
+        DataError, match=r"^1 images are in both train and val, e\.g\. train0002 and again; remove them from one"
+    ):
         check_apart(train, check_split(opened(tmp_path, "val")), "val")
 
 
@@ -91,7 +93,9 @@ def test_splits_that_are_no_files() -> None:
         check_split(Given((frame, labels), (frame, labels[:, :60])))
     strange = labels.copy()
     strange[0, :2] = 3, 200
-    with pytest.raises(DataError, match=r"sample 0: the labels hold unknown class ids \[3, 200\]; expected 0 to 2 or void"):
+    with pytest.raises(
+        DataError, match=r"sample 0: the labels hold unknown class ids \[3, 200\]; expected 0 to 2 or void"
+    ):
         check_split(Given((frame, strange)))
     with pytest.raises(DataError, match="every pixel of the split is void"):
         check_split(Given((frame, np.full_like(labels, 255))))
@@ -121,5 +125,8 @@ def test_masks_of_which_some_have_their_palette_sorted_anew(tmp_path: Path, spli
         labels[labels == 255] = 0
         mask.write_bytes(stored(np.array(order, np.uint8)[labels], 2, [COLOURS[index] for index in order]))
         assert read_mask(mask).colours is not None
-    with pytest.raises(DataError, match=rf"{split}\d+\.png stores the number . for the colour \(\d+, \d+, \d+\), and .*\.png the number"):
+    with pytest.raises(
+        DataError,
+        match=rf"{split}\d+\.png stores the number . for the colour \(\d+, \d+, \d+\), and .*\.png the number",
+    ):
         TrainingData(recipe)

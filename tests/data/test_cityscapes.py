@@ -42,7 +42,12 @@ def test_label_ids_and_train_ids_mean_the_same(tmp_path: Path) -> None:
             "auto",
             r"unknown class ids \[26, 33\].*they look like labelIds, which go up to 33; data.labels is auto",
         ),
-        ("labelIds", [0, 10, 255], "labelIds", r"unknown class ids \[255\].*they look like trainIds, which hold 255 for void"),
+        (
+            "labelIds",
+            [0, 10, 255],
+            "labelIds",
+            r"unknown class ids \[255\].*they look like trainIds, which hold 255 for void",
+        ),
     ],
 )
 def test_the_values_are_checked(tmp_path: Path, kind: str, values: list[int], labels: str, sentence: str) -> None:
@@ -61,12 +66,14 @@ def test_a_colour_file_is_refused(tmp_path: Path) -> None:
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"no Cityscapes train split in .*: expected leftImg8bit/train/<city>/.* as leftImg8bit_trainvaltest\.zip"
+        DataError,
+        match=r"no Cityscapes train split in .*: expected leftImg8bit/train/<city>/.* as leftImg8bit_trainvaltest\.zip",
     ):
         open_cityscapes(tmp_path, "train")
     write(tmp_path, "labelIds", LABELS)
     with pytest.raises(
-        DataError, match=r"2 of 2 frames .* have no trainIds mask.*\*_gtFine_labelIds.png files: data.labels=labelIds reads these"
+        DataError,
+        match=r"2 of 2 frames .* have no trainIds mask.*\*_gtFine_labelIds.png files: data.labels=labelIds reads these",
     ):
         open_cityscapes(tmp_path, "val", "trainIds")
     with pytest.raises(DataError, match="Cityscapes has no split 'dev'"):
@@ -78,5 +85,7 @@ def test_a_bundle_reads_masks_as_its_run_did(tmp_path: Path) -> None:
         provenance = CityscapesOptions(root=str(tmp_path), labels="trainIds").provenance()
 
     write_mask(tmp_path / "a.png", stripes([0, 18, 255]))
-    assert (Ids(19, **CityscapesOptions.label_ids(Manifest())).labels(tmp_path / "a.png") == stripes([0, 18, 255])).all()  # type: ignore[arg-type]
+    assert (
+        Ids(19, **CityscapesOptions.label_ids(Manifest())).labels(tmp_path / "a.png") == stripes([0, 18, 255])
+    ).all()  # type: ignore[arg-type]
     assert CityscapesOptions.own_recorded(Manifest()) == {"labels": "trainIds"}  # type: ignore[arg-type]

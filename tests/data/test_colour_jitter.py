@@ -48,7 +48,11 @@ def test_hue_turns_as_torchvisions_and_keeps_greys_and_luma(seed: int, turn: flo
 @given(seed=st.integers(0, 1000), factors=st.tuples(FACTOR, FACTOR, FACTOR))
 def test_steps_in_a_row_are_one_matrix(seed: int, factors: tuple[float, float, float]) -> None:
     image = picture(seed, 110, 145)
-    steps = [colour_jitter.brightness(factors[0]), colour_jitter.saturation(factors[1]), colour_jitter.contrast(factors[2])]
+    steps = [
+        colour_jitter.brightness(factors[0]),
+        colour_jitter.saturation(factors[1]),
+        colour_jitter.contrast(factors[2]),
+    ]
     one, several = np.eye(3, 6), image
     for step in steps:
         one, several = colour_jitter.then(one, step), colour_jitter.apply(several, step)

@@ -38,7 +38,11 @@ def test_tables_of_tools(tmp_path: Path) -> None:
             r"begins with 'filename, car, road'; expected the columns 'Pixel Value, Class'",
         ),
         ("_classes.csv", "Pixel Value, Class\nx, car\n", r"has the row 'x, car'"),
-        ("_classes.csv", "Pixel Value, Class\n70000, car\n", r"has the row '70000, car'; expected a mask's value from 0 to 65535"),
+        (
+            "_classes.csv",
+            "Pixel Value, Class\n70000, car\n",
+            r"has the row '70000, car'; expected a mask's value from 0 to 65535",
+        ),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, name: str, text: str, sentence: str) -> None:
@@ -48,7 +52,13 @@ def test_what_is_no_table(tmp_path: Path, name: str, text: str, sentence: str) -
 
 
 def test_voc_colours() -> None:
-    assert [voc_colour(i) for i in (0, 1, 2, 8, 15)] == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (64, 0, 0), (192, 128, 128)]
+    assert [voc_colour(i) for i in (0, 1, 2, 8, 15)] == [
+        (0, 0, 0),
+        (128, 0, 0),
+        (0, 128, 0),
+        (64, 0, 0),
+        (192, 128, 128),
+    ]
     assert len({voc_colour(i) for i in range(256)}) == 256
 
 
@@ -79,14 +89,19 @@ def test_unknown_colours_are_told_with_the_nearest(tmp_path: Path) -> None:
     write_mask(tmp_path / "a.png", picture)
     with pytest.raises(
         DataError,
-        match=r"a\.png holds the colour \(250, 250, 10\) at 6 of 768 pixels, which data.colours doesn't name; the nearest there is "
-        r"\(128, 64, 128\) of road; name it there, or say that all other colours are void \(data.others_void=true\)",
+        match=(
+            r"a\.png holds the colour \(250, 250, 10\) at 6 of 768 pixels, which data.colours doesn't name; the nearest"
+            r" there is "
+            r"\(128, 64, 128\) of road; name it there, or say that all other colours are void \(data.others_void=true\)"
+        ),
     ):
         table.labels(tmp_path / "a.png")
     picture[:2, :3] = (126, 66, 127)
     picture[2, 0] = (127, 65, 126)
     write_mask(tmp_path / "b.png", picture)
-    with pytest.raises(DataError, match=r"\(126, 66, 127\) at 6 of 768 pixels, and 1 more such colours at 1 pixels.*antialiasing.*JPEG"):
+    with pytest.raises(
+        DataError, match=r"\(126, 66, 127\) at 6 of 768 pixels, and 1 more such colours at 1 pixels.*antialiasing.*JPEG"
+    ):
         table.labels(tmp_path / "b.png")
     write_mask(tmp_path / "ids.png", stripes([0, 1]))
     with pytest.raises(DataError, match=r"the mask seems to hold numbers, not colours: give data.ids instead"):

@@ -18,7 +18,14 @@ from rdd_deploy.schema import dotted, meant, validated
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
 
-ALL_DEFAULTS = {"root": "data/camvid", "size": [360, 480], "void_ids": [255], "others_void": False, "seed": 0, "memory": True}
+ALL_DEFAULTS = {
+    "root": "data/camvid",
+    "size": [360, 480],
+    "void_ids": [255],
+    "others_void": False,
+    "seed": 0,
+    "memory": True,
+}
 """What a run folder's recipe held for every data set, when all of them had one list of keys."""
 
 
@@ -27,12 +34,17 @@ ALL_DEFAULTS = {"root": "data/camvid", "size": [360, 480], "void_ids": [255], "o
     [
         ({"name": "camvid"}, CamvidOptions()),
         ({"name": "camvid", "memory": False}, CamvidOptions(in_memory=False)),
-        ({"name": "streets", "seed": 3, "count": 9, "memory": False}, StreetsOptions(root="data/camvid", seed=3, count=9, in_memory=False)),
+        (
+            {"name": "streets", "seed": 3, "count": 9, "memory": False},
+            StreetsOptions(root="data/camvid", seed=3, count=9, in_memory=False),
+        ),
         ({"name": "folder", "classes": ["a", "b"], "void_ids": [7]}, FolderOptions(classes=["a", "b"], void_ids=[7])),
     ],
 )
 def test_a_run_folder_of_an_older_version(tmp_path: Path, own: dict[str, Any], expected: Any) -> None:
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"name": "run", "data": ALL_DEFAULTS | own, "student": network()}))
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({"name": "run", "data": ALL_DEFAULTS | own, "student": network()})
+    )
     found = RunFolder(tmp_path).load_recipe().data
     assert found == expected
     assert type(found) is type(expected)
@@ -75,8 +87,14 @@ def test_a_value_that_is_no_part_or_names_nothing() -> None:
     for value, problem in (
         (3, "data: got 3, expected keys with values of their own"),
         (None, "data: got None, expected keys with values of their own"),
-        ({"name": None}, "data.name: got None, expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'"),
-        ({"name": ["camvid"]}, "data.name: got ['camvid'], expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'"),
+        (
+            {"name": None},
+            "data.name: got None, expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'",
+        ),
+        (
+            {"name": ["camvid"]},
+            "data.name: got ['camvid'], expected 'camvid', 'cityscapes', 'voc', 'ade20k', 'folder' or 'streets'",
+        ),
     ):
         with pytest.raises(RecipeError) as raised:
             validated(StudentRecipe, {"student": network(), "data": value}, "toy")
@@ -91,4 +109,6 @@ def test_checking_recipes_imports_nothing_heavy(tmp_path: Path) -> None:
         f"load_recipe({str(path)!r})\nlist(dotted(StudentRecipe))\n"
         "print({'torch', 'numpy', 'cv2', 'PIL'} & set(sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )

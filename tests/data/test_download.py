@@ -107,7 +107,10 @@ def refused(root: Path, url: str, digests: dict[str, str], sentence: str) -> Non
 def test_what_can_go_wrong(tmp_path: Path, served: tuple[Path, str]) -> None:
     root, (folder, url) = tmp_path / "data" / "camvid", served
     source, digests = content(tmp_path / "source")
-    advice = r"put the folders train/, trainannot/, val/, valannot/ \(and test/, testannot/\) of that archive's CamVid folder into .*, or set data.root"
+    advice = (
+        r"put the folders train/, trainannot/, val/, valannot/ \(and test/, testannot/\) of that archive's CamVid"
+        r" folder into .*, or set data.root"
+    )
     refused(root, url, digests, r"can't be fetched from .* \(File not found\); " + advice)
     refused(root, "http://127.0.0.1:1/x.zip", digests, r"can't be fetched from .*Connection refused\); " + advice)
     refused(root, "nonsense", digests, r"can't be fetched from nonsense \(unknown url type: 'nonsense'\); " + advice)
@@ -118,7 +121,8 @@ def test_what_can_go_wrong(tmp_path: Path, served: tuple[Path, str]) -> None:
         root,
         url,
         DIGESTS,
-        "isn't the 11-class release of CamVid, or the transfer was damaged: train/ has the content digest .*, expected 44efe9d4a0b6839c…; try again",
+        "isn't the 11-class release of CamVid, or the transfer was damaged: train/ has the content digest .*, expected"
+        " 44efe9d4a0b6839c…; try again",
     )
     archive(folder, source, "elsewhere")
     refused(root, url, digests, "isn't the 11-class release of CamVid")
@@ -194,7 +198,10 @@ def test_frames_for_testing_are_all_there_and_of_the_right_size(tmp_path: Path, 
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"holds files but none of CamVid's folders; set data.root to where they are, or to a new folder"):
+    with pytest.raises(
+        DataError,
+        match=r"holds files but none of CamVid's folders; set data.root to where they are, or to a new folder",
+    ):
         fetch_camvid(tmp_path, "http://127.0.0.1:1/x.zip")
 
 

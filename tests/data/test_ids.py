@@ -30,12 +30,15 @@ def test_ids_are_mapped_and_checked(tmp_path: Path) -> None:
     assert got.tolist() == [[0, 1, 2, IGNORE], [IGNORE, 2, 1, 0]]
     assert got.dtype == np.uint8
     with pytest.raises(
-        DataError, match=r"a\.png holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): say with data\.ids "
+        DataError,
+        match=r"a\.png holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): say with data\.ids ",
     ):
         Ids(3, void_ids=[255]).labels(path)
     with pytest.raises(DataError, match=r"unknown class ids \[11, 255\]; expected 0 to 2 or a void id \(none\)"):
         Ids(3).labels(path)
-    with pytest.raises(DataError, match=r"unknown class ids \[0, 1\]; expected 2, 11, 13 or a void id \(255\): pass --x 0 1"):
+    with pytest.raises(
+        DataError, match=r"unknown class ids \[0, 1\]; expected 2, 11, 13 or a void id \(255\): pass --x 0 1"
+    ):
         Ids(2, ids=[[2], [11, 13]], void_ids=[255], way_out="pass --x {values}").labels(path)
 
 
@@ -68,7 +71,9 @@ def test_masks_of_sixteen_bits(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_grey_mask_means_the_same_however_it_is_packed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_grey_mask_means_the_same_however_it_is_packed(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     """Classes 0 to 5 and void as 8-bit grey, and as a palette of greys in any order."""
     values = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 5, 255]), min_size=1, max_size=40))
     mask = np.array([values], np.uint8)
@@ -103,8 +108,16 @@ COLOURED = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
     [
         (COLOURED, Ids(4, void_ids=[255]), [0, 1, 2, 3]),
         (COLOURED, Ids(4, [[3], [2], [1], [0]]), [3, 2, 1, 0]),
-        ([(0, 0, 0), (80, 80, 80), (160, 160, 160), (255, 255, 255)], Ids(4, void_ids=[255]), [0, 1, 2, 3]),  # greys for the eye
-        ([(0, 0, 0), (7, 7, 7), (11, 11, 11), (26, 26, 26)], Ids(3, [[7], [11], [26]], others_void=True), [255, 0, 1, 2]),
+        (
+            [(0, 0, 0), (80, 80, 80), (160, 160, 160), (255, 255, 255)],
+            Ids(4, void_ids=[255]),
+            [0, 1, 2, 3],
+        ),  # greys for the eye
+        (
+            [(0, 0, 0), (7, 7, 7), (11, 11, 11), (26, 26, 26)],
+            Ids(3, [[7], [11], [26]], others_void=True),
+            [255, 0, 1, 2],
+        ),
         ([(3, 3, 3), (2, 2, 2), (1, 1, 1), (0, 0, 0)], Ids(4, void_ids=[255]), [3, 2, 1, 0]),
         ([(0, 0, 0)] * 4, Ids(4, void_ids=[255]), [0, 1, 2, 3]),  # one grey for all: no ids were stored so
         ([(i, i, i) for i in range(256)], Ids(4, void_ids=[255]), [0, 1, 2, 3]),
@@ -117,12 +130,15 @@ def test_palettes(tmp_path: Path, palette: list[tuple[int, int, int]], ids: Ids,
             assert ids.labels(written(tmp_path / "a.png", stored(numbers, bits, palette))).tolist() == [expected], bits
 
 
-@pytest.mark.parametrize("content", [stored(np.array([[0, 1]]), 1, [(0, 0, 0), (255, 255, 255)]), stored(np.array([[0, 1]]), 1)])
+@pytest.mark.parametrize(
+    "content", [stored(np.array([[0, 1]]), 1, [(0, 0, 0), (255, 255, 255)]), stored(np.array([[0, 1]]), 1)]
+)
 def test_black_and_white_is_never_guessed(tmp_path: Path, content: bytes) -> None:
     """Class 1, or void? A program that makes files smaller writes the second, one that draws the first."""
     path = written(tmp_path / "a.png", content)
     sentence = (
-        r"a\.png can mean two things: it stores the numbers \[0, 1\] for the grey levels \[0, 255\], and both are ids of this data set; save it "
+        r"a\.png can mean two things: it stores the numbers \[0, 1\] for the grey levels \[0, 255\], and both are ids"
+        r" of this data set; save it "
         "as greyscale with 8 bits, or, where the numbers are meant, with a palette of colours"
     )
     with pytest.raises(DataError, match=sentence):
@@ -140,16 +156,23 @@ def test_black_and_white_that_mean_the_same(tmp_path: Path) -> None:
 def test_others_may_be_void_behind_a_palette(tmp_path: Path) -> None:
     """Grey levels that mean nothing, packed: their numbers are ids by chance alone."""
     ids = Ids(3, [[1], [2], [3]], others_void=True)
-    with pytest.raises(DataError, match=r"can mean two things: .* numbers \[0, 1, 2\] for the grey levels \[0, 5, 9\], .* ids .* or void"):
+    with pytest.raises(
+        DataError,
+        match=r"can mean two things: .* numbers \[0, 1, 2\] for the grey levels \[0, 5, 9\], .* ids .* or void",
+    ):
         ids.labels(written(tmp_path / "a.png", optimised(np.array([[0, 5, 9]], np.uint8))))
-    assert ids.labels(written(tmp_path / "a.png", stored(np.array([[0, 1, 2]]), 2))).tolist() == [[255, 0, 1]], "true numbers of few bits"
+    assert ids.labels(written(tmp_path / "a.png", stored(np.array([[0, 1, 2]]), 2))).tolist() == [[255, 0, 1]], (
+        "true numbers of few bits"
+    )
 
 
 def test_numbers_of_greys_that_are_no_ids_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path / "a.png", optimised(np.array([[0, 7, 11]], np.uint8)))
     assert Ids(3, void_ids=[255]).labels(path).tolist() == [[0, 1, 2]]
     said = capsys.readouterr().err
-    assert "the numbers [0, 1, 2] are taken as ids, as the grey levels [0, 7, 11] aren't all ids of this data set" in said
+    assert (
+        "the numbers [0, 1, 2] are taken as ids, as the grey levels [0, 7, 11] aren't all ids of this data set" in said
+    )
     Ids(4, void_ids=[255]).labels(written(path, stored(np.array([[0, 1, 2, 3]]), 2)))
     assert not capsys.readouterr().err, "few bits without a palette are numbers"
 
@@ -163,7 +186,8 @@ def test_a_folder_is_read_one_way(tmp_path: Path) -> None:
         ids = Ids(3, void_ids=[255])
         ids.labels(first)
         with pytest.raises(
-            DataError, match=r"0\.png holds .* as the grey levels of its palette, .*1\.png as the numbers that it stores: one"
+            DataError,
+            match=r"0\.png holds .* as the grey levels of its palette, .*1\.png as the numbers that it stores: one",
         ):
             ids.labels(second)
 
@@ -175,7 +199,9 @@ def sorted_anew(mask: np.ndarray, palette: Sequence[tuple[int, int, int]], order
     return stored(table[mask], 2, [palette[number] for number in order])
 
 
-@pytest.mark.parametrize("palette", [[(200, 40, 40), (40, 200, 40), (40, 40, 200)], [(9, 9, 9), (9, 9, 9), (40, 200, 40), (40, 40, 200)]])
+@pytest.mark.parametrize(
+    "palette", [[(200, 40, 40), (40, 200, 40), (40, 40, 200)], [(9, 9, 9), (9, 9, 9), (40, 200, 40), (40, 40, 200)]]
+)
 def test_a_colour_of_two_numbers_is_refused(tmp_path: Path, palette: list[tuple[int, int, int]]) -> None:
     count = len(palette)
     mask, ids = np.array([range(count)], np.uint8), Ids(4, void_ids=[255])
@@ -183,12 +209,15 @@ def test_a_colour_of_two_numbers_is_refused(tmp_path: Path, palette: list[tuple[
         assert ids.labels(written(tmp_path / f"{name}.png", stored(mask, 2, palette))).tolist() == mask.tolist()
     order = [count - 1, *range(count - 1)]
     with pytest.raises(
-        DataError, match=r"c\.png stores the number 0 for the colour \(40, 40, 200\), and .*a\.png the number \d, as programs"
+        DataError,
+        match=r"c\.png stores the number 0 for the colour \(40, 40, 200\), and .*a\.png the number \d, as programs",
     ):
         ids.labels(written(tmp_path / "c.png", sorted_anew(mask, palette, order)))
     other = Ids(4, void_ids=[255])
     other.labels(tmp_path / "c.png")
-    with pytest.raises(DataError, match=r"c\.png stores the number 0 for the colour \(40, 40, 200\), and .*a\.png the number"):
+    with pytest.raises(
+        DataError, match=r"c\.png stores the number 0 for the colour \(40, 40, 200\), and .*a\.png the number"
+    ):
         ids.check_palettes(other)
     ids.check_palettes(ids)
 
@@ -201,7 +230,8 @@ def test_a_number_of_two_colours_is_told_once(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert (
         said.count(
-            f"shows the number 1 as the colour (1, 200, 40), {tmp_path}/0.png as (0, 200, 40): make sure that the numbers mean the same"
+            f"shows the number 1 as the colour (1, 200, 40), {tmp_path}/0.png as (0, 200, 40): make sure that the"
+            " numbers mean the same"
         )
         == 1
     )
@@ -225,7 +255,10 @@ def test_colours_are_compared_with_the_recipes_and_vocs(tmp_path: Path, order: t
             continue
         with pytest.raises(DataError, match=told):
             ids.labels(path)
-    path = written(tmp_path / "a.png", sorted_anew(np.array([[0, 15]], np.uint8), [*COLOURED, *[(1, 1, 1)] * 11, (192, 128, 128)], [0, 15]))
+    path = written(
+        tmp_path / "a.png",
+        sorted_anew(np.array([[0, 15]], np.uint8), [*COLOURED, *[(1, 1, 1)] * 11, (192, 128, 128)], [0, 15]),
+    )
     with pytest.raises(DataError, match=r"stand for the ids \[0, 15\] in PASCAL"):
         Ids(21, void_ids=[255]).labels(path)
 

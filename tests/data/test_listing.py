@@ -54,7 +54,8 @@ def test_everything_left_out_is_told_with_its_number_and_a_name(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "names", [("train0000.PNG", "train0000.png"), ("train0000.png", "train0000.Png"), ("train0000.PNG", "train0000.pnG")]
+    "names",
+    [("train0000.PNG", "train0000.png"), ("train0000.png", "train0000.Png"), ("train0000.PNG", "train0000.pnG")],
 )
 def test_endings_count_in_either_case(tmp_path: Path, names: tuple[str, str]) -> None:
     write_data(tmp_path, train=1)
@@ -73,7 +74,8 @@ def test_two_that_differ_in_the_case_of_their_ending_alone(tmp_path: Path, folde
     (tmp_path / folder / "train0000.PNG").write_bytes((tmp_path / folder / "train0000.png").read_bytes())
     for open_ in (opened, lambda root: open_camvid(root, "train")):
         with pytest.raises(
-            DataError, match=r"train0000\.PNG and train0000\.png have the same name but for the ending; rename or remove one"
+            DataError,
+            match=r"train0000\.PNG and train0000\.png have the same name but for the ending; rename or remove one",
         ):
             open_(tmp_path)
 
@@ -93,7 +95,9 @@ def test_composed_and_decomposed_names_are_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [*IMAGES, ".JPG", ".Jfif", ".TIFF"])
 def test_kinds_that_are_read(tmp_path: Path, ending: str) -> None:
     write_pair(tmp_path, "train", "a", *picture(0))
-    kind = {".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM"}.get(ending.lower(), "JPEG")
+    kind = {".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM"}.get(
+        ending.lower(), "JPEG"
+    )
     Image.fromarray(picture(0)[0]).save(tmp_path / "train" / f"a{ending}", format=kind)
     if ending != ".png":
         (tmp_path / "train" / "a.png").unlink()
@@ -105,13 +109,17 @@ def test_errors_say_what_else_lies_there(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "train" / "berlin" / "a.png").write_bytes(b"x")
     with pytest.raises(
-        DataError, match=r"train holds no images; expected files ending in .*; 1 sub-folder of .*train with 1 image, the first is b"
+        DataError,
+        match=(
+            r"train holds no images; expected files ending in .*; 1 sub-folder of .*train with 1 image, the first is b"
+        ),
     ):
         pair_up(tmp_path / "train", tmp_path / "trainannot")
     (tmp_path / "train" / "b.png").write_bytes(b"x")
     (tmp_path / "trainannot" / "b.tif").write_bytes(b"x")
     with pytest.raises(
-        DataError, match=r"1 of 1 frames .* have no mask in .*, e\.g\. b\.png needs b\.png; .*; 1 file in .* \(\.tif\), the first"
+        DataError,
+        match=r"1 of 1 frames .* have no mask in .*, e\.g\. b\.png needs b\.png; .*; 1 file in .* \(\.tif\), the first",
     ):
         pair_up(tmp_path / "train", tmp_path / "trainannot")
 

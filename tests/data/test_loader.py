@@ -38,7 +38,9 @@ def batches(frames: FrameCache, workers: int, start: int = 0, seed: int = 3) -> 
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(torch.equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
+    return len(a) == len(b) and all(
+        torch.equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True)
+    )
 
 
 def test_batches_depend_on_seed_and_epoch_not_on_workers_or_the_generator(frames: FrameCache) -> None:
@@ -59,7 +61,9 @@ def test_a_restart_in_the_middle_gives_the_rest(frames: FrameCache) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_leaves_the_global_generator_alone(frames: FrameCache, workers: int) -> None:
-    """Dropout draws from it: a resumed run opens one more loader than an uninterrupted one and must still draw the same."""
+    """Dropout draws from it: a resumed run opens one more loader than an uninterrupted one and must still draw the
+    same.
+    """
     torch.manual_seed(5)
     before = torch.get_rng_state()
     batches(frames, workers)
@@ -75,7 +79,9 @@ def test_types_and_shapes(frames: FrameCache) -> None:
 
 
 @given(count=st.integers(1, 40), batch=st.integers(1, 12), epochs=st.integers(1, 3), seed=st.integers(0, 99))
-def test_every_epoch_is_a_permutation_without_its_incomplete_batch(count: int, batch: int, epochs: int, seed: int) -> None:
+def test_every_epoch_is_a_permutation_without_its_incomplete_batch(
+    count: int, batch: int, epochs: int, seed: int
+) -> None:
     sampler = ResumableBatchSampler(count, batch, epochs, seed)
     steps = list(sampler)
     assert len(steps) == len(sampler) == epochs * (count // min(batch, count))
@@ -95,7 +101,9 @@ def test_ranks_share_each_batch(count: int, batch: int, start: int, seed: int) -
 @given(
     count=st.integers(2, 40), others=st.integers(1, 30), batch=st.integers(2, 16), share=st.floats(0, 0.99), seed=st.integers(0, 99), start=st.integers(0, 5)
 )  # fmt: skip
-def test_each_batch_holds_its_share_without_labels(count: int, others: int, batch: int, share: float, seed: int, start: int) -> None:
+def test_each_batch_holds_its_share_without_labels(
+    count: int, others: int, batch: int, share: float, seed: int, start: int
+) -> None:
     sampler = ResumableBatchSampler(count, batch, 3, seed, others=others, share=share)
     bare = others_in(batch, share)
     assert abs(bare - share * batch) <= max(0.5, share * batch - (batch - 1)) or bare == 1
@@ -152,7 +160,9 @@ def test_frames_without_labels_are_loaded_alike(frames: FrameCache, workers: int
         assert bare.sum() == 2
         assert set(batch.labels[bare].unique().tolist()) == {0, 255}, "in the frame, and beyond it"
     # The frame of a later pass is cut anew, and the second pass begins after one batch.
-    first, second = (sorted(zip(one.indices.tolist(), map(tuple, one.windows.tolist()), strict=True))[-2:] for one in loaded[:2])
+    first, second = (
+        sorted(zip(one.indices.tolist(), map(tuple, one.windows.tolist()), strict=True))[-2:] for one in loaded[:2]
+    )
     assert [index for index, _ in first] == [index for index, _ in second] == [7, 8]
     assert {window for _, window in first} != {window for _, window in second}
 

@@ -46,7 +46,9 @@ class RoadSceneOptions(DataOptions):
         if not images:
             raise DataError(f"no {split} split in {root}: expected leftImg8bit/{split}/<city>/*_leftImg8bit.png")
         labels = root / "gtFine" / split
-        pairs = [(path, labels / path.parent.name / path.name.replace("leftImg8bit", "gtFine_labelIds")) for path in images]
+        pairs = [
+            (path, labels / path.parent.name / path.name.replace("leftImg8bit", "gtFine_labelIds")) for path in images
+        ]
         return FileSplit(ROAD_SCENE, pairs, Ids(len(ROAD_SCENE), TRAIN_IDS, others_void=True))
 
     @classmethod
@@ -75,7 +77,11 @@ def recipe_of(root: Path, **options: Any) -> StudentRecipe:
     network = {"encoder": "mobilenetv3_small_050", "weights": "none"}
     return validated(
         StudentRecipe,
-        {"name": "toy", "student": network, "data": {"name": "road_scene", "root": str(root), "size": [64, 128], **options}},
+        {
+            "name": "toy",
+            "student": network,
+            "data": {"name": "road_scene", "root": str(root), "size": [64, 128], **options},
+        },
         "toy",
     )
 
@@ -85,7 +91,9 @@ def test_a_recipe_names_it_with_its_own_options(root: Path) -> None:
     assert isinstance(data, RoadSceneOptions)
     split = open_data(data, "train")
     assert split.names == ["bochum_000000_000019_leftImg8bit"]
-    stored = cv2.imread(str(root / "gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png"), cv2.IMREAD_UNCHANGED)
+    stored = cv2.imread(
+        str(root / "gtFine/train/bochum/bochum_000000_000019_gtFine_labelIds.png"), cv2.IMREAD_UNCHANGED
+    )
     assert stored is not None
     labels = split.labels(0)
     for value, expected in ((0, 255), (7, 0), (8, 1), (26, 2), (29, 2), (33, 255)):
@@ -97,11 +105,20 @@ def test_what_is_wrong_in_it_is_told_like_all_else(root: Path) -> None:
         recipe_of(root, citys=["x"], cities=3, void_ids=[3], seed=0, others_void=False)
     assert str(raised.value).splitlines()[1:] == [
         "  data.cities: got 3, expected a list in brackets, e.g. [a, b]",
-        "  data.citys: unknown key; did you mean 'cities'? allowed: name, root, size, workers, in_memory, device, labelled, unlabelled, thin, scratch, cities, coarse",
+        (
+            "  data.citys: unknown key; did you mean 'cities'? allowed: name, root, size, workers, in_memory, device,"
+            " labelled, unlabelled, thin, scratch, cities, coarse"
+        ),
         "  data.void_ids belongs to the 'folder' data set, not to 'road_scene'; leave it out",
     ]
-    with pytest.raises(RecipeError, match=r"data\.cities belongs to the 'road_scene' data set, not to 'camvid'; leave it out"):
-        validated(StudentRecipe, {"name": "x", "student": {"encoder": "mobilenetv3_small_050"}, "data": {"cities": ["a"]}}, "toy")
+    with pytest.raises(
+        RecipeError, match=r"data\.cities belongs to the 'road_scene' data set, not to 'camvid'; leave it out"
+    ):
+        validated(
+            StudentRecipe,
+            {"name": "x", "student": {"encoder": "mobilenetv3_small_050"}, "data": {"cities": ["a"]}},
+            "toy",
+        )
     with pytest.raises(RecipeError, match="'folder', 'streets' or 'road_scene'; did you mean 'road_scene'"):
         recipe_of(root, name="road_scen")
 

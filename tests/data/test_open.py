@@ -30,7 +30,9 @@ def manifest(**provenance: Any) -> Manifest:
 def test_streets_lie_in_no_folder() -> None:
     made = manifest(data="streets", data_seed=0)
     assert len(open_recorded(made, "val"))
-    sentence = "got --data /does/not/exist, but streets are made as they are needed and lie in no folder; leave --data out"
+    sentence = (
+        "got --data /does/not/exist, but streets are made as they are needed and lie in no folder; leave --data out"
+    )
     with pytest.raises(DataError, match=sentence):
         open_recorded(made, "val", Path("/does/not/exist"))
     with pytest.raises(DataError, match=sentence):
@@ -47,8 +49,9 @@ def test_a_relative_folder_is_told_whole_and_with_the_way_out(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     with pytest.raises(DataError) as error:
         open_recorded(made, "val")
-    assert str(error.value) == (
-        f"the data of 'toy' isn't in {tmp_path}/elsewhere/data: its manifest says data, which is relative to the folder that the run was started "
-        "in; say where it lies now with --data"
+    assert (
+        str(error.value)
+        == f"the data of 'toy' isn't in {tmp_path}/elsewhere/data: its manifest says data, which is relative to the"
+        " folder that the run was started in; say where it lies now with --data"
     )
     assert len(open_recorded(made, "val", tmp_path / "data")) == 3

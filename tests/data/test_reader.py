@@ -37,7 +37,12 @@ def refused(path: Path, sentence: str, read: Any = read_image) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg", ".jfif", ".webp", ".tif", ".ppm"])
 def test_frames_are_rgb(tmp_path: Path, suffix: str) -> None:
     kind = {".jfif": "JPEG"}.get(suffix)
-    path = saved(tmp_path / f"frame{suffix}", Image.fromarray(FRAME), format=kind, **({"lossless": True} if suffix == ".webp" else {}))
+    path = saved(
+        tmp_path / f"frame{suffix}",
+        Image.fromarray(FRAME),
+        format=kind,
+        **({"lossless": True} if suffix == ".webp" else {}),
+    )
     got = read_frame(path)
     assert (got.dtype, got.shape) == (np.uint8, (24, 40, 3))
     assert np.abs(got.astype(int) - FRAME).mean() < (30 if kind or suffix == ".jpg" else 1e-9)
@@ -94,23 +99,32 @@ def test_other_pixels_give_what_a_viewer_shows(tmp_path: Path, suffix: str, mode
     assert (read_frame(path) == np.asarray(image.convert("RGB"))).all()
 
 
-@pytest.mark.parametrize(("suffix", "mode"), [(".png", "RGBA"), (".png", "LA"), (".tif", "RGBA"), (".tif", "LA"), (".webp", "RGBA")])
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [(".png", "RGBA"), (".png", "LA"), (".tif", "RGBA"), (".tif", "LA"), (".webp", "RGBA")]
+)
 def test_transparent_pixels_are_refused(tmp_path: Path, suffix: str, mode: str) -> None:
     image = Image.fromarray(FRAME).convert(mode)
     alpha = Image.new("L", image.size, 255)
     alpha.putpixel((3, 3), 254)
     image.putalpha(alpha)
-    refused(saved(tmp_path / f"a{suffix}", image, **({"lossless": True} if suffix == ".webp" else {})), "parts of it are transparent")
+    refused(
+        saved(tmp_path / f"a{suffix}", image, **({"lossless": True} if suffix == ".webp" else {})),
+        "parts of it are transparent",
+    )
 
 
 def test_a_transparent_value_counts_where_it_occurs(tmp_path: Path) -> None:
     grey = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], np.uint8))
     colours = Image.fromarray(FRAME).quantize(8)
-    for number, (image, there, absent) in enumerate(((grey, 2, 77), (Image.fromarray(FRAME), tuple(FRAME[0, 0].tolist()), (1, 2, 3)))):
+    for number, (image, there, absent) in enumerate(
+        ((grey, 2, 77), (Image.fromarray(FRAME), tuple(FRAME[0, 0].tolist()), (1, 2, 3)))
+    ):
         refused(saved(tmp_path / f"{number}.png", image, transparency=there), "parts of it are transparent")
         path = saved(tmp_path / f"{number}.png", image, transparency=absent)
         assert (read_frame(path) == np.asarray(image.convert("RGB"))).all()
-    refused(saved(tmp_path / "p.png", colours, transparency=int(np.asarray(colours)[0, 0])), "parts of it are transparent")
+    refused(
+        saved(tmp_path / "p.png", colours, transparency=int(np.asarray(colours)[0, 0])), "parts of it are transparent"
+    )
 
 
 def test_print_colours(tmp_path: Path) -> None:
@@ -137,7 +151,9 @@ def test_sixteen_bits(tmp_path: Path, suffix: str, channels: int) -> None:
     if channels < 4:
         cv2.imwrite(str(path), pixels >> 4)
         refused(
-            path, r"16 bits a channel but no value above \d{4}, as of a camera with 12 bits, and would come out nearly black; scale the val"
+            path,
+            r"16 bits a channel but no value above \d{4}, as of a camera with 12 bits, and would come out nearly black;"
+            r" scale the val",
         )
         cv2.imwrite(str(path), pixels * 0)
         assert not read_image(path).any(), "a black picture is black with any number of bits"
@@ -218,8 +234,14 @@ def test_pixels_are_checked_by_their_own_sum_as_well(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     labels = picture(0, 24, 40)[1] % 4
     for content in (stored(labels, 2, [*COLOURS, (0, 0, 0)]), stored(labels, 8)):
-        for change in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:-4], lambda data: data[: len(data) // 2]):
-            path.write_bytes(png([(kind, change(data) if kind == b"IDAT" else data) for kind, data in chunks_of(content)]))
+        for change in (
+            lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+            lambda data: data[:-4],
+            lambda data: data[: len(data) // 2],
+        ):
+            path.write_bytes(
+                png([(kind, change(data) if kind == b"IDAT" else data) for kind, data in chunks_of(content)])
+            )
             refused(path, "can't read the mask", read_mask)
     deflated = bytearray(WHOLE["deflate"])
     with Image.open(io.BytesIO(WHOLE["deflate"])) as image:
@@ -236,10 +258,18 @@ THUMBNAIL = small("JPEG", quality=30)
 def test_a_jpeg_ends_where_its_picture_does(tmp_path: Path, progressive: bool) -> None:
     """A thumbnail in its EXIF block has an end of its own, and so may what follows."""
     frame = Image.fromarray(picture(3, 60, 80)[0])
-    path = saved(tmp_path / "a.jpg", frame, progressive=progressive, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + THUMBNAIL)
+    path = saved(
+        tmp_path / "a.jpg", frame, progressive=progressive, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + THUMBNAIL
+    )
     whole, expected = path.read_bytes(), read_image(path)
     assert whole.count(b"\xff\xd9") == 2
-    for behind in (b"the camera's own notes", bytes(100_000), os.urandom(90_000), b"\0\0\0\x18ftypmp42" + bytes(80_000), THUMBNAIL):
+    for behind in (
+        b"the camera's own notes",
+        bytes(100_000),
+        os.urandom(90_000),
+        b"\0\0\0\x18ftypmp42" + bytes(80_000),
+        THUMBNAIL,
+    ):
         path.write_bytes(whole + behind)
         assert (read_image(path) == expected).all()
         if b"\xff\xd9" not in behind:
@@ -283,7 +313,13 @@ def test_an_image_of_any_name_is_read(tmp_path: Path) -> None:
 def test_a_header_that_promises_too_much(tmp_path: Path, height: int, width: int) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(
-        png([(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"x")), (b"IEND", b"")])
+        png(
+            [
+                (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+                (b"IDAT", zlib.compress(b"x")),
+                (b"IEND", b""),
+            ]
+        )
     )
     refused(path, f"it promises {height}x{width} pixels; expected at most" if height else "not an image")
 
@@ -314,7 +350,12 @@ def test_masks_of_few_bits_keep_their_ids(tmp_path: Path, bits: int, palette: An
 def test_an_interlaced_mask(tmp_path: Path) -> None:
     """Seven passes of one pixel each in 1x1, the first alone."""
     header = struct.pack(">IIBBBBB", 1, 1, 8, 3, 0, 0, 1)
-    chunks = [(b"IHDR", header), (b"PLTE", bytes([9, 0, 0, 0, 9, 0])), (b"IDAT", zlib.compress(b"\0\1")), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", header),
+        (b"PLTE", bytes([9, 0, 0, 0, 9, 0])),
+        (b"IDAT", zlib.compress(b"\0\1")),
+        (b"IEND", b""),
+    ]
     (tmp_path / "mask.png").write_bytes(png(chunks))
     assert read_mask(tmp_path / "mask.png").values.tolist() == [[1]]
 
@@ -325,10 +366,16 @@ def test_masks_that_are_none(tmp_path: Path) -> None:
         path.write_bytes(WHOLE[kind])
         lossy = ", and its compression changes ids, at the edges most" if kind in ("JPEG", "WEBP") else ""
         refused(
-            path, rf"can't read the mask .*mask\.png: it is a {named} file named \.png{lossy}; export the masks again as PNG", read_mask
+            path,
+            rf"can't read the mask .*mask\.png: it is a {named} file named \.png{lossy}; export the masks again as PNG",
+            read_mask,
         )
     path.write_bytes(WHOLE["PNG"])
-    refused(path, r"is a mask of shape \(24, 40, 3\) and type uint8; expected one 8-bit channel of class ids \(not colours\)", read_mask)
+    refused(
+        path,
+        r"is a mask of shape \(24, 40, 3\) and type uint8; expected one 8-bit channel of class ids \(not colours\)",
+        read_mask,
+    )
     image = Image.new("LA", (8, 8), (1, 128))
     image.save(path)
     refused(path, "is a mask with transparent pixels; expected class ids alone", read_mask)

@@ -76,9 +76,13 @@ def test_whole_ones_have_the_pixels_that_opencv_gives_them(tmp_path: Path, conte
 
 
 @pytest.mark.parametrize("options", [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)])
-def test_damage_in_the_middle_is_found(tmp_path: Path, options: tuple[int, ...], capfd: pytest.CaptureFixture[str]) -> None:
+def test_damage_in_the_middle_is_found(
+    tmp_path: Path, options: tuple[int, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
     bad = spoil(jpeg(tmp_path / "bad.jpg", *options))
-    with pytest.raises(DataError, match=rf"^can't read the image {bad}: the file is damaged \(Corrupt JPEG data: .*\); copy it again"):
+    with pytest.raises(
+        DataError, match=rf"^can't read the image {bad}: the file is damaged \(Corrupt JPEG data: .*\); copy it again"
+    ):
         read_image(bad)
     assert capfd.readouterr().err == ""
     assert cv2.imread(str(bad)) is not None, "OpenCV takes it"
@@ -89,7 +93,9 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     for name, content in WHOLE.items():
         if "behind" not in name:
             (path := tmp_path / "x.jpg").write_bytes(content[:cut])
-            with pytest.raises(DataError, match=r"the file is cut short; copy it again, or remove it|the file is damaged"):
+            with pytest.raises(
+                DataError, match=r"the file is cut short; copy it again, or remove it|the file is damaged"
+            ):
                 read_image(path)
 
 
@@ -118,7 +124,9 @@ def test_every_command_that_reads_data_finds_it(tmp_path: Path, capsys: pytest.C
     (tmp_path / "val" / "val1001.png").unlink()
     bad = spoil(jpeg(tmp_path / "val" / "val1001.jpg"))
     split = open_split("folder", tmp_path, "val", classes=CLASSES)
-    sentence = rf"can't read the image {bad}: the file is damaged \(Corrupt JPEG data: .*\); copy it again, or remove it"
+    sentence = (
+        rf"can't read the image {bad}: the file is damaged \(Corrupt JPEG data: .*\); copy it again, or remove it"
+    )
     for read in (
         lambda: check_split(split),
         lambda: _counted(lambda frames: [frame[..., 0] % 3 for frame in frames], split, 1, "toy"),
@@ -134,5 +142,8 @@ def test_without_its_package_other_images_are_read(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
     write_data(tmp_path)
     assert check_split(open_split("folder", tmp_path, "train", classes=CLASSES)).count == 6
-    with pytest.raises(DataError, match="JPEG files are read with the package 'simplejpeg', which isn't installed: pip install simplejpeg"):
+    with pytest.raises(
+        DataError,
+        match="JPEG files are read with the package 'simplejpeg', which isn't installed: pip install simplejpeg",
+    ):
         read_image(jpeg(tmp_path / "x.jpg"))

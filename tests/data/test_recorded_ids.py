@@ -38,7 +38,9 @@ def written(root: Path, values: dict[int, int]) -> Path:
         ({}, {}),
     ],
 )
-def test_a_bundle_reads_the_masks_as_its_run_did(tmp_path: Path, values: dict[int, int], options: dict[str, Any]) -> None:
+def test_a_bundle_reads_the_masks_as_its_run_did(
+    tmp_path: Path, values: dict[int, int], options: dict[str, Any]
+) -> None:
     data = FolderOptions(root=str(written(tmp_path, values)), size=(64, 64), classes=CLASSES, **options)
     expected = picture(1000)[1]
     assert (open_data(data, "val").labels(0) == expected).all()
@@ -55,7 +57,9 @@ def test_what_older_bundles_lack(tmp_path: Path) -> None:
     assert label_ids(old) == {"ids": None, "void_ids": [255], "others_void": False, "colours": COLOURS}
     assert label_ids(manifest(data="camvid")) == {"void_ids": [11, 255]}
     assert label_ids(manifest(data="streets")) == label_ids(manifest()) == {}
-    with pytest.raises(DataError, match=r"the mask values that the manifest of 'toy' names can't be read: .*; export the bundle again"):
+    with pytest.raises(
+        DataError, match=r"the mask values that the manifest of 'toy' names can't be read: .*; export the bundle again"
+    ):
         label_ids(manifest(data="folder", data_ids="1,x 2"))
 
 

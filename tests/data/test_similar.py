@@ -34,7 +34,10 @@ def test_the_same_scene_is_near_and_others_are_far() -> None:
 def test_what_is_near_is_what_comparing_all_finds(seed: int, within: int) -> None:
     rng = np.random.default_rng(seed)
     centres = rng.integers(0, 2**63, 4)
-    hashes = [int(centres[rng.integers(4)]) ^ sum(1 << int(bit) for bit in set(rng.integers(0, 64, rng.integers(0, 8)))) for _ in range(40)]
+    hashes = [
+        int(centres[rng.integers(4)]) ^ sum(1 << int(bit) for bit in set(rng.integers(0, 64, rng.integers(0, 8))))
+        for _ in range(40)
+    ]
     known, asked = hashes[:25], hashes[25:]
     expected = []
     for position, one in enumerate(asked):

@@ -85,7 +85,11 @@ def test_the_caller_may_write_into_what_it_gets() -> None:
 def test_splits_and_seeds_share_no_scene() -> None:
     seen = [
         digest(split.labels(i))
-        for split in (open_streets(name, height=64, width=96, seed=seed) for name in ("train", "val", "test") for seed in (0, 1, 2))
+        for split in (
+            open_streets(name, height=64, width=96, seed=seed)
+            for name in ("train", "val", "test")
+            for seed in (0, 1, 2)
+        )
         for i in range(8)
     ]
     assert len(set(seen)) == len(seen)
@@ -171,9 +175,18 @@ def test_video_shows_every_class_within_a_minute() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: open_streets("dev"), "got the split 'dev' of streets, expected one of train, val, test; pick one of these"),
-        (lambda: open_streets("val", count=0), "got count=0 for streets, expected at least 1; leave it out for the default (80)"),
-        (lambda: open_streets("val", height=8), "got streets of 8x320 pixels, expected at least 32x32; ask for a larger size"),
+        (
+            lambda: open_streets("dev"),
+            "got the split 'dev' of streets, expected one of train, val, test; pick one of these",
+        ),
+        (
+            lambda: open_streets("val", count=0),
+            "got count=0 for streets, expected at least 1; leave it out for the default (80)",
+        ),
+        (
+            lambda: open_streets("val", height=8),
+            "got streets of 8x320 pixels, expected at least 32x32; ask for a larger size",
+        ),
         (lambda: open_streets("val", seed=-1), "got seed=-1 for streets, expected 0 or more; pick another seed"),
         (lambda: StreetVideo(fps=0), "got fps=0 for the street video, expected more than 0; 30 is the default"),
     ],

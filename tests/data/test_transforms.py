@@ -11,7 +11,9 @@ from rdd_deploy.data.transforms import CropWindow, RandomScaleCrop, cut, cut_log
 
 
 def coordinates(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image whose red is x and whose green is y (in pixel centres, times 2), and labels that are the row's and column's parity."""
+    """An image whose red is x and whose green is y (in pixel centres, times 2), and labels that are the row's and
+    column's parity.
+    """
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     image = torch.stack((2 * x + 1, 2 * y + 1, torch.full_like(x, 77))).to(torch.uint8)
     return image, torch.zeros(height, width, dtype=torch.uint8)
@@ -29,7 +31,9 @@ def coordinate_logits(height: int, width: int, stride: int) -> torch.Tensor:
     seed=st.integers(0, 100_000), stride=st.sampled_from([1, 2, 4]), low=st.sampled_from([0.5, 1.0, 1.7]), spread=st.sampled_from([0.0, 0.8]),
     base=st.sampled_from([(96, 120), (48, 60), (72, 100)]), crop=st.sampled_from([(64, 64), (40, 72)]),
 )  # fmt: skip
-def test_logits_follow_the_crop(seed: int, stride: int, low: float, spread: float, base: tuple[int, int], crop: tuple[int, int]) -> None:
+def test_logits_follow_the_crop(
+    seed: int, stride: int, low: float, spread: float, base: tuple[int, int], crop: tuple[int, int]
+) -> None:
     height, width = 96, 120
     image, labels = coordinates(height, width)
     transform = RandomScaleCrop(Augment(crop=crop, scale=(low, low + spread), jitter=0.0), base)
@@ -39,10 +43,17 @@ def test_logits_follow_the_crop(seed: int, stride: int, low: float, spread: floa
     cuts = cut_logits(coordinate_logits(height, width, stride), window, (height, width), crop)[0]
     # Near the frame's border the picture fades into its grey frame and coarse logits are clamped; compare inside.
     margin = 2 * stride + 4 * max(got.window.height / crop[0], got.window.width / crop[1], 1)
-    inside = (cuts[0] / 2 > margin) & (cuts[0] / 2 < width - margin) & (cuts[1] / 2 > margin) & (cuts[1] / 2 < height - margin)
+    inside = (
+        (cuts[0] / 2 > margin)
+        & (cuts[0] / 2 < width - margin)
+        & (cuts[1] / 2 > margin)
+        & (cuts[1] / 2 < height - margin)
+    )
     assume(inside.any())
     assert (got.labels[inside] != IGNORE).all()
-    assert (got.image[:2].float() - cuts).abs()[:, inside].max() <= 1.01  # rounding to uint8 once or twice; a source pixel is 2
+    assert (got.image[:2].float() - cuts).abs()[
+        :, inside
+    ].max() <= 1.01  # rounding to uint8 once or twice; a source pixel is 2
     assert (got.image[2][inside] == 77).all()
 
 
@@ -82,7 +93,9 @@ def test_beyond_the_frame_is_void(seed: int, scale: float) -> None:
     assert (got.image[:, far] == 128).all()
 
 
-@pytest.mark.parametrize("window", [CropWindow(-3, -4, 20, 30, False), CropWindow(2, 3, 4, 5, False), CropWindow(-2, 1, 5, 40, True)])
+@pytest.mark.parametrize(
+    "window", [CropWindow(-3, -4, 20, 30, False), CropWindow(2, 3, 4, 5, False), CropWindow(-2, 1, 5, 40, True)]
+)
 def test_cut_is_a_crop_of_the_padded_picture(window: CropWindow) -> None:
     picture = torch.arange(2 * 10 * 12, dtype=torch.uint8).view(2, 10, 12)
     padded = torch.full((2, 110, 112), 9, dtype=torch.uint8)
@@ -92,7 +105,11 @@ def test_cut_is_a_crop_of_the_padded_picture(window: CropWindow) -> None:
 
 
 @settings(max_examples=50)
-@given(seed=st.integers(0, 100_000), frame=st.sampled_from([(64, 64), (119, 157), (33, 300)]), scale=st.sampled_from([0.5, 1.0, 2.0]))
+@given(
+    seed=st.integers(0, 100_000),
+    frame=st.sampled_from([(64, 64), (119, 157), (33, 300)]),
+    scale=st.sampled_from([0.5, 1.0, 2.0]),
+)
 def test_windows_lie_inside_or_around_the_frame(seed: int, frame: tuple[int, int], scale: float) -> None:
     torch.manual_seed(seed)
     window = RandomScaleCrop(Augment(crop=(64, 64), scale=(scale, scale)), (64, 64)).draw(*frame)

@@ -1,4 +1,6 @@
-"""Folders, videos and the rest of a data set as frames without labels: all that can be read, each once, none that is measured on."""
+"""Folders, videos and the rest of a data set as frames without labels: all that can be read, each once, none that is
+measured on.
+"""
 
 import os
 import shutil
@@ -158,7 +160,10 @@ def test_damaged_images_are_left_out_and_told(root: Path, capsys: pytest.Capture
     assert list(split.names) == ["pool/0", "pool/2"]
     assert left_out.unreadable == 3
     said = " ".join(capsys.readouterr().err.split())
-    assert f"3 of 5 unlabelled frames in {pool} can't be read and are left out, the first: can't read the image {pool}/1.png: " in said
+    assert (
+        f"3 of 5 unlabelled frames in {pool} can't be read and are left out, the first: can't read the image"
+        f" {pool}/1.png: " in said
+    )
 
 
 def test_a_video_is_cut_once_into_the_frames_that_differ(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

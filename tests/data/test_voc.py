@@ -43,13 +43,16 @@ def test_lists_and_masks(root: Path) -> None:
 
 
 def test_missing(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no PASCAL VOC in .*: expected VOCdevkit/VOC2012/ .* as VOCtrainval_11-May-2012\.tar"):
+    with pytest.raises(
+        DataError, match=r"no PASCAL VOC in .*: expected VOCdevkit/VOC2012/ .* as VOCtrainval_11-May-2012\.tar"
+    ):
         open_voc(tmp_path / "nowhere", "val")
     with pytest.raises(DataError, match="PASCAL VOC has no split 'test'; expected train, val"):
         open_voc(root, "test")
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train_aug.txt").unlink()
     with pytest.raises(
-        DataError, match=r"has no ImageSets/Segmentation/train_aug.txt; .*SegmentationClassAug.zip.*set data.train_list=train"
+        DataError,
+        match=r"has no ImageSets/Segmentation/train_aug.txt; .*SegmentationClassAug.zip.*set data.train_list=train",
     ):
         open_voc(root, "train")
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text("2007_000032\n2007_999999\n")

@@ -1,4 +1,6 @@
-"""A run folder that version 0.1.0 wrote, before recipe keys and modules got their names of today, still loads, evaluates and resumes."""
+"""A run folder that version 0.1.0 wrote, before recipe keys and modules got their names of today, still loads,
+evaluates and resumes.
+"""
 
 import tarfile
 from pathlib import Path

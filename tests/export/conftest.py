@@ -1,4 +1,6 @@
-"""One toy run that every export test starts from: a network that has really learned its stripes, so that accuracy means something."""
+"""One toy run that every export test starts from: a network that has really learned its stripes, so that accuracy means
+something.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from rdd_deploy.models.segmenter import Segmenter
 
 @pytest.fixture(scope="session", autouse=True)
 def exported_once() -> Iterator[None]:
-    """A network with the same weights is exported at one size once for all tests: the exporter takes seconds each time."""
+    """A network with the same weights is exported at one size once for all tests: the exporter takes
+    seconds each time.
+    """
     export, made = onnx_export.onnx_from_segmenter, {}
 
     def remembered(segmenter: Segmenter, size: tuple[int, int]) -> onnx.ModelProto:

@@ -80,7 +80,9 @@ def test_file_systems_that_cant_exchange(tmp_path: Path, monkeypatch: pytest.Mon
     test_replaces_the_old_one(tmp_path)
 
 
-def test_the_old_one_is_put_back_where_the_new_one_cant_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_old_one_is_put_back_where_the_new_one_cant_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_exchange(monkeypatch)
     target, real = tmp_path / "b", Path.rename
     with new_bundle(target) as folder:
@@ -124,7 +126,10 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("")
-    with pytest.raises(DiskError, match=r"can't write the bundle .*: a file is in its way"), new_bundle(tmp_path / "file" / "bundle"):
+    with (
+        pytest.raises(DiskError, match=r"can't write the bundle .*: a file is in its way"),
+        new_bundle(tmp_path / "file" / "bundle"),
+    ):
         pass
 
 
@@ -152,8 +157,8 @@ def test_full_disk(source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("rdd_deploy.utils.files.write_bytes", full)
     with pytest.raises(DiskError) as caught:
         export_profile(source, load_profile("onnxruntime-fp32"), out, Options(evaluate=False))
-    assert str(caught.value) == (
-        f"can't write the bundle {out / 'onnxruntime-fp32'}: No space left on device; "
+    assert (
+        str(caught.value) == f"can't write the bundle {out / 'onnxruntime-fp32'}: No space left on device; "
         "free some space or choose another folder with --output. Nothing was changed there"
     )
     assert list(out.iterdir()) == []

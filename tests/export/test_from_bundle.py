@@ -1,4 +1,6 @@
-"""Engines are built from a bundle on a machine without PyTorch: from the graph of a TensorRT profile, or from a float bundle with ranges."""
+"""Engines are built from a bundle on a machine without PyTorch: from the graph of a TensorRT profile, or from a float
+bundle with ranges.
+"""
 
 import json
 import shutil
@@ -60,16 +62,22 @@ def test_a_graph_without_an_engine_says_how_to_build_it(bundles: Path) -> None:
     assert manifest.needs_engine
     assert (manifest.model, manifest.engine, manifest.metrics) == ("graph.onnx", None, None)
     says = {one.key: one.value for one in load_graph(bundle / "graph.onnx").metadata_props}
-    assert {key: says[key] if isinstance(value, str) else json.loads(says[key]) for key, value in manifest.facts.items()} == manifest.facts
+    assert {
+        key: says[key] if isinstance(value, str) else json.loads(says[key]) for key, value in manifest.facts.items()
+    } == manifest.facts
     assert "rdd-deploy export FOLDER --trt" in (bundle / "README.md").read_text()
     assert set(manifest.files) == {"README.md", "graph.onnx", "plan.yaml", "profile.yaml"}
     assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
     with pytest.raises(BundleError) as caught:
         Segmenter.load(bundle)
-    assert str(caught.value) == (
-        f"{bundle} holds the graph of an engine and no engine; build it on the machine that will run it: rdd-deploy export {bundle} --trt"
+    assert (
+        str(caught.value)
+        == f"{bundle} holds the graph of an engine and no engine; build it on the machine that will run it: rdd-deploy"
+        f" export {bundle} --trt"
     )
-    assert load_profile(bundle / "profile.yaml") == changed(load_profile("tensorrt-int8"), calibration={"images": 4}, gate={"max_drop": 20})
+    assert load_profile(bundle / "profile.yaml") == changed(
+        load_profile("tensorrt-int8"), calibration={"images": 4}, gate={"max_drop": 20}
+    )
 
 
 @pytest.mark.trt
@@ -141,7 +149,9 @@ def test_the_gate_holds_without_pytorch_too(bundles: Path) -> None:
     bundle = bundles / "float-with-ranges"
     table = read_table(bundle / "ranges.json")
     assert table is not None
-    RangeTable(table.key, {name: (low / 8, high / 8) for name, (low, high) in table.ranges.items()}).write(bundle / "ranges.json")
+    RangeTable(table.key, {name: (low / 8, high / 8) for name, (low, high) in table.ranges.items()}).write(
+        bundle / "ranges.json"
+    )
     describe(bundle, **read_manifest(bundle, verify=False).model_dump(exclude={"files"}))
     words = ("export", bundle, "--trt", "--int8", "--compute-capability", "8.6", "--max-drop", "1")
     done = without(TRAINING, *words)
@@ -178,24 +188,34 @@ def test_flags_that_do_not_fit_a_bundle(bundles: Path, words: list[str], sentenc
 def test_bundles_that_hold_no_engines_graph(bundles: Path, light_source: TrainedRun) -> None:
     profile = retargeted(load_profile("tensorrt-int8"), ["8.6"])
     with pytest.raises(
-        BundleError, match=r"onnxruntime-fp32 holds no ranges\.json, which INT8 needs; export the run with --profile tensor"
+        BundleError,
+        match=r"onnxruntime-fp32 holds no ranges\.json, which INT8 needs; export the run with --profile tensor",
     ):
         engine_from_bundle(bundles / "onnxruntime-fp32", profile, None, Options(), None)
     calibrated = changed(load_profile("onnxruntime-int8"), calibration={"images": 4}, gate={"max_drop": 20})
     integer, _ = export_profile(light_source, calibrated, bundles, Options())
-    with pytest.raises(BundleError, match="onnxruntime-int8 is for onnxruntime in int8; an engine is built from a bundle of a TensorRT"):
+    with pytest.raises(
+        BundleError, match="onnxruntime-int8 is for onnxruntime in int8; an engine is built from a bundle of a TensorRT"
+    ):
         engine_from_bundle(integer, profile, None, Options(), None)
     other = retargeted(load_profile("tensorrt-fp16"), ["8.6"])
-    with pytest.raises(RecipeError, match=r"holds a graph in int8, profile 'tensorrt-rtx-fp16' is fp16; leave the precision out"):
+    with pytest.raises(
+        RecipeError, match=r"holds a graph in int8, profile 'tensorrt-rtx-fp16' is fp16; leave the precision out"
+    ):
         engine_from_bundle(bundles / "tensorrt-int8", other, None, Options(), None)
     plan = bundles / "plan.yaml"
     plan.write_text("profile: tensorrt-rtx-int8\nscheme: tensorrt\nmethod: minmax\nbias_correction: true\n")
-    with pytest.raises(RecipeError, match=r"plan\.yaml asks for bias_correction, which needs the run folder and its train frames"):
+    with pytest.raises(
+        RecipeError, match=r"plan\.yaml asks for bias_correction, which needs the run folder and its train frames"
+    ):
         engine_from_bundle(bundles / "float-with-ranges", profile, None, Options(plan=plan), None)
 
 
 def test_calibration_of_a_float_profile(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("backend: openvino\nprecision: bf16\ncalibration: {}\n")
-    with pytest.raises(RecipeError, match=r"'calibration' belongs to precision int8, or to onnxruntime in fp32, .*not to openvino in bf16"):
+    with pytest.raises(
+        RecipeError,
+        match=r"'calibration' belongs to precision int8, or to onnxruntime in fp32, .*not to openvino in bf16",
+    ):
         load_profile(path)

@@ -1,6 +1,8 @@
-"""Bundles and plans that an older version wrote still run and replay; old keys in a user's own file are errors that name the new ones.
+"""Bundles and plans that an older version wrote still run and replay; old keys in a user's own file are errors that
+name the new ones.
 
-``older/onnxruntime-int8`` is such a bundle: a tiny graph whose class ids lie in a float's last bits (``tail: packed``), with plan and manifest.
+``older/onnxruntime-int8`` is such a bundle: a tiny graph whose class ids lie in a float's last bits (``tail: packed``),
+with plan and manifest.
 """
 
 import hashlib
@@ -38,7 +40,10 @@ def test_an_old_bundles_plan_replays(source: TrainedRun, out: Path) -> None:
     assert (plan.scheme, plan.placement.lraspp_gate, plan.qad) == ("onnxruntime", "float", None)
     target, _ = export_profile(source, profile, out, Options(plan=OLD / "plan.yaml"))
     says = {one.key: one.value for one in load_graph(target / "model.onnx").metadata_props}
-    assert (says["precision"], json.loads(says["preprocessing"])) == ("int8", read_manifest(target).facts["preprocessing"])
+    assert (says["precision"], json.loads(says["preprocessing"])) == (
+        "int8",
+        read_manifest(target).facts["preprocessing"],
+    )
     written = yaml.safe_load((target / "plan.yaml").read_text())
     assert (written["scheme"], written["placement"]["lraspp_gate"]) == ("onnxruntime", "float")
     assert not {"form", "distil"} & set(written)

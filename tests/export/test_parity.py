@@ -86,12 +86,18 @@ def test_a_graph_that_cannot_run_is_one_sentence(bundle: Path, run: Path, tmp_pa
     describe(broken, **read_manifest(broken, verify=False).model_dump(exclude={"files"}))
     with pytest.raises(BundleError, match=r"onnxruntime can't (run|load) .*; export the bundle again"):
         compare_stages(broken, run, limit=1)
-    with pytest.raises(BundleError, match=r"doesn't lie in a run's export folder; name the run that it was made from with --run"):
+    with pytest.raises(
+        BundleError, match=r"doesn't lie in a run's export folder; name the run that it was made from with --run"
+    ):
         compare_stages(broken)
 
 
-def test_command(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["rdd-deploy", "parity", str(bundle), "--limit", "1", "--json", str(tmp_path / "parity.json")])
+def test_command(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["rdd-deploy", "parity", str(bundle), "--limit", "1", "--json", str(tmp_path / "parity.json")]
+    )
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0

@@ -37,12 +37,13 @@ def test_shipped_profile(path: Path, source: TrainedRun, out: Path) -> None:
     profile = load_profile(path)
     assert profile.name == path.stem
     assert (
-        f"# python -m rdd_deploy.export RUN --{'profile ' + path.stem if 'rtx' in path.stem or 'jetson' in path.stem else ''}"
-        in path.read_text()
+        "# python -m rdd_deploy.export RUN"
+        f" --{'profile ' + path.stem if 'rtx' in path.stem or 'jetson' in path.stem else ''}" in path.read_text()
     )
     if profile.backend == "tensorrt" and find_spec("tensorrt") is None:
         with pytest.raises(
-            MissingPackageError, match=r"needs the package 'tensorrt', which isn't installed: pip install 'rdd-deploy\[gpu\]'"
+            MissingPackageError,
+            match=r"needs the package 'tensorrt', which isn't installed: pip install 'rdd-deploy\[gpu\]'",
         ):
             retargeted(profile, None)
         return
@@ -60,7 +61,9 @@ def test_shipped_profile(path: Path, source: TrainedRun, out: Path) -> None:
     assert (manifest.backend, manifest.precision, manifest.profile) == (profile.backend, profile.precision, path.stem)
     assert comparison.confusion.miou > 0.6
     if profile.backend == "tensorrt-rtx":
-        assert manifest.metrics is None  # the engine can't be measured without its GPU, and nothing pretends that it was
+        assert (
+            manifest.metrics is None
+        )  # the engine can't be measured without its GPU, and nothing pretends that it was
         assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
         assert set(manifest.files) == {"README.md", "model.engine", "graph.onnx", "plan.yaml", "profile.yaml"}
         assert manifest.engine is not None
@@ -78,13 +81,17 @@ def write(path: Path, text: str) -> Path:
 
 def test_every_problem_at_once(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "mine.yaml", "backend: onnxruntim\nprecision: int8\nscheme: onnxruntime\ncalibration: {image: 4, method: max}\n"
+        tmp_path / "mine.yaml",
+        "backend: onnxruntim\nprecision: int8\nscheme: onnxruntime\ncalibration: {image: 4, method: max}\n",
     )
     with pytest.raises(RecipeError) as caught:
         load_profile(path)
     assert str(caught.value).splitlines() == [
         f"{path} has 3 problems:",
-        "  backend: got 'onnxruntim', expected 'onnxruntime', 'openvino', 'tensorrt' or 'tensorrt-rtx'; did you mean 'onnxruntime'?",
+        (
+            "  backend: got 'onnxruntim', expected 'onnxruntime', 'openvino', 'tensorrt' or 'tensorrt-rtx'; did you"
+            " mean 'onnxruntime'?"
+        ),
         "  calibration.method: got 'max', expected 'minmax', 'percentile', 'entropy' or 'mse'; did you mean 'minmax'?",
         "  calibration.image: unknown key; did you mean 'images'? allowed: images, method, percentile, bins, folder",
     ]
@@ -93,7 +100,10 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("backend: openvino\nprecision: fp16\n", "precision is fp16, which openvino isn't exported in; expected one of fp32, bf16, int8"),
+        (
+            "backend: openvino\nprecision: fp16\n",
+            "precision is fp16, which openvino isn't exported in; expected one of fp32, bf16, int8",
+        ),
         (
             "backend: onnxruntime\nprecision: int8\n",
             "precision int8 needs the key 'calibration' (may be empty: {})",
@@ -104,10 +114,19 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
         ),
         (
             "backend: tensorrt\nprecision: int8\nscheme: onnxruntime\ncalibration: {}\n",
-            "scheme is onnxruntime, whose uint8 activations TensorRT silently turns into int8; expected scheme: tensorrt",
+            (
+                "scheme is onnxruntime, whose uint8 activations TensorRT silently turns into int8; expected scheme:"
+                " tensorrt"
+            ),
         ),
-        ("backend: tensorrt-rtx\nprecision: fp16\n", "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities"),
-        ("backend: openvino\nprecision: fp32\nengine: {}\n", "'engine' belongs to tensorrt and tensorrt-rtx, not to openvino"),
+        (
+            "backend: tensorrt-rtx\nprecision: fp16\n",
+            "tensorrt-rtx builds for named GPUs; expected engine.compute_capabilities",
+        ),
+        (
+            "backend: openvino\nprecision: fp32\nengine: {}\n",
+            "'engine' belongs to tensorrt and tensorrt-rtx, not to openvino",
+        ),
         ("backend: onnxruntime\nprecision: fp32\nsize: [16, 64]\n", "size: got [16, 64], expected at least [32, 32]"),
     ],
 )
@@ -120,18 +139,32 @@ def test_parts_that_do_not_fit(tmp_path: Path, text: str, sentence: str) -> None
 def test_command_lines_that_do_not_fit() -> None:
     for words, sentence in (
         (["--onnx", "--fp16"], "--onnx has no fp16; expected fp32 or int8"),
-        (["--profile", "openvino-int8", "--openvino", "--int8"], "the profile name openvino-int8 is given more than once"),
+        (
+            ["--profile", "openvino-int8", "--openvino", "--int8"],
+            "the profile name openvino-int8 is given more than once",
+        ),
         (["--trt", "--compute-capability", ","], "--compute-capability is ','; expected one or more, e.g. 8.6,8.9"),
         (["--onnx", "--size", "20000", "20000"], "size: got [20000, 20000], expected at most [8192, 8192]"),
-        (["--profile", "jetson-orin-int8", "--compute-capability", "8.9"], "'jetson-orin-int8' is a profile for tensorrt on its own GPU"),
+        (
+            ["--profile", "jetson-orin-int8", "--compute-capability", "8.9"],
+            "'jetson-orin-int8' is a profile for tensorrt on its own GPU",
+        ),
     ):
-        done = subprocess.run([sys.executable, "-m", "rdd_deploy.export", *words], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "rdd_deploy.export", *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 2, done.stderr
         assert sentence in " ".join(done.stderr.split())
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(RecipeError, match=r"no profile 'tensorrt-int4'; expected a YAML file, or one of jetson-orin-int8, "):
+    with pytest.raises(
+        RecipeError, match=r"no profile 'tensorrt-int4'; expected a YAML file, or one of jetson-orin-int8, "
+    ):
         load_profile("tensorrt-int4")
 
 
@@ -141,5 +174,7 @@ def test_changed_is_checked() -> None:
 
 
 def test_own_profile_file(tmp_path: Path) -> None:
-    profile: Profile = load_profile(write(tmp_path / "drone.yaml", "backend: onnxruntime\nprecision: fp32\nsize: [64, 64]\n"))
+    profile: Profile = load_profile(
+        write(tmp_path / "drone.yaml", "backend: onnxruntime\nprecision: fp32\nsize: [64, 64]\n")
+    )
     assert (profile.name, profile.size) == ("drone", (64, 64))

@@ -41,19 +41,25 @@ def run_as_printed(bundle: Path, folder: Path, frame: np.ndarray) -> np.ndarray:
     shutil.copy(bundle / ("graph.onnx" if "graph.onnx" in manifest.files else manifest.model), folder)
     (folder / "readme.py").write_text(block((bundle / "README.md").read_text(encoding="utf-8"), "python"))
     cv2.imwrite(str(folder / "frame.jpg"), frame)
-    done = subprocess.run([sys.executable, "-c", ALONE], cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=folder, capture_output=True, text=True, check=False, timeout=100
+    )
     assert done.returncode == 0, done.stderr
     return np.asarray(cv2.imread(str(folder / "labels.png"), cv2.IMREAD_UNCHANGED))
 
 
 @pytest.fixture(scope="module")
 def exported(light_source: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    bundle, _ = export_profile(light_source, load_profile("onnxruntime-fp32"), tmp_path_factory.mktemp("readme"), Options())
+    bundle, _ = export_profile(
+        light_source, load_profile("onnxruntime-fp32"), tmp_path_factory.mktemp("readme"), Options()
+    )
     return bundle
 
 
 def test_the_python_of_an_exported_bundle_gives_our_labels_bit_for_bit(exported: Path, tmp_path: Path) -> None:
-    frame = cv2.resize(np.random.default_rng(3).integers(0, 256, (9, 12, 3), np.uint8), (410, 270), interpolation=cv2.INTER_CUBIC)
+    frame = cv2.resize(
+        np.random.default_rng(3).integers(0, 256, (9, 12, 3), np.uint8), (410, 270), interpolation=cv2.INTER_CUBIC
+    )
     labels = run_as_printed(exported, tmp_path / "alone", frame)
     read = cv2.imread(str(tmp_path / "alone" / "frame.jpg"))
     with Segmenter.load(exported) as segmenter:
@@ -78,13 +84,28 @@ def test_the_python_for_other_backends(tmp_path: Path, backend: str, precision: 
 def test_it_is_hashed_of_the_manifest_alone_and_says_what_is_in_it(exported: Path) -> None:
     manifest = read_manifest(exported)
     text = (exported / "README.md").read_text(encoding="utf-8")
-    assert text == readme_text(manifest) == readme_text(Manifest.model_validate_json((exported / "manifest.json").read_text()))
+    assert (
+        text
+        == readme_text(manifest)
+        == readme_text(Manifest.model_validate_json((exported / "manifest.json").read_text()))
+    )
     assert "README.md" in manifest.files
     assert manifest.metrics is not None
     for name, (r, g, b) in zip(manifest.classes, manifest.palette, strict=True):
-        assert re.search(rf"^\| \d \| {name} \| {r}, {g}, {b} \| `#{r:02x}{g:02x}{b:02x}` \| [\d.]+ \|$", text, re.MULTILINE)
-    for fact in ("| `frame` | uint8 | 1 × 64 × 96 × 3 (NHWC) |", "B, G, R", "`CPUExecutionProvider`", f"mIoU {manifest.metrics.miou_pct:.2f} %",
-                 "one confusion matrix", "3 images of folder, split val", "INTER_NEAREST_EXACT", "Precision fp32", "onnxruntime_cxx_api.h"):  # fmt: skip
+        assert re.search(
+            rf"^\| \d \| {name} \| {r}, {g}, {b} \| `#{r:02x}{g:02x}{b:02x}` \| [\d.]+ \|$", text, re.MULTILINE
+        )
+    for fact in (
+        "| `frame` | uint8 | 1 × 64 × 96 × 3 (NHWC) |",
+        "B, G, R",
+        "`CPUExecutionProvider`",
+        f"mIoU {manifest.metrics.miou_pct:.2f} %",
+        "one confusion matrix",
+        "3 images of folder, split val",
+        "INTER_NEAREST_EXACT",
+        "Precision fp32",
+        "onnxruntime_cxx_api.h",
+    ):
         assert fact in text, fact
     assert len(block(text, "python").splitlines()) < 20
 

@@ -1,4 +1,6 @@
-"""TensorRT: every shipped student's float, FP16 and INT8 graph is parsed and built, ahead of time, on this machine without a GPU."""
+"""TensorRT: every shipped student's float, FP16 and INT8 graph is parsed and built, ahead of time, on this machine
+without a GPU.
+"""
 
 import math
 from functools import cache
@@ -45,7 +47,8 @@ def students() -> dict[str, Network]:
         if isinstance(recipe, StudentRecipe):
             network = recipe.student
             found.setdefault(
-                f"{network.encoder}-{network.head}-{network.output_stride}-{network.activation}-{network.squeeze_excite}", network
+                f"{network.encoder}-{network.head}-{network.output_stride}-{network.activation}-{network.squeeze_excite}",
+                network,
             )
     return found
 
@@ -63,7 +66,12 @@ def rtx_profile(precision: str = "int8", capability: str = "8.6") -> Profile:
     if precision == "int8":
         return changed(base, engine={"compute_capabilities": [capability]})
     return Profile.model_validate(
-        {"name": "t", "backend": "tensorrt-rtx", "precision": precision, "engine": {"compute_capabilities": [capability]}}
+        {
+            "name": "t",
+            "backend": "tensorrt-rtx",
+            "precision": precision,
+            "engine": {"compute_capabilities": [capability]},
+        }
     )
 
 
@@ -94,7 +102,12 @@ def test_every_student_builds(name: str) -> None:
     table = RangeTable({"method": "made up"}, dict.fromkeys(tensors_to_calibrate(model), (-4.0, 4.0)))
     rendered = qdq_from_onnx(model, table, open_scheme("tensorrt"), Placement())
     lint(rendered, open_scheme("tensorrt"))
-    for precision, graph in (("fp32", model), ("fp16", half_from_onnx(model)), ("int8", rendered), ("int8", half_from_onnx(rendered))):
+    for precision, graph in (
+        ("fp32", model),
+        ("fp16", half_from_onnx(model)),
+        ("int8", rendered),
+        ("int8", half_from_onnx(rendered)),
+    ):
         built = engines.engine_from_onnx(graph, rtx_profile(precision))
         assert len(built.engine) > 10_000
         assert (built.info.package, built.info.compute_capabilities, built.info.gpu) == ("tensorrt-rtx", ["8.6"], None)
@@ -119,7 +132,8 @@ def test_refused_graph_says_why(graph: onnx.ModelProto) -> None:
 @needs_rtx
 def test_unsupported_capability() -> None:
     with pytest.raises(
-        DeviceError, match=r"can't build for compute capability 8.7; expected one of 7.5, 8.0, 8.6, .*a Jetson builds its own"
+        DeviceError,
+        match=r"can't build for compute capability 8.7; expected one of 7.5, 8.0, 8.6, .*a Jetson builds its own",
     ):
         engines.retargeted(load_profile("tensorrt-int8"), ["8.7"])
 
@@ -138,7 +152,11 @@ def test_half_precision_bundle(light_source: TrainedRun, out: Path) -> None:
     profile = changed(engines.retargeted(load_profile("tensorrt-fp16"), ["8.6", "8.9"]), gate={"max_drop": 5.0})
     target, comparison = export_profile(light_source, profile, out, Options())
     manifest = read_manifest(target)
-    assert (manifest.name, manifest.precision, manifest.metrics) == (f"{light_source.run.path.name}/tensorrt-rtx-fp16", "fp16", None)
+    assert (manifest.name, manifest.precision, manifest.metrics) == (
+        f"{light_source.run.path.name}/tensorrt-rtx-fp16",
+        "fp16",
+        None,
+    )
     assert manifest.engine is not None
     assert manifest.engine.compute_capabilities == ["8.6", "8.9"]
     assert comparison.agreement_pct > 99
@@ -184,19 +202,23 @@ def test_neither_package(monkeypatch: pytest.MonkeyPatch) -> None:
     no_package(monkeypatch, "tensorrt", "tensorrt_rtx")
     with pytest.raises(MissingPackageError) as caught:
         engines.retargeted(load_profile("tensorrt-int8"), None)
-    assert str(caught.value) == (
-        "building 'tensorrt-int8' needs the package 'tensorrt', which isn't installed: "
+    assert (
+        str(caught.value) == "building 'tensorrt-int8' needs the package 'tensorrt', which isn't installed: "
         "pip install 'rdd-deploy[gpu]' (from a clone: pip install '.[gpu]')"
     )
     with pytest.raises(
-        MissingPackageError, match=r"needs the package 'tensorrt-rtx', which isn't installed: pip install 'rdd-deploy\[rtx\]'"
+        MissingPackageError,
+        match=r"needs the package 'tensorrt-rtx', which isn't installed: pip install 'rdd-deploy\[rtx\]'",
     ):
         engines.retargeted(load_profile("tensorrt-rtx-int8"), None)
 
 
 def test_only_rtx_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     no_package(monkeypatch, "tensorrt")
-    with pytest.raises(MissingPackageError, match=r"or build ahead of time with the tensorrt-rtx that is here: --compute-capability 8.6"):
+    with pytest.raises(
+        MissingPackageError,
+        match=r"or build ahead of time with the tensorrt-rtx that is here: --compute-capability 8.6",
+    ):
         engines.retargeted(load_profile("tensorrt-int8"), None)
 
 
@@ -238,7 +260,9 @@ def test_workspace_limit_reaches_the_builder() -> None:
 def test_no_gpu_for_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = SimpleNamespace(cudaGetDeviceCount=lambda: (35, 0))
     monkeypatch.setattr(engines.importlib, "import_module", lambda name: fake)
-    with pytest.raises(DeviceError, match="tensorrt builds on the GPU that the engine will run on, and this machine has none"):
+    with pytest.raises(
+        DeviceError, match="tensorrt builds on the GPU that the engine will run on, and this machine has none"
+    ):
         engines._gpu()
 
 

@@ -22,11 +22,20 @@ def bank(**options: Any) -> MemoryBank:
 
 
 def step_of(one: torch.nn.Module, step: int, images: slice) -> torch.Tensor:
-    """A step's loss on some of its images, whose gradients are added; in the last step the second half of them is void."""
-    student, teacher, target = output(SAME, 10 + step, images=5), output(WIDER, 20 + step, images=5), labels(30 + step, images=5)
+    """A step's loss on some of its images, whose gradients are added; in the last step the second half
+    of them is void.
+    """
+    student, teacher, target = (
+        output(SAME, 10 + step, images=5),
+        output(WIDER, 20 + step, images=5),
+        labels(30 + step, images=5),
+    )
     if step == STEPS - 1:
         target[3:] = VOID
-    cut = [each._replace(features={name: value[images] for name, value in each.features.items()}) for each in (student, teacher)]
+    cut = [
+        each._replace(features={name: value[images] for name, value in each.features.items()})
+        for each in (student, teacher)
+    ]
     value: torch.Tensor = one(*cut, target[images])
     value.backward()
     return value.detach()

@@ -16,7 +16,9 @@ import numpy as np
 
 
 class Camera:
-    """Streams a grey level that counts frames; ``stall`` stops sending, ``vanish`` drops connections and the port, ``come_back`` reopens it."""
+    """Streams a grey level that counts frames; ``stall`` stops sending, ``vanish`` drops connections and the port,
+    ``come_back`` reopens it.
+    """
 
     address: str
     handler: type[BaseRequestHandler]
@@ -33,7 +35,9 @@ class Camera:
     def __enter__(self) -> Camera:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.vanish()
 
     @property
@@ -64,7 +68,9 @@ class Camera:
 
         self._server = Server(("127.0.0.1", self.port), self.handler)
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="camera", daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="camera", daemon=True
+        ).start()
 
     def images(self) -> Iterator[bytes]:
         """JPEG files of 64×48, at the camera's rate, until it vanishes."""
@@ -84,7 +90,9 @@ class _Http(BaseHTTPRequestHandler):
         self.end_headers()
         with suppress(OSError):
             for data in self.server.camera.images():  # type: ignore[attr-defined]
-                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
+                self.wfile.write(
+                    b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data) + data + b"\r\n"
+                )
 
     def log_message(self, *_: object) -> None:
         pass
@@ -133,8 +141,11 @@ class _Rtsp(StreamRequestHandler):
             for offset in range(0, len(scan), 1000):
                 part = scan[offset : offset + 1000]
                 last = offset + 1000 >= len(scan)
-                header = struct.pack(">BBHII", 0x80, 26 | last << 7, number & 0xFFFF, int(90000 * (time.monotonic() - start)), 1)
-                # RFC 2435: type 1 is 4:2:0, quality 255 says that the first packet holds the quantisation tables; sizes in blocks of 8.
+                header = struct.pack(
+                    ">BBHII", 0x80, 26 | last << 7, number & 0xFFFF, int(90000 * (time.monotonic() - start)), 1
+                )
+                # RFC 2435: type 1 is 4:2:0, quality 255 says that the first packet holds the quantisation tables; sizes
+                # in blocks of 8.
                 header += struct.pack(">IBBBB", offset, 1, 255, 64 // 8, 48 // 8)
                 if not offset:
                     header += struct.pack(">HH", 0, len(tables)) + tables

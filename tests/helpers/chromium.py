@@ -48,7 +48,9 @@ class Browser:
         self.send("Page.navigate", url=url)
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, awaited where it is a promise. Raises AssertionError where it throws."""
+        """The value of a JavaScript expression, awaited where it is a promise. Raises AssertionError
+        where it throws.
+        """
         result = self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
@@ -56,8 +58,12 @@ class Browser:
     def until(self, expression: str, seconds: float = 60) -> Any:
         """Wait until a JavaScript expression is true, also over a change of the page."""
         end = time.monotonic() + seconds
-        while not (value := self.evaluate(f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()")):
-            assert time.monotonic() < end, f"waited in vain for {expression}; the page says: {self.evaluate('document.body.innerText')}"
+        while not (
+            value := self.evaluate(f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()")
+        ):
+            assert time.monotonic() < end, (
+                f"waited in vain for {expression}; the page says: {self.evaluate('document.body.innerText')}"
+            )
             time.sleep(0.05)
         return value
 
@@ -70,8 +76,9 @@ class Browser:
         """With the mouse, in the middle of an element."""
         x, y = json.loads(
             self.evaluate(
-                f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}}); "
-                "const r = e.getBoundingClientRect(); return JSON.stringify([r.x + r.width / 2, r.y + r.height / 2]) })()"
+                f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block:"
+                " 'center'}); const r = e.getBoundingClientRect(); return JSON.stringify([r.x + r.width / 2, r.y +"
+                " r.height / 2]) })()"
             )
         )
         for kind in ("mousePressed", "mouseReleased"):
@@ -96,7 +103,9 @@ def browser(width: int = 1280, height: int = 900) -> Iterator[Browser]:
             "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--mute-audio",
             "--remote-debugging-port=0", f"--user-data-dir={folder}", f"--window-size={width},{height}", "about:blank",
         ]  # fmt: skip
-        process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [program, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             port_file, end = Path(folder) / "DevToolsActivePort", time.monotonic() + 40
             while not (port_file.exists() and "\n" in port_file.read_text()):

@@ -87,7 +87,9 @@ def convert(source: Path, out: Path, **options: Any) -> tuple[dict[str, Any], Re
 
 def masks(out: Path, split: str = "train") -> dict[str, np.ndarray]:
     """The masks of a split as they are in the files, by stem."""
-    return {path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / f"{split}annot").iterdir())}
+    return {
+        path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((out / f"{split}annot").iterdir())
+    }
 
 
 def opened(part: dict[str, Any], split: str = "train") -> dict[str, np.ndarray]:

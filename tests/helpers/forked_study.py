@@ -1,4 +1,6 @@
-"""``rdd_deploy.study`` as a program whose runs are forked from it, torch imported already; all else is as in processes that a user starts."""
+"""``rdd_deploy.study`` as a program whose runs are forked from it, torch imported already; all else is as in processes
+that a user starts.
+"""
 
 import os
 import signal
@@ -65,7 +67,9 @@ def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> Fork
 def main() -> None:
     import torch
 
-    torch.set_num_threads(1)  # a process that has computed with several can't be forked: the child would wait for the others
+    torch.set_num_threads(
+        1
+    )  # a process that has computed with several can't be forked: the child would wait for the others
     children.start = start  # type: ignore[assignment]
     from rdd_deploy.study.__main__ import main
 

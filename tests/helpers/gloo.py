@@ -21,13 +21,16 @@ def _joined(function: Callable[..., Any], folder: str, rank: int, size: int, arg
 
 
 def together(function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
-    """What ``function`` returns of each argument (tensors, numbers, texts), each in a process of its own; one that hangs fails the test.
+    """What ``function`` returns of each argument (tensors, numbers, texts), each in a process of its own; one that
+    hangs fails the test.
 
     The function is of a module that can be imported.
     """
     with tempfile.TemporaryDirectory() as folder:
         context, size = Started._context, len(arguments)
-        processes = [context.Process(target=_joined, args=(function, folder, i, size, one)) for i, one in enumerate(arguments)]
+        processes = [
+            context.Process(target=_joined, args=(function, folder, i, size, one)) for i, one in enumerate(arguments)
+        ]
         for process in processes:
             process.start()
         for process in processes:
@@ -41,8 +44,13 @@ def together(function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[A
 
 
 def pair(work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``work(rank, *arguments)`` returns in each of two processes, by rank; arguments and results are pickled (no tensors)."""
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool:
+    """What ``work(rank, *arguments)`` returns in each of two processes, by rank; arguments and results are pickled (no
+    tensors).
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as pool,
+    ):
         futures = [pool.submit(_in_group, f"file://{folder}/store", rank, work, arguments) for rank in range(2)]
         return [future.result(120) for future in futures]
 

@@ -1,5 +1,5 @@
-"""Run a program and see which of its processes open an internet socket: the kernel asks here (seccomp's user notification, Linux 5.0),
-so native threads and child processes are seen, too. Each attempt is refused."""
+"""Run a program and see which of its processes open an internet socket: the kernel asks here (seccomp's user
+notification, Linux 5.0), so native threads and child processes are seen, too. Each attempt is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import subprocess
 import threading
 from pathlib import Path
 
-_SOCKET, _SECCOMP, _ARCHITECTURE = {"x86_64": (41, 317, 0xC000003E), "aarch64": (198, 277, 0xC00000B7)}.get(platform.machine(), (0, 0, 0))
+_SOCKET, _SECCOMP, _ARCHITECTURE = {"x86_64": (41, 317, 0xC000003E), "aarch64": (198, 277, 0xC00000B7)}.get(
+    platform.machine(), (0, 0, 0)
+)
 _NO_NEW_PRIVS, _SET_FILTER, _LISTENER = 38, 1, 8
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
@@ -27,7 +29,9 @@ class _Program(ctypes.Structure):
 
 
 def _listen() -> int:
-    """From here on this process and its children open no internet socket without being asked; returns where the questions arrive."""
+    """From here on this process and its children open no internet socket without being asked; returns where the
+    questions arrive.
+    """
     steps = [
         (_LOAD, 0, 0, 4),  # architecture
         (_EQUAL, 0, 6, _ARCHITECTURE),

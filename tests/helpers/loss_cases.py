@@ -26,7 +26,10 @@ class Case(NamedTuple):
 
     def part(self, some: slice) -> "Case":
         """Some of its images."""
-        return Case(*({name: one[some] for name, one in maps.items()} for maps in (self.student, self.teacher)), self.target[some])
+        return Case(
+            *({name: one[some] for name, one in maps.items()} for maps in (self.student, self.teacher)),
+            self.target[some],
+        )
 
 
 class Result(NamedTuple):
@@ -57,7 +60,10 @@ def drawn(
     for role in ("student", "teacher"):
         channels = widths("student" if alike else role)
         of_role = (sizes or {}).get(role, {})
-        maps[role] = {name: torch.randn(images, channels[name], *of_role.get(name, SIZES.get(name, SIZE)), generator=g) for name in MAPS}
+        maps[role] = {
+            name: torch.randn(images, channels[name], *of_role.get(name, SIZES.get(name, SIZE)), generator=g)
+            for name in MAPS
+        }
     labels = torch.randint(0, CLASSES, (images, *target), generator=g)
     # Squares, so that maps of every stride see labels that hold together.
     labels = labels[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2)[:, : target[0], : target[1]].clone()
@@ -75,7 +81,8 @@ def at_centres(target: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def spoilt(maps: Maps, target: torch.Tensor, value: float) -> Maps:
     """The maps with a value on their void pixels."""
     return {
-        name: torch.where((at_centres(target, (one.shape[-2], one.shape[-1])) == VOID)[:, None], value, one) for name, one in maps.items()
+        name: torch.where((at_centres(target, (one.shape[-2], one.shape[-1])) == VOID)[:, None], value, one)
+        for name, one in maps.items()
     }
 
 
@@ -103,11 +110,17 @@ def evaluated(loss: nn.Module, case: Case) -> Result:
     value.backward()
     assert all(one.grad is None for one in other.values()), "the teacher gets no gradient"
     needed = frozenset(loss.needs)
-    assert all(one.grad is None for name, one in own.items() if name not in needed), "it reads maps that it doesn't say it needs"
-    missing = [name for name in needed if own[name].grad is None] + [name for name, one in loss.named_parameters() if one.grad is None]
+    assert all(one.grad is None for name, one in own.items() if name not in needed), (
+        "it reads maps that it doesn't say it needs"
+    )
+    missing = [name for name in needed if own[name].grad is None] + [
+        name for name, one in loss.named_parameters() if one.grad is None
+    ]
     assert not missing, "a part without gradient would make other processes wait"
     return Result(
-        value.detach(), {name: own[name].grad for name in sorted(needed)}, {name: one.grad for name, one in loss.named_parameters()}
+        value.detach(),
+        {name: own[name].grad for name in sorted(needed)},
+        {name: one.grad for name, one in loss.named_parameters()},
     )
 
 
@@ -125,7 +138,9 @@ def halves(rank: int, names: list[str], targets: list[np.ndarray]) -> list[dict[
 
 
 def _plain(result: Result) -> Plain:
-    gradients, parameters = ({key: one.numpy() for key, one in part.items()} for part in (result.gradients, result.parameters))
+    gradients, parameters = (
+        {key: one.numpy() for key, one in part.items()} for part in (result.gradients, result.parameters)
+    )
     return result.value.item(), str(result.value.dtype), gradients, parameters
 
 
@@ -145,12 +160,17 @@ def agrees(loss: nn.Module, case: Case, name: str, reference: Reference, rel: fl
     expected = reference(own, case.teacher[name].double(), at_centres(case.target, (own.shape[-2], own.shape[-1])))
     expected.backward()
     assert own.grad is not None
-    assert abs(got.value.item() - expected.item()) <= rel * abs(expected.item()) + 1e-9, (got.value.item(), expected.item())
+    assert abs(got.value.item() - expected.item()) <= rel * abs(expected.item()) + 1e-9, (
+        got.value.item(),
+        expected.item(),
+    )
     error = (got.gradients[name].double() - own.grad).abs().max()
     assert error <= 10 * rel * own.grad.abs().max(), error
 
 
 def by_hand(name: str, student: list[Any], teacher: list[Any], labels: list[Any], loss: nn.Module) -> float:
     """A loss of one image's maps, given as nested lists (D, h, w), with labels (h, w) of the same size."""
-    one, other = (Output(torch.zeros(1), None, {name: torch.tensor([maps], dtype=torch.float32)}) for maps in (student, teacher))
+    one, other = (
+        Output(torch.zeros(1), None, {name: torch.tensor([maps], dtype=torch.float32)}) for maps in (student, teacher)
+    )
     return float(loss(one, other, torch.tensor([labels])).detach())

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from rdd_deploy.benchmark.records import Accuracy, Benchmark, Change, ColdStart, Latency, Machine, Protocol, Quantiles, Row
+from rdd_deploy.benchmark.records import (
+    Accuracy,
+    Benchmark,
+    Change,
+    ColdStart,
+    Latency,
+    Machine,
+    Protocol,
+    Quantiles,
+    Row,
+)
 
 CLASSES = ["blue", "green", "red"]
 
@@ -12,7 +22,16 @@ def quantiles(p50: float, p95: float | None = None) -> Quantiles:
     return Quantiles(p50_ms=p50, p95_ms=tail, p99_ms=tail + 1, mean_ms=1.1 * p50)
 
 
-def row(name: str, ms: float, miou: float, *, device: str = "cpu", drop: float | None = None, p95: float | None = None, **more) -> Row:
+def row(
+    name: str,
+    ms: float,
+    miou: float,
+    *,
+    device: str = "cpu",
+    drop: float | None = None,
+    p95: float | None = None,
+    **more,
+) -> Row:
     """A measured row; ``drop`` gives it a change against a row called float."""
     change = None
     if drop is not None:

@@ -36,7 +36,10 @@ def labels(seed: int = 7, images: int = 3, share: float = 0.3) -> Tensor:
 
 def spoilt(clean: Output, target: Tensor, value: float) -> Output:
     """The output with another value at every map's void pixels."""
-    broken = {name: torch.where(labels_at(target, one.shape[-2:])[:, None] == VOID, value, one) for name, one in clean.features.items()}
+    broken = {
+        name: torch.where(labels_at(target, one.shape[-2:])[:, None] == VOID, value, one)
+        for name, one in clean.features.items()
+    }
     return clean._replace(features=broken)
 
 
@@ -71,7 +74,9 @@ def check(make: Callable[[], nn.Module], reads: set[str]) -> None:
     assert set(none) == reads
     assert not any(one.any() for one in none.values())
     for own, other in ((STUDENT, TEACHER), (SAME, TEACHER)):  # other strides and widths, NaN in both networks' void
-        odd, slopes = taught(make(), spoilt(output(own, 3), target, float("nan")), spoilt(output(other, 4), target, float("nan")), target)
+        odd, slopes = taught(
+            make(), spoilt(output(own, 3), target, float("nan")), spoilt(output(other, 4), target, float("nan")), target
+        )
         assert odd.isfinite()
         assert all(one.isfinite().all() for one in slopes.values())
     large, slopes = taught(make(), output(SAME, 1, scale=1e4), output(WIDER, 2, scale=-1e4), target)

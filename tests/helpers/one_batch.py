@@ -1,4 +1,6 @@
-"""A few optimiser steps of a real training on made-up batches, in one process or as one of several that have a part of each batch."""
+"""A few optimiser steps of a real training on made-up batches, in one process or as one of several that have a part of
+each batch.
+"""
 
 import os
 from collections.abc import Mapping
@@ -52,7 +54,9 @@ class Steps(NamedTuple):
 
 
 def batch(step: int) -> Batch:
-    """Stripes, the more void the later the image: the last one is void but for a corner, so that parts of the batch count differently."""
+    """Stripes, the more void the later the image: the last one is void but for a corner, so that parts of the batch
+    count differently.
+    """
     pictures = [toys.picture(IMAGES * step + index, SIDE, SIDE) for index in range(IMAGES)]
     images = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image, _ in pictures])
     labels = torch.stack([torch.from_numpy(mask).long() for _, mask in pictures])
@@ -65,7 +69,9 @@ def trained(argument: tuple[int, int, Case]) -> Any:
     """The steps as process ``rank`` of ``ranks`` sees them."""
     rank, ranks, case = argument
     os.environ["LOCAL_RANK"] = str(rank)  # by which Fabric knows that it has nothing to start
-    train = Train(**{"device": "cpu", "precision": "32-true", "devices": ranks, "batch": IMAGES, "lr": 0.005, **case.train})
+    train = Train(
+        **{"device": "cpu", "precision": "32-true", "devices": ranks, "batch": IMAGES, "lr": 0.005, **case.train}
+    )
     fabric = make_fabric(train)
     fabric.launch()
     torch.manual_seed(train.seed)
@@ -77,7 +83,9 @@ def trained(argument: tuple[int, int, Case]) -> Any:
     for step in range(STEPS):
         whole, own = batch(step), slice(rank * IMAGES // ranks, (rank + 1) * IMAGES // ranks)
         first, last = case.progress
-        signs, terms = state.update(Batch(*(one[own] for one in whole)), first + (last - first) * step / (STEPS - 1), compare=step == 2)
+        signs, terms = state.update(
+            Batch(*(one[own] for one in whole)), first + (last - first) * step / (STEPS - 1), compare=step == 2
+        )
         steps.losses.append(float(signs[0]))
         steps.terms.append({name: float(value) for name, value in terms.items()})
         named = [*student.named_parameters(), *state.objective.named_parameters()]
@@ -98,4 +106,6 @@ def _objective(case: Case, train: Train, student: Segmenter, masks: list[torch.T
     teacher.train()(batch(STEPS).images)
     loss = _loss(config, PIXELS)
     loss.register_forward_hook(lambda _, __, result: masks.append(result.weight))
-    return DistillationObjective(loss, LiveTeacher(teacher), extra_losses(config, student, teacher), train.auxiliary_weight)
+    return DistillationObjective(
+        loss, LiveTeacher(teacher), extra_losses(config, student, teacher), train.auxiliary_weight
+    )

@@ -10,7 +10,9 @@ GREY, PALETTE = 0, 3
 
 
 def png(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
-    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -35,7 +37,9 @@ def stored(numbers: np.ndarray, bits: int, palette: Sequence[tuple[int, int, int
 
 
 def optimised(mask: np.ndarray, order: Sequence[int] | None = None) -> bytes:
-    """A grey mask as a program stores it that makes files smaller: few values as indices of a palette of greys, in any order."""
+    """A grey mask as a program stores it that makes files smaller: few values as indices of a palette of greys, in any
+    order.
+    """
     greys = list(order if order is not None else np.unique(mask))
     table = np.zeros(256, np.uint8)
     table[greys] = np.arange(len(greys))

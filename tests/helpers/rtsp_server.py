@@ -1,11 +1,16 @@
-"""GStreamer's RTSP server with a test picture, as a program: `python3 rtsp_server.py PORT CODEC`; it prints "ready". Needs Debian's
-gir1.2-gst-rtsp-server-1.0, python3-gi and the plugins good (JPEG) or ugly (H.264), so it runs with the system's Python."""
+"""GStreamer's RTSP server with a test picture, as a program: `python3 rtsp_server.py PORT CODEC`; it prints "ready".
+Needs Debian's gir1.2-gst-rtsp-server-1.0, python3-gi and the plugins good (JPEG) or ugly (H.264), so it runs with the
+system's Python.
+"""
 
 import sys
 
 PIPELINES = {
     "jpeg": "jpegenc ! rtpjpegpay name=pay0 pt=26",
-    "h264": "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96",
+    "h264": (
+        "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! video/x-h264,profile=baseline ! rtph264pay"
+        " name=pay0 pt=96"
+    ),
 }
 
 

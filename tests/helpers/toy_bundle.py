@@ -1,4 +1,6 @@
-"""A bundle whose network takes milliseconds to make and whose answer is known: the class is the channel that is brightest."""
+"""A bundle whose network takes milliseconds to make and whose answer is known: the class is the channel that is
+brightest.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def truth(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return frame.argmax(-1).astype(np.uint8)
 
 
-def toy_graph(path: Path, height: int, width: int, *, work: int = 0, offset: int = 0, flip: bool = False, scale: float = 1.0) -> None:
+def toy_graph(
+    path: Path, height: int, width: int, *, work: int = 0, offset: int = 0, flip: bool = False, scale: float = 1.0
+) -> None:
     """Cast, transpose, 1×1 convolution (identity), argmax.
 
     Args:
@@ -32,7 +36,10 @@ def toy_graph(path: Path, height: int, width: int, *, work: int = 0, offset: int
         scale: factor of the logits (NaN for a broken network).
     """
     identity = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1) * (-1 if flip else 1) * np.float32(scale)
-    initializers = [numpy_helper.from_array(identity, "w"), numpy_helper.from_array(np.array(offset, np.uint8), "offset")]
+    initializers = [
+        numpy_helper.from_array(identity, "w"),
+        numpy_helper.from_array(np.array(offset, np.uint8), "offset"),
+    ]
     nodes = [
         helper.make_node("Cast", ["frame"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["image"], perm=[0, 3, 1, 2]),
@@ -46,7 +53,10 @@ def toy_graph(path: Path, height: int, width: int, *, work: int = 0, offset: int
     logits = "image"
     if work:
         initializers.append(numpy_helper.from_array(np.zeros((3, 16, 1, 1), np.float32), "none"))
-        nodes += [helper.make_node("Conv", [last, "none"], ["zero"]), helper.make_node("Add", ["image", "zero"], ["sum"])]
+        nodes += [
+            helper.make_node("Conv", [last, "none"], ["zero"]),
+            helper.make_node("Add", ["image", "zero"], ["sum"]),
+        ]
         logits = "sum"
     nodes += [
         helper.make_node("Conv", [logits, "w"], ["logits"]),
@@ -61,7 +71,9 @@ def toy_graph(path: Path, height: int, width: int, *, work: int = 0, offset: int
     onnx.save(model, path)
 
 
-def toy_bundle(folder: Path, height: int = 48, width: int = 64, *, manifest: dict[str, Any] | None = None, **graph: Any) -> Path:
+def toy_bundle(
+    folder: Path, height: int = 48, width: int = 64, *, manifest: dict[str, Any] | None = None, **graph: Any
+) -> Path:
     """Write a whole bundle; ``manifest`` overrides its fields, ``graph`` goes to ``toy_graph``. Returns the folder."""
     folder.mkdir(parents=True)
     toy_graph(folder / "model.onnx", height, width, **graph)
@@ -77,7 +89,12 @@ def toy_bundle(folder: Path, height: int = 48, width: int = 64, *, manifest: dic
         "files": {"model.onnx": sha256(folder / "model.onnx")},
         "opset": 18,
         "metrics": Metrics(
-            data="toy", split="val", images=1, miou_pct=100.0, pixel_accuracy_pct=100.0, iou_pct=dict.fromkeys(CLASSES, 100.0)
+            data="toy",
+            split="val",
+            images=1,
+            miou_pct=100.0,
+            pixel_accuracy_pct=100.0,
+            iou_pct=dict.fromkeys(CLASSES, 100.0),
         ),
         "provenance": {"run": "toy", "git_commit": None},
     }

@@ -21,7 +21,9 @@ SIZE = (64, 96)
 
 
 def mobilenet(**changes: Any) -> dict[str, Any]:
-    """A network with all that the rules of quantisation are about: depthwise convolutions, HardSwish, squeeze-and-excitation."""
+    """A network with all that the rules of quantisation are about: depthwise convolutions, HardSwish,
+    squeeze-and-excitation.
+    """
     return toys.network(encoder="mobilenetv3_small_050", **changes)
 
 
@@ -56,7 +58,12 @@ def write_run(folder: Path, data: Path, segmenter: Segmenter, network: dict[str,
     recipe = load_recipe(toys.write_recipe(folder / "recipe.yaml", tree))
     run = RunFolder(folder)
     run.write_recipe(recipe)
-    facts = {"classes": toys.CLASSES, "palette": [list(colour) for colour in toys.COLOURS], "size": list(SIZE), "recipe": folder.name}
+    facts = {
+        "classes": toys.CLASSES,
+        "palette": [list(colour) for colour in toys.COLOURS],
+        "size": list(SIZE),
+        "recipe": folder.name,
+    }
     save_segmenter(run.student, segmenter, facts)
     return folder
 
@@ -76,4 +83,6 @@ runpy.run_module("rdd_deploy", run_name="__main__", alter_sys=True)
 def without(packages: str, *words: object) -> subprocess.CompletedProcess[str]:
     """``rdd-deploy`` in a process of its own, as if some packages (with commas between) weren't installed."""
     command = [sys.executable, "-c", WITHOUT, packages, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"COLUMNS": "400"})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=200, check=False, env=os.environ | {"COLUMNS": "400"}
+    )

@@ -10,7 +10,9 @@ from toy_bundle import truth
 
 
 def make_toy_data(root: Path) -> Path:
-    """Twelve frames of 60×80 whose truth is what the toy network answers, but for some errors and some void. Returns the root."""
+    """Twelve frames of 60×80 whose truth is what the toy network answers, but for some errors and some void. Returns
+    the root.
+    """
     generator = np.random.default_rng(5)
     for part in ("val", "valannot"):
         (root / part).mkdir()

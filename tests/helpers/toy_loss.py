@@ -18,7 +18,9 @@ class BankedHint(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset({"head"})
     bank: Tensor
 
-    def __init__(self, size: int = 4, *, student_channels: dict[str, int], teacher_channels: dict[str, int], classes: int) -> None:
+    def __init__(
+        self, size: int = 4, *, student_channels: dict[str, int], teacher_channels: dict[str, int], classes: int
+    ) -> None:
         super().__init__()
         self.project = nn.Conv2d(student_channels["head"], teacher_channels["head"], 1)
         self.register_buffer("bank", torch.zeros(size, teacher_channels["head"]))
@@ -35,5 +37,7 @@ class BankedHint(nn.Module):
         if os.environ.get("TOY_STOP") == str(self.steps):
             os.kill(os.getpid(), signal.SIGINT)
         if notes := os.environ.get("TOY_NOTES"):
-            Path(notes, os.environ.get("LOCAL_RANK", "0")).write_text(f"{float(self.project.weight.detach().double().sum())!r}")
+            Path(notes, os.environ.get("LOCAL_RANK", "0")).write_text(
+                f"{float(self.project.weight.detach().double().sum())!r}"
+            )
         return loss

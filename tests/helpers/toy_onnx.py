@@ -23,7 +23,8 @@ def colours(
     full: bool = True,
     sharpness: float = 20.0,
 ) -> Path:
-    """Logits −sharpness · |pixel − colour|² of each colour, of means over ``stride`` pixels, at full size as YOLO's exporter writes them.
+    """Logits −sharpness · |pixel − colour|² of each colour, of means over ``stride`` pixels, at full size as YOLO's
+    exporter writes them.
 
     Args:
         tail: what it says: logits, softmax, argmax (N, H, W) or mask (N, 1, H, W).
@@ -71,7 +72,11 @@ def colours(
         nodes,
         "toy",
         [helper.make_tensor_value_info("images", kind, shape)],
-        [helper.make_tensor_value_info("output0", TensorProto.INT64 if tail == "argmax" else TensorProto.FLOAT, ["n", *"abc"][:rank])],
+        [
+            helper.make_tensor_value_info(
+                "output0", TensorProto.INT64 if tail == "argmax" else TensorProto.FLOAT, ["n", *"abc"][:rank]
+            )
+        ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

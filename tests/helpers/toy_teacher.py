@@ -28,7 +28,9 @@ class Colours(nn.Module):
             raise ValueError(f"it has no map {', '.join(missing)}")
         small = F.avg_pool2d(frames.float(), 4)[:, None]  # (N, 1, 3, h, w)
         logits = -self.sharpness * (small - self.colours[None, :, :, None, None]).abs().mean(2)
-        return Output(logits, 0.5 * logits, {name: {"head": small[:, 0] / 255, "logits": logits}[name] for name in maps})
+        return Output(
+            logits, 0.5 * logits, {name: {"head": small[:, 0] / 255, "logits": logits}[name] for name in maps}
+        )
 
 
 def load(

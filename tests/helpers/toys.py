@@ -1,4 +1,6 @@
-"""Small data and recipes that many tests share: striped pictures a network can learn in seconds, as a folder data set."""
+"""Small data and recipes that many tests share: striped pictures a network can learn in seconds, as a
+folder data set.
+"""
 
 import json
 import multiprocessing
@@ -91,14 +93,16 @@ def _main(module: str, arguments: list[str], cwd: str, env: dict[str, str], outp
         with open(f"{output}.{name}", "wb") as file:
             os.dup2(file.fileno(), number)
     program = import_module(module if module.startswith("forked_") else f"rdd_deploy.{module}")
-    sys.modules["__main__"].__spec__ = program.__spec__  # as python -m leaves it: by it Fabric starts its other processes
+    sys.modules[
+        "__main__"
+    ].__spec__ = program.__spec__  # as python -m leaves it: by it Fabric starts its other processes
     sys.argv = [module, *arguments]
     program.main()
 
 
 class Started:
-    """``python -m rdd_deploy.<module>`` in a process of its own. It is forked from one that has torch imported already: an import takes
-    longer than all that a test does, and everything else is as in a process that a user starts.
+    """``python -m rdd_deploy.<module>`` in a process of its own. It is forked from one that has torch imported already:
+    an import takes longer than all that a test does, and everything else is as in a process that a user starts.
     """
 
     _context = multiprocessing.get_context("forkserver")
@@ -109,7 +113,9 @@ class Started:
     def __init__(self, module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> None:
         self._output = tempfile.mkdtemp(prefix="rdd-") + "/out"
         words = [str(word) for word in arguments]
-        self._process = self._context.Process(target=_main, args=(module, words, str(cwd), {"COLUMNS": "400"} | (env or {}), self._output))
+        self._process = self._context.Process(
+            target=_main, args=(module, words, str(cwd), {"COLUMNS": "400"} | (env or {}), self._output)
+        )
         self._process.start()
 
     @property
@@ -142,7 +148,9 @@ class Started:
         return subprocess.CompletedProcess([], self._process.exitcode or 0, stdout, stderr)
 
 
-def call(module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def call(
+    module: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return Started(module, *arguments, cwd=cwd, env=env).wait()
 
 
@@ -154,7 +162,11 @@ def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Files that a write left half-done."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name.endswith(".part") or path.name.startswith("."))
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.name.endswith(".part") or path.name.startswith(".")
+    )
 
 
 def read_json(path: Path) -> Any:

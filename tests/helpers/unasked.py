@@ -1,4 +1,6 @@
-"""Finds, on the CPU, what would make the host wait for a GPU: a number that is read, a mask that selects, a tensor made of Python's numbers."""
+"""Finds, on the CPU, what would make the host wait for a GPU: a number that is read, a mask that selects, a tensor made
+of Python's numbers.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,16 @@ READING = {
     "bincount",
     "tensor",
 }
-OPERATORS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_unique2", "equal", "lift_fresh", "bincount"}
+OPERATORS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "is_nonzero",
+    "masked_select",
+    "_unique2",
+    "equal",
+    "lift_fresh",
+    "bincount",
+}
 """Of ATen, also where C++ calls them; ``lift_fresh`` is how ``torch.tensor`` begins, which copies from memory that isn't pinned."""
 
 
@@ -34,7 +45,9 @@ def _selects(indices: Any) -> bool:
 
 
 class _Functions(TorchFunctionMode):
-    def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         name = getattr(function, "__name__", "")
         if name in READING or (name in ("__getitem__", "__setitem__") and _selects(args[1])):
             raise AssertionError(f"a GPU would be waited for: {name}")
@@ -42,9 +55,13 @@ class _Functions(TorchFunctionMode):
 
 
 class _Operators(TorchDispatchMode):
-    def __torch_dispatch__(self, operator: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         name = operator.overloadpacket.__name__
-        if name in OPERATORS or (name.startswith("index") and len(args) > 1 and isinstance(args[1], list) and _selects(args[1])):
+        if name in OPERATORS or (
+            name.startswith("index") and len(args) > 1 and isinstance(args[1], list) and _selects(args[1])
+        ):
             raise AssertionError(f"a GPU would be waited for: {operator}")
         return operator(*args, **(kwargs or {}))
 

@@ -1,4 +1,6 @@
-"""A video whose frames come at odd times: Matroska with JPEG frames, written by hand, since OpenCV's writer knows constant rates only."""
+"""A video whose frames come at odd times: Matroska with JPEG frames, written by hand, since OpenCV's writer knows
+constant rates only.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +21,20 @@ def write_vfr(path: Path, times_ms: Sequence[int], size: tuple[int, int] = (48, 
     """Frame i is grey of level 10 + 15 i."""
     header = _element(b"\x42\x82", b"matroska") + _number(b"\x42\x87", 2) + _number(b"\x42\x85", 2)
     video = _number(b"\xb0", size[1]) + _number(b"\xba", size[0])
-    track = _number(b"\xd7", 1) + _number(b"\x73\xc5", 1) + _number(b"\x83", 1) + _element(b"\x86", b"V_MJPEG") + _element(b"\xe0", video)
+    track = (
+        _number(b"\xd7", 1)
+        + _number(b"\x73\xc5", 1)
+        + _number(b"\x83", 1)
+        + _element(b"\x86", b"V_MJPEG")
+        + _element(b"\xe0", video)
+    )
     clusters = b""
     for index, at in enumerate(times_ms):
         image = cv2.imencode(".jpg", np.full((*size, 3), level(index), np.uint8))[1].tobytes()
         clusters += _element(b"\x1f\x43\xb6\x75", _number(b"\xe7", at) + _element(b"\xa3", b"\x81\0\0\x80" + image))
-    info = _element(b"\x15\x49\xa9\x66", _number(b"\x2a\xd7\xb1", 1_000_000) + _element(b"\x44\x89", _float(times_ms[-1] + 40)))
+    info = _element(
+        b"\x15\x49\xa9\x66", _number(b"\x2a\xd7\xb1", 1_000_000) + _element(b"\x44\x89", _float(times_ms[-1] + 40))
+    )
     body = info + _element(b"\x16\x54\xae\x6b", _element(b"\xae", track)) + clusters
     path.write_bytes(_element(b"\x1a\x45\xdf\xa3", header) + _element(b"\x18\x53\x80\x67", body))
     return path

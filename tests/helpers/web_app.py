@@ -65,7 +65,9 @@ class Running:
                 got += more
             return got
 
-    def ask(self, path: str, body: Any = None, method: str = "", **headers: str) -> tuple[int, Any, http.client.HTTPMessage]:
+    def ask(
+        self, path: str, body: Any = None, method: str = "", **headers: str
+    ) -> tuple[int, Any, http.client.HTTPMessage]:
         """Status, body and headers; a body is sent as JSON. Keywords are header names with ``_`` for ``-``."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -113,7 +115,9 @@ class Viewer:
 
     def _take(self) -> list[bytes]:
         found = []
-        while match := re.search(rb"image/jpeg\r\nContent-Length: (\d+)\r\n\r\n", self.got):  # a part is never cut by the transfer's chunks
+        while match := re.search(
+            rb"image/jpeg\r\nContent-Length: (\d+)\r\n\r\n", self.got
+        ):  # a part is never cut by the transfer's chunks
             if len(self.got) < match.end() + int(match[1]):
                 break
             found.append(self.got[match.end() : match.end() + int(match[1])])
@@ -158,7 +162,9 @@ def running(monkeypatch: pytest.MonkeyPatch, bundles: tuple[Path, ...], **option
 
     def play() -> None:
         try:
-            ended.append(app.live(LiveOptions(bundles=bundles, threads=1, **{"source": "streets", "serve": "0", **options})))
+            ended.append(
+                app.live(LiveOptions(bundles=bundles, threads=1, **{"source": "streets", "serve": "0", **options}))
+            )
         except BaseException as error:
             ended.append(error)
 

@@ -91,8 +91,9 @@ def test_a_bundle_of_other_classes_than_the_labels_is_named(
     masks = masks_of(folder, tmp_path)
     other = toy_bundle(tmp_path / "animals", manifest={"classes": ["cat", "dog", "cow"]})
     run(tmp_path, bundles[0], other, source=str(folder), labels=masks, max_frames=1)
-    assert capsys.readouterr().err == (
-        "warning: bundle 2 animals has other classes than bundle 1, whose ids the labels hold: no mIoU for it\n"
+    assert (
+        capsys.readouterr().err
+        == "warning: bundle 2 animals has other classes than bundle 1, whose ids the labels hold: no mIoU for it\n"
     )
 
 
@@ -100,12 +101,16 @@ def test_streets_count_against_their_own_labels(tmp_path: Path) -> None:
     from rdd_deploy.data.camvid import CAMVID
 
     label_space = {"classes": list(CAMVID.classes), "palette": list(CAMVID.palette)}
-    record = run(tmp_path, toy_bundle(tmp_path / "toy", manifest=label_space), source="streets", size=(64, 48), max_frames=3)
+    record = run(
+        tmp_path, toy_bundle(tmp_path / "toy", manifest=label_space), source="streets", size=(64, 48), max_frames=3
+    )
     assert record["bundles"][0]["miou_pct"] is not None
     assert record["frames"] == 3
 
 
-def test_a_slow_bundle_shows_in_the_age(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_bundle_shows_in_the_age(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick = run(tmp_path, bundles[0], source=str(video), max_frames=8)["end_to_end_ms"]
     infer = inference.Inference._label
     monkeypatch.setattr(inference.Inference, "_label", lambda self, *a: (time.sleep(0.3), infer(self, *a))[1])
@@ -132,13 +137,21 @@ def test_a_folder_has_no_rate_to_keep_to(
     assert "has no frame rate: it is played whole, not in real time" in capsys.readouterr().err
 
 
-def test_split_needs_a_second_bundle(tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_split_needs_a_second_bundle(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(tmp_path, bundles[0], source=str(video), split=True, max_frames=2)["disagreement_pct"] is None
     assert "split view needs a second bundle of the same classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    "bad", [np.zeros((48, 64), np.uint8), np.zeros((48, 64, 4), np.uint8), np.zeros((0, 64, 3), np.uint8), np.zeros((48, 64, 3), np.uint16)]
+    "bad",
+    [
+        np.zeros((48, 64), np.uint8),
+        np.zeros((48, 64, 4), np.uint8),
+        np.zeros((0, 64, 3), np.uint8),
+        np.zeros((48, 64, 3), np.uint16),
+    ],
 )
 def test_a_bad_frame_is_skipped(
     tmp_path: Path,
@@ -155,7 +168,9 @@ def test_a_bad_frame_is_skipped(
     assert "warning: frame frame3: got a frame of shape" in capsys.readouterr().err
 
 
-def test_nothing_but_bad_frames(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_bad_frames(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "i").mkdir()
     for index in range(3):
         (tmp_path / "i" / f"{index}.png").write_bytes(b"x")
@@ -166,7 +181,9 @@ def test_nothing_but_bad_frames(tmp_path: Path, bundles: tuple[Path, Path], vide
         run(tmp_path, bundles[0], source=str(video))
 
 
-def test_a_truncated_video_is_reported(tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_video_is_reported(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cut = tmp_path / "cut.avi"
     chunk = b"00dc"  # named once in an AVI's head, then before every frame; the index behind the last one is lost
     cut.write_bytes(chunk.join(video.read_bytes().split(chunk)[:22]))
@@ -174,9 +191,14 @@ def test_a_truncated_video_is_reported(tmp_path: Path, bundles: tuple[Path, Path
     assert "frames early; the file is damaged or cut off" in capsys.readouterr().err
 
 
-def test_bundle_errors(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_errors(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"there is no bundle in runs/latest/export; make one with `python -m rdd_deploy.export --onnx`"):
+    with pytest.raises(
+        BundleError,
+        match=r"there is no bundle in runs/latest/export; make one with `python -m rdd_deploy.export --onnx`",
+    ):
         run(tmp_path, source=str(video))
     with pytest.raises(BundleError, match="got 10 bundles, expected at most 9"):
         run(tmp_path, *[bundles[0]] * 10, source=str(video))
@@ -215,7 +237,9 @@ def test_bundles_are_warm_before_the_first_frame(
 
     open_source = app.open_source
     monkeypatch.setattr(bundles_module.Segmenter, "infer", spy)
-    monkeypatch.setattr(app, "open_source", lambda *given, **options: (opened.append(True), open_source(*given, **options))[1])
+    monkeypatch.setattr(
+        app, "open_source", lambda *given, **options: (opened.append(True), open_source(*given, **options))[1]
+    )
     record = run(tmp_path, *bundles, source=str(video), threads=2, max_frames=3)
     assert len(early) == 2 * record["inference_workers"] == 4
     assert len(set(early)) == 2
@@ -232,7 +256,9 @@ def test_size_is_checked() -> None:
 def test_stats_that_cant_be_written_are_found_before_the_run(tmp_path: Path, bundles: tuple[Path, Path]) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "out.json"):
-        with pytest.raises(DiskError, match=r"can't write .*; (give the file's name as well|free some space or choose another folder)"):
+        with pytest.raises(
+            DiskError, match=r"can't write .*; (give the file's name as well|free some space or choose another folder)"
+        ):
             live(LiveOptions(bundles=(bundles[0],), source="streets", headless=True, stats=path))
     with pytest.raises(DiskError, match=r"can't save frames to .*; choose another one with --save-to"):
         live(LiveOptions(bundles=(bundles[0],), source="streets", headless=True, save_to=tmp_path / "file" / "x"))
@@ -258,7 +284,11 @@ def test_one_file_for_two_purposes_is_refused(tmp_path: Path, bundles: tuple[Pat
 
 @pytest.mark.parametrize(
     ("display", "sentence"),
-    [("", "DISPLAY isn't set"), (":987", "no X server answers at DISPLAY=:987"), ("nonsense", "expected something like :0")],
+    [
+        ("", "DISPLAY isn't set"),
+        (":987", "no X server answers at DISPLAY=:987"),
+        ("nonsense", "expected something like :0"),
+    ],
 )
 def test_without_a_display(monkeypatch: pytest.MonkeyPatch, display: str, sentence: str) -> None:
     """Qt would end the process; we say what to do instead."""
@@ -284,6 +314,8 @@ def test_the_stats_are_there_before_a_silent_source_is_waited_for(
     """Who asks to stop may kill a few seconds later."""
     seen: list[bool] = []
     stop = grabber.Grabber.stop
-    monkeypatch.setattr(grabber.Grabber, "stop", lambda self: (seen.append((tmp_path / "stats.json").is_file()), stop(self))[1])
+    monkeypatch.setattr(
+        grabber.Grabber, "stop", lambda self: (seen.append((tmp_path / "stats.json").is_file()), stop(self))[1]
+    )
     run(tmp_path, bundles[0], source=str(video), realtime=True, max_frames=2)
     assert seen == [True]

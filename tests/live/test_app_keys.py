@@ -43,7 +43,11 @@ def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypat
 
 
 def test_a_frame_saved_twice_is_there_twice_and_a_pause_holds_the_picture(
-    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    bundles: tuple[Path, Path],
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What is saved while paused is what is shown: the predictions of before."""
 
@@ -61,7 +65,11 @@ def test_a_frame_saved_twice_is_there_twice_and_a_pause_holds_the_picture(
 
 
 def test_each_pair_of_the_split_view_has_its_own_disagreement(
-    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    bundles: tuple[Path, Path],
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     same = tmp_path / "same"
     shutil.copytree(bundles[0], same)
@@ -78,7 +86,11 @@ def test_each_pair_of_the_split_view_has_its_own_disagreement(
 
 
 def test_a_frame_that_cant_be_saved_ends_nothing(
-    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    bundles: tuple[Path, Path],
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     saved = tmp_path / "saved"
 
@@ -113,7 +125,9 @@ def test_capture_inference_and_drawing_overlap(
     assert 1 / record["fps"] < 0.11
 
 
-def test_pause_shows_the_keys_work(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_shows_the_keys_work(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Paused, a key still redraws the picture; space goes on to the end."""
     monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {3: " ", 4: "-", 5: "h", 6: " "}
@@ -149,11 +163,17 @@ def test_a_signal_during_a_pause_finishes_the_recording(
     monkeypatch.setattr(display, "Headless", Screen)
     Screen.script = {5: " "}
     wait = player.Player._wait
-    monkeypatch.setattr(player.Player, "_wait", lambda self: (self._paused and os.kill(os.getpid(), number), wait(self))[1])
+    monkeypatch.setattr(
+        player.Player, "_wait", lambda self: (self._paused and os.kill(os.getpid(), number), wait(self))[1]
+    )
     before = signal.signal(number, signal.SIG_DFL)
     try:
         options = LiveOptions(
-            bundles=bundles[:1], source=str(video), headless=True, stats=tmp_path / "s.json", record=tmp_path / "seen.avi"
+            bundles=bundles[:1],
+            source=str(video),
+            headless=True,
+            stats=tmp_path / "s.json",
+            record=tmp_path / "seen.avi",
         )
         assert live(options) == 128 + number
     finally:

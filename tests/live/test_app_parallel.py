@@ -33,7 +33,8 @@ def test_a_file_is_labelled_several_frames_at_a_time_with_the_same_result(
     masks.mkdir()
     for index in range(0, 40, 3):
         cv2.imwrite(
-            str(masks / f"{index}.png"), np.roll(np.repeat(np.arange(3, dtype=np.uint8)[None], 48, 0).repeat(22, 1)[:, :64], index, 1)
+            str(masks / f"{index}.png"),
+            np.roll(np.repeat(np.arange(3, dtype=np.uint8)[None], 48, 0).repeat(22, 1)[:, :64], index, 1),
         )
     seen: list[tuple[int, bytes]] = []
     answered = player.Stats.answered
@@ -50,14 +51,25 @@ def test_a_file_is_labelled_several_frames_at_a_time_with_the_same_result(
         recording = tmp_path / f"seen{threads}.avi"
         record = run(tmp_path, bundle, source=str(video), labels=masks, threads=threads, record=recording)
         assert record["inference_workers"] == threads
-        runs.append(([*seen], record["frames"], record["bad_frames"], record["drops"], record["bundles"], recording.read_bytes()))
+        runs.append(
+            (
+                [*seen],
+                record["frames"],
+                record["bad_frames"],
+                record["drops"],
+                record["bundles"],
+                recording.read_bytes(),
+            )
+        )
     assert runs[0] == runs[1]
     assert [index for index, _ in runs[0][0]] == list(range(40))
     assert runs[0][4][0]["miou_pct"] is not None
     assert runs[0][4][0]["flicker_pct"] is not None
 
 
-def test_one_at_a_time_where_the_age_counts(tmp_path: Path, bundles: tuple[Path, Path], video: Path, folder: Path) -> None:
+def test_one_at_a_time_where_the_age_counts(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, folder: Path
+) -> None:
     """Live sources and --realtime: the frame that is there gets all threads."""
     workers = {
         "realtime": run(tmp_path, bundles[0], source=str(video), realtime=True, threads=2, max_frames=2),
@@ -65,7 +77,12 @@ def test_one_at_a_time_where_the_age_counts(tmp_path: Path, bundles: tuple[Path,
         "folder": run(tmp_path, bundles[0], source=str(folder), threads=2),
         "many": run(tmp_path, bundles[0], source=str(video), threads=64),
     }
-    assert {name: record["inference_workers"] for name, record in workers.items()} == {"realtime": 1, "streets": 1, "folder": 2, "many": 4}
+    assert {name: record["inference_workers"] for name, record in workers.items()} == {
+        "realtime": 1,
+        "streets": 1,
+        "folder": 2,
+        "many": 4,
+    }
 
 
 def test_one_at_a_time_where_a_bundle_cant_more(
@@ -139,7 +156,14 @@ def test_ctrl_c_with_frames_in_flight(
     monkeypatch.setattr(display, "Headless", Interrupting)
     Screen.script = {}
     stats, seen = tmp_path / "stats.json", tmp_path / "seen.avi"
-    assert live(LiveOptions(bundles=bundles, source=str(video), headless=True, stats=stats, record=seen, threads=3, split=True)) == 130
+    assert (
+        live(
+            LiveOptions(
+                bundles=bundles, source=str(video), headless=True, stats=stats, record=seen, threads=3, split=True
+            )
+        )
+        == 130
+    )
     record = json.loads(stats.read_text())
     assert record["inference_workers"] == 3
     assert record["frames"] == count(seen) == len(Screen.shown)

@@ -28,9 +28,15 @@ def test_a_recording_of_a_file_keeps_its_rate(tmp_path: Path, bundles: tuple[Pat
 
 @pytest.mark.parametrize("realtime", [False, True])
 def test_a_recording_of_a_variable_rate_video_keeps_its_times(
-    tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], realtime: bool
+    tmp_path: Path,
+    bundles: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    realtime: bool,
 ) -> None:
-    monkeypatch.setattr(player.Picture, "draw", lambda _, result, *__, **___: np.ascontiguousarray(result.captured.frame))
+    monkeypatch.setattr(
+        player.Picture, "draw", lambda _, result, *__, **___: np.ascontiguousarray(result.captured.frame)
+    )
     source, seen = write_vfr(tmp_path / "odd.mkv", TIMES), tmp_path / "seen.mp4"
     assert [at for at, _ in timeline(source)] == TIMES
     record = run(tmp_path, bundles[0], source=str(source), record=seen, realtime=realtime, threads=2)

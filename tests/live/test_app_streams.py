@@ -69,7 +69,9 @@ def test_a_stream_stalls_vanishes_and_comes_back(
     assert count(tmp_path / "seen.avi") > 0
 
 
-def test_a_slow_network_drops_frames_of_a_stream(tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_network_drops_frames_of_a_stream(
+    tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     infer = inference.Inference._label
     monkeypatch.setattr(inference.Inference, "_label", lambda self, *a: (time.sleep(0.1), infer(self, *a))[1])
     with MjpegCamera() as camera:

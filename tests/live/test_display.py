@@ -54,7 +54,14 @@ def test_a_server_that_takes_anybody(serve: Callable[..., None]) -> None:
 
 def test_a_server_that_wants_a_key(serve: Callable[..., None], tmp_path: Path) -> None:
     serve(lambda said: b"\1" if KEY in said else b"\0")
-    for keys in (None, b"", entry(b"8", KEY), entry(b"7", KEY, b"OTHER"), entry(b"7", bytes(16)), entry(b"7", KEY)[:-3][:20]):
+    for keys in (
+        None,
+        b"",
+        entry(b"8", KEY),
+        entry(b"7", KEY, b"OTHER"),
+        entry(b"7", bytes(16)),
+        entry(b"7", KEY)[:-3][:20],
+    ):
         if keys is not None:
             (tmp_path / "keys").write_bytes(keys)
         with pytest.raises(DeviceError, match=r"the X server at DISPLAY=\S+ refuses this process"):

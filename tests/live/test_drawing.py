@@ -58,7 +58,9 @@ def test_hud_fits_any_frame(size: tuple[int, int]) -> None:
 def test_legend_shows_the_classes_colours() -> None:
     canvas = np.zeros((360, 480, 3), np.uint8)
     Hud().draw(canvas, [], ["road", "car", "sky"], PALETTE)
-    assert {(0, 0, 255), (0, 255, 0), (30, 20, 10)} <= {tuple(map(int, pixel)) for pixel in canvas[300:, 400:].reshape(-1, 3)}
+    assert {(0, 0, 255), (0, 255, 0), (30, 20, 10)} <= {
+        tuple(map(int, pixel)) for pixel in canvas[300:, 400:].reshape(-1, 3)
+    }
 
 
 def test_the_status_says_everything(bundles: tuple[Path, Path]) -> None:

@@ -37,7 +37,9 @@ def test_every_frame_is_compared_with_the_one_before(data: st.DataObject, count:
     flicker = Flicker()
     shares = [flicker.add(grey, classes) for grey, classes in zip(greys, labels, strict=True)]
     assert [share is None for share in shares] == [share is None for share in expected]
-    assert [share for share in shares if share is not None] == pytest.approx([share for share in expected if share is not None])
+    assert [share for share in shares if share is not None] == pytest.approx(
+        [share for share in expected if share is not None]
+    )
 
 
 def test_every_so_many_th_row_is_looked_at() -> None:

@@ -14,7 +14,9 @@ from rdd_deploy.live.sources import open_source
 
 
 def open_(source: str, **asked: Any) -> Any:
-    return open_source(source, asked.get("camera"), asked.get("size"), fps=asked.get("fps"), streets_live=False, info=print)
+    return open_source(
+        source, asked.get("camera"), asked.get("size"), fps=asked.get("fps"), streets_live=False, info=print
+    )
 
 
 @given(st.text(max_size=60))
@@ -102,5 +104,7 @@ def test_opencv_gets_the_pipeline_as_it_is_typed_and_the_end_it_needs(monkeypatc
         (f"videotestsrc pattern=$(reboot);`x` ! {SINK}", cv2.CAP_GSTREAMER),
         ("videotestsrc ! appsink name=mine", cv2.CAP_GSTREAMER),
     ]
-    with pytest.raises(SourceError, match="can't open gst:broken: an element is missing, a property is wrong, or no picture came"):
+    with pytest.raises(
+        SourceError, match="can't open gst:broken: an element is missing, a property is wrong, or no picture came"
+    ):
         open_("gst:broken")

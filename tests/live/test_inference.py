@@ -41,7 +41,10 @@ class Network:
 
 def shots(count: int) -> list[CapturedFrame]:
     """At most 64 grey frames; neighbours are just so alike that flicker counts them as still."""
-    return [CapturedFrame(np.full((4, 4, 3), STILL * number, np.uint8), number, str(number), 0.0, 0.0) for number in range(count)]
+    return [
+        CapturedFrame(np.full((4, 4, 3), STILL * number, np.uint8), number, str(number), 0.0, 0.0)
+        for number in range(count)
+    ]
 
 
 def jitter(number: int) -> None:
@@ -97,9 +100,11 @@ class Run:
 
 
 def numbers(results: Sequence[Result]) -> list[int]:
-    assert all(int(prediction.labels[0, 0, 0]) == result.captured.index for result in results for prediction in result.predictions), (
-        "labels of another frame"
-    )
+    assert all(
+        int(prediction.labels[0, 0, 0]) == result.captured.index
+        for result in results
+        for prediction in result.predictions
+    ), "labels of another frame"
     return [result.captured.index for result in results]
 
 
@@ -130,7 +135,9 @@ def test_split_and_switching_while_frames_are_in_flight() -> None:
     first, second = Network(3, jitter), Network(3, jitter)
 
     def press(result: Result) -> None:
-        run.inference.active = {10: (1,), 20: (0, 1), 30: (1, 0), 40: (0,)}.get(result.captured.index, run.inference.active)
+        run.inference.active = {10: (1,), 20: (0, 1), 30: (1, 0), 40: (0,)}.get(
+            result.captured.index, run.inference.active
+        )
 
     with Run([first, second], 60) as run:
         results = run.results(press)

@@ -47,7 +47,13 @@ def test_labels_by_stem_and_by_number(folder: Path, video: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["frame0"], r"11 of 12 images have no mask of the same name in .*, the first is frame1.png; give the folder whose names match"),
+        (
+            ["frame0"],
+            (
+                r"11 of 12 images have no mask of the same name in .*, the first is frame1.png; give the folder whose"
+                r" names match"
+            ),
+        ),
         ([], r"12 of 12 images have no mask of the same name"),
     ],
 )
@@ -96,7 +102,9 @@ def test_a_folder_of_real_files(folder: Path, tmp_path: Path) -> None:
         got = truth.truth(captured)
         assert got is not None
         assert (got == index % 3).all()
-    with pytest.raises(SourceError, match=r"can't read the image .*ü\.png: it isn't a file but a folder, pipe or device"):
+    with pytest.raises(
+        SourceError, match=r"can't read the image .*ü\.png: it isn't a file but a folder, pipe or device"
+    ):
         source.read()
 
 
@@ -108,14 +116,15 @@ def test_a_turned_frame_is_told_and_needs_a_turned_mask(tmp_path: Path) -> None:
     said: list[str] = []
     source = open_source(str(tmp_path / "i"), None, None, streets_live=False, info=said.append)
     assert said == [
-        f"1 of 1 image in {tmp_path / 'i'} is turned on reading, as their EXIF orientation says, the first is a.jpg (orientation 6): "
-        "masks must be turned as well"
+        f"1 of 1 image in {tmp_path / 'i'} is turned on reading, as their EXIF orientation says, the first is a.jpg"
+        " (orientation 6): masks must be turned as well"
     ]
     captured = source.read()
     assert captured is not None
     assert captured.frame.shape == (64, 48, 3)
     with pytest.raises(
-        DataError, match="is of size 64x48, its frame 48x64; the frame is turned on reading, as its EXIF orientation 6 says"
+        DataError,
+        match="is of size 64x48, its frame 48x64; the frame is turned on reading, as its EXIF orientation 6 says",
     ):
         LabelFolder(masks(tmp_path / "m", ["a"]), source, 3, ()).truth(captured)
 
@@ -138,14 +147,20 @@ def test_labels_that_cant_be_used(folder: Path, tmp_path: Path) -> None:
     captured = Folder(folder).read()
     assert captured is not None
     with pytest.raises(
-        DataError, match=r"holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): if they mean void, pass --data-void 11"
+        DataError,
+        match=(
+            r"holds unknown class ids \[11\]; expected 0 to 2 or a void id \(255\): if they mean void, pass"
+            r" --data-void 11"
+        ),
     ):
         LabelFolder(masks(tmp_path / "a", names, 11), Folder(folder), 3, ()).truth(captured)
     with pytest.raises(DataError, match="is of size 8x4, its frame 64x48"):
         LabelFolder(masks(tmp_path / "b", names, 1, (4, 8)), Folder(folder), 3, ()).truth(captured)
     with pytest.raises(SourceError, match="there is no label folder"):
         LabelFolder(tmp_path / "none", Folder(folder), 3, ())
-    with pytest.raises(SourceError, match="--labels goes with a video file or a folder of images; streets has no labels in a folder"):
+    with pytest.raises(
+        SourceError, match="--labels goes with a video file or a folder of images; streets has no labels in a folder"
+    ):
         LabelFolder(tmp_path / "a", open_("streets", size=(64, 48)), 3, ())
 
 

@@ -36,7 +36,9 @@ class WebPage(Headless):
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 while jpeg := page.next():
-                    self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg))
+                    self.wfile.write(
+                        b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg)
+                    )
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -67,7 +69,9 @@ class WebPage(Headless):
             self._server.server_close()
 
 
-def test_a_web_page_as_a_sink(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_web_page_as_a_sink(
+    tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(SCREENS, "web", Entry(f"{__name__}:WebPage"))
     WebPage.made.clear()
     got: list[bytes] = []
@@ -80,14 +84,18 @@ def test_a_web_page_as_a_sink(tmp_path: Path, bundles: tuple[Path, Path], video:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    options = LiveOptions(bundles=bundles[:1], source=str(video), show="web", realtime=True, record=tmp_path / "seen.avi")
+    options = LiveOptions(
+        bundles=bundles[:1], source=str(video), show="web", realtime=True, record=tmp_path / "seen.avi"
+    )
     assert live(options) == 0
     watcher.join(30)
     (page,) = WebPage.made
     assert page.closed
     assert page.shown >= 30, "of 40 frames at 25 per second, less those that a busy machine drops"
     jpegs = [part for part in got[0].split(b"--frame\r\n") if part]
-    pictures = [cv2.imdecode(np.frombuffer(part.partition(b"\r\n\r\n")[2], np.uint8), cv2.IMREAD_COLOR) for part in jpegs]
+    pictures = [
+        cv2.imdecode(np.frombuffer(part.partition(b"\r\n\r\n")[2], np.uint8), cv2.IMREAD_COLOR) for part in jpegs
+    ]
     assert len(pictures) >= 10
     assert {picture.shape for picture in pictures if picture is not None} == {(48, 64, 3)}
 

@@ -1,4 +1,6 @@
-"""The newest bundle of a folder: taken at the start, swapped while frames flow, and left alone where it is of no use."""
+"""The newest bundle of a folder: taken at the start, swapped while frames flow, and left alone where it
+is of no use.
+"""
 
 import json
 import os
@@ -44,7 +46,11 @@ class Seen:
         self.segmenter = Swappable(Segmenter.load(first, device="cpu"))
         shown = (self.segmenter, version_of(first))
         self.watcher = Watcher(
-            folder, shown, lambda path: Segmenter.load(path, device="cpu"), info=self.said.append, warn=self.warned.append
+            folder,
+            shown,
+            lambda path: Segmenter.load(path, device="cpu"),
+            info=self.said.append,
+            warn=self.warned.append,
         )
 
     def look(self, times: int = 2) -> list[str]:
@@ -110,7 +116,14 @@ def test_a_bundle_of_no_use_is_one_sentence_and_the_old_one_stays(tmp_path: Path
 
 def test_the_start_takes_the_newest_that_is_of_use(tmp_path: Path) -> None:
     warned: list[str] = []
-    asked: dict[str, Any] = {"device": "cpu", "provider": None, "threads": 1, "parallel": 1, "info": warned.append, "warn": warned.append}
+    asked: dict[str, Any] = {
+        "device": "cpu",
+        "provider": None,
+        "threads": 1,
+        "parallel": 1,
+        "info": warned.append,
+        "warn": warned.append,
+    }
     with pytest.raises(BundleError, match=r"there is no bundle in .*; copy one there"), following(tmp_path, **asked):
         pass
     put(tmp_path, "old", 100)
@@ -128,7 +141,9 @@ def test_the_start_takes_the_newest_that_is_of_use(tmp_path: Path) -> None:
 
 
 def test_frames_flow_while_bundles_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream, three swaps and a broken one behind them: one run, no frame skipped, the last one's name in the stats."""
+    """A stream, three swaps and a broken one behind them: one run, no frame skipped, the last one's name
+    in the stats.
+    """
     monkeypatch.setattr(newest, "POLL_S", 0.05)
     said: list[str] = []
     for name in ("info", "warn"):
@@ -156,7 +171,10 @@ def test_frames_flow_while_bundles_come_and_go(tmp_path: Path, monkeypatch: pyte
     coming = threading.Thread(target=come)
     with MjpegCamera() as camera:
         coming.start()
-        assert live(LiveOptions(source=camera.url, newest=folder, headless=True, stats=stats, device="cpu", threads=1)) == 130
+        assert (
+            live(LiveOptions(source=camera.url, newest=folder, headless=True, stats=stats, device="cpu", threads=1))
+            == 130
+        )
     coming.join()
     record = json.loads(stats.read_text())
     assert [sentence for sentence in said if "takes the place" in sentence or "stays" in sentence][-2].startswith(

@@ -23,7 +23,11 @@ pytestmark = pytest.mark.slow
 def served(port: int, codec: str) -> Iterator[subprocess.Popen[str]]:
     try:
         server = subprocess.Popen(
-            [PYTHON, str(SERVER), str(port), codec], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={"PATH": "/usr/bin"}
+            [PYTHON, str(SERVER), str(port), codec],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PATH": "/usr/bin"},
         )
     except OSError:
         pytest.skip(f"no {PYTHON}")
@@ -50,7 +54,11 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("codec", ["jpeg", "h264"])
 def test_a_server_is_killed_and_comes_back(
-    tmp_path: Path, bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], codec: str
+    tmp_path: Path,
+    bundles: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    codec: str,
 ) -> None:
     monkeypatch.setattr(captures, "READ_TIMEOUT_MS", 1500)
     monkeypatch.setattr(grabber, "FIRST_PAUSE_S", 0.2)
@@ -58,7 +66,16 @@ def test_a_server_is_killed_and_comes_back(
 
     def play() -> None:
         try:
-            done.append(run(tmp_path, bundles[0], source=f"rtsp://me:secret@127.0.0.1:{port}/cam", max_frames=100, device="cpu", threads=1))
+            done.append(
+                run(
+                    tmp_path,
+                    bundles[0],
+                    source=f"rtsp://me:secret@127.0.0.1:{port}/cam",
+                    max_frames=100,
+                    device="cpu",
+                    threads=1,
+                )
+            )
         except BaseException as error:
             done.append(error)
 

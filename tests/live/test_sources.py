@@ -74,7 +74,10 @@ def test_sentences(tmp_path: Path, video: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video" * 100)
     cases: list[tuple[tuple[object, ...], str]] = [
         (("streets", 0), "got --camera 0 and --source streets; give one of them"),
-        ((str(tmp_path / "none.mp4"),), "none.mp4; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'"),
+        (
+            (str(tmp_path / "none.mp4"),),
+            "none.mp4; expected a video file, a folder of images, an rtsp:// or http:// address, or 'streets'",
+        ),
         (("0",), "for a camera: --camera 0"),
         ((str(tmp_path / "empty"),), "holds no images; expected files that end in .png, .jpg"),
         ((str(tmp_path / "x.mp4"),), "can't read the video"),
@@ -102,7 +105,9 @@ class FakeCamera:
         self.asked[name] = value
 
     def get(self, name: int) -> float:
-        return {cv2.CAP_PROP_FRAME_WIDTH: 320.0, cv2.CAP_PROP_FRAME_HEIGHT: 240.0, cv2.CAP_PROP_FPS: 30.0}.get(name, -1.0)
+        return {cv2.CAP_PROP_FRAME_WIDTH: 320.0, cv2.CAP_PROP_FRAME_HEIGHT: 240.0, cv2.CAP_PROP_FPS: 30.0}.get(
+            name, -1.0
+        )
 
     def grab(self) -> bool:
         return True
@@ -114,7 +119,9 @@ class FakeCamera:
         pass
 
 
-def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_camera_that_gives_another_size_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
     source = open_(None, 0, (640, 480))
     assert capsys.readouterr().err == "warning: asked camera 0 for 640x480, it gives 320x240\n"
@@ -131,11 +138,19 @@ def test_a_camera_that_gives_another_size_says_so(monkeypatch: pytest.MonkeyPatc
         ((320, 240), 30.0, ""),
         ((320, 240), 29.97, ""),
         (None, 60.0, "asked camera 0 for 60 frames per second, it gives 30 frames per second"),
-        ((640, 480), 60.0, "asked camera 0 for 640x480 at 60 frames per second, it gives 320x240 at 30 frames per second"),
+        (
+            (640, 480),
+            60.0,
+            "asked camera 0 for 640x480 at 60 frames per second, it gives 320x240 at 30 frames per second",
+        ),
     ],
 )
 def test_what_a_camera_gives_is_compared_at_every_opening(
-    size: tuple[int, int] | None, fps: float, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    size: tuple[int, int] | None,
+    fps: float,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Told once, and again only if it is something else after a reconnection."""
     monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
@@ -156,7 +171,9 @@ def test_a_rate_is_for_cameras(source: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["video7", "usb-Maker_Cam-video-index0", "cam\u00e4ra"])
-def test_a_device_file_is_a_camera(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_file_is_a_camera(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By whatever name and link: live, asked for a size, and followed again at every opening."""
     opened: list[tuple[object, ...]] = []
 
@@ -186,15 +203,21 @@ def test_a_device_that_is_not_there_is_said_so() -> None:
                 open_(name, size=size)
 
 
-@pytest.mark.parametrize("typed", ["rtsp:/me:secret@h/x", "me:secret@h/x", "http:me:secret@h", "RTSPS:/me:secret@h", "h/x?token=secret"])
+@pytest.mark.parametrize(
+    "typed", ["rtsp:/me:secret@h/x", "me:secret@h/x", "http:me:secret@h", "RTSPS:/me:secret@h", "h/x?token=secret"]
+)
 def test_a_malformed_address_is_told_without_its_secret(typed: str) -> None:
-    with pytest.raises(SourceError, match=r"there is no .*\*\*\*.*; the address of a stream begins like rtsp:// or http://") as caught:
+    with pytest.raises(
+        SourceError, match=r"there is no .*\*\*\*.*; the address of a stream begins like rtsp:// or http://"
+    ) as caught:
         open_(typed)
     assert "secret" not in str(caught.value)
 
 
 def test_unreachable_stream_hides_its_password() -> None:
-    with pytest.raises(SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"):
+    with pytest.raises(
+        SourceError, match=r"can't open the stream http://\*\*\*@127.0.0.1:9/x: no answer within 5 s, or not a video"
+    ):
         open_("http://me:secret@127.0.0.1:9/x")
 
 
@@ -238,6 +261,8 @@ def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(source, Streets)
     assert source.live
     assert said == ["no camera found: showing the procedural streets (choose with --camera or --source)"]
-    monkeypatch.setattr(sources.sys, "platform", "darwin")  # as where there are devices: one is tried, and why it isn't available is said
+    monkeypatch.setattr(
+        sources.sys, "platform", "darwin"
+    )  # as where there are devices: one is tried, and why it isn't available is said
     open_source(None, None, None, streets_live=True, info=said.append)
     assert said[1] == "no camera: showing the procedural streets (choose with --camera or --source)"

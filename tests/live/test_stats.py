@@ -54,7 +54,9 @@ def test_record_is_json_with_known_figures(bundles: tuple[Path, Path]) -> None:
         predicted = truth.copy()
         predicted[0] = 1
         truth[9] = 255
-        result = Result(CapturedFrame(FRAME, 0, "0", 0.0, 4.0, truth), (Prediction(0, predicted[None], 1.0, 2.0, 0.25),))
+        result = Result(
+            CapturedFrame(FRAME, 0, "0", 0.0, 4.0, truth), (Prediction(0, predicted[None], 1.0, 2.0, 0.25),)
+        )
         stats.answered(result, [predicted], segmenter.classes)
         stats.answered(result, [predicted], ("other", "class", "names"))
         stats.shown(3.0, 5.0, 0.0)

@@ -15,14 +15,17 @@ def reference(own: torch.Tensor, other: torch.Tensor, labels: torch.Tensor) -> t
 
 
 def test_by_hand() -> None:
-    # Squared sums over the two channels: (3, 4) and (4, 3), of length 5 each: 2 · (1/5)². The void pixel is in none of them.
+    # Squared sums over the two channels: (3, 4) and (4, 3), of length 5 each: 2 · (1/5)². The void pixel is in none of
+    # them.
     student = [[[1.0, 2.0, 9.0]], [[2**0.5, 0.0, 9.0]]]
     teacher = [[[2.0, 3**0.5, -7.0]]]
     assert by_hand("head", student, teacher, [[0, 1, VOID]], AttentionTransfer()) == pytest.approx(2 / 25, abs=1e-6)
     # With it: (3, 4, 162) and (4, 3, 49).
     s, t = (3**2 + 4**2 + 162**2) ** 0.5, (4**2 + 3**2 + 49**2) ** 0.5
     expected = (3 / s - 4 / t) ** 2 + (4 / s - 3 / t) ** 2 + (162 / s - 49 / t) ** 2
-    assert by_hand("head", student, teacher, [[0, 1, VOID]], AttentionTransfer(void="keep")) == pytest.approx(expected, rel=1e-5)
+    assert by_hand("head", student, teacher, [[0, 1, VOID]], AttentionTransfer(void="keep")) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_value_and_gradient_are_the_formulas() -> None:

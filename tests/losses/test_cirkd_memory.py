@@ -18,13 +18,17 @@ from rdd_deploy.losses.maps import labels_at, unit
 from rdd_deploy.outputs import Output
 
 
-@pytest.mark.parametrize("options", [{}, {"pixel": 0, "contrast_temperature": 2.0}, {"region": 0.0, "temperature": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"pixel": 0, "contrast_temperature": 2.0}, {"region": 0.0, "temperature": 0.5}]
+)
 def test_properties(options: dict) -> None:
     map_properties.check(lambda: bank(**options), {"head"})
 
 
 def test_zero_where_the_projection_says_what_the_teacher_does() -> None:
-    one = MemoryBank(pixels=20, regions=20, classes=4, student_channels={"head": 5}, teacher_channels={"head": 5}).eval()
+    one = MemoryBank(
+        pixels=20, regions=20, classes=4, student_channels={"head": 5}, teacher_channels={"head": 5}
+    ).eval()
     for layer in (one.project[0], one.project[3]):
         nn.init.eye_(layer.weight.data[:, :, 0, 0])
     same = output(SAME, 1)
@@ -35,18 +39,25 @@ def test_zero_where_the_projection_says_what_the_teacher_does() -> None:
 
 
 def test_by_hand() -> None:
-    # Vectors (1, 0) and (0, 1); the student says the first, the teacher the second: softmax(1, 0) against softmax(0, 1).
-    one = MemoryBank(region=0, pixels=2, temperature=1, classes=1, student_channels={"head": 2}, teacher_channels={"head": 2}).eval()
+    # Vectors (1, 0) and (0, 1); the student says the first, the teacher the second: softmax(1, 0) against softmax(0,
+    # 1).
+    one = MemoryBank(
+        region=0, pixels=2, temperature=1, classes=1, student_channels={"head": 2}, teacher_channels={"head": 2}
+    ).eval()
     for layer in (one.project[0], one.project[3]):
         nn.init.eye_(layer.weight.data[:, :, 0, 0])
     one.queues["pixel"].vectors.copy_(torch.eye(2)[None])
-    student, teacher = (Output(torch.zeros(1, 1, 1, 1), None, {"head": torch.tensor(x).view(1, 2, 1, 1)}) for x in ([3.0, 0], [0, 0.5]))
+    student, teacher = (
+        Output(torch.zeros(1, 1, 1, 1), None, {"head": torch.tensor(x).view(1, 2, 1, 1)}) for x in ([3.0, 0], [0, 0.5])
+    )
     expected = math.tanh(0.5)  # (σ(1) − σ(−1)) · 1
     assert one(student, teacher, torch.zeros(1, 1, 1)).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_is_the_formula() -> None:
-    """With the vectors that are in the queues after the writing, all of which are drawn: there are fewer than 1024 / 4."""
+    """With the vectors that are in the queues after the writing, all of which are drawn: there are fewer
+    than 1024 / 4.
+    """
     student, teacher, target = output(SAME, 1), output(WIDER, 2), labels()
     one = bank(pixel=0.7, region=0.2, contrast_temperature=1.5)
     before = copy.deepcopy(one)
@@ -55,7 +66,9 @@ def test_is_the_formula() -> None:
     valid = target[:, 2::4, 2::4] != VOID
     first, norm, _, last = before.double().project
     hidden = leaf.permute(0, 2, 3, 1)[valid] @ first.weight.flatten(1).T
-    hidden = F.relu((hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + norm.eps).sqrt() * norm.weight + norm.bias)
+    hidden = F.relu(
+        (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + norm.eps).sqrt() * norm.weight + norm.bias
+    )
     own = F.normalize(hidden @ last.weight.flatten(1).T, dim=1)
     other = F.normalize(teacher.features["head"].double().permute(0, 2, 3, 1)[valid], dim=1)
     expected = torch.zeros((), dtype=torch.float64)
@@ -67,7 +80,9 @@ def test_is_the_formula() -> None:
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     assert torch.allclose(gradient["head"], leaf.grad.float(), atol=1e-5)
     for name, parameter in one.project.named_parameters():
-        assert torch.allclose(parameter.grad, dict(before.project.named_parameters())[name].grad.float(), atol=1e-5), name
+        assert torch.allclose(parameter.grad, dict(before.project.named_parameters())[name].grad.float(), atol=1e-5), (
+            name
+        )
 
 
 def test_the_queues_hold_the_classes_own_pixels_and_means() -> None:
@@ -95,7 +110,11 @@ def test_the_queues_hold_the_classes_own_pixels_and_means() -> None:
 
 def test_an_image_adds_sixteen_pixels_of_a_class_from_anywhere() -> None:
     """Not those of the map's beginning: of a class that fills the map every part is drawn."""
-    one, teacher, target = bank(pixels=160), output({"head": (8, 20, 20)}, 2, images=1), torch.ones(1, 20, 20, dtype=torch.long)
+    one, teacher, target = (
+        bank(pixels=160),
+        output({"head": (8, 20, 20)}, 2, images=1),
+        torch.ones(1, 20, 20, dtype=torch.long),
+    )
     places = []
     for _ in range(5):
         begin = int(one.queues["pixel"].pointer[1])
@@ -112,7 +131,9 @@ def test_step_and_seed_alone_say_what_is_drawn() -> None:
     for seed, noise in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(noise)
         one = bank(seed=seed, pixels=3000)
-        one.load_state_dict({name: value for name, value in bank().state_dict().items() if "project" in name}, strict=False)
+        one.load_state_dict(
+            {name: value for name, value in bank().state_dict().items() if "project" in name}, strict=False
+        )
         state = torch.get_rng_state()
         values = [step_of(one, step, slice(0, 5)) for step in range(2)]
         assert torch.equal(state, torch.get_rng_state()), "the networks' own draws don't shift"
@@ -158,13 +179,18 @@ def test_few_valid_pixels(pixels: int) -> None:
 
 
 def test_a_part_without_weight_has_no_queue() -> None:
-    assert set(bank(region=0).state_dict()) - set(bank(pixel=0).state_dict()) == {"queues.pixel.vectors", "queues.pixel.pointer"}
+    assert set(bank(region=0).state_dict()) - set(bank(pixel=0).state_dict()) == {
+        "queues.pixel.vectors",
+        "queues.pixel.pointer",
+    }
     assert bank(pixels=7).queues["pixel"].vectors.shape == (4, 7, 8)
 
 
 def test_both_parts_without_weight_are_an_error() -> None:
     entry = LOSSES["cirkd_memory"]
-    assert list(entry.problems({"pixel": 0, "region": 0.0}, "it")) == [".options: pixel and region are both 0; give one of them a weight"]
+    assert list(entry.problems({"pixel": 0, "region": 0.0}, "it")) == [
+        ".options: pixel and region are both 0; give one of them a weight"
+    ]
     assert not list(entry.problems({"pixel": 0}, "it"))
     with pytest.raises(RecipeError, match=r"^cirkd_memory: pixel and region are both 0"):
         bank(pixel=0, region=0)
@@ -174,9 +200,10 @@ def test_a_bank_that_does_not_fit_is_told_with_its_size(monkeypatch: pytest.Monk
     monkeypatch.setattr(cirkd_memory, "free_memory", lambda: 1e6)
     with pytest.raises(RecipeError) as told:
         bank(pixels=20_000, regions=2000)
-    assert str(told.value) == (
-        "cirkd_memory: its bank takes 1.4 MB (4 classes with 22000 places of 8 numbers in float16), more than half of the 1.0 MB of memory "
-        "that are free; lower its options pixels and regions"
+    assert (
+        str(told.value)
+        == "cirkd_memory: its bank takes 1.4 MB (4 classes with 22000 places of 8 numbers in float16), more than half"
+        " of the 1.0 MB of memory that are free; lower its options pixels and regions"
     )
     bank(pixels=5000, regions=2000)
     bank(pixels=5000, region=0, regions=1_000_000)

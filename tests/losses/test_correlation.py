@@ -31,4 +31,6 @@ def test_what_is_constant_has_none_though_its_mean_is_rounded(value: float) -> N
 
 def test_epsilon_is_added_to_the_product_of_the_norms() -> None:
     own = torch.tensor([1.0, -1.0, 0.0, 0.0]).view(1, 1, 2, 2)
-    assert batch_correlation(own, own, torch.ones(1, 2, 2, dtype=torch.bool), epsilon=2.0).item() == pytest.approx(2 / 4)
+    assert batch_correlation(own, own, torch.ones(1, 2, 2, dtype=torch.bool), epsilon=2.0).item() == pytest.approx(
+        2 / 4
+    )

@@ -27,13 +27,19 @@ def test_by_hand() -> None:
     ln3 = math.log(3)
     student, teacher = [[[0, 0, 9]], [[1, 2, 9]]], [[[ln3, 0, -9]], [[4, 5, 0]]]
     divergence = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert by_hand("logits", student, teacher, [[0, 1, VOID]], ChannelWise(temperature=1)) == pytest.approx(divergence / 2, abs=1e-6)
+    assert by_hand("logits", student, teacher, [[0, 1, VOID]], ChannelWise(temperature=1)) == pytest.approx(
+        divergence / 2, abs=1e-6
+    )
     student, teacher = [[[0, 0, 9]]], [[[4 * ln3, 0, -9]]]
-    assert by_hand("logits", student, teacher, [[0, 1, VOID]], ChannelWise()) == pytest.approx(16 * divergence, abs=1e-5)
+    assert by_hand("logits", student, teacher, [[0, 1, VOID]], ChannelWise()) == pytest.approx(
+        16 * divergence, abs=1e-5
+    )
     loss = ChannelWiseFeatures(student_channels={"head": 2}, teacher_channels={"head": 1})
     with torch.no_grad():
         loss.project.weight.copy_(torch.tensor([1.0, -1.0]).view(1, 2, 1, 1))
-    assert by_hand("head", [[[5, 3, 9]], [[5, 3, 9]]], teacher, [[0, 1, VOID]], loss) == pytest.approx(16 * divergence, abs=1e-5)
+    assert by_hand("head", [[[5, 3, 9]], [[5, 3, 9]]], teacher, [[0, 1, VOID]], loss) == pytest.approx(
+        16 * divergence, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -47,7 +53,9 @@ def test_a_constant_added_to_a_channel_changes_nothing() -> None:
     case = drawn(alike=True)
     shift = torch.arange(5.0).view(1, 5, 1, 1) - 3
     moved = case._replace(student=case.student | {"logits": case.student["logits"] + shift})
-    torch.testing.assert_close(evaluated(ChannelWise(), moved).value, evaluated(ChannelWise(), case).value, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        evaluated(ChannelWise(), moved).value, evaluated(ChannelWise(), case).value, atol=1e-6, rtol=1e-5
+    )
 
 
 def test_one_valid_pixel_is_a_distribution_without_a_choice() -> None:
@@ -61,7 +69,9 @@ def test_one_valid_pixel_is_a_distribution_without_a_choice() -> None:
 
 def test_networks_of_other_classes() -> None:
     one, other = (Output(torch.zeros(1), None, {"logits": torch.zeros(1, classes, 2, 2)}) for classes in (3, 4))
-    with pytest.raises(ValueError, match=r"^cwd compares the networks class by class: the student has 3, the teacher 4$"):
+    with pytest.raises(
+        ValueError, match=r"^cwd compares the networks class by class: the student has 3, the teacher 4$"
+    ):
         ChannelWise()(one, other, torch.zeros(1, 8, 8, dtype=torch.long))
 
 

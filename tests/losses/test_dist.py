@@ -23,14 +23,18 @@ def reference(beta: float, gamma: float):
 
 
 def test_by_hand() -> None:
-    # Two classes: within a pixel ρ is the sign, here 1, −1 and 1. Over the pixels, of either class: student (3/4, 3/4, 1/2 …).
+    # Two classes: within a pixel ρ is the sign, here 1, −1 and 1. Over the pixels, of either class: student (3/4, 3/4,
+    # 1/2 …).
     ln3 = math.log(3)
     student, teacher = [[[ln3, ln3, -ln3, 9]], [[0, 0, 0, 0]]], [[[ln3, -ln3, -ln3, 0]], [[0, 0, 0, 9]]]
     labels = [[0, 0, 1, VOID]]
     assert by_hand("logits", student, teacher, labels, DIST(gamma=0)) == pytest.approx(1 - 1 / 3, abs=1e-5)
-    # Deviations of (3/4, 3/4, 1/4) are 1/6 · (1, 1, −2), of (3/4, 1/4, 1/4) 1/6 · (2, −1, −1): ρ = 3 / 6, for both classes.
+    # Deviations of (3/4, 3/4, 1/4) are 1/6 · (1, 1, −2), of (3/4, 1/4, 1/4) 1/6 · (2, −1, −1): ρ = 3 / 6, for both
+    # classes.
     assert by_hand("logits", student, teacher, labels, DIST(beta=0)) == pytest.approx(0.5, abs=1e-5)
-    assert by_hand("logits", student, teacher, labels, DIST(beta=2, gamma=3)) == pytest.approx(2 * 2 / 3 + 3 * 0.5, abs=1e-5)
+    assert by_hand("logits", student, teacher, labels, DIST(beta=2, gamma=3)) == pytest.approx(
+        2 * 2 / 3 + 3 * 0.5, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(("beta", "gamma"), [(1.0, 1.0), (2.0, 0.0), (0.0, 0.5)])

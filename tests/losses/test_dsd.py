@@ -34,7 +34,8 @@ def test_zero_where_the_networks_agree(loss: torch.nn.Module) -> None:
 
 
 def test_pixel_by_hand() -> None:
-    # Attention moves from the first pixel to the second in the student, the other way in the teacher: R = ∓(1, −1) / √2.
+    # Attention moves from the first pixel to the second in the student, the other way in the teacher: R = ∓(1, −1) /
+    # √2.
     first, second = torch.tensor([2.0, 0.0]).view(1, 1, 1, 2), torch.tensor([0.0, 0.5]).view(1, 1, 1, 2)
     student, teacher = small({"head": first, "logits": second}), small({"head": second, "logits": first})
     assert PixelSimilarity()(student, teacher, torch.zeros(1, 1, 2)).item() == pytest.approx(4)
@@ -79,18 +80,26 @@ def test_pixel_reads_the_auxiliary_map_where_both_have_it() -> None:
 
 
 def test_pixel_scales_of_a_map_and_constant_strides_change_nothing() -> None:
-    """A coarse map that is constant in blocks says the same as the fine one: bilinear interpolation of a constant is one."""
+    """A coarse map that is constant in blocks says the same as the fine one: bilinear interpolation of a constant is
+    one.
+    """
     flat = {name: torch.ones(2, 3, 2, 2) for name in ("head", "logits")}
     fine = {"head": 7 * torch.ones(2, 3, 2, 2), "logits": torch.randn(2, 3, 6, 6)}
     coarse = {"head": torch.ones(2, 5, 3, 3), "logits": fine["logits"]}
-    teacher, target = Output(torch.zeros(2, 3, 6, 6), None, flat | {"logits": torch.randn(2, 3, 6, 6)}), torch.zeros(2, 12, 12)
+    teacher, target = (
+        Output(torch.zeros(2, 3, 6, 6), None, flat | {"logits": torch.randn(2, 3, 6, 6)}),
+        torch.zeros(2, 12, 12),
+    )
     target[0, :5] = VOID
-    values = [PixelSimilarity()(Output(torch.zeros(2, 3, 6, 6), None, one), teacher, target).item() for one in (fine, coarse)]
+    values = [
+        PixelSimilarity()(Output(torch.zeros(2, 3, 6, 6), None, one), teacher, target).item() for one in (fine, coarse)
+    ]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
 
 
 def test_category_by_hand() -> None:
-    # The student's rows are (1, 1)/√2 both, so G = 1; the teacher's (3, 1)/√10 and (1, 3)/√10, so G = 0.6 off the diagonal.
+    # The student's rows are (1, 1)/√2 both, so G = 1; the teacher's (3, 1)/√10 and (1, 3)/√10, so G = 0.6 off the
+    # diagonal.
     student, teacher = (
         small({"logits": torch.zeros(1, 2, 1, 2)}),
         small({"logits": torch.tensor([[3.0, 1], [1, 3]]).log().view(1, 2, 1, 2)}),
@@ -102,7 +111,9 @@ def test_category_by_hand() -> None:
     assert loss(student, teacher, torch.zeros(1, 1, 2)).item() == pytest.approx(expected)
 
 
-def category_slowly(own: torch.Tensor, other: torch.Tensor, target: torch.Tensor, form: str, temperature: float) -> torch.Tensor:
+def category_slowly(
+    own: torch.Tensor, other: torch.Tensor, target: torch.Tensor, form: str, temperature: float
+) -> torch.Tensor:
     terms = []
     for n in range(len(target)):
         valid = target[n, 2::4, 2::4].flatten() != VOID
@@ -131,7 +142,9 @@ def test_category_is_the_formulas(form: str) -> None:
 
 def test_benchmark_pools_by_two_at_temperature_four() -> None:
     pair, target = [output({"logits": (4, 6, 8)}, seed) for seed in (1, 2)], torch.zeros(3, 24, 32)
-    pooled = [one._replace(features={"logits": torch.nn.functional.avg_pool2d(one.features["logits"], 2)}) for one in pair]
+    pooled = [
+        one._replace(features={"logits": torch.nn.functional.avg_pool2d(one.features["logits"], 2)}) for one in pair
+    ]
     assert CategorySimilarity("benchmark")(*pair, target).item() == pytest.approx(
         CategorySimilarity("benchmark", temperature=4, window=1)(*pooled, target).item()
     )
@@ -147,7 +160,9 @@ def test_kept_void_counts(form: str) -> None:
 
 
 def test_other_numbers_of_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^dsd_category compares the networks class by class: the student has 4, the teacher 5$"):
+    with pytest.raises(
+        ValueError, match=r"^dsd_category compares the networks class by class: the student has 4, the teacher 5$"
+    ):
         CategorySimilarity()(output(SAME, 1), output(dict(SAME) | {"logits": (5, 6, 7)}, 2), labels())
 
 

@@ -18,7 +18,9 @@ def test_value_and_gradient_are_the_formulas() -> None:
     weight = loss.project.weight.detach().double().flatten(1)
 
     def reference(own: torch.Tensor, other: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        squares = [(weight @ own[n, :, y, x] - other[n, :, y, x]) ** 2 for n, y, x in (labels != VOID).nonzero().tolist()]
+        squares = [
+            (weight @ own[n, :, y, x] - other[n, :, y, x]) ** 2 for n, y, x in (labels != VOID).nonzero().tolist()
+        ]
         return torch.stack(squares).mean()
 
     agrees(loss, drawn(), "head", reference)

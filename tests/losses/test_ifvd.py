@@ -12,16 +12,21 @@ def reference(own: torch.Tensor, other: torch.Tensor, labels: torch.Tensor) -> t
         for c in range(CLASSES):
             inside = y == c
             if inside.any():
-                cosines = [torch.cosine_similarity(f[:, inside], f[:, inside].mean(1, keepdim=True), dim=0) for f in (s, t)]
+                cosines = [
+                    torch.cosine_similarity(f[:, inside], f[:, inside].mean(1, keepdim=True), dim=0) for f in (s, t)
+                ]
                 squares.append((cosines[0] - cosines[1]) ** 2)
     return torch.cat(squares).mean()
 
 
 def test_by_hand() -> None:
-    # Class 0: (2, 0) and (0, 2) have the mean (1, 1) and cosine √½ with it; the teacher's are alike: cosine 1. Class 1 has one pixel: 1 and 1.
+    # Class 0: (2, 0) and (0, 2) have the mean (1, 1) and cosine √½ with it; the teacher's are alike: cosine 1. Class 1
+    # has one pixel: 1 and 1.
     student, teacher = [[[2, 0, 5, 9]], [[0, 2, 1, 9]]], [[[1, 3, -1, 9]]]
     expected = 2 * (1 - 0.5**0.5) ** 2 / 3
-    assert by_hand("head", student, teacher, [[0, 0, 1, VOID]], IntraClassVariation()) == pytest.approx(expected, abs=1e-6)
+    assert by_hand("head", student, teacher, [[0, 0, 1, VOID]], IntraClassVariation()) == pytest.approx(
+        expected, abs=1e-6
+    )
     # Kept, void pixels count as ones without a difference.
     student, teacher = [[[*student[0][0], 0]], [[*student[1][0], 9]]], [[[*teacher[0][0], 9]]]
     kept = by_hand("head", student, teacher, [[0, 0, 1, VOID, VOID]], IntraClassVariation(void="keep"))

@@ -47,7 +47,9 @@ def test_by_hand() -> None:
     # Teacher (3/4, 1/4), student (1/2, 1/2).
     teacher, student = torch.tensor([math.log(3), 0.0]).view(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert pixel_kd(student, teacher, torch.zeros(1, 1, 1, dtype=torch.long)).item() == pytest.approx(expected, abs=1e-6)
+    assert pixel_kd(student, teacher, torch.zeros(1, 1, 1, dtype=torch.long)).item() == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 def test_zero_at_identity_and_positive_elsewhere() -> None:
@@ -112,15 +114,20 @@ def test_at_the_logits_stride_it_is_the_formula(temperature: float, standardize:
 def test_at_the_target_s_size_it_is_pixel_kd() -> None:
     student, teacher, target = drawn()
     one, other = (Output(logits, None, {"logits": logits}) for logits in (student, teacher))
-    assert PixelKD(2.0)(one, other, target).item() == pytest.approx(pixel_kd(student, teacher, target, temperature=2.0).item(), rel=1e-6)
+    assert PixelKD(2.0)(one, other, target).item() == pytest.approx(
+        pixel_kd(student, teacher, target, temperature=2.0).item(), rel=1e-6
+    )
 
 
 def test_standardised_logits_by_hand() -> None:
-    # (3, 1) and (−10, 30) have deviations of ±1 from their means in units of the standard deviation, so do 9 and 4: (1, −1) against (−1, 1).
+    # (3, 1) and (−10, 30) have deviations of ±1 from their means in units of the standard deviation, so do 9 and 4: (1,
+    # −1) against (−1, 1).
     p = 1 / (1 + math.exp(-2))
     expected = (1 - p) * math.log((1 - p) / p) + p * math.log(p / (1 - p))
     student, teacher = [[[3, 4, 0]], [[1, 9, 0]]], [[[-10, 4, 0]], [[30, 9, 9]]]
-    assert by_hand("logits", student, teacher, [[0, 1, VOID]], PixelKD(standardize=True)) == pytest.approx(expected / 2, abs=1e-6)
+    assert by_hand("logits", student, teacher, [[0, 1, VOID]], PixelKD(standardize=True)) == pytest.approx(
+        expected / 2, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("logit", [0.0, 0.1, -1e4])
@@ -202,5 +209,7 @@ def test_options_that_are_none(options: dict[str, Any], sentence: str) -> None:
 
 def test_networks_of_other_classes() -> None:
     one, other = (Output(torch.zeros(1), None, {"logits": torch.zeros(1, classes, 2, 2)}) for classes in (3, 4))
-    with pytest.raises(ValueError, match=r"^kd compares the networks class by class: the student has 3, the teacher 4$"):
+    with pytest.raises(
+        ValueError, match=r"^kd compares the networks class by class: the student has 3, the teacher 4$"
+    ):
         PixelKD()(one, other, torch.zeros(1, 8, 8, dtype=torch.long))

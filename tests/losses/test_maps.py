@@ -47,7 +47,8 @@ def test_what_the_teacher_says_of_void_is_left_out_where_it_is_no_number() -> No
     # Interpolated among the others, with their shares of the weight.
     known = (~broken["head"].isnan()).all(1, keepdim=True).float()
     small, share = (
-        F.interpolate(one, (6, 8), mode="bilinear", align_corners=False) for one in (torch.where(known > 0, case.teacher["head"], 0), known)
+        F.interpolate(one, (6, 8), mode="bilinear", align_corners=False)
+        for one in (torch.where(known > 0, case.teacher["head"], 0), known)
     )
     inside = pair.valid[:, None].expand_as(pair.teacher)
     torch.testing.assert_close(pair.teacher[inside], (small / share)[inside])
@@ -60,7 +61,10 @@ def test_where_the_teacher_says_nothing_at_all_a_pixel_is_not_valid() -> None:
     target[:, :, 6:] = 1
     features = torch.full((1, 2, 2, 2), 3.0)
     features[:, :, 0, 0] = math.nan
-    teacher, student = Output(torch.zeros(1), None, {"head": features}), Output(torch.zeros(1), None, {"head": torch.ones(1, 2, 8, 8)})
+    teacher, student = (
+        Output(torch.zeros(1), None, {"head": features}),
+        Output(torch.zeros(1), None, {"head": torch.ones(1, 2, 8, 8)}),
+    )
     pair = map_pair(student, teacher, "head", target)
     assert target[0, 0, 0] == 0, "its label is known, but the teacher's pixel there, the nearest one, is void"
     assert not pair.valid[0, 0, 0]
@@ -84,7 +88,9 @@ def test_what_does_not_fit_is_told() -> None:
         map_pair(Output(one.primary, None), other, "head", case.target)
     with pytest.raises(ValueError, match=r"^batches differ: student 2, teacher 2, target 1$"):
         map_pair(one, other, "head", case.target[:1])
-    with pytest.raises(ValueError, match=r"^this compares the networks class by class: the student has 5, the teacher 8$"):
+    with pytest.raises(
+        ValueError, match=r"^this compares the networks class by class: the student has 5, the teacher 8$"
+    ):
         same_classes(map_pair(one, other, "head", case.target), "this")
 
 
@@ -124,7 +130,9 @@ def test_pools_are_over_valid_pixels(pool: Any, window: int) -> None:
                 inside = valid[n][part]
                 assert bool(some[n, y, x]) == bool(inside.any())
                 known = values[n][:, part[0], part[1]][:, inside]
-                expected = torch.zeros(3) if not inside.any() else known.amax(1) if pool is max_pooled else known.mean(1)
+                expected = (
+                    torch.zeros(3) if not inside.any() else known.amax(1) if pool is max_pooled else known.mean(1)
+                )
                 torch.testing.assert_close(got[n, :, y, x], expected)
     got.sum().backward()
     assert values.grad is not None

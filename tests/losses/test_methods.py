@@ -63,7 +63,9 @@ def test_zero_where_student_and_teacher_say_the_same(name: str) -> None:
 def test_void_pixels_are_inert(name: str, spoiling: float) -> None:
     case = drawn()
     expected = evaluated(made(name), case)
-    broken = case._replace(student=spoilt(case.student, case.target, spoiling), teacher=spoilt(case.teacher, case.target, spoiling))
+    broken = case._replace(
+        student=spoilt(case.student, case.target, spoiling), teacher=spoilt(case.teacher, case.target, spoiling)
+    )
     got = evaluated(made(name), broken)
     assert torch.equal(got.value, expected.value)
     for part, its in ((got.gradients, expected.gradients), (got.parameters, expected.parameters)):
@@ -77,7 +79,10 @@ def test_void_pixels_are_inert(name: str, spoiling: float) -> None:
 def test_a_batch_without_valid_pixels_gives_exactly_nothing(name: str) -> None:
     case = drawn()
     target = torch.full_like(case.target, VOID)
-    for maps in (case, case._replace(student=spoilt(case.student, target, math.nan), teacher=spoilt(case.teacher, target, math.nan))):
+    for maps in (
+        case,
+        case._replace(student=spoilt(case.student, target, math.nan), teacher=spoilt(case.teacher, target, math.nan)),
+    ):
         got = evaluated(made(name), maps._replace(target=target))
         assert got.value.item() == 0
         assert all((one == 0).all() for part in got[1:] for one in part.values())
@@ -109,7 +114,9 @@ def test_any_size_and_width(name: str) -> None:
     assert (got.value.shape, got.value.dtype) == ((), torch.float32)
     assert is_finite(got)
     assert all(one.abs().sum() > 0 for part in got[1:] for one in part.values())
-    resized = {key: F.interpolate(one, (5, 7), mode="bilinear", align_corners=False) for key, one in case.teacher.items()}
+    resized = {
+        key: F.interpolate(one, (5, 7), mode="bilinear", align_corners=False) for key, one in case.teacher.items()
+    }
     same(got, evaluated(made(name), case._replace(teacher=resized)))
     # The teacher's void pixels, at its own size, don't reach their neighbours.
     assert is_finite(evaluated(made(name), case._replace(teacher=spoilt(case.teacher, case.target, math.nan))))
@@ -182,7 +189,11 @@ def test_a_map_that_is_not_there(name: str) -> None:
     for key in LOSSES[name].load().needs:
         without = {other: one for other, one in case.student.items() if other != key}
         with pytest.raises(ValueError, match=rf"^the student's output has no map '{key}'; it has "):
-            made(name)(Output(case.student["logits"], None, without), Output(case.teacher["logits"], None, case.teacher), case.target)
+            made(name)(
+                Output(case.student["logits"], None, without),
+                Output(case.teacher["logits"], None, case.teacher),
+                case.target,
+            )
 
 
 def test_two_processes_make_the_whole_batchs_loss_and_gradient() -> None:
@@ -200,7 +211,9 @@ def test_two_processes_make_the_whole_batchs_loss_and_gradient() -> None:
             both = [part[index][name] for part in parts]
             assert {one[1] for one in both} == {"torch.float32"}, name
             value = sum(one[0] for one in both) / 2
-            gradients = {key: torch.cat([torch.from_numpy(one[2][key]) for one in both]) / 2 for key in expected.gradients}
+            gradients = {
+                key: torch.cat([torch.from_numpy(one[2][key]) for one in both]) / 2 for key in expected.gradients
+            }
             parameters = {key: sum(torch.from_numpy(one[3][key]) for one in both) / 2 for key in expected.parameters}
             try:
                 same(Result(torch.tensor(value), gradients, parameters), expected)

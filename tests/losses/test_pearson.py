@@ -33,7 +33,8 @@ def test_value_and_gradient_are_half_the_squared_distance_of_standardised_maps()
 def test_scale_and_offset_of_either_map_change_nothing() -> None:
     case = drawn(alike=True)
     moved = case._replace(
-        student=case.student | {"head": 30 * case.student["head"] + 100}, teacher=case.teacher | {"head": 0.01 * case.teacher["head"] - 5}
+        student=case.student | {"head": 30 * case.student["head"] + 100},
+        teacher=case.teacher | {"head": 0.01 * case.teacher["head"] - 5},
     )
     loss = identity(case.student["head"].shape[1])
     torch.testing.assert_close(evaluated(loss, moved).value, evaluated(loss, case).value, atol=1e-4, rtol=0)
@@ -46,7 +47,9 @@ def test_a_constant_channel_has_no_correlation() -> None:
     case.teacher["head"][:, 1] = -1e4
     got = evaluated(
         identity(width),
-        case._replace(teacher=case.teacher | {"head": torch.cat((case.student["head"][:, :1], case.teacher["head"][:, 1:]), 1)}),
+        case._replace(
+            teacher=case.teacher | {"head": torch.cat((case.student["head"][:, :1], case.teacher["head"][:, 1:]), 1)}
+        ),
     )
     assert (got.gradients["head"][:, :2] == 0).all()
     assert got.value.item() > 2 / width

@@ -51,7 +51,9 @@ def oracle_mask(student, teacher, target, threshold, min_kept, rule) -> np.ndarr
     return {"xor": s ^ t, "and": s & t, "or": s | t, "lead": s & ~t, "student": s}[rule]
 
 
-def oracle_loss(student, teacher, auxiliary, target, progress, *, p=0.1, threshold=0.7, min_kept=0.05, rule="xor", T=1.0, lam=1.0) -> float:
+def oracle_loss(
+    student, teacher, auxiliary, target, progress, *, p=0.1, threshold=0.7, min_kept=0.05, rule="xor", T=1.0, lam=1.0
+) -> float:
     valid = target.numpy() != VOID
     ce = -np.log(oracle_true(student, target))
     if progress < p:
@@ -66,8 +68,12 @@ def oracle_loss(student, teacher, auxiliary, target, progress, *, p=0.1, thresho
     return float(task + lam * T**2 * (kl[valid].mean() if valid.any() else 0.0))
 
 
-def drawn(seed: int, n: int = 2, c: int = 5, h: int = 7, w: int = 9, void: float = 0.2, sharp: float = 2.0) -> list[torch.Tensor]:
-    """Student, teacher and auxiliary logits that are right often enough for both stages to have something to do; and a target."""
+def drawn(
+    seed: int, n: int = 2, c: int = 5, h: int = 7, w: int = 9, void: float = 0.2, sharp: float = 2.0
+) -> list[torch.Tensor]:
+    """Student, teacher and auxiliary logits that are right often enough for both stages to have something to do; and a
+    target.
+    """
     g = torch.Generator().manual_seed(seed)
     target = torch.randint(0, c, (n, h, w), generator=g)
     hint = F.one_hot(target, c).permute(0, 3, 1, 2)
@@ -94,11 +100,15 @@ def test_mask_is_that_of_a_full_sort(seed: int, rule: Any, threshold: float, min
     seed=st.integers(0, 10_000), rule=st.sampled_from(RULES), progress=st.sampled_from([0.0, 0.05, 0.1, 0.6]),
     min_kept=st.sampled_from([0, 30, 0.05, 1.0]), temperature=st.sampled_from([1.0, 2.5]), void=st.sampled_from([0.0, 0.3, 1.0]),
 )  # fmt: skip
-def test_loss_is_the_papers(seed: int, rule: Any, progress: float, min_kept: float, temperature: float, void: float) -> None:
+def test_loss_is_the_papers(
+    seed: int, rule: Any, progress: float, min_kept: float, temperature: float, void: float
+) -> None:
     student, teacher, auxiliary, target = drawn(seed, void=void)
     loss = RelativeDifficultyLoss(rule=rule, min_kept=min_kept, temperature=temperature, kd_weight=0.7)
     got = loss(student, teacher, auxiliary, target, progress)
-    expected = oracle_loss(student, teacher, auxiliary, target, progress, rule=rule, min_kept=min_kept, T=temperature, lam=0.7)
+    expected = oracle_loss(
+        student, teacher, auxiliary, target, progress, rule=rule, min_kept=min_kept, T=temperature, lam=0.7
+    )
     assert got.total.item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -116,7 +126,9 @@ def test_one_value_by_hand() -> None:
     assert total == pytest.approx(math.log(2) / math.sqrt(3) + kd, abs=1e-6)
     # Stage 2: 1/2 <= 0.7 is hard for the student, 3/4 is easy for the teacher: the pixel is kept whole.
     loss = RelativeDifficultyLoss(tfe_fraction=0.0, min_kept=0)
-    assert loss(torch.zeros(1, 2, 1, 1), main, None, target, 0.0).total.item() == pytest.approx(math.log(2) + kd, abs=1e-6)
+    assert loss(torch.zeros(1, 2, 1, 1), main, None, target, 0.0).total.item() == pytest.approx(
+        math.log(2) + kd, abs=1e-6
+    )
 
 
 def test_directions_of_the_divergence() -> None:
@@ -142,14 +154,24 @@ def test_weight_is_above_0_and_at_most_1(seed: int, scale: float) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     ("min_kept", "meaning"),
-    [(0, "threshold alone"), (0.0, "threshold alone"), (1.0, "all valid"), (10_000, "all valid"), (1, "the hardest one at least")],
+    [
+        (0, "threshold alone"),
+        (0.0, "threshold alone"),
+        (1.0, "all valid"),
+        (10_000, "all valid"),
+        (1, "the hardest one at least"),
+    ],
 )
 def test_edges_of_min_kept(rule: Any, min_kept: float, meaning: str) -> None:
     _, _, _, target = drawn(3)
-    confident = 50.0 * F.one_hot(torch.where(target == VOID, 0, target), 5).permute(0, 3, 1, 2).float()  # p = 1 everywhere
+    confident = (
+        50.0 * F.one_hot(torch.where(target == VOID, 0, target), 5).permute(0, 3, 1, 2).float()
+    )  # p = 1 everywhere
     valid = target != VOID
     ranks = confident + torch.randn_like(confident)
-    got = teacher_student_evaluated(ranks, ranks, target, min_kept=min_kept, rule="student" if rule == "student" else "or")
+    got = teacher_student_evaluated(
+        ranks, ranks, target, min_kept=min_kept, rule="student" if rule == "student" else "or"
+    )
     assert (got.numpy() == oracle_mask(ranks, ranks, target, 0.7, min_kept, "student")).all()
     if meaning == "threshold alone":
         assert not got.any()
@@ -169,9 +191,16 @@ def test_fewer_valid_pixels_than_min_kept() -> None:
 
 
 def test_share_is_of_all_pixels_of_the_batch_rounded_up() -> None:
-    # 2 x 3 x 7 = 42 pixels: 5 % are 2.1, so three; void pixels count in the share (METHOD: the same for every crop and batch size).
+    # 2 x 3 x 7 = 42 pixels: 5 % are 2.1, so three; void pixels count in the share (METHOD: the same for every crop and
+    # batch size).
     assert kept_count(0.05, 42) == 3
-    assert [kept_count(0.05, 20), kept_count(0.1, 30), kept_count(1.0, 7), kept_count(0.0, 7), kept_count(7, 3)] == [1, 3, 7, 0, 7]
+    assert [kept_count(0.05, 20), kept_count(0.1, 30), kept_count(1.0, 7), kept_count(0.0, 7), kept_count(7, 3)] == [
+        1,
+        3,
+        7,
+        0,
+        7,
+    ]
     p = torch.linspace(0.8, 0.99, 42).view(2, 3, 7)
     valid = torch.ones(2, 3, 7, dtype=torch.bool)
     valid[1] = False
@@ -204,7 +233,14 @@ def test_ties_at_the_threshold_are_all_kept() -> None:
     p = torch.tensor([0.1, 0.9, 0.9, 0.9, 0.95, 0.99]).view(1, 2, 3)
     valid = torch.ones_like(p, dtype=torch.bool)
     assert hard_pixels(p, valid, 0.7, 2).flatten().tolist() == [True, True, True, True, False, False]
-    assert hard_pixels(p, valid, 0.9, 0).flatten().tolist() == [True, True, True, True, False, False]  # p <= t, not p < t
+    assert hard_pixels(p, valid, 0.9, 0).flatten().tolist() == [
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]  # p <= t, not p < t
 
 
 class _Elsewhere(torch.Tensor):
@@ -369,7 +405,9 @@ def test_identical_networks_have_no_kd(progress: float) -> None:
     result = RelativeDifficultyLoss()(student, student, student, target, progress)
     assert result.terms["kd"].item() == 0
     if progress == 0.0:  # the classifiers agree everywhere: stage 1 is the plain cross-entropy
-        assert result.terms["task"].item() == pytest.approx(F.cross_entropy(student, target, ignore_index=VOID).item(), abs=1e-6)
+        assert result.terms["task"].item() == pytest.approx(
+            F.cross_entropy(student, target, ignore_index=VOID).item(), abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -380,12 +418,18 @@ def test_linear_hand_over_begins_after_stage_1(share: float) -> None:
     def total(loss: RelativeDifficultyLoss, progress: float) -> float:
         return float(loss(student, teacher, auxiliary, target, progress).total)
 
-    first, second = total(RelativeDifficultyLoss(tfe_fraction=1.0), 0.3), total(RelativeDifficultyLoss(tfe_fraction=0.0), 0.3)
+    first, second = (
+        total(RelativeDifficultyLoss(tfe_fraction=1.0), 0.3),
+        total(RelativeDifficultyLoss(tfe_fraction=0.0), 0.3),
+    )
     for progress in (0.0, 0.05, 0.3, 0.6, 0.99):
         part = 1.0 if progress < share else (1 - progress) / (1 - share)
         assert blended.stage(progress) == ("tfe" if progress < share else "tfe+tse")
         assert total(blended, progress) == pytest.approx(part * first + (1 - part) * second, abs=1e-5)
-    assert [RelativeDifficultyLoss(transition="linear", tfe_fraction=p).stage(0.5) for p in (0.0, 1.0)] == ["tse", "tfe"]
+    assert [RelativeDifficultyLoss(transition="linear", tfe_fraction=p).stage(0.5) for p in (0.0, 1.0)] == [
+        "tse",
+        "tfe",
+    ]
 
 
 def test_reduction_over_all_valid_pixels() -> None:
@@ -447,7 +491,8 @@ def test_class_weights_leave_stage_1_and_empty_masks_alone() -> None:
     student, teacher, auxiliary, target = drawn(21)
     weights = torch.tensor([0.2, 1.0, 3.0, 5.0, 0.7])
     first, second = (
-        RelativeDifficultyLoss(class_weight=one)(student, teacher, auxiliary, target, 0.0).total.item() for one in (None, weights)
+        RelativeDifficultyLoss(class_weight=one)(student, teacher, auxiliary, target, 0.0).total.item()
+        for one in (None, weights)
     )
     assert first == second
     nothing = RelativeDifficultyLoss(class_weight=weights)(student, teacher, None, torch.full_like(target, VOID), 0.5)
@@ -470,7 +515,9 @@ def test_unweighted_is_plain_ce_and_kd() -> None:
     loss = RelativeDifficultyLoss(weighted=False)
     got = loss(student, teacher, None, target, 0.0)
     assert loss.stage(0.0) == "kd"
-    assert got.terms["task"].item() == pytest.approx(F.cross_entropy(student, target, ignore_index=VOID).item(), abs=1e-6)
+    assert got.terms["task"].item() == pytest.approx(
+        F.cross_entropy(student, target, ignore_index=VOID).item(), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(("share", "total"), [(0.1, 100), (0.1, 70), (0.3, 20), (0.0, 10), (1.0, 10), (0.25, 10)])

@@ -27,7 +27,9 @@ def overlaps(predicted: torch.Tensor, target: torch.Tensor, kind: str) -> float:
         inside, said = target == c, (predicted == c) & (target != VOID)
         if inside.any():
             both = int((inside & said).sum())
-            found.append(2 * both / int(inside.sum() + said.sum()) if kind == "dice" else both / int((inside | said).sum()))
+            found.append(
+                2 * both / int(inside.sum() + said.sum()) if kind == "dice" else both / int((inside | said).sum())
+            )
     return 1 - sum(found) / len(found)
 
 
@@ -37,7 +39,9 @@ def test_of_sure_predictions_it_is_one_minus_the_mean_overlap(kind: str, seed: i
     """Lovász's extension and the soft Dice both are exact where every probability is 0 or 1."""
     logits, target = drawn(seed)
     predicted = logits.argmax(1)
-    assert RegionLoss(kind)(sure(predicted), target).item() == pytest.approx(overlaps(predicted, target, kind), abs=1e-5)
+    assert RegionLoss(kind)(sure(predicted), target).item() == pytest.approx(
+        overlaps(predicted, target, kind), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -52,8 +56,8 @@ def test_soft_values_by_hand() -> None:
     logits, target = p.log().t().reshape(1, 2, 1, 2), torch.tensor([[[0, 1]]])
     dice = (2 * 0.9 / (1.65 + 1) + 2 * 0.25 / (0.35 + 1)) / 2
     assert RegionLoss("dice")(logits, target).item() == pytest.approx(1 - dice, abs=1e-6)
-    # Errors of class 0: 0.75 (outside), 0.1 (inside): Jaccard loss 1/2 after the first, 1 after both: 0.75 · 1/2 + 0.1 · 1/2.
-    # Of class 1: 0.75 (inside), 0.1 (outside): 1 after the first already.
+    # Errors of class 0: 0.75 (outside), 0.1 (inside): Jaccard loss 1/2 after the first, 1 after both: 0.75 · 1/2 + 0.1
+    # · 1/2. Of class 1: 0.75 (inside), 0.1 (outside): 1 after the first already.
     assert RegionLoss("lovasz")(logits, target).item() == pytest.approx((0.425 + 0.75) / 2, abs=1e-6)
 
 
@@ -87,7 +91,9 @@ def test_a_step_down_the_gradient_helps(kind: str) -> None:
 def test_lovasz_looks_at_every_so_many_th_pixel_of_large_images() -> None:
     side = int(MOST_PIXELS**0.5) + 10
     logits, target = drawn(size=(side, side))
-    torch.testing.assert_close(RegionLoss("lovasz")(logits, target), RegionLoss("lovasz")(logits[..., ::2, ::2], target[:, ::2, ::2]))
+    torch.testing.assert_close(
+        RegionLoss("lovasz")(logits, target), RegionLoss("lovasz")(logits[..., ::2, ::2], target[:, ::2, ::2])
+    )
 
 
 def test_another_kind_is_refused() -> None:

@@ -9,7 +9,9 @@ from rdd_deploy.losses.relations import gram_distance, relation_kl
 def test_value_and_gradients_whatever_the_block(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relations, "BLOCK", block)
     g = torch.Generator().manual_seed(0)
-    own, other, columns, other_columns = (torch.randn(*size, generator=g).double() for size in ((7, 3), (7, 5), (9, 3), (9, 5)))
+    own, other, columns, other_columns = (
+        torch.randn(*size, generator=g).double() for size in ((7, 3), (7, 5), (9, 3), (9, 5))
+    )
     results = []
     for slow in (False, True):
         a, b = own.clone().requires_grad_(), columns.clone().requires_grad_()

@@ -26,9 +26,12 @@ def reference(window: int):
 
 
 def test_by_hand() -> None:
-    # Nodes of one pixel: directions (1, 0) and (0.6, 0.8) have the cosine 0.6, the teacher's two 1: 2 · 0.4² of four pairs, the diagonal is 1.
+    # Nodes of one pixel: directions (1, 0) and (0.6, 0.8) have the cosine 0.6, the teacher's two 1: 2 · 0.4² of four
+    # pairs, the diagonal is 1.
     student, teacher = [[[2, 3, 9]], [[0, 4, 1]]], [[[1, 5, -9]]]
-    assert by_hand("head", student, teacher, [[0, 0, VOID]], PairWise(window=1)) == pytest.approx(2 * 0.4**2 / 4, abs=1e-6)
+    assert by_hand("head", student, teacher, [[0, 0, VOID]], PairWise(window=1)) == pytest.approx(
+        2 * 0.4**2 / 4, abs=1e-6
+    )
     # One window of all: max (3, 4) alone is one node, like itself.
     assert by_hand("head", student, teacher, [[0, 0, VOID]], PairWise(window=3)) == pytest.approx(0, abs=1e-6)
 
@@ -39,7 +42,9 @@ def test_value_and_gradient_are_the_formulas(window: int) -> None:
 
 
 def test_a_node_pools_over_its_valid_pixels_before_it_is_scaled() -> None:
-    case = drawn(seed=4, images=1, sizes={"student": {"head": (5, 7)}, "teacher": {"head": (5, 7)}}, target=(5, 7), void=0.0)
+    case = drawn(
+        seed=4, images=1, sizes={"student": {"head": (5, 7)}, "teacher": {"head": (5, 7)}}, target=(5, 7), void=0.0
+    )
     target = case.target.clone()
     target[0, 1, 1] = VOID
     larger = case.student["head"].clone()

@@ -27,7 +27,9 @@ def test_values() -> None:
     true = np.take_along_axis(p, np.where(valid, target.numpy(), 0)[:, None], 1)[:, 0]
     assert made("ce")(logits, target).item() == pytest.approx(-np.log(true)[valid].mean(), abs=1e-5)
     weights = np.array([1.0, 2.0, 0.5, 5.0])[np.where(valid, target.numpy(), 0)]
-    assert made("balanced")(logits, target).item() == pytest.approx((-np.log(true) * weights)[valid].sum() / weights[valid].sum(), abs=1e-5)
+    assert made("balanced")(logits, target).item() == pytest.approx(
+        (-np.log(true) * weights)[valid].sum() / weights[valid].sum(), abs=1e-5
+    )
     hard = valid & (true <= max(0.7, np.sort(true[valid])[8 - 1]))  # 5 % of 144 pixels are 7.2
     assert made("ohem")(logits, target).item() == pytest.approx(-np.log(true)[hard].mean(), abs=1e-5)
 

@@ -23,7 +23,9 @@ SPLITS = ((3, 1), (2, 1, 1))
 
 MASKS = [
     dict(zip(("rule", "min_kept", "reduction", "class_weight"), case, strict=True))
-    for case in itertools.product(("xor", "lead", "student"), (0, 0.05, 0.4, 1.0, 30, 10_000), ("kept", "all"), (None, WEIGHTS))
+    for case in itertools.product(
+        ("xor", "lead", "student"), (0, 0.05, 0.4, 1.0, 30, 10_000), ("kept", "all"), (None, WEIGHTS)
+    )
 ]
 FEW = [4 * pair + (pair + pair // 6) % 4 for pair in range(len(MASKS) // 4)]
 """Every rule with every share of kept pixels once, each with three or four ways to reduce and to weigh."""
@@ -36,7 +38,9 @@ def made(options: dict[str, Any]) -> nn.Module:
 
 
 def batch(seed: int, void: str, part: int) -> list[torch.Tensor]:
-    """Logits of student, teacher, teacher's and student's auxiliary heads, and labels, of 4 images; void also in the last ``part`` images."""
+    """Logits of student, teacher, teacher's and student's auxiliary heads, and labels, of 4 images; void also in the
+    last ``part`` images.
+    """
     g = torch.Generator().manual_seed(seed)
     target = torch.randint(0, CLASSES, (4, 6, 7), generator=g)
     hint = F.one_hot(target, CLASSES).permute(0, 3, 1, 2)
@@ -99,13 +103,17 @@ def test_parts_of_a_batch_are_the_whole(split: tuple[int, ...], masks: list[int]
             got = [ranks[number][case] for ranks in there]
             where = f"{VOIDS[number]} void, case {case}"
             assert all(one["loss"].dtype == torch.float32 for one in got)
-            assert torch.stack([one["loss"] for one in got]).mean().item() == pytest.approx(expected["loss"].item(), abs=1e-6), where
+            assert torch.stack([one["loss"] for one in got]).mean().item() == pytest.approx(
+                expected["loss"].item(), abs=1e-6
+            ), where
             for index, gradient in enumerate(expected["gradients"]):
                 mine = torch.cat([one["gradients"][index] for one in got]) / len(split)
                 assert (mine - gradient).abs().max() < 1e-6, where
             if "weight" in expected:
                 assert torch.equal(torch.cat([one["weight"] for one in got]), expected["weight"]), where
-                assert torch.stack([one["terms"] for one in got]).mean(0).tolist() == pytest.approx(expected["terms"].tolist(), abs=1e-6)
+                assert torch.stack([one["terms"] for one in got]).mean(0).tolist() == pytest.approx(
+                    expected["terms"].tolist(), abs=1e-6
+                )
 
 
 def one_alone(rank: int) -> Any:

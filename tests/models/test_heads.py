@@ -9,7 +9,10 @@ SHAPE = FeatureInfo([8, 16, 24, 32], [2, 4, 8, 16])
 
 def features(height: int, width: int) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(0)
-    return [torch.randn(2, c, -(-height // s), -(-width // s), generator=g) for c, s in zip(SHAPE.channels, SHAPE.strides, strict=True)]
+    return [
+        torch.randn(2, c, -(-height // s), -(-width // s), generator=g)
+        for c, s in zip(SHAPE.channels, SHAPE.strides, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -36,9 +36,16 @@ def test_branches_are_merged_at_deployment_and_only_there(branched: Segmenter, t
     deployed = Deployed(branched)
     assert error is not None
     assert error <= TOLERANCE
-    assert {name: value.equal(trained[name]) for name, value in branched.state_dict().items()} == dict.fromkeys(trained, True)
-    convolutions = [sum(isinstance(one, torch.nn.Conv2d) for one in network.encoder.modules()) for network in (branched, deployed)]
-    norms = [sum(isinstance(one, torch.nn.BatchNorm2d) for one in network.encoder.modules()) for network in (branched, deployed)]
+    assert {name: value.equal(trained[name]) for name, value in branched.state_dict().items()} == dict.fromkeys(
+        trained, True
+    )
+    convolutions = [
+        sum(isinstance(one, torch.nn.Conv2d) for one in network.encoder.modules()) for network in (branched, deployed)
+    ]
+    norms = [
+        sum(isinstance(one, torch.nn.BatchNorm2d) for one in network.encoder.modules())
+        for network in (branched, deployed)
+    ]
     assert convolutions[1] <= convolutions[0]
     assert norms[1] < norms[0]
     # What fine-tuning gives back is the deployed form, and a checkpoint of it says so.

@@ -25,7 +25,9 @@ ENCODERS = (ENCODER, "lcnet_050", "resnet10t", "test_convnext")
 
 def made(**changes: object) -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(Network.model_validate({"encoder": ENCODER, "weights": "none", "channels": 16, "auxiliary": True} | changes), 5)
+    return Segmenter(
+        Network.model_validate({"encoder": ENCODER, "weights": "none", "channels": 16, "auxiliary": True} | changes), 5
+    )
 
 
 def frames(n: int, height: int, width: int) -> torch.Tensor:
@@ -60,12 +62,15 @@ def test_an_encoder_of_certain_frame_sizes_is_padded(encoder: str) -> None:
             x = torch.rand(1, 3, height, width)
             maps = segmenter.frame_sizes.features(segmenter.encoder, x)
             strides = segmenter.encoder.feature_info.reduction()
-            assert [tuple(m.shape[-2:]) for m in maps] == [(math.ceil(height / s), math.ceil(width / s)) for s in strides]
+            assert [tuple(m.shape[-2:]) for m in maps] == [
+                (math.ceil(height / s), math.ceil(width / s)) for s in strides
+            ]
             assert tuple(segmenter(frames(1, height, width)).primary.shape) == (1, 5, height, width)
         # Where nothing needs padding, nothing is changed.
         x = torch.rand(1, 3, 64, 96)
         assert all(
-            torch.equal(a, b) for a, b in zip(segmenter.frame_sizes.features(segmenter.encoder, x), segmenter.encoder(x), strict=True)
+            torch.equal(a, b)
+            for a, b in zip(segmenter.frame_sizes.features(segmenter.encoder, x), segmenter.encoder(x), strict=True)
         )
 
 
@@ -119,7 +124,10 @@ def test_normalisation_is_inside_and_the_encoders_own() -> None:
 @pytest.mark.parametrize(
     ("network", "sentence"),
     [
-        ({"encoder": "mobilnetv3_small_050"}, r"unknown encoder 'mobilnetv3_small_050'; did you mean mobilenetv3_small_050 or "),
+        (
+            {"encoder": "mobilnetv3_small_050"},
+            r"unknown encoder 'mobilnetv3_small_050'; did you mean mobilenetv3_small_050 or ",
+        ),
         ({"encoder": "zzzzqqqq"}, r"unknown encoder 'zzzzqqqq'; see timm\.list_models\(\)"),
         (
             {"encoder": "inception_v4", "output_stride": 8},
@@ -127,7 +135,10 @@ def test_normalisation_is_inside_and_the_encoders_own() -> None:
         ),
         (
             {"encoder": "densenet121", "output_stride": 16},
-            r"^encoder 'densenet121' can't run at output_stride 16; set student\.output_stride=auto \(in a teacher recipe net",
+            (
+                r"^encoder 'densenet121' can't run at output_stride 16; set student\.output_stride=auto \(in a teacher"
+                r" recipe net"
+            ),
         ),
     ],
 )
@@ -173,10 +184,14 @@ def test_evaluation_does_not_depend_on_the_batch(tmp_path: object) -> None:
     matrices = [evaluate_split(torch_predictor(segmenter, (64, 64)), split, batch).matrix for batch in (1, 2, 5, 8)]
     for matrix in matrices:
         assert matrix.sum() == matrices[0].sum()
-        assert abs(matrix - matrices[0]).sum() <= 4  # another batch may take another kernel, whose last bit may move a pixel
+        assert (
+            abs(matrix - matrices[0]).sum() <= 4
+        )  # another batch may take another kernel, whose last bit may move a pixel
 
 
-@pytest.mark.parametrize(("encoder", "fixed"), [("vit_tiny_patch16_224", None), ("swin_tiny_patch4_window7_224", (224, 224))])
+@pytest.mark.parametrize(
+    ("encoder", "fixed"), [("vit_tiny_patch16_224", None), ("swin_tiny_patch4_window7_224", (224, 224))]
+)
 def test_transformers_take_any_size(encoder: str, fixed: tuple[int, int] | None) -> None:
     segmenter = made(encoder=encoder, auxiliary=False).eval()
     assert (segmenter.frame_sizes.multiple, segmenter.frame_sizes.fixed) == (1, fixed)
@@ -187,6 +202,9 @@ def test_transformers_take_any_size(encoder: str, fixed: tuple[int, int] | None)
 def test_an_encoder_of_one_frame_size_sees_resized_frames(capsys: pytest.CaptureFixture[str]) -> None:
     segmenter, _ = build(Network(encoder="cait_xxs24_224", weights="none"), 3, "student")
     assert segmenter.frame_sizes == (1, (224, 224), False)
-    assert "encoder 'cait_xxs24_224' only takes frames of 224x224: every frame is resized to that inside" in capsys.readouterr().err
+    assert (
+        "encoder 'cait_xxs24_224' only takes frames of 224x224: every frame is resized to that inside"
+        in capsys.readouterr().err
+    )
     with torch.inference_mode():
         assert tuple(segmenter(frames(1, 72, 104)).primary.shape) == (1, 3, 72, 104)

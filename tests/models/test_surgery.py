@@ -9,7 +9,12 @@ from torch import nn
 from rdd_deploy.models.build import without_gradient
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.surgery import depthwise_in_float32, drop_squeeze_excite, slice_strided_pointwise, swap_activations
+from rdd_deploy.models.surgery import (
+    depthwise_in_float32,
+    drop_squeeze_excite,
+    slice_strided_pointwise,
+    swap_activations,
+)
 
 
 def encoder() -> nn.Module:

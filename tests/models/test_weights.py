@@ -94,7 +94,11 @@ def test_safetensors_never_match_by_order(tmp_path: Path) -> None:
     safetensors.torch.save_file(donor, tmp_path / "w.safetensors")
     segmenter = made(2, weights=str(tmp_path / "w.safetensors"))
     with pytest.raises(
-        WeightsError, match=r"w\.safetensors doesn't fit the encoder: \d+ tensors are missing or of another shape or kind, e\.g\. conv_stem"
+        WeightsError,
+        match=(
+            r"w\.safetensors doesn't fit the encoder: \d+ tensors are missing or of another shape or kind, e\.g\."
+            r" conv_stem"
+        ),
     ):
         initialise(segmenter)
     assert same(segmenter, made(2))
@@ -102,7 +106,10 @@ def test_safetensors_never_match_by_order(tmp_path: Path) -> None:
 
 def test_a_checkpoint_without_classes(tmp_path: Path) -> None:
     save_segmenter(tmp_path / "a.safetensors", made(), {"size": [64, 64]})
-    with pytest.raises(WeightsError, match=r"a\.safetensors doesn't say which classes it was trained on; expected a checkpoint written by"):
+    with pytest.raises(
+        WeightsError,
+        match=r"a\.safetensors doesn't say which classes it was trained on; expected a checkpoint written by",
+    ):
         load_segmenter(tmp_path / "a.safetensors")
 
 
@@ -112,13 +119,22 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"x": print}, tmp_path / "code.pth")
     for name, sentence in (
-        ("other.pth", r"other\.pth doesn't fit the encoder \(.*\); give a file of the same architecture, or set weights: none"),
+        (
+            "other.pth",
+            r"other\.pth doesn't fit the encoder \(.*\); give a file of the same architecture, or set weights: none",
+        ),
         (
             "damaged.pth",
-            r"damaged\.pth can't be read as weights: the file is damaged, or pickles more than tensors; expected \.safetensors or a plain state dict",
+            (
+                r"damaged\.pth can't be read as weights: the file is damaged, or pickles more than tensors; expected"
+                r" \.safetensors or a plain state dict"
+            ),
         ),
         ("list.pth", r"list\.pth holds no plain state dict"),
-        ("code.pth", r"code\.pth can't be read as weights: the file is damaged, or pickles more than tensors; expected"),
+        (
+            "code.pth",
+            r"code\.pth can't be read as weights: the file is damaged, or pickles more than tensors; expected",
+        ),
         ("lost.pth", r"no weights file .*lost\.pth; put it there, or set weights to imagenet, none or another file"),
     ):
         segmenter = made(weights=str(tmp_path / name))
@@ -144,7 +160,8 @@ def test_tensors_of_other_kinds_are_refused(tmp_path: Path, changed: Callable[[t
     state = made(1).encoder.state_dict()
     torch.save(state | {"conv_stem.weight": changed(state["conv_stem.weight"])}, tmp_path / "a.pth")
     with pytest.raises(
-        WeightsError, match=r"holds no plain state dict; expected names to dense|tensors are missing or of another shape or kind"
+        WeightsError,
+        match=r"holds no plain state dict; expected names to dense|tensors are missing or of another shape or kind",
     ):
         initialise(made(weights=str(tmp_path / "a.pth")))
 
@@ -204,7 +221,11 @@ def test_a_hub_out_of_reach_fails_fast_and_quietly(
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("the client retries"))
         with pytest.raises(
-            WeightsError, match=f"^no ImageNet weights for '{ENCODER}': .*it can't be reached: .*or train from scratch with weights=none$"
+            WeightsError,
+            match=(
+                f"^no ImageNet weights for '{ENCODER}': .*it can't be reached: .*or train from scratch with"
+                " weights=none$"
+            ),
         ):
             initialise(made(weights="imagenet"))
         assert constants.HF_HUB_OFFLINE is False

@@ -94,7 +94,9 @@ def test_what_was_corrected_comes_in_again(kind: str, tmp_path: Path) -> None:
             assert np.array_equal(np.asarray(mask), maps[image.read_bytes()])
 
 
-@pytest.mark.parametrize("mask", [np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(5, 3, dtype=bool), np.ones((1, 1), bool)])
+@pytest.mark.parametrize(
+    "mask", [np.zeros((3, 4), bool), np.ones((3, 4), bool), np.eye(5, 3, dtype=bool), np.ones((1, 1), bool)]
+)
 def test_run_lengths(mask: np.ndarray) -> None:
     from pycocotools import mask as coco
 

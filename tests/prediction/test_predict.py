@@ -1,4 +1,6 @@
-"""``rdd-deploy predict``: masks of real folders and videos by a bundle whose answer is known; stopped, resumed, refused."""
+"""``rdd-deploy predict``: masks of real folders and videos by a bundle whose answer is known; stopped, resumed,
+refused.
+"""
 
 import csv
 import os
@@ -93,7 +95,9 @@ def test_masks_of_a_nested_folder(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_palette_of_greys_is_read_as_ids(tmp_path: Path) -> None:
-    """Black and white are what two classes are often drawn in; a palette of greys alone would be read as grey levels."""
+    """Black and white are what two classes are often drawn in; a palette of greys alone would be read as
+    grey levels.
+    """
     grey = toy_bundle(tmp_path / "grey", manifest={"palette": [(0, 0, 0), (255, 255, 255), (128, 128, 128)]})
     frames = write_frames(tmp_path / "frames", 2)
     predict(Options(grey, tmp_path / "frames", tmp_path / "out"))
@@ -119,7 +123,9 @@ def test_a_killed_prediction_goes_on(bundle: Path, tmp_path: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in (out / "masks").iterdir() if path.suffix == ".png"}
     assert 5 <= len(before) < 60, "it was killed in the middle"
     ids = Ids(len(CLASSES))
-    assert all(np.array_equal(ids.labels(out / "masks" / name), truth(frames[name])) for name in before), "only whole files are there"
+    assert all(np.array_equal(ids.labels(out / "masks" / name), truth(frames[name])) for name in before), (
+        "only whole files are there"
+    )
     done = (out / "progress.jsonl").read_text().splitlines()
     with (out / "progress.jsonl").open("a") as file:
         file.write('{"frame": "torn')
@@ -178,7 +184,9 @@ def test_another_prediction_isnt_mixed_in(bundle: Path, other: Path, tmp_path: P
         predict(Options(bundle, tmp_path / "frames", out))
 
 
-def test_new_frames_join_and_removed_masks_come_back(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_frames_join_and_removed_masks_come_back(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_frames(tmp_path / "frames", 3)
     out = tmp_path / "out"
     predict(Options(bundle, tmp_path / "frames", out))
@@ -187,7 +195,12 @@ def test_new_frames_join_and_removed_masks_come_back(bundle: Path, tmp_path: Pat
     capsys.readouterr()
     predict(Options(bundle, tmp_path / "frames", out))
     assert "2 frames in" in capsys.readouterr().out
-    assert sorted(row["frame"] for row in rows(out)) == ["b/c/frame0.png", "b/c/frame2.png", "drive one/frame1.png", "new.png"]
+    assert sorted(row["frame"] for row in rows(out)) == [
+        "b/c/frame0.png",
+        "b/c/frame2.png",
+        "drive one/frame1.png",
+        "new.png",
+    ]
     predict(Options(bundle, tmp_path / "frames", out))
     assert "nothing was left to do, 4 were done before" in capsys.readouterr().out
 
@@ -218,7 +231,10 @@ def test_what_is_refused(bundle: Path, tmp_path: Path) -> None:
         (Options(bundle, tmp_path / "empty", tmp_path / "out"), "holds no images, nor do the folders in it"),
         (Options(bundle, tmp_path / "nothing", tmp_path / "out"), "there is no .*nothing; expected a folder of images"),
         (Options(frames, frames, tmp_path / "out"), "has neither of the two; expected a run folder"),
-        (Options(bundle, frames, tmp_path / "out", pick=3), "a lone bundle doesn't tell; name other bundles with --disagree"),
+        (
+            Options(bundle, frames, tmp_path / "out", pick=3),
+            "a lone bundle doesn't tell; name other bundles with --disagree",
+        ),
     ):
         with pytest.raises(RddError, match=sentence):
             predict(options)
@@ -249,7 +265,9 @@ def test_a_folder_whose_files_were_edited(bundle: Path, tmp_path: Path) -> None:
             predict(Options(bundle, tmp_path / "frames", out))
 
 
-def test_names_that_no_list_can_hold_are_left_out(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_no_list_can_hold_are_left_out(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     frames = write_frames(tmp_path / "frames", 2)
     content = cv2.imencode(".png", scene(1))[1].tobytes()
     (tmp_path / "frames" / "two\nlines.png").write_bytes(content)
@@ -276,12 +294,19 @@ def test_a_video(bundle: Path, other: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "drive.avi")
     out = tmp_path / "out"
     predict(Options(bundle, tmp_path / "drive.avi", out, every=3, others=(other,), pick=2))
-    assert sorted(path.name for path in (out / "masks").iterdir()) == ["000000.png", "000003.png", "000006.png", "000009.png"]
+    assert sorted(path.name for path in (out / "masks").iterdir()) == [
+        "000000.png",
+        "000003.png",
+        "000006.png",
+        "000009.png",
+    ]
     video = cv2.VideoCapture(str(tmp_path / "drive.avi"))
     for number in range(12):
         _, frame = video.read()
         if number % 3 == 0:
-            assert np.array_equal(Ids(3).labels(out / "masks" / f"{number:06d}.png"), truth(np.asarray(frame, np.uint8)))
+            assert np.array_equal(
+                Ids(3).labels(out / "masks" / f"{number:06d}.png"), truth(np.asarray(frame, np.uint8))
+            )
             picked = out / "picked" / "images" / f"{number:06d}.png"
             assert not picked.exists() or np.array_equal(cv2.imread(str(picked)), frame)
     assert len(list((out / "picked" / "images").iterdir())) == 2
@@ -296,7 +321,9 @@ def test_a_video_that_is_cut_short_or_none(bundle: Path, tmp_path: Path) -> None
     write_video(tmp_path / "drive.avi", 40)
     content = (tmp_path / "drive.avi").read_bytes()
     (tmp_path / "short.avi").write_bytes(content[: len(content) // 2])
-    with pytest.raises(RddError, match=r"short\.avi ended after \d+ of 40 frames: it was cut short, is damaged") as told:
+    with pytest.raises(
+        RddError, match=r"short\.avi ended after \d+ of 40 frames: it was cut short, is damaged"
+    ) as told:
         predict(Options(bundle, tmp_path / "short.avi", tmp_path / "out"))
     count = int(str(told.value).partition("after ")[2].partition(" ")[0])
     assert 5 < count < 40
@@ -397,7 +424,9 @@ def test_a_run_is_as_sure_as_its_softmax(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_and_its_bundle_agree(tmp_path: Path) -> None:
     run, frames = taught_run(tmp_path)
-    subprocess.run([sys.executable, "-m", "rdd_deploy.export", str(run), "--onnx"], check=True, timeout=200, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "rdd_deploy.export", str(run), "--onnx"], check=True, timeout=200, capture_output=True
+    )
     exported = run / "export" / "onnxruntime-fp32"
     predict(Options(run, frames, tmp_path / "by run", others=(exported,)))
     predict(Options(exported, frames, tmp_path / "by bundle"))

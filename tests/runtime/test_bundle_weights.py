@@ -1,4 +1,6 @@
-"""A model runs from the bytes that the manifest's hash is of, and from no others: none beside it, none swapped in meanwhile."""
+"""A model runs from the bytes that the manifest's hash is of, and from no others: none beside it, none swapped in
+meanwhile.
+"""
 
 import json
 import os
@@ -28,7 +30,9 @@ BACKENDS = ("onnxruntime", "openvino")
 def relisted(folder: Path, *names: str, **fields: Any) -> Path:
     """The bundle with a manifest of these files."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields | {"files": {name: sha256(folder / name) for name in names}}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | fields | {"files": {name: sha256(folder / name) for name in names}})
+    )
     return folder
 
 
@@ -46,7 +50,9 @@ def external(tensor: TensorProto, location: str = "weights.bin") -> TensorProto:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "/etc/hostname"])
-def test_weights_in_another_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, location: str) -> None:
+def test_weights_in_another_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, location: str
+) -> None:
     """Listed or not, and wherever the present folder is: a model without a path looks there."""
     folder = bundle(tmp_path / "toy", backend)
     model = onnx.load(folder / "model.onnx")
@@ -57,7 +63,9 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(folder)
     with pytest.raises(BundleError, match=r"weights\.bin isn't named by the bundle's manifest\.json"):
         Segmenter.load(relisted(folder, "model.onnx"))
-    with pytest.raises(BundleError, match=r"model\.onnx takes weights from another file, which no bundle's model may; export"):
+    with pytest.raises(
+        BundleError, match=r"model\.onnx takes weights from another file, which no bundle's model may; export"
+    ):
         Segmenter.load(relisted(folder, "model.onnx", "weights.bin"))
 
 
@@ -70,7 +78,11 @@ def constant(**value: Any) -> onnx.NodeProto:
     attribute = node.attribute.add(name="value")
     for key, one in value.items():
         field = getattr(attribute, key)
-        field.append(one) if isinstance(one, onnx.GraphProto | TensorProto) and hasattr(field, "append") else field.CopyFrom(one)
+        (
+            field.append(one)
+            if isinstance(one, onnx.GraphProto | TensorProto) and hasattr(field, "append")
+            else field.CopyFrom(one)
+        )
     return node
 
 

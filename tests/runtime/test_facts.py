@@ -1,4 +1,6 @@
-"""A manifest says enough: our labels, bit for bit, from it with numpy, OpenCV and onnxruntime alone. The model's file says the same."""
+"""A manifest says enough: our labels, bit for bit, from it with numpy, OpenCV and onnxruntime alone. The model's file
+says the same.
+"""
 
 import json
 from collections.abc import Callable
@@ -24,10 +26,17 @@ INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "area": cv2.INTER_AREA, "nearest_e
 
 
 def by_the_manifest(folder: Path) -> Callable[[Array], Array]:
-    """Frame -> labels, written from the manifest's words and what docs/export.md says that they mean; nothing of ours is used."""
+    """Frame -> labels, written from the manifest's words and what docs/export.md says that they mean; nothing of ours
+    is used.
+    """
     said = json.loads((folder / "manifest.json").read_text())
     session = onnxruntime.InferenceSession(str(folder / said["model"]), providers=["CPUExecutionProvider"])
-    taken, given_, rule, back = session.get_inputs()[0], session.get_outputs()[0], said["preprocessing"], said["postprocessing"]
+    taken, given_, rule, back = (
+        session.get_inputs()[0],
+        session.get_outputs()[0],
+        said["preprocessing"],
+        said["postprocessing"],
+    )
     height, width = said["input"]["height"], said["input"]["width"]
     assert (said["input"]["color"], said["input"]["layout"], said["input"]["dtype"]) == ("BGR", "NHWC", "uint8")
     assert (rule["fit"], rule["values"], back["output"]) == ("stretch", "unchanged", "class_ids")
@@ -37,10 +46,16 @@ def by_the_manifest(folder: Path) -> Callable[[Array], Array]:
         x = frame
         while not (x.shape[0] % 2 or x.shape[1] % 2) and x.shape[0] // 2 >= height and x.shape[1] // 2 >= width:
             x = x.astype(np.uint16)
-            x = ((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2] + 2) // 4).astype(np.uint8)  # means, halves rounded up
+            x = ((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2] + 2) // 4).astype(
+                np.uint8
+            )  # means, halves rounded up
         if x.shape[:2] != (height, width):
             shrinks = max(x.shape[0] / height, x.shape[1] / width) >= rule["shrink_from"]
-            x = cv2.resize(x, (width, height), interpolation=INTERPOLATIONS[rule["shrink_interpolation" if shrinks else "interpolation"]])
+            x = cv2.resize(
+                x,
+                (width, height),
+                interpolation=INTERPOLATIONS[rule["shrink_interpolation" if shrinks else "interpolation"]],
+            )
         (small,) = session.run([given_.name], {taken.name: np.ascontiguousarray(x[None])})
         return cv2.resize(small[0], frame.shape[1::-1], interpolation=INTERPOLATIONS[back["interpolation"]])
 
@@ -58,7 +73,9 @@ SIZES = st.tuples(st.integers(1, 300), st.integers(1, 300)) | st.sampled_from(
 
 
 def frames(size: tuple[int, int], seed: int, kind: str) -> Array:
-    """Noise, or something smooth where the brightest channel hangs on roundings; grey has three equal channels but for one level here and there."""
+    """Noise, or something smooth where the brightest channel hangs on roundings; grey has three equal channels but for
+    one level here and there.
+    """
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (*size, 3), np.uint8)
     if kind == "noise":
@@ -136,7 +153,9 @@ def test_a_manifest_of_version_1_means_what_it_meant(toy: Path, tmp_path: Path) 
         (lambda said: said.update(postprocessing=None), "postprocessing: got None"),
     ],
 )  # fmt: skip
-def test_rules_that_nobody_knows_are_refused(toy: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], sentence: str) -> None:
+def test_rules_that_nobody_knows_are_refused(
+    toy: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], sentence: str
+) -> None:
     with pytest.raises(BundleError) as caught:
         read_manifest(edited(toy, tmp_path / "edited", change))
     assert sentence in str(caught.value)
@@ -165,16 +184,20 @@ def test_what_a_model_says_of_itself_is_compared(tmp_path: Path, backend: str) -
     folder = saying(tmp_path / "classes", backend, classes='["green", "blue", "red"]')
     with pytest.raises(BundleError) as caught:
         Segmenter.load(folder)
-    assert str(caught.value) == (
-        f'{folder / "model.onnx"} says classes ["green", "blue", "red"] of itself, its manifest says ["blue", "green", "red"]; '
-        "copy the whole bundle again, or export it again"
+    assert (
+        str(caught.value)
+        == f'{folder / "model.onnx"} says classes ["green", "blue", "red"] of itself, its manifest says ["blue",'
+        ' "green", "red"]; copy the whole bundle again, or export it again'
     )
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ({"input": '{"height": 48}'}, 'says input {"height": 48} of itself, its manifest says {"height": 48, "width": 64'),
+        (
+            {"input": '{"height": 48}'},
+            'says input {"height": 48} of itself, its manifest says {"height": 48, "width": 64',
+        ),
         ({"preprocessing": "none"}, 'says preprocessing none of itself, its manifest says {"fit": "stretch"'),
         ({"schema_version": "3"}, "says schema_version 3 of itself, its manifest says 2"),
         ({"palette": "[" * 5000}, f"says palette {'[' * 77}... of itself, its manifest says [[0, 0, 255]"),

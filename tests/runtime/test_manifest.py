@@ -41,7 +41,10 @@ def test_what_is_written_is_read(bundle: Path, tmp_path: Path) -> None:
 def test_folder_missing(tmp_path: Path) -> None:
     folder = tmp_path / "none"
     make = "python -m rdd_deploy.export --onnx"
-    assert refusal(folder) == f"the bundle {folder} isn't there; expected a folder with manifest.json, as `{make}` writes it"
+    assert (
+        refusal(folder)
+        == f"the bundle {folder} isn't there; expected a folder with manifest.json, as `{make}` writes it"
+    )
 
 
 def test_file_instead_of_a_folder(bundle: Path) -> None:
@@ -89,7 +92,21 @@ def test_every_problem_at_once(bundle: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../x.onnx", "/etc/passwd", "a/../../x", "..", "", "a\\b", "C:\\x", "c:x", "./model.onnx", "a//b", "a/", "x\0y", "manifest.json"],
+    [
+        "../x.onnx",
+        "/etc/passwd",
+        "a/../../x",
+        "..",
+        "",
+        "a\\b",
+        "C:\\x",
+        "c:x",
+        "./model.onnx",
+        "a//b",
+        "a/",
+        "x\0y",
+        "manifest.json",
+    ],
 )
 def test_names_that_leave_the_folder(bundle: Path, name: str) -> None:
     edit(bundle, files={name: "0" * 64, "model.onnx": "0" * 64})
@@ -122,7 +139,10 @@ def test_palette_and_classes_disagree(bundle: Path) -> None:
 
 def test_file_missing(bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
-    assert refusal(bundle) == f"{bundle} has no model.onnx, which its manifest.json names; copy the whole folder, or export it again"
+    assert (
+        refusal(bundle)
+        == f"{bundle} has no model.onnx, which its manifest.json names; copy the whole folder, or export it again"
+    )
 
 
 def test_file_edited(bundle: Path) -> None:

@@ -33,5 +33,7 @@ print("ran")
 
 def test_load_and_infer(tmp_path: Path) -> None:
     bundle = toy_bundle(tmp_path / "toy")
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(bundle)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(bundle)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "ran"), done.stderr

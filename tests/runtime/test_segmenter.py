@@ -29,7 +29,12 @@ def test_properties(toy: Segmenter) -> None:
     assert toy.palette.dtype == np.uint8
     assert [tuple(row) for row in toy.palette.tolist()] == list(PALETTE)
     assert toy.input_size == (48, 64)
-    assert (toy.precision, toy.backend, toy.device, toy.provider) == ("fp32", "onnxruntime", "cpu", "CPUExecutionProvider")
+    assert (toy.precision, toy.backend, toy.device, toy.provider) == (
+        "fp32",
+        "onnxruntime",
+        "cpu",
+        "CPUExecutionProvider",
+    )
 
 
 def test_labels_at_the_networks_size_are_exact(toy: Segmenter) -> None:
@@ -40,7 +45,11 @@ def test_labels_at_the_networks_size_are_exact(toy: Segmenter) -> None:
 def test_stages_make_up_the_call(toy: Segmenter) -> None:
     frame = random_frame(31, 100)
     network_input = toy.prepare(frame)
-    assert (network_input.shape, network_input.dtype, network_input.flags.c_contiguous) == ((1, 48, 64, 3), np.dtype(np.uint8), True)
+    assert (network_input.shape, network_input.dtype, network_input.flags.c_contiguous) == (
+        (1, 48, 64, 3),
+        np.dtype(np.uint8),
+        True,
+    )
     labels = toy.infer(network_input)
     assert (labels.shape, labels.dtype) == ((1, 48, 64), np.dtype(np.uint8))
     assert np.array_equal(toy.restore(labels, (31, 100)), toy(frame))
@@ -93,7 +102,10 @@ def test_labels_belong_to_the_caller(toy: Segmenter) -> None:
             "got a frame of shape (4, 5) and type uint8, expected uint8 (height, width, 3) in BGR; it is grey: convert",
         ),
         (np.zeros((4, 5, 1), np.uint8), "it is grey: convert it with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"),
-        (np.zeros((4, 5, 4), np.uint8), "it has an alpha channel: convert it with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)"),
+        (
+            np.zeros((4, 5, 4), np.uint8),
+            "it has an alpha channel: convert it with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)",
+        ),
         (np.zeros((0, 5, 3), np.uint8), "got a frame of shape (0, 5, 3) and type uint8, expected"),
         (np.zeros((4, 0, 3), np.uint8), "skip it: the source delivered nothing"),
         (np.zeros((4, 5, 3), np.float32), "type float32, expected uint8 (height, width, 3) in BGR; scale it to 0…255"),
@@ -110,11 +122,16 @@ def test_frames_that_are_refused(toy: Segmenter, frame: object, sentence: str) -
 
 
 def test_class_id_out_of_range(tmp_path: Path) -> None:
-    with Segmenter.load(toy_bundle(tmp_path / "toy", offset=5)) as broken, pytest.raises(BundleError, match="gave the class id"):
+    with (
+        Segmenter.load(toy_bundle(tmp_path / "toy", offset=5)) as broken,
+        pytest.raises(BundleError, match="gave the class id"),
+    ):
         broken(random_frame(48, 64))
 
 
-def test_nothing_but_one_class_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_but_one_class_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(segmenter, "UNIFORM_FRAMES", 3)
     said: list[str] = []
     monkeypatch.setattr(segmenter.console, "warn", said.append)
@@ -140,7 +157,9 @@ def test_nonsensical_numbers_of_threads_are_refused(tmp_path: Path, threads: int
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("shape", "dtype"), [((1, 1, 1, 3), np.uint8), ((48, 64, 3), np.uint8), ((1, 48, 64, 3), np.float32)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((1, 1, 1, 3), np.uint8), ((48, 64, 3), np.uint8), ((1, 48, 64, 3), np.float32)]
+)
 def test_only_what_prepare_makes_is_taken(tmp_path: Path, backend: str, shape: tuple[int, ...], dtype: type) -> None:
     """Nothing is stretched or converted on the way into the network."""
     pytest.importorskip(backend)
@@ -158,7 +177,9 @@ def test_only_what_prepare_makes_is_taken(tmp_path: Path, backend: str, shape: t
         (3, 2, "asked for 3 inferences at a time; expected 1 to 2, at most one for each of the 2 threads"),
     ],
 )
-def test_parallel_must_be_positive_and_has_a_thread_each(tmp_path: Path, parallel: int, threads: int | None, sentence: str) -> None:
+def test_parallel_must_be_positive_and_has_a_thread_each(
+    tmp_path: Path, parallel: int, threads: int | None, sentence: str
+) -> None:
     with pytest.raises(DeviceError) as caught:
         Segmenter.load(toy_bundle(tmp_path / "toy"), threads=threads, parallel=parallel)
     assert str(caught.value) == sentence
@@ -170,7 +191,9 @@ def parallel(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Segment
     pytest.importorskip(request.param)
     if (os.cpu_count() or 1) < 2:
         pytest.skip("OpenVINO gives no more inferences at a time than there are cores")
-    bundle = toy_bundle(tmp_path / "toy", manifest={"backend": request.param, "profile": f"{request.param}-fp32"}, work=6)
+    bundle = toy_bundle(
+        tmp_path / "toy", manifest={"backend": request.param, "profile": f"{request.param}-fp32"}, work=6
+    )
     with Segmenter.load(bundle, parallel=2) as segmenter:
         yield segmenter
 

@@ -176,13 +176,15 @@ def test_loaded_before_a_fork(tmp_path: Path, backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_threads_may_be_the_first(tmp_path: Path, backend: str) -> None:
-    """OpenVINO's binding prepared itself at the first look at a tensor, and two threads that took it together waited for ever."""
+    """OpenVINO's binding prepared itself at the first look at a tensor, and two threads that took it together waited
+    for ever.
+    """
     script = (
-        "import sys, threading, numpy as np\nfrom rdd_deploy.runtime import Segmenter\n"
-        "segmenter, frame = Segmenter.load(sys.argv[1], parallel=int(sys.argv[2])), np.eye(48, 192, dtype=np.uint8).reshape(48, 64, 3)\n"
-        "both = threading.Barrier(2)\n"
-        "threads = [threading.Thread(target=lambda: (both.wait(), segmenter(frame))) for _ in range(2)]\n"
-        "[thread.start() for thread in threads], [thread.join() for thread in threads], segmenter.close()"
+        "import sys, threading, numpy as np\nfrom rdd_deploy.runtime import Segmenter\nsegmenter, frame ="
+        " Segmenter.load(sys.argv[1], parallel=int(sys.argv[2])), np.eye(48, 192, dtype=np.uint8).reshape(48, 64,"
+        " 3)\nboth = threading.Barrier(2)\nthreads = [threading.Thread(target=lambda: (both.wait(), segmenter(frame)))"
+        " for _ in range(2)]\n[thread.start() for thread in threads], [thread.join() for thread in threads],"
+        " segmenter.close()"
     )
     words = [sys.executable, "-c", script, str(bundle(tmp_path, backend)), str(min(2, os.cpu_count() or 1))]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
@@ -211,7 +213,9 @@ print(len(heard))
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_signal_after_models_have_gone(tmp_path: Path, backend: str) -> None:
-    """In the order in which they came, and in another thread: OpenVINO left the main thread without a stack for signals."""
+    """In the order in which they came, and in another thread: OpenVINO left the main thread without a stack for
+    signals.
+    """
     words = [sys.executable, "-c", SIGNALLED, str(bundle(tmp_path, backend))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

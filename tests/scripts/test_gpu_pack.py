@@ -1,4 +1,6 @@
-"""What packs and checks the project for a machine with a GPU: archives come out as they went in, and the names that it uses exist."""
+"""What packs and checks the project for a machine with a GPU: archives come out as they went in, and the names that it
+uses exist.
+"""
 
 import ast
 import importlib.util
@@ -21,7 +23,11 @@ PROGRAMS = sorted(GPU.rglob("*.py"))
 def run(*words: object, **environment: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, words)]
     return subprocess.run(
-        command, env=os.environ | {k: str(v) for k, v in environment.items()}, capture_output=True, text=True, timeout=100
+        command,
+        env=os.environ | {k: str(v) for k, v in environment.items()},
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
 
 
@@ -58,7 +64,9 @@ def test_an_archive_with_other_pixels_is_refused(packed: Path) -> None:
     archive = packed / "one/camvid.tar"
     content = archive.read_bytes()
     pixels = content.index(b'"pixels": "') + len(b'"pixels": "')
-    archive.write_bytes(content[:pixels] + (b"0" if content[pixels : pixels + 1] != b"0" else b"1") + content[pixels + 1 :])
+    archive.write_bytes(
+        content[:pixels] + (b"0" if content[pixels : pixels + 1] != b"0" else b"1") + content[pixels + 1 :]
+    )
     done = run(GPU / "checks/unpack.py", archive, packed / "there")
     assert done.returncode == 1
     assert f"{archive}: other pixels than were packed" in done.stderr
@@ -82,7 +90,9 @@ def test_check_refuses_an_unknown_part_and_another_folder(tmp_path: Path) -> Non
         (["loses"], ROOT, "unknown part 'loses'; expected environment"),
         ([], tmp_path, "run this from the project's root"),
     ):
-        done = subprocess.run(["bash", str(GPU / "check.sh"), *words], cwd=folder, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["bash", str(GPU / "check.sh"), *words], cwd=folder, capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 2
         assert said in done.stderr
 
@@ -117,4 +127,6 @@ def test_every_name_of_the_project_exists(path: Path) -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "rdd_deploy":
             module = importlib.import_module(node.module or "")
             for name in node.names:
-                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}"), f"{node.module}.{name.name}"
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}"), (
+                    f"{node.module}.{name.name}"
+                )

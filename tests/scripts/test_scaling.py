@@ -24,4 +24,6 @@ def test_no_more_than_the_slowest_part_serves(gpus: int) -> None:
         assert scaling.simulated(case, gpus, steps) <= 1.01 * min(limits.values())
         alone = case._replace(cached=1e-9, file=0, megapixels=0, pixels=1.0)
         without = scaling.simulated(alone, gpus, steps, jitter=0.0)
-        assert without == pytest.approx(1 / (1 / limits["GPUs"] + (1 / limits["all-reduce"])), rel=0.01), "only steps and gradients"
+        assert without == pytest.approx(1 / (1 / limits["GPUs"] + (1 / limits["all-reduce"])), rel=0.01), (
+            "only steps and gradients"
+        )

@@ -44,14 +44,21 @@ def test_a_table_of_a_run_and_of_a_teacher_from_elsewhere(
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["second_opinion.py", *map(str, words)])
         script.main()
-        lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        lines = [
+            line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")
+        ]
         return {first: rest for first, *rest in lines[1:]}
 
     table = rows(tmp_path / "runs" / "teacher", "--fitted", "--scales", 0.75)
     assert list(table) == ["auxiliary", "flip", "scale 0.75", "fitted on stage4"]
     assert all(len(row) == 5 for row in table.values())
     colours(tmp_path / "t.onnx")
-    teacher = {"checkpoint": str(tmp_path / "t.onnx"), "source": "onnx", "options": {"names": CLASSES}, "second": "flip"}
+    teacher = {
+        "checkpoint": str(tmp_path / "t.onnx"),
+        "source": "onnx",
+        "options": {"names": CLASSES},
+        "second": "flip",
+    }
     source = write_recipe(tmp_path / "student.yaml", tree(root, teacher=teacher))
     table = rows(tmp_path / "t.onnx", "--recipe", source, "--other", tmp_path / "t.onnx")
     assert list(table) == ["flip", "scale 0.5", "scale 0.75", "ensemble"]

@@ -34,7 +34,10 @@ def test_every_problem_at_once(folder: Path) -> None:
     told = error.value.lines
     assert told[0] == f"{path} has 6 problems:"
     assert told[1].startswith("recipe: no recipe 'studnt.yaml'")
-    assert any(line.startswith("seed: unknown key; did you mean 'seeds'? allowed: name, extends, recipe, set, ") for line in told)
+    assert any(
+        line.startswith("seed: unknown key; did you mean 'seeds'? allowed: name, extends, recipe, set, ")
+        for line in told
+    )
     assert "variants.KD.sett: unknown key; did you mean 'set'? allowed: alone, set, seeds" in told
     assert any(line.startswith("variants.RDD.alone: ") for line in told)
     assert any(line.startswith("variants.RDD.seeds: ") for line in told)
@@ -46,7 +49,10 @@ def test_every_problem_at_once(folder: Path) -> None:
     [
         ({"baseline": "kd"}, "baseline: got 'kd', expected one of KD, RDD"),
         ({"seeds": [3, 3]}, "seeds: 3 given twice"),
-        ({"variants": {"KD": {}, "k d": {}, "K-D": {}}}, "variants: 'K-D' and 'k d' would both be K-D on disk; rename one"),
+        (
+            {"variants": {"KD": {}, "k d": {}, "K-D": {}}},
+            "variants: 'K-D' and 'k d' would both be K-D on disk; rename one",
+        ),
         ({"variants": {"KD": {}, "a\nb": {}}}, r"variants: the name 'a\nb' can't be one"),
         ({"variants": {}}, "variants: got {}, expected"),
         ({"recipe": "none"}, "recipe: missing; expected a value"),
@@ -62,14 +68,22 @@ def test_mistakes(folder: Path, changes: dict[str, Any], sentence: str) -> None:
 
 
 def test_problems_of_the_variants_recipes_are_told_together(folder: Path) -> None:
-    variants = {"KD": {"set": {"distillation.method": "kdd"}}, "RDD": {}, "more": {"set": {"distillation.method": "kdd"}}}
+    variants = {
+        "KD": {"set": {"distillation.method": "kdd"}},
+        "RDD": {},
+        "more": {"set": {"distillation.method": "kdd"}},
+    }
     with pytest.raises(RecipeError) as error:
         plan_of(write(folder / "s.yaml", variants=variants), "train.ephocs=3", "train.seed=1")
     assert error.value.lines == [
         "s.yaml has 3 problems:".replace("s.yaml", str(folder / "s.yaml")),
         "train.seed can't be overridden in a study: seeds: lists the seeds, and each run has a name of its own",
         "variants.KD, more: distillation.method: got 'kdd', expected 'rdd' or 'kd'; did you mean 'kd'?",
-        next(line for line in error.value.lines if line.startswith("every variant: train.ephocs: unknown key; did you mean 'epochs'?")),
+        next(
+            line
+            for line in error.value.lines
+            if line.startswith("every variant: train.ephocs: unknown key; did you mean 'epochs'?")
+        ),
     ]
 
 
@@ -77,7 +91,12 @@ def test_overrides_are_a_mapping_or_the_command_lines_words(folder: Path) -> Non
     losses = [{"name": "cwd", "weight": 1e-05, "options": {"temperature": 2.5}}]
     variants = {
         "KD": {"set": {"distillation.losses": losses, "data.root": str(folder / "data")}},
-        "RDD": {"set": ["distillation.losses=[{name: cwd, weight: 1e-05, options: {temperature: 2.5}}]", f"data.root={folder / 'data'}"]},
+        "RDD": {
+            "set": [
+                "distillation.losses=[{name: cwd, weight: 1e-05, options: {temperature: 2.5}}]",
+                f"data.root={folder / 'data'}",
+            ]
+        },
     }
     plan = plan_of(write(folder / "s.yaml", variants=variants, set={"train.lr": 0.5}), "train.epochs=7")
     one, two = (run.recipe for run in plan.runs[:2])
@@ -102,12 +121,20 @@ def test_runs_come_by_seed_each_with_its_own_folder_and_the_shared_teacher(folde
 
 
 def test_names_are_safe_on_disk() -> None:
-    assert [file_name(name) for name in ("KD + RDD", "../x", "10 %", "é", "a/b")] == ["KD-RDD", "x", "10", "variant", "a-b"]
+    assert [file_name(name) for name in ("KD + RDD", "../x", "10 %", "é", "a/b")] == [
+        "KD-RDD",
+        "x",
+        "10",
+        "variant",
+        "a-b",
+    ]
 
 
 def test_extends_takes_what_isnt_given(folder: Path) -> None:
     (folder / "inner").mkdir()
-    toys.write_recipe(folder / "inner" / "other.yaml", toys.tree(folder / "data") | {"teacher": {"recipe": "../teacher.yaml"}})
+    toys.write_recipe(
+        folder / "inner" / "other.yaml", toys.tree(folder / "data") | {"teacher": {"recipe": "../teacher.yaml"}}
+    )
     write(folder / "inner" / "base.yaml", recipe="other.yaml", set={"train.lr": 0.5})
     path = folder / "s.yaml"
     path.write_text("extends: inner/base.yaml\nseeds: [4]\n", encoding="utf-8")
@@ -148,7 +175,10 @@ def test_every_shipped_study_resolves(path: Path, tmp_path: Path, monkeypatch: p
     text = path.read_text(encoding="utf-8")
     assert f"python -m rdd_deploy.study studies/{path.name}" in text
     assert "# Measured: " in text
-    recipes = {run.variant: run.recipe.model_dump_json(exclude={"name": True, "train": {"seed"}}) + str(run.alone) for run in plan.runs}
+    recipes = {
+        run.variant: run.recipe.model_dump_json(exclude={"name": True, "train": {"seed"}}) + str(run.alone)
+        for run in plan.runs
+    }
     assert len(set(recipes.values())) == len(recipes)  # no two variants are the same experiment
     if path.stem == "camvid_full_methods":
         assert {loss.name for run in plan.runs for loss in run.recipe.distillation.losses} >= LOSSES_OF_METHODS

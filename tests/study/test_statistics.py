@@ -41,7 +41,11 @@ def test_by_hand() -> None:
     rdd, kd = {0: 61.5, 1: 60.4, 2: 63.0}, {2: 61.1, 1: 59.5, 0: 60.6}
     got = paired_difference(rdd, kd)
     assert got is not None
-    assert (got.mean, got.half_width, got.pairs) == (pytest.approx(1.233333, abs=1e-6), pytest.approx(1.434218, abs=1e-5), 3)
+    assert (got.mean, got.half_width, got.pairs) == (
+        pytest.approx(1.233333, abs=1e-6),
+        pytest.approx(1.434218, abs=1e-5),
+        3,
+    )
     mean, deviation = mean_and_deviation(list(rdd.values()))
     assert (mean, deviation) == (pytest.approx(61.633333, abs=1e-6), pytest.approx(1.305118, abs=1e-6))
 

@@ -1,4 +1,6 @@
-"""A study end to end, by processes: what is repeated, what goes on, what is refused, and that a killed one comes to the same table."""
+"""A study end to end, by processes: what is repeated, what goes on, what is refused, and that a killed one comes to the
+same table.
+"""
 
 import csv
 import os
@@ -86,9 +88,14 @@ def test_the_table_is_written(finished: Path) -> None:
         assert float(row["miou_best_pct"]) == summary["best"]["miou_pct"]
         assert {name: float(row[f"iou_{name}_pct"]) for name in toys.CLASSES} == summary["last"]["iou_pct"]
     text = (finished / "runs" / "toy" / "table.md").read_text(encoding="utf-8")
-    alone, rdd = ([float(row["miou_last_pct"]) for row in found if row["variant"] == name] for name in ("alone", "RDD | x"))
+    alone, rdd = (
+        [float(row["miou_last_pct"]) for row in found if row["variant"] == name] for name in ("alone", "RDD | x")
+    )
     differences = [b - a for a, b in zip(alone, rdd, strict=True)]
-    mean, half = sum(differences) / 2, 12.7062 * abs(differences[0] - differences[1]) / 2  # of two: s / √2 is half their distance
+    mean, half = (
+        sum(differences) / 2,
+        12.7062 * abs(differences[0] - differences[1]) / 2,
+    )  # of two: s / √2 is half their distance
     [line] = [line for line in text.splitlines() if line.startswith("| RDD \\| x |")]
     assert f"{mean:+.2f} (" in line
     low, high = (float(value) for value in re.findall(r"\((\S+) to (\S+)\)", line)[0])
@@ -134,7 +141,8 @@ def test_a_second_study_in_the_same_folder_is_refused(finished: Path) -> None:
     assert done.returncode == 2
     [line] = toys.errors_of(done)
     assert (
-        line == f"error: process {os.getpid()} runs the study in runs/toy; wait until it ends, or give this one another folder with --name"
+        line == f"error: process {os.getpid()} runs the study in runs/toy; wait until it ends, or give this one another"
+        " folder with --name"
     )
 
 
@@ -144,7 +152,9 @@ def test_a_killed_study_comes_to_the_same_table(finished: Path, tmp_path: Path) 
         finished / "runs" / "teacher", folder / "runs" / "teacher"
     )  # another data.root with the same frames: it is the same teacher
     killed = study(folder, "--jobs", 2)
-    until(lambda: "epoch 1/2" in log(folder, "RDD-x_s0") or (folder / "runs/toy/RDD-x_s0/summary.json").is_file(), killed)
+    until(
+        lambda: "epoch 1/2" in log(folder, "RDD-x_s0") or (folder / "runs/toy/RDD-x_s0/summary.json").is_file(), killed
+    )
     killed.signal(signal.SIGKILL)
     assert killed.wait().returncode == -signal.SIGKILL
     before = summaries(folder)
@@ -152,7 +162,10 @@ def test_a_killed_study_comes_to_the_same_table(finished: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     assert rows(folder) == rows(finished)
     assert summaries(folder).items() >= before.items()  # what was finished stays
-    assert sum("training teacher alone" in path.read_text() for path in (folder / "runs" / "toy" / "logs").glob("*.log")) == 0
+    assert (
+        sum("training teacher alone" in path.read_text() for path in (folder / "runs" / "toy" / "logs").glob("*.log"))
+        == 0
+    )
 
 
 def log(folder: Path, run: str) -> str:
@@ -168,7 +181,9 @@ def test_a_stopped_study_saves_its_runs_and_leaves_none_behind(finished: Path, t
     started.signal(signal.SIGTERM)
     done = started.wait()
     assert done.returncode == 128 + signal.SIGTERM
-    assert toys.errors_of(done) == ["error: interrupted; what was reached is saved, and the same command goes on from there"]
+    assert toys.errors_of(done) == [
+        "error: interrupted; what was reached is saved, and the same command goes on from there"
+    ]
     assert (folder / "runs" / "toy" / "alone_s0" / "state.ckpt").is_file()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -187,11 +202,17 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     done = started.wait()
     assert done.returncode == 2
     told = toys.errors_of(done)
-    assert told[0].startswith("error: 2 runs failed and aren't in the table; fix what is wrong and give the same command again")
-    assert re.match(r"  bad, seed 3: the .+ on the batch of .+; lower train.lr.+\(log: runs/toy/logs/bad_s3.log\)", told[1])
+    assert told[0].startswith(
+        "error: 2 runs failed and aren't in the table; fix what is wrong and give the same command again"
+    )
+    assert re.match(
+        r"  bad, seed 3: the .+ on the batch of .+; lower train.lr.+\(log: runs/toy/logs/bad_s3.log\)", told[1]
+    )
     assert told[2].startswith("  killed, seed 3: killed by SIGKILL")
     assert [row["variant"] for row in rows(folder)] == ["alone"]
-    assert "Not finished: 2 of 3 runs are missing." in (folder / "runs" / "toy" / "table.md").read_text(encoding="utf-8")
+    assert "Not finished: 2 of 3 runs are missing." in (folder / "runs" / "toy" / "table.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_run_of_another_process_is_waited_for_and_one_of_another_recipe_set_aside_on_demand(tmp_path: Path) -> None:
@@ -229,7 +250,12 @@ def test_what_is_wrong_with_networks_and_losses_is_told_before_the_first_run(tmp
     ],
 )  # fmt: skip
 def test_rubbish(
-    finished: Path, tmp_path: Path, text: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: Path,
+    tmp_path: Path,
+    text: str,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from rdd_deploy.study import __main__ as command
 

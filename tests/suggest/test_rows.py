@@ -27,7 +27,11 @@ ROWS = [
 
 
 def test_worth_training_is_the_front_within_the_latency_the_most_accurate_first() -> None:
-    assert [one.encoder for one in worth_training(ROWS, None)] == ["tf_efficientnet_lite4", "repvit_m0_9", "mobileone_s0"]
+    assert [one.encoder for one in worth_training(ROWS, None)] == [
+        "tf_efficientnet_lite4",
+        "repvit_m0_9",
+        "mobileone_s0",
+    ]
     assert [one.encoder for one in worth_training(ROWS, 5.0)] == ["repvit_m0_9", "mobileone_s0"]
     assert worth_training(ROWS, 1.5) == []
     assert unknown_within(ROWS, 1.5) == ["starnet_s1"]
@@ -43,7 +47,9 @@ def test_the_printed_command_is_a_valid_recipe(size: tuple[int, int]) -> None:
     assert find_recipe(Path(recipe).stem)
 
 
-@pytest.mark.parametrize(("text", "value"), [("5ms", 5.0), ("5", 5.0), ("0.005s", 5.0), (" 2.5 MS ", 2.5), ("800us", 0.8), (".5", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("5ms", 5.0), ("5", 5.0), ("0.005s", 5.0), (" 2.5 MS ", 2.5), ("800us", 0.8), (".5", 0.5)]
+)
 def test_latencies(text: str, value: float) -> None:
     assert milliseconds(text) == pytest.approx(value)
 

@@ -24,7 +24,9 @@ def test_the_list_and_mistakes(tmp_path: Path) -> None:
     assert all(encoder in done.stdout for encoder in CANDIDATES)
     done = suggest(tmp_path, "--latency", "soon", "--only", "mobileone_s9")
     assert done.returncode == 2
-    assert toys.errors_of(done) == ["error: --latency is 'soon'; expected a time above zero, e.g. 5ms, 5 (milliseconds) or 0.005s"]
+    assert toys.errors_of(done) == [
+        "error: --latency is 'soon'; expected a time above zero, e.g. 5ms, 5 (milliseconds) or 0.005s"
+    ]
     done = suggest(tmp_path, "--only", "mobileone_s9")
     assert done.returncode == 2
     assert "unknown encoder 'mobileone_s9'; did you mean" in toys.errors_of(done)[0]

@@ -13,7 +13,13 @@ TARGET = Target("lraspp", (64, 96), 3, "onnxruntime", "int8")
 def test_a_call_is_what_happens_to_a_frame_at_hand() -> None:
     ms = {"decode": 100.0, "resize": 1.0, "infer": 2.0, "resize back": 4.0, "draw": 1000.0}
     row = work._row("a", "lraspp", 7, 0.5, Measured(stage_ms=[tuple(ms[name] for name in STAGES)] * 20))
-    assert (row.call_p50_ms, row.call_p95_ms, row.network_p50_ms, row.parameters, row.bundle_mb) == (7.0, 7.0, 2.0, 7, 0.5)
+    assert (row.call_p50_ms, row.call_p95_ms, row.network_p50_ms, row.parameters, row.bundle_mb) == (
+        7.0,
+        7.0,
+        2.0,
+        7,
+        0.5,
+    )
 
 
 def test_what_stops_a_candidate_is_its_row_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

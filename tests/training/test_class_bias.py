@@ -46,11 +46,16 @@ def test_they_help_on_pixels_that_they_were_not_fitted_on() -> None:
 def test_offsets_are_added_to_every_pixels_logits(head: str) -> None:
     torch.manual_seed(0)
     network = Segmenter(Network(encoder="mobilenetv3_small_050", weights="none", channels=16, head=head), 4).eval()
-    frames, offsets = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8), np.array([0.5, -1.0, 0.0, 2.0], np.float32)
+    frames, offsets = (
+        torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8),
+        np.array([0.5, -1.0, 0.0, 2.0], np.float32),
+    )
     with torch.inference_mode():
         before = network(frames).primary
         add_offsets(network, offsets)
-        torch.testing.assert_close(network(frames).primary, before + torch.from_numpy(offsets)[:, None, None], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            network(frames).primary, before + torch.from_numpy(offsets)[:, None, None], atol=1e-4, rtol=1e-4
+        )
 
 
 def test_a_run_keeps_them_only_where_validation_gains(tmp_path: Path) -> None:

@@ -20,7 +20,11 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 @settings(max_examples=60)
-@given(classes=st.sampled_from(CLASSES), seed=st.integers(0, 10_000), sharp=st.sampled_from([0.0, 0.01, 1.0, 4.0, 30.0, 1e4]))
+@given(
+    classes=st.sampled_from(CLASSES),
+    seed=st.integers(0, 10_000),
+    sharp=st.sampled_from([0.0, 0.01, 1.0, 4.0, 30.0, 1e4]),
+)
 def test_probabilities_come_back(classes: int, seed: int, sharp: float) -> None:
     form, logits = compact_form(classes), drawn(classes, seed, sharp)
     planes = form.encoded(logits)
@@ -35,15 +39,23 @@ def test_probabilities_come_back(classes: int, seed: int, sharp: float) -> None:
 
 
 @settings(max_examples=40)
-@given(classes=st.sampled_from(CLASSES), seed=st.integers(0, 10_000), sharp=st.sampled_from([0.01, 1.0, 4.0]), bits=st.sampled_from([5, 8]))
-def test_all_classes_are_exact_up_to_the_steps_of_the_distances(classes: int, seed: int, sharp: float, bits: int) -> None:
+@given(
+    classes=st.sampled_from(CLASSES),
+    seed=st.integers(0, 10_000),
+    sharp=st.sampled_from([0.01, 1.0, 4.0]),
+    bits=st.sampled_from([5, 8]),
+)
+def test_all_classes_are_exact_up_to_the_steps_of_the_distances(
+    classes: int, seed: int, sharp: float, bits: int
+) -> None:
     logits = drawn(classes, seed, sharp)
     exact = F.log_softmax(logits, 1)
     distance = exact.max(1, keepdim=True).values - exact
     for form, most in ((EveryClass(classes, bits), 2**bits - 1), (Likeliest(classes, 300), 255)):
         got = form.decoded(form.encoded(logits))
         apart = got.max(1, keepdim=True).values - got
-        # Roots are rounded to whole steps: sqrt(d) is within half a step of what it was, or a whole one where it would be taken for the likeliest.
+        # Roots are rounded to whole steps: sqrt(d) is within half a step of what it was, or a whole one where it would
+        # be taken for the likeliest.
         step = RANGE**0.5 / most
         assert ((apart.sqrt() - distance.clamp(max=RANGE).sqrt()).abs() <= 1.01 * step + 5e-3).all()
 

@@ -38,7 +38,9 @@ def test_when_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trained(train: Train, steps: int = 2) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    trainee = TrainState(Segmenter(Network(**network()), 3).train(), SupervisedObjective(train, torch.ones(3)), train, make_fabric(train))
+    trainee = TrainState(
+        Segmenter(Network(**network()), 3).train(), SupervisedObjective(train, torch.ones(3)), train, make_fabric(train)
+    )
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     batch = Batch(images, images[:, 0] % 3, torch.zeros(2, 5), torch.arange(2))
     for _ in range(steps):
@@ -58,7 +60,9 @@ def test_where_the_compiler_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr(torch, "compile", broken)
     options: dict[str, Any] = {"device": "cpu", "precision": "32-true"}
-    with pytest.raises(CompilerError, match=r"^train\.compile: torch's compiler failed \(no C compiler\); set train\.compile=false$"):
+    with pytest.raises(
+        CompilerError, match=r"^train\.compile: torch's compiler failed \(no C compiler\); set train\.compile=false$"
+    ):
         trained(Train(compile=True, **options))
     plain = trained(Train(compile=False, **options))
     monkeypatch.setattr(state, "is_compiled", lambda *_: True)

@@ -1,4 +1,6 @@
-"""``train.deterministic``: products in place of what has no deterministic backward on a GPU, and nothing left that hasn't."""
+"""``train.deterministic``: products in place of what has no deterministic backward on a GPU, and nothing left that
+hasn't.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,20 @@ def restored() -> Iterator[None]:
 
 @settings(max_examples=25, deadline=None)
 @given(given_=st.tuples(sides, sides), wanted=st.tuples(sides, sides), align=st.booleans(), seed=st.integers(0, 99))
-def test_bilinear_is_the_same_to_rounding(given_: tuple[int, int], wanted: tuple[int, int], align: bool, seed: int) -> None:
+def test_bilinear_is_the_same_to_rounding(
+    given_: tuple[int, int], wanted: tuple[int, int], align: bool, seed: int
+) -> None:
     check(lambda x: F.interpolate(x, wanted, mode="bilinear", align_corners=align), given_, seed)
 
 
-@pytest.mark.parametrize("layer", [nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(scale_factor=(1.7, 0.6), mode="bilinear"), nn.UpsamplingBilinear2d(scale_factor=4)])  # fmt: skip
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(scale_factor=(1.7, 0.6), mode="bilinear"),
+        nn.UpsamplingBilinear2d(scale_factor=4),
+    ],
+)
 def test_by_factors(layer: nn.Module) -> None:
     check(layer, (13, 20), 0)
 
@@ -124,11 +135,14 @@ def test_no_step_holds_what_is_not_deterministic(student: dict[str, Any], monkey
 
 
 def test_what_has_no_such_form_is_a_sentence() -> None:
-    raised = RuntimeError("upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, but you set …\nmore")
+    raised = RuntimeError(
+        "upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, but you set …\nmore"
+    )
     told = not_deterministic(raised)
     assert isinstance(told, RecipeError)
     assert str(told).startswith(
-        "train.deterministic is true, and upsample_bicubic2d_backward_out_cuda has no deterministic form; set it to false"
+        "train.deterministic is true, and upsample_bicubic2d_backward_out_cuda has no deterministic form; set it to"
+        " false"
     )
     assert not_deterministic(RuntimeError("another")) is None
 

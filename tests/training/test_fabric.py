@@ -1,4 +1,6 @@
-"""Several processes train one network together: Fabric's DDP over two processes of a CPU, as it would be over two GPUs."""
+"""Several processes train one network together: Fabric's DDP over two processes of a CPU, as it would be
+over two GPUs.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +25,40 @@ WORDS = ["pair.yaml", "train.devices=2", "--name"]
 
 def write_pair(folder: Path) -> None:
     """A recipe of 12 steps an epoch, of which a process that is asked to stop ends at the 10th, and data for it."""
-    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {"network": network(auxiliary=True, dropout=0.4)}
+    tree = teacher_tree(write_data(folder / "data", train=48, val=2)) | {
+        "network": network(auxiliary=True, dropout=0.4)
+    }
     tree["train"] |= {"epochs": 3, "batch": 4}
     write_recipe(folder / "pair.yaml", tree | {"evaluation": {"every": 3}})
 
 
 def srun(folder: Path, *words: str) -> list[subprocess.CompletedProcess[str]]:
-    """Train in two tasks as srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK, NODE_RANK or train.devices."""
+    """Train in two tasks as srun starts them, and torchrun on several nodes: nothing says LOCAL_RANK, NODE_RANK or
+    train.devices.
+    """
     done = [process.wait() for process in tasks(folder, *words)]
     assert [process.returncode for process in done] == [0, 0], done
     return done
 
 
 def tasks(folder: Path, *words: str) -> list[Started]:
-    shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    shared = {
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+    }
     shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train"}
     return [
-        Started("train", "pair.yaml", "--name", *words, cwd=folder, env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)})
+        Started(
+            "train",
+            "pair.yaml",
+            "--name",
+            *words,
+            cwd=folder,
+            env=shared | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
         for rank in range(2)
     ]
 
@@ -57,7 +76,9 @@ def whole(folder: Path) -> list[subprocess.CompletedProcess[str]]:
     return srun(folder, "whole")
 
 
-def test_two_tasks_of_srun_train_one_network_and_speak_once(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
+def test_two_tasks_of_srun_train_one_network_and_speak_once(
+    folder: Path, whole: list[subprocess.CompletedProcess[str]]
+) -> None:
     first, second = whole
     assert first.stdout.endswith("done: runs/whole\n")
     assert second.stdout == ""
@@ -87,7 +108,10 @@ def test_ctrl_c_to_one_of_fabrics_pair_stops_both_and_they_resume_bit_for_bit(
 
 
 def weights(run: Path) -> dict[str, list[float]]:
-    return {name: tensor.flatten().tolist() for name, tensor in safetensors.torch.load_file(run / "teacher.safetensors").items()}
+    return {
+        name: tensor.flatten().tolist()
+        for name, tensor in safetensors.torch.load_file(run / "teacher.safetensors").items()
+    }
 
 
 def wait_for(path: Path, process: Started) -> None:
@@ -110,12 +134,19 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
     assert done[lost].returncode == -signal.SIGKILL
     left = done[1 - lost]
     assert left.returncode == 2, left
-    (line,) = [one for one in errors_of(left) if one.startswith("error:")]  # torch's C++ code is quiet only where it wasn't imported before
-    assert re.match(rf"error: process {lost} of 2(, at which the others meet, can't be reached any more| is lost: .*);", line), line
+    (line,) = [
+        one for one in errors_of(left) if one.startswith("error:")
+    ]  # torch's C++ code is quiet only where it wasn't imported before
+    assert re.match(
+        rf"error: process {lost} of 2(, at which the others meet, can't be reached any more| is lost: .*);", line
+    ), line
     assert line.endswith(
-        "; what trains together ends together. What was saved until then is kept: go on with the same command and --resume"
+        "; what trains together ends together. What was saved until then is kept: go on with the same command and"
+        " --resume"
     )
-    alone = call("train", "pair.yaml", "--name", name, "--resume", cwd=folder)  # another number of processes: the same, to rounding
+    alone = call(
+        "train", "pair.yaml", "--name", name, "--resume", cwd=folder
+    )  # another number of processes: the same, to rounding
     assert alone.returncode == 0, alone.stderr
     assert "saved by 2 processes, this is 1" in alone.stdout
     expected = weights(folder / "runs" / "whole")
@@ -124,7 +155,9 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
 
 
 def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folder: Path) -> None:
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent has it, which outlives its processes
+    store = TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )  # as torchrun's agent has it, which outlives its processes
     shared = {
         "TORCHELASTIC_RUN_ID": "x",
         "WORLD_SIZE": "2",
@@ -134,7 +167,8 @@ def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folde
     }
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_RESTART_COUNT": "0"}
     pair = [
-        Started("train", "pair.yaml", "--name", "agent", cwd=folder, env=shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")
+        Started("train", "pair.yaml", "--name", "agent", cwd=folder, env=shared | {"RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
     ]
     wait_for(folder / "runs/agent/metrics.csv", pair[0])
     pair[1].signal(signal.SIGKILL)
@@ -159,7 +193,8 @@ def test_a_killed_process_of_our_own_ends_all_by_name(folder: Path) -> None:
     assert done.returncode == 2, done
     (line,) = errors_of(done)
     assert line.startswith(
-        "error: process 1 of 2 was killed by SIGKILL, most often because the machine's memory was full; what trains together"
+        "error: process 1 of 2 was killed by SIGKILL, most often because the machine's memory was full; what trains"
+        " together"
     )
 
 
@@ -172,7 +207,9 @@ def children_of(process: Started) -> list[int]:
 
 @pytest.mark.slow
 def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
-    """The second process runs the same command, though the first one's name is `rdd-deploy train`, or `-m rdd_deploy train`."""
+    """The second process runs the same command, though the first one's name is `rdd-deploy train`, or `-m rdd_deploy
+    train`.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "rdd_deploy", "train", *WORDS, "own", "train.epochs=1"],
         cwd=folder,
@@ -187,8 +224,18 @@ def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.Co
 
 
 @pytest.mark.slow
-def test_torchrun_says_how_many_processes_there_are(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no_python", sys.executable]
+def test_torchrun_says_how_many_processes_there_are(
+    folder: Path, whole: list[subprocess.CompletedProcess[str]]
+) -> None:
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--no_python",
+        sys.executable,
+    ]
     command = [*launcher, "-m", "rdd_deploy.train", "pair.yaml", "--name", "torchrun"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,9 @@ def shipped(name: str, *overrides: str) -> Recipe:
 
 
 def test_a_measured_step_takes_time_and_changes_no_draw() -> None:
-    recipe = shipped("streets_demo.yaml", "augment.crop=[64,64]", "train.batch=2", "train.device=cpu", "student.channels=16")
+    recipe = shipped(
+        "streets_demo.yaml", "augment.crop=[64,64]", "train.batch=2", "train.device=cpu", "student.channels=16"
+    )
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -26,8 +28,13 @@ def test_a_measured_step_takes_time_and_changes_no_draw() -> None:
 
 
 def test_what_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    student, teacher = shipped("streets_demo.yaml", "train.epochs=10"), shipped("streets_teacher.yaml", "train.epochs=5")
-    monkeypatch.setattr(forecast, "seconds_of_a_step", lambda recipe, classes: 0.6 if isinstance(recipe, TeacherRecipe) else 0.1)
+    student, teacher = (
+        shipped("streets_demo.yaml", "train.epochs=10"),
+        shipped("streets_teacher.yaml", "train.epochs=5"),
+    )
+    monkeypatch.setattr(
+        forecast, "seconds_of_a_step", lambda recipe, classes: 0.6 if isinstance(recipe, TeacherRecipe) else 0.1
+    )
     views = 2 * 192 * 256 / (8 * 128 * 128) / 3  # flipped, too; a third of a step for each crop's worth of pixels
     expected = 1.2 * (0.6 * (5 * 40 + 320 * views) + 0.1 * 2 * 10 * 40)
     assert forecast.seconds_to_come(student, teacher, 320, 11) == pytest.approx(expected)

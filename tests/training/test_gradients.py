@@ -49,11 +49,15 @@ def batch(seed: int = 0) -> Batch:
 def trainee(objective: Objective, encoder: str = ENCODER, **changes: Any) -> TrainState:
     torch.manual_seed(0)
     train = Train(**(TRAIN | changes))
-    return TrainState(Segmenter(Network(**network(dropout=0.3, encoder=encoder)), 3).train(), objective, train, make_fabric(train))
+    return TrainState(
+        Segmenter(Network(**network(dropout=0.3, encoder=encoder)), 3).train(), objective, train, make_fabric(train)
+    )
 
 
 def weights(one: TrainState) -> str:
-    return hashlib.sha256(b"".join(value.numpy().tobytes() for value in one.segmenter.state_dict().values())).hexdigest()
+    return hashlib.sha256(
+        b"".join(value.numpy().tobytes() for value in one.segmenter.state_dict().values())
+    ).hexdigest()
 
 
 @pytest.fixture
@@ -64,7 +68,8 @@ def quickly_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "compiled"), [("32-true", False), ("bf16-mixed", False), pytest.param("32-true", True, marks=pytest.mark.slow)]
+    ("precision", "compiled"),
+    [("32-true", False), ("bf16-mixed", False), pytest.param("32-true", True, marks=pytest.mark.slow)],
 )
 def test_comparing_leaves_the_training_as_it_is(precision: str, compiled: bool, quickly_compiled: None) -> None:
     plain, compared = (trainee(Terms(), "test_resnet", precision=precision, compile=compiled) for _ in range(2))
@@ -95,7 +100,9 @@ def test_norms_are_those_of_the_gradient_at_the_encoders_maps() -> None:
     torch.manual_seed(5)
     one.update(batch(), 0.0, compare=True)
     assert {name: float(one.gradients[name]) for name in expected} == pytest.approx(expected, rel=1e-4)
-    assert gradients.shares(one.gradients) == pytest.approx({"map": expected["map"] / expected["task"], "idle": 0.0}, rel=1e-4)
+    assert gradients.shares(one.gradients) == pytest.approx(
+        {"map": expected["map"] / expected["task"], "idle": 0.0}, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 65536.0])
@@ -124,10 +131,12 @@ def test_shares(norms: dict[str, float], expected: dict[str, float]) -> None:
 def test_a_term_is_warned_of_once() -> None:
     rows = [{"epoch": 1, "grad_share_at": 38.2}, {"epoch": 2, "grad_share_at": 40.0, "grad_share_kd": 0.004}]
     assert gradients.warnings(rows[0], []) == [
-        "the gradient of 'at' is 38 times the task's in epoch 1; lower its weight (distillation.losses) if the student doesn't learn"
+        "the gradient of 'at' is 38 times the task's in epoch 1; lower its weight (distillation.losses) if the student"
+        " doesn't learn"
     ]
     assert gradients.warnings(rows[1], rows[:1]) == [
-        "the gradient of 'kd' is 0.004 times the task's in epoch 2; raise its weight (distillation.kd_weight), or leave it out"
+        "the gradient of 'kd' is 0.004 times the task's in epoch 2; raise its weight (distillation.kd_weight), or leave"
+        " it out"
     ]
     assert gradients.warnings({"epoch": 3, "grad_share_at": 50.0, "grad_share_kd": 1.0}, rows) == []
 
@@ -137,7 +146,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_story(tmp_path_factory.mktemp("gradients"), {"train": TRAIN, "student": network(dropout=0.3)})
 
 
-def test_a_distillation_logs_the_shares_and_warns(story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_distillation_logs_the_shares_and_warns(
+    story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = story.parent / "runs"
     run = distill_recipe(load_distillation(story, [LOSSES, "distillation.tse.rule=or"]), story, runs, name="watched")
     rows = list(csv.DictReader(run.metrics.read_text().splitlines()))
@@ -167,7 +178,9 @@ def in_two(argument: tuple[int, str]) -> Any:
     # As losses say it: this process's sum, divided by the mean count over processes.
     parts = {"task": maps.square().sum() / 2, "kd": maps.sum() / 2}
     norms = gradients.gradient_norms(parts, [maps])
-    with TrainLogger(RunFolder(Path(recipe).parent / "pair"), load_recipe(Path(recipe)), 2, [], 0, enabled=False) as book:
+    with TrainLogger(
+        RunFolder(Path(recipe).parent / "pair"), load_recipe(Path(recipe)), 2, [], 0, enabled=False
+    ) as book:
         book.step("tse", {"task": torch.tensor(1.0 + rank)}, 1)
         return {"norms": norms, "sums": book.sums()}
 

@@ -1,4 +1,6 @@
-"""Where a run's figures and pictures go: each log of ``train.loggers``, alone and over a resumed run, and none that wasn't asked for."""
+"""Where a run's figures and pictures go: each log of ``train.loggers``, alone and over a resumed run, and none that
+wasn't asked for.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,10 @@ class MlflowClient:
         with open(os.environ["NOTES"], "a") as file:
             file.write(json.dumps(what) + "\\n")
 """
-MISSING = "train.loggers names wandb, which needs the package 'wandb', which isn't installed: pip install wandb, or leave wandb out of train.loggers"
+MISSING = (
+    "train.loggers names wandb, which needs the package 'wandb', which isn't installed: pip install wandb, or leave"
+    " wandb out of train.loggers"
+)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +148,9 @@ def same_training(one: RunFolder, other: RunFolder) -> bool:
     tables, weights = [], [load_file(run.student) for run in (one, other)]
     for run in (one, other):
         with run.metrics.open(newline="") as file:
-            tables.append([{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)])
+            tables.append(
+                [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+            )
     alike = all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
     return alike and set(weights[0]) == set(weights[1]) and tables[0] == tables[1]
 
@@ -185,7 +192,14 @@ def test_wandb_gets_figures_and_pictures_offline(place: Path, wandb: Path) -> No
         "resume": "allow", "dir": str(run.path), "mode": "offline", "settings": {"console": "off", "quiet": True},
     }  # fmt: skip
     assert (first["step"], second["step"]) == (1, 2)
-    assert set(second["values"]) == {"lr", "loss_task", "seconds", "miou_pct", "pixel_accuracy_pct", *(f"iou_pct/{n}" for n in CLASSES)}
+    assert set(second["values"]) == {
+        "lr",
+        "loss_task",
+        "seconds",
+        "miou_pct",
+        "pixel_accuracy_pct",
+        *(f"iou_pct/{n}" for n in CLASSES),
+    }
     shape = list(cv2.imread(str(run.pictures / "epoch_002.png")).shape)
     assert (picture["step"], picture["values"]) == (2, {"pictures": shape})
     assert end == {"call": "finish", "exit_code": 0}
@@ -211,7 +225,11 @@ def test_mlflow_gets_figures_and_pictures_in_the_run_folder(place: Path, mlflow:
     ]
     assert ["param", "abc", "train.epochs", "2"] in noted
     metrics = [one for one in noted if one[0] == "metric"]
-    assert {one[2] for one in metrics if one[2].startswith("iou_pct/")} == {"iou_pct/left", "iou_pct/Stra_df_e", "iou_pct/right"}
+    assert {one[2] for one in metrics if one[2].startswith("iou_pct/")} == {
+        "iou_pct/left",
+        "iou_pct/Stra_df_e",
+        "iou_pct/right",
+    }
     assert [one[4] for one in metrics if one[2] == "miou_pct"] == [1, 2]
     assert [one[3] for one in noted if one[0] == "image"] == ["pictures/epoch_002.png"]
     assert noted[-1] == ["end", "abc", "FINISHED"]
@@ -257,29 +275,41 @@ def test_a_log_that_fails_meanwhile_is_left_out(
     run = train(place, "cut", "train.loggers=[wandb, tensorboard]")
     assert [one["call"] for one in calls(wandb)] == ["init"]
     warning = (
-        "warning: wandb failed (the server is gone) and gets nothing more of this run; the training goes on, and metrics.csv holds all"
+        "warning: wandb failed (the server is gone) and gets nothing more of this run; the training goes on, and"
+        " metrics.csv holds all"
     )
     assert capsys.readouterr().err.count(warning) == 1
     assert len(events(run).Scalars("lr")) == 2
     assert same_training(run, RunFolder(place / "runs" / "plain"))
 
 
-def test_a_log_that_can_not_begin_stops_before_the_first_step(place: Path, wandb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_can_not_begin_stops_before_the_first_step(
+    place: Path, wandb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_LOGIN", "1")
     with pytest.raises(RddError) as caught:
         train(place, "refused", "train.loggers=[wandb]")
-    assert str(caught.value) == ("wandb can't begin (api_key not configured (no-tty)); fix that, or leave wandb out of train.loggers")
+    assert (
+        str(caught.value)
+        == "wandb can't begin (api_key not configured (no-tty)); fix that, or leave wandb out of train.loggers"
+    )
     assert not RunFolder(place / "runs" / "refused").state.exists()
 
 
 @pytest.mark.usefixtures("no_wandb")
-def test_a_missing_package_is_told_before_anything_is_done(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_before_anything_is_done(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(MissingPackageError) as caught:
         train(place, "never", "train.loggers=[wandb]")
     assert str(caught.value) == MISSING
     assert not (place / "runs" / "never").exists()
     with pytest.raises(MissingPackageError) as caught:
-        dry_run(load_recipe(place / "toy.yaml", ["train.loggers=[csv, wandb]"]), RunFolder(place / "runs" / "never"), resume=False)
+        dry_run(
+            load_recipe(place / "toy.yaml", ["train.loggers=[csv, wandb]"]),
+            RunFolder(place / "runs" / "never"),
+            resume=False,
+        )
     assert str(caught.value) == MISSING
     (tmp_path / "wandb" / "offline-run").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -75,7 +75,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def result(run: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, str]]]:
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
-    return safetensors.torch.load_file(run / "student.safetensors"), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return safetensors.torch.load_file(run / "student.safetensors"), [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows
+    ]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -110,7 +112,9 @@ def test_killed_at_any_moment_and_resumed_is_the_same_run(place: Path) -> None:
 
 
 def test_a_distillation_killed_at_any_moment_and_run_again_is_the_same(place: Path) -> None:
-    """While its teacher is trained: from the moment of its first checkpoint, before there is a state, to a random later one."""
+    """While its teacher is trained: from the moment of its first checkpoint, before there is a state, to a random later
+    one.
+    """
     runs = place / "again"
     for number, wait in enumerate((0.0, random.Random(os.getpid()).uniform(0, 0.1))):
         process = Started("distill", "student.yaml", "--output", "again", cwd=place)
@@ -147,8 +151,8 @@ def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
     assert (refused.returncode, errors_of(refused)) == (
         2,
         [
-            "error: can't resume runs/stopped: the recipe changed (train.pictures_every: 1 → 2); use the same recipe and overrides, or start "
-            "again without --resume"
+            "error: can't resume runs/stopped: the recipe changed (train.pictures_every: 1 → 2); use the same recipe"
+            " and overrides, or start again without --resume"
         ],
     )
     resumed = call("distill", "student.yaml", "--name", "stopped", "--resume", "train.pictures_every=1", cwd=place)
@@ -160,7 +164,9 @@ def test_ctrl_c_saves_inside_an_epoch_and_resumes(place: Path) -> None:
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that could be resumed, on data and a teacher of its own."""
     folder = tmp_path_factory.mktemp("begun")
-    write_story(folder, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 0}})
+    write_story(
+        folder, {"train": {"epochs": 1, "batch": 2, "device": "cpu", "precision": "32-true", "pictures_every": 0}}
+    )
     done = call("distill", "student.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -204,7 +210,10 @@ def test_resuming_on_what_changed_is_refused(begun: Path, tmp_path: Path, spoil:
     refused = call("distill", "student.yaml", "--resume", cwd=place)
     assert (refused.returncode, errors_of(refused)) == (
         2,
-        [f"error: can't resume runs/student: since it was begun {what} changed; put back what was there, or start again without --resume"],
+        [
+            f"error: can't resume runs/student: since it was begun {what} changed; put back what was there, or start"
+            " again without --resume"
+        ],
     )
 
 
@@ -216,7 +225,10 @@ def test_a_state_that_does_not_say_what_it_was_begun_by(begun: Path) -> None:
     torch.save(state, path)
     resumed = call("distill", "student.yaml", "--resume", cwd=begun)
     assert resumed.returncode == 0, resumed.stderr
-    assert "warning: runs/student/state.ckpt doesn't say by which data it was begun; if they changed since, the resumed" in resumed.stderr
+    assert (
+        "warning: runs/student/state.ckpt doesn't say by which data it was begun; if they changed since, the resumed"
+        in resumed.stderr
+    )
 
 
 def test_resuming_a_finished_run_changes_nothing(place: Path) -> None:
@@ -228,11 +240,24 @@ def test_resuming_a_finished_run_changes_nothing(place: Path) -> None:
 def test_what_a_run_leaves_behind(place: Path) -> None:
     run = place / "runs" / "whole"
     names = {path.name for path in run.iterdir()}
-    assert names == {"recipe.yaml", "state.ckpt", "student.safetensors", "metrics.csv", "summary.json", "tensorboard", "pictures"}
+    assert names == {
+        "recipe.yaml",
+        "state.ckpt",
+        "student.safetensors",
+        "metrics.csv",
+        "summary.json",
+        "tensorboard",
+        "pictures",
+    }
     assert sorted(path.name for path in (run / "pictures").iterdir()) == ["epoch_002.png", "epoch_004.png"]
     assert (place / "runs" / "latest").is_symlink()
     _, rows = result(run)
-    assert [row["stage"] for row in rows] == ["tfe", "tse", "tse", "tse"]  # 12 steps, 40 % of them are 4.8: steps 0 to 4
+    assert [row["stage"] for row in rows] == [
+        "tfe",
+        "tse",
+        "tse",
+        "tse",
+    ]  # 12 steps, 40 % of them are 4.8: steps 0 to 4
     assert all(float(row["miou_pct"]) > 0 for row in rows)
     summary = read_json(run / "summary.json")
     assert summary["steps"] == 12
@@ -249,7 +274,9 @@ def test_no_teacher_tensor_in_the_students_files(place: Path) -> None:
     taught = safetensors.torch.load_file(teacher / "teacher.safetensors")
     assert any(name.startswith("auxiliary") for name in taught)
     shapes = {tuple(value.shape) for name, value in taught.items() if name.startswith("auxiliary")}
-    assert not shapes & {tuple(value.shape) for value in state["average"].values()} - {tuple(v.shape) for v in state["model"].values()}
+    assert not shapes & {tuple(value.shape) for value in state["average"].values()} - {
+        tuple(v.shape) for v in state["model"].values()
+    }
 
 
 def test_diverging_ends_with_the_batchs_names(tmp_path: Path) -> None:
@@ -287,7 +314,18 @@ def test_diverging_later_says_that_the_best_weights_are_kept(tmp_path: Path) -> 
     folder.write_recipe(recipe)
     segmenter, story = Segmenter(recipe.trained, 3), Method(Stub(objective), lambda _: "train", None)
     with pytest.raises(DivergedError, match=r"set train\.precision=32-true\. The best weights so far are kept$"):
-        fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
+        fit(
+            recipe,
+            segmenter,
+            data.frames,
+            data.validation,
+            story,
+            folder,
+            folder.student,
+            {},
+            make_fabric(recipe.train),
+            False,
+        )
     assert folder.student.is_file()
 
 
@@ -306,7 +344,18 @@ def test_a_broken_gradient_names_its_own_batch(tmp_path: Path) -> None:
     folder.write_recipe(recipe)
     segmenter, story = Segmenter(recipe.trained, 3), Method(Stub(objective), lambda _: "train", None)
     with pytest.raises(DivergedError) as raised:
-        fit(recipe, segmenter, data.frames, data.validation, story, folder, folder.student, {}, make_fabric(recipe.train), False)
+        fit(
+            recipe,
+            segmenter,
+            data.frames,
+            data.validation,
+            story,
+            folder,
+            folder.student,
+            {},
+            make_fabric(recipe.train),
+            False,
+        )
     names = ", ".join(data.frames.split.names[int(i)] for i in seen[1])
     assert str(raised.value).startswith(f"the gradient's norm is nan on the batch of {names}; lower train.lr, ")
     assert not folder.state.exists()
@@ -325,7 +374,14 @@ def test_weights_that_the_last_step_broke_are_not_saved(tmp_path: Path) -> None:
     root = write_data(tmp_path / "data", train=2)  # one step: its loss is finite, what it leaves behind isn't
     write_recipe(tmp_path / "teacher.yaml", teacher_tree(root))
     done = call(
-        "train", "teacher.yaml", "train.lr=3e38", "train.momentum=0", "train.weight_decay=1", "train.warmup=0", "train.clip=0", cwd=tmp_path
+        "train",
+        "teacher.yaml",
+        "train.lr=3e38",
+        "train.momentum=0",
+        "train.weight_decay=1",
+        "train.warmup=0",
+        "train.clip=0",
+        cwd=tmp_path,
     )
     assert done.returncode == 5, done.stderr
     (line,) = errors_of(done)
@@ -345,7 +401,10 @@ def test_poly_schedule_with_warm_up() -> None:
     ("changes", "sentence"),
     [
         ({"device": "tpu"}, "can't train on 1 x 'tpu'"),
-        ({"device": "cpu", "precision": "16-mixed"}, "train.precision is 16-mixed, which 'cpu' can't compute in; set train.precision=auto"),
+        (
+            {"device": "cpu", "precision": "16-mixed"},
+            "train.precision is 16-mixed, which 'cpu' can't compute in; set train.precision=auto",
+        ),
     ],
 )
 def test_devices_and_precisions_that_are_not_there(changes: dict[str, Any], sentence: str) -> None:
@@ -356,7 +415,9 @@ def test_devices_and_precisions_that_are_not_there(changes: dict[str, Any], sent
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda", "gpu"])
 def test_no_gpu(device: str) -> None:
-    sentence = rf"train.device is '{device}' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
+    sentence = (
+        rf"train.device is '{device}' but torch .* finds no CUDA device; install a driver, or set train.device=cpu"
+    )
     with pytest.raises(DeviceError, match=sentence):
         make_fabric(Train(device=device))
 
@@ -389,15 +450,22 @@ def test_auto_takes_bf16_only_where_the_cpu_computes_in_it(
 @pytest.mark.parametrize("allowed", [True, False])
 def test_float32_is_float32_unless_tf32_is_asked_for(allowed: bool) -> None:
     make_fabric(Train(device="cpu", precision="32-true", tf32=allowed))
-    kinds = {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.rnn.fp32_precision}
+    kinds = {
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.cudnn.conv.fp32_precision,
+        torch.backends.cudnn.rnn.fp32_precision,
+    }
     assert kinds == {"tf32" if allowed else "ieee"}
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (allowed, allowed), (
-        "what export and compilation read"
-    )
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (
+        allowed,
+        allowed,
+    ), "what export and compilation read"
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_precision_that_was_named_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native: bool) -> None:
+def test_precision_that_was_named_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native: bool
+) -> None:
     pretend_bf16(monkeypatch, native)
     assert resolve_precision("32-true", "cpu") == "32-true"
     for _ in range(2):
@@ -405,7 +473,10 @@ def test_precision_that_was_named_is_kept(monkeypatch: pytest.MonkeyPatch, capsy
     expected = (
         ""
         if native
-        else ("warning: train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set train.precision=auto\n")
+        else (
+            "warning: train.precision is bf16-mixed, which this CPU only emulates: slower than float32; set"
+            " train.precision=auto\n"
+        )
     )
     assert capsys.readouterr().err == expected
     assert is_emulated("bf16-mixed", "cpu") is not native

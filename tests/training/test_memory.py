@@ -33,9 +33,10 @@ def test_the_largest_batch_that_goes_through_is_named(room: list[int], fits: int
     room[0] = fits
     with pytest.raises(MachineError) as told:
         trained((0, 1, Case()))
-    assert str(told.value) == (
-        f"the GPU's memory is full (CUDA out of memory): a batch of 6 crops of 64x64 doesn't fit, {fits} would: set train.batch={fits}, make "
-        "augment.crop smaller, or end what else uses the GPU"
+    assert (
+        str(told.value)
+        == f"the GPU's memory is full (CUDA out of memory): a batch of 6 crops of 64x64 doesn't fit, {fits} would: set"
+        f" train.batch={fits}, make augment.crop smaller, or end what else uses the GPU"
     )
     assert told.value.exit_code == 2
     assert max(room[2:]) < one_batch.IMAGES

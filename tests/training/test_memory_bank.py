@@ -17,21 +17,28 @@ from rdd_deploy.training.run_folder import RunFolder
 
 def story(folder: Path) -> tuple[StudentRecipe, Path, Path]:
     """A student with a memory bank whose teacher isn't trained yet, its file, and the folder of runs."""
-    source = toys.write_story(folder, student={"distillation": {"losses": [{"name": "cirkd_memory", "options": {"regions": 4000}}]}})
+    source = toys.write_story(
+        folder, student={"distillation": {"losses": [{"name": "cirkd_memory", "options": {"regions": 4000}}]}}
+    )
     return load_distillation(str(source), ()), source, folder / "runs"
 
 
-def test_a_bank_that_does_not_fit_ends_it_before_the_teacher_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bank_that_does_not_fit_ends_it_before_the_teacher_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, source, runs = story(tmp_path)
     monkeypatch.setattr(cirkd_memory, "free_memory", lambda: 1e6)
     said = []
-    for begin in (lambda: dry_run(recipe, source, RunFolder(runs / "student"), False), lambda: distill_recipe(recipe, source, runs)):
+    for begin in (
+        lambda: dry_run(recipe, source, RunFolder(runs / "student"), False),
+        lambda: distill_recipe(recipe, source, runs),
+    ):
         with pytest.raises(RecipeError) as told:
             begin()
         said.append(str(told.value))
     assert said == 2 * [
-        "cirkd_memory: its bank takes 0.6 MB (3 classes with 6000 places of 16 numbers in float16), more than half of the 1.0 MB of memory that "
-        "are free; lower its options pixels and regions"
+        "cirkd_memory: its bank takes 0.6 MB (3 classes with 6000 places of 16 numbers in float16), more than half of"
+        " the 1.0 MB of memory that are free; lower its options pixels and regions"
     ]
     assert not list(tmp_path.glob("runs/*/*"))
 
@@ -39,7 +46,9 @@ def test_a_bank_that_does_not_fit_ends_it_before_the_teacher_is_trained(tmp_path
 def test_its_size_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, source, runs = story(tmp_path)
     dry_run(recipe, source, RunFolder(runs / "student"), False)
-    assert "distillation.losses: cirkd_memory keeps 0.6 MB in memory, and in the state that is saved" in "".join(capsys.readouterr())
+    assert "distillation.losses: cirkd_memory keeps 0.6 MB in memory, and in the state that is saved" in "".join(
+        capsys.readouterr()
+    )
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(True, True), (False, True), (True, False)])

@@ -46,7 +46,10 @@ def test_labels_are_those_of_a_plain_loop(seed: int, labelled: int) -> None:
 
 def test_a_gpu_is_never_waited_for() -> None:
     """Tensors without values can't be looked at."""
-    labels, indices, teacher = (torch.empty(shape, dtype=kind, device="meta") for shape, kind in (((4, 5, 6), torch.int64), ((4,), torch.int64), ((4, 3, 5, 6), torch.float32)))  # fmt: skip
+    labels, indices, teacher = (
+        torch.empty(shape, dtype=kind, device="meta")
+        for shape, kind in (((4, 5, 6), torch.int64), ((4,), torch.int64), ((4, 3, 5, 6), torch.float32))
+    )
     assert PseudoLabels(torch.rand(3), 2).to("meta")(labels, indices, teacher).task.shape == labels.shape
 
 
@@ -61,16 +64,21 @@ def test_thresholds_are_quantiles_of_each_class() -> None:
     for share in (0.0, 0.2, 0.5, 0.9, 1.0):
         got = confidence.quantiles(share)
         for one in (0, 1):
-            assert got[one].item() == pytest.approx(np.quantile(probability[likeliest == one].numpy(), share), abs=2 / BINS)
+            assert got[one].item() == pytest.approx(
+                np.quantile(probability[likeliest == one].numpy(), share), abs=2 / BINS
+            )
         assert got[2] == 1
     one = thresholds_of(WithoutLabels(), CLASSES, confidence)
     assert torch.allclose(one, torch.minimum(confidence.quantiles(0.5), torch.tensor(0.9)))
-    assert thresholds_of(WithoutLabels(quantile=1.0, threshold=0.8), CLASSES, confidence).tolist() == pytest.approx([0.8] * 3)
+    assert thresholds_of(WithoutLabels(quantile=1.0, threshold=0.8), CLASSES, confidence).tolist() == pytest.approx(
+        [0.8] * 3
+    )
     assert thresholds_of(WithoutLabels(thresholds={"b": 0.3}), CLASSES, None).tolist() == pytest.approx([0.9, 0.3, 0.9])
     reached = (probability >= one[likeliest]).float().mean().item()
     assert confidence.share_above(one) == pytest.approx(reached, abs=0.01)
     with pytest.raises(
-        RecipeError, match=r"distillation\.unlabelled\.thresholds: 'car' is no class of the data set; expected some of a, b, c"
+        RecipeError,
+        match=r"distillation\.unlabelled\.thresholds: 'car' is no class of the data set; expected some of a, b, c",
     ):
         thresholds_of(WithoutLabels(thresholds={"car": 0.3}), CLASSES, None)
 
@@ -97,7 +105,9 @@ def case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Batch
     return student, teacher, torch.rand(4, 8, 9), Batch(none, labels, torch.zeros(4, 5), torch.tensor([0, 1, 5, 6]))
 
 
-def objective(teacher: torch.Tensor, agreement: torch.Tensor, thresholds: torch.Tensor | None, **changes: object) -> DistillationObjective:
+def objective(
+    teacher: torch.Tensor, agreement: torch.Tensor, thresholds: torch.Tensor | None, **changes: object
+) -> DistillationObjective:
     loss = RelativeDifficultyLoss(**changes)  # type: ignore[arg-type]
     pseudo = None if thresholds is None else PseudoLabels(thresholds, 2)
     return DistillationObjective(loss, Said(Taught(teacher, None, {}, agreement)), [], 0.4, pseudo)
@@ -120,7 +130,9 @@ def test_kd_is_everywhere_and_the_task_where_the_teacher_is_sure(progress: float
     assert own is not None
     again = student.detach().clone().requires_grad_()
     log_s = F.log_softmax(again, 1)
-    task = RelativeDifficultyLoss(kd_weight=0.0)(again, teacher, None, targets.task, progress, agreement=agreement).total
+    task = RelativeDifficultyLoss(kd_weight=0.0)(
+        again, teacher, None, targets.task, progress, agreement=agreement
+    ).total
     (task + (log_t.exp() * (log_t - log_s)).sum(1)[batch.labels != 255].mean()).backward()
     assert torch.allclose(own, again.grad, atol=1e-6)  # type: ignore[arg-type]
     assert (own[:, :, :2] == 0).all(), "void and beyond the frame nothing pulls"
@@ -156,7 +168,9 @@ def test_without_such_frames_nothing_changes() -> None:
 def _part(rows: list[int]) -> list[torch.Tensor]:
     student, teacher, agreement, batch = case()
     own = student.detach()[rows].requires_grad_()
-    result = objective(teacher[rows], agreement[rows], torch.full((3,), 0.7))(Output(own, None), Batch(*(one[rows] for one in batch)), 0.5)
+    result = objective(teacher[rows], agreement[rows], torch.full((3,), 0.7))(
+        Output(own, None), Batch(*(one[rows] for one in batch)), 0.5
+    )
     result.total.backward()
     assert own.grad is not None
     return [result.total.detach(), own.grad, result.terms["sure"]]

@@ -46,7 +46,9 @@ class Run:
         self.origin = {key: facts[key] for key in ("train_frames", "train_labels")}
         self.whole = self.folder.state.read_bytes()
         self.checkpoint = self.folder.student.read_bytes()
-        self.trainee = TrainState(Segmenter(self.recipe.trained, 3), Objective(), self.recipe.train, make_fabric(self.recipe.train))
+        self.trainee = TrainState(
+            Segmenter(self.recipe.trained, 3), Objective(), self.recipe.train, make_fabric(self.recipe.train)
+        )
 
     def state(self) -> dict[str, Any]:
         return dict(torch.load(io.BytesIO(self.whole), weights_only=True))
@@ -120,7 +122,9 @@ CHANGES: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("path", "value", "problem"), CHANGES)
-def test_a_changed_state_is_refused_before_anything_is_taken_from_it(run: Run, path: str, value: Any, problem: str) -> None:
+def test_a_changed_state_is_refused_before_anything_is_taken_from_it(
+    run: Run, path: str, value: Any, problem: str
+) -> None:
     before = copy.deepcopy(run.trainee.segmenter.state_dict())
     with pytest.raises(WeightsError) as raised:
         run.read(saved(changed(run.state(), path, value)))
@@ -162,7 +166,11 @@ def variants(content: bytes, count: int) -> Iterator[bytes]:
             yield content[: rng.randrange(len(content))]
             continue
         flipped = bytearray(content)
-        place = rng.randrange(len(content)) if number % 2 else rng.choice((rng.randrange(3000), len(content) - 1 - rng.randrange(3000)))
+        place = (
+            rng.randrange(len(content))
+            if number % 2
+            else rng.choice((rng.randrange(3000), len(content) - 1 - rng.randrange(3000)))
+        )
         flipped[place] ^= 1 << rng.randrange(8)
         yield bytes(flipped)
 
@@ -202,7 +210,10 @@ def test_facts_of_a_checkpoint_are_checked(run: Run, tmp_path: Path, key: str, v
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_refused_at_every_load(run: Run, tmp_path: Path, value: float) -> None:
-    sentence = r"holds weights that are NaN or infinite, or a negative variance, in 1 of \d+ tensors, e\.g\. encoder\.conv_stem\.weight; the file is damaged, or its"
+    sentence = (
+        r"holds weights that are NaN or infinite, or a negative variance, in 1 of \d+ tensors, e\.g\."
+        r" encoder\.conv_stem\.weight; the file is damaged, or its"
+    )
     tensors = safetensors.torch.load(run.checkpoint)
     tensors["encoder.conv_stem.weight"][0, 0, 0, 0] = value
     path = with_facts(run, tmp_path, lambda facts: facts, tensors)
@@ -220,7 +231,8 @@ def test_a_checkpoint_without_colours_is_not_exported(run: Run, tmp_path: Path) 
     path = with_facts(run, tmp_path, lambda facts: {key: value for key, value in facts.items() if key != "palette"})
     path.rename(tmp_path / "run" / "student.safetensors")
     with pytest.raises(
-        WeightsError, match=r"student\.safetensors doesn't say which colours its classes are drawn in; expected a checkpoint"
+        WeightsError,
+        match=r"student\.safetensors doesn't say which colours its classes are drawn in; expected a checkpoint",
     ):
         open_run(tmp_path / "run")
 
@@ -228,14 +240,18 @@ def test_a_checkpoint_without_colours_is_not_exported(run: Run, tmp_path: Path) 
 def test_a_negative_variance_is_refused_like_nan(run: Run, tmp_path: Path) -> None:
     tensors = safetensors.torch.load(run.checkpoint)
     tensors["encoder.bn1.running_var"][0] = -1.0
-    with pytest.raises(WeightsError, match=r"or a negative variance, in 1 of \d+ tensors, e\.g\. encoder\.bn1\.running_var"):
+    with pytest.raises(
+        WeightsError, match=r"or a negative variance, in 1 of \d+ tensors, e\.g\. encoder\.bn1\.running_var"
+    ):
         load_checkpoint(with_facts(run, tmp_path, lambda facts: facts, tensors), CLASSES)
 
 
 def test_tensors_of_another_type_are_refused(run: Run, tmp_path: Path) -> None:
     tensors = safetensors.torch.load(run.checkpoint)
     tensors["encoder.conv_stem.weight"] = tensors["encoder.conv_stem.weight"].double()
-    with pytest.raises(WeightsError, match=r"conv_stem\.weight is torch\.float64, expected torch\.float32; the file was edited"):
+    with pytest.raises(
+        WeightsError, match=r"conv_stem\.weight is torch\.float64, expected torch\.float32; the file was edited"
+    ):
         load_checkpoint(with_facts(run, tmp_path, lambda facts: facts, tensors))
 
 

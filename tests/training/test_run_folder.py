@@ -41,7 +41,9 @@ def test_a_new_run_moves_an_earlier_one_of_its_name_aside(tmp_path: Path, capsys
     assert not again.student.exists()
     assert again.recipe.is_file()
     assert (again.path / "cache").is_dir(), "a teacher's cache is found by content and serves the new run"
-    assert (tmp_path / "latest").resolve().name == "a.1", "until the new run is finished, the newest finished one is the old"
+    assert (tmp_path / "latest").resolve().name == "a.1", (
+        "until the new run is finished, the newest finished one is the old"
+    )
     assert "an earlier run was in" in capsys.readouterr().out
     again.student.write_bytes(b"new")
     with open_run(RECIPE, "a", tmp_path, resume=False):

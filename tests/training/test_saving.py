@@ -77,7 +77,10 @@ def test_what_went_wrong_is_raised_where_the_run_goes_on(folder: RunFolder, monk
     with pytest.raises(DiskError, match="no space left"), StateWriter(folder, 5, False) as writer:
         writer.write({"step": 1})
     ended = KeyError()
-    with pytest.raises(KeyError), StateWriter(folder, 5, False) as writer:  # what ended the run is told, not what followed
+    with (
+        pytest.raises(KeyError),
+        StateWriter(folder, 5, False) as writer,
+    ):  # what ended the run is told, not what followed
         writer.write({"step": 1}) or _raise(ended)  # type: ignore[func-returns-value]
 
 
@@ -112,7 +115,10 @@ def test_when_it_is_time(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_snapshot_shares_nothing(folder: RunFolder) -> None:
-    value = {"a": [torch.zeros(2), (torch.ones(1), "text")], "b": torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)[:1]}
+    value = {
+        "a": [torch.zeros(2), (torch.ones(1), "text")],
+        "b": torch.zeros(2, 3, 4, 4).to(memory_format=torch.channels_last)[:1],
+    }
     copied = snapshot(value)
     value["a"][0] += 1  # type: ignore[operator]
     assert copied["a"][0].tolist() == [0, 0]

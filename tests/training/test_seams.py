@@ -1,4 +1,6 @@
-"""A loss with a projection and a memory bank, and a teacher from elsewhere: each is one file and one line in a table."""
+"""A loss with a projection and a memory bank, and a teacher from elsewhere: each is one file and one
+line in a table.
+"""
 
 import os
 import subprocess
@@ -84,7 +86,9 @@ def test_a_cache_holds_the_maps_that_losses_read(place: Path) -> None:
 
 
 def test_a_teacher_without_the_map_is_told_before_its_cache_is_filled(place: Path) -> None:
-    done = distil(place, "teacher.cache=true", "teacher.options.maps=[logits]", "teacher.options.sharpness=0.3", "--name", "none")
+    done = distil(
+        place, "teacher.cache=true", "teacher.options.maps=[logits]", "teacher.options.sharpness=0.3", "--name", "none"
+    )
     assert done.returncode == 2
     (line,) = toys.errors_of(done)
     assert line == "error: distillation.losses: of the teacher, it has no map head; leave out the loss that reads it"

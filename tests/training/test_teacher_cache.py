@@ -53,10 +53,14 @@ def segmenter(seed: int = 0, auxiliary: bool = True) -> Segmenter:
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> FrameCache:
-    return FrameCache(open_split("folder", write_data(tmp_path_factory.mktemp("data")), "train", classes=CLASSES), Room(math.inf))
+    return FrameCache(
+        open_split("folder", write_data(tmp_path_factory.mktemp("data")), "train", classes=CLASSES), Room(math.inf)
+    )
 
 
-def opened(frames: FrameCache, folder: Path, views: TestTimeAugmentation = TestTimeAugmentation(SIZE), **changes: Any) -> CachedTeacher:
+def opened(
+    frames: FrameCache, folder: Path, views: TestTimeAugmentation = TestTimeAugmentation(SIZE), **changes: Any
+) -> CachedTeacher:
     given = {"teacher": segmenter(), "checkpoint_sha256": "a", "frames_digest": "b", "precision": None} | changes
     return cached_teacher(split=frames.split, views=views, folder=folder, device=torch.device("cpu"), **given)
 
@@ -130,7 +134,9 @@ def test_a_dense_cache_is_as_it_always_was(frames: FrameCache, tmp_path: Path) -
 
 @pytest.mark.parametrize("form", ["compact", "dense"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loaded_in_any_process_or_held_on_the_device_it_says_the_same(frames: FrameCache, tmp_path: Path, form: Any, workers: int) -> None:
+def test_loaded_in_any_process_or_held_on_the_device_it_says_the_same(
+    frames: FrameCache, tmp_path: Path, form: Any, workers: int
+) -> None:
     teacher = opened(frames, tmp_path, form=form, maps={"head", "logits", "stage2"})
     assert "beside" not in whole_frames(frames, 0.0)._fields
     crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, scale=(0.5, 2.0), jitter=0.0), SIZE), 3)
@@ -159,7 +165,9 @@ def test_maps_are_the_live_teachers(frames: FrameCache, tmp_path: Path) -> None:
     """Whole frames, plain, at the teacher's own stride, resized to the student's map."""
     batch, maps = whole_frames(frames, 0.0), {"head": (8, 8), "stage1": (16, 16), "auxiliary": (16, 16)}
     live = LiveTeacher(segmenter())(batch, False, maps).features
-    got = opened(frames, tmp_path, views=TestTimeAugmentation(SIZE, (1.0, 1.5), True), maps=set(maps))(batch, False, maps).features
+    got = opened(frames, tmp_path, views=TestTimeAugmentation(SIZE, (1.0, 1.5), True), maps=set(maps))(
+        batch, False, maps
+    ).features
     assert set(got) == set(maps)
     for name, size in maps.items():
         assert (got[name] - resized(live[name], size)).abs().max() < 2e-3 * live[name].abs().max()
@@ -190,12 +198,16 @@ def test_size_and_time_are_told(frames: FrameCache, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("part", "form"), [("head", "compact"), ("head", "dense"), ("auxiliary", "compact"), ("auxiliary", "dense")])
+@pytest.mark.parametrize(
+    ("part", "form"), [("head", "compact"), ("head", "dense"), ("auxiliary", "compact"), ("auxiliary", "dense")]
+)
 def test_a_teacher_that_says_nan(part: str, form: Any, frames: FrameCache, tmp_path: Path) -> None:
     broken = segmenter()
     with torch.no_grad():
         next(getattr(broken, part).parameters()).fill_(torch.nan)
-    with pytest.raises(WeightsError, match=r"the teacher's logits of train0000.* can't be kept: they hold NaN or infinity"):
+    with pytest.raises(
+        WeightsError, match=r"the teacher's logits of train0000.* can't be kept: they hold NaN or infinity"
+    ):
         opened(frames, tmp_path, teacher=broken, form=form)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["claims"], "nothing was kept"
 
@@ -221,7 +233,10 @@ def _pair(folder: Path, data: Path, dies: bool = False) -> list[int | None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    pair = [get_context("forkserver").Process(target=_fill_with_others, args=(r, port, str(folder), str(data), dies)) for r in range(2)]  # type: ignore[attr-defined]
+    pair = [
+        get_context("forkserver").Process(target=_fill_with_others, args=(r, port, str(folder), str(data), dies))
+        for r in range(2)
+    ]  # type: ignore[attr-defined]
     for process in pair:
         process.start()
     for process in pair:
@@ -364,7 +379,9 @@ def test_killed_while_filling_it_goes_on(frames: FrameCache, tmp_path: Path) -> 
 def test_processes_that_know_nothing_of_each_other_share_the_work(
     frames: FrameCache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One holds the first shard and is killed; another fills the second meanwhile, waits, and takes the first one over."""
+    """One holds the first shard and is killed; another fills the second meanwhile, waits, and takes the
+    first one over.
+    """
     process = _started(tmp_path, frames, 1)
     while not list(tmp_path.glob("*/.*.part/primary.npy")):
         assert process.is_alive()
@@ -379,7 +396,9 @@ def test_processes_that_know_nothing_of_each_other_share_the_work(
     teacher = opened(frames, tmp_path, advance=advance)
     process.join()
     assert done == [2, -4]
-    assert "teacher cache: waiting for other processes, which fill the last 1 shard" in " ".join(capsys.readouterr().out.split())
+    assert "teacher cache: waiting for other processes, which fill the last 1 shard" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert leftovers(tmp_path) == []
     assert np.array_equal(teacher.primary, opened(frames, tmp_path / "another").primary)
 
@@ -414,7 +433,10 @@ def test_a_shard_belongs_to_its_frames_and_stays_when_others_follow() -> None:
     assert [one.name == other.name for one, other in zip(moved, then, strict=True)] == [False, True, True, True]
     whole = teacher_shards.shards_of(200, "x")
     assert (
-        len({shard.name for shard in (*whole, *teacher_shards.shards_of(200, "y"), *teacher_shards.shards_of(150, "x"))}) == 4 + 4 + 3 - 2
+        len(
+            {shard.name for shard in (*whole, *teacher_shards.shards_of(200, "y"), *teacher_shards.shards_of(150, "x"))}
+        )
+        == 4 + 4 + 3 - 2
     )
 
 
@@ -468,7 +490,12 @@ def array(values: np.ndarray) -> bytes:
     ],
 )
 def test_a_damaged_shard_is_filled_again(
-    frames: FrameCache, tmp_path: Path, name: str, change: Callable[[Any], bytes | None], hashed: bool, capsys: pytest.CaptureFixture[str]
+    frames: FrameCache,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[Any], bytes | None],
+    hashed: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also where whoever changed it wrote the hash that fits; the other shard stays."""
     expected = opened(frames, tmp_path).primary
@@ -488,7 +515,8 @@ def test_a_damaged_shard_is_filled_again(
     assert np.array_equal(opened(frames, tmp_path, advance=done.append).primary, expected)
     assert sorted(done) in ([2, 4], [4, 2])
     assert re.search(
-        r"warning: the teacher cache .* is damaged \(.*\): 1 of 2 shards will be filled again", " ".join(capsys.readouterr().err.split())
+        r"warning: the teacher cache .* is damaged \(.*\): 1 of 2 shards will be filled again",
+        " ".join(capsys.readouterr().err.split()),
     )
     assert shards_in(tmp_path).keys() == before.keys()
     other = {path: inode for path, inode in before.items() if not path.startswith(str(told.parent))}
@@ -501,7 +529,11 @@ def test_a_failing_fill_leaves_nothing_half_written(frames: FrameCache, tmp_path
         raise OSError(28, "No space left on device")
 
     with pytest.raises(
-        DiskError, match=r"No space left on device; free some space or set teacher.cache=false. What was filled stays: the same command"
+        DiskError,
+        match=(
+            r"No space left on device; free some space or set teacher.cache=false. What was filled stays: the same"
+            r" command"
+        ),
     ):
         opened(frames, tmp_path, advance=fail)
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["claims"]
@@ -517,7 +549,9 @@ def test_a_teacher_is_measured_as_it_teaches(frames: FrameCache) -> None:
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_a_teacher_is_measured_in_the_precision_that_it_teaches_in(frames: FrameCache, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_is_measured_in_the_precision_that_it_teaches_in(
+    frames: FrameCache, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     used: list[tuple[bool, torch.dtype]] = []
     network = segmenter()
     real = network.logits_at_stride

@@ -67,7 +67,9 @@ def torchvision(place: Path) -> dict[str, Any]:
     from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
     torch.manual_seed(0)
-    torch.save(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).state_dict(), place / "lraspp.pth")
+    torch.save(
+        lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3).state_dict(), place / "lraspp.pth"
+    )
     return {
         "checkpoint": str(place / "lraspp.pth"),
         "source": "torchvision",
@@ -80,15 +82,21 @@ def hugging_face(place: Path) -> dict[str, Any]:
 
     torch.manual_seed(0)
     ids = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: index for index, name in enumerate(CLASSES)}}
-    config = hf.SegformerConfig(depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=16, **ids)
+    config = hf.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=16, **ids
+    )
     hf.SegformerForSemanticSegmentation(config).save_pretrained(place / "segformer")
     hf.SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(place / "segformer")
     return {"checkpoint": str(place / "segformer"), "source": "hugging_face"}
 
 
 @pytest.mark.parametrize("cache", [False, True])
-@pytest.mark.parametrize(("make", "second"), [(onnx, "flip"), (torchvision, "scale"), (smp, "fitted"), (hugging_face, "fitted")])
-def test_a_student_of_every_source(make: Any, second: str, cache: bool, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("make", "second"), [(onnx, "flip"), (torchvision, "scale"), (smp, "fitted"), (hugging_face, "fitted")]
+)
+def test_a_student_of_every_source(
+    make: Any, second: str, cache: bool, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fitted_second, "LEAST_STEPS", 4)
     told = distilled(place, f"{make.__name__}_{cache}", make(place) | {"second": second, "cache": cache})
     (network,) = told["networks"]
@@ -99,7 +107,8 @@ def test_a_student_of_every_source(make: Any, second: str, cache: bool, place: P
 
 def test_a_fitted_head_learns_from_frames_with_labels_only(place: Path) -> None:
     alone, joined = (
-        TrainingData(student(place, onnx(place, second="flip"), *words)) for words in ((), (f"data.unlabelled={place / 'free'}",))
+        TrainingData(student(place, onnx(place, second="flip"), *words))
+        for words in ((), (f"data.unlabelled={place / 'free'}",))
     )
     assert len(joined.frames) > joined.frames.labelled == len(alone.frames)
     heads = []
@@ -112,8 +121,12 @@ def test_a_fitted_head_learns_from_frames_with_labels_only(place: Path) -> None:
 
 def test_another_view_is_asked_for_in_stage_1_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(Mirrored, "second", lambda self, frames, real=Mirrored.second: asked.append(1) or real(self, frames))
-    model = load_teacher(recipe := student(place, onnx(place, second="flip")), place / "colours.onnx", TrainingData(recipe)).model
+    monkeypatch.setattr(
+        Mirrored, "second", lambda self, frames, real=Mirrored.second: asked.append(1) or real(self, frames)
+    )
+    model = load_teacher(
+        recipe := student(place, onnx(place, second="flip")), place / "colours.onnx", TrainingData(recipe)
+    ).model
     teacher, frames = LiveTeacher(model), torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     batch = Batch(frames, torch.zeros(2, 64, 64), torch.zeros(2, 5), torch.arange(2))
     first, then = teacher(batch, True), teacher(batch, False)
@@ -123,7 +136,9 @@ def test_another_view_is_asked_for_in_stage_1_only(place: Path, monkeypatch: pyt
 
 def test_class_maps_reach_the_student_and_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["red", "green", "blue"]
-    given = onnx(place, options={"names": names}, classes={"left": "red", "middle": ["green"], "right": "blue"}, second="flip")
+    given = onnx(
+        place, options={"names": names}, classes={"left": "red", "middle": ["green"], "right": "blue"}, second="flip"
+    )
     told = distilled(place, "mapped", given)
     out = capsys.readouterr().out
     assert told["miou_pct"] > 80
@@ -131,7 +146,9 @@ def test_class_maps_reach_the_student_and_are_told(place: Path, capsys: pytest.C
     assert all(f"{data} " in out and f" {own} " in out for data, own in zip(CLASSES, names, strict=True))
     wrong = {"left": "green", "middle": "red", "right": "blue"}
     assert distilled(place, "wrong", given | {"classes": wrong})["miou_pct"] < 50
-    merged = distilled(place, "merged", given | {"classes": {"left": ["red", "green"], "middle": None, "right": "blue"}})
+    merged = distilled(
+        place, "merged", given | {"classes": {"left": ["red", "green"], "middle": None, "right": "blue"}}
+    )
     assert merged["networks"][0]["classes"]["middle"] == "–"
     assert "doesn't know middle" in capsys.readouterr().err
 
@@ -139,7 +156,9 @@ def test_class_maps_reach_the_student_and_are_told(place: Path, capsys: pytest.C
 def test_an_ensemble_live_and_cached(place: Path) -> None:
     paths = [str(place / "runs" / name / "teacher.safetensors") for name in ("one", "other")]
     first = distilled(place, "ensemble", [{"checkpoint": paths[0], "second": "ensemble"}, paths[1]])
-    cached = distilled(place, "ensemble_cached", [{"checkpoint": paths[0], "second": "ensemble", "cache": True}, onnx(place)])
+    cached = distilled(
+        place, "ensemble_cached", [{"checkpoint": paths[0], "second": "ensemble", "cache": True}, onnx(place)]
+    )
     assert len(first["networks"]) == len(cached["networks"]) == 2
     assert cached["miou_pct"] > 50, "the colours' own certainty rules the mean"
     assert "the networks after the first" in first["second"]
@@ -161,7 +180,9 @@ def test_what_changes_the_teacher_changes_its_hash(place: Path) -> None:
     assert len(set(hashes)) == len(hashes)
     plain = place / "runs" / "one" / "teacher.safetensors"
     loaded = load_teacher(student(place, {"checkpoint": str(plain)}), plain, data)
-    assert loaded.sha256 == hashlib.sha256(plain.read_bytes()).hexdigest(), "as before, so that its caches and students go on"
+    assert loaded.sha256 == hashlib.sha256(plain.read_bytes()).hexdigest(), (
+        "as before, so that its caches and students go on"
+    )
 
 
 def test_a_fitted_head_is_fitted_once_and_the_same_each_time(
@@ -231,13 +252,20 @@ def test_a_dry_run_tells_what_it_would_take(place: Path, capsys: pytest.CaptureF
     given = onnx(place, options={"names": ["red", "green", "blue"]}, second="flip")
     source, folder = place / "student.yaml", RunFolder(place / "runs" / "dry")
     with pytest.raises(
-        WeightsError, match=r"has no class 'left', 'middle', 'right'; say by teacher\.classes which of its classes means it"
+        WeightsError,
+        match=r"has no class 'left', 'middle', 'right'; say by teacher\.classes which of its classes means it",
     ):
         dry_run(student(place, given), source, folder, False)
     capsys.readouterr()
     dry_run(student(place, given, "teacher.classes={left: red, middle: green, right: blue}"), source, folder, False)
     out = capsys.readouterr().out
-    for text in ("ONNX, logits of 'output0', NCHW, RGB", "second opinion: the mirrored frame", "middle", "green", "nothing was trained"):
+    for text in (
+        "ONNX, logits of 'output0', NCHW, RGB",
+        "second opinion: the mirrored frame",
+        "middle",
+        "green",
+        "nothing was trained",
+    ):
         assert text in out
     assert not folder.path.exists()
 
@@ -247,12 +275,15 @@ def test_lists_are_spelt_out_and_paths_found(place: Path, tmp_path: Path) -> Non
         shutil.copy(place / "colours.onnx", tmp_path / name)
     members = [{"checkpoint": name, "source": "onnx", "options": {"names": CLASSES}} for name in ("a.onnx", "b.onnx")]
     path = write_recipe(
-        tmp_path / "s.yaml", tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"second": "ensemble"}])
+        tmp_path / "s.yaml",
+        tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"second": "ensemble"}]),
     )
     recipe = load_distillation(path, ["teacher.flip=true"])
     assert recipe.teacher is not None  # type: ignore[union-attr]
     assert (recipe.teacher.cache, recipe.teacher.flip, recipe.teacher.second) == (True, True, "ensemble")  # type: ignore[union-attr]
-    assert [one.checkpoint for one in recipe.teacher.ensemble] == [str(tmp_path / name) for name in ("a.onnx", "b.onnx")]  # type: ignore[union-attr]
+    assert [one.checkpoint for one in recipe.teacher.ensemble] == [
+        str(tmp_path / name) for name in ("a.onnx", "b.onnx")
+    ]  # type: ignore[union-attr]
     assert with_whole_paths(recipe).teacher == recipe.teacher  # type: ignore[union-attr]
     write_recipe(path, tree(place / "data", teacher=[members[0] | {"cache": True}, members[1] | {"cache": "dense"}]))
     with pytest.raises(RddError, match="it is the whole ensemble's, so say it once"):

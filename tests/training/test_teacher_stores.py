@@ -21,7 +21,9 @@ from rdd_deploy.training.teacher_stores import Store, Values, parts_of
     seed=st.integers(0, 100_000), stride=st.sampled_from([1, 2, 4]), count=st.integers(1, 4), low=st.sampled_from([0.4, 1.0, 2.5]),
     frame=st.sampled_from([(96, 120), (37, 61), (64, 33)]), size=st.sampled_from([(64, 48), (32, 40)]), sizes=st.booleans(),
 )  # fmt: skip
-def test_parts_are_the_whole(seed: int, stride: int, count: int, low: float, frame: tuple[int, int], size: tuple[int, int], sizes: bool) -> None:  # fmt: skip
+def test_parts_are_the_whole(
+    seed: int, stride: int, count: int, low: float, frame: tuple[int, int], size: tuple[int, int], sizes: bool
+) -> None:
     torch.manual_seed(seed)
     grid = -(-frame[0] // stride), -(-frame[1] // stride)
     whole = torch.randn(count, 3, *grid)
@@ -30,12 +32,17 @@ def test_parts_are_the_whole(seed: int, stride: int, count: int, low: float, fra
     windows = torch.tensor([[int(v) for v in crops.draw(*map(int, one))] for one in frames])
     corners, (height, width) = parts_of(windows.numpy(), frames, grid)
     parts = torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(whole, corners, strict=True)])
-    got = Values(parts, torch.from_numpy(corners), grid).cut(windows, torch.from_numpy(frames if sizes else frames[:1]).float(), size)
-    expected = torch.cat([cut_logits(whole[i : i + 1], windows[i : i + 1], (int(h), int(w)), size) for i, (h, w) in enumerate(frames)])
+    got = Values(parts, torch.from_numpy(corners), grid).cut(
+        windows, torch.from_numpy(frames if sizes else frames[:1]).float(), size
+    )
+    expected = torch.cat(
+        [cut_logits(whole[i : i + 1], windows[i : i + 1], (int(h), int(w)), size) for i, (h, w) in enumerate(frames)]
+    )
     assert (got - expected).abs().max() < 1e-3
     if not sizes:  # what a dense cache does: not a bit changes
         assert torch.equal(
-            Values(whole, None, grid).cut(windows, torch.from_numpy(frames[:1]).float(), size), cut_logits(whole, windows, frame, size)
+            Values(whole, None, grid).cut(windows, torch.from_numpy(frames[:1]).float(), size),
+            cut_logits(whole, windows, frame, size),
         )
 
 
@@ -69,7 +76,8 @@ def test_half_precision_is_kept_as_it_is(tmp_path: Path) -> None:
     assert kept.flatten().tolist() == [60000, -60000, float(torch.tensor(0.1).half())]
     np.save(tmp_path / "x.npy", kept.numpy())
     assert torch.equal(
-        Store([(tmp_path / "x.npy", 1)], Halves()).parts(np.array([0, 0]), np.zeros((2, 2), np.int64), (1, 1)), kept.expand(2, -1, -1, -1)
+        Store([(tmp_path / "x.npy", 1)], Halves()).parts(np.array([0, 0]), np.zeros((2, 2), np.int64), (1, 1)),
+        kept.expand(2, -1, -1, -1),
     )
 
 

@@ -42,7 +42,9 @@ def test_cells_and_rows_are_apart() -> None:
     assert all(map(white, edges))
 
 
-@pytest.mark.parametrize("title", ["stage 2: hard for one (teacher_only)", "w" * 90, "a " * 60 + "b", "in einer Straße"])
+@pytest.mark.parametrize(
+    "title", ["stage 2: hard for one (teacher_only)", "w" * 90, "a " * 60 + "b", "in einer Straße"]
+)
 def test_no_title_is_cut_off(title: str) -> None:
     lines = list(visualize._wrapped(title, NARROWEST))
     assert "".join(lines).replace(" ", "") == title.replace(" ", "")

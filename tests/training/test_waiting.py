@@ -78,7 +78,9 @@ def test_region_losses(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("ranked", [0.05, 100, "among others"])
-@pytest.mark.parametrize(("rule", "progress", "transition"), [("xor", 0.0, "hard"), ("student", 0.6, "hard"), ("lead", 0.6, "linear")])
+@pytest.mark.parametrize(
+    ("rule", "progress", "transition"), [("xor", 0.0, "hard"), ("student", 0.6, "hard"), ("lead", 0.6, "linear")]
+)
 def test_rdd(rule: Any, progress: float, transition: Any, ranked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if ranked == "among others":
         monkeypatch.setattr(rdd, "several", lambda: True)
@@ -87,7 +89,14 @@ def test_rdd(rule: Any, progress: float, transition: Any, ranked: Any, monkeypat
         min_kept=0.05 if ranked == "among others" else ranked,
     )  # fmt: skip
     teacher = torch.randn(2, CLASSES, 24, 32)
-    stepped(loss, teacher, teacher.flip(0), labels(), progress, student_auxiliary=torch.randn(2, CLASSES, 24, 32).requires_grad_())
+    stepped(
+        loss,
+        teacher,
+        teacher.flip(0),
+        labels(),
+        progress,
+        student_auxiliary=torch.randn(2, CLASSES, 24, 32).requires_grad_(),
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - HOST))
@@ -108,7 +117,10 @@ def cached(place: Path, frames: int) -> CachedTeacher:
     """A cache of random logits in memory, of frames of 64x64."""
     logits = torch.randn(frames, 3, 16, 16, generator=torch.Generator().manual_seed(3))
     stores = {}
-    for name, form, values in (("primary", EveryClass(3, 5), logits), ("agreement", Weights(), logits[:, :1].sigmoid())):
+    for name, form, values in (
+        ("primary", EveryClass(3, 5), logits),
+        ("agreement", Weights(), logits[:, :1].sigmoid()),
+    ):
         np.save(place / f"{name}.npy", form.encoded(values).numpy())
         stores[name] = Store([(place / f"{name}.npy", frames)], form)
     return CachedTeacher(stores, np.tile(np.array([64, 64]), (frames, 1)))
@@ -140,7 +152,9 @@ class Told(TrainLogger):
 
 @pytest.mark.parametrize("kind", ["alone", "rdd, resident cache", "rdd, cache of the loader, frames without labels"])
 def test_the_loop(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that it does between two batches inside an epoch: update, average, clipping, finite check, progress bar, log."""
+    """All that it does between two batches inside an epoch: update, average, clipping, finite check,
+    progress bar, log.
+    """
     content = tree(write_data(tmp_path / "data", train=10)) | {"name": "toy"}
     content["train"] |= {"epochs": 1, "ema": 0.9, "task_loss": "ohem"}
     recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", content))
@@ -183,7 +197,18 @@ def test_the_loop(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def fitted(recipe: Recipe, data: TrainingData, method: Method, folder: RunFolder) -> None:
     fabric = make_fabric(recipe.train)
-    fit(recipe, Segmenter(recipe.trained, 3), data.frames, data.validation, method, folder, folder.student, {}, fabric, False)
+    fit(
+        recipe,
+        Segmenter(recipe.trained, 3),
+        data.frames,
+        data.validation,
+        method,
+        folder,
+        folder.student,
+        {},
+        fabric,
+        False,
+    )
 
 
 class Named:

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from rdd_deploy.utils.addresses import HIDDEN, without_secrets, without_secrets_of
 
-secrets = st.text(string.ascii_letters + string.digits + "/#?&=:%!~$;,_", min_size=8, max_size=20).map(lambda text: f"Q9{text}")
+secrets = st.text(string.ascii_letters + string.digits + "/#?&=:%!~$;,_", min_size=8, max_size=20).map(
+    lambda text: f"Q9{text}"
+)
 schemes = st.sampled_from(["rtsp", "RTSP", "http", "Https", "rtmp", "srt", "foo"])
 slashes = st.sampled_from(["://", ":///", ":/", ":\\\\"])
 paths = st.sampled_from(["", "/", "/stream1", "/a/b.m3u8", ":554/x"])
 
 
 @given(schemes, slashes, secrets, secrets, paths)
-def test_user_and_password_are_hidden_however_the_address_is_typed(scheme: str, slash: str, user: str, password: str, path: str) -> None:
+def test_user_and_password_are_hidden_however_the_address_is_typed(
+    scheme: str, slash: str, user: str, password: str, path: str
+) -> None:
     assume(user not in HIDDEN)
     for address in (
         f"{scheme}{slash}{user}:{password}@10.0.0.7{path}",
@@ -32,7 +36,11 @@ def test_user_and_password_are_hidden_however_the_address_is_typed(scheme: str, 
 
 @given(schemes, slashes, secrets, st.sampled_from(["?", "#", "?token=", "?a=1&password=", "#access_token="]))
 def test_query_and_fragment_are_hidden(scheme: str, slash: str, secret: str, mark: str) -> None:
-    for address in (f"{scheme}{slash}10.0.0.7/x{mark}{secret}", f"10.0.0.7/x{mark}{secret}", f"cam.local:80{mark}{secret}"):
+    for address in (
+        f"{scheme}{slash}10.0.0.7/x{mark}{secret}",
+        f"10.0.0.7/x{mark}{secret}",
+        f"cam.local:80{mark}{secret}",
+    ):
         assert secret not in without_secrets(address)
 
 
@@ -79,4 +87,7 @@ def test_a_sentence_about_the_command_line_names_no_secret() -> None:
     words = ["--bundle", "rtsp://u:se'cret@h/x", "--camera=http://a:secret@h"]
     said = without_secrets_of(words, f"no bundle rtsp:/u:se'cret@h/x; {words[1]!r}; 'http://a:secret@h' is no number")
     assert said == "no bundle rtsp://***@h/x; \"rtsp://***@h/x\"; 'http://***@h' is no number"
-    assert without_secrets_of(["--rtsp://h/x#secret"], "no such option: --rtsp://h/x#secret") == "no such option: --rtsp://h/x#***"
+    assert (
+        without_secrets_of(["--rtsp://h/x#secret"], "no such option: --rtsp://h/x#secret")
+        == "no such option: --rtsp://h/x#***"
+    )

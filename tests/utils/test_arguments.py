@@ -26,8 +26,37 @@ from rdd_deploy.utils.machine import MAX_THREADS
 GROUPS = {"data": OF_DATA, "bundle": OF_BUNDLES}
 COMMANDS = {name: entry for name, entry in FIRST.items() if name not in GROUPS}
 COMMANDS |= {f"{group} {name}": entry for group, table in GROUPS.items() for name, entry in table.items()}
-NO_NUMBERS = ("", "--", "-", "nan", "inf", "-inf", "1e400", "-1", "99999999999999999999", "9" * 5000, "\0", "\udcff", "²", "0x10")
-NO_TEXT = ("", "--", "-", "\0", "x\0y", "\\0", "\udcff", "\ud800", "a" * 7000, "[/b]", "\x1b[31m", "9" * 5000, "/dev/full/x")
+NO_NUMBERS = (
+    "",
+    "--",
+    "-",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "-1",
+    "99999999999999999999",
+    "9" * 5000,
+    "\0",
+    "\udcff",
+    "²",
+    "0x10",
+)
+NO_TEXT = (
+    "",
+    "--",
+    "-",
+    "\0",
+    "x\0y",
+    "\\0",
+    "\udcff",
+    "\ud800",
+    "a" * 7000,
+    "[/b]",
+    "\x1b[31m",
+    "9" * 5000,
+    "/dev/full/x",
+)
 NEEDED = {
     "distill": ["nowhere"], "train": ["nowhere"], "evaluate": ["nowhere"], "parity": ["nowhere"], "benchmark": ["nowhere"],
     "study": ["nowhere"], "export": ["nowhere", "--onnx"], "live": ["--headless", "--bundle", "nowhere"], "demo": [],
@@ -86,7 +115,9 @@ def ended(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: p
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_odd_values_end_in_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_odd_values_end_in_a_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     console_options = options(name)
     assert console_options or name.startswith("bundle ")
     for option, kind in console_options.items():
@@ -101,7 +132,9 @@ def test_odd_values_end_in_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("live", "demo")])
-def test_odd_arguments_end_in_a_sentence(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_odd_arguments_end_in_a_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     for value in NO_TEXT:
         assert ended(name, [value, *NEEDED[name][1:]], monkeypatch, capfd).startswith("error: "), value
 
@@ -140,7 +173,9 @@ def test_several_values_behind_one_flag() -> None:
     assert repeated(["--bundle", "--", "a"], ("--bundle",)) == ["--bundle", "--", "a"]
 
 
-def test_a_mistake_names_no_secret(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_mistake_names_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     address = "rtsp://me:secret@10.0.0.7/x"
     for words in (
@@ -162,7 +197,9 @@ def test_the_console_knows_mistakes_of_every_click() -> None:
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "live", "demo", "suggest")])
-def test_no_word_at_all_is_told_with_what_is_missing(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_word_at_all_is_told_with_what_is_missing(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert "missing argument" in ended(name, [], monkeypatch, capfd)
 
 

@@ -73,7 +73,9 @@ def test_what_libraries_say(error: BaseException, begin: str, advice: str) -> No
 def test_every_error_of_the_system_is_told_with_its_file(number: int) -> None:
     sentence = worded(OSError(number, os.strerror(number), "/x/[bold]y"))
     assert sentence.startswith(f"can't use /x/[bold]y: {os.strerror(number)}; ")
-    assert worded(OSError(number, os.strerror(number))).startswith(f"the system refused something: {os.strerror(number)}; ")
+    assert worded(OSError(number, os.strerror(number))).startswith(
+        f"the system refused something: {os.strerror(number)}; "
+    )
     assert "/x/a and /x/b" in worded(OSError(number, os.strerror(number), "/x/a", None, "/x/b"))
 
 
@@ -164,7 +166,9 @@ def test_a_run_folder_that_is_taken_away(training: Path) -> None:
     process = begun(training, "data.workers=0")
     (training / "runs" / "toy_alone").rename(training / "elsewhere")
     line = refused(process)
-    assert line.startswith("error: the run's folder runs/toy_alone was moved or deleted while it was being trained; put it back and go on")
+    assert line.startswith(
+        "error: the run's folder runs/toy_alone was moved or deleted while it was being trained; put it back and go on"
+    )
     assert not (training / "runs" / "toy_alone").exists(), "half a run isn't left behind"
 
 
@@ -199,7 +203,9 @@ def test_limits_of_the_system(training: Path, kind: int, limit: int, words: list
     assert kind != resource.RLIMIT_NOFILE or "ulimit -n" in failure
 
 
-def test_without_a_temporary_folder(training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_temporary_folder(
+    training: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As ``tempfile`` finds it: no folder that it knows can be written."""
 
     def lost() -> str:
@@ -214,7 +220,10 @@ def test_without_a_temporary_folder(training: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit) as ended:
         cli.main()
     said = " ".join(capsys.readouterr().err.split())
-    assert (ended.value.code, said) == (2, "error: there is no temporary folder that can be written; name one in the variable TMPDIR")
+    assert (ended.value.code, said) == (
+        2,
+        "error: there is no temporary folder that can be written; name one in the variable TMPDIR",
+    )
 
 
 def test_no_home_and_no_name_of_the_user(training: Path) -> None:

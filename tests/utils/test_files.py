@@ -37,8 +37,8 @@ def test_a_killed_write_leaves_the_old_file_and_the_next_run_tidies_up(tmp_path:
     path = tmp_path / "file.bin"
     path.write_text("old")
     program = (
-        "import sys, time; from pathlib import Path; from rdd_deploy.utils.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as part:\n part.write_text('ne'); print('writing', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from rdd_deploy.utils.files import replacing\nwith"
+        " replacing(Path(sys.argv[1])) as part:\n part.write_text('ne'); print('writing', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -97,10 +97,9 @@ def test_any_name_can_be_written_down(tmp_path: Path) -> None:
 def on_a_full_disk(statement: str, path: Path) -> str:
     """What the DiskError of a statement says in a process that can't write files of more than 1000 bytes."""
     program = (
-        "import resource, signal, sys; from pathlib import Path; from rdd_deploy import errors; from rdd_deploy.utils import files\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        f"try: {statement}\n"
-        "except errors.DiskError as error: print(error)"
+        "import resource, signal, sys; from pathlib import Path; from rdd_deploy import errors; from rdd_deploy.utils"
+        " import files\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE,"
+        f" (1000, 1000))\ntry: {statement}\nexcept errors.DiskError as error: print(error)"
     )
     return subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True).stdout
 
@@ -109,7 +108,10 @@ def test_a_full_disk_is_a_disk_error_and_leaves_the_old_file(tmp_path: Path) -> 
     path = tmp_path / "file.bin"
     path.write_text("old")
     said = on_a_full_disk("files.write_bytes(Path(sys.argv[1]), bytes(5000))", path)
-    assert said == f"can't write {path}: File too large; free some space or choose another folder. Nothing was changed there\n"
+    assert (
+        said
+        == f"can't write {path}: File too large; free some space or choose another folder. Nothing was changed there\n"
+    )
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
 
@@ -162,7 +164,13 @@ def test_sha256(tmp_path: Path) -> None:
 def test_parts_of_running_processes_stay(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "inside").write_text("x")
-    stay = {f".a.{os.getpid()}.part", ".c.part", "d.part", ".e.x-1.part", files.temporary_beside(tmp_path / "f.mp4", ".mp4").name}
+    stay = {
+        f".a.{os.getpid()}.part",
+        ".c.part",
+        "d.part",
+        ".e.x-1.part",
+        files.temporary_beside(tmp_path / "f.mp4", ".mp4").name,
+    }
     for name in (*stay, ".b.4194303.part", ".b.4194303-0123456789abcdef.part", ".film.4194303-0123.part.mp4"):
         (tmp_path / name).write_text("x")
     for name in (".g.4194303.part", ".g.4194303-ab.part"):
@@ -206,7 +214,10 @@ def test_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_that_another_one_was_put_in_place_of_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(DiskError, match="put another file in its place"), files.replacing(tmp_path / "a.json") as part:  # noqa: PT012
+    with (  # noqa: PT012
+        pytest.raises(DiskError, match="put another file in its place"),
+        files.replacing(tmp_path / "a.json") as part,
+    ):
         part.unlink()
         part.symlink_to(tmp_path / "mine")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]

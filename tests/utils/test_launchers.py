@@ -28,7 +28,9 @@ LSF = {"LSB_JOBID": "1", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_RANK": 
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher's variables but the test's own."""
     words = ("SLURM_", "LSB_", "JSM_", "OMPI_", "PMI_", "TORCHELASTIC_")
-    for name in [name for name in os.environ if name.startswith(words) or name.endswith("RANK") or name == "WORLD_SIZE"]:
+    for name in [
+        name for name in os.environ if name.startswith(words) or name.endswith("RANK") or name == "WORLD_SIZE"
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(launchers, "_together", False)
 
@@ -91,7 +93,9 @@ def test_a_clusters_task_that_trains_alone_is_its_own_first(monkeypatch: pytest.
         ({"RANK": "1", "WORLD_SIZE": "2"}, r"^WORLD_SIZE says that 2 processes .* doesn't know \(it sets RANK without torchrun's other variables\)"),
     ],
 )  # fmt: skip
-def test_other_launchers_and_numbers_are_refused(variables: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_launchers_and_numbers_are_refused(
+    variables: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(launchers, "find_spec", lambda name: None)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -19,7 +19,10 @@ def test_a_second_one_is_refused_until_the_first_ends(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "a"
     check_unlocked(run)
     assert not run.parent.exists(), "looking leaves nothing behind"
-    sentence = rf"^process {os.getpid()} is training in .*/runs/a; wait until it ends, or train under another name with --name$"
+    sentence = (
+        rf"^process {os.getpid()} is training in .*/runs/a; wait until it ends, or train under another name with"
+        r" --name$"
+    )
     with locked(run), locked(run.with_name("b")):
         run.mkdir()
         run.rename(run.with_name("a.1"))  # moved aside, it is still locked
@@ -71,7 +74,9 @@ def test_a_forked_worker_does_not_keep_its_parents_lock(tmp_path: Path) -> None:
 
 def test_where_nothing_can_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DiskError, match=r"^can't write .*/file/\.a\.lock: File exists; free some space or choose another folder"):
+    with pytest.raises(
+        DiskError, match=r"^can't write .*/file/\.a\.lock: File exists; free some space or choose another folder"
+    ):
         locked(tmp_path / "file" / "a").__enter__()
     monkeypatch.setattr(locks, "fcntl", None)
     with locked(tmp_path / "a"), locked(tmp_path / "a"):
@@ -95,7 +100,9 @@ def test_a_second_command_leaves_the_first_alone(tmp_path: Path) -> None:
             (line,) = errors_of(done)
             assert done.returncode == 2
             assert line.startswith("error: process ")
-            assert line.endswith(" is training in runs/student_alone; wait until it ends, or train under another name with --name")
+            assert line.endswith(
+                " is training in runs/student_alone; wait until it ends, or train under another name with --name"
+            )
         assert first.running
         assert [path.name for path in run.parent.iterdir() if not path.name.startswith(".")] == ["student_alone"]
     finally:

@@ -38,7 +38,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, text: str) -> None:
         ("", False),
     ],
 )
-def test_native_bf16_is_what_the_cpu_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, native: bool) -> None:
+def test_native_bf16_is_what_the_cpu_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, native: bool
+) -> None:
     pretend(monkeypatch, tmp_path, text)
     assert machine.has_native_bf16() is native
 
@@ -50,16 +52,27 @@ def test_no_cpuinfo_means_no_bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("limit", "native"),
-    [("AVX2", False), ("avx512_core_vnni", False), ("AVX512_CORE_BF16", True), ("AVX512_CORE_AMX", True), ("ALL", True), ("", True)],
+    [
+        ("AVX2", False),
+        ("avx512_core_vnni", False),
+        ("AVX512_CORE_BF16", True),
+        ("AVX512_CORE_AMX", True),
+        ("ALL", True),
+        ("", True),
+    ],
 )
 @pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
-def test_a_limit_for_onednn_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, limit: str, native: bool) -> None:
+def test_a_limit_for_onednn_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, limit: str, native: bool
+) -> None:
     pretend(monkeypatch, tmp_path, SAPPHIRE)
     monkeypatch.setenv(name, limit)
     assert machine.has_native_bf16() is native
 
 
-@pytest.mark.parametrize(("threads", "expected"), [(0, "1 or more"), (-5, "1 or more"), (1025, "1024 at most"), (99999999, "1024 at most")])
+@pytest.mark.parametrize(
+    ("threads", "expected"), [(0, "1 or more"), (-5, "1 or more"), (1025, "1024 at most"), (99999999, "1024 at most")]
+)
 def test_numbers_of_threads_that_are_refused(threads: int, expected: str) -> None:
     with pytest.raises(DeviceError) as caught:
         machine.check_threads(threads, "PyTorch")
@@ -83,7 +96,9 @@ def test_numbers_of_threads_that_are_taken(threads: int | None) -> None:
         ("", "", False),
     ],
 )
-def test_where_int8_saturates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, limit: str, saturates: bool) -> None:
+def test_where_int8_saturates(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, limit: str, saturates: bool
+) -> None:
     pretend(monkeypatch, tmp_path, text)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert machine.saturates_int8() is saturates

@@ -40,12 +40,21 @@ def project(tmp_path: Path) -> Path:
 def paths(recipe: Recipe) -> list[Path]:
     assert isinstance(recipe, StudentRecipe)
     assert recipe.teacher is not None
-    return [Path(str(p)) for p in (recipe.data.root, recipe.student.weights, recipe.teacher.recipe, recipe.teacher.checkpoint)]
+    return [
+        Path(str(p))
+        for p in (recipe.data.root, recipe.student.weights, recipe.teacher.recipe, recipe.teacher.checkpoint)
+    ]
 
 
-def test_a_recipes_paths_are_found_beside_it_from_any_folder(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipes_paths_are_found_beside_it_from_any_folder(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = [project / name for name in ("data", "w.safetensors", "teacher.yaml", "t.safetensors")]
-    for here, named in ((project, "student.yaml"), (tmp_path, "project/student.yaml"), (Path("/"), str(project / "student.yaml"))):
+    for here, named in (
+        (project, "student.yaml"),
+        (tmp_path, "project/student.yaml"),
+        (Path("/"), str(project / "student.yaml")),
+    ):
         monkeypatch.chdir(here)
         recipe = load_recipe(named)
         assert [path.resolve() for path in paths(recipe)] == expected
@@ -57,21 +66,30 @@ def test_a_recipes_paths_are_found_beside_it_from_any_folder(project: Path, tmp_
         assert len(open_data(run.load_recipe().data, "train")) == 2
 
 
-def test_what_was_typed_is_relative_to_here_first(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_typed_is_relative_to_here_first(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path / "data", train=1, val=1)
     write_data(project / "more", train=1, val=1)
     assert load_recipe("project/student.yaml").data.root == "project/data"
     assert load_recipe("project/student.yaml", ["data.root=./data"]).data.root == "./data"
     assert load_recipe("project/student.yaml", ["data.root=more"]).data.root == "project/more"
-    with pytest.raises(DataError, match=rf"no train split in lost: .*\(lost is taken relative to {tmp_path}; give another .* --data\)$"):
+    with pytest.raises(
+        DataError, match=rf"no train split in lost: .*\(lost is taken relative to {tmp_path}; give another .* --data\)$"
+    ):
         open_data(load_recipe("project/student.yaml", ["data.root=lost"]).data, "train")
 
 
 def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(project))
     monkeypatch.chdir(tmp_path)
-    words = ["data.root=~/data", "student.weights=~/w.safetensors", "teacher.recipe=~/teacher", "teacher.checkpoint=~/t.safetensors"]
+    words = [
+        "data.root=~/data",
+        "student.weights=~/w.safetensors",
+        "teacher.recipe=~/teacher",
+        "teacher.checkpoint=~/t.safetensors",
+    ]
     expected = [project / name for name in ("data", "w.safetensors", "teacher.yaml", "t.safetensors")]
     assert paths(load_distillation("~/student", words)) == expected
     (tmp_path / "p.yaml").write_text("{backend: onnxruntime, precision: int8, calibration: {folder: ~/data/train}}")
@@ -82,7 +100,8 @@ def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     assert words_of("~/x") == [f"{project}/x"]
     assert words_of("--name=a~b") == ["--name=a~b"]
     with pytest.raises(
-        RecipeError, match=r"data\.root: got '~nobody-here/x', but no home folder is known for '~nobody-here' .* write the whole"
+        RecipeError,
+        match=r"data\.root: got '~nobody-here/x', but no home folder is known for '~nobody-here' .* write the whole",
     ):
         load_recipe("~/student", ["data.root=~nobody-here/x"])
 
@@ -104,11 +123,23 @@ def test_a_shipped_recipe_is_found_from_any_folder(tmp_path: Path, monkeypatch: 
     assert Path(str(teacher.recipe)) == source.parent / "streets_teacher.yaml"
 
 
-ERRNOS = [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EIO, errno.EROFS, errno.ENOTDIR, errno.EPROTO]
+ERRNOS = [
+    errno.EPERM,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EACCES,
+    errno.EIO,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EPROTO,
+]
 
 
 @pytest.mark.parametrize("number", ERRNOS)
-def test_without_symbolic_links_latest_is_a_text_file(tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_symbolic_links_latest_is_a_text_file(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(source: Any, target: Any, *rest: Any, **options: Any) -> None:
         raise OSError(number, os.strerror(number), source, None, target)
 
@@ -123,7 +154,9 @@ def test_without_symbolic_links_latest_is_a_text_file(tmp_path: Path, number: in
         assert find_run(tmp_path / "latest").path == tmp_path / name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.1", "b", "latest"]
     with open_run(RECIPE, "a", tmp_path, resume=False):
-        assert find_run(tmp_path / "latest").path == tmp_path / "a.2", "moved aside, it is still the newest finished one"
+        assert find_run(tmp_path / "latest").path == tmp_path / "a.2", (
+            "moved aside, it is still the newest finished one"
+        )
     for bundle in ("x", "y"):
         (tmp_path / "a.2" / "export" / bundle).mkdir(parents=True)
         (tmp_path / "a.2" / "export" / bundle / "manifest.json").write_text("{}")
@@ -148,5 +181,7 @@ def test_a_run_is_evaluated_from_another_folder(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "toy_alone"
     done = call("evaluate", run, cwd=tmp_path / "elsewhere")
     assert (done.returncode, errors_of(done)) == (0, [])
-    resumed = call("train", "../toy.yaml", "train.epochs=1", "--resume", "--output", "../runs", cwd=tmp_path / "elsewhere")
+    resumed = call(
+        "train", "../toy.yaml", "train.epochs=1", "--resume", "--output", "../runs", cwd=tmp_path / "elsewhere"
+    )
     assert (resumed.returncode, errors_of(resumed)) == (0, [])

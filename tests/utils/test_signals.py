@@ -123,7 +123,9 @@ main()
 @pytest.mark.parametrize(("number", "code"), SIGNALS[1:])
 def test_every_command_cleans_up(number: int, code: int) -> None:
     command = [sys.executable, "-c", CLEANS_UP]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_a_shell)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_a_shell
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     process.send_signal(number)
@@ -156,7 +158,9 @@ def test_a_bundle_that_loads_is_left(
 ) -> None:
     """Nothing is begun that had to be finished."""
     monkeypatch.setattr(bundles.Segmenter, "load", lambda *_, **__: os.kill(os.getpid(), number))
-    monkeypatch.setattr(sys, "argv", ["live", "--headless", "--bundle", "x", "--source", "streets", "--stats", str(tmp_path / "s.json")])
+    monkeypatch.setattr(
+        sys, "argv", ["live", "--headless", "--bundle", "x", "--source", "streets", "--stats", str(tmp_path / "s.json")]
+    )
     with pytest.raises(SystemExit) as caught:
         live_main()
     assert (caught.value.code, capsys.readouterr().err) == (code, "interrupted\n")

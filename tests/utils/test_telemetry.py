@@ -11,7 +11,18 @@ from internet import watched
 from rdd_deploy.utils import telemetry
 
 TESTS = Path(__file__).parents[1]
-CI = ("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "JENKINS_URL", "TRAVIS", "APPVEYOR", "BUILDKITE", "TEAMCITY_VERSION")
+CI = (
+    "CI",
+    "TF_BUILD",
+    "GITHUB_ACTIONS",
+    "GITLAB_CI",
+    "CIRCLECI",
+    "JENKINS_URL",
+    "TRAVIS",
+    "APPVEYOR",
+    "BUILDKITE",
+    "TEAMCITY_VERSION",
+)
 """Where one of them is set, some packages report nothing of themselves: a test under them would pass with any code."""
 
 WHOLE_WAY = """
@@ -52,7 +63,11 @@ print("whole way")
 def asked(home: Path) -> dict[str, str]:
     """This environment as a user has it who has never heard of telemetry."""
     home.mkdir()
-    mine = {name: value for name, value in os.environ.items() if name not in (*CI, *telemetry._VARIABLES) and not name.startswith("XDG_")}
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in (*CI, *telemetry._VARIABLES) and not name.startswith("XDG_")
+    }
     return mine | {"HOME": str(home), "PYTHONPATH": str(TESTS.parent), "MPLCONFIGDIR": str(home.parent / "plots")}
 
 
@@ -62,7 +77,9 @@ def in_home(home: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_the_whole_way_opens_no_internet_socket(tmp_path: Path) -> None:
-    """Train, export (which runs onnxruntime and OpenVINO), benchmark with its cold starts, live, with both backends of the CPU."""
+    """Train, export (which runs onnxruntime and OpenVINO), benchmark with its cold starts, live, with both backends of
+    the CPU.
+    """
     pytest.importorskip("openvino")
     try:
         done, seen = watched([sys.executable, "-c", WHOLE_WAY, str(TESTS)], asked(tmp_path / "home"), tmp_path)
@@ -76,7 +93,9 @@ def test_the_whole_way_opens_no_internet_socket(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["onnxruntime", "openvino"])
 def test_who_imports_only_the_segmenter_is_kept_quiet_too(tmp_path: Path, package: str) -> None:
     pytest.importorskip(package)
-    script = f"from rdd_deploy.runtime import Segmenter; import {package}, sys; print(sys.modules.get('openvino_telemetry'))"
+    script = (
+        f"from rdd_deploy.runtime import Segmenter; import {package}, sys; print(sys.modules.get('openvino_telemetry'))"
+    )
     try:
         done, seen = watched([sys.executable, "-c", script], asked(tmp_path / "home"), tmp_path)
     except OSError as error:
@@ -93,7 +112,9 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("content", "hidden"), [("1\n", False), ("0\n", True), (None, True)])
-def test_openvinos_own_consent_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, hidden: bool) -> None:
+def test_openvinos_own_consent_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, hidden: bool
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
     if content is not None:
@@ -104,7 +125,10 @@ def test_openvinos_own_consent_counts(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_too_late_is_told(tmp_path: Path) -> None:
-    script = "import onnxruntime, sys; from rdd_deploy.runtime import Segmenter; Segmenter.load(sys.argv[1]); Segmenter.load(sys.argv[1])"
+    script = (
+        "import onnxruntime, sys; from rdd_deploy.runtime import Segmenter; Segmenter.load(sys.argv[1]);"
+        " Segmenter.load(sys.argv[1])"
+    )
     sys.path.insert(0, str(TESTS / "helpers"))
     from toy_bundle import toy_bundle
 

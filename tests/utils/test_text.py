@@ -55,7 +55,14 @@ def printed(monkeypatch: pytest.MonkeyPatch, width: int = 200) -> StringIO:
     """What a terminal gets from here on."""
     file = StringIO()
     made = Console(
-        file=file, force_terminal=True, color_system=None, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True
+        file=file,
+        force_terminal=True,
+        color_system=None,
+        width=width,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
     )
     for name in ("_out", "_err"):
         monkeypatch.setattr(console, name, made)
@@ -122,7 +129,9 @@ def test_only_the_console_prints() -> None:
         found = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                names = (
+                    [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                )
                 found |= {"rich" for name in names if name.partition(".")[0] == "rich"}
             elif isinstance(node, ast.Name) and node.id == "print":
                 found.add("print")
@@ -182,7 +191,9 @@ def ended(program: Path, *words: str, shell: str) -> tuple[int, str]:
     done = Path(f"{program}.done")
     done.unlink(missing_ok=True)
     line = f'set -o pipefail; "{sys.executable}" "{program}" {" ".join(words)} {shell}'
-    result = subprocess.run(["bash", "-c", line], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False, timeout=60)
+    result = subprocess.run(
+        ["bash", "-c", line], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, check=False, timeout=60
+    )
     assert done.read_text() == "done"
     assert "Traceback" not in result.stderr
     assert "Exception ignored" not in result.stderr
@@ -192,7 +203,8 @@ def ended(program: Path, *words: str, shell: str) -> tuple[int, str]:
 def test_what_cannot_be_printed_costs_nobody_the_work(program: Path) -> None:
     assert ended(program, shell="| true") == (0, "")
     lost = (
-        "error: can't print to standard output: No space left on device; the work itself was done, only what it would have said is lost\n"
+        "error: can't print to standard output: No space left on device; the work itself was done, only what it would"
+        " have said is lost\n"
     )
     assert ended(program, shell="> /dev/full") == (2, lost)
     assert ended(program, "--fails", shell="> /dev/full") == (4, "error: worse\n")
@@ -202,7 +214,10 @@ def test_what_cannot_be_printed_costs_nobody_the_work(program: Path) -> None:
 
 def test_an_encoding_that_lacks_a_letter(program: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(program)], env={**os.environ, "PYTHONIOENCODING": "ascii:strict"}, capture_output=True, check=True
+        [sys.executable, str(program)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+        capture_output=True,
+        check=True,
     )
     assert rb"line 0 \xe4\xf6\xfc" in done.stdout
     assert rb"| stra\xdfe | \u9053\u8def |" in done.stdout
@@ -211,7 +226,9 @@ def test_an_encoding_that_lacks_a_letter(program: Path) -> None:
 def test_a_terminal_that_goes_away(program: Path) -> None:
     """As when a window is closed: what was to be printed has nowhere to go, and the work goes on."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, str(program)], stdout=theirs, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(program)], stdout=theirs, stderr=subprocess.PIPE, start_new_session=True
+    )
     os.close(theirs)
     os.close(ours)
     assert process.wait(60) in (0, 2)

@@ -37,7 +37,8 @@ class DisagreementExample:
     """One frame: itself, its truth, what each bundle says, and where they differ.
 
     Attributes:
-        disagreement_pct: share of the non-void pixels on which not all bundles agree; with one bundle, on which it is wrong.
+        disagreement_pct: share of the non-void pixels on which not all bundles agree; with one bundle, on which it is
+            wrong.
     """
 
     name: str
@@ -65,7 +66,9 @@ def gallery(named: Sequence[tuple[str, Measured]], images: Images, frames: int =
 
 
 def spread_worst(shares: NDArray[np.float64], frames: int) -> list[int]:
-    """The numbers with the highest shares above 0, highest first, none next to another: neighbours in a video show the same twice."""
+    """The numbers with the highest shares above 0, highest first, none next to another: neighbours in a video show the
+    same twice.
+    """
     apart = max(1, len(shares) // (4 * frames))
     chosen: list[int] = []
     for image in map(int, np.argsort(-shares, kind="stable")):
@@ -76,7 +79,8 @@ def spread_worst(shares: NDArray[np.float64], frames: int) -> list[int]:
 
 def _example(image: int, share: float, named: Sequence[tuple[str, Measured]], images: Images) -> DisagreementExample:
     frame, truth = images.decode(image), images.truth(image)
-    # Frames of video size are drawn small at once: blending 2 megapixels five times over would take longer than measuring them.
+    # Frames of video size are drawn small at once: blending 2 megapixels five times over would take longer than
+    # measuring them.
     size = (round(frame.shape[0] * _WIDTH / frame.shape[1]), _WIDTH)
     small, small_truth = resize_frame(frame, size), resize_labels(truth, size)
     overlay = Overlay(np.array(images.label_space.palette, np.uint8), _OPACITY)

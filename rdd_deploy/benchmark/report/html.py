@@ -33,12 +33,18 @@ def _row(row: Row, is_dominated: bool, is_chosen: bool) -> str:
     state = "chosen" if is_chosen else "dominated" if is_dominated else ""
     size = f"{row.input_width}×{row.input_height}" if row.input_width else ""
     facts = " · ".join(
-        filter(None, [row.precision if row.precision != "unknown" else "", size, state and f'<span class="tag">{state}</span>'])
+        filter(
+            None,
+            [row.precision if row.precision != "unknown" else "", size, state and f'<span class="tag">{state}</span>'],
+        )
     )
     more = escape(" · ".join(filter(None, [row.runtime or row.backend, row.source and f"from {row.source}"])))
     name = f'<th scope="row">{_breakable(row.name)}<small>{facts}</small><small>{more}</small></th>'
     if row.accuracy is None or row.latency is None or row.failure:
-        return f'<tr class="failed">{name}<td class="why" colspan="{len(_HEADINGS) - 1}">failed: {escape(row.failure or "no figures")}</td></tr>'
+        return (
+            f'<tr class="failed">{name}<td class="why" colspan="{len(_HEADINGS) - 1}">failed:'
+            f" {escape(row.failure or 'no figures')}</td></tr>"
+        )
     accuracy, latency, cold = row.accuracy, row.latency, row.cold_start
     cells = [
         f"{accuracy.miou_pct:.2f}<small>{accuracy.miou_low_pct:.1f} to {accuracy.miou_high_pct:.1f}</small>",
@@ -69,7 +75,11 @@ def _change(change: Change | None) -> list[str]:
     if change is None:
         return ["reference", "–"]
     unchanged = change.worst_class is None or (change.worst_class_change_pct or 0) > -0.005
-    worst = "none worse" if unchanged else f"{escape(str(change.worst_class))}<small>{_signed(change.worst_class_change_pct)}</small>"
+    worst = (
+        "none worse"
+        if unchanged
+        else f"{escape(str(change.worst_class))}<small>{_signed(change.worst_class_change_pct)}</small>"
+    )
     span = f"{_minus(change.miou_change_low_pct)} to {_minus(change.miou_change_high_pct)}"
     return [f"{_signed(change.miou_change_pct)}<small>{span}</small>", worst]
 
@@ -102,7 +112,8 @@ def stage_bars(rows: Sequence[Row]) -> str:
         )
         said = ", ".join(f"{name} {stages[name]:.2f} ms" for name in STAGES)
         lines.append(
-            f'<span>{escape(row.name)}</span><div class="stack" role="img" aria-label="{said}" title="{said}">{parts}</div><span>{total:.2f} ms</span>'
+            f'<span>{escape(row.name)}</span><div class="stack" role="img" aria-label="{said}"'
+            f' title="{said}">{parts}</div><span>{total:.2f} ms</span>'
         )
     return f'<ul class="legend">{legend}</ul><div class="stages">{"".join(lines)}</div>'
 
@@ -114,7 +125,10 @@ def class_table(rows: Sequence[Row], classes: Sequence[str]) -> str:
         return "<p>Nothing could be measured.</p>"
 
     def hurt(name: str) -> float:
-        return min((change for row in measured if row.change and (change := row.change.iou_change_pct.get(name)) is not None), default=0.0)
+        return min(
+            (change for row in measured if row.change and (change := row.change.iou_change_pct.get(name)) is not None),
+            default=0.0,
+        )
 
     head = "".join(f'<th scope="col">{_breakable(row.name)}</th>' for row in measured)
     body = []
@@ -138,25 +152,36 @@ def _class_cell(row: Row, name: str) -> str:
 
 
 def gallery_section(
-    examples: Sequence[DisagreementExample], classes: Sequence[str], palette: Sequence[tuple[int, int, int]], single: bool
+    examples: Sequence[DisagreementExample],
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]],
+    single: bool,
 ) -> str:
     """Frames with overlays as embedded JPEG, and the colours' legend."""
     title = "Frames it gets most wrong" if single else "Frames on which the bundles disagree most"
     if not examples:
         none = (
-            "No pixel of any frame is wrong." if single else "There are none: all that was measured agrees on every pixel of every frame."
+            "No pixel of any frame is wrong."
+            if single
+            else "There are none: all that was measured agrees on every pixel of every frame."
         )
         return f'<section aria-labelledby="gallery"><h2 id="gallery">{title}</h2><p>{none}</p></section>'
     legend = "".join(
-        f'<li><i style="background:rgb{tuple(colour)}"></i>{escape(name)}</li>' for name, colour in zip(classes, palette, strict=True)
+        f'<li><i style="background:rgb{tuple(colour)}"></i>{escape(name)}</li>'
+        for name, colour in zip(classes, palette, strict=True)
     )
     parts = []
     for example in examples:
-        pictures = "".join(_picture(picture.caption, picture.detail, picture.jpeg, example.name) for picture in example.pictures)
+        pictures = "".join(
+            _picture(picture.caption, picture.detail, picture.jpeg, example.name) for picture in example.pictures
+        )
         count = len(example.pictures)
         columns = count if count <= 5 else (count + 1) // 2
         parts.append(f'<h3>{escape(example.name)}</h3><div class="frames" style="--columns:{columns}">{pictures}</div>')
-    return f'<section aria-labelledby="gallery"><h2 id="gallery">{title}</h2><ul class="legend">{legend}</ul>{"".join(parts)}</section>'
+    return (
+        f'<section aria-labelledby="gallery"><h2 id="gallery">{title}</h2><ul'
+        f' class="legend">{legend}</ul>{"".join(parts)}</section>'
+    )
 
 
 def _picture(caption: str, detail: str, jpeg: bytes, name: str) -> str:
@@ -165,7 +190,10 @@ def _picture(caption: str, detail: str, jpeg: bytes, name: str) -> str:
     )
     more = f"<span>{escape(detail)}</span>" if detail else ""
     data = base64.b64encode(jpeg).decode("ascii")
-    return f'<figure><img src="data:image/jpeg;base64,{data}" alt="{said}"><figcaption>{escape(caption)}{more}</figcaption></figure>'
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{data}"'
+        f' alt="{said}"><figcaption>{escape(caption)}{more}</figcaption></figure>'
+    )
 
 
 def verdict(benchmark: Benchmark) -> str:

@@ -62,10 +62,13 @@ def pareto_svg(*args: Any, title: str, description: str, identifier: str, **kwar
         return re.sub("|".join(COLOURS.values()), lambda colour: f"var(--{names[colour[0]]})", own)
 
     names = {colour: name for name, colour in COLOURS.items()}
-    text = re.sub(r"<[^>]*>", in_page, re.sub(r"<style.*?</style>", "", text[text.index(">", text.index("<svg")) + 1 :]))
+    text = re.sub(
+        r"<[^>]*>", in_page, re.sub(r"<style.*?</style>", "", text[text.index(">", text.index("<svg")) + 1 :])
+    )
     return (
-        f'<svg class="plot" {box[0]} role="img" aria-labelledby="{identifier}-title {identifier}-description">'
-        f'<title id="{identifier}-title">{escape(title)}</title><desc id="{identifier}-description">{escape(description)}</desc>' + text
+        f'<svg class="plot" {box[0]} role="img" aria-labelledby="{identifier}-title {identifier}-description"><title'
+        f' id="{identifier}-title">{escape(title)}</title><desc'
+        f' id="{identifier}-description">{escape(description)}</desc>' + text
     )
 
 
@@ -82,7 +85,11 @@ def _saved(args: Any, kwargs: Any, form: str, salt: str, **options: Any) -> byte
 
 
 def pareto_figure(
-    rows: Sequence[Row], judge: LatencyMetric, dominated: Sequence[str], budget_ms: float | None = None, chosen: str | None = None
+    rows: Sequence[Row],
+    judge: LatencyMetric,
+    dominated: Sequence[str],
+    budget_ms: float | None = None,
+    chosen: str | None = None,
 ) -> Figure:
     """Draw the measured rows of one table: mIoU over latency, the front as a staircase, dominated rows grey and hollow.
 
@@ -121,8 +128,16 @@ def pareto_figure(
         axes.axvspan(budget_ms, axes.get_xlim()[1], color=COLOURS["over"], lw=0, zorder=0)
         axes.axvline(budget_ms, color=COLOURS["warn"], ls=(0, (4, 3)), lw=1.2)
         end = axes.transData.transform((budget_ms, 0))[0] > 0.88 * figure.bbox.width
-        axes.annotate(f"budget {budget_ms:g} ms", (budget_ms, 0), (-4 if end else 4, 4), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", ha="right" if end else "left", color=COLOURS["warn"], annotation_clip=False)  # fmt: skip
+        axes.annotate(
+            f"budget {budget_ms:g} ms",
+            (budget_ms, 0),
+            (-4 if end else 4, 4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if end else "left",
+            color=COLOURS["warn"],
+            annotation_clip=False,
+        )
     front = sorted(point(row, judge) for row in measured if row.name not in dominated)
     axes.step(
         [front[0][0], *(ms for ms, _ in front), axes.get_xlim()[1]], [axes.get_ylim()[0], *(miou for _, miou in front), front[-1][1]],
@@ -135,14 +150,19 @@ def pareto_figure(
 
 
 def paired_interval(row: Row) -> tuple[float, float] | None:
-    """The mIoU of the float bundle plus the interval of the change against it, in percent; None without a change, as for the float bundle.
+    """The mIoU of the float bundle plus the interval of the change against it, in percent; None without a change, as
+    for the float bundle.
 
-    Both bundles are measured on the same images, so most of the spread of their mIoUs is the images' and cancels in the change.
+    Both bundles are measured on the same images, so most of the spread of their mIoUs is the images' and cancels in the
+    change.
     """
     if row.change is None or row.accuracy is None:
         return None
     reference = row.accuracy.miou_pct - row.change.miou_change_pct
-    low, high = sorted(min(100.0, max(0.0, reference + end)) for end in (row.change.miou_change_low_pct, row.change.miou_change_high_pct))
+    low, high = sorted(
+        min(100.0, max(0.0, reference + end))
+        for end in (row.change.miou_change_low_pct, row.change.miou_change_high_pct)
+    )
     return low, high
 
 
@@ -173,17 +193,25 @@ def _limits(axes: Any, rows: Sequence[Row], judge: LatencyMetric, budget_ms: flo
 def _dot(axes: Any, row: Row, judge: LatencyMetric, is_dominated: bool, is_chosen: bool) -> None:
     (ms, miou), grey = point(row, judge), "dominated-" if is_dominated else ""
     if judge.endswith("p50"):
-        axes.plot([ms, _p95(row, judge)], [miou, miou], color=COLOURS[f"{grey}tail"], lw=6, solid_capstyle="butt", zorder=1)
+        axes.plot(
+            [ms, _p95(row, judge)], [miou, miou], color=COLOURS[f"{grey}tail"], lw=6, solid_capstyle="butt", zorder=1
+        )
     if interval := paired_interval(row):
         axes.plot([ms, ms], interval, color=COLOURS[f"{grey}whisker"], marker="_", ms=7, mew=1.4, lw=1.4, zorder=3)
     colour = COLOURS["dominated" if is_dominated else "accent"]
-    axes.plot(ms, miou, "o", ms=7, mec=colour, mfc=COLOURS["paper"] if is_dominated else colour, zorder=4, clip_on=False)
+    axes.plot(
+        ms, miou, "o", ms=7, mec=colour, mfc=COLOURS["paper"] if is_dominated else colour, zorder=4, clip_on=False
+    )
     if is_chosen:
         axes.plot(ms, miou, "o", ms=13, mec=COLOURS["good"], mew=1.8, mfc="none", zorder=4, clip_on=False)
 
 
-def _names(figure: Figure, axes: Any, rows: Sequence[Row], judge: LatencyMetric, dominated: Sequence[str], chosen: str | None) -> None:
-    """Each name at the place beside its dot that covers least of the other names and dots; those on the front choose first."""
+def _names(
+    figure: Figure, axes: Any, rows: Sequence[Row], judge: LatencyMetric, dominated: Sequence[str], chosen: str | None
+) -> None:
+    """Each name at the place beside its dot that covers least of the other names and dots; those on the front choose
+    first.
+    """
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     dots = [axes.transData.transform(point(row, judge)) for row in rows]
     taken: list[Any] = []
@@ -202,9 +230,13 @@ def _names(figure: Figure, axes: Any, rows: Sequence[Row], judge: LatencyMetric,
 
         def cost(place: tuple[int, int], box: Any = box) -> float:
             own = box(place)
-            outside = max(0.0, axes.bbox.x0 - own.x0, own.x1 - figure.bbox.x1, axes.bbox.y0 - own.y0, own.y1 - figure.bbox.y1)
+            outside = max(
+                0.0, axes.bbox.x0 - own.x0, own.x1 - figure.bbox.x1, axes.bbox.y0 - own.y0, own.y1 - figure.bbox.y1
+            )
             covered = sum(
-                max(0.0, min(own.x1, one.x1) - max(own.x0, one.x0)) * max(0.0, min(own.y1, one.y1) - max(own.y0, one.y0)) for one in taken
+                max(0.0, min(own.x1, one.x1) - max(own.x0, one.x0))
+                * max(0.0, min(own.y1, one.y1) - max(own.y0, one.y0))
+                for one in taken
             )
             return float(50 * outside + covered + 300 * sum(own.padded(4).contains(x, y) for x, y in dots))
 

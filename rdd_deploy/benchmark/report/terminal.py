@@ -20,7 +20,10 @@ def show(benchmark: Benchmark) -> None:
     """Print one table per device, the failures and the decisions."""
     protocol, machine = benchmark.protocol, benchmark.machine
     for device, rows in benchmark.tables().items():
-        title = f"{protocol.data} {protocol.split}, {protocol.images} images; {device}: {machine.where(device)}, {protocol.threads} threads"
+        title = (
+            f"{protocol.data} {protocol.split}, {protocol.images} images; {device}: {machine.where(device)},"
+            f" {protocol.threads} threads"
+        )
         chosen = [decision.chosen for decision in benchmark.decisions if decision.device == device and decision.chosen]
         _print(rows, title, benchmark.dominated, chosen)
     for row in benchmark.rows:
@@ -44,7 +47,11 @@ def _print(rows: Sequence[Row], title: str, dominated: Sequence[str] = (), chose
 
 def _cells(row: Row) -> list[Cell]:
     size = "" if row.file_size_bytes is None else f"{row.file_size_bytes / 2**20:.1f}"
-    cold: Cell = "" if row.cold_start is None else (f"{row.cold_start.first_label_ms:.0f}", f"{row.cold_start.peak_memory_mib:.0f}")
+    cold: Cell = (
+        ""
+        if row.cold_start is None
+        else (f"{row.cold_start.first_label_ms:.0f}", f"{row.cold_start.peak_memory_mib:.0f}")
+    )
     if row.accuracy is None or row.latency is None or row.failure:
         return [row.name, "failed", "", "", "", "", "", cold, size]
     accuracy, latency = row.accuracy, row.latency
@@ -66,4 +73,7 @@ def _change(change: Change | None) -> tuple[Cell, Cell]:
         return "reference", ""
     unchanged = change.worst_class is None or (change.worst_class_change_pct or 0) > -0.005
     worst: Cell = "none worse" if unchanged else (str(change.worst_class), f"{change.worst_class_change_pct:+.2f}")
-    return (f"{change.miou_change_pct:+.2f}", f"{change.miou_change_low_pct:+.2f} to {change.miou_change_high_pct:+.2f}"), worst
+    return (
+        f"{change.miou_change_pct:+.2f}",
+        f"{change.miou_change_low_pct:+.2f} to {change.miou_change_high_pct:+.2f}",
+    ), worst

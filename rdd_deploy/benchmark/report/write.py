@@ -1,4 +1,6 @@
-"""``benchmark.json``, ``report.html`` and ``pareto.png`` from a benchmark. The page is one file that loads nothing, in light and dark mode."""
+"""``benchmark.json``, ``report.html`` and ``pareto.png`` from a benchmark. The page is one file that loads nothing, in
+light and dark mode.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,34 @@ from rdd_deploy.utils import files
 from rdd_deploy.utils.text import in_html as escape
 
 METHOD = (
-    "Both figures of a row come from one artifact: the labels that are counted for its mIoU are those of the inferences that are timed, "
-    "through the same runtime class that the live app uses.",
-    "Model: from the network-sized uint8 frame in host memory to the uint8 labels in host memory, with all copies to and from a device. "
-    "End to end: decode the file, resize, infer, resize the labels back, draw the overlay, one after the other.",
-    "Every round gives each bundle a turn on the same images in the same order (A B C, A B C, …), so a machine that slows down does so for all.",
-    "Cold start and peak memory come from fresh processes: from the start of the load, with the backend's import and the check of the "
-    "file's hash, to the first label; the file lies in the system's cache already. Peak memory is the process's whole resident memory on the host.",
-    "The mIoU is of one confusion matrix over all images, at the size of the annotation, without void pixels. Its interval draws the images "
-    "again with replacement; the interval of a change, which the plot shows, draws the same images for both bundles. Frames of one video resemble each other, so "
-    "the interval for unseen streets is wider than the one shown.",
-    "A row is dominated, and grey, if another one in its table is at least as fast and as accurate, and better in one of the two.",
+    (
+        "Both figures of a row come from one artifact: the labels that are counted for its mIoU are those of the"
+        " inferences that are timed, through the same runtime class that the live app uses."
+    ),
+    (
+        "Model: from the network-sized uint8 frame in host memory to the uint8 labels in host memory, with all copies"
+        " to and from a device. End to end: decode the file, resize, infer, resize the labels back, draw the overlay,"
+        " one after the other."
+    ),
+    (
+        "Every round gives each bundle a turn on the same images in the same order (A B C, A B C, …), so a machine that"
+        " slows down does so for all."
+    ),
+    (
+        "Cold start and peak memory come from fresh processes: from the start of the load, with the backend's import"
+        " and the check of the file's hash, to the first label; the file lies in the system's cache already. Peak"
+        " memory is the process's whole resident memory on the host."
+    ),
+    (
+        "The mIoU is of one confusion matrix over all images, at the size of the annotation, without void pixels. Its"
+        " interval draws the images again with replacement; the interval of a change, which the plot shows, draws the"
+        " same images for both bundles. Frames of one video resemble each other, so the interval for unseen streets is"
+        " wider than the one shown."
+    ),
+    (
+        "A row is dominated, and grey, if another one in its table is at least as fast and as accurate, and better in"
+        " one of the two."
+    ),
 )
 
 
@@ -34,11 +53,15 @@ NO_PLOT = str(missing_package("matplotlib", "report", "the plot"))
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the output folder and find out before the measuring, not after it, whether it can be written. Raises DiskError."""
+    """Make the output folder and find out before the measuring, not after it, whether it can be written. Raises
+    DiskError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"can't make the folder {folder}: {error.strerror or error}; choose another one with --output") from error
+        raise DiskError(
+            f"can't make the folder {folder}: {error.strerror or error}; choose another one with --output"
+        ) from error
     files.check_writable(folder)
     files.remove_parts(folder)
 
@@ -62,7 +85,9 @@ def write_report(
     return list(contents)
 
 
-def render(benchmark: Benchmark, examples: Sequence[DisagreementExample], palette: Sequence[tuple[int, int, int]]) -> str:
+def render(
+    benchmark: Benchmark, examples: Sequence[DisagreementExample], palette: Sequence[tuple[int, int, int]]
+) -> str:
     """The whole page."""
     protocol, machine = benchmark.protocol, benchmark.machine
     tables = benchmark.tables()
@@ -70,8 +95,9 @@ def render(benchmark: Benchmark, examples: Sequence[DisagreementExample], palett
     own = [row for row in measured if row.measured and not row.source]
     where = f"{machine.gpu}, {machine.cpu_model}" if machine.gpu else machine.cpu_model
     lead = (
-        f"{len(benchmark.rows)} {'row' if len(benchmark.rows) == 1 else 'rows'} on {protocol.images} images of {protocol.data} {protocol.split}; "
-        f"{where}, {protocol.threads} {'thread' if protocol.threads == 1 else 'threads'}; {benchmark.created_utc[:16].replace('T', ' ')} UTC"
+        f"{len(benchmark.rows)} {'row' if len(benchmark.rows) == 1 else 'rows'} on {protocol.images} images of"
+        f" {protocol.data} {protocol.split}; {where}, {protocol.threads}"
+        f" {'thread' if protocol.threads == 1 else 'threads'}; {benchmark.created_utc[:16].replace('T', ' ')} UTC"
     )
     template = Template(resources("rdd_deploy.benchmark.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
@@ -101,7 +127,10 @@ def _table_section(benchmark: Benchmark, device: str, rows: Sequence[Row], numbe
     chosen = [decision.chosen for decision in benchmark.decisions if decision.device == device and decision.chosen]
     caption = f"All figures on {device}; grey rows are dominated: another one is at least as fast and as accurate"
     table = html.rows_table(rows, caption, benchmark.dominated, chosen)
-    return f'<section aria-labelledby="table{number}"><h2 id="table{number}">On {escape(device)}</h2>{figure}{table}</section>'
+    return (
+        f'<section aria-labelledby="table{number}"><h2 id="table{number}">On'
+        f" {escape(device)}</h2>{figure}{table}</section>"
+    )
 
 
 def _description(benchmark: Benchmark, rows: Sequence[Row]) -> str:
@@ -110,5 +139,7 @@ def _description(benchmark: Benchmark, rows: Sequence[Row]) -> str:
     for row in rows:
         if row.latency is not None and row.accuracy is not None:
             state = "dominated" if row.name in benchmark.dominated else "on the front"
-            parts.append(f"{row.name}: {row.latency.judged_ms(benchmark.judge):.2f} ms, {row.accuracy.miou_pct:.2f} %, {state}")
+            parts.append(
+                f"{row.name}: {row.latency.judged_ms(benchmark.judge):.2f} ms, {row.accuracy.miou_pct:.2f} %, {state}"
+            )
     return "; ".join(parts)

@@ -31,12 +31,17 @@ class FolderOptions(DataOptions):
     root: Place = Field("data/camvid", description="its folder, beside the recipe's file or in the current directory")
     images: str | None = Field(
         None,
-        description="pattern of the images below it, e.g. `images/**/*.jpg` or `{split}/*.png`; default: train/, val/ and test/ with masks in "
-        "trainannot/, valannot/ and testannot/",
+        description=(
+            "pattern of the images below it, e.g. `images/**/*.jpg` or `{split}/*.png`; default: train/, val/ and test/"
+            " with masks in trainannot/, valannot/ and testannot/"
+        ),
     )
     masks: str | None = Field(
         None,
-        description="pattern of an image's mask, e.g. `masks/{stem}_mask.png`; `{path}`: its folders and stem, `{parent}`, `{name}`, `{split}`",
+        description=(
+            "pattern of an image's mask, e.g. `masks/{stem}_mask.png`; `{path}`: its folders and stem, `{parent}`,"
+            " `{name}`, `{split}`"
+        ),
     )
     lists: Lists | None = Field(None, description="list files")
     split: SplitByShare | None = Field(None, description="shares")
@@ -44,29 +49,39 @@ class FolderOptions(DataOptions):
     palette: list[tuple[Byte, Byte, Byte]] | None = Field(None, description="one RGB colour a class")
     ids: IdsByClass | None = Field(
         None,
-        description="per class the mask value that means it, or a list of several; or the same by name, {road: 7, car: [26, 27], void: 0}; "
-        "default: 0, 1, 2, …",
+        description=(
+            "per class the mask value that means it, or a list of several; or the same by name, {road: 7, car: [26,"
+            " 27], void: 0}; default: 0, 1, 2, …"
+        ),
     )
     colours: ColourTable | None = Field(
         None,
-        description="where masks hold colours: {road: [128, 64, 128]}, or a file below the folder (labelmap.txt; _classes.csv for ids); default: "
-        "such a file in the folder",
+        description=(
+            "where masks hold colours: {road: [128, 64, 128]}, or a file below the folder (labelmap.txt; _classes.csv"
+            " for ids); default: such a file in the folder"
+        ),
     )
     merge: dict[str, Names] | None = Field(
-        None, min_length=1, description="names in ids or colours that are one class, or void: {car: [car, van], void: [unlabelled]}"
+        None,
+        min_length=1,
+        description="names in ids or colours that are one class, or void: {car: [car, van], void: [unlabelled]}",
     )
     background: Literal["class", "void"] | None = Field(
         None, description="what the value 0, or what is named background, means: the class 'background', or void"
     )
     void_ids: list[MaskValue] = Field([255], max_length=LARGEST_ID + 1, description="mask values that mean void")
-    others_void: bool = Field(False, description="every other mask value or colour means void, too; else it is an error")
+    others_void: bool = Field(
+        False, description="every other mask value or colour means void, too; else it is an error"
+    )
 
     def open(self, split: str) -> FileSplit:
         from rdd_deploy.data.folder import files
 
         root = Path(self.root)
         meaning, pictures = self._meaning(), self._of_pictures()
-        ids = files.ids_of(meaning, self.palette or (), self._where(), *((pictures[0], str(pictures[1])) if pictures else ()))
+        ids = files.ids_of(
+            meaning, self.palette or (), self._where(), *((pictures[0], str(pictures[1])) if pictures else ())
+        )
         if self.lists is not None:
             return files.list_split(root, split, self.lists.model_dump(), self.images, self.masks, meaning, ids)
         if self.images is None or self.masks is None:
@@ -75,7 +90,16 @@ class FolderOptions(DataOptions):
             return files.pattern_split(root, split, self.images, self.masks, meaning, ids)
         shares = {"train": 1 - self.split.val - self.split.test, "val": self.split.val, "test": self.split.test}
         return files.shared_split(
-            root, split, self.images, self.masks, shares, self.split.seed, self.split.by, self.split.digest, meaning, ids
+            root,
+            split,
+            self.images,
+            self.masks,
+            shares,
+            self.split.seed,
+            self.split.by,
+            self.split.digest,
+            meaning,
+            ids,
         )
 
     def provenance(self) -> dict[str, Plain]:
@@ -87,7 +111,9 @@ class FolderOptions(DataOptions):
             split["digest"] = frames_digest(Path(self.root), self.images or "", self.masks or "")
         return {
             **DataOptions(name=self.name, root=self.root, size=self.size).provenance(),
-            "data_ids": " ".join(",".join(map(str, values)) for values in meaning.ids) if meaning.ids is not None else None,
+            "data_ids": (
+                " ".join(",".join(map(str, values)) for values in meaning.ids) if meaning.ids is not None else None
+            ),
             "data_void_ids": " ".join(map(str, meaning.void_ids)),
             "data_others_void": int(self.others_void),
             "data_colours": json.dumps(as_named(meaning)) if meaning.colours else None,
@@ -119,7 +145,8 @@ class FolderOptions(DataOptions):
     def _of_bundle(cls, manifest: Manifest | None) -> dict[str, Any]:
         if manifest is None:
             raise DataError(
-                "--data-name folder takes its classes from the bundles, and none of them has a readable manifest; give another bundle"
+                "--data-name folder takes its classes from the bundles, and none of them has a readable manifest; give"
+                " another bundle"
             )
         return {"classes": list(manifest.classes), "palette": list(manifest.palette)}
 
@@ -138,15 +165,25 @@ class FolderOptions(DataOptions):
         return found
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """The classes are named, each with one colour, each mask value means one thing, and the files are named in one way."""
+        """The classes are named, each with one colour, each mask value means one thing, and the files are named in one
+        way.
+        """
         yield from file_rules(self.images, self.masks, self.lists, self.split)
         yield from self._id_rules()
-        if self.classes and (not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)):
-            yield "classes", f"data.classes is {self.classes}; expected names that differ from each other, none of them empty"
+        if self.classes and (
+            not all(name.strip() for name in self.classes) or len(set(self.classes)) < len(self.classes)
+        ):
+            yield (
+                "classes",
+                f"data.classes is {self.classes}; expected names that differ from each other, none of them empty",
+            )
         elif self.classes and VOID in self.classes and (self.merge or self.colours or isinstance(self.ids, dict)):
             yield (
                 "classes",
-                "data.classes names 'void', which means no class where masks are described by name; call the class something else",
+                (
+                    "data.classes names 'void', which means no class where masks are described by name; call the class"
+                    " something else"
+                ),
             )
         else:
             yield from self._problems()
@@ -156,7 +193,11 @@ class FolderOptions(DataOptions):
         try:
             named, _ = self._named()
         except DataError as error:
-            return [("colours", f"data.colours: {error}" if self.colours else f"data.classes: {error}")] if os.path.isdir(self.root) else []
+            return (
+                [("colours", f"data.colours: {error}" if self.colours else f"data.classes: {error}")]
+                if os.path.isdir(self.root)
+                else []
+            )
         if not self.classes and named is None:
             # A run may name its classes by a table in a folder that has moved since, which opening it tells.
             moved = (self.images or self.lists) and not os.path.isdir(self.root)
@@ -166,11 +207,16 @@ class FolderOptions(DataOptions):
         return meaning_of(self._said(named))[1]
 
     def _named(self) -> tuple[LabelMap | None, bool]:
-        """The values or colours by name, if they are; and whether it was the recipe that named them. Raises DataError: a file isn't readable."""
+        """The values or colours by name, if they are; and whether it was the recipe that named them. Raises DataError:
+        a file isn't readable.
+        """
         if isinstance(self.colours, str):
             return read_label_map(Path(self.root) / self.colours), True
         if self.colours is not None:
-            return LabelMap(Path("data.colours"), colours={name: list(found) for name, found in self.colours.items()}), True
+            return (
+                LabelMap(Path("data.colours"), colours={name: list(found) for name, found in self.colours.items()}),
+                True,
+            )
         if isinstance(self.ids, dict):
             return LabelMap(Path("data.ids"), ids=self.ids), True
         path = find_label_map(Path(self.root)) if self.ids is None else None
@@ -178,8 +224,12 @@ class FolderOptions(DataOptions):
         return (None, False) if table is None or (table.colours and self.classes and not self.merge) else (table, False)
 
     def _of_pictures(self) -> tuple[Meaning, Path] | None:
-        """What colours mean where the masks hold numbers but some are pictures, by a table in the folder that fits the classes."""
-        path = find_label_map(Path(self.root)) if self.classes and not (self.ids or self.colours or self.merge) else None
+        """What colours mean where the masks hold numbers but some are pictures, by a table in the folder that fits the
+        classes.
+        """
+        path = (
+            find_label_map(Path(self.root)) if self.classes and not (self.ids or self.colours or self.merge) else None
+        )
         if path is None or not (table := read_label_map(path)).colours:
             return None
         meaning, _ = meaning_of(self._said(table))
@@ -205,14 +255,20 @@ class FolderOptions(DataOptions):
         return str(named.path) if named else ""
 
     def _classless(self) -> str:
-        table = f", and {self.root} holds no labelmap.txt or _classes.csv that names them" if self.images or self.lists else ""
+        table = (
+            f", and {self.root} holds no labelmap.txt or _classes.csv that names them"
+            if self.images or self.lists
+            else ""
+        )
         return f"data.classes is missing; a 'folder' data set needs its class names in the order of their ids{table}"
 
     def _meaning(self) -> Meaning:
         """What the masks mean. Raises DataError."""
         by_file = isinstance(self.colours, str) or not (self.classes or self.colours or isinstance(self.ids, dict))
         if by_file and not os.path.isdir(self.root):
-            raise DataError(f"there is no folder {self.root}; expected the data set in it, or say where it lies (data.root, --data)")
+            raise DataError(
+                f"there is no folder {self.root}; expected the data set in it, or say where it lies (data.root, --data)"
+            )
         named, _ = self._named()
         if named is None and not self.classes:
             raise DataError(self._classless())
@@ -225,7 +281,10 @@ class FolderOptions(DataOptions):
         if self.colours is not None and self.ids is not None:
             yield (
                 "ids colours",
-                "data.ids and data.colours both say what the masks hold; keep data.ids for numbers, data.colours for colours",
+                (
+                    "data.ids and data.colours both say what the masks hold; keep data.ids for numbers, data.colours"
+                    " for colours"
+                ),
             )
         if (
             self.classes
@@ -237,8 +296,11 @@ class FolderOptions(DataOptions):
         ):
             yield (
                 "classes ids void_ids",
-                f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from {len(self.classes)} on, or drop the "
-                f"class; where the masks' own values differ, data.ids says which value is which class, e.g. data.ids={self._example()}",
+                (
+                    f"data.void_ids is {self.void_ids}, of which {taken} are ids of classes; expected ids from"
+                    f" {len(self.classes)} on, or drop the class; where the masks' own values differ, data.ids says"
+                    f" which value is which class, e.g. data.ids={self._example()}"
+                ),
             )
         if self.ids is None:
             return
@@ -248,15 +310,24 @@ class FolderOptions(DataOptions):
         if self.classes and not named and len(self.ids) != len(self.classes):
             yield (
                 "classes ids",
-                f"data.ids has {len(self.ids)} entries for {len(self.classes)} classes; give one value, or list of values, a class"
-                + ("; that of background is 0 and isn't among them" if joined else ""),
+                f"data.ids has {len(self.ids)} entries for {len(self.classes)} classes; give one value, or list of"
+                " values, a class" + ("; that of background is 0 and isn't among them" if joined else ""),
             )
         values = [value for entry in entries for value in entry]
         if twice := sorted({value for value in values if values.count(value) > 1}):
-            yield "ids", f"data.ids gives {twice} to more than one class, or twice to one; expected each mask value once"
+            yield (
+                "ids",
+                f"data.ids gives {twice} to more than one class, or twice to one; expected each mask value once",
+            )
         if not named and (both := sorted(set(values) & set(self.void_ids))):
             void = sorted(set(self.void_ids) - set(values))
-            yield "ids void_ids", f"data.ids and data.void_ids both hold {both}; where these values are classes, set data.void_ids={void}"
+            yield (
+                "ids void_ids",
+                (
+                    f"data.ids and data.void_ids both hold {both}; where these values are classes, set"
+                    f" data.void_ids={void}"
+                ),
+            )
 
     def _named_by_file(self) -> bool:
         try:
@@ -276,7 +347,9 @@ def _json(recorded: Mapping[str, Any], key: str) -> Any:
 
 
 def _recorded_ids(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """``ids``, ``void_ids`` and ``others_void`` as ``provenance`` wrote them; bundles made before the first and last key lack them."""
+    """``ids``, ``void_ids`` and ``others_void`` as ``provenance`` wrote them; bundles made before the first and last
+    key lack them.
+    """
     ids = recorded.get("data_ids")
     return {
         "ids": None if ids is None else [[int(value) for value in entry.split(",")] for entry in str(ids).split()],

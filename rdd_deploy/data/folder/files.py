@@ -27,7 +27,9 @@ _TOLD_FROM = 500
 """So many masks take long enough to be read for a progress bar."""
 
 
-def ids_of(meaning: Meaning, palette: Sequence[Colour], where: str, pictures: Meaning | None = None, pictures_where: str = "") -> Ids:
+def ids_of(
+    meaning: Meaning, palette: Sequence[Colour], where: str, pictures: Meaning | None = None, pictures_where: str = ""
+) -> Ids:
     """How masks are read.
 
     Args:
@@ -40,13 +42,17 @@ def ids_of(meaning: Meaning, palette: Sequence[Colour], where: str, pictures: Me
         colours = map_of(meaning, where)
     elif pictures is not None:
         colours = map_of(pictures, pictures_where, always=False)
-    return Ids(len(meaning.classes), meaning.ids, meaning.void_ids, meaning.others_void, colours=palette, colour_map=colours)
+    return Ids(
+        len(meaning.classes), meaning.ids, meaning.void_ids, meaning.others_void, colours=palette, colour_map=colours
+    )
 
 
 def map_of(meaning: Meaning, where: str, always: bool = True) -> ColourMap:
     """The colours of a meaning, as a table."""
     rows = [(name, index, meaning.colours[index]) for index, name in enumerate(meaning.classes)]
-    return colour_map([*rows, (VOID, IGNORE, meaning.void_colours)], where=where, always=always, others_void=meaning.others_void)
+    return colour_map(
+        [*rows, (VOID, IGNORE, meaning.void_colours)], where=where, always=always, others_void=meaning.others_void
+    )
 
 
 def folder_split(root: Path, split: str, meaning: Meaning, ids: Ids) -> FileSplit:
@@ -54,8 +60,8 @@ def folder_split(root: Path, split: str, meaning: Meaning, ids: Ids) -> FileSpli
     frames, masks = root / split, root / f"{split}annot"
     if not frames.is_dir() or not masks.is_dir():
         raise DataError(
-            f"no {split} split in {root}: expected the folders {split}/ (frames) and {split}annot/ (PNG index masks of the same stem); "
-            "of any other layout say with data.images and data.masks where they are"
+            f"no {split} split in {root}: expected the folders {split}/ (frames) and {split}annot/ (PNG index masks of"
+            " the same stem); of any other layout say with data.images and data.masks where they are"
         )
     pairs, notes = pair_up(frames, masks)
     return FileSplit(LabelSpace(meaning.classes, meaning.palette), pairs, ids, notes)
@@ -70,12 +76,20 @@ def pattern_split(root: Path, split: str, images: str, masks: str, meaning: Mean
 
 
 def list_split(
-    root: Path, split: str, lists: Mapping[str, str | None], images: str | None, masks: str | None, meaning: Meaning, ids: Ids
+    root: Path,
+    split: str,
+    lists: Mapping[str, str | None],
+    images: str | None,
+    masks: str | None,
+    meaning: Meaning,
+    ids: Ids,
 ) -> FileSplit:
     """The frames that the split's list file names. Raises DataError."""
     path = lists.get(split)
     if path is None:
-        raise DataError(f"data.lists names no list for {split}; give data.lists.{split}, a text file with a frame a line")
+        raise DataError(
+            f"data.lists names no list for {split}; give data.lists.{split}, a text file with a frame a line"
+        )
     layout = Layout(root, images, masks) if images and masks else None
     pairs, notes = listed_pairs(root, root / path, layout, split)
     return FileSplit(LabelSpace(meaning.classes, meaning.palette), pairs, ids, notes)
@@ -118,14 +132,16 @@ def shared_split(
     if digest is not None and digest != digest_of(paths):
         notes = [
             *notes,
-            f"{root} no longer holds just the frames that it did when they were shared out: some of {split} may have been trained on; keep "
-            "splits in lists (data.lists) where frames are added",
+            (
+                f"{root} no longer holds just the frames that it did when they were shared out: some of {split} may"
+                " have been trained on; keep splits in lists (data.lists) where frames are added"
+            ),
         ]
     mine = [pair for pair, one in zip(pairs, assigned, strict=True) if one == split]
     if not mine:
         raise DataError(
-            f"of {len(paths)} frames in {root}, {len(set(groups_of(paths, by)[0]))} by data.split.by={by}, none came to {split}; give it a larger "
-            "share, or set data.split.by=frame"
+            f"of {len(paths)} frames in {root}, {len(set(groups_of(paths, by)[0]))} by data.split.by={by}, none came to"
+            f" {split}; give it a larger share, or set data.split.by=frame"
         )
     return FileSplit(LabelSpace(meaning.classes, meaning.palette), mine, ids, [*layout.notes, *notes])
 
@@ -142,7 +158,13 @@ def frames_digest(root: Path, images: str, masks: str) -> str | None:
 
 
 def _assigned(
-    pairs: Sequence[tuple[Path, Path]], paths: Sequence[str], shares: Mapping[str, float], seed: int, by: str, ids: Ids, about: object
+    pairs: Sequence[tuple[Path, Path]],
+    paths: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int,
+    by: str,
+    ids: Ids,
+    about: object,
 ) -> tuple[list[str], list[str]]:
     """The split of each frame, and sentences about sequences."""
     stamps = tuple((mask, *_stamp(mask)) for _, mask in pairs)
@@ -165,7 +187,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _classes(masks: Sequence[Path], ids: Ids) -> list[list[int]]:
-    """The classes in each mask. One that can't be read has none: what is wrong with it is told where its split is checked."""
+    """The classes in each mask. One that can't be read has none: what is wrong with it is told where its split is
+    checked.
+    """
 
     def look(path: Path) -> list[int]:
         try:

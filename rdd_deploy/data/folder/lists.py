@@ -15,11 +15,15 @@ _LARGEST_FILE = 256 << 20
 
 
 def read_list(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list with their numbers from 1, without empty ones and those that begin with #. Raises DataError."""
+    """The lines of a list with their numbers from 1, without empty ones and those that begin with #.
+    Raises DataError.
+    """
     try:
         text = read_text(path, _LARGEST_FILE, "utf-8-sig")
     except OSError as error:
-        raise DataError(f"can't read the list {path}: {error.strerror or error}; expected UTF-8 text, a line a frame") from error
+        raise DataError(
+            f"can't read the list {path}: {error.strerror or error}; expected UTF-8 text, a line a frame"
+        ) from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not lines:
@@ -27,12 +31,14 @@ def read_list(path: Path) -> list[tuple[int, str]]:
     return lines
 
 
-def listed_pairs(root: Path, path: Path, layout: Layout | None, split: str) -> tuple[list[tuple[Path, Path]], list[str]]:
+def listed_pairs(
+    root: Path, path: Path, layout: Layout | None, split: str
+) -> tuple[list[tuple[Path, Path]], list[str]]:
     """The (frame, mask) pairs that a list names, in its order.
 
-    A line is the path of a frame below the data set's folder, with or without ending, or its name alone where no other frame has it; or two
-    paths, a frame's and its mask's. A slash before a path means the data set's folder, too; absolute paths into it and Windows' separators
-    are read as well.
+    A line is the path of a frame below the data set's folder, with or without ending, or its name alone where no other
+    frame has it; or two paths, a frame's and its mask's. A slash before a path means the data set's folder, too;
+    absolute paths into it and Windows' separators are read as well.
 
     Args:
         layout: the patterns by which frames and masks are found; None where each line must be a pair.
@@ -58,7 +64,8 @@ def listed_pairs(root: Path, path: Path, layout: Layout | None, split: str) -> t
         pair = None if name_ in index else _pair(root, line, where, tops)
         if pair is None and layout is None:
             raise DataError(
-                f"{where} is {line!r:.100}; expected two paths, a frame's and its mask's, or give data.images and data.masks, by which names are found"
+                f"{where} is {line!r:.100}; expected two paths, a frame's and its mask's, or give data.images and"
+                " data.masks, by which names are found"
             )
         if pair is not None:
             key = key_of(os.path.relpath(pair[0], root))
@@ -71,12 +78,15 @@ def listed_pairs(root: Path, path: Path, layout: Layout | None, split: str) -> t
         if (first := lines.setdefault(key, number)) != number:
             raise DataError(f"{where} names {key}, which line {first} does already; expected each frame once")
     masked = (
-        dict(zip((frame.key for frame in chosen), layout.pairs(list(chosen), name, whole=False), strict=True)) if layout and chosen else {}
+        dict(zip((frame.key for frame in chosen), layout.pairs(list(chosen), name, whole=False), strict=True))
+        if layout and chosen
+        else {}
     )
     notes = list(layout.notes) if layout else []
     if layout and (rest := len(found) - len(chosen)) > 0 and not any(isinstance(one, tuple) for one in order):
         notes.append(
-            f"{plural(rest, 'image')} of {len(found)} in {root} not used for {split}: {path.name} doesn't list {'it' if rest == 1 else 'them'}"
+            f"{plural(rest, 'image')} of {len(found)} in {root} not used for {split}: {path.name} doesn't list"
+            f" {'it' if rest == 1 else 'them'}"
         )
     return [masked[one] if isinstance(one, str) else one for one in order], notes
 
@@ -85,7 +95,13 @@ def _index(found: list[Found]) -> dict[str, list[Found]]:
     """Frames by every name that a line may give them."""
     index: dict[str, list[Found]] = {}
     for frame in found:
-        for name in {frame.key, os.path.splitext(frame.key)[0], frame.fields["path"], frame.fields["stem"], os.path.basename(frame.key)}:
+        for name in {
+            frame.key,
+            os.path.splitext(frame.key)[0],
+            frame.fields["path"],
+            frame.fields["stem"],
+            os.path.basename(frame.key),
+        }:
             index.setdefault(name, []).append(frame)
     return index
 
@@ -106,16 +122,21 @@ def _below(text: str, tops: tuple[str, ...]) -> str:
 def _one(frames: list[Found], line: str, where: str, layout: Layout | None, root: Path) -> Found:
     if not frames:
         pattern = layout.images if layout else ""
-        raise DataError(f"{where} names {line!r:.100}, which is none of the images {pattern} in {root}; correct it, or remove it")
+        raise DataError(
+            f"{where} names {line!r:.100}, which is none of the images {pattern} in {root}; correct it, or remove it"
+        )
     if len(frames) > 1:
         raise DataError(
-            f"{where} names {line!r:.100}, which {frames[0].key} and {frames[1].key} are both called; give the path below data.root"
+            f"{where} names {line!r:.100}, which {frames[0].key} and {frames[1].key} are both called; give the path"
+            " below data.root"
         )
     return frames[0]
 
 
 def _pair(root: Path, line: str, where: str, tops: tuple[str, ...]) -> tuple[Path, Path] | None:
-    """The two files that a line names, None where it isn't a pair. Raises DataError where they lie outside, aren't there, or are other kinds."""
+    """The two files that a line names, None where it isn't a pair. Raises DataError where they lie outside, aren't
+    there, or are other kinds.
+    """
     parts = line.split("\t") if "\t" in line else line.split(",") if line.count(",") == 1 else line.split()
     if len(parts) != 2 or not all(os.path.splitext(part)[1] for part in parts):
         return None  # a name may hold a space or comma
@@ -124,7 +145,10 @@ def _pair(root: Path, line: str, where: str, tops: tuple[str, ...]) -> tuple[Pat
         part = _below(part.strip(), tops)
         relative = Path(part if (root / part).is_file() else _below(part.replace("\\", "/"), tops))
         if ".." in relative.parts or "\0" in part:
-            raise DataError(f"{where} names {part!r:.100}, which lies outside the data set's folder; expected a path below data.root")
+            raise DataError(
+                f"{where} names {part!r:.100}, which lies outside the data set's folder; expected a path below"
+                " data.root"
+            )
         if relative.suffix.lower() not in kinds:
             raise DataError(f"{where} names {part!r:.100}; expected {what} ({', '.join(kinds)})")
         if not (root / relative).is_file():

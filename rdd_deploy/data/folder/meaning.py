@@ -1,4 +1,6 @@
-"""What the values or colours of masks mean, from what a recipe says and what a table beside the masks names. Imports no numpy."""
+"""What the values or colours of masks mean, from what a recipe says and what a table beside the masks names. Imports no
+numpy.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Problems = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Said:
-    """The recipe's keys; see ``data.folder.config.FolderOptions``. ``named``: values or colours by name, from the recipe or from a table."""
+    """The recipe's keys; see ``data.folder.config.FolderOptions``. ``named``: values or colours by name, from the
+    recipe or from a table.
+    """
 
     classes: Sequence[str] | None
     palette: Sequence[Colour] | None
@@ -56,7 +60,10 @@ def meaning_of(said: Said) -> tuple[Meaning | None, Problems]:
         problems = [
             (
                 "classes palette",
-                f"data.palette has {len(said.palette)} colours for {len(meaning.classes)} classes; give one colour a class",
+                (
+                    f"data.palette has {len(said.palette)} colours for {len(meaning.classes)} classes; give one colour"
+                    " a class"
+                ),
             )
         ]
     return (None, problems) if problems else (meaning, [])
@@ -70,17 +77,23 @@ def _by_number(said: Said) -> tuple[Meaning | None, Problems]:
         problems.append(
             (
                 "merge",
-                "data.merge joins classes by their names in the masks; give these names with their values or colours: data.ids={car: 1, van: 2}, "
-                "data.colours={car: [0, 0, 142]}, or a table like labelmap.txt",
+                (
+                    "data.merge joins classes by their names in the masks; give these names with their values or"
+                    " colours: data.ids={car: 1, van: 2}, data.colours={car: [0, 0, 142]}, or a table like labelmap.txt"
+                ),
             )
         )
     if said.background == "void":
         if BACKGROUND in classes:
-            problems.append(("classes background", "data.background is void, but data.classes names 'background'; drop one of them"))
+            problems.append(
+                ("classes background", "data.background is void, but data.classes names 'background'; drop one of them")
+            )
         if ids is None:
             ids = [[index + 1] for index in range(len(classes))]
         elif any(0 in values for values in ids):
-            problems.append(("ids background", "data.background is void, but data.ids gives 0 to a class; drop one of them"))
+            problems.append(
+                ("ids background", "data.background is void, but data.ids gives 0 to a class; drop one of them")
+            )
         void_ids = list(dict.fromkeys([0, *void_ids]))
     elif said.background == "class":
         if BACKGROUND not in classes:
@@ -111,11 +124,19 @@ def _by_name(said: Said) -> tuple[Meaning | None, Problems]:
             for colour in found:
                 if owners.setdefault(colour, name) != name:
                     problems.append(
-                        ("colours", f"{said.where} gives {colour} to both '{owners[colour]}' and '{name}'; expected one name for each")
+                        (
+                            "colours",
+                            (
+                                f"{said.where} gives {colour} to both '{owners[colour]}' and '{name}'; expected one"
+                                " name for each"
+                            ),
+                        )
                     )
     if problems:
         return None, problems
-    classes = list(said.classes) if said.classes else list(dict.fromkeys(name for name in targets.values() if name != VOID))
+    classes = (
+        list(said.classes) if said.classes else list(dict.fromkeys(name for name in targets.values() if name != VOID))
+    )
     values: dict[str, list[Colour | int]] = {name: [] for name in [*classes, VOID]}
     for name, target in targets.items():
         values[target] += named[name]
@@ -125,12 +146,16 @@ def _by_name(said: Said) -> tuple[Meaning | None, Problems]:
         problems.append(
             (
                 "classes ids colours merge",
-                f"data.classes names {', '.join(empty)}, which nothing in {said.where} means{hint}; name it there, or join others under it with "
-                "data.merge, or drop it",
+                (
+                    f"data.classes names {', '.join(empty)}, which nothing in {said.where} means{hint}; name it there,"
+                    " or join others under it with data.merge, or drop it"
+                ),
             )
         )
     if len(classes) < 2:
-        problems.append(("classes ids colours merge", f"{said.where} leaves {len(classes)} classes; expected 2 or more"))
+        problems.append(
+            ("classes ids colours merge", f"{said.where} leaves {len(classes)} classes; expected 2 or more")
+        )
     if by_colour:
         colours: list[list[Colour]] = [[v for v in values[name] if not isinstance(v, int)] for name in classes]
         palette = tuple(said.palette or _own(colours))
@@ -143,10 +168,16 @@ def _by_name(said: Said) -> tuple[Meaning | None, Problems]:
         problems.append(
             (
                 "ids void_ids",
-                f"{said.where} gives {both} to classes, data.void_ids to void; where these values are classes, set data.void_ids={rest}",
+                (
+                    f"{said.where} gives {both} to classes, data.void_ids to void; where these values are classes, set"
+                    f" data.void_ids={rest}"
+                ),
             )
         )
-    return Meaning(tuple(classes), tuple(said.palette or spread_colours(len(classes))), ids, void_ids, said.others_void), problems
+    return (
+        Meaning(tuple(classes), tuple(said.palette or spread_colours(len(classes))), ids, void_ids, said.others_void),
+        problems,
+    )
 
 
 def _with_background(said: Said) -> dict[str, list[Colour] | list[int]]:
@@ -167,14 +198,21 @@ def _targets(said: Said, named: Mapping[str, object]) -> tuple[dict[str, str], P
     owners: dict[str, str] = {}
     for target, names in said.merge.items():
         if said.classes and target not in (*said.classes, VOID):
-            problems.append(("classes merge", f"data.merge joins names under '{target}', which is neither one of data.classes nor void"))
+            problems.append(
+                (
+                    "classes merge",
+                    f"data.merge joins names under '{target}', which is neither one of data.classes nor void",
+                )
+            )
         for name in names:
             if name not in named:
                 near = difflib.get_close_matches(name, named, 1)
                 hint = f"; did you mean '{near[0]}'?" if near else f"; it names {', '.join(named)}"
                 problems.append(("ids colours merge", f"data.merge names '{name}', which isn't in {said.where}{hint}"))
             if owners.setdefault(name, target) != target:
-                problems.append(("merge", f"data.merge puts '{name}' under both '{owners[name]}' and '{target}'; expected it once"))
+                problems.append(
+                    ("merge", f"data.merge puts '{name}' under both '{owners[name]}' and '{target}'; expected it once")
+                )
     targets, forgotten = {}, []
     for name in named:
         if name in owners:
@@ -192,15 +230,21 @@ def _targets(said: Said, named: Mapping[str, object]) -> tuple[dict[str, str], P
         problems.append(
             (
                 "classes ids colours merge background",
-                f"{said.where} names 'background', and nothing says what it is; set data.background=class or data.background=void",
+                (
+                    f"{said.where} names 'background', and nothing says what it is; set data.background=class or"
+                    " data.background=void"
+                ),
             )
         )
     if forgotten:
         problems.append(
             (
                 "classes ids colours merge",
-                f"{said.where} names {', '.join(forgotten)}, which data.classes doesn't; add them there, or join them to a class or to void with "
-                f"data.merge, e.g. data.merge={{void: [{', '.join(forgotten)}]}}, or say data.others_void=true",
+                (
+                    f"{said.where} names {', '.join(forgotten)}, which data.classes doesn't; add them there, or join"
+                    f" them to a class or to void with data.merge, e.g. data.merge={{void: [{', '.join(forgotten)}]}},"
+                    " or say data.others_void=true"
+                ),
             )
         )
     return targets, problems

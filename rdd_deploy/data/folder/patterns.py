@@ -32,11 +32,16 @@ def problems_of(key: str, pattern: str) -> Iterator[str]:
     if not pattern.strip() or pattern.startswith(("/", "~")) or "\\" in pattern or ".." in parts or "\0" in pattern:
         yield f"{key} is {pattern!r:.80}; expected a path inside data.root, e.g. {_EXAMPLES[key]}"
     unknown = [
-        name for name in re.findall(r"\{([^{}]*)\}", pattern) if name not in PLACES or (key == "data.images" and name not in _IN_IMAGES)
+        name
+        for name in re.findall(r"\{([^{}]*)\}", pattern)
+        if name not in PLACES or (key == "data.images" and name not in _IN_IMAGES)
     ]
     if unknown or pattern.count("{") != pattern.count("}"):
         allowed = _IN_IMAGES if key == "data.images" else list(PLACES)
-        yield f"{key} is {pattern!r:.80}, which holds {'{' + unknown[0] + '}' if unknown else 'a lone brace'}; allowed: {', '.join(f'{{{name}}}' for name in allowed)}"
+        yield (
+            f"{key} is {pattern!r:.80}, which holds {'{' + unknown[0] + '}' if unknown else 'a lone brace'}; allowed:"
+            f" {', '.join(f'{{{name}}}' for name in allowed)}"
+        )
 
 
 _IN_IMAGES = ["split", "stem"]
@@ -83,9 +88,13 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
     def frames(self, split: str) -> tuple[list[Found], str]:
-        """A split's frames in the order of their keys, and the name that the split has in the folder. Raises DataError where there are none."""
+        """A split's frames in the order of their keys, and the name that the split has in the folder. Raises DataError
+        where there are none.
+        """
         if not os.path.isdir(self.root):
-            raise DataError(f"there is no folder {self.root}; expected the data set in it, or say where it lies (data.root, --data)")
+            raise DataError(
+                f"there is no folder {self.root}; expected the data set in it, or say where it lies (data.root, --data)"
+            )
         names = SPLITS.get(split, (split,)) if "{split}" in self.images else (split,)
         for name in names:
             pattern = self.images.replace("{split}", name)
@@ -94,12 +103,14 @@ class Layout:
                 if others:
                     kinds = ", ".join(sorted({os.path.splitext(other)[1].lower() for other in others}))
                     self.notes.append(
-                        f"{plural(len(others), 'file')} of other kinds ({kinds}) match data.images, the first is {others[0]}: left out"
+                        f"{plural(len(others), 'file')} of other kinds ({kinds}) match data.images, the first is"
+                        f" {others[0]}: left out"
                     )
                 return found, name
         tried = f" (nor any with {' or '.join(names[1:])} in place of {split})" if len(names) > 1 else ""
         raise DataError(
-            f"no {split} images in {self.root}: nothing there matches data.images = {self.images.replace('{split}', names[0])}{tried}"
+            f"no {split} images in {self.root}: nothing there matches data.images ="
+            f" {self.images.replace('{split}', names[0])}{tried}"
         )
 
     def _frames(self, pattern: str) -> tuple[list[Found], list[str]]:
@@ -134,31 +145,42 @@ class Layout:
         for key, path, _ in _matches(self.root, pattern):
             if (twin := masks.setdefault(key, path)) != path:
                 raise DataError(
-                    f"{self.root}: the masks {twin.name} and {path.name} have the same name but for its case; rename or remove one"
+                    f"{self.root}: the masks {twin.name} and {path.name} have the same name but for its case; rename or"
+                    " remove one"
                 )
         wanted = {frame.key: self._mask_key(frame, split) for frame in frames}
         if selves := [frame.key for frame in frames if wanted[frame.key] == frame.key]:
-            raise DataError(f"{selves[0]} would be its own mask by data.masks = {self.masks}; expected a pattern that names other files")
+            raise DataError(
+                f"{selves[0]} would be its own mask by data.masks = {self.masks}; expected a pattern that names other"
+                " files"
+            )
         taken = set(wanted.values())
-        frames[:] = [frame for frame in frames if frame.key not in taken]  # masks that lie beside the images and match their pattern
+        frames[:] = [
+            frame for frame in frames if frame.key not in taken
+        ]  # masks that lie beside the images and match their pattern
         owners: dict[str, Found] = {}
         for frame in frames:
             if (other := owners.setdefault(wanted[frame.key], frame)) is not frame:
                 raise DataError(
-                    f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove one, or tell masks apart by {{path}} or {{name}} in data.masks"
+                    f"{self.root}: {other.key} and {frame.key} have the same mask {wanted[frame.key]}; rename or remove"
+                    " one, or tell masks apart by {path} or {name} in data.masks"
                 )
         if lost := [frame for frame in frames if wanted[frame.key] not in masks]:
             raise DataError(
-                f"{len(lost)} of {plural(len(frames), 'frame')} in {self.root} have no mask, e.g. {lost[0].key} needs {wanted[lost[0].key]}; "
-                f"nothing of that name is there (data.masks = {self.masks})"
+                f"{len(lost)} of {plural(len(frames), 'frame')} in {self.root} have no mask, e.g. {lost[0].key} needs"
+                f" {wanted[lost[0].key]}; nothing of that name is there (data.masks = {self.masks})"
             )
         lonely = sorted(masks.keys() - owners.keys() - {frame.key for frame in frames})
         if whole and lonely:
-            self.notes.append(f"{plural(len(lonely), 'mask')} in {self.root} without a frame, the first is {lonely[0]}: left out")
+            self.notes.append(
+                f"{plural(len(lonely), 'mask')} in {self.root} without a frame, the first is {lonely[0]}: left out"
+            )
         return [(frame.path, masks[wanted[frame.key]]) for frame in frames]
 
     def _mask_key(self, frame: Found, split: str) -> str:
-        filled = re.sub(r"\{(\w+)\}", lambda place: split if place[1] == "split" else frame.fields[place[1]], self.masks)
+        filled = re.sub(
+            r"\{(\w+)\}", lambda place: split if place[1] == "split" else frame.fields[place[1]], self.masks
+        )
         return key_of(re.sub("/{2,}", "/", filled.removeprefix("/")))
 
 
@@ -170,7 +192,9 @@ def fixed_part(pattern: str) -> str:
 
 
 def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path, re.Match[str]]]:
-    """Files below a folder that match a pattern, with their keys, in no order. Links to folders are followed, but not in circles."""
+    """Files below a folder that match a pattern, with their keys, in no order. Links to folders are followed, but not
+    in circles.
+    """
     pattern = "/".join(part for part in unicodedata.normalize("NFC", pattern).split("/") if part not in ("", "."))
     fixed = fixed_part(pattern)
     depth = None if "**" in pattern else pattern.count("/") - (fixed.count("/") + 1 if fixed else 0)
@@ -182,7 +206,9 @@ def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path, re.Match[str
         new = (status.st_dev, status.st_ino) not in seen
         seen.add((status.st_dev, status.st_ino))
         level = len(Path(place).relative_to(start).parts)
-        folders[:] = sorted(name for name in folders if not is_hidden(name)) if new and (depth is None or level < depth) else []
+        folders[:] = (
+            sorted(name for name in folders if not is_hidden(name)) if new and (depth is None or level < depth) else []
+        )
         for name in names if new else ():
             relative = os.path.relpath(os.path.join(place, name), root)
             key = key_of(relative)

@@ -16,7 +16,9 @@ _ROBOFLOW = re.compile(r"(.+?)(?:_(?:jpe?g|png|bmp|webp))?\.rf\.[0-9a-zA-Z]{8,}"
 
 
 def sequence_of(path: str) -> str:
-    """What the frames of one sequence have in common: folder and name up to the trailing number. A frame without a number is one of its own."""
+    """What the frames of one sequence have in common: folder and name up to the trailing number. A frame without a
+    number is one of its own.
+    """
     if copies := _ROBOFLOW.fullmatch(path):
         path = copies[1]
     folder, _, name = path.rpartition("/")
@@ -48,21 +50,26 @@ def groups_of(paths: Sequence[str], by: str) -> tuple[list[str], list[str]]:
     notes = []
     for group, count in sorted(Counter(groups).items()):
         if count > 1 and count > HOLDS_TOO_MUCH * len(paths):
-            members = sorted((i for i, one in enumerate(groups) if one == group), key=lambda i: (number_of(paths[i]), paths[i]))
+            members = sorted(
+                (i for i, one in enumerate(groups) if one == group), key=lambda i: (number_of(paths[i]), paths[i])
+            )
             length = max(1, round(len(paths) / BLOCKS))
             for place, i in enumerate(members):
                 groups[i] = f"{group}{place // length}"
             notes.append(
-                f"{count} of {len(paths)} frames have one name up to their number, e.g. {paths[members[0]]}: cut into blocks of {length} "
-                "consecutive frames, of which each is in one split"
+                f"{count} of {len(paths)} frames have one name up to their number, e.g. {paths[members[0]]}: cut into"
+                f" blocks of {length} consecutive frames, of which each is in one split"
             )
     return groups, notes
 
 
-def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: Mapping[str, float], seed: int) -> list[str]:
+def share_out(
+    groups: Sequence[str], classes: Sequence[Iterable[int]], shares: Mapping[str, float], seed: int
+) -> list[str]:
     """The split of each frame: each class's frames in about the shares that are asked for, rare classes first.
 
-    Iterative stratification (Sechidis, Tsoumakas, Vlahavas, ECML 2011) over whole groups. Ties are broken by SHA-256 of seed and group.
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas, ECML 2011) over whole groups. Ties are broken by SHA-256 of
+    seed and group.
 
     Args:
         groups: the group of each frame.
@@ -72,7 +79,9 @@ def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: M
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
-    luck = {group: hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogateescape")).hexdigest() for group in members}
+    luck = {
+        group: hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogateescape")).hexdigest() for group in members
+    }
     holds = {group: Counter(one for i in inside for one in classes[i]) for group, inside in members.items()}
     totals: Counter[int] = Counter()
     for counted in holds.values():
@@ -88,7 +97,12 @@ def share_out(groups: Sequence[str], classes: Sequence[Iterable[int]], shares: M
         these = [group for group in left if rarest is None or holds[group][rarest]]
         for group in sorted(these, key=lambda group: (-len(members[group]), luck[group])):
             split = max(
-                shares, key=lambda split: (wanted[split].get(rarest, 0.0) if rarest is not None else 0.0, room[split], luck[group] + split)
+                shares,
+                key=lambda split: (
+                    wanted[split].get(rarest, 0.0) if rarest is not None else 0.0,
+                    room[split],
+                    luck[group] + split,
+                ),
             )
             chosen[group] = split
             left.discard(group)

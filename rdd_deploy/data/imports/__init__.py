@@ -1,4 +1,5 @@
-"""The table of annotation tools' exports that ``rdd-deploy data import`` reads. Nothing heavy is imported before one is read.
+"""The table of annotation tools' exports that ``rdd-deploy data import`` reads. Nothing heavy is imported before one is
+read.
 
 A new format is a module with a ``Format`` (``data.imports.export``) and a line here.
 """

@@ -1,7 +1,7 @@
 """Cityscapes' layout: polygons as JSON or labelIds as PNG; CVAT's "Cityscapes 1.0" with label_colors.txt.
 
-Source: cityscapesScripts, helpers/labels.py and preparation/json2labelImg.py: Pillow fills polygons, later ones on top; groups count as their
-class; 19 classes are trained, all other labels are void.
+Source: cityscapesScripts, helpers/labels.py and preparation/json2labelImg.py: Pillow fills polygons, later ones on top;
+groups count as their class; 19 classes are trained, all other labels are void.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, spl
 from rdd_deploy.errors import DataError
 
 CLASSES: dict[str, tuple[int, Colour]] = {
-    name: (number, colour) for name, [number], colour in zip(CITYSCAPES.classes, LABEL_IDS, CITYSCAPES.palette, strict=True)
+    name: (number, colour)
+    for name, [number], colour in zip(CITYSCAPES.classes, LABEL_IDS, CITYSCAPES.palette, strict=True)
 }
 """The trained classes in the order of their trainIds: id in labelIds, colour."""
 VOIDS = {
@@ -44,7 +45,9 @@ _IMAGE, _POLYGONS, _IDS, _COLOURS = "_leftImg8bit", "_polygons.json", "_labelIds
 def found(source: Source) -> bool:
     """Whether there are images and labels of Cityscapes' names."""
     labels = (_POLYGONS, _IDS, _COLOURS)
-    return any(_IMAGE in name for name in source.images) and any(name.endswith(labels) and "_gt" in name for name in source.files)
+    return any(_IMAGE in name for name in source.images) and any(
+        name.endswith(labels) and "_gt" in name for name in source.files
+    )
 
 
 def read(source: Source, options: ReadOptions) -> Export:
@@ -72,11 +75,15 @@ def read(source: Source, options: ReadOptions) -> Export:
             tree = source.json(name)
             sample.size = size_of(tree, "imgHeight", "imgWidth", sample.where)
             sample.regions = [
-                one for one in (_region(node, place, export) for place, node in objects(tree, "objects", sample.where)) if one
+                one
+                for one in (_region(node, place, export) for place, node in objects(tree, "objects", sample.where))
+                if one
             ]
             seen += [region.label for region in sample.regions]
         elif coloured:
-            sample.mask = partial(masks.by_colour, source.path(name), {colour: number for number, (_, colour) in enumerate(table.items())})
+            sample.mask = partial(
+                masks.by_colour, source.path(name), {colour: number for number, (_, colour) in enumerate(table.items())}
+            )
         else:
             sample.mask = partial(masks.indices, source.path(name), range(34))
         export.samples.append(sample)
@@ -87,7 +94,11 @@ def read(source: Source, options: ReadOptions) -> Export:
         return export
     own = set(seen) - {VOID} - set(CLASSES)
     export.labels = in_order(seen) if own else {label: colour for label, (_, colour) in CLASSES.items()}
-    export.values = {**dict.fromkeys(range(34), VOID), **{number: label for label, (number, _) in CLASSES.items()}, 255: VOID}
+    export.values = {
+        **dict.fromkeys(range(34), VOID),
+        **{number: label for label, (number, _) in CLASSES.items()},
+        255: VOID,
+    }
     if own:
         export.notes.append(f"labels that Cityscapes hasn't are classes of their own: {', '.join(sorted(own))}")
     return export

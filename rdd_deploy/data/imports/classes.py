@@ -36,7 +36,8 @@ def classes_of(export: Export, spec: str | None, background: str | None, ignore_
     """Classes by the user's map, else the export's own.
 
     Args:
-        spec: ``car=car,van;void=unlabelled``; see ``parsed``. background: what unlabelled pixels are: void or a class's name.
+        spec: ``car=car,van;void=unlabelled``; see ``parsed``. background: what unlabelled pixels are: void or a class's
+            name.
 
     Raises:
         DataError: the map names labels that aren't there or forgets some, or there are too few or too many classes.
@@ -53,30 +54,42 @@ def classes_of(export: Export, spec: str | None, background: str | None, ignore_
         if same is None:
             names.insert(0, plain)
         notes.append(
-            f"unlabelled pixels are the class '{same or plain}' (id {names.index(same or plain)}); --background void makes them void"
+            f"unlabelled pixels are the class '{same or plain}' (id {names.index(same or plain)}); --background void"
+            " makes them void"
         )
     elif plain == VOID:
         notes.append("unlabelled pixels are void" + ("" if background else "; --background NAME makes them a class"))
     if not 2 <= len(names) <= IGNORE:
         raise DataError(
-            f"the export has {len(names)} classes ({', '.join(names[:5])}{' …' if len(names) > 5 else ''}); expected 2 to {IGNORE}, as masks have "
-            "8 bits: merge some with --classes, or let unlabelled pixels be one with --background NAME"
+            f"the export has {len(names)} classes ({', '.join(names[:5])}{' …' if len(names) > 5 else ''}); expected 2"
+            f" to {IGNORE}, as masks have 8 bits: merge some with --classes, or let unlabelled pixels be one with"
+            " --background NAME"
         )
     ids = {label: IGNORE if name == VOID else names.index(name) for name, labels in groups.items() for label in labels}
-    unlabelled = names.index(next(name for name in names if name.casefold() == plain.casefold())) if plain and plain != VOID else IGNORE
+    unlabelled = (
+        names.index(next(name for name in names if name.casefold() == plain.casefold()))
+        if plain and plain != VOID
+        else IGNORE
+    )
     colours = spread_colours(len(names))
-    given = {name: next((export.labels[label] for label in labels if export.labels.get(label)), None) for name, labels in groups.items()}
+    given = {
+        name: next((export.labels[label] for label in labels if export.labels.get(label)), None)
+        for name, labels in groups.items()
+    }
     palette = [given.get(name) or colours[number] for number, name in enumerate(names)]
     return Classes(names, palette, {**ids, VOID: IGNORE}, unlabelled, notes)
 
 
-def _background_of_masks(names: list[str], groups: dict[str, list[str]], plain: str) -> tuple[list[str], dict[str, list[str]]]:
+def _background_of_masks(
+    names: list[str], groups: dict[str, list[str]], plain: str
+) -> tuple[list[str], dict[str, list[str]]]:
     """``--background`` where masks have a class for it: void, or its new name."""
     own = next((name for name in names if name.casefold() == "background"), None)
     if own is None:
         raise DataError(
-            f"--background {plain}: the masks of this export label every pixel, and none of the classes is called background "
-            f"({', '.join(names[:8])}); say with --classes which is void, e.g. --classes 'void={names[0]};*=*'"
+            f"--background {plain}: the masks of this export label every pixel, and none of the classes is called"
+            f" background ({', '.join(names[:8])}); say with --classes which is void, e.g. --classes"
+            f" 'void={names[0]};*=*'"
         )
     moved: dict[str, list[str]] = {}
     for name, labels in groups.items():
@@ -94,13 +107,17 @@ def _own(labels: Sequence[str], ignore_case: bool) -> dict[str, list[str]]:
 
 
 def parsed(spec: str) -> dict[str, list[str]]:
-    """``NEW=OLD,OLD;NEW=OLD;NAME``: each class with the labels that become it; ``*=*`` keeps all others, ``void=*`` makes them void."""
+    """``NEW=OLD,OLD;NEW=OLD;NAME``: each class with the labels that become it; ``*=*`` keeps all others, ``void=*``
+    makes them void.
+    """
     groups: dict[str, list[str]] = {}
     for entry in [one.strip() for one in spec.split(";") if one.strip()]:
         new, equals, old = entry.partition("=")
         labels = [one.strip() for one in old.split(",")] if equals else [new.strip()]
         if not new.strip() or not all(labels):
-            raise DataError(f"--classes: '{entry}' isn't of the form NEW=OLD,OLD; expected e.g. 'car=car,van;void=unlabelled'")
+            raise DataError(
+                f"--classes: '{entry}' isn't of the form NEW=OLD,OLD; expected e.g. 'car=car,van;void=unlabelled'"
+            )
         groups.setdefault(new.strip(), []).extend(labels)
     if not groups:
         raise DataError("--classes is empty; expected e.g. 'car=car,van;void=unlabelled'")
@@ -121,7 +138,9 @@ def _mapped(export: Export, spec: str, ignore_case: bool) -> dict[str, list[str]
                     raise DataError("--classes gives all other labels ('*') to two classes; give them to one")
                 others = new
                 continue
-            found = [one for one in own if one == label] or [one for one in own if ignore_case and one.casefold() == label.casefold()]
+            found = [one for one in own if one == label] or [
+                one for one in own if ignore_case and one.casefold() == label.casefold()
+            ]
             if not found and label != VOID:
                 near = difflib.get_close_matches(label, own, 1)
                 hint = f"did you mean '{near[0]}'? " if near else ""
@@ -134,8 +153,8 @@ def _mapped(export: Export, spec: str, ignore_case: bool) -> dict[str, list[str]
     left = [label for label in own if label not in taken]
     if left and others is None:
         raise DataError(
-            f"--classes forgets {', '.join(repr(label) for label in left)}; add {'it' if len(left) == 1 else 'them'}, or ;*=* to keep all others, or ;void=* to make them "
-            "void"
+            f"--classes forgets {', '.join(repr(label) for label in left)}; add {'it' if len(left) == 1 else 'them'},"
+            " or ;*=* to keep all others, or ;void=* to make them void"
         )
     for label in left:
         groups.setdefault(label if others == _OTHERS else str(others), []).append(label)

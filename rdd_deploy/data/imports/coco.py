@@ -9,7 +9,19 @@ from functools import partial
 from typing import Any
 
 from rdd_deploy.data.imports import raster, rle
-from rdd_deploy.data.imports.export import Area, Export, Format, ReadOptions, Region, Sample, label_name, named, objects, size_of, take
+from rdd_deploy.data.imports.export import (
+    Area,
+    Export,
+    Format,
+    ReadOptions,
+    Region,
+    Sample,
+    label_name,
+    named,
+    objects,
+    size_of,
+    take,
+)
 from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
 from rdd_deploy.errors import DataError
 
@@ -51,13 +63,17 @@ def _read_file(source: Source, name: str, export: Export, taken: dict[str, str])
             export.left.add("image", f"it is listed twice, before in {taken[inside]}", file)
             continue
         taken[inside] = name
-        sample = Sample(inside, path, split or split_of(folder_of(inside)), size_of(one, "height", "width", place), where=place)
+        sample = Sample(
+            inside, path, split or split_of(folder_of(inside)), size_of(one, "height", "width", place), where=place
+        )
         samples[key] = sample
         export.samples.append(sample)
     for place, one in objects(tree, "annotations", where):
         key, category = _key(one, "image_id", place), _key(one, "category_id", place)
         if category not in categories:
-            raise DataError(f"{place}: the category {category!r:.60} isn't among the file's categories; export it again")
+            raise DataError(
+                f"{place}: the category {category!r:.60} isn't among the file's categories; export it again"
+            )
         if key not in samples:
             export.left.add("annotation", "its image isn't in the file", f"{place} ({categories[category]})")
         elif (owner := samples[key]) is None:

@@ -20,7 +20,9 @@ _RULES = ("order", "small-on-top", "error")
 def _format(name: str | None) -> str | None:
     if name is not None and name not in FORMATS:
         near = difflib.get_close_matches(name, FORMATS, 1)
-        raise typer.BadParameter(f"'{name}' is none; {f'did you mean {near[0]}? ' if near else ''}expected {', '.join(FORMATS)}")
+        raise typer.BadParameter(
+            f"'{name}' is none; {f'did you mean {near[0]}? ' if near else ''}expected {', '.join(FORMATS)}"
+        )
     return name
 
 
@@ -40,24 +42,35 @@ def _share(value: float | None) -> float | None:
 def main(
     source: Annotated[Path, typer.Argument(help="the export's folder, or one annotation file in it")],
     out: Annotated[Path, typer.Argument(help="new folder of the data set")],
-    format: Annotated[str | None, typer.Option(callback=_format, help=f"{', '.join(FORMATS)}; default: recognised")] = None,
+    format: Annotated[
+        str | None, typer.Option(callback=_format, help=f"{', '.join(FORMATS)}; default: recognised")
+    ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="merge and rename by name: `car=car,van;void=unlabelled;*=*`, where `*=*` keeps all others")
+        str | None,
+        typer.Option(help="merge and rename by name: `car=car,van;void=unlabelled;*=*`, where `*=*` keeps all others"),
     ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Car and car are one label")] = False,
     background: Annotated[
-        str | None, typer.Option(help="what unlabelled pixels are: void, or a class's name; default: the class background")
+        str | None,
+        typer.Option(help="what unlabelled pixels are: void, or a class's name; default: the class background"),
     ] = None,
-    overlap: Annotated[str | None, typer.Option(callback=_rule, help=f"{', '.join(_RULES)}; default: the tool's own")] = None,
-    val: Annotated[float | None, typer.Option(callback=_share, help="share of the train images for val, where the export has none")] = None,
+    overlap: Annotated[
+        str | None, typer.Option(callback=_rule, help=f"{', '.join(_RULES)}; default: the tool's own")
+    ] = None,
+    val: Annotated[
+        float | None, typer.Option(callback=_share, help="share of the train images for val, where the export has none")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_COUNT, help="of that share")] = 0,
-    reduce_labels: Annotated[bool, typer.Option("--reduce-labels", help="parquet: 0 is void, 1 is the first class (ADE20k)")] = False,
+    reduce_labels: Annotated[
+        bool, typer.Option("--reduce-labels", help="parquet: 0 is void, 1 is the first class (ADE20k)")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="what would be left out is an error")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="tell format, counts and classes, write nothing")] = False,
 ) -> None:
     """Make a data set that recipes take of an annotation tool's export: images as they are, index masks, data.yaml.
 
-    CVAT, Label Studio, Labelme, Roboflow, Supervisely, COCO, YOLO, VOC, Cityscapes, Hugging Face parquet. OUT is there as a whole or not at all.
+    CVAT, Label Studio, Labelme, Roboflow, Supervisely, COCO, YOLO, VOC, Cityscapes, Hugging Face parquet. OUT is there
+    as a whole or not at all.
 
     Example: `rdd-deploy data import export/ data/mine --val 0.2`
     """

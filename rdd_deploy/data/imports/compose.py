@@ -43,12 +43,15 @@ class _Patch:
     count: int
 
 
-def compose(regions: Sequence[Region], height: int, width: int, ids: Mapping[str, int], unlabelled: int, rule: Overlap) -> Composed:
+def compose(
+    regions: Sequence[Region], height: int, width: int, ids: Mapping[str, int], unlabelled: int, rule: Overlap
+) -> Composed:
     """Draw regions over each other.
 
     Args:
         ids: of each label. unlabelled: the id of all other pixels.
-        rule: ``order``: later ones on top, within their layers; ``small-on-top``: those of fewer pixels; ``error``: none may overlap.
+        rule: ``order``: later ones on top, within their layers; ``small-on-top``: those of fewer pixels; ``error``:
+            none may overlap.
 
     Raises:
         DataError: a region that can't be drawn, or an overlap under ``error``.
@@ -74,8 +77,9 @@ def compose(regions: Sequence[Region], height: int, width: int, ids: Mapping[str
         owner[patch.place][patch.pixels] = number
         if rule == "error" and decided[patch.place].any():
             raise DataError(
-                f"{patch.region.where} ({patch.region.label}) overlaps a region of another class in {int(decided.sum())} pixels, and --overlap "
-                "error allows none; fix it in the tool, or choose order or small-on-top"
+                f"{patch.region.where} ({patch.region.label}) overlaps a region of another class in"
+                f" {int(decided.sum())} pixels, and --overlap error allows none; fix it in the tool, or choose order or"
+                " small-on-top"
             )
     table = np.array([*(ids[patch.region.label] for patch in patches), unlabelled], np.uint8)
     seen = np.bincount(owner.ravel() + 1, minlength=len(patches) + 1)[1:]
@@ -99,7 +103,8 @@ def by_values(values: NDArray[Any], meaning: Mapping[int, str], ids: Mapping[str
     if unknown := [int(value) for value in found if int(value) not in meaning]:
         known = ", ".join(f"{value} {label}" for value, label in list(meaning.items())[:8])
         raise DataError(
-            f"{where} holds the values {unknown[:8]}, which mean nothing here; expected {known}{' …' if len(meaning) > 8 else ''}"
+            f"{where} holds the values {unknown[:8]}, which mean nothing here; expected"
+            f" {known}{' …' if len(meaning) > 8 else ''}"
         )
     table = np.array([ids[meaning[int(value)]] for value in found], np.uint8)
     return table[inverse].reshape(values.shape)

@@ -1,7 +1,7 @@
 """CVAT's own XML, "CVAT for images 1.1": polygons, masks, boxes and ellipses in layers.
 
-Source: docs.cvat.ai, XML annotation format; pixels as the tool's own mask exports make them (polygons and boxes by pycocotools, ellipses by
-OpenCV), later ones on top within a layer.
+Source: docs.cvat.ai, XML annotation format; pixels as the tool's own mask exports make them (polygons and boxes by
+pycocotools, ellipses by OpenCV), later ones on top within a layer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def _candidates(source: Source) -> list[str]:
 
 def read(source: Source, options: ReadOptions) -> Export:
     """All XML files of the export."""
-    export = Export({}, [], drawing="polygons and boxes by COCO's rule (pycocotools), ellipses by OpenCV, layers as in CVAT (z_order)")
+    export = Export(
+        {},
+        [],
+        drawing="polygons and boxes by COCO's rule (pycocotools), ellipses by OpenCV, layers as in CVAT (z_order)",
+    )
     for name in _candidates(source):
         _read_file(source, name, export)
     return export
@@ -51,7 +55,9 @@ def _read_file(source: Source, name: str, export: Export) -> None:
     if root.tag != "annotations":
         return
     if root.find("track") is not None:
-        raise DataError(f"{where} is CVAT for video; expected CVAT for images 1.1, which the tool exports of the same task")
+        raise DataError(
+            f"{where} is CVAT for video; expected CVAT for images 1.1, which the tool exports of the same task"
+        )
     for label in root.iterfind(".//labels/label"):
         text = label.findtext("name")
         export.labels.setdefault(label_name(text, f"{where}: a label"), _colour(label.findtext("color")))
@@ -79,7 +85,9 @@ def _parsed(source: Source, name: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data, ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise DataError(f"{source.root / name} isn't valid XML: {error}; export it again, or copy it again if it was cut off") from error
+        raise DataError(
+            f"{source.root / name} isn't valid XML: {error}; export it again, or copy it again if it was cut off"
+        ) from error
     except RecursionError:
         raise DataError(f"{source.root / name} is nested too deep; export it again") from None
 
@@ -154,11 +162,15 @@ def _ellipse(shape: ElementTree.Element, where: str, height: int, width: int) ->
 def _mask(shape: ElementTree.Element, where: str, height: int, width: int) -> Area:
     left, top, across, down = (_whole(shape, key, where) for key in ("left", "top", "width", "height"))
     if left + across > width or top + down > height:
-        raise DataError(f"{where}: a mask of {down}x{across} pixels at ({left}, {top}) reaches beyond the image of {height}x{width}")
+        raise DataError(
+            f"{where}: a mask of {down}x{across} pixels at ({left}, {top}) reaches beyond the image of {height}x{width}"
+        )
     try:
         counts = [int(number) for number in (shape.get("rle") or "").split(",")]
     except ValueError as error:
-        raise DataError(f"{where}: a mask's run lengths are {shape.get('rle')!r:.60}; expected whole numbers with commas") from error
+        raise DataError(
+            f"{where}: a mask's run lengths are {shape.get('rle')!r:.60}; expected whole numbers with commas"
+        ) from error
     return raster.placed(rle.by_rows(counts, down, across, where), top, left, height, width)
 
 

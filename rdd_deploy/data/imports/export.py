@@ -1,4 +1,6 @@
-"""What every reader of an export makes of it: images, each with regions or an index mask, and sentences about what was left out."""
+"""What every reader of an export makes of it: images, each with regions or an index mask, and sentences about what was
+left out.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,8 @@ class Export:
         labels: class names in their order, each with its colour where the export gives one. VOID isn't among them.
         samples: in the order in which they are written.
         values: of index masks what each value means: a label or VOID.
-        background: what unlabelled pixels are unless the user says otherwise: a class's name, or VOID; None where masks label every pixel.
+        background: what unlabelled pixels are unless the user says otherwise: a class's name, or VOID; None where masks
+            label every pixel.
         overlap: the rule where regions overlap, unless the user says otherwise.
         drawing: how regions become pixels, and by whose rule.
     """
@@ -132,12 +135,21 @@ class Format:
     read: Callable[[Source, ReadOptions], Export]
 
 
-_KINDS = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 _REQUIRED: Any = object()
 
 
 def take(node: Any, key: str, kind: type, where: str, default: Any = _REQUIRED) -> Any:
-    """A value of a JSON object. Raises DataError: it is missing, or of another type. A float may be written as a whole number."""
+    """A value of a JSON object. Raises DataError: it is missing, or of another type. A float may be written as a whole
+    number.
+    """
     if not isinstance(node, dict):
         raise DataError(f"{where} is {named(node)}; expected an object")
     value = node.get(key)

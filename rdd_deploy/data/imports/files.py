@@ -38,7 +38,9 @@ def look(sample: Sample) -> tuple[Header, bytes | None]:
 
 
 def stems(samples: Sequence[Sample], splits: Sequence[str]) -> list[str]:
-    """A file name without ending for each sample, different from all others of its split: its own, else with its folders before it."""
+    """A file name without ending for each sample, different from all others of its split: its own, else with its
+    folders before it.
+    """
     plain = [_plain(os.path.splitext(sample.name.rpartition("/")[2])[0]) for sample in samples]
     times = Counter(zip(splits, map(str.casefold, plain), strict=True))
     taken: set[tuple[str, str]] = set()

@@ -1,7 +1,8 @@
 """Label Studio's JSON and JSON-MIN: polygons and boxes in percent, brushes as run lengths.
 
-Source: labelstud.io, tags PolygonLabels, RectangleLabels, EllipseLabels and BrushLabels; its converter makes COCO polygons of polygons, so
-they are drawn by pycocotools. Its export of brushes as PNG doesn't say which image a mask belongs to; the JSON holds the same masks.
+Source: labelstud.io, tags PolygonLabels, RectangleLabels, EllipseLabels and BrushLabels; its converter makes COCO
+polygons of polygons, so they are drawn by pycocotools. Its export of brushes as PNG doesn't say which image a mask
+belongs to; the JSON holds the same masks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,19 @@ from typing import Any
 import numpy as np
 
 from rdd_deploy.data.imports import raster, rle
-from rdd_deploy.data.imports.export import Area, Export, Format, ReadOptions, Region, Sample, in_order, label_name, named, size_of, take
+from rdd_deploy.data.imports.export import (
+    Area,
+    Export,
+    Format,
+    ReadOptions,
+    Region,
+    Sample,
+    in_order,
+    label_name,
+    named,
+    size_of,
+    take,
+)
 from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
 from rdd_deploy.data.listing import IMAGES
 from rdd_deploy.errors import DataError
@@ -31,11 +44,13 @@ def _brushes(source: Source) -> bool:
 
 def read(source: Source, options: ReadOptions) -> Export:
     """All tasks of all JSON files."""
-    export = Export({}, [], drawing="polygons and boxes by COCO's rule (pycocotools), brushes pixel by pixel, ellipses by OpenCV")
+    export = Export(
+        {}, [], drawing="polygons and boxes by COCO's rule (pycocotools), brushes pixel by pixel, ellipses by OpenCV"
+    )
     if _brushes(source):
         raise DataError(
-            f"{source.root} holds Label Studio's brushes as PNG, which don't say which image each belongs to; export JSON, which has the same "
-            "masks, and put the images beside it"
+            f"{source.root} holds Label Studio's brushes as PNG, which don't say which image each belongs to; export"
+            " JSON, which has the same masks, and put the images beside it"
         )
     for name in source.of_kind("label-studio"):
         tree, where = source.json(name), str(source.root / name)
@@ -65,7 +80,9 @@ def _read_task(source: Source, task: Any, name: str, where: str, export: Export)
             regions.append(region)
             sizes.add(size)
     if len(sizes) > 1:
-        raise DataError(f"{where}: its results give the image the sizes {sorted(map(str, sizes))}; expected one; export it again")
+        raise DataError(
+            f"{where}: its results give the image the sizes {sorted(map(str, sizes))}; expected one; export it again"
+        )
     try:
         inside, path = source.image(file, folder_of(name), f"{folder_of(name)}/images", "images")
     except NotFoundError as error:
@@ -73,14 +90,18 @@ def _read_task(source: Source, task: Any, name: str, where: str, export: Export)
         if regions:
             export.left.add("annotation", "its image is left out", where, len(regions))
         return
-    export.samples.append(Sample(inside, path, split_of(folder_of(inside)), next(iter(sizes), None), regions, where=where))
+    export.samples.append(
+        Sample(inside, path, split_of(folder_of(inside)), next(iter(sizes), None), regions, where=where)
+    )
 
 
 def _image_name(task: dict[str, Any], where: str) -> str:
     """Of JSON in ``data``, of JSON-MIN in the task itself."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    likely = [value for _, value in sorted(texts.items(), key=lambda item: item[0] != "image") if _suffix(value) in IMAGES]
+    likely = [
+        value for _, value in sorted(texts.items(), key=lambda item: item[0] != "image") if _suffix(value) in IMAGES
+    ]
     if likely:
         return likely[0]
     if isinstance(task.get("file_upload"), str):
@@ -89,7 +110,9 @@ def _image_name(task: dict[str, Any], where: str) -> str:
 
 
 def _suffix(address: str) -> str:
-    return os.path.splitext(address.rpartition("?d=")[2].partition("?")[0] if "?d=" in address else address.partition("?")[0])[1].lower()
+    return os.path.splitext(
+        address.rpartition("?d=")[2].partition("?")[0] if "?d=" in address else address.partition("?")[0]
+    )[1].lower()
 
 
 def _results(task: dict[str, Any], where: str, export: Export) -> list[Any] | None:
@@ -106,13 +129,17 @@ def _results(task: dict[str, Any], where: str, export: Export) -> list[Any] | No
     chosen = next((one for one in reversed(done) if one.get("ground_truth")), done[-1])
     if len(done) > 1:
         others = sum(len(take(one, "result", list, where, [])) for one in done if one is not chosen)
-        export.left.add("annotation", "the task was annotated more than once; the ground truth counts, else the last", where, others)
+        export.left.add(
+            "annotation", "the task was annotated more than once; the ground truth counts, else the last", where, others
+        )
     result: list[Any] = take(chosen, "result", list, where)
     return result
 
 
 def _labels_by_id(results: list[Any]) -> tuple[dict[str, str], set[str]]:
-    """A region and its labels may be two results with one id: the labels by it, and the ids of shapes without a label of their own."""
+    """A region and its labels may be two results with one id: the labels by it, and the ids of shapes without a label
+    of their own.
+    """
     found, bare = {}, set()
     for one in results:
         if isinstance(one, dict) and isinstance(one.get("id"), str):
@@ -146,11 +173,20 @@ def _region(result: dict[str, Any], labels: dict[str, str], where: str, export: 
         return None
     if take(result, "image_rotation", float, where, 0):
         raise DataError(
-            f"{where}: the image was turned by {result['image_rotation']} degrees in the tool; turn the file instead and annotate that"
+            f"{where}: the image was turned by {result['image_rotation']} degrees in the tool; turn the file instead"
+            " and annotate that"
         )
-    several = [labels_ for name, labels_ in value.items() if name.endswith("labels") and isinstance(labels_, list) and len(labels_) > 1]
+    several = [
+        labels_
+        for name, labels_ in value.items()
+        if name.endswith("labels") and isinstance(labels_, list) and len(labels_) > 1
+    ]
     if several:
-        export.left.add("part", "a region has several labels, of which the first counts", f"{where} ({', '.join(map(str, several[0]))})")
+        export.left.add(
+            "part",
+            "a region has several labels, of which the first counts",
+            f"{where} ({', '.join(map(str, several[0]))})",
+        )
     if "points" in value and (len(take(value, "points", list, where)) < 3 or value.get("closed") is False):
         export.left.add("annotation", "a polygon that isn't closed, or of less than 3 points", f"{where} ({label})")
         return None
@@ -166,7 +202,9 @@ def _box(value: dict[str, Any], where: str, height: int, width: int) -> Area:
     x, y, across, down = (take(value, key, float, where) for key in ("x", "y", "width", "height"))
     percent = np.array([(x, y), (x + across, y), (x + across, y + down), (x, y + down)], np.float64)
     points = percent / 100 * (width, height)
-    return raster.by_coco([raster.turned(points, take(value, "rotation", float, where, 0), points[0])], height, width, where)
+    return raster.by_coco(
+        [raster.turned(points, take(value, "rotation", float, where, 0), points[0])], height, width, where
+    )
 
 
 def _ellipse(value: dict[str, Any], where: str, height: int, width: int) -> Area:

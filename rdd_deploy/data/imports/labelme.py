@@ -1,7 +1,7 @@
 """Labelme's JSON files, one an image.
 
-Source: labelme's own shape_to_mask and shapes_to_label (github.com/wkentaro/labelme): Pillow draws shapes with their outline, later ones on
-top; ``__ignore__`` is void, ``_background_`` background.
+Source: labelme's own shape_to_mask and shapes_to_label (github.com/wkentaro/labelme): Pillow draws shapes with their
+outline, later ones on top; ``__ignore__`` is void, ``_background_`` background.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def read(source: Source, options: ReadOptions) -> Export:
         if kind_of_json(tree) != "labelme":
             others.append(name)
             continue
-        regions = [region for region in (_region(one, place, export) for place, one in objects(tree, "shapes", where)) if region]
+        regions = [
+            region
+            for region in (_region(one, place, export) for place, one in objects(tree, "shapes", where))
+            if region
+        ]
         seen += [region.label for region in regions]
         try:
             inside, image = _image(source, name, tree, where)
@@ -95,7 +99,9 @@ def _copy(source: Source, name: str) -> bytes:
     try:
         return base64.b64decode(take(source.json(name), "imageData", str, where), validate=True)
     except (ValueError, binascii.Error) as error:
-        raise DataError(f"{where}: imageData isn't an image in base64 ({error}); put the image file beside it") from error
+        raise DataError(
+            f"{where}: imageData isn't an image in base64 ({error}); put the image file beside it"
+        ) from error
 
 
 def _region(shape: dict[str, Any], where: str, export: Export) -> Region | None:

@@ -21,7 +21,9 @@ _GREY = 0
 
 
 def indices(path: Path, known: Collection[int]) -> Values:
-    """The numbers that a mask stores; where they aren't all known, the grey levels behind a palette that an optimiser made. Raises DataError."""
+    """The numbers that a mask stores; where they aren't all known, the grey levels behind a palette that an optimiser
+    made. Raises DataError.
+    """
     mask = read_mask(path)
     if mask.greys is None or set(np.unique(mask.values).tolist()) <= set(known):
         return mask.values
@@ -29,17 +31,24 @@ def indices(path: Path, known: Collection[int]) -> Values:
 
 
 def by_colour(path: Path, table: Mapping[Colour, int]) -> Values:
-    """The value of each pixel's colour; a grey mask holds the values themselves. Raises DataError for colours that mean nothing."""
+    """The value of each pixel's colour; a grey mask holds the values themselves. Raises DataError for colours that mean
+    nothing.
+    """
     head = header_of(path)
     if head is not None and head.kind == "PNG" and head.detail[1] == _GREY:
         return read_mask(path).values
     if head is not None and head.kind in ("JPEG", "WEBP"):
-        raise DataError(f"{path} is a {head.kind} file, whose compression changes colours; export the masks again as PNG")
+        raise DataError(
+            f"{path} is a {head.kind} file, whose compression changes colours; export the masks again as PNG"
+        )
     colours = read_frame(path).astype(np.uint32)
     numbers, inverse = np.unique(colours[..., 0] << 16 | colours[..., 1] << 8 | colours[..., 2], return_inverse=True)
     found = [(int(number) >> 16, int(number) >> 8 & 255, int(number) & 255) for number in numbers]
     if unknown := [colour for colour in found if colour not in table]:
-        raise DataError(f"{path} holds colours {unknown[:5]} that the export's list of classes lacks; add them there, or export it again")
+        raise DataError(
+            f"{path} holds colours {unknown[:5]} that the export's list of classes lacks; add them there, or export it"
+            " again"
+        )
     return np.array([table[colour] for colour in found], np.uint16)[inverse].reshape(colours.shape[:2])
 
 
@@ -52,7 +61,9 @@ def of_bytes(data: bytes, where: str) -> Values:
             if image.format not in ("PNG", "TIFF"):
                 raise DataError(f"{where} is a {image.format} file, whose compression changes ids; expected PNG")
             if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"{where} promises {image.height}x{image.width} pixels; expected at most {MOST_PIXELS} in all")
+                raise DataError(
+                    f"{where} promises {image.height}x{image.width} pixels; expected at most {MOST_PIXELS} in all"
+                )
             values = np.asarray(image)
     except DataError:
         raise

@@ -37,7 +37,13 @@ def read(source: Source, options: ReadOptions) -> Export:
         images = {take(one, "id", int, place): (place, one) for place, one in objects(tree, "images", where)}
         word = name.rpartition("/")[2].removesuffix(".json")
         masks = [f"{folder_of(name)}/{word}".lstrip("/"), word, folder_of(name)]
-        photos = [word.rpartition("_")[2], f"images/{word.rpartition('_')[2]}", "images", folder_of(name), *([split] if split else [])]
+        photos = [
+            word.rpartition("_")[2],
+            f"images/{word.rpartition('_')[2]}",
+            "images",
+            folder_of(name),
+            *([split] if split else []),
+        ]
         for place, one in objects(tree, "annotations", where):
             key, file = take(one, "image_id", int, place), take(one, "file_name", str, place)
             if key not in images:
@@ -54,7 +60,9 @@ def read(source: Source, options: ReadOptions) -> Export:
             for where_, segment in objects(one, "segments_info", place):
                 category = take(segment, "category_id", int, where_)
                 if category not in categories:
-                    raise DataError(f"{where_}: the category {category} isn't among the file's categories; export it again")
+                    raise DataError(
+                        f"{where_}: the category {category} isn't among the file's categories; export it again"
+                    )
                 meaning[take(segment, "id", int, where_)] = categories[category]
             ids = {label: number for number, label in enumerate(export.labels)}
             table = {number: 255 if label == VOID else ids[label] for number, label in meaning.items()}
@@ -64,7 +72,8 @@ def read(source: Source, options: ReadOptions) -> Export:
             export.left.add("image", "it has no segments", take(image, "file_name", str, spot))
     if len(export.labels) > 255:
         raise DataError(
-            f"the export has {len(export.labels)} categories; expected at most 255, masks have 8 bits: merge some before exporting"
+            f"the export has {len(export.labels)} categories; expected at most 255, masks have 8 bits: merge some"
+            " before exporting"
         )
     export.values = {**dict(enumerate(export.labels)), 255: VOID}
     return export
@@ -74,7 +83,10 @@ def _classes(path: Path, table: dict[int, int]) -> NDArray[Any]:
     colours = read_frame(path).astype(np.uint32)
     numbers, inverse = np.unique(colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2], return_inverse=True)
     if unknown := [int(number) for number in numbers if int(number) not in table]:
-        raise DataError(f"{path} holds segments {unknown[:5]} that its JSON doesn't list; expected those of segments_info; export it again")
+        raise DataError(
+            f"{path} holds segments {unknown[:5]} that its JSON doesn't list; expected those of segments_info; export"
+            " it again"
+        )
     return np.array([table[int(number)] for number in numbers], np.uint8)[inverse].reshape(colours.shape[:2])
 
 

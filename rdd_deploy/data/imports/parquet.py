@@ -1,6 +1,7 @@
 """Hugging Face's parquet files: a column of images and one of masks, each {bytes, path}.
 
-Source: huggingface.co/docs/datasets, Image feature and its metadata in the schema; names of classes come from id2label.json.
+Source: huggingface.co/docs/datasets, Image feature and its metadata in the schema; names of classes come from
+id2label.json.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ def read(source: Source, options: ReadOptions) -> Export:
     shift = 1 if options.reduce_labels else 0
     if names:
         export.labels = dict.fromkeys(names.values())
-        export.values = {**({0: VOID} if shift else {}), 255: VOID, **{number + shift: name for number, name in names.items()}}
+        export.values = {
+            **({0: VOID} if shift else {}),
+            255: VOID,
+            **{number + shift: name for number, name in names.items()},
+        }
     for name in source.named(".parquet"):
         path = source.path(name)
         try:
@@ -55,10 +60,14 @@ def read(source: Source, options: ReadOptions) -> Export:
         for row in range(rows):
             where = f"{path}: row {row}"
             called = f"{re.sub(r'[^A-Za-z0-9]+', '_', name.removesuffix('.parquet'))}_{row:06}"
-            export.samples.append(Sample(called, partial(table.image, row), split, mask=partial(table.mask, row), where=where))
+            export.samples.append(
+                Sample(called, partial(table.image, row), split, mask=partial(table.mask, row), where=where)
+            )
     if not names:
         _count_classes(export, shift)
-        export.notes.append("no id2label.json: classes are called by their numbers; put one beside the data for their names")
+        export.notes.append(
+            "no id2label.json: classes are called by their numbers; put one beside the data for their names"
+        )
     return export
 
 
@@ -88,8 +97,8 @@ def _columns(schema: Any, where: str) -> tuple[str, str]:
         image = [name for name in pictures if name not in mask]
     if len(image) != 1 or len(mask) != 1:
         raise DataError(
-            f"{where} has the image columns {pictures or 'none'}; expected one called image and one called label (or mask, annotation): rename "
-            "the columns"
+            f"{where} has the image columns {pictures or 'none'}; expected one called image and one called label (or"
+            " mask, annotation): rename the columns"
         )
     return image[0], mask[0]
 
@@ -119,7 +128,9 @@ class _Rows:
         try:
             _, path = self._source.image(str(value.get("path") or ""), folder_of(self._name))
         except NotFoundError as error:
-            raise DataError(f"{where} holds no bytes, and its path {str(value.get('path'))!r:.60} names no file of the export") from error
+            raise DataError(
+                f"{where} holds no bytes, and its path {str(value.get('path'))!r:.60} names no file of the export"
+            ) from error
         return path.read_bytes()
 
     def _row(self, row: int) -> tuple[Any, Any]:
@@ -152,7 +163,10 @@ def _count_classes(export: Export, shift: int) -> None:
         if sample.mask is not None:
             seen |= set(np.unique(sample.mask()).tolist())
     voids = {255, 0} if shift else {255}
-    export.values = {**dict.fromkeys(sorted(voids), VOID), **{number: f"class_{number - shift}" for number in sorted(seen - voids)}}
+    export.values = {
+        **dict.fromkeys(sorted(voids), VOID),
+        **{number: f"class_{number - shift}" for number in sorted(seen - voids)},
+    }
     export.labels = dict.fromkeys(label for label in export.values.values() if label != VOID)
 
 

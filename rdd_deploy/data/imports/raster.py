@@ -1,4 +1,6 @@
-"""Regions as pixels, by the rules of the tools' own readers. Coordinates are pixels, (x, y) from the top left corner."""
+"""Regions as pixels, by the rules of the tools' own readers. Coordinates are pixels, (x, y) from the top
+left corner.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,20 @@ def points_of(value: Any, where: str) -> Points:
 
 def flat_points(value: Any, where: str) -> Points:
     """Points of a list x, y, x, y … Raises DataError for anything else."""
-    if not isinstance(value, list) or len(value) % 2 or not all(_is_number(number) for number in value) or len(value) > 2 * _MOST_POINTS:
+    if (
+        not isinstance(value, list)
+        or len(value) % 2
+        or not all(_is_number(number) for number in value)
+        or len(value) > 2 * _MOST_POINTS
+    ):
         raise DataError(f"{where}: a polygon is {value!r:.60}; expected numbers x, y, x, y …")
     return np.array(value, np.float64).reshape(-1, 2)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**53 and math.isfinite(value)
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**53 and math.isfinite(value)
+    )
 
 
 def check_near(points: Points, height: int, width: int, where: str) -> None:
@@ -49,7 +58,8 @@ def check_near(points: Points, height: int, width: int, where: str) -> None:
     if points.size and np.abs(points).max() > 10 * max(height, width) + 1000:
         far = points[np.abs(points).max(1).argmax()]
         raise DataError(
-            f"{where}: the point ({far[0]:g}, {far[1]:g}) lies far outside of the image of {height}x{width} pixels; export it again"
+            f"{where}: the point ({far[0]:g}, {far[1]:g}) lies far outside of the image of {height}x{width} pixels;"
+            " export it again"
         )
 
 
@@ -75,7 +85,9 @@ def by_pillow(points: Points, height: int, width: int, where: str, *, outline: b
 
 
 def by_opencv(outer: Points, holes: Sequence[Points], height: int, width: int, where: str) -> Area:
-    """A polygon of whole pixels with the border in it, less its holes with theirs: Supervisely's rule, and without holes Ultralytics'."""
+    """A polygon of whole pixels with the border in it, less its holes with theirs: Supervisely's rule, and without
+    holes Ultralytics'.
+    """
     for points in (outer, *holes):
         check_near(points, height, width, where)
     canvas = np.zeros((height, width), np.uint8)
@@ -107,11 +119,15 @@ def rectangle(points: Points, height: int, width: int, where: str) -> Area:
     return np.asarray(canvas, bool)
 
 
-def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float, height: int, width: int, where: str) -> Area:
+def ellipse(
+    centre: tuple[float, float], radii: tuple[float, float], degrees: float, height: int, width: int, where: str
+) -> Area:
     """CVAT's: centre and radii rounded to pixels, filled by OpenCV."""
     check_near(np.array([centre, radii], np.float64), height, width, where)
     canvas = np.zeros((height, width), np.uint8)
-    cv2.ellipse(canvas, (round(centre[0]), round(centre[1])), (round(radii[0]), round(radii[1])), degrees % 360, 0, 360, 1, -1)
+    cv2.ellipse(
+        canvas, (round(centre[0]), round(centre[1])), (round(radii[0]), round(radii[1])), degrees % 360, 0, 360, 1, -1
+    )
     return canvas.astype(bool)
 
 
@@ -150,14 +166,19 @@ def patch_of(text: Any, height: int, width: int, where: str, *, packed: bool) ->
             unpacker = zlib.decompressobj()
             data = unpacker.decompress(data, 4 * height * width + 2**16)
             if unpacker.unconsumed_tail:
-                raise DataError(f"{where}: the mask unpacks to more bytes than an image of {height}x{width} pixels has; export it again")
+                raise DataError(
+                    f"{where}: the mask unpacks to more bytes than an image of {height}x{width} pixels has; export it"
+                    " again"
+                )
     except (ValueError, binascii.Error, zlib.error) as error:
         raise DataError(f"{where}: the mask isn't a PNG in base64 ({error}); export it again") from error
     if not data.startswith(b"\x89PNG\r\n\x1a\n") or len(data) < 33 or data[12:16] != b"IHDR":
         raise DataError(f"{where}: the mask holds no PNG; export it again")
     columns, rows = struct.unpack(">II", data[16:24])
     if rows > height or columns > width:
-        raise DataError(f"{where}: the mask promises {rows}x{columns} pixels, the image has {height}x{width}; export it again")
+        raise DataError(
+            f"{where}: the mask promises {rows}x{columns} pixels, the image has {height}x{width}; export it again"
+        )
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

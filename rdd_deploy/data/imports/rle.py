@@ -1,4 +1,6 @@
-"""Run lengths of COCO, CVAT and Label Studio. Read here, not by C code that trusts them: what they promise is checked before memory is taken."""
+"""Run lengths of COCO, CVAT and Label Studio. Read here, not by C code that trusts them: what they promise is checked
+before memory is taken.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,19 @@ def by_columns(counts: Sequence[int], height: int, width: int, where: str) -> Ar
 
 
 def by_rows(counts: Sequence[int], height: int, width: int, where: str) -> Area:
-    """CVAT's order: along the rows of the mask's box, beginning with what isn't in the mask. What is missing at the end isn't in it."""
+    """CVAT's order: along the rows of the mask's box, beginning with what isn't in the mask. What is missing at the end
+    isn't in it.
+    """
     return _runs(counts, height, width, where, short=True).reshape(height, width)
 
 
 def _runs(counts: Sequence[int], height: int, width: int, where: str, short: bool = False) -> Area:
     for one in counts:
         if not isinstance(one, int) or isinstance(one, bool) or not 0 <= one <= height * width:
-            raise DataError(f"{where}: a run length is {one!r:.40}; expected a whole number from 0 to {height * width}, the image's pixels")
+            raise DataError(
+                f"{where}: a run length is {one!r:.40}; expected a whole number from 0 to {height * width}, the image's"
+                " pixels"
+            )
     total = sum(counts)
     if total > height * width or (total < height * width and not short):
         raise DataError(f"{where}: the run lengths make {total} pixels; expected {height}x{width} = {height * width}")
@@ -36,7 +43,8 @@ def _runs(counts: Sequence[int], height: int, width: int, where: str, short: boo
 
 
 def counts_of(text: str, where: str) -> list[int]:
-    """COCO's compressed run lengths: numbers of 5 bits a character, from the third on as differences to the one before the last.
+    """COCO's compressed run lengths: numbers of 5 bits a character, from the third on as differences to the one before
+    the last.
 
     Source: rleFrString of pycocotools.
     """
@@ -45,7 +53,9 @@ def counts_of(text: str, where: str) -> list[int]:
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64 or shift > 50:
-            raise DataError(f"{where}: the run lengths hold {character!r}, which isn't COCO's compressed form; export it again")
+            raise DataError(
+                f"{where}: the run lengths hold {character!r}, which isn't COCO's compressed form; export it again"
+            )
         value |= (code & 0x1F) << shift
         shift += 5
         if not code & 0x20:
@@ -82,8 +92,9 @@ class _Bits:
 def brush(value: Any, height: int, width: int, where: str) -> Area:
     """Label Studio's brush: run lengths of RGBA values along the rows; the mask is what isn't transparent.
 
-    Source: the package rle-pack (thi.ng/umbrella), which the tool uses: 32 bits how many values, 5 bits their width less 1, four times 4 bits
-    the widths of lengths less 1, then for each run a bit whether one value is repeated, 2 bits which width, the length less 1, and the values.
+    Source: the package rle-pack (thi.ng/umbrella), which the tool uses: 32 bits how many values, 5 bits their width
+    less 1, four times 4 bits the widths of lengths less 1, then for each run a bit whether one value is repeated, 2
+    bits which width, the length less 1, and the values.
     """
     if not isinstance(value, list):
         raise DataError(f"{where}: the brush's run lengths are {named(value)}; expected a list of bytes")
@@ -95,8 +106,8 @@ def brush(value: Any, height: int, width: int, where: str) -> Area:
     sizes = [bits.read(4) + 1 for _ in range(4)]
     if count != 4 * height * width or word != 8:
         raise DataError(
-            f"{where}: the brush has {count} values of {word} bits; expected 8 bits and {4 * height * width}, four for each of the image's "
-            f"{height}x{width} pixels"
+            f"{where}: the brush has {count} values of {word} bits; expected 8 bits and {4 * height * width}, four for"
+            f" each of the image's {height}x{width} pixels"
         )
     values = np.zeros(count, np.uint8)
     done = 0
@@ -104,7 +115,9 @@ def brush(value: Any, height: int, width: int, where: str) -> Area:
         repeated, end = bits.read(1), done + 1
         end += bits.read(sizes[bits.read(2)])
         if end > count:
-            raise DataError(f"{where}: the brush's run lengths make more than the image's {height}x{width} pixels; export it again")
+            raise DataError(
+                f"{where}: the brush's run lengths make more than the image's {height}x{width} pixels; export it again"
+            )
         values[done:end] = bits.read(8) if repeated else bits.bytes(end - done)
         done = end
     return np.asarray(values.reshape(height, width, 4)[..., 3] > 0)

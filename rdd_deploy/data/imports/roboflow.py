@@ -15,7 +15,9 @@ _MASK = "_mask.png"
 
 def found(source: Source) -> bool:
     """Whether there is a _classes.csv and a mask."""
-    return any(name.rpartition("/")[2] == "_classes.csv" for name in source.files) and any(name.endswith(_MASK) for name in source.files)
+    return any(name.rpartition("/")[2] == "_classes.csv" for name in source.files) and any(
+        name.endswith(_MASK) for name in source.files
+    )
 
 
 def read(source: Source, options: ReadOptions) -> Export:
@@ -30,11 +32,17 @@ def read(source: Source, options: ReadOptions) -> Export:
         for row in rows:
             number = byte(row[0]) if len(row) > 1 else None
             if number is None:
-                raise DataError(f"{where}: a line is {','.join(row)!r:.60}; expected a pixel value from 0 to 255 and a class")
+                raise DataError(
+                    f"{where}: a line is {','.join(row)!r:.60}; expected a pixel value from 0 to 255 and a class"
+                )
             label = label_name(row[1], where)
             if values.setdefault(number, label) != label:
-                raise DataError(f"{where}: {number} is '{label}' here and '{values[number]}' in another split; export it again")
-    export = Export(dict.fromkeys(values[number] for number in sorted(values)), [], background=None, drawing="masks as they are")
+                raise DataError(
+                    f"{where}: {number} is '{label}' here and '{values[number]}' in another split; export it again"
+                )
+    export = Export(
+        dict.fromkeys(values[number] for number in sorted(values)), [], background=None, drawing="masks as they are"
+    )
     export.values = {255: VOID, **values}
     beside = {f"{folder_of(name)}/{_stem(name)}": name for name in source.images if not name.endswith(_MASK)}
     for name in [name for name in source.files if name.endswith(_MASK)]:
@@ -43,7 +51,9 @@ def read(source: Source, options: ReadOptions) -> Export:
             export.left.add("image", "its mask is there, the image isn't", name)
             continue
         read_ = partial(masks.indices, source.path(name), set(export.values))
-        export.samples.append(Sample(image, source.path(image), split_of(folder_of(image)), mask=read_, where=str(source.root / name)))
+        export.samples.append(
+            Sample(image, source.path(image), split_of(folder_of(image)), mask=read_, where=str(source.root / name))
+        )
     for image in beside.values():
         export.left.add("image", "it has no mask", image)
     return export

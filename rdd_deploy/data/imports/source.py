@@ -1,4 +1,6 @@
-"""The folder that holds an export: its files, by safe names only; whatever an export names, nothing outside of the folder is read."""
+"""The folder that holds an export: its files, by safe names only; whatever an export names, nothing outside of the
+folder is read.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,15 @@ class Source:
         if not path.exists():
             raise DataError(f"no export in {path}; expected the folder that the annotation tool's archive unpacks to")
         if path.is_file() and path.suffix.lower() in _ARCHIVES:
-            raise DataError(f"{path} is an archive; unpack it into a folder (unzip {path.name} -d {path.stem}) and give that folder")
+            raise DataError(
+                f"{path} is an archive; unpack it into a folder (unzip {path.name} -d {path.stem}) and give that folder"
+            )
         self.only: str | None = None
         self.root = Path(os.path.realpath(path))
         if self.root.is_file():  # COCO's and CVAT's lie in a folder beside those of the images
-            top = self.root.parent.parent if self.root.parent.name.lower() in ("annotations", "ann") else self.root.parent
+            top = (
+                self.root.parent.parent if self.root.parent.name.lower() in ("annotations", "ann") else self.root.parent
+            )
             self.only, self.root = self.root.relative_to(top).as_posix(), top
         if not self.root.is_dir():
             raise DataError(f"{path} is neither a folder nor a file; expected the folder of an export")
@@ -65,7 +71,9 @@ class Source:
             below[:] = sorted(name for name in below if not _is_hidden(name))
             inside = PurePosixPath(os.path.relpath(folder, self.root)).as_posix()
             self.links += [os.path.join(folder, name) for name in below if os.path.islink(os.path.join(folder, name))]
-            self.files += [name if inside == "." else f"{inside}/{name}" for name in sorted(names) if not _is_hidden(name)]
+            self.files += [
+                name if inside == "." else f"{inside}/{name}" for name in sorted(names) if not _is_hidden(name)
+            ]
             if len(self.files) > MOST_FILES:
                 raise DataError(f"{path} holds more than {MOST_FILES} files; give the folder of one export")
         self._parsed: tuple[str, Any] = ("", None)
@@ -99,7 +107,8 @@ class Source:
         path = Path(os.path.realpath(self.root / name))
         if not path.is_relative_to(self.root):
             raise DataError(
-                f"{self.root / name} is a link that leads out of the export, to {path}; put the file itself there (cp -rL copies an export with what its links lead to)"
+                f"{self.root / name} is a link that leads out of the export, to {path}; put the file itself there (cp"
+                " -rL copies an export with what its links lead to)"
             )
         return path
 
@@ -108,13 +117,15 @@ class Source:
         return name in self._all
 
     def image(self, name: str, *folders: str) -> tuple[str, Path]:
-        """The image that an export names, however: relative to one of some folders, with another computer's path, as an address.
+        """The image that an export names, however: relative to one of some folders, with another computer's path, as an
+        address.
 
         Returns:
             its name in the export, and its path.
 
         Raises:
-            NotFoundError: there is none, or more than one that may be meant. DataError: a link that leads out of the folder.
+            NotFoundError: there is none, or more than one that may be meant. DataError: a link that leads out of the
+                folder.
         """
         wanted = _cleaned(name)
         for folder in (*folders, ""):
@@ -123,11 +134,15 @@ class Source:
                 return relative, self.path(relative)
         last = PurePosixPath(wanted).name
         near = self._by_name.get(_key(last), [])
-        if not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last:  # Label Studio's prefix of uploaded files
+        if (
+            not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last
+        ):  # Label Studio's prefix of uploaded files
             near = self._by_name.get(_key(without), [])
         if len(near) > 1:
             below = [
-                one for one in near if f"/{one}".endswith(f"/{wanted.lstrip('/')}") or any(one.startswith(f"{f}/") for f in folders if f)
+                one
+                for one in near
+                if f"/{one}".endswith(f"/{wanted.lstrip('/')}") or any(one.startswith(f"{f}/") for f in folders if f)
             ]
             longest = [one for one in near if _shared_end(one, wanted) == max(_shared_end(two, wanted) for two in near)]
             near = below if len(below) == 1 else longest
@@ -149,7 +164,9 @@ class Source:
         try:
             return self.read(name).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.root / name} isn't UTF-8 text ({error.reason} at byte {error.start}); export it again") from error
+            raise DataError(
+                f"{self.root / name} isn't UTF-8 text ({error.reason} at byte {error.start}); export it again"
+            ) from error
 
     def lines(self, name: str) -> list[str]:
         """The lines of a text file that aren't empty, without space around."""
@@ -173,7 +190,12 @@ class Source:
     def yaml(self, name: str) -> Any:
         """A YAML file's content; keys that are numbers are given as text. Raises DataError."""
         try:
-            text = re.sub(r"((?:^|[{,])\s*)(\d+)(\s*:\s)", r'\1"\2"\3', self.read(name, 1 << 20).decode("utf-8-sig"), flags=re.MULTILINE)
+            text = re.sub(
+                r"((?:^|[{,])\s*)(\d+)(\s*:\s)",
+                r'\1"\2"\3',
+                self.read(name, 1 << 20).decode("utf-8-sig"),
+                flags=re.MULTILINE,
+            )
             return parse_yaml(text, str(self.root / name))
         except UnicodeDecodeError as error:
             raise DataError(f"{self.root / name} isn't UTF-8 text; export it again") from error
@@ -195,7 +217,9 @@ class Source:
 
     @cached_property
     def kinds(self) -> dict[str, list[str]]:
-        """What the first JSON files hold: kind -> names. Files that aren't JSON are left to the reader, which says what is wrong."""
+        """What the first JSON files hold: kind -> names. Files that aren't JSON are left to the reader, which says what
+        is wrong.
+        """
         found = defaultdict(list)
         for name in sorted(self.named(".json"), key=lambda name: (name.count("/"), name))[:_PEEKED]:
             try:
@@ -211,9 +235,13 @@ def kind_of_json(tree: Any) -> str:
     """Which tool writes such JSON; empty where it is none that is known."""
     if isinstance(tree, list):
         first = tree[0] if tree and isinstance(tree[0], dict) else {}
-        regions = [value for value in first.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        regions = [
+            value for value in first.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+        ]
         is_min = any("original_width" in value[0] for value in regions)
-        return "label-studio" if is_min or ({"annotations", "completions", "data"} & set(first) and "id" in first) else ""
+        return (
+            "label-studio" if is_min or ({"annotations", "completions", "data"} & set(first) and "id" in first) else ""
+        )
     if not isinstance(tree, dict):
         return ""
     keys = set(tree)

@@ -15,7 +15,8 @@ def assign(samples: Sequence[Sample], share: float | None, seed: int) -> tuple[l
     """A split for each sample; those without one are trained on.
 
     Args:
-        share: of the train images that val gets, where the export has no val: whole sequences, each label's images in about that share.
+        share: of the train images that val gets, where the export has no val: whole sequences, each label's images in
+            about that share.
 
     Returns:
         The splits, and sentences about sequences that are too long to be kept together.
@@ -28,14 +29,26 @@ def assign(samples: Sequence[Sample], share: float | None, seed: int) -> tuple[l
         return splits, []
     if "val" in splits:
         counts = Counter(splits)
-        raise DataError(f"--val {share:g}, but the export has its own val split ({counts['val']} of {len(splits)} images); leave --val out")
+        raise DataError(
+            f"--val {share:g}, but the export has its own val split ({counts['val']} of {len(splits)} images); leave"
+            " --val out"
+        )
     if "train" not in splits:
-        raise DataError(f"--val {share:g} divides the train images, and the export has only {', '.join(sorted(set(splits)))}; leave it out")
+        raise DataError(
+            f"--val {share:g} divides the train images, and the export has only {', '.join(sorted(set(splits)))}; leave"
+            " it out"
+        )
     train = [number for number, split in enumerate(splits) if split == "train"]
     groups, notes = groups_of([os.path.splitext(samples[number].name)[0] for number in train], "sequence")
     if len(set(groups)) < 2:
-        raise DataError(f"--val {share:g} of {len(train)} images leaves none for one of the splits; leave it out, or annotate more images")
-    labels = {label: place for place, label in enumerate(sorted({region.label for number in train for region in samples[number].regions}))}
+        raise DataError(
+            f"--val {share:g} of {len(train)} images leaves none for one of the splits; leave it out, or annotate more"
+            " images"
+        )
+    labels = {
+        label: place
+        for place, label in enumerate(sorted({region.label for number in train for region in samples[number].regions}))
+    }
     classes = [sorted({labels[region.label] for region in samples[number].regions}) for number in train]
     for number, split in zip(train, share_out(groups, classes, {"train": 1 - share, "val": share}, seed), strict=True):
         splits[number] = split

@@ -1,7 +1,7 @@
 """Supervisely's project: meta.json, and img/ and ann/ in each data set.
 
-Source: Supervisely's annotation format and SDK (supervisely.geometry): OpenCV fills polygons with their border and then empties their holes,
-bitmaps lie at their origin (x, y), later objects are on top.
+Source: Supervisely's annotation format and SDK (supervisely.geometry): OpenCV fills polygons with their border and then
+empties their holes, bitmaps lie at their origin (x, y), later objects are on top.
 """
 
 from __future__ import annotations
@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 
 from rdd_deploy.data.imports import raster
-from rdd_deploy.data.imports.export import Area, Colour, Export, Format, ReadOptions, Region, Sample, label_name, objects, size_of, take
+from rdd_deploy.data.imports.export import (
+    Area,
+    Colour,
+    Export,
+    Format,
+    ReadOptions,
+    Region,
+    Sample,
+    label_name,
+    objects,
+    size_of,
+    take,
+)
 from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
 from rdd_deploy.errors import DataError
 
@@ -40,7 +52,11 @@ def read(source: Source, options: ReadOptions) -> Export:
         dataset = folder_of(folder_of(name))
         image = name.rpartition("/")[2].removesuffix(".json")
         size = size_of(take(tree, "size", dict, where), "height", "width", where)
-        regions = [region for region in (_region(one, place, export) for place, one in objects(tree, "objects", where)) if region]
+        regions = [
+            region
+            for region in (_region(one, place, export) for place, one in objects(tree, "objects", where))
+            if region
+        ]
         try:
             inside, path = source.image(image, f"{dataset}/img".lstrip("/"))
         except NotFoundError as error:
@@ -103,7 +119,8 @@ def _bitmap(bitmap: dict[str, Any], where: str, height: int, width: int) -> Area
     patch = raster.patch_of(bitmap.get("data"), height, width, where, packed=True)
     if left < 0 or top < 0 or left + patch.shape[1] > width or top + patch.shape[0] > height:
         raise DataError(
-            f"{where}: a bitmap of {patch.shape[0]}x{patch.shape[1]} pixels at ({left}, {top}) reaches beyond the image of {height}x{width}"
+            f"{where}: a bitmap of {patch.shape[0]}x{patch.shape[1]} pixels at ({left}, {top}) reaches beyond the image"
+            f" of {height}x{width}"
         )
     return raster.placed(patch, top, left, height, width)
 

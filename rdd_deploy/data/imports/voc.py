@@ -1,6 +1,8 @@
-"""PASCAL VOC's layout: of VOC itself, of CVAT's "Segmentation mask 1.1" (labelmap.txt, colours) and of labelme2voc (class_names.txt).
+"""PASCAL VOC's layout: of VOC itself, of CVAT's "Segmentation mask 1.1" (labelmap.txt, colours) and of labelme2voc
+(class_names.txt).
 
-Source: the VOC2012 development kit; docs.cvat.ai, Segmentation mask; labelme's labelme2voc.py. 255 (in colours 224, 224, 192) is void.
+Source: the VOC2012 development kit; docs.cvat.ai, Segmentation mask; labelme's labelme2voc.py. 255 (in colours 224,
+224, 192) is void.
 """
 
 from __future__ import annotations
@@ -8,7 +10,17 @@ from __future__ import annotations
 from functools import partial
 
 from rdd_deploy.data.imports import masks
-from rdd_deploy.data.imports.export import BACKGROUND, VOID, Colour, Export, Format, ReadOptions, Sample, byte, label_name
+from rdd_deploy.data.imports.export import (
+    BACKGROUND,
+    VOID,
+    Colour,
+    Export,
+    Format,
+    ReadOptions,
+    Sample,
+    byte,
+    label_name,
+)
 from rdd_deploy.data.imports.source import Source, folder_of, split_of
 from rdd_deploy.data.voc import CLASSES
 from rdd_deploy.errors import DataError
@@ -57,13 +69,25 @@ def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colou
             if line.startswith("#"):
                 continue
             name, _, rest = line.partition(":")
-            labels[label_name(name, str(source.root / names[0]))] = _colour(rest.partition(":")[0], line, str(source.root / names[0]))
+            labels[label_name(name, str(source.root / names[0]))] = _colour(
+                rest.partition(":")[0], line, str(source.root / names[0])
+            )
         table = {colour: number for number, colour in enumerate(labels.values()) if colour is not None}
         if len(table) < len(labels):
-            raise DataError(f"{source.root / names[0]} gives one colour to two classes; give each its own, and export the masks again")
+            raise DataError(
+                f"{source.root / names[0]} gives one colour to two classes; give each its own, and export the masks"
+                " again"
+            )
         return labels, {_BORDER: _VOID, **table}
     if source.has(names[1]):
-        return dict.fromkeys(BACKGROUND if line == "_background_" else line for line in source.lines(names[1]) if line != "__ignore__"), {}
+        return (
+            dict.fromkeys(
+                BACKGROUND if line == "_background_" else line
+                for line in source.lines(names[1])
+                if line != "__ignore__"
+            ),
+            {},
+        )
     export.notes.append("no labelmap.txt and no class_names.txt: taken for PASCAL VOC's own 21 classes")
     return dict.fromkeys(CLASSES), {}
 
@@ -77,12 +101,15 @@ def _colour(text: str, line: str, where: str) -> Colour:
 
 def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, int], export: Export) -> None:
     below = f"{base}/".lstrip("/")
-    found_ = {_stem(name, f"{below}{folder}/"): name for name in source.named(".png") if name.startswith(f"{below}{folder}/")}
+    found_ = {
+        _stem(name, f"{below}{folder}/"): name for name in source.named(".png") if name.startswith(f"{below}{folder}/")
+    }
     images = {
         _stem(name, f"{below}{place}/".replace("//", "/").lstrip("/")): name
         for place in reversed(_IMAGES)
         for name in source.images
-        if name.startswith(f"{below}{place}") and not name.startswith(tuple(f"{below}Segmentation{kind}" for kind in ("Class", "Object")))
+        if name.startswith(f"{below}{place}")
+        and not name.startswith(tuple(f"{below}Segmentation{kind}" for kind in ("Class", "Object")))
     }
     splits = _splits(source, below)
     used = set()
@@ -107,7 +134,9 @@ def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, i
 def _splits(source: Source, below: str) -> dict[str, str | None]:
     """The split of each listed name; trainval.txt counts where it is the only list."""
     lists = {
-        name: split_of(name.rpartition("/")[2]) for name in source.named(".txt") if folder_of(name) == f"{below}ImageSets/Segmentation"
+        name: split_of(name.rpartition("/")[2])
+        for name in source.named(".txt")
+        if folder_of(name) == f"{below}ImageSets/Segmentation"
     }
     if any(lists.values()):
         lists = {name: split for name, split in lists.items() if split}
@@ -116,7 +145,9 @@ def _splits(source: Source, below: str) -> dict[str, str | None]:
         for line in source.lines(name):
             frame = _listed(line)
             if found.setdefault(frame, split) != split:
-                raise DataError(f"{source.root / name}: '{frame}' is in the split '{found[frame]}' as well; remove it from one list")
+                raise DataError(
+                    f"{source.root / name}: '{frame}' is in the split '{found[frame]}' as well; remove it from one list"
+                )
     return found
 
 

@@ -50,7 +50,8 @@ class Result:
     """What was written, or would be.
 
     Attributes:
-        images: of each split. pixels: of each class, then void. decided: pixels where the rule of overlaps decided, and in how many images.
+        images: of each split. pixels: of each class, then void. decided: pixels where the rule of overlaps decided, and
+            in how many images.
     """
 
     images: Counter[str] = field(default_factory=Counter)
@@ -61,7 +62,8 @@ class Result:
 
 
 def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = False) -> Result:
-    """Write a data set for the ``folder`` reader from an annotation tool's export; ``out`` is there as a whole or not at all.
+    """Write a data set for the ``folder`` reader from an annotation tool's export; ``out`` is there as a whole or not
+    at all.
 
     Args:
         path: the export's folder, or one annotation file in it.
@@ -76,12 +78,16 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
     if not dry:
         _check_out(source, out)
     for link in source.links:
-        console.warn(f"{link} is a link to a folder, which isn't followed; copy the folder there, or give the folder itself")
+        console.warn(
+            f"{link} is a link to a folder, which isn't followed; copy the folder there, or give the folder itself"
+        )
     name = options.format or _recognised(source, path)
     if name in _OF_JSON:
         _check_json(source)
     if options.reduce_labels and name != "parquet":
-        raise DataError(f"--reduce-labels is about masks of Hugging Face's parquet files, and this is {name}; leave it out")
+        raise DataError(
+            f"--reduce-labels is about masks of Hugging Face's parquet files, and this is {name}; leave it out"
+        )
     export: Export = FORMATS[name].load().read(source, ReadOptions(options.reduce_labels))
     counted = Counter(region.label for sample in export.samples for region in sample.regions)
     listed = len(export.samples) + export.left.count("image")
@@ -89,10 +95,13 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
     annotations = f", {_count(said, 'annotation')}" if said else ""
     console.info(f"{path}: {name}, {_count(listed, 'image')}{annotations}, {_count(len(export.labels), 'label')}")
     if not listed:
-        raise DataError(f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out")
+        raise DataError(
+            f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out"
+        )
     if not export.samples:
         raise DataError(
-            f"{path}: none of {_count(listed, 'image')} can be imported; see that the images lie in the same folder as the annotations",
+            f"{path}: none of {_count(listed, 'image')} can be imported; see that the images lie in the same folder as"
+            " the annotations",
             *export.left.sentences(),
         )
     classes = classes_of(export, options.classes, options.background, options.ignore_case)
@@ -106,7 +115,10 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
         return result
     result = _write(export, classes, splits, out, rule, options)
     _tell(export, classes, result, rule, dry)
-    console.info(f"done: {out}; train with", f"  rdd-deploy train RECIPE … (the part 'data' of {out / 'data.yaml'}, or its command)")
+    console.info(
+        f"done: {out}; train with",
+        f"  rdd-deploy train RECIPE … (the part 'data' of {out / 'data.yaml'}, or its command)",
+    )
     return result
 
 
@@ -115,14 +127,16 @@ def _recognised(source: Source, path: Path) -> str:
     if len(names) == 1:
         return names[0]
     if names:
-        raise DataError(f"{path} may be {' or '.join(names)}; say which with --format {names[0]}, or give the one annotation file")
+        raise DataError(
+            f"{path} may be {' or '.join(names)}; say which with --format {names[0]}, or give the one annotation file"
+        )
     _check_json(source)
     inside = ", ".join(source.files[:3]) or "nothing"
     zips = [name for name in source.files if name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz"))]
     hint = f"; unpack {zips[0]} first" if zips else ""
     raise DataError(
-        f"{path} is no export that is known (it holds {inside}{' …' if len(source.files) > 3 else ''}){hint}; expected one of "
-        f"{', '.join(FORMATS)}: see docs/data.md, or say which with --format"
+        f"{path} is no export that is known (it holds {inside}{' …' if len(source.files) > 3 else ''}){hint}; expected"
+        f" one of {', '.join(FORMATS)}: see docs/data.md, or say which with --format"
     )
 
 
@@ -151,7 +165,9 @@ def _check_strict(export: Export, options: ImportOptions) -> None:
         raise DataError("--strict, and not everything of the export can be imported:", *sentences)
 
 
-def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, rule: Overlap, options: ImportOptions) -> Result:
+def _write(
+    export: Export, classes: Classes, splits: Sequence[str], out: Path, rule: Overlap, options: ImportOptions
+) -> Result:
     work = files.temporary_beside(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +183,11 @@ def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, r
                     head, data = written.look(sample)
                 except Unreadable as why:
                     export.left.add("image", "it can't be read as an image", f"{sample.name or sample.where} ({why})")
-                    export.left.add("annotation", "its image can't be read", sample.where, len(sample.regions)) if sample.regions else None
+                    (
+                        export.left.add("annotation", "its image can't be read", sample.where, len(sample.regions))
+                        if sample.regions
+                        else None
+                    )
                     continue
                 labels = drawing.labels(sample, head)
                 for folder in (work / split, work / f"{split}annot"):
@@ -186,16 +206,20 @@ def _write(export: Export, classes: Classes, splits: Sequence[str], out: Path, r
         part = written.data_part(out, classes, shapes)
         written.write_data_yaml(work, part, [export.drawing, *classes.notes, *result.notes, *export.left.sentences()])
         if out.exists() or out.is_symlink():
-            raise DiskError(f"{out} was made by somebody else meanwhile, and wasn't touched; give a new folder, or remove it")
+            raise DiskError(
+                f"{out} was made by somebody else meanwhile, and wasn't touched; give a new folder, or remove it"
+            )
         os.rename(work, out)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # copying blames the file that is read
         if not full and error.filename and not Path(os.fsdecode(error.filename)).is_relative_to(out.parent):
             raise DataError(
-                f"can't read {os.fsdecode(error.filename)}: {error.strerror or error}; check the file and its permissions"
+                f"can't read {os.fsdecode(error.filename)}: {error.strerror or error}; check the file and its"
+                " permissions"
             ) from error
         raise DiskError(
-            f"can't write {out}: {error.strerror or error}; free some space or choose another folder. Nothing was left there"
+            f"can't write {out}: {error.strerror or error}; free some space or choose another folder. Nothing was left"
+            " there"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -227,7 +251,9 @@ class _Drawing:
         return np.ascontiguousarray(TURNS[head.orientation](labels)) if turn else labels
 
     def _turn(self, sample: Sample, head: Header, size: tuple[int, ...], stored: tuple[int, int]) -> bool:
-        """Whether the mask must be turned as the image is on reading: where it was drawn on the image as stored, not as shown."""
+        """Whether the mask must be turned as the image is on reading: where it was drawn on the image as stored, not as
+        shown.
+        """
         if tuple(size) == head.shown:
             if head.orientation != 1:
                 self._seen["shown"].append(sample.name)
@@ -237,8 +263,8 @@ class _Drawing:
             return True
         turned = f" (turned by its EXIF orientation {head.orientation})" if head.orientation != 1 else ""
         raise DataError(
-            f"{sample.where}: the annotations are for {size[0]}x{size[1]} pixels, the image {sample.name} has {head.shown[0]}x{head.shown[1]}{turned}; "
-            "put the images there that were annotated, at their size"
+            f"{sample.where}: the annotations are for {size[0]}x{size[1]} pixels, the image {sample.name} has"
+            f" {head.shown[0]}x{head.shown[1]}{turned}; put the images there that were annotated, at their size"
         )
 
     def _count(self, sample: Sample, composed: Composed) -> None:
@@ -254,15 +280,22 @@ class _Drawing:
         """Sentences about what was found."""
         told = {
             "shown": "images are turned by their EXIF orientation; the annotations fit them as shown",
-            "stored": "images are turned by their EXIF orientation, and the annotations fit them as stored: their masks were turned as well",
+            "stored": (
+                "images are turned by their EXIF orientation, and the annotations fit them as stored: their masks were"
+                " turned as well"
+            ),
             "empty": "annotations cover no pixel",
             "hidden": "annotations lie wholly under others and aren't seen",
-            "bare": f"images have no annotation and are all {'void' if self._classes.unlabelled == IGNORE else 'background'}",
+            "bare": (
+                "images have no annotation and are all"
+                f" {'void' if self._classes.unlabelled == IGNORE else 'background'}"
+            ),
         }
         notes = [f"{len(names)} {told[key]}, the first is {names[0]}" for key, names in self._seen.items() if names]
         if self.decided:
             notes.append(
-                f"{_count(self.decided, 'pixel')} in {_count(self.decided_in, 'image')} lie under several classes: {_RULES[self._rule]}"
+                f"{_count(self.decided, 'pixel')} in {_count(self.decided_in, 'image')} lie under several classes:"
+                f" {_RULES[self._rule]}"
             )
         return notes
 
@@ -277,7 +310,9 @@ _RULES = {
 def _tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: bool) -> None:
     """The table of classes, what was decided, what was left out."""
     verb = "would be" if dry else "were"
-    console.info(f"{', '.join(f'{split} {count}' for split, count in sorted(result.images.items()))} images {verb} written")
+    console.info(
+        f"{', '.join(f'{split} {count}' for split, count in sorted(result.images.items()))} images {verb} written"
+    )
     if result.pixels is not None:
         total = max(1, int(result.pixels.sum()))
         shares = [f"{100 * int(count) / total:.2f} %" for count in result.pixels]
@@ -288,9 +323,24 @@ def _tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: 
         wanted = number if number < len(classes.names) else IGNORE
         labels = [label for label, one in classes.ids.items() if one == wanted and label in export.labels]
         regions = sum(result.regions[label] for label, one in classes.ids.items() if one == wanted)
-        rows.append((str(wanted), name, ", ".join(labels), str(regions) if export.background is not None else "", shares[number]))
-    console.show("classes", console.table(("id", "class", "from the labels", "annotations", "pixels"), rows, left=(1, 2)))
-    for note in [export.drawing and f"pixels: {export.drawing}", *classes.notes, *dict.fromkeys(export.notes), *result.notes]:
+        rows.append(
+            (
+                str(wanted),
+                name,
+                ", ".join(labels),
+                str(regions) if export.background is not None else "",
+                shares[number],
+            )
+        )
+    console.show(
+        "classes", console.table(("id", "class", "from the labels", "annotations", "pixels"), rows, left=(1, 2))
+    )
+    for note in [
+        export.drawing and f"pixels: {export.drawing}",
+        *classes.notes,
+        *dict.fromkeys(export.notes),
+        *result.notes,
+    ]:
         if note:
             console.info(note)
     if dry and export.background is not None:

@@ -1,7 +1,7 @@
 """YOLO's segmentation text files with data.yaml: of Ultralytics, Roboflow, CVAT, Label Studio.
 
-Source: docs.ultralytics.com, instance segmentation datasets; pixels as Ultralytics' polygon2mask makes them: cut to whole pixels, filled by
-OpenCV with the border in it, smaller ones on top.
+Source: docs.ultralytics.com, instance segmentation datasets; pixels as Ultralytics' polygon2mask makes them: cut to
+whole pixels, filled by OpenCV with the border in it, smaller ones on top.
 """
 
 from __future__ import annotations
@@ -26,21 +26,31 @@ _LISTS = ("classes.txt", "obj.names")
 
 def found(source: Source) -> bool:
     """Whether there is a YAML file with names, or a list of classes and a folder of labels."""
-    return bool(_configurations(source) or (any(map(source.has, _LISTS)) and any("labels" in name.split("/") for name in source.files)))
+    return bool(
+        _configurations(source)
+        or (any(map(source.has, _LISTS)) and any("labels" in name.split("/") for name in source.files))
+    )
 
 
 def _configurations(source: Source) -> list[str]:
-    names = [name for name in source.named(".yaml", ".yml") if "/" not in name or name.rpartition("/")[2] in ("data.yaml", "dataset.yaml")]
+    names = [
+        name
+        for name in source.named(".yaml", ".yml")
+        if "/" not in name or name.rpartition("/")[2] in ("data.yaml", "dataset.yaml")
+    ]
     return [name for name in names if b"names" in source.read(name, 1 << 20)]
 
 
 def read(source: Source, options: ReadOptions) -> Export:
     """The splits of data.yaml, or all images with labels."""
-    export = Export({}, [], overlap="small-on-top", drawing="polygons by Ultralytics' rule (cut to whole pixels, filled by OpenCV)")
+    export = Export(
+        {}, [], overlap="small-on-top", drawing="polygons by Ultralytics' rule (cut to whole pixels, filled by OpenCV)"
+    )
     configurations = _configurations(source)
     if len(configurations) > 1:
         raise DataError(
-            f"{source.root} has {len(configurations)} YAML files with names ({', '.join(configurations)}); give the one that counts"
+            f"{source.root} has {len(configurations)} YAML files with names ({', '.join(configurations)}); give the one"
+            " that counts"
         )
     tree: dict[str, Any] = {}
     base = ""
@@ -58,7 +68,9 @@ def read(source: Source, options: ReadOptions) -> Export:
         for entry in [tree[key]] if isinstance(tree.get(key), str) else tree.get(key) or []:
             inside = _images_of(source, str(entry), base, tree.get("path"))
             if not inside:
-                export.notes.append(f"{key}: {entry} of {configurations[0]} holds no images of this export: passed over")
+                export.notes.append(
+                    f"{key}: {entry} of {configurations[0]} holds no images of this export: passed over"
+                )
             images.update({name: split for name in inside if name not in images})
     if not images:
         images = {name: split_of(folder_of(name)) for name in source.images}
@@ -77,7 +89,9 @@ def _names(value: Any, where: str) -> dict[int, str]:
 
 
 def _images_of(source: Source, entry: str, base: str, root: Any) -> list[str]:
-    """Images in a folder or list that data.yaml names; its paths are mostly those of another computer, so their ends count."""
+    """Images in a folder or list that data.yaml names; its paths are mostly those of another computer, so their ends
+    count.
+    """
     parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     start = [part for part in str(root or "").replace("\\", "/").split("/") if part not in ("", ".", "..")]
     below = [part for part in base.split("/") if part]
@@ -101,23 +115,28 @@ def _read_labels(source: Source, images: dict[str, str | None], names: dict[int,
     for name, split in images.items():
         folder, file = folder_of(name), os.path.splitext(name.rpartition("/")[2])[0] + ".txt"
         swapped = re.sub(r"(^|.*/)images(?=/|$)", r"\1labels", folder, count=1)
-        label = next((one for one in (f"{swapped}/{file}".lstrip("/"), f"{folder}/{file}".lstrip("/")) if source.has(one)), None)
+        label = next(
+            (one for one in (f"{swapped}/{file}".lstrip("/"), f"{folder}/{file}".lstrip("/")) if source.has(one)), None
+        )
         sample = Sample(name, source.path(name), split, where=str(source.root / (label or name)))
         if label is None:
             without.append(name)
         else:
             for number, line in enumerate(source.text(label).splitlines()):
-                if line.strip() and (region := _region(line.split(), names, f"{source.root / label}: line {number + 1}", export)):
+                if line.strip() and (
+                    region := _region(line.split(), names, f"{source.root / label}: line {number + 1}", export)
+                ):
                     sample.regions.append(region)
         export.samples.append(sample)
     if not images or len(without) == len(images):
         raise DataError(
-            f"{source.root} has {len(images)} images ({', '.join(IMAGES[:3])} …) and no text file of labels for any of them; expected labels/ beside "
-            "images/"
+            f"{source.root} has {len(images)} images ({', '.join(IMAGES[:3])} …) and no text file of labels for any of"
+            " them; expected labels/ beside images/"
         )
     if without:
         export.notes.append(
-            f"{len(without)} images have no text file, which in YOLO means that nothing is in them, the first is {without[0]}"
+            f"{len(without)} images have no text file, which in YOLO means that nothing is in them, the first is"
+            f" {without[0]}"
         )
 
 
@@ -127,7 +146,10 @@ def _region(words: list[str], names: dict[int, str], where: str, export: Export)
     except ValueError as error:
         raise DataError(f"{where} is {' '.join(words)!r:.60}; expected a class and coordinates from 0 to 1") from error
     if number not in names:
-        raise DataError(f"{where}: the class {words[0]} isn't among the names ({', '.join(map(str, list(names)[:10]))}); export it again")
+        raise DataError(
+            f"{where}: the class {words[0]} isn't among the names ({', '.join(map(str, list(names)[:10]))}); export it"
+            " again"
+        )
     label = names[int(number)]
     if len(values) == 4:
         export.left.add("annotation", "it is a box", f"{where} ({label})")
@@ -136,7 +158,8 @@ def _region(words: list[str], names: dict[int, str], where: str, export: Export)
         raise DataError(f"{where} has {len(values)} coordinates; expected x y of 3 points or more")
     if not np.isfinite(values).all() or values.min() < -0.5 or values.max() > 1.5:
         raise DataError(
-            f"{where}: its coordinates reach from {values.min():g} to {values.max():g}; expected shares of the image from 0 to 1"
+            f"{where}: its coordinates reach from {values.min():g} to {values.max():g}; expected shares of the image"
+            " from 0 to 1"
         )
     if len(values) < 6:
         export.left.add("annotation", "a polygon of less than 3 points", f"{where} ({label})")

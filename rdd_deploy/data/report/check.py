@@ -1,4 +1,6 @@
-"""Check a recipe's data: both splits read whole, everything that is wrong told at once, ``data_check.html`` and ``data_check.json``."""
+"""Check a recipe's data: both splits read whole, everything that is wrong told at once, ``data_check.html`` and
+``data_check.json``.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def check_data(name: str, data: DataOptions, evaluated: str, output: Path, frame
         name: the recipe's. evaluated: val or test. frames: pictures on the page at most.
 
     Raises:
-        DataError: training would refuse the data; what was found is written all the same. DiskError: nothing can be written.
+        DataError: training would refuse the data; what was found is written all the same. DiskError: nothing can be
+            written.
     """
     check_template()
     files.check_writable(output)
@@ -66,7 +69,8 @@ def check_data(name: str, data: DataOptions, evaluated: str, output: Path, frame
     if problems:
         more = [f"and {len(problems) - TOLD} more, in {output / FIGURES}"] if len(problems) > TOLD else []
         raise DataError(
-            f"training would refuse this data for {len(problems)} {'reason' if len(problems) == 1 else 'reasons'}; fix them, and check again:",
+            f"training would refuse this data for {len(problems)} {'reason' if len(problems) == 1 else 'reasons'}; fix"
+            " them, and check again:",
             *problems[:TOLD],
             *more,
         )
@@ -107,7 +111,9 @@ def _counts(found: Sequence[Suspicion]) -> dict[str, int]:
     return {kind: len({(one.split, one.index) for one in found if one.kind == kind}) for kind in KINDS}
 
 
-def _cards(scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Duplicate], frames: int) -> dict[str, list[Card]]:
+def _cards(
+    scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Duplicate], frames: int
+) -> dict[str, list[Card]]:
     """The pictures: pairs that look alike, suspicious samples first, then some that aren't, evenly over the splits."""
     by_name = {one.name: one for one in scans}
     pairs = _apart(twins, min(len(twins), frames // 8))
@@ -118,7 +124,11 @@ def _cards(scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Du
     ordinary: list[tuple[str, int]] = []
     for number, (name, indices) in enumerate(sorted(usable.items(), key=lambda item: len(item[1]))):
         count = min(len(indices), (left - len(ordinary)) // (len(usable) - number))
-        ordinary += [(name, indices[place]) for place in np.linspace(0, len(indices) - 1, count).round().astype(int)] if count else []
+        ordinary += (
+            [(name, indices[place]) for place in np.linspace(0, len(indices) - 1, count).round().astype(int)]
+            if count
+            else []
+        )
     total = 2 * len(pairs) + len(suspicious) + len(ordinary)
     with console.progress("pictures", total) as bar:
 
@@ -127,7 +137,9 @@ def _cards(scans: Sequence[Scan], found: Sequence[Suspicion], twins: Sequence[Du
             drawn = picture(one.split, index, ALL_BYTES // max(1, total))
             bar.advance()
             facts = one.facts[index]
-            return Card(split, one.split.names[index], "x".join(map(str, facts.size)) if facts else "", list(reasons), drawn)
+            return Card(
+                split, one.split.names[index], "x".join(map(str, facts.size)) if facts else "", list(reasons), drawn
+            )
 
         alike = []
         for pair in pairs:
@@ -201,7 +213,9 @@ def _tell(told: Found, output: Path) -> None:
     for one in told.scans:
         pixels, _, void = one.totals()
         share = void / max(1, void + int(pixels.sum()))
-        console.info(f"{one.name}: {len(one.split)} frames, {len(one.split.label_space)} classes, {100 * share:.1f} % void")
+        console.info(
+            f"{one.name}: {len(one.split)} frames, {len(one.split.label_space)} classes, {100 * share:.1f} % void"
+        )
     if not told.scans:
         console.info(f"-> {output / PAGE}, {FIGURES}")
         return

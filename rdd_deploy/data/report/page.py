@@ -65,7 +65,9 @@ def render(found: Found, cards: Mapping[str, Sequence[Card]]) -> str:
         return shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     source = resources("rdd_deploy.data.report").joinpath("page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
+    )
     spaces = [one.split.label_space for one in found.scans]
     space = max(spaces, key=len, default=None)
     return environment.from_string(source).render(
@@ -79,7 +81,11 @@ def render(found: Found, cards: Mapping[str, Sequence[Card]]) -> str:
         kinds=[(KINDS[kind], count) for kind, count in found.counts.items() if count],
         twins=_twins(found),
         twin_count=len(found.twins),
-        legend=[(name, f"rgb({r}, {g}, {b})") for name, (r, g, b) in zip(space.classes, space.palette, strict=True)] if space else [],
+        legend=(
+            [(name, f"rgb({r}, {g}, {b})") for name, (r, g, b) in zip(space.classes, space.palette, strict=True)]
+            if space
+            else []
+        ),
         shares=_shares(found.scans),
         sizes=_sizes(found.scans),
         pairs=list(zip(cards["alike"][::2], cards["alike"][1::2], strict=True)),
@@ -96,7 +102,9 @@ def _twins(found: Found) -> list[tuple[str, str, int]]:
 
 
 def _shares(scans: Sequence[Scan]) -> list[tuple[str, list[tuple[float, float, int] | None]]]:
-    """Per class, and void, and per split: percent of the pixels, percent of the frames, frames; None for a class that the split doesn't have."""
+    """Per class, and void, and per split: percent of the pixels, percent of the frames, frames; None for a class that
+    the split doesn't have.
+    """
     names = list(dict.fromkeys(name for one in scans for name in one.split.label_space.classes))
     columns = []
     for one in scans:
@@ -108,7 +116,9 @@ def _shares(scans: Sequence[Scan]) -> list[tuple[str, list[tuple[float, float, i
         }
         voids = sum(1 for _, facts in one.usable if facts.void)
         columns.append((column, (100 * void / every, 100 * voids / count, voids)))
-    rows: list[tuple[str, list[tuple[float, float, int] | None]]] = [(name, [column.get(name) for column, _ in columns]) for name in names]
+    rows: list[tuple[str, list[tuple[float, float, int] | None]]] = [
+        (name, [column.get(name) for column, _ in columns]) for name in names
+    ]
     return [*rows, ("(void)", [void for _, void in columns])]
 
 

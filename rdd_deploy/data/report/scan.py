@@ -1,4 +1,6 @@
-"""Read every pair of a split once, and keep a few numbers of each: what is wrong with it, and what the page is made from."""
+"""Read every pair of a split once, and keep a few numbers of each: what is wrong with it, and what the page is made
+from.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class FrameFacts:
 
     Attributes:
         size: (height, width) of the frame.
-        pixels, thin: per class, (C,): its pixels, and those of them that lie in no 3x3 square of the class, so in structures at most 2 pixels wide.
+        pixels, thin: per class, (C,): its pixels, and those of them that lie in no 3x3 square of the class, so in
+            structures at most 2 pixels wide.
         void: pixels of none. pieces: connected pieces of thin pixels of all classes.
         look: perceptual hash; digest: of the frame's pixels.
     """
@@ -102,7 +105,8 @@ def scan(name: str, split: Split, advance: Callable[[], None] = lambda: None) ->
     absent = [one for one, count in zip(split.label_space.classes, pixels, strict=True) if not count]
     if absent and pixels.sum():
         found.notes.append(
-            f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or measured there"
+            f"no pixel of {', '.join(absent)} in {name}; {'it' if len(absent) == 1 else 'they'} can't be learned or"
+            " measured there"
         )
     return found
 
@@ -121,7 +125,10 @@ def _pair_problems(split: Split, index: int, frame: Frame, labels: Labels) -> li
     unknown = np.flatnonzero(np.bincount(labels.ravel(), minlength=IGNORE + 1)[len(split.label_space) : IGNORE])
     if unknown.size:
         ids = [len(split.label_space) + int(i) for i in unknown]
-        return [f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.label_space) - 1} or void"]
+        return [
+            f"{split.names[index]}: the labels hold unknown class ids {ids}; expected 0 to {len(split.label_space) - 1}"
+            " or void"
+        ]
     return []
 
 
@@ -156,5 +163,6 @@ def problems_between(train: Scan, other: Scan) -> list[str]:
         return []
     told = "; ".join(f"{one} and {two}" for one, two in shared[:10])
     return [
-        f"{len(shared)} images are in both train and {other.name}, e.g. {told}; remove them from one, or the measured mIoU means nothing"
+        f"{len(shared)} images are in both train and {other.name}, e.g. {told}; remove them from one, or the measured"
+        " mIoU means nothing"
     ]

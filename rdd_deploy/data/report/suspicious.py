@@ -1,4 +1,6 @@
-"""Which pairs a person should look at first, each with the reason in words. None of it is an error: only people know."""
+"""Which pairs a person should look at first, each with the reason in words. None of it is an error: only
+people know.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ class Duplicate(NamedTuple):
 
 
 def suspicions(scan: Scan, size: tuple[int, int]) -> tuple[list[Suspicion], list[str]]:
-    """Samples of a split to look at, the gravest of each kind first; and sentences about kinds that most of its frames show.
+    """Samples of a split to look at, the gravest of each kind first; and sentences about kinds that most of its frames
+    show.
 
     Args:
         size: (height, width) of the network's frames.
@@ -65,7 +68,9 @@ def suspicions(scan: Scan, size: tuple[int, int]) -> tuple[list[Suspicion], list
     for kind in KINDS:
         frames = len({one.index for one in found[kind]})
         if frames > max(3, USUAL * count):
-            notes.append(f"{frames} of {count} frames of {scan.name} are {KINDS[kind]}: that seems to be how this data is")
+            notes.append(
+                f"{frames} of {count} frames of {scan.name} are {KINDS[kind]}: that seems to be how this data is"
+            )
         kept += sorted(found[kind], key=lambda one: -one.weight)
     return kept, notes
 
@@ -115,7 +120,10 @@ def _slivers(scan: Scan) -> Iterator[Suspicion]:
             reason = f"{told} only as slivers at most 2 pixels wide, as at edges that were smoothed or resized"
             yield Suspicion("slivers", scan.name, index, reason, len(thin) + share)
         elif share > max(MANY_THIN, TIMES * median) or facts.pieces > max(MANY_PIECES, TIMES * pieces):
-            reason = f"{100 * share:.1f} % of the pixels in {facts.pieces} slivers at most 2 pixels wide (median {100 * median:.1f} %)"
+            reason = (
+                f"{100 * share:.1f} % of the pixels in {facts.pieces} slivers at most 2 pixels wide (median"
+                f" {100 * median:.1f} %)"
+            )
             yield Suspicion("slivers", scan.name, index, reason, share)
 
 
@@ -132,8 +140,9 @@ def _thin_classes(scan: Scan) -> Iterator[str]:
     for c, share in _usually_thin(scan).items():
         if share > USUALLY_THIN:
             yield (
-                f"{scan.split.label_space.classes[c]} is mostly slivers at most 2 pixels wide in {scan.name} ({100 * share:.0f} % of its pixels in "
-                "half of its frames): a thin thing, or what smoothed or resized edges of other classes leave"
+                f"{scan.split.label_space.classes[c]} is mostly slivers at most 2 pixels wide in {scan.name}"
+                f" ({100 * share:.0f} % of its pixels in half of its frames): a thin thing, or what smoothed or resized"
+                " edges of other classes leave"
             )
 
 
@@ -152,14 +161,22 @@ def _sizes(scan: Scan, size: tuple[int, int]) -> Iterator[Suspicion]:
         height, width = facts.size
         stretch = max(width / height / wanted, wanted / (width / height))
         if facts.size != usual and times >= 0.9 * total:
-            yield Suspicion("size", scan.name, index, f"{height}x{width}, where {times} of {total} are {usual[0]}x{usual[1]}", stretch)
+            yield Suspicion(
+                "size",
+                scan.name,
+                index,
+                f"{height}x{width}, where {times} of {total} are {usual[0]}x{usual[1]}",
+                stretch,
+            )
         elif stretch > 1.5:
             reason = f"{height}x{width} is stretched {stretch:.1f} times to the network's {size[0]}x{size[1]}"
             yield Suspicion("size", scan.name, index, reason, stretch)
 
 
 def _shares(scan: Scan) -> Iterator[Suspicion]:
-    usable = [(index, facts.pixels / max(1, int(facts.pixels.sum()))) for index, facts in scan.usable if facts.pixels.any()]
+    usable = [
+        (index, facts.pixels / max(1, int(facts.pixels.sum()))) for index, facts in scan.usable if facts.pixels.any()
+    ]
     if len(usable) < 8:
         return
     mean = np.mean([shares for _, shares in usable], 0)
@@ -174,7 +191,9 @@ def _shares(scan: Scan) -> Iterator[Suspicion]:
 
 
 def duplicates(train: Scan, other: Scan) -> list[Duplicate]:
-    """For each frame of ``other`` the train frame that looks most like it, if any does; those that are nearest first."""
+    """For each frame of ``other`` the train frame that looks most like it, if any does; those that are
+    nearest first.
+    """
     known, asked = ([(index, facts.look) for index, facts in one.usable if facts.look] for one in (train, other))
     pairs = near_duplicates([look for _, look in known], [look for _, look in asked])
     found = [Duplicate(known[a][0], asked[b][0], distance(known[a][1], asked[b][1])) for a, b in pairs]

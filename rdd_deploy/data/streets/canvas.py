@@ -1,7 +1,8 @@
 """The pinhole camera and the four-channel canvas of the procedural streets.
 
-The canvas is uint8 (H, W, 4): BGR and the class id. One drawing call writes both, so frame and labels cannot disagree; nothing
-is anti-aliased (a blend of two class ids would be a third class), the blur of the sensor softens the edges afterwards.
+The canvas is uint8 (H, W, 4): BGR and the class id. One drawing call writes both, so frame and labels cannot disagree;
+nothing is anti-aliased (a blend of two class ids would be a third class), the blur of the sensor softens the edges
+afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _UNIT = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
 
 @dataclass(frozen=True)
 class View:
-    """A camera on the road: it looks along the road's tangent. Focal length and centre in pixels, the rest in metres."""
+    """A camera on the road: it looks along the road's tangent. Focal length and centre in pixels, the
+    rest in metres.
+    """
 
     height: int
     width: int
@@ -45,7 +48,12 @@ class View:
 
     def shift(self, distance: float) -> float:
         """How far the road's middle has moved across at this distance, seen from the camera."""
-        return self.world.middle(self.z + distance) - self.world.middle(self.z) - self.world.slope(self.z) * distance - self.x
+        return (
+            self.world.middle(self.z + distance)
+            - self.world.middle(self.z)
+            - self.world.slope(self.z) * distance
+            - self.x
+        )
 
     def shifts(self, distances: NDArray[np.floating]) -> NDArray[np.float64]:
         """``shift`` for many distances at once."""
@@ -69,7 +77,9 @@ class View:
 
 
 class Body:
-    """Turns an object's own coordinates (right, up, forward; metres) into pixels, heading and bend of the road included."""
+    """Turns an object's own coordinates (right, up, forward; metres) into pixels, heading and bend of the road
+    included.
+    """
 
     def __init__(self, view: View, thing: SceneObject) -> None:
         self.view, self.distance = view, thing.z - view.z
@@ -121,8 +131,12 @@ class Canvas:
     def disc(self, x: float, y: float, radius: float, colour: Colour, label: int) -> None:
         cv2.circle(self.image, (int(x * 8), int(y * 8)), max(4, int(radius * 8)), (*colour, label), -1, cv2.LINE_8, 3)
 
-    def limb(self, a: Sequence[float], b: Sequence[float], wide: float, narrow: float, colour: Colour, label: int) -> None:
-        """A tapered bar from a to b (pixels), ``wide`` at a and ``narrow`` at b. The hot spot of small figures, hence no numpy."""
+    def limb(
+        self, a: Sequence[float], b: Sequence[float], wide: float, narrow: float, colour: Colour, label: int
+    ) -> None:
+        """A tapered bar from a to b (pixels), ``wide`` at a and ``narrow`` at b. The hot spot of small figures, hence
+        no numpy.
+        """
         ax, ay, bx, by = a[0] * 8, a[1] * 8, b[0] * 8, b[1] * 8
         dx, dy = bx - ax, by - ay
         unit = 4 / ((dx * dx + dy * dy) ** 0.5 + 1e-6)
@@ -148,7 +162,8 @@ class Canvas:
         Args:
             surface: the light on it, its distance in metres and its class id.
             window: the part of the texture's width to use; above 1 it repeats.
-            filled: the class id also covers the holes of the texture inside the quad (a fence is a fence between its bars).
+            filled: the class id also covers the holes of the texture inside the quad (a fence is a fence between its
+                bars).
         """
         xs, ys = quad.T.tolist()
         x0, y0 = max(0, floor(min(xs))), max(0, floor(min(ys)))
@@ -159,11 +174,18 @@ class Canvas:
         if max(xs) - min(xs) < 3.5:
             self.polygon(quad, self.shade((125, 125, 125), light, distance), label)
             return
-        source = texture[min(len(texture) - 1, max(0, floor(log2(texture[0].shape[0] / max(1.0, ys[3] - ys[0], ys[2] - ys[1])) + 0.3)))]
+        source = texture[
+            min(
+                len(texture) - 1,
+                max(0, floor(log2(texture[0].shape[0] / max(1.0, ys[3] - ys[0], ys[2] - ys[1])) + 0.3)),
+            )
+        ]
         height, width = source.shape[:2]
         whole = window[0] >= 0 and window[1] <= 1
         corners = _UNIT * np.array([(window[1] - window[0]) * width, height if whole else height - 2], np.float32)
-        corners += np.array([window[0] * width - 0.5, -0.5 if whole else 0.5], np.float32)  # repeating must not bleed over top and bottom
+        corners += np.array(
+            [window[0] * width - 0.5, -0.5 if whole else 0.5], np.float32
+        )  # repeating must not bleed over top and bottom
         target = (quad - (x0, y0)).astype(np.float32)
         border = cv2.BORDER_CONSTANT if whole else cv2.BORDER_WRAP
         matrix = cv2.getPerspectiveTransform(corners, target)
@@ -176,7 +198,10 @@ class Canvas:
             mask = cv2.bitwise_and(mask, inside)
             if filled:
                 region[..., 3][inside > 0] = label
-        fog, air = self.lighting.fog(distance), self.lighting.horizon  # the table lights, adds haze and makes alpha the class id
+        fog, air = (
+            self.lighting.fog(distance),
+            self.lighting.horizon,
+        )  # the table lights, adds haze and makes alpha the class id
         clear = 1 - fog
         table = _RAMP * np.array((light[0] * clear, light[1] * clear, light[2] * clear, 0), np.float32)
         table += np.array((air[0] * fog, air[1] * fog, air[2] * fog, label), np.float32)

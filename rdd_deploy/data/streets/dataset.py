@@ -1,7 +1,7 @@
 """Procedural streets with CamVid's classes, as a data set and as an endless video: no files, no download, no torch.
 
-A street is a seeded plan (layout, traffic) seen under a seeded light (lighting) and painted back to front (canvas, ground, objects,
-cars, people) with textures that are made once per process.
+A street is a seeded plan (layout, traffic) seen under a seeded light (lighting) and painted back to front (canvas,
+ground, objects, cars, people) with textures that are made once per process.
 """
 
 from __future__ import annotations
@@ -57,13 +57,17 @@ def open_streets(split: str, *, height: int = 240, width: int = 320, count: int 
     if split not in _COUNTS:
         raise DataError(f"got the split '{split}' of streets, expected one of {', '.join(_COUNTS)}; pick one of these")
     if count is not None and count < 1:
-        raise DataError(f"got count={count} for streets, expected at least 1; leave it out for the default ({_COUNTS[split]})")
+        raise DataError(
+            f"got count={count} for streets, expected at least 1; leave it out for the default ({_COUNTS[split]})"
+        )
     _check(height, width, seed)
     return StreetSplit(split, height, width, _COUNTS[split] if count is None else count, seed)
 
 
 class StreetSplit(Split):
-    """Still frames of streets, each from a world of its own. The last render is kept: frame(i) and labels(i) cost one."""
+    """Still frames of streets, each from a world of its own. The last render is kept: frame(i) and
+    labels(i) cost one.
+    """
 
     label_space = CAMVID
 
@@ -143,7 +147,9 @@ def _still(entropy: tuple[int, ...], height: int, width: int) -> tuple[Frame, La
     return _paint(view, draw_lighting(world.rng(5)), seconds, world.rng(6))
 
 
-def _view(world: World, height: int, width: int, focal: float, centre: float, horizon: float, x: float, y: float, z: float) -> View:
+def _view(
+    world: World, height: int, width: int, focal: float, centre: float, horizon: float, x: float, y: float, z: float
+) -> View:
     """focal, centre and horizon as shares of the frame's size."""
     size = 1.15 * (height * width) ** 0.5
     return View(height, width, focal * size, centre * width, horizon * height, x, y, z, world)
@@ -169,17 +175,21 @@ def _paint(view: View, lighting: Lighting, seconds: float, rng: np.random.Genera
 
 
 def _in_sight(thing: SceneObject, view: View) -> bool:
-    """Whether a thing is worth the painters' time: not too far for its kind, not behind the camera, not beside the frame."""
+    """Whether a thing is worth the painters' time: not too far for its kind, not behind the camera, not beside the
+    frame.
+    """
     near = thing.z - view.z
-    reach = _PAINTERS[thing.kind][1] * min(1.0, 0.5 + view.focal / 1200)  # in a small frame far things are but a pixel or two
+    reach = _PAINTERS[thing.kind][1] * min(
+        1.0, 0.5 + view.focal / 1200
+    )  # in a small frame far things are but a pixel or two
     if near > (FAR if thing.kind == "building" else reach):
         return False
     if thing.length:
         return near + thing.length > NEAR + 0.6
     x = thing.x + view.shift(near)
     if thing.kind == "car" and abs(x) > 1.8:
-        # It passes by, its far end in sight for longer than its near end; what is nearer than NEAR must be beside the frame,
-        # for it cannot be projected truly.
+        # It passes by, its far end in sight for longer than its near end; what is nearer than NEAR must be beside the
+        # frame, for it cannot be projected truly.
         beside = (abs(x) - 1.0) * view.focal / NEAR > view.width / 2 + abs(view.centre - view.width / 2)
         return near > NEAR or (near > -3.0 and beside)
     if near < (4.5 if thing.kind == "car" else NEAR + 0.6):

@@ -33,7 +33,9 @@ def paint_sky(canvas: Canvas, rng: np.random.Generator, seconds: float) -> None:
     clouds = cv2.warpAffine(textures.clouds(), matrix, (half_width, half), flags=flags, borderMode=cv2.BORDER_WRAP)
     share = np.clip((clouds.astype(np.float32) - 128) / 90 + lighting.cover - 0.4, 0, 0.85)[..., None]
     sky = sky + (np.array(lighting.cloud, np.float32) * (1.06 - 0.16 * np.clip(share - 0.4, 0, 1)) - sky) * share
-    canvas.image[:rows, :, :3] = cv2.resize(np.minimum(sky, 255).astype(np.uint8), (view.width, rows), interpolation=cv2.INTER_LINEAR)
+    canvas.image[:rows, :, :3] = cv2.resize(
+        np.minimum(sky, 255).astype(np.uint8), (view.width, rows), interpolation=cv2.INTER_LINEAR
+    )
     canvas.image[:rows, :, 3] = SKY
 
 
@@ -61,7 +63,10 @@ def paint_ground(canvas: Canvas, cells: list[Cell], rng: np.random.Generator) ->
     canvas.image[top:] = (*pave, PAVEMENT)
     for cell in cells:
         near = cell.start - view.z
-        for side, inner, outer in ((0, -street.front[0], -street.front[0] - 60), (1, street.front[1], street.front[1] + 60)):
+        for side, inner, outer in (
+            (0, -street.front[0], -street.front[0] - 60),
+            (1, street.front[1], street.front[1] + 60),
+        ):
             if cell.grass[side]:
                 _strip(canvas, inner, outer, near, near + CELL, tint((55, 105, 85), canvas.lighting.leaves), TREE)
     for beyond, colour, label in (
@@ -69,7 +74,9 @@ def paint_ground(canvas: Canvas, cells: list[Cell], rng: np.random.Generator) ->
         (0.0, mix(road, (30, 30, 30), 0.4), ROAD),  # the gutter
         (-0.25, road, ROAD),
     ):
-        canvas.polygon(_band(canvas, -street.kerb[0] - beyond, street.kerb[1] + beyond, _AHEAD), colour, label, convex=False)
+        canvas.polygon(
+            _band(canvas, -street.kerb[0] - beyond, street.kerb[1] + beyond, _AHEAD), colour, label, convex=False
+        )
     for cell in cells:
         if cell.crossing:
             _strip(canvas, -60, 60, cell.crossing[0] - view.z, cell.crossing[1] - view.z, road, ROAD)
@@ -101,7 +108,9 @@ def _patches(canvas: Canvas, patches: NDArray[np.float64], road: Colour) -> None
     fixed = (view.project(flat, view.shifts(flat[:, 2])) * 8).astype(np.int32).reshape(-1, 4, 2)
     paint = mix(road, (235, 240, 240), view.world.rng(4).uniform(0.35, 0.95))
     for quad, tone in zip(fixed, patches[:, 4].tolist(), strict=True):
-        cv2.fillConvexPoly(canvas.image, quad, (*(paint if tone == Cell.PAINT else tint(road, (tone,) * 3)), ROAD), cv2.LINE_8, 3)
+        cv2.fillConvexPoly(
+            canvas.image, quad, (*(paint if tone == Cell.PAINT else tint(road, (tone,) * 3)), ROAD), cv2.LINE_8, 3
+        )
 
 
 def _texture(canvas: Canvas, top: int) -> None:
@@ -112,7 +121,9 @@ def _texture(canvas: Canvas, top: int) -> None:
         return
     ahead = np.maximum(view.y * view.focal / np.maximum(rows - view.horizon, 0.3), 0.5).astype(np.float32)
     ground = canvas.image[top:]
-    grain = cv2.multiply(_grain(canvas, ground, ahead), cv2.GaussianBlur(canvas.shadows[top:], (3, 3), 0), scale=1 / 255)
+    grain = cv2.multiply(
+        _grain(canvas, ground, ahead), cv2.GaussianBlur(canvas.shadows[top:], (3, 3), 0), scale=1 / 255
+    )
     fog = (1 - np.exp(-lighting.haze * ahead))[:, None]
     gain, haze = np.full((len(rows), 1, 4), 128, np.uint8), np.zeros((len(rows), 1, 4), np.uint8)
     gain[:, 0, :3] = np.clip(np.array(lighting.light(0, 1, 0), np.float32) * (1 - fog) * 128, 0, 255)
@@ -124,10 +135,14 @@ def _texture(canvas: Canvas, top: int) -> None:
 
 
 def _grain(canvas: Canvas, ground: NDArray[np.uint8], ahead: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Brightness of the ground, uint8 (rows, W) around 128, fixed to the world and sampled at the halving that fits its distance."""
+    """Brightness of the ground, uint8 (rows, W) around 128, fixed to the world and sampled at the halving that fits its
+    distance.
+    """
     view, per_metre = canvas.view, textures.TILE / textures.TILE_METRES
     columns = np.arange(view.width, dtype=np.float32)
-    across = (columns[None] - view.centre) * (ahead / view.focal)[:, None] - view.shifts(ahead).astype(np.float32)[:, None]
+    across = (columns[None] - view.centre) * (ahead / view.focal)[:, None] - view.shifts(ahead).astype(np.float32)[
+        :, None
+    ]
     along = np.repeat((ahead + view.z % textures.TILE_METRES).astype(np.float32)[:, None], view.width, 1)
     texels = np.abs(np.gradient(ahead)) * per_metre if len(ahead) > 1 else np.ones(1)
     levels = np.clip(np.log2(np.maximum(texels, 1)), 0, len(textures.ground()) - 1).astype(int)
@@ -154,7 +169,9 @@ def cast_shadow(canvas: Canvas, thing: SceneObject) -> None:
         along = np.array([sin(thing.heading), cos(thing.heading)]) * 2.1
         across = np.array([along[1], -along[0]]) * 0.4
         middle = at + (along if abs(along[1]) < 1.8 else (0, 2.1))
-        box = np.array([middle - along - across, middle + along - across, middle + along + across, middle - along + across])
+        box = np.array(
+            [middle - along - across, middle + along - across, middle + along + across, middle - along + across]
+        )
         if sunny:
             _darken(canvas, box + away * 1.1, 1.0)
         _darken(canvas, box, 1.0, 0.4)
@@ -162,7 +179,9 @@ def cast_shadow(canvas: Canvas, thing: SceneObject) -> None:
         return
     elif long:
         base = at + np.array([[0, 0], [0, thing.length]])
-        _darken(canvas, np.concatenate((base, (base + away * thing.height)[::-1])), 0.5 if thing.kind == "fence" else 1.0)
+        _darken(
+            canvas, np.concatenate((base, (base + away * thing.height)[::-1])), 0.5 if thing.kind == "fence" else 1.0
+        )
     else:
         reach, half = away * thing.height, 0.25 if thing.kind in ("person", "cyclist", "clutter") else 0.08
         if thing.kind == "tree":

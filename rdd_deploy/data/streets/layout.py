@@ -1,7 +1,7 @@
 """Where things stand in a procedural street. No pixels here.
 
-The world is endless along the road (z, metres) and cut into cells of CELL metres, each laid out from its own seed, so that any
-stretch can be built in any order.
+The world is endless along the road (z, metres) and cut into cells of CELL metres, each laid out from its own seed, so
+that any stretch can be built in any order.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Street:
-    """The road's plan, in metres. Index 0 is the left side, 1 the right; ``kerb`` and ``front`` are distances from the middle."""
+    """The road's plan, in metres. Index 0 is the left side, 1 the right; ``kerb`` and ``front`` are distances from the
+    middle.
+    """
 
     drive: int  # +1: traffic keeps to the right
     lane: float
@@ -147,8 +149,8 @@ class Cell:
         objects: what stands here.
         crossing: the z range of a crossing road, None without.
         grass: per side, whether the ground behind the pavement is grass.
-        patches: (N, 5) rectangles on the road: left, right, near, far (metres, z of the world) and a tone: a factor on the road's own
-            colour, or PAINT.
+        patches: (N, 5) rectangles on the road: left, right, near, far (metres, z of the world) and a tone: a factor on
+            the road's own colour, or PAINT.
     """
 
     PAINT = 2.0
@@ -182,13 +184,17 @@ class Cell:
         (left, right), pool, patches = (-self._street.kerb[0], self._street.kerb[1]), self._pool, []
         for _ in range(pool.integers(2, 5)):
             x, z = pool.uniform(left, right - 1.2), self.start + pool.uniform(0, CELL)
-            patches.append((x, min(x + pool.uniform(0.5, 2.2), right), z, z + pool.uniform(0.6, 6), pool.uniform(0.72, 1.18)))
+            patches.append(
+                (x, min(x + pool.uniform(0.5, 2.2), right), z, z + pool.uniform(0.6, 6), pool.uniform(0.72, 1.18))
+            )
         return patches
 
     def _lines(self) -> list[Patch]:
         street, z0 = self._street, self.start
         dividers = [street.lane * n for n in range(1 - street.lanes, street.lanes)]
-        edges = [sign * (street.kerb[side] - (2.1 if street.parking[side] else 0.35)) for side, sign in ((0, -1), (1, 1))]
+        edges = [
+            sign * (street.kerb[side] - (2.1 if street.parking[side] else 0.35)) for side, sign in ((0, -1), (1, 1))
+        ]
         dashes = [(x - 0.07, x + 0.07, z0 + 7 * n, z0 + 7 * n + 3.5, self.PAINT) for x in dividers for n in range(4)]
         return dashes + [(x - 0.06, x + 0.06, z0, z0 + CELL, self.PAINT) for x in edges]
 
@@ -198,10 +204,14 @@ class Cell:
             return []
         stripes = np.arange(0.4 - street.kerb[0], street.kerb[1] - 0.5, 1.1).tolist()
         own = sorted((0.1 * street.drive, street.drive * street.kerb[street.drive > 0]))
-        return [(x, x + 0.55, z, z + 2.6, self.PAINT) for x in stripes] + [(own[0], own[1], z - 1.6, z - 1.2, self.PAINT)]
+        return [(x, x + 0.55, z, z + 2.6, self.PAINT) for x in stripes] + [
+            (own[0], own[1], z - 1.6, z - 1.2, self.PAINT)
+        ]
 
     def _lot(self, side: int) -> bool:
-        """What lies behind one pavement: a row of houses, a house in its garden, or a park. Whether the ground there is grass."""
+        """What lies behind one pavement: a row of houses, a house in its garden, or a park. Whether the ground there is
+        grass.
+        """
         street, pool, z0 = self._street, self._pool, self.start
         sign, front, style = (-1, 1)[side], street.front[side], pool.random()
         if style < 0.35 + 0.45 * street.urban:
@@ -210,7 +220,12 @@ class Cell:
         park = style > 0.93 - 0.1 * street.leafy
         if not park:
             length = pool.uniform(10, 18)
-            self._building(sign * (front + pool.uniform(2.5, 7)), z0 + pool.uniform(2, CELL - length - 1), length, pool.uniform(3.2, 8.5))
+            self._building(
+                sign * (front + pool.uniform(2.5, 7)),
+                z0 + pool.uniform(2, CELL - length - 1),
+                length,
+                pool.uniform(3.2, 8.5),
+            )
         for _ in range(5 if park else 2):
             if pool.random() < 0.75:
                 offset = pool.uniform(2, 14) if park else pool.uniform(1.2, 3.0)
@@ -244,14 +259,21 @@ class Cell:
         sign, kerb, front = (-1, 1)[side], street.kerb[side], street.front[side]
         if self._k % 2 == side or pool.random() < 0.35:
             bare = pool.random() < 0.2
-            self._put("lamp", sign * (kerb + 0.5), z0 + 5 + pool.uniform(0, 3), height=pool.uniform(5, 9), variant=int(bare))
+            self._put(
+                "lamp", sign * (kerb + 0.5), z0 + 5 + pool.uniform(0, 3), height=pool.uniform(5, 9), variant=int(bare)
+            )
         if pool.random() < 0.15 + 0.5 * street.leafy:
             for i in range(2 + self._k % 2):
                 z = z0 + 3 + 10 * i + pool.uniform(0, 3)
                 self._put("tree", sign * (kerb + 0.9), z, variant=1, height=pool.uniform(4.5, 10))
         for _ in range(2):
             if pool.random() < 0.55:
-                self._put("sign", sign * (kerb + pool.uniform(0.3, 0.8)), z0 + pool.uniform(0, CELL), height=pool.uniform(2.3, 3.2))
+                self._put(
+                    "sign",
+                    sign * (kerb + pool.uniform(0.3, 0.8)),
+                    z0 + pool.uniform(0, CELL),
+                    height=pool.uniform(2.3, 3.2),
+                )
         if pool.random() < 0.2:
             start = z0 + pool.uniform(0, 12)
             for i in range(6):
@@ -266,7 +288,9 @@ class Cell:
                 x, z = sign * pool.uniform(kerb + 0.5, front - 0.4), z0 + pool.uniform(0, CELL)
                 self._put("person", x, z, height=pool.uniform(1.5, 1.9), heading=pool.uniform(-pi, pi), phase=pi / 2)
         if pool.random() < 0.12:
-            self._put("bike", sign * (kerb + 0.8), z0 + pool.uniform(2, CELL), height=1.0, heading=pool.uniform(-0.3, 0.3))
+            self._put(
+                "bike", sign * (kerb + 0.8), z0 + pool.uniform(2, CELL), height=1.0, heading=pool.uniform(-0.3, 0.3)
+            )
 
     def _park(self, side: int) -> None:
         street, pool, sign = self._street, self._pool, (-1, 1)[side]
@@ -274,7 +298,9 @@ class Cell:
         for i in range(4):
             if pool.random() < 0.2 + 0.28 * street.traffic:
                 z = self.start + 7.0 * i + pool.uniform(1.8, 2.4)
-                self._put("car", sign * (street.kerb[side] - 1.05), z, heading=heading + pool.uniform(-0.04, 0.04), variant=1)
+                self._put(
+                    "car", sign * (street.kerb[side] - 1.05), z, heading=heading + pool.uniform(-0.04, 0.04), variant=1
+                )
 
     def _cross(self, near: float, far: float) -> None:
         """Traffic lights, signs, a waiting car and the corner houses across a side road."""

@@ -30,8 +30,8 @@ def tint(colour: Colour, factor: Colour) -> Colour:
 class Lighting:
     """Light and camera of one street. Directions are unit vectors (right, up, along the road); haze is per metre.
 
-    ``sky`` is the colour overhead, ``horizon`` that of the horizon and of the haze; ``leaves`` is a factor on the colour of all plants;
-    ``bonnet`` is the share of the frame's height that the camera's own car hides.
+    ``sky`` is the colour overhead, ``horizon`` that of the horizon and of the haze; ``leaves`` is a factor on the
+    colour of all plants; ``bonnet`` is the share of the frame's height that the camera's own car hides.
     """
 
     sun: tuple[float, float, float]
@@ -55,7 +55,11 @@ class Lighting:
         """What falls on a surface with this normal, as factors."""
         facing = max(0.0, nx * self.sun[0] + ny * self.sun[1] + nz * self.sun[2])
         open_sky, ambient, sun = 0.8 + 0.2 * ny, self.ambient, self.sun_light
-        return (ambient[0] * open_sky + sun[0] * facing, ambient[1] * open_sky + sun[1] * facing, ambient[2] * open_sky + sun[2] * facing)
+        return (
+            ambient[0] * open_sky + sun[0] * facing,
+            ambient[1] * open_sky + sun[1] * facing,
+            ambient[2] * open_sky + sun[2] * facing,
+        )
 
     def fog(self, distance: float) -> float:
         return 1.0 - exp(-self.haze * max(distance, 0.0))
@@ -79,7 +83,11 @@ def draw_lighting(rng: np.random.Generator) -> Lighting:
     level = rng.uniform(0.75, 0.98) if overcast else rng.uniform(0.45, 0.65)
     metered = level + strength * sin(elevation)  # the camera opens its iris, though not all the way
     autumn = rng.random() < 0.25
-    leaves = (0.5, rng.uniform(0.75, 1.05), rng.uniform(1.5, 2.4)) if autumn else rng.uniform((0.6, 0.75, 0.6), (1.2, 1.15, 1.2)).tolist()
+    leaves = (
+        (0.5, rng.uniform(0.75, 1.05), rng.uniform(1.5, 2.4))
+        if autumn
+        else rng.uniform((0.6, 0.75, 0.6), (1.2, 1.15, 1.2)).tolist()
+    )
     return Lighting(
         sun=(cos(elevation) * sin(azimuth), sin(elevation), cos(elevation) * cos(azimuth)),
         sun_light=(strength * (1 - warm), strength * (1 - warm * 0.35), strength),
@@ -108,7 +116,9 @@ def sense(frame: Image, lighting: Lighting, rng: np.random.Generator) -> Image:
     vignette = (255 - 127 * lighting.vignette * (across + down[:, None])).astype(np.uint8)
     frame = cv2.multiply(frame, cv2.cvtColor(vignette, cv2.COLOR_GRAY2BGR), scale=1 / 255)
     ramp = np.linspace(0, 1, 256)[:, None] ** lighting.gamma
-    frame = cv2.LUT(frame, np.clip(255 * ramp * np.array(lighting.cast) * lighting.exposure, 0, 255).astype(np.uint8)[None])
+    frame = cv2.LUT(
+        frame, np.clip(255 * ramp * np.array(lighting.cast) * lighting.exposure, 0, 255).astype(np.uint8)[None]
+    )
     tile = textures.noise()
     spare_y, spare_x = max(0, tile.shape[0] - height), max(0, tile.shape[1] - width)
     top, left = int(rng.integers(0, spare_y + 1)), int(rng.integers(0, spare_x + 1))

@@ -19,15 +19,22 @@ _PLATES = {
     "board": np.array([[-1.9, -0.8], [1.9, -0.8], [1.9, 0.8], [-1.9, 0.8]]),
     "diamond": np.array([[0, -1.0], [1, 0], [0, 1], [-1, 0]]),
 }
-_PAINTS: tuple[Colour, ...] = ((40, 40, 200), (235, 238, 240), (190, 90, 30), (60, 200, 235), (70, 130, 40), (60, 60, 65))
+_PAINTS: tuple[Colour, ...] = (
+    (40, 40, 200),
+    (235, 238, 240),
+    (190, 90, 30),
+    (60, 200, 235),
+    (70, 130, 40),
+    (60, 60, 65),
+)
 
 
 def _wall(canvas: Canvas, thing: SceneObject) -> tuple[Points, float, float, float, int]:
     """The upright side along the road of a long object.
 
     Returns:
-        its quad in pixels (top near, top far, bottom far, bottom near), the distances of its ends, the share of it that lies behind the
-        camera, and its side of the road (-1 or 1).
+        its quad in pixels (top near, top far, bottom far, bottom near), the distances of its ends, the share of it that
+        lies behind the camera, and its side of the road (-1 or 1).
     """
     start, far = thing.z - canvas.view.z, thing.z + thing.length - canvas.view.z
     near = max(NEAR, start)
@@ -57,7 +64,9 @@ def building(canvas: Canvas, thing: SceneObject) -> None:
     if rise and near < 90:
         middle = view.shifts(np.array([near, far])) + thing.x + sign * thing.width / 2
         ridge = view.project(np.stack((middle, np.full(2, thing.height + rise), [near, far]), 1), 0.0)
-        roof = canvas.shade(mix((70, 75, 85), (70, 90, 150), u[6]), canvas.lighting.light(-sign * 0.5, 0.85, 0), (near + far) / 2)
+        roof = canvas.shade(
+            mix((70, 75, 85), (70, 90, 150), u[6]), canvas.lighting.light(-sign * 0.5, 0.85, 0), (near + far) / 2
+        )
         canvas.polygon(np.stack((quad[0], quad[1], ridge[1], ridge[0])), roof, BUILDING)
     front = (tint(canvas.lighting.light(-sign, 0, 0), dye), (near + far) / 2, BUILDING)
     canvas.blit(textures.facade(floors, round(thing.length / 3.0), style), quad, front, (cut, 1.0))
@@ -68,13 +77,28 @@ def tree(canvas: Canvas, thing: SceneObject) -> None:
     u, light = thing.u, canvas.lighting.light
     half, tall = thing.height * (0.45 + 0.2 * u[0]) * scale * (-1 if u[1] < 0.5 else 1), thing.height * scale
     quad = np.array([[x - half, y - tall], [x + half, y - tall], [x + half, y], [x - half, y]])
-    number = int(u[5] * (textures.TREES - 2 * thing.variant))  # conifers come last: they sweep the ground, so none at the kerb
+    number = int(
+        u[5] * (textures.TREES - 2 * thing.variant)
+    )  # conifers come last: they sweep the ground, so none at the kerb
     leaves = (0.85 + 0.3 * u[2], 0.8 + 0.4 * u[3], 0.8 + 0.4 * u[4])
-    if textures.kind_of_tree(number) != textures.BARE:  # the trunk is not part of the sprite: bark keeps its colour when the leaves turn
-        tone, wide, rise = 60 + 45 * u[6], 0.032 * tall, (0.12 if textures.kind_of_tree(number) == textures.CONIFER else 0.5) * tall
+    if (
+        textures.kind_of_tree(number) != textures.BARE
+    ):  # the trunk is not part of the sprite: bark keeps its colour when the leaves turn
+        tone, wide, rise = (
+            60 + 45 * u[6],
+            0.032 * tall,
+            (0.12 if textures.kind_of_tree(number) == textures.CONIFER else 0.5) * tall,
+        )
         bark = canvas.shade((tone * 0.75, tone * 0.9, tone), light(0, 0.1, -0.8), distance)
         canvas.limb((x, y), (x, y - rise), wide, wide * 0.6, bark, TREE)
-        canvas.limb((x + wide * 0.28, y), (x + wide * 0.17, y - rise), wide * 0.42, wide * 0.25, tint(bark, (0.72, 0.72, 0.72)), TREE)
+        canvas.limb(
+            (x + wide * 0.28, y),
+            (x + wide * 0.17, y - rise),
+            wide * 0.42,
+            wide * 0.25,
+            tint(bark, (0.72, 0.72, 0.72)),
+            TREE,
+        )
         leaves = tint(canvas.lighting.leaves, leaves)
     canvas.blit(textures.tree(number), quad, (tint(light(0, 0.6, -0.5), leaves), distance, TREE))
 
@@ -116,7 +140,9 @@ def bollard(canvas: Canvas, thing: SceneObject) -> None:
     distance, scale, x, y = canvas.view.foot(thing)
     light, tall, wide = canvas.lighting.light(0, 0.3, -0.9), thing.height * scale, 0.16 * scale
     canvas.limb((x, y), (x, y - tall), wide, wide, canvas.shade((40 + 60 * thing.u[0],) * 3, light, distance), POLE)
-    canvas.limb((x, y - 0.75 * tall), (x, y - 0.9 * tall), wide, wide, canvas.shade((230, 230, 235), light, distance), POLE)
+    canvas.limb(
+        (x, y - 0.75 * tall), (x, y - 0.9 * tall), wide, wide, canvas.shade((230, 230, 235), light, distance), POLE
+    )
 
 
 def sign(canvas: Canvas, thing: SceneObject) -> None:
@@ -130,14 +156,29 @@ def sign(canvas: Canvas, thing: SceneObject) -> None:
     if u[2] < 0.4:
         plates.append((("board", "round", "square")[int(u[3] * 3)], top + 1.9 * size, size * 0.75, u[5:] + u[:5]))
     for shape, height, size, v in plates:
-        rim, field = (_PAINTS[0], _PAINTS[1]) if v[5] < 0.55 else (_PAINTS[int(v[7] * 6)], _PAINTS[(2, 4, 3, 2, 1)[int(v[8] * 5)]])
+        rim, field = (
+            (_PAINTS[0], _PAINTS[1])
+            if v[5] < 0.55
+            else (_PAINTS[int(v[7] * 6)], _PAINTS[(2, 4, 3, 2, 1)[int(v[8] * 5)]])
+        )
         back = v[6] < 0.25
         outline = _PLATES[shape] * np.array((size * (0.75 + 0.25 * v[4]), -size))
-        canvas.polygon(outline + np.array((x, height)), canvas.shade((120 + 70 * v[7],) * 3 if back else rim, light, distance), SIGN)
+        canvas.polygon(
+            outline + np.array((x, height)),
+            canvas.shade((120 + 70 * v[7],) * 3 if back else rim, light, distance),
+            SIGN,
+        )
         if size > 2.5 and not back:
             canvas.polygon(outline * 0.74 + np.array((x, height)), canvas.shade(field, light, distance), SIGN)
             symbol = canvas.shade((30, 30, 30) if field[0] > 200 else (240, 240, 240), light, distance)
-            canvas.limb((x - 0.35 * size, height), (x + 0.35 * size, height + 0.1 * size), 0.25 * size, 0.25 * size, symbol, SIGN)
+            canvas.limb(
+                (x - 0.35 * size, height),
+                (x + 0.35 * size, height + 0.1 * size),
+                0.25 * size,
+                0.25 * size,
+                symbol,
+                SIGN,
+            )
 
 
 def light(canvas: Canvas, thing: SceneObject) -> None:

@@ -13,8 +13,19 @@ from rdd_deploy.data.streets.lighting import Colour, mix, tint
 
 _SKINS: tuple[Colour, ...] = ((150, 175, 225), (125, 150, 205), (90, 120, 175), (55, 80, 130), (40, 55, 90))
 _HAIRS: tuple[Colour, ...] = ((25, 25, 28), (40, 55, 75), (70, 115, 165), (140, 140, 145), (30, 45, 100))
-_WHEELS = [np.array([[0.0, 0.34 + 0.33 * sin(k * pi / 7), centre + 0.33 * cos(k * pi / 7)] for k in range(14)]) for centre in (-0.52, 0.52)]
-_TUBES = [[0, 0.34, -0.52], [0, 0.82, -0.2], [0, 0.32, 0.0], [0, 0.85, 0.4], [0, 0.34, 0.52], [-0.27, 1.03, 0.42], [0.27, 1.03, 0.42]]
+_WHEELS = [
+    np.array([[0.0, 0.34 + 0.33 * sin(k * pi / 7), centre + 0.33 * cos(k * pi / 7)] for k in range(14)])
+    for centre in (-0.52, 0.52)
+]
+_TUBES = [
+    [0, 0.34, -0.52],
+    [0, 0.82, -0.2],
+    [0, 0.32, 0.0],
+    [0, 0.85, 0.4],
+    [0, 0.34, 0.52],
+    [-0.27, 1.03, 0.42],
+    [0.27, 1.03, 0.42],
+]
 _BIKE = np.concatenate((*_WHEELS, _TUBES))
 Joint = list[float]
 
@@ -39,7 +50,9 @@ def person(canvas: Canvas, thing: SceneObject) -> None:
 def cyclist(canvas: Canvas, thing: SceneObject) -> None:
     """A rider on a bicycle; both carry the bicyclist's label, as in CamVid."""
     bike(canvas, thing)
-    a, b = ((0.17 * sin(angle), 0.17 * cos(angle)) for angle in (thing.phase, thing.phase + pi))  # forward and up of the pedals
+    a, b = (
+        (0.17 * sin(angle), 0.17 * cos(angle)) for angle in (thing.phase, thing.phase + pi)
+    )  # forward and up of the pedals
     joints = [
         [-0.11, 0.98, -0.18], [0.11, 0.98, -0.18],
         [-0.13, 0.78 + a[1] * 0.5, 0.22 + a[0] * 0.3], [0.13, 0.78 + b[1] * 0.5, 0.22 + b[0] * 0.3],
@@ -57,7 +70,9 @@ def _clothes(a: float, b: float, c: float, d: float) -> Colour:
 
 
 def _figure(canvas: Canvas, thing: SceneObject, joints: list[Joint], size: float, label: int) -> None:
-    """Legs, arms, trunk and head; the joints are pairs of hips, knees, feet, shoulders, elbows and hands, and the head."""
+    """Legs, arms, trunk and head; the joints are pairs of hips, knees, feet, shoulders, elbows and
+    hands, and the head.
+    """
     body, u = Body(canvas.view, thing), thing.u
     p = body(np.array(joints) * size).tolist()
     scale, distance = size * canvas.view.focal / body.distance, body.distance
@@ -69,7 +84,11 @@ def _figure(canvas: Canvas, thing: SceneObject, joints: list[Joint], size: float
     skin = canvas.shade(_SKINS[int(u[0] * 5)], light, distance)
     top = canvas.shade(_clothes(u[1], u[2], u[3], u[4]), light, distance)
     legs = canvas.shade(_clothes(u[4] * 0.7, u[5], u[6], u[1]), light, distance)
-    hair = canvas.shade(_clothes(u[8], u[1], u[2], u[3]) if label == BICYCLIST and u[9] < 0.6 else _HAIRS[int(u[10] * 5)], light, distance)
+    hair = canvas.shade(
+        _clothes(u[8], u[1], u[2], u[3]) if label == BICYCLIST and u[9] < 0.6 else _HAIRS[int(u[10] * 5)],
+        light,
+        distance,
+    )
     shoulders, hips = ([(p[i][0] + p[i + 1][0]) / 2, (p[i][1] + p[i + 1][1]) / 2] for i in (6, 0))
     wide = (0.44 if abs(body.cos) > 0.5 else 0.3) * (0.85 + 0.25 * u[3])
     near = scale >= 13

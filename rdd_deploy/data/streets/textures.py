@@ -1,7 +1,8 @@
-"""Textures of the procedural streets: each is painted from a seed of its own when it is first used, then only warped and tinted.
+"""Textures of the procedural streets: each is painted from a seed of its own when it is first used, then only warped
+and tinted.
 
-A texture is a tuple of halvings of one image: a far facade sampled from its full size would glitter. Sprites are BGRA with an alpha of 0
-or 255.
+A texture is a tuple of halvings of one image: a far facade sampled from its full size would glitter. Sprites are BGRA
+with an alpha of 0 or 255.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ def _bytes(values: NDArray[np.floating]) -> Image:
 
 
 def _texture(image: Image) -> Texture:
-    return (image, *(np.asarray(cv2.resize(image, None, fx=s, fy=s, interpolation=cv2.INTER_AREA)) for s in (1 / 2, 1 / 4, 1 / 8, 1 / 16)))
+    return (
+        image,
+        *(
+            np.asarray(cv2.resize(image, None, fx=s, fy=s, interpolation=cv2.INTER_AREA))
+            for s in (1 / 2, 1 / 4, 1 / 8, 1 / 16)
+        ),
+    )
 
 
 @cache
@@ -59,9 +66,16 @@ def clouds() -> Image:
 
 @cache
 def ground() -> Texture:
-    """Asphalt and paving slabs of 0.5 m, every second row shifted by half a slab; two channels around 128, (TILE, TILE, 2)."""
+    """Asphalt and paving slabs of 0.5 m, every second row shifted by half a slab; two channels around 128, (TILE, TILE,
+    2).
+    """
     rng = _rng(2)
-    asphalt = 128 + 9 * rng.standard_normal((TILE, TILE)) + 9 * _fractal(rng, TILE, TILE, 0.8) + 7 * _fractal(rng, TILE, TILE, 1.6)
+    asphalt = (
+        128
+        + 9 * rng.standard_normal((TILE, TILE))
+        + 9 * _fractal(rng, TILE, TILE, 0.8)
+        + 7 * _fractal(rng, TILE, TILE, 1.6)
+    )
     slabs = 128 + 7 * rng.standard_normal((TILE, TILE)) + 8 * _fractal(rng, TILE, TILE, 1.4)
     for y in range(0, TILE, 32):
         for x in range(y // 32 % 2 * 16, TILE, 32):
@@ -81,7 +95,11 @@ def _facade(floors: int, columns: int, style: int) -> Texture:
     rng = _rng(3, floors, columns, style)
     hue = rng.random()
     brick = np.array([70, 85, 140]) * (0.7 + 0.6 * hue) if hue < 0.6 else np.array([120, 165, 190])
-    colour = (brick, np.array([175, 190, 200]) - 40 * hue * np.array([1.3, 1.0, 0.6]), np.array([150, 150, 148]) - 50 * hue)[style]
+    colour = (
+        brick,
+        np.array([175, 190, 200]) - 40 * hue * np.array([1.3, 1.0, 0.6]),
+        np.array([150, 150, 148]) - 50 * hue,
+    )[style]
     wall = np.full((SIDE, SIDE, 3), colour, np.float32)
     wall += 7 * _fractal(rng, SIDE, SIDE, 1.3)[..., None] + 5 * rng.standard_normal((SIDE, SIDE, 1)).astype(np.float32)
     if style == 0:
@@ -108,7 +126,11 @@ def _facade(floors: int, columns: int, style: int) -> Texture:
 
 def _window(rng: np.random.Generator, wall: Floats, left: int, top: int, right: int, bottom: int) -> None:
     """Frame, glass with a reflection or a curtain, and sill, into the wall."""
-    frame = wall[0, 0] * 0.55 if rng.random() < 0.4 else np.array([225, 228, 230], np.float32) * (0.75 + 0.25 * rng.random())
+    frame = (
+        wall[0, 0] * 0.55
+        if rng.random() < 0.4
+        else np.array([225, 228, 230], np.float32) * (0.75 + 0.25 * rng.random())
+    )
     wall[top - 2 : bottom + 3, left - 2 : right + 3] = frame
     dark = 35 + 60 * rng.random()
     glass = np.linspace(dark + 60 * rng.random(), dark, max(1, bottom - top), dtype=np.float32)[:, None, None]
@@ -117,7 +139,9 @@ def _window(rng: np.random.Generator, wall: Floats, left: int, top: int, right: 
         end = top + int((bottom - top) * rng.uniform(0.25, 1.0))
         wall[top:end, left:right] = wall[top, left] * 0.4 + rng.uniform(80, 150) + rng.uniform(-15, 15, 3)
     if rng.random() < 0.5:  # the sky in the glass
-        cv2.fillConvexPoly(wall, np.array([[left, bottom], [left, top], [right, top]], np.int32), (wall[top, left] * 0.7 + 55).tolist())
+        cv2.fillConvexPoly(
+            wall, np.array([[left, bottom], [left, top], [right, top]], np.int32), (wall[top, left] * 0.7 + 55).tolist()
+        )
     if right - left > 12:
         wall[top:bottom, (left + right) // 2] = wall[(2 * top + bottom) // 3, left:right] = frame
     wall[bottom + 2 : bottom + 5, left - 4 : right + 5] = wall[0, 0] * 1.15 + 15
@@ -154,7 +178,9 @@ def tree(number: int) -> Texture:
     """One tree, its foot in the middle of the bottom row. Only bare trees bring their trunk."""
     rng, kind, image = _rng(4, number), kind_of_tree(number), np.zeros((SIDE, SIDE, 4), np.uint8)
     if kind == BARE:
-        cv2.fillConvexPoly(image, np.array([[122, 256], [124, 170], [132, 170], [134, 256]], np.int32), (52, 66, 78, 255))
+        cv2.fillConvexPoly(
+            image, np.array([[122, 256], [124, 170], [132, 170], [134, 256]], np.int32), (52, 66, 78, 255)
+        )
         _branch(rng, image, np.array([128.0, 180.0]), -np.pi / 2, 46.0, 9.0)
         image[..., 3] = cv2.dilate(image[..., 3], np.ones((2, 2), np.uint8))
         return _texture(image)
@@ -163,11 +189,15 @@ def tree(number: int) -> Texture:
         cv2.circle(image, (int(x), int(y)), int(radius), (*np.clip(colour, 8, 250).tolist(), 255), -1)
     noise = _fractal(rng, SIDE, SIDE, 0.7)
     image[..., :3] = _bytes(image[..., :3] * (1 + 0.22 * noise[..., None]))
-    leaves = cv2.morphologyEx(image[..., 3], cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))  # speckles of sky would be unlearnable
+    leaves = cv2.morphologyEx(
+        image[..., 3], cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)
+    )  # speckles of sky would be unlearnable
     image[(leaves > 0) & (image[..., 3] == 0)] = (26, 50, 38, 255)
     rim = cv2.distanceTransform((leaves > 0).astype(np.uint8), cv2.DIST_L2, 3)
     ragged = cv2.GaussianBlur(noise, (0, 0), 1.6) * 3.0
-    image[..., 3][((rim < 8) & (ragged > rim * 0.35 - 0.2)) | ((ragged > 3.6) & (rim < 26))] = 0  # and gaps between the boughs
+    image[..., 3][((rim < 8) & (ragged > rim * 0.35 - 0.2)) | ((ragged > 3.6) & (rim < 26))] = (
+        0  # and gaps between the boughs
+    )
     return _texture(image)
 
 
@@ -190,7 +220,9 @@ def _clumps(rng: np.random.Generator, kind: int) -> list[tuple[float, float, flo
     return clumps
 
 
-def _branch(rng: np.random.Generator, image: Image, start: NDArray[np.float64], angle: float, length: float, width: float) -> None:
+def _branch(
+    rng: np.random.Generator, image: Image, start: NDArray[np.float64], angle: float, length: float, width: float
+) -> None:
     """A branch that splits in three or four until it is a twig."""
     end = start + length * np.array([np.cos(angle), np.sin(angle)])
     shade = 0.7 + 0.5 * rng.random()

@@ -1,4 +1,6 @@
-"""What moves in a procedural street: a stream is a row of slots that slides along the road, so any moment can be asked for."""
+"""What moves in a procedural street: a stream is a row of slots that slides along the road, so any moment can be asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ BLOCK = 32
 def moving(world: World, camera_z: float, seconds: float) -> list[SceneObject]:
     """Traffic, cyclists and walkers at this time."""
     street, own, lane = world.street, world.street.drive, world.street.lane
-    streams: list[tuple[int, str, float, float, float, float]] = []  # number, kind, x, speed in m/s, spacing in metres, chance of a slot
+    streams: list[
+        tuple[int, str, float, float, float, float]
+    ] = []  # number, kind, x, speed in m/s, spacing in metres, chance of a slot
     for n in range(street.lanes):
         streams.append((10 + n, "car", -own * lane * (n + 0.5), -8.5 - n, 19.0, 0.75 * street.traffic))
         if n:
@@ -43,7 +47,15 @@ def _leaders(world: World, camera_z: float, seconds: float) -> list[SceneObject]
 
 
 def _stream(
-    world: World, camera_z: float, seconds: float, number: int, kind: str, x: float, speed: float, spacing: float, chance: float
+    world: World,
+    camera_z: float,
+    seconds: float,
+    number: int,
+    kind: str,
+    x: float,
+    speed: float,
+    spacing: float,
+    chance: float,
 ) -> list[SceneObject]:
     shift, reach = speed * seconds, FAR if kind == "car" else 70.0
     found = []

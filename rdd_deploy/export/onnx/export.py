@@ -1,7 +1,7 @@
 """One float graph from a run's weights: ``frame: uint8[1,H,W,3]`` BGR in, ``labels: uint8[1,H,W]`` out.
 
-Everything that could drift between training and the edge is inside: colour order, normalisation, upsampling, argmax. The cast comes
-first and the transpose after it, because TensorRT takes uint8 only straight into a Cast.
+Everything that could drift between training and the edge is inside: colour order, normalisation, upsampling, argmax.
+The cast comes first and the transpose after it, because TensorRT takes uint8 only straight into a Cast.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class _Mean(nn.Module):
 class Deployed(nn.Module):
     """A segmenter as it is deployed: branches that an encoder trains with are merged into one convolution each.
 
-    Scaling by the standard deviation and the colour order are folded into the first convolution, so that one subtraction is left of
-    the preprocessing. (The mean can't be folded: the convolution pads with zeros after it.) Where an encoder begins with anything else,
-    or with a convolution that makes its weights again (NFNet), both stay as they are; ``stem`` is None then.
+    Scaling by the standard deviation and the colour order are folded into the first convolution, so that one
+    subtraction is left of the preprocessing. (The mean can't be folded: the convolution pads with zeros after it.)
+    Where an encoder begins with anything else, or with a convolution that makes its weights again (NFNet), both stay as
+    they are; ``stem`` is None then.
 
     Shape:
         - Input: uint8 (N, H, W, 3), BGR.
@@ -96,9 +97,13 @@ def _folded(weight: Tensor, std: Tensor) -> Tensor:
 
 
 def _stem(segmenter: Segmenter) -> str | None:
-    """Name of the first layer's weight where it is a convolution over the colours that normalisation can be folded into, else None."""
+    """Name of the first layer's weight where it is a convolution over the colours that normalisation can be folded
+    into, else None.
+    """
     seen: list[nn.Module] = []
-    leaves = [module for module in segmenter.encoder.modules() if next(module.parameters(recurse=False), None) is not None]
+    leaves = [
+        module for module in segmenter.encoder.modules() if next(module.parameters(recurse=False), None) is not None
+    ]
     hooks = [module.register_forward_pre_hook(lambda module, _: seen.append(module)) for module in leaves]
     try:
         with torch.inference_mode():
@@ -114,7 +119,9 @@ def _stem(segmenter: Segmenter) -> str | None:
         expected, weight = first(x), first.weight.clone()
         try:
             first.weight.copy_(_folded(weight, segmenter.std))
-            same = torch.allclose(first((x * segmenter.std).flip(1)), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+            same = torch.allclose(
+                first((x * segmenter.std).flip(1)), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+            )
         finally:
             first.weight.copy_(weight)
     return next(f"{name}.weight" for name, module in segmenter.named_modules() if module is first) if same else None
@@ -129,7 +136,8 @@ def _replace_pooling(module: nn.Module) -> None:
 
 
 def onnx_from_segmenter(segmenter: Segmenter, size: tuple[int, int]) -> onnx.ModelProto:
-    """Export at a static (height, width). BatchNorm is folded into the convolutions; tensors are named after their layers.
+    """Export at a static (height, width). BatchNorm is folded into the convolutions; tensors are named after their
+    layers.
 
     Raises:
         RddError: the size is too small, or the network can't be traced.
@@ -141,12 +149,18 @@ def onnx_from_segmenter(segmenter: Segmenter, size: tuple[int, int]) -> onnx.Mod
     try:
         with _quiet():
             program = torch.onnx.export(
-                deployed, (example,), input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, dynamo=True, verbose=False
+                deployed,
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever went wrong
         raise RddError(
-            f"torch can't export encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' at {size[0]}x{size[1]}: "
-            f"{_reason(error)}; choose another encoder"
+            f"torch can't export encoder '{segmenter.network.encoder}' with head '{segmenter.network.head}' at"
+            f" {size[0]}x{size[1]}: {_reason(error)}; choose another encoder"
         ) from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto

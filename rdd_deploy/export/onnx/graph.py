@@ -79,17 +79,22 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def set_metadata(model: onnx.ModelProto, values: Mapping[str, Any]) -> None:
-    """Write metadata that every ONNX viewer and onnxruntime's ``get_modelmeta`` shows; what isn't text is written as JSON."""
+    """Write metadata that every ONNX viewer and onnxruntime's ``get_modelmeta`` shows; what isn't text is written as
+    JSON.
+    """
     kept = {one.key: one.value for one in model.metadata_props}
-    kept |= {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    kept |= {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in values.items()
+    }
     onnx.helper.set_model_props(model, dict(sorted(kept.items())))
 
 
 def tidy(model: onnx.ModelProto) -> None:
     """Name tensors after the layer that makes them, and drop the exporter's traces (they hold file paths), in place.
 
-    A convolution's output is called like its weight without ``.weight``; what follows adds its operator: ``encoder.conv_stem/Relu``.
-    So range tables and plans can be read, and stay valid when the exporter numbers its nodes in another way.
+    A convolution's output is called like its weight without ``.weight``; what follows adds its operator:
+    ``encoder.conv_stem/Relu``. So range tables and plans can be read, and stay valid when the exporter numbers its
+    nodes in another way.
     """
     names: dict[str, str] = {}
     taken = {one.name for one in (*model.graph.input, *model.graph.output, *model.graph.initializer)}

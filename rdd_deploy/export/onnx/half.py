@@ -1,4 +1,6 @@
-"""Float graph -> the same graph in half precision, by onnxruntime's converter: TensorRT 11 takes precision from the graph alone."""
+"""Float graph -> the same graph in half precision, by onnxruntime's converter: TensorRT 11 takes precision from the
+graph alone.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ HALF_SCALES = 19
 
 
 def half_from_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose floats are float16. Frames (0 to 255) and their mean are exact in it; what overflows is found by the gate.
+    """A copy whose floats are float16. Frames (0 to 255) and their mean are exact in it; what overflows is found by the
+    gate.
 
     In a graph with Q/DQ their scales become float16, too, so that integer layers hand on half precision.
     """

@@ -1,4 +1,6 @@
-"""Checks of a graph before an engine is built from it or an INT8 graph is saved: what a target rejects, or silently computes otherwise."""
+"""Checks of a graph before an engine is built from it or an INT8 graph is saved: what a target rejects, or silently
+computes otherwise.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def lint(model: onnx.ModelProto, scheme: Scheme | None, what: str = "the graph")
     problems = [*_interface(model), *_quantisers(model, scheme)]
     if problems:
         kind = f"scheme {scheme.name}" if scheme else "float"
-        raise BundleError(f"{what} isn't fit for its target ({kind}), {len(problems)} finding(s); export it again:", *problems)
+        raise BundleError(
+            f"{what} isn't fit for its target ({kind}), {len(problems)} finding(s); export it again:", *problems
+        )
 
 
 def _interface(model: onnx.ModelProto) -> list[str]:
@@ -39,7 +43,9 @@ def _interface(model: onnx.ModelProto) -> list[str]:
             problems.append(f"{one.name} has a dimension without a fixed size")
     for node in consumers(model).get(INPUT, []):
         if node.op_type != "Cast":
-            problems.append(f"uint8 {INPUT} goes into {node.op_type} '{node.name}'; TensorRT takes it only straight into a Cast")
+            problems.append(
+                f"uint8 {INPUT} goes into {node.op_type} '{node.name}'; TensorRT takes it only straight into a Cast"
+            )
     maker = producers(model).get(OUTPUT)
     if maker is None or maker.op_type != "Cast":
         problems.append(f"{OUTPUT} comes from {maker.op_type if maker else 'nothing'}; expected a Cast to uint8")
@@ -63,7 +69,9 @@ def _quantisers(model: onnx.ModelProto, scheme: Scheme | None) -> list[str]:
         zero = constants.get(node.input[2]) if len(node.input) > 2 else None
         value = constants.get(node.input[0])
         problems += _weight(node, scale, zero, value) if value is not None else _activation(node, scale, zero, scheme)
-        if node.op_type == "QuantizeLinear" and any(reader.op_type != "DequantizeLinear" for reader in readers.get(node.output[0], [])):
+        if node.op_type == "QuantizeLinear" and any(
+            reader.op_type != "DequantizeLinear" for reader in readers.get(node.output[0], [])
+        ):
             problems.append(f"'{node.name}' feeds something else than DequantizeLinear")
         if node.op_type == "DequantizeLinear" and value is None and makers[node.input[0]].op_type != "QuantizeLinear":
             problems.append(f"'{node.name}' dequantises what QuantizeLinear didn't make")
@@ -81,7 +89,9 @@ def _weight(node: onnx.NodeProto, scale: np.ndarray, zero: np.ndarray | None, va
     if value.dtype != np.int8 or (zero is not None and (zero.dtype != np.int8 or zero.any())):
         problems.append(f"'{node.name}' dequantises {value.dtype} weights; expected int8, symmetric, zero point 0")
     if value.ndim == 4 and (scale.shape != (value.shape[0],) or attribute(node, "axis", 1) != 0):
-        problems.append(f"'{node.name}' has {scale.size} scale(s); expected one a channel ({value.shape[0]}) along axis 0")
+        problems.append(
+            f"'{node.name}' has {scale.size} scale(s); expected one a channel ({value.shape[0]}) along axis 0"
+        )
     if value.dtype == np.int8 and (value == -128).any():
         problems.append(f"'{node.name}' holds the weight -128; expected -127 to 127")
     return problems

@@ -37,11 +37,12 @@ class _Tail(NamedTuple):
 
 
 def with_postprocess(model: onnx.ModelProto, how: str, backend: str) -> onnx.ModelProto:
-    """A copy of a graph with its upsampling and argmax in another form; a graph that doesn't end in them is returned as it is.
+    """A copy of a graph with its upsampling and argmax in another form; a graph that doesn't end in them is returned as
+    it is.
 
     Args:
-        how: ``resize`` (as exported), ``matmul`` or ``running_argmax``. Where the last doesn't fit it is ``matmul``: several frames, one
-            class, or a height that isn't a whole multiple of the logits'.
+        how: ``resize`` (as exported), ``matmul`` or ``running_argmax``. Where the last doesn't fit it is ``matmul``:
+            several frames, one class, or a height that isn't a whole multiple of the logits'.
         backend: that runs the graph.
     """
     if how == "resize" or _tail(model) is None:
@@ -62,8 +63,8 @@ def with_postprocess(model: onnx.ModelProto, how: str, backend: str) -> onnx.Mod
 def _as_products(model: onnx.ModelProto, tail: _Tail, h: int, w: int, source_rows: int) -> None:
     """The upsampling as two matrix products: columns of the small map (h, w) first, then rows, block by block.
 
-    Both backends compute them faster than their own resize. A block of rows needs only the few source rows around it, so that the
-    work grows with the frame's area.
+    Both backends compute them faster than their own resize. A block of rows needs only the few source rows around it,
+    so that the work grows with the frame's area.
     """
     sources, rows = row_blocks(h, tail.sizes[2], source_rows)
     constants = {
@@ -82,11 +83,12 @@ def _as_products(model: onnx.ModelProto, tail: _Tail, h: int, w: int, source_row
 
 
 def _as_running_argmax(model: onnx.ModelProto, tail: _Tail, h: int, w: int) -> None:
-    """The upsampling of columns as a matrix product; that of rows and the argmax class by class, keeping the highest logit and its class so far.
+    """The upsampling of columns as a matrix product; that of rows and the argmax class by class, keeping the highest
+    logit and its class so far.
 
-    The frame's rows between the centres of two rows of the small map (h, w) form a band: ``lower + weight * (upper - lower)``, the same weights in
-    every band. Each class is interpolated and compared in registers, so that the logits of the whole frame never lie in memory. The
-    half band too many above and below is cut off the labels.
+    The frame's rows between the centres of two rows of the small map (h, w) form a band: ``lower + weight * (upper -
+    lower)``, the same weights in every band. Each class is interpolated and compared in registers, so that the logits
+    of the whole frame never lie in memory. The half band too many above and below is cut off the labels.
     """
     _, classes, height, width = tail.sizes
     scale = height // h
@@ -114,11 +116,14 @@ def _running(tail: _Tail, classes: int) -> Iterator[onnx.NodeProto]:
     yield _node("Gather", [tail.resize.input[0], f"{TAIL}/edges"], axis=2)  # (1, C, h + 2, w): first and last row twice
     yield _node("MatMul", [f"{TAIL}/Gather", f"{TAIL}/columns"])  # (1, C, h + 2, W)
     yield _node("Reshape", [f"{TAIL}/MatMul", f"{TAIL}/by_class"])  # (C, h + 2, 1, W)
-    yield _node("Split", [f"{TAIL}/Reshape", ""], *[f"{TAIL}/Split.{c}" for c in range(classes)], axis=0, num_outputs=classes)
+    yield _node(
+        "Split", [f"{TAIL}/Reshape", ""], *[f"{TAIL}/Split.{c}" for c in range(classes)], axis=0, num_outputs=classes
+    )
     highest, best = "", ""
     for c in range(classes):
         if c and c % CLASSES_AT_ONCE == 0 and c < classes - 1:
-            # Another shape, the same numbers: without it OpenVINO tries to go on with a kernel that is full, and cuts the next one in pieces.
+            # Another shape, the same numbers: without it OpenVINO tries to go on with a kernel that is full, and cuts
+            # the next one in pieces.
             yield _node("Reshape", [highest, f"{TAIL}/flat"], f"{highest}/flat")
             yield _node("Reshape", [best, f"{TAIL}/flat"], f"{best}/flat")
             highest, best = f"{highest}/flat", f"{best}/flat"
@@ -131,7 +136,8 @@ def _running(tail: _Tail, classes: int) -> Iterator[onnx.NodeProto]:
         if c == 0:
             highest = f"{name}/Add"
             continue
-        # Classes come in order, so that the latest that was higher is the highest of numbers, too; ties go to the first, as with argmax.
+        # Classes come in order, so that the latest that was higher is the highest of numbers, too; ties go to the
+        # first, as with argmax.
         yield _node("Greater", [f"{name}/Add", highest], f"{name}/Greater")
         yield _node("Where", [f"{name}/Greater", f"{TAIL}/class.{c}", f"{TAIL}/none"], f"{name}/Where")
         if c > 1:
@@ -148,7 +154,9 @@ def _running(tail: _Tail, classes: int) -> Iterator[onnx.NodeProto]:
 
 
 def bilinear_matrix(small: int, large: int) -> NDArray[np.float32]:
-    """The matrix (large, small) that resizes one axis bilinearly, pixel centres at half integers, edges repeated (ONNX Resize, half_pixel)."""
+    """The matrix (large, small) that resizes one axis bilinearly, pixel centres at half integers, edges repeated (ONNX
+    Resize, half_pixel).
+    """
     centres = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
     low = np.floor(centres).astype(int)
     high, share = np.minimum(low + 1, small - 1), (centres - low).astype(np.float32)
@@ -165,7 +173,11 @@ def row_blocks(small: int, large: int, source_rows: int) -> tuple[NDArray[np.int
         Which source rows each needs, (blocks, k), and how, (blocks, rows, k).
     """
     matrix = bilinear_matrix(small, large)
-    rows = next(rows for rows in range(1, large + 1) if (large % rows == 0 and rows >= source_rows * large / small) or rows == large)
+    rows = next(
+        rows
+        for rows in range(1, large + 1)
+        if (large % rows == 0 and rows >= source_rows * large / small) or rows == large
+    )
     blocks = matrix.reshape(large // rows, rows, small)
     used = blocks.max(axis=1) > 0  # (blocks, small)
     first, last = used.argmax(1), small - 1 - used[:, ::-1].argmax(1)
@@ -178,7 +190,13 @@ def _tail(model: onnx.ModelProto) -> _Tail | None:
     makers, readers, constants = producers(model), consumers(model), initializers(model)
     argmax = next((node for node in model.graph.node if node.op_type == "ArgMax"), None)
     resize = makers.get(argmax.input[0]) if argmax is not None else None
-    if argmax is None or resize is None or resize.op_type != "Resize" or len(resize.input) < 4 or len(readers[resize.output[0]]) != 1:
+    if (
+        argmax is None
+        or resize is None
+        or resize.op_type != "Resize"
+        or len(resize.input) < 4
+        or len(readers[resize.output[0]]) != 1
+    ):
         return None
     casts, sizes = readers.get(argmax.output[0], []), constants.get(resize.input[3])
     if sizes is None or [node.op_type for node in casts] != ["Cast"]:
@@ -189,7 +207,9 @@ def _tail(model: onnx.ModelProto) -> _Tail | None:
 
 def _small(model: onnx.ModelProto, tail: _Tail) -> tuple[int, int]:
     """Height and width of the logits."""
-    shapes = {value.name: value.type.tensor_type.shape for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    shapes = {
+        value.name: value.type.tensor_type.shape for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
     h, w = (side.dim_value for side in shapes[tail.resize.input[0]].dim[2:])
     return h, w
 
@@ -201,7 +221,9 @@ def _node(kind: str, inputs: list[str], *outputs: str, **attributes: int) -> onn
     return helper.make_node(kind, inputs, outputs, name=name, **attributes)
 
 
-def _replace(model: onnx.ModelProto, old: list[onnx.NodeProto], new: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]) -> None:
+def _replace(
+    model: onnx.ModelProto, old: list[onnx.NodeProto], new: list[onnx.NodeProto], constants: dict[str, NDArray[Any]]
+) -> None:
     """Put new nodes into the place of old ones, whose constants go with them."""
     nodes = list(model.graph.node)
     position = min(nodes.index(node) for node in old)

@@ -27,7 +27,9 @@ def _half_scales(model: onnx.ModelProto) -> bool:
 
 
 def run_onnx(model: onnx.ModelProto, names: list[str]) -> Callable[[Labels], list[Any]]:
-    """A function from network input to the named tensors of a graph, by onnxruntime on the CPU. BundleError where it can't be loaded or run."""
+    """A function from network input to the named tensors of a graph, by onnxruntime on the CPU. BundleError where it
+    can't be loaded or run.
+    """
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

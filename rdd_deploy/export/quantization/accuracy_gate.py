@@ -88,7 +88,9 @@ class QuantizationSearch:
             return None
 
     def fine_tuned(self, plan: QuantizationPlan) -> QuantizationPlan:
-        """The plan with its fine-tuned student at hand: the one that it names, or where that is missing one that is fine-tuned now."""
+        """The plan with its fine-tuned student at hand: the one that it names, or where that is missing one that is
+        fine-tuned now.
+        """
         assert plan.qad is not None
         wanted = plan.qad.sha256
         found = self.source.find_fine_tuned(wanted, self.checkpoints) if wanted else None
@@ -96,8 +98,8 @@ class QuantizationSearch:
             found = self._fine_tune(plan, plan.qad)
             if wanted not in {"", found.fine_tuned_sha256}:
                 console.warn(
-                    f"the student that was fine-tuned now isn't the one that the plan names ({wanted[:12]}…): another machine or another version "
-                    f"rounds otherwise. The new one is {found.fine_tuned_sha256}"
+                    f"the student that was fine-tuned now isn't the one that the plan names ({wanted[:12]}…): another"
+                    f" machine or another version rounds otherwise. The new one is {found.fine_tuned_sha256}"
                 )
         sha256 = str(found.fine_tuned_sha256)
         self.tuned[sha256] = found
@@ -114,7 +116,9 @@ class QuantizationSearch:
         metadata = {
             key: value for key, value in source.metadata.items() if key not in {"epoch", "miou_pct"}
         }  # those are the float student's
-        save_segmenter(self.checkpoints[0], student, metadata | {"fine_tuned_from": source.weights_sha256, "profile": plan.profile})
+        save_segmenter(
+            self.checkpoints[0], student, metadata | {"fine_tuned_from": source.weights_sha256, "profile": plan.profile}
+        )
         console.info(f"fine-tuned student -> {self.checkpoints[0]}")
         return source.fine_tuned(self.checkpoints[0])
 
@@ -154,7 +158,9 @@ def _fallbacks(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable
         return lambda best: [bench.try_plan(method, best.plan.model_copy(update={"method": method}))]
 
     def bias_correction(best: Trial) -> Iterable[Trial]:
-        yield bench.try_plan(f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True}))
+        yield bench.try_plan(
+            f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True})
+        )
 
     assert bench.profile.calibration is not None
     for fallback in bench.profile.gate.fallbacks:
@@ -174,11 +180,20 @@ def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
     if train is None:
         return
     model, table = bench.student(best.plan).graph(bench.size), bench.table(best.plan.method)
-    ranked = rank_layers(model, table, open_scheme(best.plan.scheme), profile.placement, train, bench.size, profile.gate.sensitivity_frames)
+    ranked = rank_layers(
+        model,
+        table,
+        open_scheme(best.plan.scheme),
+        profile.placement,
+        train,
+        bench.size,
+        profile.gate.sensitivity_frames,
+    )
     allowed = within_budget(ranked, profile.gate.max_float_macs)
     console.info(
-        "layers that cost most alone: " + ", ".join(f"{one.layer} ({one.drop_pct:+.2f})" for one in ranked[:5]) + f"; "
-        f"{len(allowed)} may stay float ({100 * profile.gate.max_float_macs:.0f} % of the multiply-adds)"
+        "layers that cost most alone: "
+        + ", ".join(f"{one.layer} ({one.drop_pct:+.2f})" for one in ranked[:5])
+        + f"; {len(allowed)} may stay float ({100 * profile.gate.max_float_macs:.0f} % of the multiply-adds)"
     )
     count = 1
     while allowed:
@@ -190,7 +205,9 @@ def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
 
 
 def _qad(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
-    """Fine-tune the student for the best plan so far, without bias correction: its biases learn to make up for the same shifts."""
+    """Fine-tune the student for the best plan so far, without bias correction: its biases learn to make up for the same
+    shifts.
+    """
     if bench.train("qad") is not None:
         asked = QadCheckpoint(**bench.profile.gate.qad.model_dump())
         plan = bench.fine_tuned(best.plan.model_copy(update={"bias_correction": False, "qad": asked}))
@@ -199,10 +216,18 @@ def _qad(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
 
 def show_trials(trials: list[Trial], best: Trial, max_drop: float) -> None:
     """Print what was tried and the per-class change of the best."""
-    figures = [(one.what, one.comparison.miou_pct, one.comparison.drop_pct, one.comparison.agreement_pct) for one in trials]
+    figures = [
+        (one.what, one.comparison.miou_pct, one.comparison.drop_pct, one.comparison.agreement_pct) for one in trials
+    ]
     tried = [(what, f"{miou:.2f}", f"{drop:+.2f}", f"{agreement:.2f}") for what, miou, drop, agreement in figures]
-    console.show(f"INT8 against float, gate at {max_drop:g} points", console.table(("tried", "mIoU %", "drop", "labels agree %"), tried))
-    classes = [(name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}") for name, before, after in per_class(best.comparison)]
+    console.show(
+        f"INT8 against float, gate at {max_drop:g} points",
+        console.table(("tried", "mIoU %", "drop", "labels agree %"), tried),
+    )
+    classes = [
+        (name, f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
+        for name, before, after in per_class(best.comparison)
+    ]
     console.show(f"IoU per class: {best.what}", console.table(("class", "float %", "INT8 %", "change"), classes))
 
 

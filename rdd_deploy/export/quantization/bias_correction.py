@@ -1,7 +1,9 @@
-"""Bias correction (Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019), with data.
+"""Bias correction (Nagel et al., "Data-free quantization through weight equalization and bias correction", ICCV 2019),
+with data.
 
-Rounding weights and inputs shifts a convolution's mean output; the shift is measured per channel on the calibration frames and taken
-out of the float bias. Each layer is measured on the float network's own activations, so no layer corrects what another one caused.
+Rounding weights and inputs shifts a convolution's mean output; the shift is measured per channel on the calibration
+frames and taken out of the float bias. Each layer is measured on the float network's own activations, so no layer
+corrects what another one caused.
 """
 
 from __future__ import annotations
@@ -45,7 +47,10 @@ def corrected_biases(
             for layer, shift in zip(layers, shifts, strict=True):
                 sums[layer] += shift.ravel() / len(chosen)
             bar.advance()
-    biases = {layer: constants[node.input[2]] if len(node.input) > 2 and node.input[2] else 0.0 for layer, node in layers.items()}
+    biases = {
+        layer: constants[node.input[2]] if len(node.input) > 2 and node.input[2] else 0.0
+        for layer, node in layers.items()
+    }
     return {layer: np.asarray(biases[layer] + total, np.float32) for layer, total in sums.items()}
 
 
@@ -53,7 +58,9 @@ def _output(layer: str) -> str:
     return f"{layer}/shift"
 
 
-def _with_shifts(model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], table: RangeTable, scheme: Scheme) -> onnx.ModelProto:
+def _with_shifts(
+    model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], table: RangeTable, scheme: Scheme
+) -> onnx.ModelProto:
     """The float graph, with a quantised twin beside each convolution and the mean of their difference as an output."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
@@ -77,7 +84,9 @@ def _with_shifts(model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], tabl
         copied.output[:] = [copied.name]
         nodes += [
             helper.make_node("QuantizeLinear", [source, *pair], [f"{layer}/shift/QuantizeLinear"]),
-            helper.make_node("DequantizeLinear", [f"{layer}/shift/QuantizeLinear", *pair], [f"{layer}/shift/DequantizeLinear"]),
+            helper.make_node(
+                "DequantizeLinear", [f"{layer}/shift/QuantizeLinear", *pair], [f"{layer}/shift/DequantizeLinear"]
+            ),
             copied,
             helper.make_node("Sub", [node.output[0], copied.name], [f"{layer}/shift/Sub"]),
             helper.make_node("ReduceMean", [f"{layer}/shift/Sub", "shift/axes"], [_output(layer)], keepdims=0),

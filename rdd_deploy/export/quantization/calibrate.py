@@ -1,4 +1,6 @@
-"""Float graph + frames -> range table, by onnxruntime's calibrators, fed one image at a time so that memory stays flat."""
+"""Float graph + frames -> range table, by onnxruntime's calibrators, fed one image at a time so that
+memory stays flat.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from rdd_deploy.errors import DiskError, missing_package
 from rdd_deploy.export.onnx.graph import INPUT
 from rdd_deploy.export.profile import Calibration
 from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames
-from rdd_deploy.export.quantization.ranges import Range, RangeTable, check_ranges, load_table, table_key, tensors_to_calibrate
+from rdd_deploy.export.quantization.ranges import (
+    Range,
+    RangeTable,
+    check_ranges,
+    load_table,
+    table_key,
+    tensors_to_calibrate,
+)
 
 Histogram = tuple[NDArray[np.int64], NDArray[np.float32], float, float]
 """Counts, edges over [-max, max], lowest, highest."""
@@ -43,7 +52,11 @@ def calibrated(model: onnx.ModelProto, frames: CalibrationFrames, config: Calibr
         console.info(f"ranges: {len(table.ranges)} activations by {config.method}, from {folder}")
         return table
     tensors = tensors_to_calibrate(model)
-    ranges = _minmax(model, tensors, frames) if config.method == "minmax" else _from_histograms(model, tensors, frames, config)
+    ranges = (
+        _minmax(model, tensors, frames)
+        if config.method == "minmax"
+        else _from_histograms(model, tensors, frames, config)
+    )
     check_ranges(ranges)
     table = RangeTable(key, ranges)
     path = table.save(folder)
@@ -55,11 +68,23 @@ def _minmax(model: onnx.ModelProto, tensors: list[str], frames: CalibrationFrame
     with _calibrator("MinMaxCalibrater", model, tensors) as calibrator:
         _feed(calibrator, frames, "calibrate")
         data = calibrator.compute_data()
-        return {name: (float(np.min(data[name].range_value[0])), float(np.max(data[name].range_value[1]))) for name in tensors}
+        return {
+            name: (float(np.min(data[name].range_value[0])), float(np.max(data[name].range_value[1])))
+            for name in tensors
+        }
 
 
-def _from_histograms(model: onnx.ModelProto, tensors: list[str], frames: CalibrationFrames, config: Calibration) -> dict[str, Range]:
-    name, options = "PercentileCalibrater", {"symmetric": False, "num_bins": config.bins, "percentile": config.percentile}
+def _from_histograms(
+    model: onnx.ModelProto, tensors: list[str], frames: CalibrationFrames, config: Calibration
+) -> dict[str, Range]:
+    name, options = (
+        "PercentileCalibrater",
+        {
+            "symmetric": False,
+            "num_bins": config.bins,
+            "percentile": config.percentile,
+        },
+    )
     if config.method == "entropy":
         name, options = "EntropyCalibrater", {"num_bins": config.bins, "num_quantized_bins": ENTROPY_BINS}
     with _calibrator(name, model, tensors, **options) as calibrator:
@@ -73,7 +98,8 @@ def _from_histograms(model: onnx.ModelProto, tensors: list[str], frames: Calibra
 
 
 def least_error_range(histogram: Histogram, candidates: int = 100) -> Range:
-    """The range whose 8-bit rounding and clipping have the least mean squared error, among shrunken versions of the full one.
+    """The range whose 8-bit rounding and clipping have the least mean squared error, among shrunken versions of the
+    full one.
 
     Rounding costs step² / 12 for each value inside, clipping the squared distance to the range for each one outside.
     """
@@ -133,9 +159,13 @@ def _calibrator(name: str, model: onnx.ModelProto, tensors: Iterable[str], **opt
 
         def create_inference_session(self) -> None:
             settings = onnxruntime.SessionOptions()
-            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # or tensors would be fused away
+            settings.graph_optimization_level = (
+                onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            )  # or tensors would be fused away
             settings.enable_cpu_mem_arena = False  # an arena never gives back what the largest layer took
-            self.infer_session = onnxruntime.InferenceSession(self.augmented_model_path, settings, providers=["CPUExecutionProvider"])
+            self.infer_session = onnxruntime.InferenceSession(
+                self.augmented_model_path, settings, providers=["CPUExecutionProvider"]
+            )
 
     with tempfile.TemporaryDirectory(prefix="rdd-calibrate-") as folder:
         plain, augmented = Path(folder) / "plain.onnx", Path(folder) / "augmented.onnx"
@@ -144,7 +174,9 @@ def _calibrator(name: str, model: onnx.ModelProto, tensors: Iterable[str], **opt
             calibrator = Selected(str(plain), augmented_model_path=str(augmented), **options)
             calibrator.augment_graph()
         except OSError as error:
-            raise DiskError(f"can't write into {folder}: {error.strerror or error}; free some space or set TMPDIR") from error
+            raise DiskError(
+                f"can't write into {folder}: {error.strerror or error}; free some space or set TMPDIR"
+            ) from error
         calibrator.create_inference_session()
         yield calibrator
         calibrator.infer_session = None

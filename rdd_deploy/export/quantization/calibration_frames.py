@@ -1,4 +1,6 @@
-"""Which frames calibrate: from the train split, chosen to cover classes and brightness, or a folder of the user's own."""
+"""Which frames calibrate: from the train split, chosen to cover classes and brightness, or a folder of
+the user's own.
+"""
 
 from __future__ import annotations
 
@@ -75,18 +77,24 @@ def from_train(train: Split, others: Sequence[Split], count: int, size: tuple[in
 
 
 def from_folder(folder: Path, others: Sequence[Split], count: int, size: tuple[int, int]) -> CalibrationFrames:
-    """Take up to ``count`` images of a folder, evenly over their names. They may have any size, as what the live app shows.
+    """Take up to ``count`` images of a folder, evenly over their names. They may have any size, as what the live app
+    shows.
 
     Raises:
         DataError: no folder, no images, an unreadable one, noise, or images that are also in ``others``.
     """
     if not folder.is_dir():
-        raise DataError(f"no calibration folder {folder}; put images of the target's camera there, or leave calibration.folder out")
+        raise DataError(
+            f"no calibration folder {folder}; put images of the target's camera there, or leave calibration.folder out"
+        )
     listing = list_images(folder)
     paths, notes = listing.paths, listing.notes()
     if not paths:
         told = "".join(f"; {note}" for note in notes)
-        raise DataError(f"the calibration folder {folder} holds no images ({', '.join(IMAGES)}); put some there, or leave it out{told}")
+        raise DataError(
+            f"the calibration folder {folder} holds no images ({', '.join(IMAGES)}); put some there, or leave it"
+            f" out{told}"
+        )
     paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
     headers = headers_of(paths)
     warn_once([*notes, *turned_notes(str(folder), paths, headers), *shape_notes(str(folder), paths, headers, size)])
@@ -116,7 +124,9 @@ class _Facts:
 
 
 def _cover(facts: Sequence[_Facts], count: int) -> list[int]:
-    """Greedy cover: each step takes the frame that adds most to what has been seen least, by square roots of the sums."""
+    """Greedy cover: each step takes the frame that adds most to what has been seen least, by square
+    roots of the sums.
+    """
     shares = np.stack([fact.classes for fact in facts])
     shares = shares / np.maximum(shares.sum(0), 1e-12)  # a rare class weighs as much as a common one
     bins = np.eye(BRIGHTNESS_BINS)[[fact.brightness for fact in facts]]
@@ -169,8 +179,8 @@ def _refuse_alike(thumbnails: Sequence[NDArray[np.float32]], names: Sequence[str
 
     for position, other in _seen(others, find):
         raise DataError(
-            f"the calibration image {names[position]} shows what {other} of the split that accuracy is measured on shows; "
-            "take it out, or the measured drop is too good to be true"
+            f"the calibration image {names[position]} shows what {other} of the split that accuracy is measured on"
+            " shows; take it out, or the measured drop is too good to be true"
         )
 
 
@@ -181,4 +191,7 @@ def _refuse_noise(frame: Frame, name: str) -> None:
         # A channel of one value says nothing; a black frame is poor, but real cameras give them.
         correlations.append(float(np.corrcoef(left, right)[0, 1]) if min(left.std(), right.std()) > 1e-3 else 1.0)
     if max(correlations) < LEAST_CORRELATION:
-        raise DataError(f"the calibration image {name} is noise (neighbouring pixels don't resemble each other); expected real frames")
+        raise DataError(
+            f"the calibration image {name} is noise (neighbouring pixels don't resemble each other); expected real"
+            " frames"
+        )

@@ -1,8 +1,8 @@
 """The Q/DQ graph in PyTorch: quantise-dequantise where that has its pairs, and gradients straight through them.
 
-It is made from the same placement, ranges and tensor names as ``qdq_from_onnx`` uses, on the traced graph that becomes the ONNX graph.
-BatchNorm, which the ONNX graph has folded, stays apart with frozen statistics: its factor scales whole output channels, and symmetric
-per-channel rounding of a weight doesn't change with a factor of its channel.
+It is made from the same placement, ranges and tensor names as ``qdq_from_onnx`` uses, on the traced graph that becomes
+the ONNX graph. BatchNorm, which the ONNX graph has folded, stays apart with frozen statistics: its factor scales whole
+output channels, and symmetric per-channel rounding of a weight doesn't change with a factor of its channel.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ OPERATORS = {
 
 
 def fake_quantised(
-    deployed: Deployed, size: tuple[int, int], batch: int, plan: QdqPlacement, ranges: Mapping[str, Range], scheme: Scheme
+    deployed: Deployed,
+    size: tuple[int, int],
+    batch: int,
+    plan: QdqPlacement,
+    ranges: Mapping[str, Range],
+    scheme: Scheme,
 ) -> fx.GraphModule:
     """The logits of a network as its Q/DQ graph computes them, with ``deployed``'s own parameters.
 
@@ -80,10 +85,14 @@ def fake_quantised(
 
 
 def rounded_weight(weight: Tensor) -> Tensor:
-    """A weight (O, I, h, w) rounded to S8 per output channel, as ``weight_scales`` does; the gradient passes straight through."""
+    """A weight (O, I, h, w) rounded to S8 per output channel, as ``weight_scales`` does; the gradient passes straight
+    through.
+    """
     largest = weight.detach().abs().amax((1, 2, 3))
     scales = torch.where(largest > NOTHING, largest / 127, 1.0)
-    return torch.fake_quantize_per_channel_affine(weight, scales, torch.zeros_like(scales, dtype=torch.int32), 0, -127, 127)
+    return torch.fake_quantize_per_channel_affine(
+        weight, scales, torch.zeros_like(scales, dtype=torch.int32), 0, -127, 127
+    )
 
 
 def _kind(node: fx.Node) -> str:
@@ -106,7 +115,9 @@ def _logits_only(graph: fx.Graph) -> None:
 
 
 def _out_of_place(graph: fx.Graph) -> None:
-    """An operator that overwrites its input would overwrite what a quantised copy's other readers need. Swish becomes its two ONNX nodes."""
+    """An operator that overwrites its input would overwrite what a quantised copy's other readers need. Swish becomes
+    its two ONNX nodes.
+    """
     for node in list(graph.nodes):
         _, name, overload = (*str(node.target).split("."), "", "")[:3]
         if _operator(node) == "silu":
@@ -119,7 +130,9 @@ def _out_of_place(graph: fx.Graph) -> None:
 
 
 def _onnx_names(graph: fx.Graph) -> dict[fx.Node, str]:
-    """What ``graph.tidy`` calls the tensor of each node in the ONNX graph; BatchNorm and what hands a tensor on keep its name."""
+    """What ``graph.tidy`` calls the tensor of each node in the ONNX graph; BatchNorm and what hands a tensor on keep
+    its name.
+    """
     names: dict[fx.Node, str] = {}
     taken: set[str] = set()
     for node in graph.nodes:
@@ -135,11 +148,17 @@ def _onnx_names(graph: fx.Graph) -> dict[fx.Node, str]:
     return names
 
 
-def _insert(graph: fx.Graph, names: Mapping[fx.Node, str], name: str, readers: set[str], step: tuple[float, int, int, int]) -> None:
+def _insert(
+    graph: fx.Graph, names: Mapping[fx.Node, str], name: str, readers: set[str], step: tuple[float, int, int, int]
+) -> None:
     """Quantise-dequantise a tensor for the readers that read it quantised."""
-    made = next((node for node, own in names.items() if own == name and (_kind(node) or node.op == "placeholder")), None)
+    made = next(
+        (node for node, own in names.items() if own == name and (_kind(node) or node.op == "placeholder")), None
+    )
     if made is None:
-        raise RddError(f"PyTorch's graph has no tensor '{name}', which the ONNX graph quantises; leave 'qad' out of gate.fallbacks")
+        raise RddError(
+            f"PyTorch's graph has no tensor '{name}', which the ONNX graph quantises; leave 'qad' out of gate.fallbacks"
+        )
     if len(made.users) == 1 and _operator(after := next(iter(made.users))) == "batch_norm":
         made = after  # the ONNX graph has it folded into the convolution before
     with graph.inserting_after(made):

@@ -37,7 +37,9 @@ def layer_of(node: onnx.NodeProto) -> str:
     return str(node.input[1]).removesuffix(".weight")
 
 
-def place_qdq(model: onnx.ModelProto, scheme: Scheme, placement: Placement, float_layers: Sequence[str] = ()) -> QdqPlacement:
+def place_qdq(
+    model: onnx.ModelProto, scheme: Scheme, placement: Placement, float_layers: Sequence[str] = ()
+) -> QdqPlacement:
     """Decide what is quantised in a float graph.
 
     Args:
@@ -72,21 +74,29 @@ def classifiers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     readers = consumers(model)
 
     def ends(name: str) -> bool:
-        return all(node.op_type in DOWNSTREAM and (OUTPUT in node.output or ends(node.output[0])) for node in readers.get(name, [])) and (
-            bool(readers.get(name))
-        )
+        return all(
+            node.op_type in DOWNSTREAM and (OUTPUT in node.output or ends(node.output[0]))
+            for node in readers.get(name, [])
+        ) and (bool(readers.get(name)))
 
     return [node for node in model.graph.node if node.op_type == "Conv" and ends(node.output[0])]
 
 
 def lraspp_gates(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The head's gate (LR-ASPP): pooled features, one convolution, a sigmoid. Squeeze-and-excitation has two convolutions."""
+    """The head's gate (LR-ASPP): pooled features, one convolution, a sigmoid. Squeeze-and-excitation has two
+    convolutions.
+    """
     makers, readers = producers(model), consumers(model)
     found = []
     for node in model.graph.node:
         before = makers.get(node.input[0])
         after = readers.get(node.output[0], [])
-        if node.op_type == "Conv" and before is not None and before.op_type == "ReduceMean" and [n.op_type for n in after] == ["Sigmoid"]:
+        if (
+            node.op_type == "Conv"
+            and before is not None
+            and before.op_type == "ReduceMean"
+            and [n.op_type for n in after] == ["Sigmoid"]
+        ):
             found.append(node)
     return found
 

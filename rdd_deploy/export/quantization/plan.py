@@ -18,7 +18,9 @@ from rdd_deploy.utils.yaml_file import load_yaml
 class QadCheckpoint(Qad):
     """How the student was fine-tuned for its Q/DQ graph, and what came out."""
 
-    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = Field("", description="of the checkpoint; empty: fine-tune it again")
+    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = Field(
+        "", description="of the checkpoint; empty: fine-tune it again"
+    )
 
 
 class QuantizationPlan(Part):
@@ -42,13 +44,17 @@ def starting_plan(profile: Profile) -> QuantizationPlan:
     """The plan of a profile, before any fallback."""
     assert profile.calibration is not None
     calibration = profile.calibration.model_dump(include={"method", "percentile", "bins", "images"})
-    return QuantizationPlan(profile=profile.name, scheme=profile.scheme_name, placement=profile.placement, **calibration)
+    return QuantizationPlan(
+        profile=profile.name, scheme=profile.scheme_name, placement=profile.placement, **calibration
+    )
 
 
 def replayed(profile: Profile, plan: QuantizationPlan) -> Profile:
     """The profile as it was when a plan was made."""
     assert profile.calibration is not None
-    calibration = profile.calibration.model_copy(update={key: getattr(plan, key) for key in ("method", "percentile", "bins", "images")})
+    calibration = profile.calibration.model_copy(
+        update={key: getattr(plan, key) for key in ("method", "percentile", "bins", "images")}
+    )
     return profile.model_copy(update={"calibration": calibration, "placement": plan.placement})
 
 
@@ -62,7 +68,10 @@ def save_plan(path: Path, plan: QuantizationPlan, comparison: Comparison | None,
             "label_agreement_pct": round(comparison.agreement_pct, 3),
             "gate": "passed" if passed else "failed",
         }
-    head = "# How this graph was quantised. Edit it and replay it: python -m rdd_deploy.export RUN --profile … --plan THIS_FILE\n"
+    head = (
+        "# How this graph was quantised. Edit it and replay it: python -m rdd_deploy.export RUN --profile … --plan"
+        " THIS_FILE\n"
+    )
     tree = plan.model_copy(update={"result": result}).model_dump(mode="json")
     files.write_text(path, head + files.yaml_text(tree))
 
@@ -70,7 +79,8 @@ def save_plan(path: Path, plan: QuantizationPlan, comparison: Comparison | None,
 def load_plan(path: Path, profile: Profile) -> QuantizationPlan:
     """Read a plan; what it doesn't hold is as in the profile.
 
-    A plan that an export wrote (it has a ``result``) may have the keys of an older version; in one written by hand they are errors.
+    A plan that an export wrote (it has a ``result``) may have the keys of an older version; in one written by hand they
+    are errors.
 
     Raises:
         RecipeError: it is invalid, of another scheme or of another profile.
@@ -82,10 +92,12 @@ def load_plan(path: Path, profile: Profile) -> QuantizationPlan:
     plan = validated(QuantizationPlan, own | tree, path)
     if plan.scheme != profile.scheme_name:
         raise RecipeError(
-            f"{path} is a plan for the scheme {plan.scheme}, profile {profile.name} has the scheme {profile.scheme_name}; take its own plan"
+            f"{path} is a plan for the scheme {plan.scheme}, profile {profile.name} has the scheme"
+            f" {profile.scheme_name}; take its own plan"
         )
     if plan.profile != profile.name:
         raise RecipeError(
-            f"{path} is a plan of the profile {plan.profile}, not of {profile.name}; take its own plan, or edit its first line"
+            f"{path} is a plan of the profile {plan.profile}, not of {profile.name}; take its own plan, or edit its"
+            " first line"
         )
     return plan

@@ -1,7 +1,8 @@
 """Quantisation-aware distillation (QAD): the student, computing as its Q/DQ graph does, learns its own float logits.
 
-Teacher is the float student itself, on the run's own train crops, so neither labels nor the run's teacher are needed. BatchNorm's statistics
-and the activations' ranges stay as they are; rounding passes gradients straight through, and what a range cuts off gets none.
+Teacher is the float student itself, on the run's own train crops, so neither labels nor the run's teacher are needed.
+BatchNorm's statistics and the activations' ranges stay as they are; rounding passes gradients straight through, and
+what a range cuts off gets none.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ def distilled(
                 losses.append(loss.item())
                 if not math.isfinite(losses[-1]) or not math.isfinite(norm.item()):
                     raise DivergedError(
-                        f"fine-tuning for INT8 diverged at step {step + 1} of {config.steps} (loss {losses[-1]}, norm of the gradient "
-                        f"{norm.item()}); lower gate.qad.lr in the profile, or leave 'qad' out of gate.fallbacks"
+                        f"fine-tuning for INT8 diverged at step {step + 1} of {config.steps} (loss {losses[-1]}, norm"
+                        f" of the gradient {norm.item()}); lower gate.qad.lr in the profile, or leave 'qad' out of"
+                        " gate.fallbacks"
                     )
                 factor = learning_rate_factor(step / config.steps, WARMUP, 1.0)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -89,13 +91,17 @@ def distilled(
     finally:
         teacher.cpu()
     tenth = max(1, config.steps // 10)
-    console.info(f"fine-tuned: divergence from float {sum(losses[:tenth]) / tenth:.5f} -> {sum(losses[-tenth:]) / tenth:.5f}")
+    console.info(
+        f"fine-tuned: divergence from float {sum(losses[:tenth]) / tenth:.5f} -> {sum(losses[-tenth:]) / tenth:.5f}"
+    )
     student.cpu()
     return deployed.unfolded(segmenter)
 
 
 def _groups(student: torch.nn.Module, deployed: Deployed, segmenter: Segmenter, lr: float) -> list[dict[str, Any]]:
-    """The stem's weights are divided by the colours' deviation, so their steps are, too: Adam's don't follow a weight's scale."""
+    """The stem's weights are divided by the colours' deviation, so their steps are, too: Adam's don't follow a weight's
+    scale.
+    """
     if deployed.stem is None:
         return [{"params": list(student.parameters()), "lr": lr}]
     stem = deployed.get_parameter(deployed.stem)
@@ -108,6 +114,9 @@ def _crops(train: Split, recipe: Recipe, size: tuple[int, int], batch: int, step
     sampler = ResumableBatchSampler(len(train), batch, math.ceil(steps / (len(train) // batch)), recipe.train.seed)
     frames = FrameCache(train, room_for_frames() if recipe.data.in_memory else None)
     loader = training_loader(
-        CropDataset(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed), sampler, recipe.data.workers, False
+        CropDataset(frames, RandomScaleCrop(recipe.augment, size), recipe.train.seed),
+        sampler,
+        recipe.data.workers,
+        False,
     )
     return (crop for _, crop in zip(range(steps), loader, strict=False))

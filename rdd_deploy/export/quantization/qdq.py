@@ -41,7 +41,9 @@ def qdq_from_onnx(
     plan = place_qdq(copy, scheme, placement, float_layers)
     missing = [name for name in plan.tensors if name not in table.ranges]
     if missing:
-        raise DataError(f"the range table has no range of '{missing[0]}', which is quantised; calibrate again (remove the table)")
+        raise DataError(
+            f"the range table has no range of '{missing[0]}', which is quantised; calibrate again (remove the table)"
+        )
     scheme.prepare(copy, plan.tensors, table.ranges)
     _Inserter(copy, plan, table, scheme, biases or {}).run()
     return copy
@@ -49,7 +51,12 @@ def qdq_from_onnx(
 
 class _Inserter:
     def __init__(
-        self, model: onnx.ModelProto, plan: QdqPlacement, table: RangeTable, scheme: Scheme, biases: Mapping[str, NDArray[np.float32]]
+        self,
+        model: onnx.ModelProto,
+        plan: QdqPlacement,
+        table: RangeTable,
+        scheme: Scheme,
+        biases: Mapping[str, NDArray[np.float32]],
     ) -> None:
         self.model, self.plan, self.table, self.scheme, self.biases = model, plan, table, scheme, biases
         self.constants = initializers(model)
@@ -89,7 +96,9 @@ class _Inserter:
             self._constant(f"{layer}.weight/zero", np.zeros(len(scales), np.int8)),
         ]
         back = f"{layer}.weight/DequantizeLinear"
-        self.before.setdefault(id(node), []).append(helper.make_node("DequantizeLinear", names, [back], name=back, axis=0))
+        self.before.setdefault(id(node), []).append(
+            helper.make_node("DequantizeLinear", names, [back], name=back, axis=0)
+        )
         node.input[1] = back
 
     def _bias(self, layer: str, node: onnx.NodeProto, values: NDArray[np.float32]) -> None:

@@ -107,11 +107,16 @@ def check_ranges(ranges: Mapping[str, Range]) -> None:
     """DataError where an activation is not finite: the float network itself overflows."""
     for name, limits in ranges.items():
         if not _sound(limits):
-            raise DataError(f"activation '{name}' is {limits} on the calibration images; the float network overflows there, train it again")
+            raise DataError(
+                f"activation '{name}' is {limits} on the calibration images; the float network overflows there, train"
+                " it again"
+            )
 
 
 def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
-    """Activations that some scheme may quantise. What only feeds a Relu or Clip never is, and neither is the upsampled output."""
+    """Activations that some scheme may quantise. What only feeds a Relu or Clip never is, and neither is the upsampled
+    output.
+    """
     readers = consumers(model)
     constant = {one.name for one in model.graph.initializer}
     found = []
@@ -136,7 +141,9 @@ def symmetric_scale(limits: Range) -> float:
 
 
 def affine_scale(limits: Range) -> tuple[float, int]:
-    """U8 scale and zero point; zero is exact, and a range from 0 never reaches above its top (or onnxruntime would keep the Clip)."""
+    """U8 scale and zero point; zero is exact, and a range from 0 never reaches above its top (or onnxruntime would keep
+    the Clip).
+    """
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     if high - low <= NOTHING:
         return 1.0, 0

@@ -27,9 +27,17 @@ class Sensitivity(NamedTuple):
 
 
 def rank_layers(
-    model: onnx.ModelProto, table: RangeTable, scheme: Scheme, placement: Placement, train: Split, size: tuple[int, int], count: int
+    model: onnx.ModelProto,
+    table: RangeTable,
+    scheme: Scheme,
+    placement: Placement,
+    train: Split,
+    size: tuple[int, int],
+    count: int,
 ) -> list[Sensitivity]:
-    """Worst layer first, on ``count`` frames spread over the train split (val stays unseen: the choice must not be fitted to it)."""
+    """Worst layer first, on ``count`` frames spread over the train split (val stays unseen: the choice must not be
+    fitted to it).
+    """
     layers = list(place_qdq(model, scheme, placement).convolutions)
     macs = multiply_adds(model)
     total = sum(macs.values())
@@ -47,7 +55,9 @@ def rank_layers(
 
 
 def within_budget(ranked: list[Sensitivity], share: float) -> list[str]:
-    """Layers from the worst on, as long as they hold at most ``share`` of the multiply-adds; one that is too big is passed over."""
+    """Layers from the worst on, as long as they hold at most ``share`` of the multiply-adds; one that is too big is
+    passed over.
+    """
     taken: list[str] = []
     used = 0.0
     for one in ranked:

@@ -31,8 +31,8 @@ class Door(asyncio.Protocol):
             return
         body = b'{"error": "too many connections; try again later"}'
         transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection:"
+            b" close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         transport.close()
 

@@ -14,8 +14,10 @@ from aiohttp import web
 from rdd_deploy.live.web.place import Place
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -54,7 +56,13 @@ class Guard:
         if not _is_own_origin(request, hosts[0]):
             return 403, "the request comes from another site"
         if not self._has_token(request):
-            return 401, "the token is missing or wrong; open the link that the app printed, or send it as 'Authorization: Bearer TOKEN'"
+            return (
+                401,
+                (
+                    "the token is missing or wrong; open the link that the app printed, or send it as 'Authorization:"
+                    " Bearer TOKEN'"
+                ),
+            )
         return None
 
     def signs_in(self, request: web.Request) -> bool:
@@ -90,18 +98,24 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _name(host: str) -> str | None:
-    """The name in a Host header, without port and brackets; None where it is malformed. The port says nothing: a tunnel has another one."""
+    """The name in a Host header, without port and brackets; None where it is malformed. The port says nothing: a tunnel
+    has another one.
+    """
     match = _HOST.fullmatch(host.lower())
     return match[1].strip("[]").rstrip(".") if match else None
 
 
 def _is_own_origin(request: web.Request, host: str) -> bool:
-    """Whether our own page asks, or no page at all: what a browser tells of it is believed, what isn't from a browser tells nothing.
+    """Whether our own page asks, or no page at all: what a browser tells of it is believed, what isn't from a browser
+    tells nothing.
 
     Another site may lead somebody to the page, but embed and ask for nothing.
     """
     origins = request.headers.getall("Origin", [])
-    if any(urlsplit(origin).netloc.lower() != host.lower() or urlsplit(origin).scheme not in ("http", "https") for origin in origins):
+    if any(
+        urlsplit(origin).netloc.lower() != host.lower() or urlsplit(origin).scheme not in ("http", "https")
+        for origin in origins
+    ):
         return False
     if request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return True

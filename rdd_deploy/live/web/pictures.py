@@ -95,7 +95,8 @@ class Pictures:
                 await asyncio.wait_for(self._came.wait(), BEHIND_S if behind else HEARTBEAT_S)
             if self._came.is_set():
                 await asyncio.sleep(max(0.0, due - self._loop.time()))
-                # A picture that came a little early is made up for by a longer wait afterwards: a source at just this rate loses none.
+                # A picture that came a little early is made up for by a longer wait afterwards: a source at just this
+                # rate loses none.
                 due = max(due, self._loop.time() - 1 / MAX_FPS) + 1 / MAX_FPS
                 self._came.clear()
                 await self._encode()
@@ -155,7 +156,9 @@ def encoded(canvas: Array, ending: str) -> bytes:
 
 
 def _chunk(canvas: Array) -> bytes:
-    """A part of the stream, framed for HTTP's chunked transfer; with the boundary behind it: a browser shows a picture once it knows its end."""
+    """A part of the stream, framed for HTTP's chunked transfer; with the boundary behind it: a browser shows a picture
+    once it knows its end.
+    """
     longest = max(canvas.shape[:2])
     if longest > MAX_SIDE:
         size = (max(1, canvas.shape[1] * MAX_SIDE // longest), max(1, canvas.shape[0] * MAX_SIDE // longest))

@@ -1,4 +1,6 @@
-"""The web view: a server in a thread of its own, with its own event loop. The pipeline hands it a copy of a picture and answers its asks."""
+"""The web view: a server in a thread of its own, with its own event loop. The pipeline hands it a copy of a picture and
+answers its asks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,17 @@ from rdd_deploy import console
 from rdd_deploy.errors import RddError
 from rdd_deploy.live.remote import Ask, State, Wish
 from rdd_deploy.live.types import Array
-from rdd_deploy.live.web.answers import MAX_BODY, REASONS, Door, add_headers, drop, json_answer, send, sentence_answer, what_is_wrong
+from rdd_deploy.live.web.answers import (
+    MAX_BODY,
+    REASONS,
+    Door,
+    add_headers,
+    drop,
+    json_answer,
+    send,
+    sentence_answer,
+    what_is_wrong,
+)
 from rdd_deploy.live.web.guard import Guard
 from rdd_deploy.live.web.pictures import BOUNDARY, PARTS_TYPE, Pictures, encoded
 from rdd_deploy.live.web.place import Place
@@ -46,7 +58,9 @@ PAGE = {
     "/style.css": ("style.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-SIGN_IN_CSP = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+SIGN_IN_CSP = (
+    "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 """Its few rules stand in the page itself, since without the token nothing else is served."""
 _VIEWER = re.compile(r"[0-9a-z]{1,32}")
 _silent = logging.getLogger("rdd_deploy.live.web")
@@ -92,7 +106,9 @@ class WebView:
         self._ready.wait(CLOSE_S)
         console.info(f"web view: {self._place.link}")
         if self._place.made:
-            console.info("the token in this link is made for this run and shown once; --token-file keeps one of your own")
+            console.info(
+                "the token in this link is made for this run and shown once; --token-file keeps one of your own"
+            )
 
     def show(self, canvas: Array, at_s: float | None) -> None:
         pictures = self._pictures
@@ -174,7 +190,9 @@ class WebView:
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in or refuse, and send the answer within SEND_S: whoever doesn't read it is dropped."""
         if request.transport is not None:
-            request.transport.set_write_buffer_limits(high=0)  # waiting for a write is waiting until the system has all of it
+            request.transport.set_write_buffer_limits(
+                high=0
+            )  # waiting for a write is waiting until the system has all of it
         try:
             refusal = self._guard.refusal(request)
             response = await handler(request) if refusal is None else self._refused(request, *refusal)
@@ -208,18 +226,25 @@ class WebView:
 
     async def _file(self, request: web.Request) -> web.Response:
         if request.path == "/" and self._guard.signs_in(request):
-            # A redirect would be part of the request from the site that had the link, and a strict cookie stays out of those.
+            # A redirect would be part of the request from the site that had the link, and a strict cookie stays out of
+            # those.
             response = web.Response(body=self._welcome, content_type="text/html", charset="utf-8")
-            response.set_cookie(self._guard.cookie, self._guard.cookie_value, httponly=True, samesite="Strict", path="/")
+            response.set_cookie(
+                self._guard.cookie, self._guard.cookie_value, httponly=True, samesite="Strict", path="/"
+            )
             return response
         body, kind = self._page[request.path]
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _list(self, request: web.Request) -> web.Response:
-        return json_answer({"source": self._source, "bundles": [_about(number, one) for number, one in enumerate(self._segmenters, 1)]})
+        return json_answer(
+            {"source": self._source, "bundles": [_about(number, one) for number, one in enumerate(self._segmenters, 1)]}
+        )
 
     async def _status(self, request: web.Request) -> web.Response:
-        """``?viewer=ID`` also tells whether the stream of that id is open: a browser doesn't tell its page that one was cut."""
+        """``?viewer=ID`` also tells whether the stream of that id is open: a browser doesn't tell its page that one was
+        cut.
+        """
         assert self._loop is not None
         if self._state is None or self._loop.time() - self._state[0] > STATE_S:
             await self._asked(Wish())
@@ -248,7 +273,9 @@ class WebView:
         return json_answer(told if viewer is None else {**told, "streaming": viewer in self._streaming})
 
     async def _asked(self, wish: Wish, picture: bool = False) -> None:
-        """Have the main thread do it. Raises RddError if that can't be done, HTTPServiceUnavailable if it doesn't answer."""
+        """Have the main thread do it. Raises RddError if that can't be done, HTTPServiceUnavailable if it doesn't
+        answer.
+        """
         assert self._loop is not None
         ask = Ask(wish, picture)
         try:

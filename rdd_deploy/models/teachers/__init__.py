@@ -24,27 +24,41 @@ Sides = Annotated[list[Annotated[int, Field(ge=1, le=LARGEST)]], Field(min_lengt
 
 def _without_architecture(options: Mapping[str, Any]) -> str:
     """What is wrong with options of a torchvision network that is known by its name alone."""
-    return "" if options.get("arch") else "arch is missing; give the name of a torchvision segmentation model, such as deeplabv3_resnet50"
+    return (
+        ""
+        if options.get("arch")
+        else "arch is missing; give the name of a torchvision segmentation model, such as deeplabv3_resnet50"
+    )
 
 
 def _half_an_architecture(options: Mapping[str, Any]) -> str:
     """What is wrong with options of an smp network whose weights come without a description."""
     if ("arch" in options) != ("encoder" in options):
-        return "arch and encoder belong together (for a state dict), or neither is given (for a folder of save_pretrained)"
-    return "" if "arch" in options or "model" not in options else "model is for a state dict, with arch and encoder; leave it out"
+        return (
+            "arch and encoder belong together (for a state dict), or neither is given (for a folder of save_pretrained)"
+        )
+    return (
+        ""
+        if "arch" in options or "model" not in options
+        else "model is for a state dict, with arch and encoder; leave it out"
+    )
 
 
 TEACHERS = {
     "segmenter": Entry("rdd_deploy.models.teachers.checkpoint:load"),
     "torchvision": Entry(
-        "rdd_deploy.models.teachers.torchvision:load", {"arch": str, "names": Names, "mean": Triple, "std": Spread}, _without_architecture
+        "rdd_deploy.models.teachers.torchvision:load",
+        {"arch": str, "names": Names, "mean": Triple, "std": Spread},
+        _without_architecture,
     ),
     "smp": Entry(
         "rdd_deploy.models.teachers.smp:load",
         {"arch": str, "encoder": str, "model": dict[str, Any], "names": Names, "mean": Triple, "std": Spread},
         _half_an_architecture,
     ),
-    "hugging_face": Entry("rdd_deploy.models.teachers.hugging_face:load", {"hub": bool, "revision": str, "resize": bool}),
+    "hugging_face": Entry(
+        "rdd_deploy.models.teachers.hugging_face:load", {"hub": bool, "revision": str, "resize": bool}
+    ),
     "onnx": Entry(
         "rdd_deploy.models.teachers.onnx:load",
         {

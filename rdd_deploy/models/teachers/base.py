@@ -18,7 +18,8 @@ from rdd_deploy.outputs import Output
 
 
 class TeacherModel(Protocol):
-    """A frozen network that says logits of raw frames. The cache, test-time augmentation and pictures use nothing else of a teacher.
+    """A frozen network that says logits of raw frames. The cache, test-time augmentation and pictures use nothing else
+    of a teacher.
 
     Attributes:
         classes: number of classes, in the data set's order.
@@ -102,7 +103,12 @@ class Adapter(nn.Module):
     std: Tensor
 
     def __init__(
-        self, classes: int, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1), scale: float = 1 / 255, multiple: int = 1
+        self,
+        classes: int,
+        mean: Sequence[float] = (0, 0, 0),
+        std: Sequence[float] = (1, 1, 1),
+        scale: float = 1 / 255,
+        multiple: int = 1,
     ) -> None:
         super().__init__()
         self.classes, self.multiple, self.scale = classes, multiple, scale
@@ -115,7 +121,9 @@ class Adapter(nn.Module):
         return False
 
     def prepared(self, frames: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Frames uint8 (N, 3, H, W) as the network takes them: float (N, 3, h, w), normalised, at ``size`` or the next multiple."""
+        """Frames uint8 (N, 3, H, W) as the network takes them: float (N, 3, h, w), normalised, at ``size`` or the next
+        multiple.
+        """
         size = size or [-(-side // self.multiple) * self.multiple for side in frames.shape[-2:]]
         if list(frames.shape[-2:]) != list(size):
             frames = resize(frames, list(size), antialias=True)
@@ -136,7 +144,8 @@ def chosen(known: Mapping[str, Tensor], maps: Collection[str]) -> dict[str, Tens
 
 
 def stages(features: Sequence[Tensor], height: int) -> dict[str, Tensor]:
-    """Feature maps (N, D, h, w) by the names of their strides: stage1 has stride 2, stage5 stride 32; of several of one stride the last.
+    """Feature maps (N, D, h, w) by the names of their strides: stage1 has stride 2, stage5 stride 32; of several of one
+    stride the last.
 
     Args:
         height: of the frames that the network saw.
@@ -149,7 +158,9 @@ def stages(features: Sequence[Tensor], height: int) -> dict[str, Tensor]:
 
 
 def of_two(logits: Tensor) -> Tensor:
-    """Logits (N, 2, h, w) of a network with one logit, whose sigmoid is the probability of the second class; others as they are."""
+    """Logits (N, 2, h, w) of a network with one logit, whose sigmoid is the probability of the second class; others as
+    they are.
+    """
     return torch.cat((torch.zeros_like(logits), logits), 1) if logits.shape[1] == 1 else logits
 
 

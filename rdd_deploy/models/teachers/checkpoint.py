@@ -20,7 +20,9 @@ def load(path: Path, classes: list[str] | None) -> LoadedTeacher:
     """
     loaded = load_checkpoint(path, classes)
     if "size" not in loaded.metadata:
-        raise WeightsError(f"{path} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train")
+        raise WeightsError(
+            f"{path} doesn't say at which frame size it was trained; expected a checkpoint written by distill or train"
+        )
     height, width = loaded.metadata["size"]
     names = None if classes is not None else list(loaded.metadata["classes"])
     return LoadedTeacher(loaded.segmenter, (height, width), loaded.sha256, names)

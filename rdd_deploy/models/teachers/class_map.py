@@ -54,7 +54,11 @@ class ClassMap(NamedTuple):
 
 
 def class_map(
-    names: Sequence[str] | None, count: int, classes: Sequence[str], given: Mapping[str, Sequence[str | int]], where: str
+    names: Sequence[str] | None,
+    count: int,
+    classes: Sequence[str],
+    given: Mapping[str, Sequence[str | int]],
+    where: str,
 ) -> ClassMap:
     """Find out which of a teacher's classes means which of the data's.
 
@@ -66,32 +70,45 @@ def class_map(
         where: the teacher, for messages.
 
     Raises:
-        WeightsError: a class of the data that nothing is said of and no class of the teacher is called by, a name that nobody has, or a class of
-            the teacher that would mean two of the data's.
+        WeightsError: a class of the data that nothing is said of and no class of the teacher is called by, a name that
+            nobody has, or a class of the teacher that would mean two of the data's.
     """
     if unknown := [name for name in given if name not in classes]:
-        raise WeightsError(f"teacher.classes names '{unknown[0]}', which is no class of the data; {_near(unknown[0], classes)}")
+        raise WeightsError(
+            f"teacher.classes names '{unknown[0]}', which is no class of the data; {_near(unknown[0], classes)}"
+        )
     by_place = not names and not given
     if by_place and count != len(classes):
         raise WeightsError(
-            f"the teacher {where} knows {count} classes, the data has {len(classes)}; distil from a teacher of the same classes, or say by "
-            "teacher.classes which of its classes means which"
+            f"the teacher {where} knows {count} classes, the data has {len(classes)}; distil from a teacher of the same"
+            " classes, or say by teacher.classes which of its classes means which"
             + ("" if names is None else ": it has no names for them, so by their numbers, or give their names")
         )
     own = tuple(names or (classes if names is None and count == len(classes) else map(str, range(count))))
     if len(own) != count:
-        raise WeightsError(f"the teacher {where} has {count} classes and {len(own)} names for them; give a name for each, in their order")
+        raise WeightsError(
+            f"the teacher {where} has {count} classes and {len(own)} names for them; give a name for each, in their"
+            " order"
+        )
     if by_place:
-        return ClassMap(tuple(classes), own if names is None else tuple(classes), tuple((i,) for i in range(count)), names is not None)
+        return ClassMap(
+            tuple(classes),
+            own if names is None else tuple(classes),
+            tuple((i,) for i in range(count)),
+            names is not None,
+        )
     groups = tuple(tuple(_channels(one, given, own, where)) for one in classes)
     if missing := [name for name, group in zip(classes, groups, strict=True) if not group and name not in given]:
         raise WeightsError(
-            f"the teacher {where} has no class {_listed(missing)}; say by teacher.classes which of its classes means it, as in "
-            f"teacher.classes.{missing[0]}=NAME, or null where it doesn't know it. Its classes are {_listed(own, 40)}"
+            f"the teacher {where} has no class {_listed(missing)}; say by teacher.classes which of its classes means"
+            f" it, as in teacher.classes.{missing[0]}=NAME, or null where it doesn't know it. Its classes are"
+            f" {_listed(own, 40)}"
         )
     _check_once(classes, own, groups)
     if not any(groups):
-        raise WeightsError(f"teacher.classes leaves the teacher {where} no class of the data that it knows; map at least one")
+        raise WeightsError(
+            f"teacher.classes leaves the teacher {where} no class of the data that it knows; map at least one"
+        )
     return ClassMap(tuple(classes), own, groups, False)
 
 
@@ -101,10 +118,19 @@ def _channels(name: str, given: Mapping[str, Sequence[str | int]], own: Sequence
         return [channel for channel, other in enumerate(own) if other == name]
     channels: list[int] = []
     for one in given[name]:
-        found = [channel for channel, other in enumerate(own) if other == one] if isinstance(one, str) else [one] if one < len(own) else []
+        found = (
+            [channel for channel, other in enumerate(own) if other == one]
+            if isinstance(one, str)
+            else [one]
+            if one < len(own)
+            else []
+        )
         if not found:
             problem = f"teacher.classes.{name} is {one!r}, which the teacher {where} doesn't have; "
-            raise WeightsError(problem + (_near(one, own) if isinstance(one, str) else f"its classes have the numbers 0 to {len(own) - 1}"))
+            raise WeightsError(
+                problem
+                + (_near(one, own) if isinstance(one, str) else f"its classes have the numbers 0 to {len(own) - 1}")
+            )
         channels += found
     return channels
 
@@ -116,8 +142,8 @@ def _check_once(classes: Sequence[str], own: Sequence[str], groups: Sequence[Seq
             if channel in taken:
                 twice = "twice for" if taken[channel] == name else f"for '{taken[channel]}' and"
                 raise WeightsError(
-                    f"the teacher's class '{own[channel]}' is taken {twice} '{name}'; in teacher.classes each of its classes means one of the "
-                    "data's (null for a class that it doesn't tell apart)"
+                    f"the teacher's class '{own[channel]}' is taken {twice} '{name}'; in teacher.classes each of its"
+                    " classes means one of the data's (null for a class that it doesn't tell apart)"
                 )
             taken[channel] = name
 
@@ -135,8 +161,9 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 class Mapped(Around):
     """A teacher that says logits of the data's classes.
 
-    A class's logit is the logarithm of its parts' exponentials, so that after a softmax their probabilities are added; those of classes left over
-    are shared out among all in proportion. A class that the teacher doesn't know gets nearly no probability.
+    A class's logit is the logarithm of its parts' exponentials, so that after a softmax their probabilities are added;
+    those of classes left over are shared out among all in proportion. A class that the teacher doesn't know gets nearly
+    no probability.
     """
 
     def __init__(self, teacher: TeacherModel, found: ClassMap) -> None:
@@ -149,8 +176,12 @@ class Mapped(Around):
 
     def logits_at_stride(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
         output = self.inner[0].logits_at_stride(frames, maps)
-        features = {name: self.mapped(one) if name in ("logits", "auxiliary") else one for name, one in output.features.items()}
-        return Output(self.mapped(output.primary), None if output.auxiliary is None else self.mapped(output.auxiliary), features)
+        features = {
+            name: self.mapped(one) if name in ("logits", "auxiliary") else one for name, one in output.features.items()
+        }
+        return Output(
+            self.mapped(output.primary), None if output.auxiliary is None else self.mapped(output.auxiliary), features
+        )
 
     def mapped(self, logits: Tensor) -> Tensor:
         """Logits (N, own classes, h, w) as float32 (N, the data's classes, h, w)."""

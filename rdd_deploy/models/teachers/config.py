@@ -28,15 +28,20 @@ Cache = Annotated[bool | Literal["dense"], BeforeValidator(_form_of_cache)]
 def _lists(value: Any) -> Any:
     """Each class with a list of the teacher's, none of them where the teacher doesn't know it."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"got {value!r:.60}, expected keys: a class of the data, and the teacher's class or classes that mean it")
+        raise ValueError(
+            f"got {value!r:.60}, expected keys: a class of the data, and the teacher's class or classes that mean it"
+        )
     found: dict[str, list[str | int]] = {}
     for name, given in value.items():
         if not isinstance(name, str):
             raise ValueError(f"got the key {name!r:.60}, expected the name of a class; write it in quotes")
         several = given if isinstance(given, list) else [] if given is None else [given]
-        if wrong := [one for one in several if type(one) not in (str, int) or one == "" or (type(one) is int and one < 0)]:
+        if wrong := [
+            one for one in several if type(one) not in (str, int) or one == "" or (type(one) is int and one < 0)
+        ]:
             raise ValueError(
-                f"{name} is {wrong[0]!r:.60}, expected a class name of the teacher, a list of them, or null where it doesn't know the class"
+                f"{name} is {wrong[0]!r:.60}, expected a class name of the teacher, a list of them, or null where it"
+                " doesn't know the class"
             )
         found[name] = several
     return found
@@ -51,7 +56,10 @@ class Member(Part):
     recipe: Place | None = Field(None, description="a teacher recipe, relative to this file or by name")
     checkpoint: Place | None = Field(
         None,
-        description="teacher.safetensors, or the file or folder of another source; default: that of the teacher recipe's run folder",
+        description=(
+            "teacher.safetensors, or the file or folder of another source; default: that of the teacher recipe's run"
+            " folder"
+        ),
     )
     source: Literal[tuple(TEACHERS)] = Field(  # type: ignore[valid-type]
         "segmenter", description="what the checkpoint is; segmenter: a network of this program"
@@ -59,7 +67,10 @@ class Member(Part):
     options: dict[str, Any] = Field(default_factory=dict, description="of the source")
     classes: ClassNames = Field(
         default_factory=dict,
-        description="class of the data: the teacher's class, a list of them, or null where it doesn't know it; those left out have the same name",
+        description=(
+            "class of the data: the teacher's class, a list of them, or null where it doesn't know it; those left out"
+            " have the same name"
+        ),
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
@@ -69,10 +80,16 @@ class Member(Part):
         if self.recipe and self.source != "segmenter":
             yield (
                 "recipe source",
-                f"a teacher recipe trains a network of this program, not one of source '{self.source}'; leave one of them out",
+                (
+                    f"a teacher recipe trains a network of this program, not one of source '{self.source}'; leave one"
+                    " of them out"
+                ),
             )
         if not self.recipe and not self.checkpoint:
-            yield "recipe checkpoint", "teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint"
+            yield (
+                "recipe checkpoint",
+                "teacher names neither a recipe nor a checkpoint; give teacher.recipe or teacher.checkpoint",
+            )
 
     @property
     def from_hub(self) -> bool:
@@ -83,11 +100,15 @@ class Member(Part):
 class Teacher(Member):
     """The teacher: by recipe (trained first if its checkpoint isn't there), by checkpoint, or both."""
 
-    ensemble: list[Member] = Field(default_factory=list, max_length=8, description="networks whose probabilities are averaged")
+    ensemble: list[Member] = Field(
+        default_factory=list, max_length=8, description="networks whose probabilities are averaged"
+    )
     second: Literal["auxiliary", "flip", "scale", "ensemble", "fitted"] = Field(
         "auxiliary",
-        description="what stage 1 compares with: its auxiliary head, the mirrored frame, the frame at second_scale, the networks after the first of "
-        "the ensemble, or an auxiliary head that is fitted before",
+        description=(
+            "what stage 1 compares with: its auxiliary head, the mirrored frame, the frame at second_scale, the"
+            " networks after the first of the ensemble, or an auxiliary head that is fitted before"
+        ),
     )
     second_scale: Scale = Field(0.5, description="of second: scale, relative to the frame")
     second_map: Literal["head", "stage1", "stage2", "stage3", "stage4", "stage5"] | None = Field(
@@ -95,8 +116,10 @@ class Teacher(Member):
     )
     cache: Cache = Field(
         False,
-        description="run the teacher once per training frame, whole and averaged, and crop what it says with the frame; true keeps it "
-        "in few bytes, dense in float16",
+        description=(
+            "run the teacher once per training frame, whole and averaged, and crop what it says with the frame; true"
+            " keeps it in few bytes, dense in float16"
+        ),
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
     scales: list[Scale] = Field(
@@ -107,30 +130,44 @@ class Teacher(Member):
         """It is one network or several, and only a cached one is averaged."""
         if self.ensemble:
             if own := [
-                key for key in Member.model_fields if getattr(self, key) != Member.model_fields[key].get_default(call_default_factory=True)
+                key
+                for key in Member.model_fields
+                if getattr(self, key) != Member.model_fields[key].get_default(call_default_factory=True)
             ]:
                 yield (
                     f"ensemble {' '.join(own)}",
                     f"teacher has an ensemble and {own[0]} beside it; write that into one of the ensemble's networks",
                 )
             if len(self.ensemble) == 1:
-                yield "ensemble", "teacher.ensemble has one network, expected two or more; write it as the teacher itself"
+                yield (
+                    "ensemble",
+                    "teacher.ensemble has one network, expected two or more; write it as the teacher itself",
+                )
         else:
             yield from super().rules()
         if self.second == "ensemble" and not self.ensemble:
             yield (
                 "second ensemble",
-                "teacher.second is ensemble, which compares two teachers; give them as teacher: [A, B], or choose flip, scale or fitted",
+                (
+                    "teacher.second is ensemble, which compares two teachers; give them as teacher: [A, B], or choose"
+                    " flip, scale or fitted"
+                ),
             )
         if self.second == "scale" and self.second_scale == 1:
             yield (
                 "second second_scale",
-                "teacher.second_scale is 1, which compares the teacher with itself; expected another scale, such as 0.5 or 0.75",
+                (
+                    "teacher.second_scale is 1, which compares the teacher with itself; expected another scale, such as"
+                    " 0.5 or 0.75"
+                ),
             )
         if not self.cache and (self.flip or len(self.scales) > 1):
             yield (
                 "cache flip scales",
-                "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set teacher.cache=true, or drop them",
+                (
+                    "teacher.flip and teacher.scales average over several views, which a live teacher doesn't; set"
+                    " teacher.cache=true, or drop them"
+                ),
             )
 
     @property
@@ -151,8 +188,8 @@ SHARED = tuple(key for key in Teacher.model_fields if key not in Member.model_fi
 def spell_out(tree: dict[str, Any]) -> list[RecipeError]:
     """Write ``teacher: [A, B]`` of an unchecked tree in place as what it stands for, ``teacher: {ensemble: [A, B]}``.
 
-    Each is the keys of a network or the path of its checkpoint or recipe; keys of the ensemble as a whole (``cache``, ``second`` …) may stand in
-    any of them.
+    Each is the keys of a network or the path of its checkpoint or recipe; keys of the ensemble as a whole (``cache``,
+    ``second`` …) may stand in any of them.
 
     Returns:
         What is wrong with it.
@@ -170,10 +207,15 @@ def spell_out(tree: dict[str, Any]) -> list[RecipeError]:
                 if key in one and shared.setdefault(key, one[key]) != one[key]:
                     problems.append(
                         RecipeError(
-                            f"teacher.{number}.{key}: got {one[key]!r:.60} and {shared[key]!r:.60}; it is the whole ensemble's, so say it once"
+                            f"teacher.{number}.{key}: got {one[key]!r:.60} and {shared[key]!r:.60}; it is the whole"
+                            " ensemble's, so say it once"
                         )
                     )
             one = {key: value for key, value in one.items() if key not in SHARED}
         members.append(one)
-    tree["teacher"] = {**shared, **members[0]} if len(members) == 1 and isinstance(members[0], dict) else {**shared, "ensemble": members}
+    tree["teacher"] = (
+        {**shared, **members[0]}
+        if len(members) == 1 and isinstance(members[0], dict)
+        else {**shared, "ensemble": members}
+    )
     return problems

@@ -1,4 +1,6 @@
-"""Hugging Face's semantic segmenters as teachers: SegFormer, UPerNet, DPT, BEiT and their like, and Mask2Former, MaskFormer and EoMT."""
+"""Hugging Face's semantic segmenters as teachers: SegFormer, UPerNet, DPT, BEiT and their like, and Mask2Former,
+MaskFormer and EoMT.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +32,16 @@ LARGEST_JSON = 16 << 20
 class HuggingFaceTeacher(Adapter):
     """A segmenter of transformers with its own image processor.
 
-    Of queries q with classes and masks it says log Σ_q softmax(class_q)_c · sigmoid(mask_q), without the class of nothing, which softmax then
-    normalises: the labels of ``post_process_semantic_segmentation`` (Cheng et al., NeurIPS 2021, 3.4).
+    Of queries q with classes and masks it says log Σ_q softmax(class_q)_c · sigmoid(mask_q), without the class of
+    nothing, which softmax then normalises: the labels of ``post_process_semantic_segmentation`` (Cheng et al., NeurIPS
+    2021, 3.4).
 
-    Maps: ``logits``; ``auxiliary`` where it has that head; ``stage1`` … ``stage5``, hidden states by their stride, where they are maps or tokens
-    that fill a grid.
+    Maps: ``logits``; ``auxiliary`` where it has that head; ``stage1`` … ``stage5``, hidden states by their stride,
+    where they are maps or tokens that fill a grid.
 
     Args:
-        resized: whether frames are resized as its processor does it; else they are seen at their own size, resized to a multiple of 32.
+        resized: whether frames are resized as its processor does it; else they are seen at their own size, resized to a
+            multiple of 32.
     """
 
     def __init__(self, network: Any, processor: Any, resized: bool) -> None:
@@ -61,7 +65,9 @@ class HuggingFaceTeacher(Adapter):
         said = self.network(pixel_values=pixels, output_hidden_states=inner)
         if hasattr(said, "masks_queries_logits"):
             primary = self._of_queries(said, parts, frames)
-            primary = primary[..., : max(1, round(primary.shape[-2] * share[0])), : max(1, round(primary.shape[-1] * share[1]))]
+            primary = primary[
+                ..., : max(1, round(primary.shape[-2] * share[0])), : max(1, round(primary.shape[-1] * share[1]))
+            ]
         else:
             primary = of_two(said.logits)
         auxiliary, self._heard = None if self._heard is None else of_two(self._heard), None
@@ -71,8 +77,8 @@ class HuggingFaceTeacher(Adapter):
         return Output(primary, auxiliary, chosen(known, maps))
 
     def _pixels(self, frames: Tensor) -> tuple[Tensor, list[Any], tuple[float, float]]:
-        """Frames as its processor prepares them, where the parts lie that it cuts them into (EoMT), and which share of height and width of the
-        prepared ones they are: the rest, at the bottom and on the right, is padding."""
+        """Frames as its processor prepares them, where the parts lie that it cuts them into (EoMT), and which share of
+        height and width of the prepared ones they are: the rest, at the bottom and on the right, is padding."""
         size = [-(-side // self.multiple) * self.multiple for side in frames.shape[-2:]]
         if size != list(frames.shape[-2:]):
             frames = resize(frames, size, antialias=True)
@@ -82,13 +88,19 @@ class HuggingFaceTeacher(Adapter):
             asked |= {key: False for key in ("do_resize", "do_split_image") if hasattr(self.processor, key)}
 
         def prepared(images: list[Tensor], **more: Any) -> Any:
-            return self.processor(images=images, return_tensors="pt", input_data_format="channels_first", **(asked | more))
+            return self.processor(
+                images=images, return_tensors="pt", input_data_format="channels_first", **(asked | more)
+            )
 
         share = 1.0, 1.0
         if self.network.config.model_type.startswith("eomt") and self.resized and not self.processor.do_split_image:
-            inner = prepared([frames[0]])["pixel_values"].shape  # it takes squares of one size alone, which padding makes
+            inner = prepared([frames[0]])[
+                "pixel_values"
+            ].shape  # it takes squares of one size alone, which padding makes
             given = prepared(list(frames), do_pad=True)
-            share = tuple(part / whole for part, whole in zip(inner[-2:], given["pixel_values"].shape[-2:], strict=True))
+            share = tuple(
+                part / whole for part, whole in zip(inner[-2:], given["pixel_values"].shape[-2:], strict=True)
+            )
         else:
             given = prepared(list(frames))
         return given["pixel_values"].to(frames.device), list(given.get("patch_offsets") or []), (share[0], share[1])
@@ -101,7 +113,9 @@ class HuggingFaceTeacher(Adapter):
             if parts:
                 size = self.processor.size
                 masks = F.interpolate(
-                    masks, (size.shortest_edge or size.height, size.longest_edge or size.width or size.shortest_edge), mode="bilinear"
+                    masks,
+                    (size.shortest_edge or size.height, size.longest_edge or size.width or size.shortest_edge),
+                    mode="bilinear",
                 )
             shares = torch.einsum("nqc,nqhw->nchw", classes, masks.sigmoid())
             if parts:
@@ -121,8 +135,11 @@ class HuggingFaceTeacher(Adapter):
                     yield one[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
 
 
-def load(path: Path, classes: list[str] | None, hub: bool = False, revision: str = "main", resize: bool = True) -> LoadedTeacher:
-    """Load a folder with config.json, preprocessor_config.json and .safetensors, or such a repository of the hub where ``hub`` says so.
+def load(
+    path: Path, classes: list[str] | None, hub: bool = False, revision: str = "main", resize: bool = True
+) -> LoadedTeacher:
+    """Load a folder with config.json, preprocessor_config.json and .safetensors, or such a repository of the hub where
+    ``hub`` says so.
 
     Args:
         revision: of the repository. resize: frames as its processor resizes them; false: at their own size.
@@ -159,12 +176,14 @@ def load(path: Path, classes: list[str] | None, hub: bool = False, revision: str
         raise
     except Exception as error:  # the library's are of many kinds, and their texts long
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise WeightsError(f"{folder} can't be loaded by transformers: {why[:240]}; save it again with save_pretrained") from error
+        raise WeightsError(
+            f"{folder} can't be loaded by transformers: {why[:240]}; save it again with save_pretrained"
+        ) from error
     wrong = [*sorted(told.get("missing_keys", ())), *(str(one[0]) for one in told.get("mismatched_keys", ()))]
     if wrong:
         raise WeightsError(
-            f"{folder} holds no weights, or of another shape, for {len(wrong)} tensors of its {config.model_type}, such as {wrong[0]}; it isn't a "
-            "whole segmenter, save it again with save_pretrained"
+            f"{folder} holds no weights, or of another shape, for {len(wrong)} tensors of its {config.model_type}, such"
+            f" as {wrong[0]}; it isn't a whole segmenter, save it again with save_pretrained"
         )
     check_finite(network.state_dict(), str(folder))
     how = "as its processor resizes them" if resized else f"resized to a multiple of {MULTIPLE}"
@@ -183,7 +202,8 @@ def _kind(transformers: Any, config: Any, folder: Path) -> Any:
         return transformers.AutoModelForSemanticSegmentation
     known = ", ".join((*SEMANTIC, *QUERIES))
     raise WeightsError(
-        f"{folder} is of kind '{config.model_type}', which isn't a semantic segmenter of transformers that can teach; expected one of {known}"
+        f"{folder} is of kind '{config.model_type}', which isn't a semantic segmenter of transformers that can teach;"
+        f" expected one of {known}"
     )
 
 
@@ -199,7 +219,8 @@ def _checked_folder(folder: Path) -> str:
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "isn't there"
         raise WeightsError(
-            f"{folder} {what}; expected a folder with config.json and .safetensors (for a repository of the hub: teacher.options.hub=true)"
+            f"{folder} {what}; expected a folder with config.json and .safetensors (for a repository of the hub:"
+            " teacher.options.hub=true)"
         )
     configs = [folder / name for name in ("config.json", "preprocessor_config.json")]
     for one in configs:
@@ -210,12 +231,17 @@ def _checked_folder(folder: Path) -> str:
         except (OSError, ValueError) as error:
             why = (error.strerror if isinstance(error, OSError) else "") or str(error)
             raise WeightsError(
-                f"{one} can't be read: {why}; expected the folder that save_pretrained wrote, of the model and of its image processor"
+                f"{one} can't be read: {why}; expected the folder that save_pretrained wrote, of the model and of its"
+                " image processor"
             ) from error
     weights = sorted(folder.glob("model*.safetensors"))
     if not weights:
         pickled = next(folder.glob("*.bin"), None)
-        why = f"only {pickled.name}, which may run code when it is read; write it again with save_pretrained" if pickled else "put it there"
+        why = (
+            f"only {pickled.name}, which may run code when it is read; write it again with save_pretrained"
+            if pickled
+            else "put it there"
+        )
         raise WeightsError(f"{folder} holds no model.safetensors, {why}")
     _check_index(folder / "model.safetensors.index.json", {one.name for one in weights})
     digest = hashlib.sha256()
@@ -232,7 +258,9 @@ def _check_index(path: Path, names: set[str]) -> None:
         index = files.parse_json(files.read_file(path, LARGEST_JSON))
         elsewhere = sorted({str(name) for name in index["weight_map"].values()} - names)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{path} can't be read: it isn't an index of weights; save the model again with save_pretrained") from error
+        raise WeightsError(
+            f"{path} can't be read: it isn't an index of weights; save the model again with save_pretrained"
+        ) from error
     if elsewhere:
         raise WeightsError(f"{path} names {elsewhere[0][:80]!r}, which isn't beside it; put the whole folder there")
 
@@ -246,21 +274,25 @@ def _from_hub(name: str, revision: str) -> Path:
     except Exception as error:  # the hub's are of many unrelated kinds
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
-            f"'{name}' can't be had from the hub: {why[:200]}; download the repository to a folder, give that as teacher.checkpoint, and leave "
-            "teacher.options.hub out"
+            f"'{name}' can't be had from the hub: {why[:200]}; download the repository to a folder, give that as"
+            " teacher.checkpoint, and leave teacher.options.hub out"
         ) from error
 
 
 class _NoLoss:
     """In the place of a loss's class."""
 
-    def __new__(cls, *arguments: Any, **options: Any) -> Any:  # not of this class, so that nobody gives it weights as a loss
+    def __new__(
+        cls, *arguments: Any, **options: Any
+    ) -> Any:  # not of this class, so that nobody gives it weights as a loss
         return nn.Identity()
 
 
 @contextmanager
 def without_losses(kind: str) -> Iterator[None]:
-    """Networks of queries are built without the loss that would train them: it needs scipy, for matching, and is part of every network."""
+    """Networks of queries are built without the loss that would train them: it needs scipy, for matching, and is part
+    of every network.
+    """
     if kind not in QUERIES:
         yield
         return

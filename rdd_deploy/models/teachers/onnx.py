@@ -30,14 +30,16 @@ SAYS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
 class OnnxTeacher(Adapter):
-    """A graph in onnxruntime, on the GPU where onnxruntime has it, else on the CPU; in the precision of the graph, whatever surrounds it.
+    """A graph in onnxruntime, on the GPU where onnxruntime has it, else on the CPU; in the precision of the graph,
+    whatever surrounds it.
 
     Maps: ``logits``, and ``auxiliary`` where that output was named.
 
     Args:
         outputs: names of the main output and, perhaps, of an auxiliary one.
         channels_last: whether frames and logits are (N, H, W, C). bgr: whether blue comes first.
-        size: (height, width) that the graph takes; None: any, of ``multiple``. batch: frames that it takes at a time; None: any number.
+        size: (height, width) that the graph takes; None: any, of ``multiple``. batch: frames that it takes at a time;
+            None: any number.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class OnnxTeacher(Adapter):
         pixels = self.prepared(frames, self.size)
         pixels = pixels.flip(1) if self.bgr else pixels
         pixels = pixels.permute(0, 2, 3, 1) if self.channels_last else pixels
-        given = np.ascontiguousarray((pixels.round().clamp(0, 255) if kind is np.uint8 else pixels).cpu().numpy().astype(kind))
+        given = np.ascontiguousarray(
+            (pixels.round().clamp(0, 255) if kind is np.uint8 else pixels).cpu().numpy().astype(kind)
+        )
         said = [torch.from_numpy(one).to(frames.device).float() for one in self._run(session, given)]
         said = [one.permute(0, 3, 1, 2) if self.channels_last else one for one in said]
         if self.probabilities:
@@ -82,7 +86,9 @@ class OnnxTeacher(Adapter):
         return Output(primary, auxiliary, chosen(known, maps))
 
     def _run(self, session: Any, given: NDArray[Any]) -> list[NDArray[Any]]:
-        """Every output of all frames, in as many calls as the graph's batch needs; the last one is filled up with its last frame."""
+        """Every output of all frames, in as many calls as the graph's batch needs; the last one is filled up with its
+        last frame.
+        """
         name, size = session.get_inputs()[0].name, self.batch or len(given)
         parts = []
         for start in range(0, len(given), size):
@@ -113,11 +119,13 @@ def load(
     auxiliary: str = "",
     names: Sequence[str] = (),
 ) -> LoadedTeacher:
-    """Load a graph with its preprocessing: a frame's grey levels times ``scale``, minus ``mean``, divided by ``std``, as ``colour`` orders them.
+    """Load a graph with its preprocessing: a frame's grey levels times ``scale``, minus ``mean``, divided by ``std``,
+    as ``colour`` orders them.
 
     Args:
         says: what its output is. layout: of input and output; default: as the shapes show.
-        scale: default: 1/255 for an input of floating point, 1 for one of bytes. mean, std: of red, green and blue, after ``scale``.
+        scale: default: 1/255 for an input of floating point, 1 for one of bytes. mean, std: of red, green and blue,
+            after ``scale``.
         size: [height, width] of its frames; default: the graph's own, else each frame's, resized to ``multiple``.
         output, auxiliary: names of outputs; default: the only one, and none.
         names: of its classes; default: those in the file's metadata, as YOLO exports have them.
@@ -131,7 +139,9 @@ def load(
     try:
         content = read_file(path, LARGEST)
         if has_external_data(content):
-            raise WeightsError(f"{path} keeps weights in another file; save the model as one file (onnx.save(model, path))")
+            raise WeightsError(
+                f"{path} keeps weights in another file; save the model as one file (onnx.save(model, path))"
+            )
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else "") or str(error)
         raise WeightsError(f"{path} can't be read as ONNX: {why}; export it again") from error
@@ -145,7 +155,9 @@ def load(
     own = [given.shape[i] for i in ((1, 2) if channels_last else (2, 3))]
     whole = (int(own[0]), int(own[1])) if all(isinstance(side, int) for side in own) else None
     if size and whole and tuple(size) != whole:
-        raise WeightsError(f"teacher.options.size is {list(size)}, but {path} takes frames of {list(whole)} alone; leave it out")
+        raise WeightsError(
+            f"teacher.options.size is {list(size)}, but {path} takes frames of {list(whole)} alone; leave it out"
+        )
     fixed = whole or ((size[0], size[1]) if size else None)
     batch = given.shape[0] if isinstance(given.shape[0], int) else None
     scale = scale or (1.0 if given.type == "tensor(uint8)" else 1 / 255)
@@ -156,7 +168,10 @@ def load(
     known = tuple(names) or _names_in(session.get_modelmeta().custom_metadata_map)
     model.classes = _tried(model, fixed, says, len(known), path)
     how = f"frames of {fixed[0]}x{fixed[1]}" if fixed else f"frames resized to a multiple of {multiple}"
-    about = f"ONNX, {says} of '{picked[0]}', {'NHWC' if channels_last else 'NCHW'}, {colour.upper()} times {scale:.4g}, mean {list(mean)}, std {list(std)}, {how}"
+    about = (
+        f"ONNX, {says} of '{picked[0]}', {'NHWC' if channels_last else 'NCHW'}, {colour.upper()} times {scale:.4g},"
+        f" mean {list(mean)}, std {list(std)}, {how}"
+    )
     return LoadedTeacher(model, fixed, hashlib.sha256(content).hexdigest(), known, about)
 
 
@@ -175,7 +190,9 @@ def _opened(content: bytes, device: torch.device) -> Any:
             preload(onnxruntime)
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": device.index or 0, "use_tf32": "0"}))
         else:
-            console.warn("the ONNX teacher runs on the CPU: this onnxruntime has no CUDA (the package onnxruntime-gpu has)")
+            console.warn(
+                "the ONNX teacher runs on the CPU: this onnxruntime has no CUDA (the package onnxruntime-gpu has)"
+            )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -189,7 +206,9 @@ def _input(session: Any, path: Path) -> Any:
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         told = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-        raise WeightsError(f"{path} takes {told or 'nothing'}; expected one input of frames, (N, 3, H, W) or (N, H, W, 3)")
+        raise WeightsError(
+            f"{path} takes {told or 'nothing'}; expected one input of frames, (N, 3, H, W) or (N, H, W, 3)"
+        )
     if inputs[0].type not in INPUTS:
         raise WeightsError(f"{path} takes {inputs[0].type}; expected frames of float, float16 or uint8")
     return inputs[0]
@@ -200,11 +219,13 @@ def _is_channels_last(shape: Sequence[Any], layout: str, path: Path) -> bool:
     own, other = (shape[1], shape[3]) if layout == "nchw" else (shape[3], shape[1])
     if layout and own != 3 and (isinstance(own, int) or other == 3):
         raise WeightsError(
-            f"teacher.options.layout is {layout}, but {path} takes frames of the shape {list(shape)}; give the other one, or leave it out"
+            f"teacher.options.layout is {layout}, but {path} takes frames of the shape {list(shape)}; give the other"
+            " one, or leave it out"
         )
     if not layout and first == last:
         raise WeightsError(
-            f"{path} takes frames of the shape {list(shape)}, which doesn't say where the colours are; give teacher.options.layout, nchw or nhwc"
+            f"{path} takes frames of the shape {list(shape)}, which doesn't say where the colours are; give"
+            " teacher.options.layout, nchw or nhwc"
         )
     return layout == "nhwc" if layout else last
 
@@ -222,44 +243,58 @@ def _output(session: Any, name: str, path: Path) -> str:
     if usable:
         raise WeightsError(f"{path} has the outputs {told}; say by teacher.options.output which holds the logits")
     raise WeightsError(
-        f"{path} says {told}, no logits: labels, boxes or instances can't be distilled; expected floating point (N, classes, H, W). Export it "
-        "without the argmax or post-processing"
+        f"{path} says {told}, no logits: labels, boxes or instances can't be distilled; expected floating point (N,"
+        " classes, H, W). Export it without the argmax or post-processing"
     )
 
 
 def _names_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Class names that YOLO's exporter wrote into the file: {0: 'road', 1: 'sidewalk', …}; none where they aren't there."""
+    """Class names that YOLO's exporter wrote into the file: {0: 'road', 1: 'sidewalk', …}; none where they aren't
+    there.
+    """
     found = {int(number): one[1:-1] for number, one in _NAMED.findall(str(metadata.get("names", ""))[:LONGEST_NAMES])}
     return tuple(found[i] for i in range(len(found))) if list(found) == list(range(len(found))) else ()
 
 
 def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: int, path: Path) -> int:
-    """Run a made-up frame; returns the number of classes. Raises WeightsError where what the graph says isn't what was said of it."""
+    """Run a made-up frame; returns the number of classes. Raises WeightsError where what the graph says isn't what was
+    said of it.
+    """
     frame = torch.randint(
-        0, 256, (1, 3, *(size or (2 * max(32, model.multiple),) * 2)), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        0,
+        256,
+        (1, 3, *(size or (2 * max(32, model.multiple),) * 2)),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
     )
     try:
         outputs = model.logits_at_stride(frame)
     except Exception as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(
-            f"{path} can't be run on a frame of {frame.shape[2]}x{frame.shape[3]}: {why[:240]}; give teacher.options.size or layout"
+            f"{path} can't be run on a frame of {frame.shape[2]}x{frame.shape[3]}: {why[:240]}; give"
+            " teacher.options.size or layout"
         ) from error
     logits = outputs.primary
     if logits.shape[1] < 2:
         raise WeightsError(
-            f"{path} says the shape {list(logits.shape)} of (N, classes, H, W), one value a pixel: labels or a mask, no logits; export it without "
-            "the argmax, or give teacher.options.layout"
+            f"{path} says the shape {list(logits.shape)} of (N, classes, H, W), one value a pixel: labels or a mask, no"
+            " logits; export it without the argmax, or give teacher.options.layout"
         )
     if names and names != logits.shape[1]:
         raise WeightsError(
-            f"{path} says {logits.shape[1]} classes (of shape {list(logits.shape)}) and there are {names} names; give teacher.options.names or layout"
+            f"{path} says {logits.shape[1]} classes (of shape {list(logits.shape)}) and there are {names} names; give"
+            " teacher.options.names or layout"
         )
     if not logits.isfinite().all():
         raise WeightsError(f"{path} says NaN or infinite values of a plain frame; export it again")
     straight = logits.exp() if model.probabilities else logits
     sums_to_one = bool((straight.min() >= 0) and (straight.sum(1) - 1).abs().max() < 1e-2)
     if sums_to_one != model.probabilities:
-        found, option = ("probabilities", "probabilities") if sums_to_one else ("no probabilities: they don't add up to 1", "logits")
+        found, option = (
+            ("probabilities", "probabilities")
+            if sums_to_one
+            else ("no probabilities: they don't add up to 1", "logits")
+        )
         raise WeightsError(f"{path} says {found}, and teacher.options.says is {says}; set it to {option}")
     return int(logits.shape[1])

@@ -1,4 +1,6 @@
-"""Second opinions for stage 1 of RDD, of teachers without an auxiliary head (or instead of it), and teachers put together."""
+"""Second opinions for stage 1 of RDD, of teachers without an auxiliary head (or instead of it), and teachers put
+together.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,8 @@ class Ensemble(Around):
     """Several teachers that say the logarithm of their mean probability. Maps are the first one's.
 
     Args:
-        compared: whether the second opinion is that of all but the first; else it is that of their auxiliary heads, where all have one.
+        compared: whether the second opinion is that of all but the first; else it is that of their auxiliary heads,
+            where all have one.
     """
 
     def __init__(self, teachers: Sequence[TeacherModel], compared: bool) -> None:
@@ -104,10 +107,16 @@ class Ensemble(Around):
         return self.compared or all(one.has_auxiliary for one in self.inner)
 
     def logits_at_stride(self, frames: Tensor, maps: Collection[str] = ()) -> Output:
-        first, *others = outputs = [one.logits_at_stride(frames, maps if number == 0 else ()) for number, one in enumerate(self.inner)]
+        first, *others = outputs = [
+            one.logits_at_stride(frames, maps if number == 0 else ()) for number, one in enumerate(self.inner)
+        ]
         size = max((tuple(one.primary.shape[-2:]) for one in outputs), key=math.prod)
         primary = mean_probability([one.primary for one in outputs], size)
-        second = [one.primary for one in others] if self.compared else [one.auxiliary for one in outputs if one.auxiliary is not None]
+        second = (
+            [one.primary for one in others]
+            if self.compared
+            else [one.auxiliary for one in outputs if one.auxiliary is not None]
+        )
         return Output(primary, mean_probability(second, size) if self.has_auxiliary else None, first.features)
 
 

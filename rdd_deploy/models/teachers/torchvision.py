@@ -22,7 +22,8 @@ VOC = 21
 class TorchvisionTeacher(Adapter):
     """A model of ``torchvision.models.segmentation``, before it resizes its logits to the frame.
 
-    Maps: ``logits``, ``head`` and ``stage5``; with an auxiliary head also ``stage4`` and ``auxiliary``. LR-ASPP has ``logits`` alone.
+    Maps: ``logits``, ``head`` and ``stage5``; with an auxiliary head also ``stage4`` and ``auxiliary``. LR-ASPP has
+    ``logits`` alone.
     """
 
     def __init__(self, network: Any, classes: int, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -59,10 +60,12 @@ def load(
     mean: Sequence[float] = IMAGENET[0],
     std: Sequence[float] = IMAGENET[1],
 ) -> LoadedTeacher:
-    """Load a state dict (``.pth`` or ``.safetensors``) into the architecture of that name; the number of classes is its own.
+    """Load a state dict (``.pth`` or ``.safetensors``) into the architecture of that name; the number of classes is its
+    own.
 
     Args:
-        arch: such as ``deeplabv3_resnet101``. names: of its classes; default: Pascal VOC's for 21 classes, as in torchvision's own weights.
+        arch: such as ``deeplabv3_resnet101``. names: of its classes; default: Pascal VOC's for 21 classes, as in
+            torchvision's own weights.
         mean, std: that it was trained with, in [0, 1].
 
     Raises:
@@ -70,7 +73,9 @@ def load(
     """
     known = models.list_models(module=models.segmentation)
     if arch not in known:
-        raise WeightsError(f"teacher.options.arch is '{arch}', expected a segmentation model of torchvision: {', '.join(known)}")
+        raise WeightsError(
+            f"teacher.options.arch is '{arch}', expected a segmentation model of torchvision: {', '.join(known)}"
+        )
     state = {name.removeprefix("module."): value for name, value in read_state(path).items()}
     last = "classifier.high_classifier.weight" if arch.startswith("lraspp") else "classifier.4.weight"
     if last not in state:

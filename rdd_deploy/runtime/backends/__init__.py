@@ -1,7 +1,7 @@
 """What runs a model file: one small file a backend, imported only when a bundle asks for it.
 
-A new backend is a file here with a class that keeps the contract of ``base.Backend``, a line in ``_BACKENDS`` and its name in
-``manifest.BackendName``.
+A new backend is a file here with a class that keeps the contract of ``base.Backend``, a line in ``_BACKENDS`` and its
+name in ``manifest.BackendName``.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ PRECISION, VERSION = "precision", "schema_version"
 
 
 class Backend(Protocol):
-    """Runs one model file. ``infer`` is called by one thread at a time, by any number where ``parallel`` is above 1, between ``activate``
-    and ``deactivate``.
+    """Runs one model file. ``infer`` is called by one thread at a time, by any number where ``parallel`` is above 1,
+    between ``activate`` and ``deactivate``.
 
     ``device`` and ``provider`` say what was obtained and are final after ``activate``.
     """
@@ -36,7 +36,9 @@ class Backend(Protocol):
         """Load the model and take memory and devices. Raises BundleError, DeviceError or MissingPackageError."""
 
     def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 (1, H, W, 3), contiguous -> uint8 (1, H, W). The result belongs to the caller: no later call overwrites it."""
+        """uint8 (1, H, W, 3), contiguous -> uint8 (1, H, W). The result belongs to the caller: no later call overwrites
+        it.
+        """
 
     def deactivate(self) -> None:
         """Give everything back; may be called twice."""
@@ -51,7 +53,8 @@ def parse_device(device: str) -> tuple[str, int | None]:
 
 
 def check_model(path: Path, manifest: Manifest, content: bytes) -> None:
-    """Refuse an ONNX model that takes weights from another file, or says something else about itself than the bundle's manifest.
+    """Refuse an ONNX model that takes weights from another file, or says something else about itself than the bundle's
+    manifest.
 
     Models of older bundles say less, and what they don't say isn't compared.
 
@@ -60,13 +63,16 @@ def check_model(path: Path, manifest: Manifest, content: bytes) -> None:
         ValueError: it isn't ONNX.
     """
     if has_external_data(content):
-        raise BundleError(f"{path} takes weights from another file, which no bundle's model may; export the bundle again")
+        raise BundleError(
+            f"{path} takes weights from another file, which no bundle's model may; export the bundle again"
+        )
     says = metadata(content)
     check_precision(path, manifest, says.get(PRECISION))
     for key, expected in manifest.facts.items() if VERSION in says else ():
         if key in says and (got := _read(says[key])) != expected:
             raise BundleError(
-                f"{path} says {key} {_told(got)} of itself, its manifest says {_told(expected)}; copy the whole bundle again, or export it again"
+                f"{path} says {key} {_told(got)} of itself, its manifest says {_told(expected)}; copy the whole bundle"
+                " again, or export it again"
             )
 
 
@@ -92,19 +98,22 @@ def check_parallel(path: Path, device: str, parallel: int) -> None:
 
 
 def check_tensor(manifest: Manifest, what: str, name: str, dtype: str, shape: Sequence[Any]) -> None:
-    """Compare a model's input (``what`` = frame) or output (labels) with the contract; dimensions that aren't integers are free.
+    """Compare a model's input (``what`` = frame) or output (labels) with the contract; dimensions that aren't integers
+    are free.
 
     Raises:
         BundleError: another name, type or shape than the manifest promises.
     """
     size = manifest.input.height, manifest.input.width
     expected = (1, *size, 3) if what == INPUT else (1, *size)
-    fits = len(shape) == len(expected) and all(not isinstance(got, int) or got == want for got, want in zip(shape, expected, strict=True))
+    fits = len(shape) == len(expected) and all(
+        not isinstance(got, int) or got == want for got, want in zip(shape, expected, strict=True)
+    )
     if (name, dtype) != (what, "uint8") or not fits:
         got = f"{name}: {dtype}[{', '.join(map(str, shape))}]"
         raise BundleError(
-            f"{manifest.model} of '{manifest.name}' has the tensor {got}, expected {what}: uint8[{', '.join(map(str, expected))}]; "
-            "export the bundle again"
+            f"{manifest.model} of '{manifest.name}' has the tensor {got}, expected {what}:"
+            f" uint8[{', '.join(map(str, expected))}]; export the bundle again"
         )
 
 
@@ -112,5 +121,6 @@ def check_precision(path: Path, manifest: Manifest, obtained: str | None) -> Non
     """BundleError where the model says another precision than the manifest; None: it says nothing."""
     if obtained not in (None, manifest.precision):
         raise BundleError(
-            f"{path} computes in {obtained}, its manifest says {manifest.precision}; copy the whole bundle again, or export it again"
+            f"{path} computes in {obtained}, its manifest says {manifest.precision}; copy the whole bundle again, or"
+            " export it again"
         )

@@ -53,11 +53,13 @@ class OnnxRuntimeBackend:
     """``model.onnx`` in an InferenceSession.
 
     Args:
-        device: ``auto`` takes CUDA where it really starts and the graph isn't INT8 (whose Q/DQ form here is the CPU's), else the CPU.
+        device: ``auto`` takes CUDA where it really starts and the graph isn't INT8 (whose Q/DQ form here is the CPU's),
+            else the CPU.
         provider: cpu, cuda, tensorrt, tensorrt-rtx or onnxruntime's own name; None follows the device.
-        threads: CPU threads of all inferences together; None leaves it to onnxruntime (the physical cores), or is one for each of them
-            where several run at a time.
-        parallel: so many frames are to be computed at a time, on the CPU. Each computes in its caller's thread; more callers share the cores.
+        threads: CPU threads of all inferences together; None leaves it to onnxruntime (the physical cores), or is one
+            for each of them where several run at a time.
+        parallel: so many frames are to be computed at a time, on the CPU. Each computes in its caller's thread; more
+            callers share the cores.
     """
 
     def __init__(
@@ -113,16 +115,21 @@ class OnnxRuntimeBackend:
         model_input, model_output = self._session.get_inputs(), self._session.get_outputs()
         if len(model_input) != 1 or len(model_output) != 1:
             raise BundleError(
-                f"{self._path} has {len(model_input)} inputs and {len(model_output)} outputs, expected one of each; export the bundle again"
+                f"{self._path} has {len(model_input)} inputs and {len(model_output)} outputs, expected one of each;"
+                " export the bundle again"
             )
         for what, tensor in ((INPUT, model_input[0]), (OUTPUT, model_output[0])):
-            check_tensor(self._manifest, what, tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), tensor.shape)
+            check_tensor(
+                self._manifest, what, tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), tensor.shape
+            )
 
     def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
             labels: NDArray[np.uint8] = self._session.run([OUTPUT], {INPUT: network_input})[0]
         except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
-            raise BundleError(f"onnxruntime can't run {self._path}: {_first_line(error)}; export the bundle again") from error
+            raise BundleError(
+                f"onnxruntime can't run {self._path}: {_first_line(error)}; export the bundle again"
+            ) from error
         return labels
 
     def deactivate(self) -> None:
@@ -132,9 +139,10 @@ class OnnxRuntimeBackend:
         available = self._ort.get_available_providers()
         if PROVIDERS[wanted] not in available:
             raise DeviceError(
-                f"asked for {PROVIDERS[wanted]}, but this onnxruntime has {', '.join(available)}; "
-                f"install the one with it (pip install {'onnxruntime-ep-nv-tensorrt-rtx' if wanted == 'tensorrt-rtx' else repr('rdd-deploy[gpu]')}), "
-                f"or pass --device cpu.{mixed_distributions() or ''}"
+                f"asked for {PROVIDERS[wanted]}, but this onnxruntime has {', '.join(available)}; install the one with"
+                " it (pip install"
+                f" {'onnxruntime-ep-nv-tensorrt-rtx' if wanted == 'tensorrt-rtx' else repr('rdd-deploy[gpu]')}), or"
+                f" pass --device cpu.{mixed_distributions() or ''}"
             )
 
     def _open(self, wanted: str, content: bytes) -> Any:
@@ -150,7 +158,9 @@ class OnnxRuntimeBackend:
         here = set(self._ort.get_available_providers())
         device = {"device_id": str(self._index or 0)}
         providers: list[tuple[str, dict[str, str]]] | None = [
-            (PROVIDERS[name], {} if name == "cpu" else device | _OPTIONS.get(name, {})) for name in chain if PROVIDERS[name] in here
+            (PROVIDERS[name], {} if name == "cpu" else device | _OPTIONS.get(name, {}))
+            for name in chain
+            if PROVIDERS[name] in here
         ]
         if wanted != "cpu":
             if wanted != "cuda":
@@ -159,7 +169,8 @@ class OnnxRuntimeBackend:
         if wanted == "tensorrt-rtx" and self._plugged:
             if (self._index or 0) >= len(self._plugged):
                 raise DeviceError(
-                    f"asked for {self.device}, {PROVIDERS[wanted]} finds {len(self._plugged)} GPU(s), cuda:0 to cuda:{len(self._plugged) - 1}"
+                    f"asked for {self.device}, {PROVIDERS[wanted]} finds {len(self._plugged)} GPU(s), cuda:0 to"
+                    f" cuda:{len(self._plugged) - 1}"
                 )
             options.add_provider_for_devices([self._plugged[self._index or 0]], {})
             providers = None  # those of the options
@@ -172,7 +183,9 @@ class OnnxRuntimeBackend:
                     f"onnxruntime can't run {self._path} with {PROVIDERS[wanted]}: {_first_line(error)}; "
                     f"check driver and CUDA libraries (nvidia-smi), or pass --device cpu.{mixed_distributions() or ''}"
                 ) from error
-            raise BundleError(f"onnxruntime can't load {self._path}: {_first_line(error)}; export the bundle again") from error
+            raise BundleError(
+                f"onnxruntime can't load {self._path}: {_first_line(error)}; export the bundle again"
+            ) from error
         session._model_bytes = None  # it would keep the file in memory for that fallback
         obtained = session.get_providers()
         if obtained[0] != PROVIDERS[wanted]:
@@ -184,7 +197,9 @@ class OnnxRuntimeBackend:
 
 
 def preload(ort: Any) -> None:
-    """Load the CUDA and cuDNN that pip installed, before a session on a GPU; onnxruntime since 1.21 knows where they are."""
+    """Load the CUDA and cuDNN that pip installed, before a session on a GPU; onnxruntime since 1.21 knows where they
+    are.
+    """
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # what is missing it prints; a session that needs it says so itself
             ort.preload_dlls()
@@ -192,7 +207,9 @@ def preload(ort: Any) -> None:
 
 @functools.cache
 def _plugged(ort: Any) -> list[Any]:
-    """The devices of the TensorRT-RTX provider, which is a plugin in a package of its own since onnxruntime 1.24; none where it isn't there."""
+    """The devices of the TensorRT-RTX provider, which is a plugin in a package of its own since onnxruntime 1.24; none
+    where it isn't there.
+    """
     try:
         plugin: Any = import_module("onnxruntime_ep_nv_tensorrt_rtx")
         register = ort.register_execution_provider_library
@@ -202,8 +219,8 @@ def _plugged(ort: Any) -> list[Any]:
         register(plugin.get_ep_name(), plugin.get_library_path())
     except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
         raise DeviceError(
-            f"onnxruntime can't load {PROVIDERS['tensorrt-rtx']} from the package onnxruntime-ep-nv-tensorrt-rtx: {_first_line(error)}; check the "
-            "driver (nvidia-smi), or pass --device cpu"
+            f"onnxruntime can't load {PROVIDERS['tensorrt-rtx']} from the package onnxruntime-ep-nv-tensorrt-rtx:"
+            f" {_first_line(error)}; check the driver (nvidia-smi), or pass --device cpu"
         ) from error
     return [one for one in ort.get_ep_devices() if one.ep_name == plugin.get_ep_name()]
 
@@ -223,7 +240,9 @@ def _wanted(kind: str, provider: str | None, manifest: Manifest, available: list
 
 
 def mixed_distributions() -> str | None:
-    """A sentence if several onnxruntime wheels are installed (they overwrite each other's files; the last one wins), else None."""
+    """A sentence if several onnxruntime wheels are installed (they overwrite each other's files; the last one wins),
+    else None.
+    """
     found = [name for name in _DISTRIBUTIONS if _installed(name)]
     if len(found) < 2:
         return None

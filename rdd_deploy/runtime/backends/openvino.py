@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from rdd_deploy import console
 from rdd_deploy.errors import BundleError, DeviceError, missing_package
-from rdd_deploy.runtime.backends.base import INPUT, OUTPUT, check_model, check_parallel, check_precision, check_tensor, parse_device
+from rdd_deploy.runtime.backends.base import (
+    INPUT,
+    OUTPUT,
+    check_model,
+    check_parallel,
+    check_precision,
+    check_tensor,
+    parse_device,
+)
 from rdd_deploy.runtime.manifest import Manifest, read_file
 from rdd_deploy.utils.machine import available_cores, has_native_bf16, saturates_int8
 
@@ -29,9 +37,10 @@ _process: int | None = None
 def shared_core(openvino: Any) -> Any:
     """OpenVINO's core, one for the life of the process.
 
-    With the first model a core sets a stack of its own for the thread's signal handlers, and unmaps it when the core goes. It puts back what
-    was there before only if its own is still in place: where two cores go in the order in which they came, or in another thread, the thread
-    is left with a stack that isn't there, and the next signal ends the process.
+    With the first model a core sets a stack of its own for the thread's signal handlers, and unmaps it when the core
+    goes. It puts back what was there before only if its own is still in place: where two cores go in the order in which
+    they came, or in another thread, the thread is left with a stack that isn't there, and the next signal ends the
+    process.
     """
     return openvino.Core()
 
@@ -39,15 +48,15 @@ def shared_core(openvino: Any) -> Any:
 class OpenVinoBackend:
     """A compiled model, tuned for latency, for each inference that may run at a time.
 
-    Each computes in its caller's thread. Streams of one compiled model have threads of their own, and two hand-overs a frame: live from a file
-    they gave 1125 frames/s with a small network where this gives 1471 (two cores, 2026-11-23). What it costs is memory for the weights
-    of each, some 20 MB, and a quarter of a second to load it.
+    Each computes in its caller's thread. Streams of one compiled model have threads of their own, and two hand-overs a
+    frame: live from a file they gave 1125 frames/s with a small network where this gives 1471 (two cores, 2026-11-23).
+    What it costs is memory for the weights of each, some 20 MB, and a quarter of a second to load it.
 
     Args:
         device: auto or cpu; CUDA is another backend's.
         provider: OpenVINO's own device name (CPU, GPU, NPU); None is CPU.
-        threads: CPU threads of all inferences together; None leaves it to OpenVINO (the physical cores), or is one for each of them
-            where several run at a time.
+        threads: CPU threads of all inferences together; None leaves it to OpenVINO (the physical cores), or is one for
+            each of them where several run at a time.
         parallel: so many frames are computed at a time, on the CPU; more callers wait.
     """
 
@@ -68,7 +77,10 @@ class OpenVinoBackend:
             raise missing_package("openvino", "openvino", f"the bundle {folder}") from error
         self._openvino: Any = openvino
         if parse_device(device)[0] == "cuda":
-            raise DeviceError(f"{folder} runs with OpenVINO, which has no CUDA; pass --device cpu, or take a bundle of another backend")
+            raise DeviceError(
+                f"{folder} runs with OpenVINO, which has no CUDA; pass --device cpu, or take a bundle of another"
+                " backend"
+            )
         self._path = folder / manifest.model
         self._manifest = manifest
         self._hashes: dict[str, str] = dict(manifest.files) if verify else {}
@@ -91,22 +103,26 @@ class OpenVinoBackend:
         except BundleError:
             raise
         except Exception as error:  # RuntimeError or its own, by version
-            raise BundleError(f"OpenVINO can't read {self._path}: {_last_line(error)}; export the bundle again") from error
+            raise BundleError(
+                f"OpenVINO can't read {self._path}: {_last_line(error)}; export the bundle again"
+            ) from error
         self._check_tensors(model)
         if self._parallel > available_cores():
             raise DeviceError(
-                f"asked OpenVINO for {self._parallel} inferences at a time, cores for this process: {available_cores()}; ask for no more"
+                f"asked OpenVINO for {self._parallel} inferences at a time, cores for this process:"
+                f" {available_cores()}; ask for no more"
             )
         if self._manifest.precision == "int8" and self.provider == "CPU" and saturates_int8():
             console.warn(
-                f"this CPU has no VNNI: OpenVINO's INT8 sums may saturate, and {self._path.parent} say other labels than where it was measured; "
-                "evaluate it here, or take a bundle of onnxruntime or float32"
+                f"this CPU has no VNNI: OpenVINO's INT8 sums may saturate, and {self._path.parent} say other labels"
+                " than where it was measured; evaluate it here, or take a bundle of onnxruntime or float32"
             )
         hint = HINTS[self._manifest.precision]
         if hint == "bf16" and self.provider == "CPU" and not has_native_bf16():
             raise DeviceError(
-                "asked OpenVINO for bf16, which this CPU lacks (AVX512-BF16 or AMX) or ONEDNN_MAX_CPU_ISA forbids: emulated, it is slower than "
-                "float32; take a bundle of another precision (openvino-fp32 runs everywhere)"
+                "asked OpenVINO for bf16, which this CPU lacks (AVX512-BF16 or AMX) or ONEDNN_MAX_CPU_ISA forbids:"
+                " emulated, it is slower than float32; take a bundle of another precision (openvino-fp32 runs"
+                " everywhere)"
             )
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         if self._threads and self.provider == "CPU":
@@ -117,7 +133,8 @@ class OpenVinoBackend:
             options |= {"INFERENCE_NUM_THREADS": shared, "ENABLE_CPU_PINNING": False}
         for _ in range(self._parallel):
             request = self._compiled(core, model, hint, options).create_infer_request()
-            # The binding prepares itself at the first look at a tensor; two threads that take it together wait for each other for ever.
+            # The binding prepares itself at the first look at a tensor; two threads that take it together wait for each
+            # other for ever.
             request.get_output_tensor().data  # noqa: B018
             self._requests.add(request)
 
@@ -134,14 +151,17 @@ class OpenVinoBackend:
         return core.read_model(content, weights)
 
     def _check_process(self) -> None:
-        """OpenVINO keeps threads for all models, and joins them when it is begun again: in a process that was forked off that never ends."""
+        """OpenVINO keeps threads for all models, and joins them when it is begun again: in a process that was forked
+        off that never ends.
+        """
         global _process
         if _process is None:
             _process = os.getpid()
         if _process != os.getpid():
             raise DeviceError(
-                f"can't load {self._path}: OpenVINO was in use already when this process was forked off, and its threads aren't here; "
-                "load bundles in the forked processes only, or start those with multiprocessing's 'spawn'"
+                f"can't load {self._path}: OpenVINO was in use already when this process was forked off, and its"
+                " threads aren't here; load bundles in the forked processes only, or start those with"
+                " multiprocessing's 'spawn'"
             )
 
     def _compiled(self, core: Any, model: Any, hint: str, options: dict[str, Any]) -> Any:
@@ -150,7 +170,8 @@ class OpenVinoBackend:
             compiled = core.compile_model(model, self.provider, options)
         except Exception as error:
             raise DeviceError(
-                f"OpenVINO can't run {self._path} on {self.provider} in {hint}: {_last_line(error)}; take another bundle"
+                f"OpenVINO can't run {self._path} on {self.provider} in {hint}: {_last_line(error)}; take another"
+                " bundle"
             ) from error
         obtained = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if obtained != hint:
@@ -158,12 +179,15 @@ class OpenVinoBackend:
                 f"asked OpenVINO for {hint}, this {self.provider} gives {obtained}; "
                 "take a bundle of another precision (openvino-fp32 runs everywhere)"
             )
-        if obtained_devices := [name for name in compiled.get_property("EXECUTION_DEVICES") if not name.startswith(self.provider)]:
+        if obtained_devices := [
+            name for name in compiled.get_property("EXECUTION_DEVICES") if not name.startswith(self.provider)
+        ]:
             raise DeviceError(f"asked OpenVINO for {self.provider}, got {', '.join(obtained_devices)}; leave it to CPU")
         return compiled
 
     def infer(self, network_input: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # Its own tensors are filled and read here: `request.infer([blob])` wraps both again each time, which takes 0.15 to 0.3 ms.
+        # Its own tensors are filled and read here: `request.infer([blob])` wraps both again each time, which takes 0.15
+        # to 0.3 ms.
         requests = self._requests
         request = requests.take()
         try:
@@ -196,8 +220,8 @@ class OpenVinoBackend:
 class Requests:
     """Requests that aren't computing. A thread gets the one that it had before, if that is free.
 
-    Each has its own weights, which then may still be in the caches of the thread's core: handed out in turns, two requests took 13 % longer for
-    a caller (a small network, two Zen 4 cores, medians of 25 rounds, 2026-11-23).
+    Each has its own weights, which then may still be in the caches of the thread's core: handed out in turns, two
+    requests took 13 % longer for a caller (a small network, two Zen 4 cores, medians of 25 rounds, 2026-11-23).
     """
 
     def __init__(self) -> None:

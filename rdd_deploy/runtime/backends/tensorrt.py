@@ -1,4 +1,6 @@
-"""TensorRT and TensorRT-RTX engines. Both packages share one API; memory is handled with cuda-python, no torch and no pycuda."""
+"""TensorRT and TensorRT-RTX engines. Both packages share one API; memory is handled with cuda-python, no torch and no
+pycuda.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,13 @@ class TensorRtBackend:
         kind, index = parse_device(device)
         if kind == "cpu":
             raise DeviceError(
-                f"{folder} is a {manifest.backend} engine and runs on an NVIDIA GPU only; pass --device cuda, or take an ONNX bundle"
+                f"{folder} is a {manifest.backend} engine and runs on an NVIDIA GPU only; pass --device cuda, or take"
+                " an ONNX bundle"
             )
         if provider not in (None, _GRAPH):
-            raise DeviceError(f"unknown provider '{provider}' for a {manifest.backend} engine; expected {_GRAPH} or none")
+            raise DeviceError(
+                f"unknown provider '{provider}' for a {manifest.backend} engine; expected {_GRAPH} or none"
+            )
         self._trt: Any = _import(package, manifest.backend, extra, folder)
         self._cuda: Any = _import("cuda.bindings.runtime", "cuda-python", extra, folder)
         self._path, self._manifest, self._index = folder / manifest.model, manifest, index or 0
@@ -74,11 +79,13 @@ class TensorRtBackend:
             raise BundleError(f"{self._path} comes without the versions it was built with; {self._rebuild()}")
         if engine.package != self._manifest.backend:
             raise BundleError(
-                f"{self._path} is an engine of {engine.package}, its manifest says {self._manifest.backend}; {self._rebuild()}"
+                f"{self._path} is an engine of {engine.package}, its manifest says {self._manifest.backend};"
+                f" {self._rebuild()}"
             )
         if engine.version != self._trt.__version__:
             raise BundleError(
-                f"{self._path} was built with {engine.package} {engine.version}, here is {self._trt.__version__}; {self._rebuild()}"
+                f"{self._path} was built with {engine.package} {engine.version}, here is {self._trt.__version__};"
+                f" {self._rebuild()}"
             )
         self._check_gpu(engine)
         logger = self._trt.Logger(self._trt.Logger.ERROR)
@@ -128,13 +135,21 @@ class TensorRtBackend:
     def _enqueue(self) -> None:
         kinds = self._cuda.cudaMemcpyKind
         frame, labels = self._views[INPUT].nbytes, self._views[OUTPUT].nbytes
-        self._call("cudaMemcpyAsync", self._gpu[INPUT], self._host[INPUT], frame, kinds.cudaMemcpyHostToDevice, self._stream)
+        self._call(
+            "cudaMemcpyAsync", self._gpu[INPUT], self._host[INPUT], frame, kinds.cudaMemcpyHostToDevice, self._stream
+        )
         if not self._context.execute_async_v3(int(self._stream)):
-            raise DeviceError(f"{self._path} failed on {self.device}; look at the messages of {self._manifest.backend} above")
-        self._call("cudaMemcpyAsync", self._host[OUTPUT], self._gpu[OUTPUT], labels, kinds.cudaMemcpyDeviceToHost, self._stream)
+            raise DeviceError(
+                f"{self._path} failed on {self.device}; look at the messages of {self._manifest.backend} above"
+            )
+        self._call(
+            "cudaMemcpyAsync", self._host[OUTPUT], self._gpu[OUTPUT], labels, kinds.cudaMemcpyDeviceToHost, self._stream
+        )
 
     def _record(self) -> None:
-        self._call("cudaStreamBeginCapture", self._stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        self._call(
+            "cudaStreamBeginCapture", self._stream, self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        )
         self._enqueue()
         recorded = self._call("cudaStreamEndCapture", self._stream)
         self._graph = self._call("cudaGraphInstantiate", recorded, 0)
@@ -153,7 +168,8 @@ class TensorRtBackend:
         error, count = self._cuda.cudaGetDeviceCount()
         if int(error) or not count:
             raise DeviceError(
-                f"{self._path} needs an NVIDIA GPU with its driver, and this machine has none; take an ONNX or OpenVINO bundle"
+                f"{self._path} needs an NVIDIA GPU with its driver, and this machine has none; take an ONNX or OpenVINO"
+                " bundle"
             )
         if self._index >= count:
             raise DeviceError(f"asked for {self.device}, this machine has {count} GPU(s), cuda:0 to cuda:{count - 1}")
@@ -163,15 +179,21 @@ class TensorRtBackend:
         self._capability = capability
         built_for = engine.gpu if engine.gpu is not None else ", ".join(engine.compute_capabilities)
         fits = (
-            name == engine.gpu if engine.gpu is not None else not engine.compute_capabilities or capability in engine.compute_capabilities
+            name == engine.gpu
+            if engine.gpu is not None
+            else not engine.compute_capabilities or capability in engine.compute_capabilities
         )
         if not fits:
-            raise BundleError(f"{self._path} was built for {built_for}, this GPU is {name} ({capability}); {self._rebuild()}")
+            raise BundleError(
+                f"{self._path} was built for {built_for}, this GPU is {name} ({capability}); {self._rebuild()}"
+            )
 
     def _check_tensors(self, engine: Any) -> None:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         if sorted(names) != [INPUT, OUTPUT]:
-            raise BundleError(f"{self._path} has the tensors {', '.join(names)}, expected {INPUT} and {OUTPUT}; {self._rebuild()}")
+            raise BundleError(
+                f"{self._path} has the tensors {', '.join(names)}, expected {INPUT} and {OUTPUT}; {self._rebuild()}"
+            )
         for name in names:
             dtype = np.dtype(self._trt.nptype(engine.get_tensor_dtype(name))).name
             check_tensor(self._manifest, name, name, dtype, tuple(engine.get_tensor_shape(name)))
@@ -181,7 +203,10 @@ class TensorRtBackend:
         error, *result = getattr(self._cuda, function)(*args)
         if int(error):
             name = getattr(error, "name", str(error))
-            raise DeviceError(f"{function} failed on {self.device} with {name}; check the driver and the GPU's free memory (nvidia-smi)")
+            raise DeviceError(
+                f"{function} failed on {self.device} with {name}; check the driver and the GPU's free memory"
+                " (nvidia-smi)"
+            )
         return result[0] if result else None
 
     def _rebuild(self) -> str:
@@ -189,7 +214,10 @@ class TensorRtBackend:
         own = profile not in (f"{self._manifest.backend}-{precision}", f"tensorrt-{precision}") or precision == "fp32"
         target = f"--profile {profile}" if own else f"--trt --{precision}"
         run = self._manifest.provenance.get("run")
-        return f"build it here: python -m rdd_deploy.export {f'runs/{run}' if run else 'RUN'} {target}{self._for_capability()}"
+        return (
+            f"build it here: python -m rdd_deploy.export {f'runs/{run}' if run else 'RUN'}"
+            f" {target}{self._for_capability()}"
+        )
 
     def _for_capability(self) -> str:
         """tensorrt-rtx builds for named GPUs: this one's where it is known already, else those of the engine."""

@@ -1,7 +1,9 @@
-"""Where a run's figures and pictures go, beside the terminal: what every log has, and the check that its package is there.
+"""Where a run's figures and pictures go, beside the terminal: what every log has, and the check that its package is
+there.
 
-A new log is a file here with a class like ``RunLog`` and a line in ``rdd_deploy.recipe.LOGGERS``. It imports its package in its constructor
-and draws no random numbers of the training's. It sends nothing over a network that the user didn't name.
+A new log is a file here with a class like ``RunLog`` and a line in ``rdd_deploy.recipe.LOGGERS``. It imports its
+package in its constructor and draws no random numbers of the training's. It sends nothing over a network that the user
+didn't name.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ def check_installed(names: Iterable[str]) -> None:
         package = LOGGERS[name].load().package
         if package and not _is_installed(package):
             raise MissingPackageError(
-                f"train.loggers names {name}, which needs the package '{package}', which isn't installed: pip install {package}, or leave "
-                f"{name} out of train.loggers"
+                f"train.loggers names {name}, which needs the package '{package}', which isn't installed: pip install"
+                f" {package}, or leave {name} out of train.loggers"
             )
 
 

@@ -13,7 +13,9 @@ from rdd_deploy.training.loggers import figures
 
 
 class TensorBoardLog:
-    """Torch's writer; see ``RunLog``. Not Fabric's, which expands ``$`` in folder names and hides that the disk is full."""
+    """Torch's writer; see ``RunLog``. Not Fabric's, which expands ``$`` in folder names and hides that the disk is
+    full.
+    """
 
     package = "tensorboard"
 
@@ -42,4 +44,6 @@ class TensorBoardLog:
         try:
             yield
         except OSError as error:
-            raise DiskError(f"can't write {self._folder}: {error.strerror or error}; free some space or choose another folder") from error
+            raise DiskError(
+                f"can't write {self._folder}: {error.strerror or error}; free some space or choose another folder"
+            ) from error

@@ -1,4 +1,6 @@
-"""Weights & Biases: a run in the run folder's ``wandb/``, sent nowhere unless ``WANDB_MODE`` says so (later: ``wandb sync``)."""
+"""Weights & Biases: a run in the run folder's ``wandb/``, sent nowhere unless ``WANDB_MODE`` says so (later: ``wandb
+sync``).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from rdd_deploy.utils import files
 
 
 class WandbLog:
-    """One W&B run for each run folder, also over ``--resume``; see ``RunLog``. Project: ``WANDB_PROJECT``, else ``rdd-deploy``."""
+    """One W&B run for each run folder, also over ``--resume``; see ``RunLog``. Project: ``WANDB_PROJECT``, else
+    ``rdd-deploy``.
+    """
 
     package = "wandb"
 

@@ -1,6 +1,8 @@
-"""The TensorRT backend's memory, stream and CUDA graph on the real CUDA runtime, with a stand-in for the engine: no TensorRT needed.
+"""The TensorRT backend's memory, stream and CUDA graph on the real CUDA runtime, with a stand-in for the engine: no
+TensorRT needed.
 
-The stand-in copies the frame's first bytes into the labels on the backend's stream: order, sizes and capture are tested, not inference.
+The stand-in copies the frame's first bytes into the labels on the backend's stream: order, sizes and capture are
+tested, not inference.
 """
 
 from __future__ import annotations
@@ -96,16 +98,25 @@ def main() -> None:
             with guarded("engine", provider or "one by one"):
                 backend = opened(provider)
                 backend.activate()
-                wrong = sum(not np.array_equal(backend.infer(frame).ravel(), frame.ravel()[: HEIGHT * WIDTH]) for frame in frames)
+                wrong = sum(
+                    not np.array_equal(backend.infer(frame).ravel(), frame.ravel()[: HEIGHT * WIDTH])
+                    for frame in frames
+                )
                 add("engine", f"{provider or 'one by one'}: wrong labels of 20", wrong, "FAILED" if wrong else "ok")
                 times = []
                 for turn in range(300):
                     since = time.perf_counter()
                     backend.infer(frames[turn % 20])
                     times.append(time.perf_counter() - since)
-                add("engine", f"{provider or 'one by one'}: ms of copies and calls around an inference", 1e3 * float(np.median(times)))
+                add(
+                    "engine",
+                    f"{provider or 'one by one'}: ms of copies and calls around an inference",
+                    1e3 * float(np.median(times)),
+                )
                 answers: list[Any] = []
-                thread = threading.Thread(target=lambda backend=backend, answers=answers: answers.append(backend.infer(frames[3])))
+                thread = threading.Thread(
+                    target=lambda backend=backend, answers=answers: answers.append(backend.infer(frames[3]))
+                )
                 thread.start()
                 thread.join(20)
                 right = bool(answers) and np.array_equal(answers[0].ravel(), frames[3].ravel()[: HEIGHT * WIDTH])

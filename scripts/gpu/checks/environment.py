@@ -1,4 +1,6 @@
-"""What is there: GPU, driver, versions, the rates of copies and matrix products, whether every module of the project imports."""
+"""What is there: GPU, driver, versions, the rates of copies and matrix products, whether every module of the project
+imports.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,11 @@ def main() -> None:
         except metadata.PackageNotFoundError:
             versions[name] = "-"
     print("\n".join(f"{name} {version}" for name, version in versions.items()))
-    add("environment", "packages missing", ", ".join(name for name, version in versions.items() if version == "-") or "none")
+    add(
+        "environment",
+        "packages missing",
+        ", ".join(name for name, version in versions.items() if version == "-") or "none",
+    )
     modules()
     ceilings()
     float32()

@@ -1,6 +1,8 @@
-"""Every loss on the GPU in float32 against the same formulas written out in float64 on the CPU: values, gradients, weights.
+"""Every loss on the GPU in float32 against the same formulas written out in float64 on the CPU: values, gradients,
+weights.
 
-Also crops of cached logits, and whole networks. Inputs are random, with void pixels, large logits, and NaN at void pixels.
+Also crops of cached logits, and whole networks. Inputs are random, with void pixels, large logits, and NaN at void
+pixels.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ LIMIT = 1e-4
 
 
 def inputs(scale: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Float64 logits of student, teacher, auxiliary (3, 11, 72, 100) and labels; a student and a teacher that are often right."""
+    """Float64 logits of student, teacher, auxiliary (3, 11, 72, 100) and labels; a student and a teacher that are often
+    right.
+    """
     generator = torch.Generator().manual_seed(seed)
     shape = (3, 11, 72, 100)
     labels = torch.randint(0, 11, (3, 72, 100), generator=generator)
     truth = F.one_hot(labels, 11).permute(0, 3, 1, 2).double()
-    student, teacher = (scale * (torch.randn(shape, generator=generator, dtype=torch.float64) + factor * truth) for factor in (2.5, 3.0))
+    student, teacher = (
+        scale * (torch.randn(shape, generator=generator, dtype=torch.float64) + factor * truth) for factor in (2.5, 3.0)
+    )
     auxiliary = teacher + 0.7 * scale * torch.randn(shape, generator=generator, dtype=torch.float64)
     labels[:, :5] = IGNORE
     labels[1, 20:30, 20:30] = IGNORE
@@ -33,7 +39,14 @@ def inputs(scale: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def reference(
-    student: Tensor, teacher: Tensor, auxiliary: Tensor, labels: Tensor, stage: str, rule: str, temperature: float, kept_share: float
+    student: Tensor,
+    teacher: Tensor,
+    auxiliary: Tensor,
+    labels: Tensor,
+    stage: str,
+    rule: str,
+    temperature: float,
+    kept_share: float,
 ) -> dict[str, Tensor]:
     """The paper's Eq. 6-9 beside KD, in plain float64."""
     valid = labels != IGNORE
@@ -86,10 +99,20 @@ def distillation() -> None:
                 void = (labels == IGNORE)[:, None].expand_as(student)
                 mine = student.float().masked_fill(void, torch.nan).to(DEVICE, memory_format=layout).requires_grad_()
                 loss = RelativeDifficultyLoss(
-                    tfe_fraction=float(stage == "tfe"), rule=rule, min_kept=kept, temperature=temperature, weighted=stage != "kd"
+                    tfe_fraction=float(stage == "tfe"),
+                    rule=rule,
+                    min_kept=kept,
+                    temperature=temperature,
+                    weighted=stage != "kd",
                 )
                 with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
-                    got = loss(mine, teacher.float().to(DEVICE, memory_format=layout), auxiliary.float().to(DEVICE), labels.to(DEVICE), 0.5)
+                    got = loss(
+                        mine,
+                        teacher.float().to(DEVICE, memory_format=layout),
+                        auxiliary.float().to(DEVICE),
+                        labels.to(DEVICE),
+                        0.5,
+                    )
                 got.total.backward()
                 assert mine.grad is not None
                 assert exact.grad is not None
@@ -131,7 +154,10 @@ def others() -> None:
         add("losses", "task loss ohem: value", error, "ok" if error < LIMIT else "FAILED")
     maps = [logits.float().to(DEVICE) for logits in (student, teacher)]
     outputs = [Output(logits, None, {"logits": logits}) for logits in maps]
-    a, b = (F.log_softmax((logits / 4).masked_fill(~valid[:, None], -torch.inf).flatten(2), 2) for logits in (student, teacher))
+    a, b = (
+        F.log_softmax((logits / 4).masked_fill(~valid[:, None], -torch.inf).flatten(2), 2)
+        for logits in (student, teacher)
+    )
     a, b = (torch.where(valid.flatten(1)[:, None], log_p, 0) for log_p in (a, b))
     error = relative(ChannelWise()(*outputs, labels.to(DEVICE)), 16 * (b.exp() * (b - a)).sum(2).mean())
     add("losses", "channel-wise distillation: value", error, "ok" if error < LIMIT else "FAILED")
@@ -154,11 +180,17 @@ def crops() -> None:
 
 
 def networks() -> None:
-    """A whole segmenter in 32-true on the GPU against float64 on the CPU, as ``evaluate --device cuda`` runs it; and in bf16."""
+    """A whole segmenter in 32-true on the GPU against float64 on the CPU, as ``evaluate --device cuda`` runs it; and in
+    bf16.
+    """
     from rdd_deploy.models.config import Network
     from rdd_deploy.models.segmenter import Segmenter
 
-    pairs = (("mobilenetv3_small_050", "lraspp"),) if SMOKE else (("mobilenetv3_large_100", "lraspp"), ("resnet18", "deeplabv3"))
+    pairs = (
+        (("mobilenetv3_small_050", "lraspp"),)
+        if SMOKE
+        else (("mobilenetv3_large_100", "lraspp"), ("resnet18", "deeplabv3"))
+    )
     for encoder, head in pairs:
         torch.manual_seed(0)
         network = Segmenter(Network(encoder=encoder, head=head, weights="none"), 11).eval()
@@ -181,7 +213,11 @@ def networks() -> None:
                 with tf32(allowed), torch.autocast(DEVICE.type, dtype=dtype, enabled=dtype is not None):
                     got = there.logits_at_stride(frames.to(DEVICE)).primary
                 same = float((got.float().argmax(1).cpu() == exact.argmax(1)).double().mean())
-                add("losses", f"{encoder} logits, {name}: error / same labels %", f"{relative(got, exact):.2e} / {100 * same:.2f}")
+                add(
+                    "losses",
+                    f"{encoder} logits, {name}: error / same labels %",
+                    f"{relative(got, exact):.2e} / {100 * same:.2f}",
+                )
 
 
 def main() -> None:

@@ -24,12 +24,19 @@ from rdd_deploy.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from rdd_deploy.utils.files import sha256
 
 SIZE = (96, 128) if SMOKE else (360, 480)
-BARE = "import onnxruntime as o, sys; s = o.InferenceSession(sys.argv[1], providers=['CUDAExecutionProvider']); print(s.get_providers()[0])"
+BARE = (
+    "import onnxruntime as o, sys; s = o.InferenceSession(sys.argv[1], providers=['CUDAExecutionProvider']);"
+    " print(s.get_providers()[0])"
+)
 PRELOADED = BARE.replace("; s =", "; o.preload_dlls(); s =")
 
 
 def main() -> None:
-    add("onnxruntime", "version, providers", f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}")
+    add(
+        "onnxruntime",
+        "version, providers",
+        f"{onnxruntime.__version__}: {', '.join(onnxruntime.get_available_providers())}",
+    )
     folder = WORK / "onnx"
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -64,10 +71,16 @@ def main() -> None:
                 times.append(time.perf_counter() - since)
             same = 100 * float((labels == expected).mean())
             add("onnxruntime", f"{backend.provider}: same labels as torch %", same, "ok" if same > 99.9 else "FAILED")
-            add("onnxruntime", f"{backend.provider}: ms a frame of {SIZE[0]}x{SIZE[1]}", 1000 * float(np.median(times[len(times) // 4 :])))
+            add(
+                "onnxruntime",
+                f"{backend.provider}: ms a frame of {SIZE[0]}x{SIZE[1]}",
+                1000 * float(np.median(times[len(times) // 4 :])),
+            )
             backend.deactivate()
     for name, code in (("without torch", BARE), ("without torch, preload_dlls()", PRELOADED)):
-        done = subprocess.run([sys.executable, "-c", code, str(folder / "model.onnx")], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder / "model.onnx")], capture_output=True, text=True, timeout=60
+        )
         print(done.stderr[-2000:])
         add("onnxruntime", f"a session {name} runs on", (done.stdout.strip().splitlines() or ["failed"])[-1])
 

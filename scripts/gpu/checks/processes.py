@@ -1,6 +1,8 @@
-"""Two processes on one GPU against one process with the whole batch: losses and weights of ``TrainState`` after a few float32 steps.
+"""Two processes on one GPU against one process with the whole batch: losses and weights of ``TrainState`` after a few
+float32 steps.
 
-They talk by gloo, since NCCL wants a GPU each. In both halves of the batch every pixel counts, so the means are the same.
+They talk by gloo, since NCCL wants a GPU each. In both halves of the batch every pixel counts, so the means are the
+same.
 """
 
 from __future__ import annotations
@@ -26,7 +28,11 @@ from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.state import TrainState
 from rdd_deploy.training.supervised import SupervisedObjective
 
-ENCODERS = ("mobilenetv3_small_100",) if SMOKE else ("resnet18", "mobilenetv3_small_100", "tf_efficientnet_lite0", "hrnet_w18_small")
+ENCODERS = (
+    ("mobilenetv3_small_100",)
+    if SMOKE
+    else ("resnet18", "mobilenetv3_small_100", "tf_efficientnet_lite0", "hrnet_w18_small")
+)
 """The last one has parameters that no feature map needs."""
 CLASSES, STEPS, BATCH, SIDE = 5, 4, 8, 64 if SMOKE else 128
 
@@ -55,15 +61,23 @@ def train(encoder: str, nodes: int) -> dict[str, Any]:
         labels = torch.randint(0, CLASSES, (BATCH, SIDE, SIDE), generator=generator)
         mine = slice(fabric.global_rank, None, fabric.world_size)
         index = torch.arange(BATCH)
-        signs, _ = train_state.update(Batch(images[mine].to(DEVICE), labels[mine].to(DEVICE), index[mine], index[mine]), 0.0)
+        signs, _ = train_state.update(
+            Batch(images[mine].to(DEVICE), labels[mine].to(DEVICE), index[mine], index[mine]), 0.0
+        )
         losses.append(float(fabric.all_reduce(signs[0])))
     state = train_state.state()
     fabric.barrier()
-    return {"losses": torch.tensor(losses), "model": {k: v.cpu() for k, v in state["model"].items()}, "rng": len(state["rng"])}
+    return {
+        "losses": torch.tensor(losses),
+        "model": {k: v.cpu() for k, v in state["model"].items()},
+        "rng": len(state["rng"]),
+    }
 
 
 def pair(place: Path) -> None:
-    """Start two processes as torchrun would on two machines, each with this GPU; they train one encoder after the other."""
+    """Start two processes as torchrun would on two machines, each with this GPU; they train one encoder after the
+    other.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -93,7 +107,10 @@ def compare(encoder: str, place: Path) -> None:
     alone = train(encoder, 1)
     loss = relative(together["losses"], alone["losses"])
     names = [name for name, value in alone["model"].items() if value.is_floating_point()]
-    weights = relative(torch.cat([together["model"][n].flatten() for n in names]), torch.cat([alone["model"][n].flatten() for n in names]))
+    weights = relative(
+        torch.cat([together["model"][n].flatten() for n in names]),
+        torch.cat([alone["model"][n].flatten() for n in names]),
+    )
     print(encoder, together["losses"], alone["losses"])
     verdict = "ok" if loss < 1e-3 and weights < 1e-2 else "FAILED: another network or batch than one process trains"
     add(

@@ -21,7 +21,9 @@ PACKAGE = Path(rdd_deploy.__file__).parent
 
 
 def gpu_busy(step: Callable[[], float], steps: int = 6) -> tuple[str, str]:
-    """Percentage of the time in which at least one kernel or copy runs, and how many run a step; ``?`` without a GPU."""
+    """Percentage of the time in which at least one kernel or copy runs, and how many run a step; ``?``
+    without a GPU.
+    """
     if DEVICE.type != "cuda":
         return "?", "?"
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
@@ -32,7 +34,9 @@ def gpu_busy(step: Callable[[], float], steps: int = 6) -> tuple[str, str]:
             step()
         sync()
         wall = 1e6 * (time.perf_counter() - since)
-    kernels = [e for e in seen.events() if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)]
+    kernels = [
+        e for e in seen.events() if e.device_type == DeviceType.CUDA and not getattr(e, "is_user_annotation", False)
+    ]
     spans = sorted((event.time_range.start, event.time_range.end) for event in kernels)
     if not spans:
         return "?", "?"

@@ -24,7 +24,15 @@ from profiling import gpu_busy, host_waits, top_operators
 from teachers import CLASSES, COUNT, CROP, SIZE, TEACHER, Noise, Teachers
 
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import Batch, CropDataset, DrawDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
+from rdd_deploy.data.loader import (
+    Batch,
+    CropDataset,
+    DrawDataset,
+    FrameCache,
+    ResumableBatchSampler,
+    room_for_frames,
+    training_loader,
+)
 from rdd_deploy.data.resident import ResidentFrames
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
@@ -84,14 +92,21 @@ def variants(teachers: Teachers) -> list[Variant]:
         Variant("rdd cached, stage 2", objective=teachers.cached, profiled=True),
         Variant("rdd cached, stage 2, resident", objective=teachers.cached, resident=True),
         Variant("rdd cached, stage 1, resident", objective=teachers.cached, resident=True, progress=0.0),
-        Variant("rdd cache and frames on the GPU, stage 2", objective=teachers.on_device, on_device=True, profiled=True),
+        Variant(
+            "rdd cache and frames on the GPU, stage 2", objective=teachers.on_device, on_device=True, profiled=True
+        ),
         Variant("rdd live R101, frames on the GPU, stage 2", objective=teachers.live, on_device=True),
         Variant("rdd cache on the GPU, stage 2, resident", objective=teachers.on_device, resident=True),
         Variant("teacher R101 itself, resident", network=TEACHER, resident=True, saved=True),
         Variant("alone, no jitter", jitter=0.0),
         Variant("alone, 14 workers", workers=14),
         Variant("compiled alone, frames on the GPU", on_device=True, train={"compile": True}),
-        Variant("compiled rdd cache and frames on the GPU", objective=teachers.on_device, on_device=True, train={"compile": True}),
+        Variant(
+            "compiled rdd cache and frames on the GPU",
+            objective=teachers.on_device,
+            on_device=True,
+            train={"compile": True},
+        ),
         Variant("compiled alone, resident", resident=True, train={"compile": True}, profiled=True),
     ]
 
@@ -106,7 +121,9 @@ def batches(variant: Variant, frames: FrameCache, fabric: Any) -> Iterator[Batch
     sampler = ResumableBatchSampler(len(frames), variant.batch, 100000, 0)
     if variant.on_device:
         resident = ResidentFrames(frames, transform, DEVICE)
-        draws: Any = training_loader(DrawDataset(resident.sizes, transform, 0), sampler, 0 if SMOKE else None, DEVICE.type == "cuda")
+        draws: Any = training_loader(
+            DrawDataset(resident.sizes, transform, 0), sampler, 0 if SMOKE else None, DEVICE.type == "cuda"
+        )
         return map(resident.batch, fabric.setup_dataloaders(draws, use_distributed_sampler=False))
     crops = CropDataset(frames, transform, 0)
     workers = min(variant.workers, os.cpu_count() or 1) if variant.workers is not None else None
@@ -162,7 +179,8 @@ def measure(variant: Variant, frames: FrameCache) -> float:
             "rates",
             f"{variant.name}",
             f"{rate:.0f} img/s",
-            f"{1000 * seconds / steps:.1f} ms a step, data wait {waiting} %, GPU busy {busy} %, {kernels} kernels, {peak:.1f} GiB",
+            f"{1000 * seconds / steps:.1f} ms a step, data wait {waiting} %, GPU busy {busy} %, {kernels} kernels,"
+            f" {peak:.1f} GiB",
         )
         if variant.saved:
             saving(variant.name, train_state, 22 * seconds / steps)
@@ -232,22 +250,34 @@ def data(frames: FrameCache) -> None:
     add("rates", "one crop, one thread, ms", 1000 * (time.perf_counter() - since) / count)
     for workers, jitter in ((0, 0.3),) if SMOKE else ((8, 0.3), (8, 0.0)):
         crops = CropDataset(frames, RandomScaleCrop(Augment(crop=CROP, jitter=jitter), SIZE), 0)
-        loader = iter(training_loader(crops, ResumableBatchSampler(COUNT, BATCH, 1000, 0), workers, DEVICE.type == "cuda"))
+        loader = iter(
+            training_loader(crops, ResumableBatchSampler(COUNT, BATCH, 1000, 0), workers, DEVICE.type == "cuda")
+        )
         for _ in range(2 if SMOKE else 20):
             next(loader)
         since, steps = time.perf_counter(), 3 if SMOKE else 50
         for _ in range(steps):
             next(loader)
-        add("rates", f"loader alone, {workers} workers, jitter {jitter}", f"{BATCH * steps / (time.perf_counter() - since):.0f} img/s")
+        add(
+            "rates",
+            f"loader alone, {workers} workers, jitter {jitter}",
+            f"{BATCH * steps / (time.perf_counter() - since):.0f} img/s",
+        )
 
 
 def losses() -> None:
-    """The loss alone, forward and backward at the crops' size, as it is, as one writes it, and compiled; and the upsampling before it."""
+    """The loss alone, forward and backward at the crops' size, as it is, as one writes it, and compiled; and the
+    upsampling before it.
+    """
     shape = (BATCH, CLASSES, *CROP)
     labels = torch.randint(0, CLASSES, (BATCH, *CROP), device=DEVICE)
     labels[:, :8] = 255
     teacher, auxiliary = (torch.randn(shape, device=DEVICE).to(memory_format=torch.channels_last) for _ in range(2))
-    small = torch.randn(BATCH, CLASSES, CROP[0] // 8, CROP[1] // 8, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_()
+    small = (
+        torch.randn(BATCH, CLASSES, CROP[0] // 8, CROP[1] // 8, device=DEVICE)
+        .to(memory_format=torch.channels_last)
+        .requires_grad_()
+    )
     logits = torch.randn(shape, device=DEVICE).to(memory_format=torch.channels_last).requires_grad_()
     rdd, kd = RelativeDifficultyLoss(), RelativeDifficultyLoss(weighted=False)
     F = torch.nn.functional
@@ -267,16 +297,30 @@ def losses() -> None:
 
         return median_ms(once)
 
-    add("rates", "loss: RDD stage 1, forward + backward, ms", both(lambda: rdd(logits, teacher, auxiliary, labels, 0.0).total, logits))
+    add(
+        "rates",
+        "loss: RDD stage 1, forward + backward, ms",
+        both(lambda: rdd(logits, teacher, auxiliary, labels, 0.0).total, logits),
+    )
     add("rates", "loss: RDD stage 2, ms", both(lambda: rdd(logits, teacher, None, labels, 0.5).total, logits))
-    add("rates", "loss: CE + KD in this project's pass, ms", both(lambda: kd(logits, teacher, None, labels, 0.5).total, logits))
+    add(
+        "rates",
+        "loss: CE + KD in this project's pass, ms",
+        both(lambda: kd(logits, teacher, None, labels, 0.5).total, logits),
+    )
     add("rates", "loss: CE + KD as one writes it, ms", both(lambda: plain(logits, teacher, labels), logits))
     add(
-        "rates", "upsampling of logits by 8, forward + backward, ms", both(lambda: F.interpolate(small, CROP, mode="bilinear").sum(), small)
+        "rates",
+        "upsampling of logits by 8, forward + backward, ms",
+        both(lambda: F.interpolate(small, CROP, mode="bilinear").sum(), small),
     )
     with guarded("rates", "compiled loss"):
         compiled = torch.compile(plain)
-        add("rates", "loss: CE + KD as one writes it, compiled, ms", both(lambda: compiled(logits, teacher, labels), logits))
+        add(
+            "rates",
+            "loss: CE + KD as one writes it, compiled, ms",
+            both(lambda: compiled(logits, teacher, labels), logits),
+        )
         above = torch.compile(lambda s, t, y: plain(F.interpolate(s, CROP, mode="bilinear"), t, y))
         add("rates", "loss: upsampling + CE + KD, compiled, ms", both(lambda: above(small, teacher, labels), small))
 
@@ -295,7 +339,9 @@ def main() -> None:
             data(frames)
     rates: dict[str, float] = {}
     for variant in variants(teachers):
-        if fits(variant.name) and (wanted or not variant.name.startswith("compiled")):  # a minute or two for the compiler
+        if fits(variant.name) and (
+            wanted or not variant.name.startswith("compiled")
+        ):  # a minute or two for the compiler
             with guarded("rates", variant.name):
                 rates[variant.name] = measure(variant, frames)
     if any(name.startswith("rdd live") for name in rates):

@@ -1,4 +1,5 @@
-"""The same short distillation twice, and once stopped in the middle and resumed: every tensor of the final states is compared.
+"""The same short distillation twice, and once stopped in the middle and resumed: every tensor of the final states is
+compared.
 
 As torch computes by default, and with its deterministic algorithms.
 """
@@ -37,7 +38,11 @@ def recipes(place: Path, precision: str) -> Path:
     }  # fmt: skip
     net = {"encoder": "mobilenetv3_small_050", "weights": "none", "channels": 32, "auxiliary": True}
     teacher = common | {"network": net | {"head": "deeplabv3plus"}, "train": common["train"] | {"epochs": 1}}
-    student = common | {"student": net | {"head": "lraspp"}, "teacher": {"recipe": "teacher.yaml"}, "distillation": {"tfe_fraction": 0.5}}
+    student = common | {
+        "student": net | {"head": "lraspp"},
+        "teacher": {"recipe": "teacher.yaml"},
+        "distillation": {"tfe_fraction": 0.5},
+    }
     place.mkdir(parents=True, exist_ok=True)
     (place / "teacher.yaml").write_text(yaml.safe_dump(teacher))
     (place / "student.yaml").write_text(yaml.safe_dump(student))
@@ -86,7 +91,9 @@ def difference(a: Any, b: Any) -> float:
 
 def main() -> None:
     data: TrainingData | None = None
-    modes = {"default": "auto", "deterministic": "auto"} | ({"deterministic, fp16": "16-mixed"} if DEVICE.type == "cuda" else {})
+    modes = {"default": "auto", "deterministic": "auto"} | (
+        {"deterministic, fp16": "16-mixed"} if DEVICE.type == "cuda" else {}
+    )
     for mode, precision in modes.items():
         with guarded("resume", mode), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
@@ -99,9 +106,21 @@ def main() -> None:
             first = run(source, data, "first")
             again = difference(first, run(source, data, "again"))
             resumed = difference(first, stopped_and_resumed(source, data, "resumed"))
-            add("resume", f"{mode}: the same run twice, largest difference", again, "bit for bit" if again == 0 else "differs")
-            add("resume", f"{mode}: stopped and resumed, largest difference", resumed, "bit for bit" if resumed == 0 else "differs")
-            lacking = sorted({str(w.message).split(" does not have")[0][:80] for w in heard if "deterministic" in str(w.message)})
+            add(
+                "resume",
+                f"{mode}: the same run twice, largest difference",
+                again,
+                "bit for bit" if again == 0 else "differs",
+            )
+            add(
+                "resume",
+                f"{mode}: stopped and resumed, largest difference",
+                resumed,
+                "bit for bit" if resumed == 0 else "differs",
+            )
+            lacking = sorted(
+                {str(w.message).split(" does not have")[0][:80] for w in heard if "deterministic" in str(w.message)}
+            )
             if mode == "deterministic":
                 add("resume", "operators without a deterministic form", ", ".join(lacking) or "none")
 

@@ -1,4 +1,6 @@
-"""The table of results: ``table.py show [PART]`` prints it, ``table.py add PART WHAT VALUE [VERDICT]`` adds a row. No torch here."""
+"""The table of results: ``table.py show [PART]`` prints it, ``table.py add PART WHAT VALUE [VERDICT]`` adds a row. No
+torch here.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,9 @@ TEACHER = Network(
 
 
 class Noise(Split):
-    """Random frames with blocks of classes, made once: what is measured is moving and cropping them, not what they show."""
+    """Random frames with blocks of classes, made once: what is measured is moving and cropping them, not what they
+    show.
+    """
 
     label_space = CAMVID
 
@@ -58,7 +60,9 @@ class Noise(Split):
 
 
 class Teachers:
-    """Objectives by the three ways in which a teacher's logits reach a step; each teacher is made when it is first asked for."""
+    """Objectives by the three ways in which a teacher's logits reach a step; each teacher is made when it is first
+    asked for.
+    """
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -97,7 +101,9 @@ class Teachers:
 
     def _on_device(self) -> Any:
         cache = self._once("cached", self._cached)
-        return CachedTeacher({name: Store(store.pieces, store.form) for name, store in cache.stores.items()}, cache.sizes).to(DEVICE)
+        return CachedTeacher(
+            {name: Store(store.pieces, store.form) for name, store in cache.stores.items()}, cache.sizes
+        ).to(DEVICE)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         if name not in self._made:

@@ -32,7 +32,10 @@ EIGHT = {
 
 def eight() -> list[Row]:
     """As many rows as one run gives, most of them within half a point."""
-    return [made_up.row(name, ms, 62.3 - drop, drop=drop if name != "onnxruntime-fp32" else None) for name, (ms, drop) in EIGHT.items()]
+    return [
+        made_up.row(name, ms, 62.3 - drop, drop=drop if name != "onnxruntime-fp32" else None)
+        for name, (ms, drop) in EIGHT.items()
+    ]
 
 
 def labels(figure: Any) -> dict[str, Annotation]:
@@ -76,7 +79,9 @@ def test_intervals_are_those_of_the_change_around_the_rows_miou() -> None:
     row = made_up.row("int8", 10, 69.6, drop=0.4)
     assert row.change is not None
     assert paired_interval(row) == pytest.approx((68.6, 70.6))
-    narrow = row.model_copy(update={"change": row.change.model_copy(update={"miou_change_low_pct": -0.5, "miou_change_high_pct": -0.3})})
+    narrow = row.model_copy(
+        update={"change": row.change.model_copy(update={"miou_change_low_pct": -0.5, "miou_change_high_pct": -0.3})}
+    )
     assert paired_interval(narrow) == pytest.approx((69.5, 69.7))
     float_bundle = made_up.row("float", 30, 70)
     assert paired_interval(float_bundle) is None
@@ -90,19 +95,27 @@ def test_dominated_is_hollow_and_the_choice_ringed() -> None:
     rows = [made_up.row("a", 10, 70), made_up.row("b", 20, 60)]
     axes = pareto_figure(rows, MODEL, ["b"], 15, "a").axes[0]
     dots = [(line.get_markeredgecolor(), line.get_markerfacecolor()) for line in axes.lines if line.get_marker() == "o"]
-    hollow, front, ring = (COLOURS["dominated"], COLOURS["paper"]), (COLOURS["accent"], COLOURS["accent"]), (COLOURS["good"], "none")
+    hollow, front, ring = (
+        (COLOURS["dominated"], COLOURS["paper"]),
+        (COLOURS["accent"], COLOURS["accent"]),
+        (COLOURS["good"], "none"),
+    )
     assert dots == [hollow, front, ring]
     assert labels(pareto_figure(rows, MODEL, ["b"], 15, "a"))["a"].get_fontweight() == "bold"
 
 
 def test_eight_names_do_not_cover_each_other() -> None:
-    figure = pareto_figure(eight(), MODEL, ["torch-eager", "torch-compile", "torch-channels-last"], 15, "onnxruntime-int8")
+    figure = pareto_figure(
+        eight(), MODEL, ["torch-eager", "torch-compile", "torch-channels-last"], 15, "onnxruntime-int8"
+    )
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     boxes = {name: label.get_window_extent(renderer) for name, label in labels(figure).items() if name in EIGHT}
     assert len(boxes) == 8
     for (one, first), (other, second) in combinations(boxes.items(), 2):
         assert not first.overlaps(second), (one, other)
-    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes.values())
+    assert all(
+        box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes.values()
+    )
 
 
 def test_png_and_svg_are_of_one_figure() -> None:
@@ -144,7 +157,11 @@ def test_the_same_rows_give_the_same_bytes_in_any_process(tmp_path: Path) -> Non
     for seed, folder in (("1", root), ("2", tmp_path)):
         environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": seed}
         command = [sys.executable, "-c", script, str(helpers)]
-        digests.add(subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder, timeout=100).stdout)
+        digests.add(
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment, cwd=folder, timeout=100
+            ).stdout
+        )
     assert len(digests) == 1
 
 

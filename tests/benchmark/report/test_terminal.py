@@ -15,7 +15,9 @@ GREEN, GREY = "\x1b[1;32m", "\x1b[90m"
 def printed(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a wide terminal with colours gets."""
     file = StringIO()
-    monkeypatch.setattr(console, "_out", Console(file=file, force_terminal=True, color_system="standard", width=300, highlight=False))
+    monkeypatch.setattr(
+        console, "_out", Console(file=file, force_terminal=True, color_system="standard", width=300, highlight=False)
+    )
     show(benchmark)
     return file.getvalue()
 
@@ -24,14 +26,17 @@ def test_dominated_rows_are_grey_and_the_choice_is_green(monkeypatch: pytest.Mon
     rows = [made_up.row("float", 30, 70), made_up.row("int8", 10, 69, drop=1), made_up.row("slow", 40, 60, drop=10)]
     lines = printed(judged(made_up.benchmark(*rows), 15, None), monkeypatch).partition("decision:")[0].splitlines()
     coloured = {
-        name: {mark for line in lines if f"{name} " in line for mark in (GREEN, GREY) if mark in line} for name in ("float", "int8", "slow")
+        name: {mark for line in lines if f"{name} " in line for mark in (GREEN, GREY) if mark in line}
+        for name in ("float", "int8", "slow")
     }
     assert coloured == {"float": set(), "int8": {GREEN}, "slow": {GREY}}
 
 
 def test_names_stay_apart_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     file = StringIO()
-    monkeypatch.setattr(console, "_out", Console(file=file, force_terminal=True, color_system=None, width=60, highlight=False))
+    monkeypatch.setattr(
+        console, "_out", Console(file=file, force_terminal=True, color_system=None, width=60, highlight=False)
+    )
     show(made_up.benchmark(made_up.row("onnxruntime-fp32", 30, 70), made_up.row("onnxruntime-int8", 10, 69, drop=1)))
     table = file.getvalue().replace("\n", "").replace(" ", "")
     names = "".join(line[:20].strip() for line in file.getvalue().splitlines()[1:])

@@ -17,7 +17,11 @@ from rdd_deploy.utils.text import shown
 PALETTE = ((0, 0, 255), (0, 255, 0), (255, 0, 0))
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 EXAMPLES = [
-    DisagreementExample("frame_07", 12.5, (Picture("frame", "", b"\xff\xd8x"), Picture("int8", "90.0 % of its pixels right", b"\xff\xd8y")))
+    DisagreementExample(
+        "frame_07",
+        12.5,
+        (Picture("frame", "", b"\xff\xd8x"), Picture("int8", "90.0 % of its pixels right", b"\xff\xd8y")),
+    )
 ]
 
 
@@ -125,30 +129,42 @@ def test_no_bundle_fits() -> None:
     assert "the nearest is float with 30.00 ms" in text
 
 
-@pytest.mark.parametrize(("rows", "words"), [(2, "all that was measured agrees on every pixel"), (1, "No pixel of any frame is wrong")])
+@pytest.mark.parametrize(
+    ("rows", "words"), [(2, "all that was measured agrees on every pixel"), (1, "No pixel of any frame is wrong")]
+)
 def test_nothing_to_show_is_said(rows: int, words: str) -> None:
     same = [made_up.row(f"row{number}", 1 + number, 50) for number in range(rows)]
     assert words in " ".join(Page(render(made_up.benchmark(*same), [], PALETTE)).texts)
 
 
 def test_the_page_is_as_wide_as_a_phone_and_wide_parts_scroll_by_themselves() -> None:
-    """By the style sheet: what is wider than 390 pixels stands in a block that scrolls, with a bar and shadows that show it."""
+    """By the style sheet: what is wider than 390 pixels stands in a block that scrolls, with a bar and shadows that
+    show it.
+    """
     text = render(full(), EXAMPLES, PALETTE)
     page = Page(text)
     blocks = [attributes for _, attributes in page.tags if attributes.get("class") == "wide"]
     tables, plots = text.count("<table"), text.count("<svg")
     assert len(blocks) == tables + plots == 5
     assert len(re.findall(r'class="wide"[^>]*><(?:table|svg)', text)) == tables + plots
-    assert all(block["tabindex"] == "0" and block["role"] == "region" and block["aria-label"] for block in blocks), "by keyboard, too"
+    assert all(block["tabindex"] == "0" and block["role"] == "region" and block["aria-label"] for block in blocks), (
+        "by keyboard, too"
+    )
     style = text.partition("<style>")[2].partition("</style>")[0]
     wide = re.search(r"\.wide \{(.*?)\}", style, re.DOTALL)
     assert wide is not None
-    for part in ("overflow-x: auto", "max-width: 100%", "scrollbar-color", "background-attachment: local, local, scroll, scroll"):
+    for part in (
+        "overflow-x: auto",
+        "max-width: 100%",
+        "scrollbar-color",
+        "background-attachment: local, local, scroll, scroll",
+    ):
         assert part in wide[1]
     assert ".wide::-webkit-scrollbar" in style
     assert re.search(r"main \{[^}]*overflow-wrap: anywhere", style), "a long name or path breaks"
     assert not re.search(
-        r"[^-]width: (4|5|6|7|8|9)\d\dpx", style.replace(".plot { min-width: 620px; }", "").replace("max-width: 640px", "")
+        r"[^-]width: (4|5|6|7|8|9)\d\dpx",
+        style.replace(".plot { min-width: 620px; }", "").replace("max-width: 640px", ""),
     )
     for columns in re.findall(r"grid-template-columns: ([^;]+);", style):
         assert "1fr" not in columns.replace("minmax(0, 1fr)", ""), "a plain 1fr is as wide as its longest word"

@@ -23,7 +23,10 @@ def test_pairs_by_stem(tmp_path: Path) -> None:
 def test_two_frames_of_one_mask(tmp_path: Path) -> None:
     write_data(tmp_path)
     (tmp_path / "train" / "train0001.jpg").write_bytes((tmp_path / "train" / "train0001.png").read_bytes())
-    with pytest.raises(DataError, match=r"train0001\.jpg and train0001\.png have the same name but for the ending; rename or remove one"):
+    with pytest.raises(
+        DataError,
+        match=r"train0001\.jpg and train0001\.png have the same name but for the ending; rename or remove one",
+    ):
         open_split("folder", tmp_path, "train", classes=CLASSES)
 
 

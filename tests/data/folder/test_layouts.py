@@ -24,7 +24,9 @@ FOLDED = stripes([0, 1, 1, 255])
 
 
 def options(root: Path, **keys: Any) -> FolderOptions:
-    data = validated(StudentRecipe, tree(root, data={"name": "folder", "root": str(root), "size": [64, 64], **keys}), "toy").data
+    data = validated(
+        StudentRecipe, tree(root, data={"name": "folder", "root": str(root), "size": [64, 64], **keys}), "toy"
+    ).data
     assert isinstance(data, FolderOptions)
     return data
 
@@ -75,7 +77,9 @@ def test_links_in_a_circle_and_hidden_folders(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_in_patterns_is_told_together(tmp_path: Path) -> None:
-    got = problems(tmp_path, classes=CLASSES, images="../x/{step}/*.jpg", masks="m/mask.png", split={"val": 0.6, "test": 0.5})
+    got = problems(
+        tmp_path, classes=CLASSES, images="../x/{step}/*.jpg", masks="m/mask.png", split={"val": 0.6, "test": 0.5}
+    )
     assert "data.split gives 0.6 to val and 0.5 to test; expected a sum below 1, the rest is for training" in got[0]
     got = problems(tmp_path, classes=CLASSES, images="../x/{step}/*.jpg", masks="m/mask.jpg")
     assert any("data.images is '../x/{step}/*.jpg'; expected a path inside data.root" in line for line in got)
@@ -83,9 +87,14 @@ def test_what_is_wrong_in_patterns_is_told_together(tmp_path: Path) -> None:
     assert any("expected a pattern that ends in .png" in line for line in got)
     assert any("the same mask for every image; expected {stem}, {path} or {name}" in line for line in got)
     assert any("finds the same frames for every split" in line for line in got)
-    assert "which holds a wildcard" in problems(tmp_path, classes=CLASSES, images="{split}/**/*", masks="m/**/{stem}.png")[0]
+    assert (
+        "which holds a wildcard"
+        in problems(tmp_path, classes=CLASSES, images="{split}/**/*", masks="m/**/{stem}.png")[0]
+    )
     assert "without data.masks" in problems(tmp_path, classes=CLASSES, images="{split}/*")[0]
-    both = problems(tmp_path, classes=CLASSES, images="i/*", masks="m/{stem}.png", lists={"val": "v.txt"}, split={"val": 0.5})
+    both = problems(
+        tmp_path, classes=CLASSES, images="i/*", masks="m/{stem}.png", lists={"val": "v.txt"}, split={"val": 0.5}
+    )
     assert "data.lists and data.split both say" in both[0]
 
 
@@ -93,21 +102,29 @@ def test_frames_and_masks_that_are_missing(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"classes": CLASSES, "images": "{split}/*.jpg", "masks": "m/{stem}.png"}
     data = options(tmp_path, **keys)
     with pytest.raises(
-        DataError, match=r"no val images in .*matches data.images = val/\*\.jpg \(nor any with valid or validation in place of val\)"
+        DataError,
+        match=(
+            r"no val images in .*matches data.images = val/\*\.jpg \(nor any with valid or validation in place of val\)"
+        ),
     ):
         data.open("val")
     pair(tmp_path, "val/a.jpg", "m/a.png")
     write_image(tmp_path / "val/b.jpg")
-    with pytest.raises(DataError, match=r"1 of 2 frames in .* have no mask, e.g. val/b.jpg needs m/b.png; nothing of that name is there"):
+    with pytest.raises(
+        DataError,
+        match=r"1 of 2 frames in .* have no mask, e.g. val/b.jpg needs m/b.png; nothing of that name is there",
+    ):
         data.open("val")
     write_mask(tmp_path / "m/b.png", stripes([0]))
     write_mask(tmp_path / "m/c.png", stripes([0]))
     opened = data.open("val")
     assert [note for note in opened.notes() if "without a frame, the first is m/c.png: left out" in note]
     with pytest.raises(DataError, match="would be its own mask"):
-        options(tmp_path, classes=CLASSES, images="{split}/*", masks="{split}/{stem}.png").open("val") if write_image(
-            tmp_path / "val/d.png"
-        ) is None else None
+        (
+            options(tmp_path, classes=CLASSES, images="{split}/*", masks="{split}/{stem}.png").open("val")
+            if write_image(tmp_path / "val/d.png") is None
+            else None
+        )
 
 
 def test_lists(tmp_path: Path) -> None:
@@ -121,7 +138,12 @@ def test_lists(tmp_path: Path) -> None:
     }
     (tmp_path / "v.txt").write_text("# ours\n\nb\ni/x/a.jpg\n/i/y/a\nc d\n", encoding="utf-8-sig")
     opened = options(tmp_path, **keys).open("val")
-    assert [str(image.relative_to(tmp_path)) for image, _ in opened.pairs] == ["i/x/b.jpg", "i/x/a.jpg", "i/y/a.jpg", "i/c d.jpg"]
+    assert [str(image.relative_to(tmp_path)) for image, _ in opened.pairs] == [
+        "i/x/b.jpg",
+        "i/x/a.jpg",
+        "i/y/a.jpg",
+        "i/c d.jpg",
+    ]
     (tmp_path / "v.txt").write_text("/i/x/a.jpg /m/y/a.png\n")
     pairs_only = options(tmp_path, classes=CLASSES, lists={"val": "v.txt"}).open("val")
     assert [mask.relative_to(tmp_path).as_posix() for _, mask in pairs_only.pairs] == ["m/y/a.png"]
@@ -160,14 +182,23 @@ def test_open_split_takes_every_key_of_the_data_set(tmp_path: Path) -> None:
 def test_a_split_by_share_is_whole_and_the_same_after_a_round_trip(tmp_path: Path) -> None:
     for drive in "abcdef":
         for number in range(4):
-            pair(tmp_path, f"i/{drive}_{number:03}.jpg", f"m/{drive}_{number:03}.png", stripes([0, 1] if drive < "d" else [0, 255]))
+            pair(
+                tmp_path,
+                f"i/{drive}_{number:03}.jpg",
+                f"m/{drive}_{number:03}.png",
+                stripes([0, 1] if drive < "d" else [0, 255]),
+            )
     data = options(tmp_path, classes=CLASSES, images="i/*.jpg", masks="m/{stem}.png", split={"val": 0.3, "test": 0.2})
     names = {split: list(data.open(split).names) for split in ("train", "val", "test")}
-    assert sorted(name for found in names.values() for name in found) == sorted(path.stem for path in (tmp_path / "i").iterdir())
+    assert sorted(name for found in names.values() for name in found) == sorted(
+        path.stem for path in (tmp_path / "i").iterdir()
+    )
     drives = {split: {name[0] for name in found} for split, found in names.items()}
     assert not drives["train"] & (drives["val"] | drives["test"])
     assert not drives["val"] & drives["test"]
-    manifest: Any = SimpleNamespace(name="toy", classes=CLASSES, palette=((1, 2, 3), (4, 5, 6)), provenance=data.provenance())
+    manifest: Any = SimpleNamespace(
+        name="toy", classes=CLASSES, palette=((1, 2, 3), (4, 5, 6)), provenance=data.provenance()
+    )
     again = open_recorded(manifest, "val")
     assert list(again.names) == names["val"]
     pair(tmp_path, "i/new_000.jpg", "m/new_000.png")
@@ -196,7 +227,11 @@ def roboflow(root: Path) -> Path:
     return root
 
 
-CVAT = {"images": "JPEGImages/*.jpg", "masks": "SegmentationClass/{stem}.png", "lists": {"val": "ImageSets/Segmentation/default.txt"}}
+CVAT = {
+    "images": "JPEGImages/*.jpg",
+    "masks": "SegmentationClass/{stem}.png",
+    "lists": {"val": "ImageSets/Segmentation/default.txt"},
+}
 ROBOFLOW = {"images": "{split}/*.jpg", "masks": "{split}/{stem}_mask.png"}
 MERGED = {"merge": {"car": ["car", "van"]}, "background": "void"}
 
@@ -209,7 +244,12 @@ MERGED = {"merge": {"car": ["car", "van"]}, "background": "void"}
         {"write": cvat, **CVAT, **MERGED, "classes": CLASSES, "colours": "labelmap.txt"},
         {"write": cvat, **CVAT, **MERGED, "colours": {"road": [128, 64, 128], "car": [0, 0, 142], "van": [0, 60, 100]}},
         {"write": cvat, **CVAT, "classes": CLASSES, "merge": {"car": ["car", "van"], "void": ["background"]}},
-        {"write": cvat, **CVAT, "colours": {"road": [128, 64, 128], "car": [[0, 0, 142], [0, 60, 100]]}, "others_void": True},
+        {
+            "write": cvat,
+            **CVAT,
+            "colours": {"road": [128, 64, 128], "car": [[0, 0, 142], [0, 60, 100]]},
+            "others_void": True,
+        },
         {"write": roboflow, **ROBOFLOW, **MERGED},
         {"write": roboflow, **ROBOFLOW, **MERGED, "classes": CLASSES},
         {"write": roboflow, **ROBOFLOW, "classes": CLASSES, "merge": {"car": ["car", "van"]}, "others_void": True},
@@ -297,7 +337,9 @@ def test_hostile_manifests_are_one_sentence(tmp_path: Path) -> None:
         {"data_split": '{"val": 3}', "data_images": "a/*", "data_masks": "{stem}.png"},
         {"data_images": 7},
     ):
-        manifest: Any = SimpleNamespace(name="toy", classes=CLASSES, palette=((1, 2, 3), (4, 5, 6)), provenance={**base, **change})
+        manifest: Any = SimpleNamespace(
+            name="toy", classes=CLASSES, palette=((1, 2, 3), (4, 5, 6)), provenance={**base, **change}
+        )
         with pytest.raises(DataError, match="the manifest of 'toy' names can't be opened"):
             open_recorded(manifest, "val")
 

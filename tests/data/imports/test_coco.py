@@ -28,14 +28,21 @@ def test_polygons_runs_and_crowds_in_cocos_own_layout(tmp_path: Path) -> None:
         [
             {"image_id": 1, "category_id": 2, "segmentation": [flat(10, 10, 12, 12), flat(30, 52, 32, 55)]},
             {"image_id": 1, "category_id": 1, "segmentation": exports.coco_text(small)},
-            {"image_id": 1, "category_id": 3, "segmentation": {"size": [H, W], "counts": exports.runs(whole, "F")}, "iscrowd": 1},
+            {
+                "image_id": 1,
+                "category_id": 3,
+                "segmentation": {"size": [H, W], "counts": exports.runs(whole, "F")},
+                "iscrowd": 1,
+            },
             {"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]},
         ],
         ["cat", "dog", "bird"],
     )
     write(source / "annotations" / "instances_train2017.json", train)
     write(source / "annotations" / "captions_train2017.json", {"images": [], "annotations": [], "info": {}})
-    write(source / "annotations" / "instances_val2017.json", exports.coco([image(7, "c.jpg")], [], ["cat", "dog", "bird"]))
+    write(
+        source / "annotations" / "instances_val2017.json", exports.coco([image(7, "c.jpg")], [], ["cat", "dog", "bird"])
+    )
     part, result = convert(source, tmp_path / "out")
     assert part["classes"] == ["background", "cat", "dog", "bird"]
     assert result.images == {"train": 2, "val": 1}
@@ -51,7 +58,10 @@ def test_polygons_runs_and_crowds_in_cocos_own_layout(tmp_path: Path) -> None:
 def test_the_rule_of_overlaps_is_the_users(tmp_path: Path) -> None:
     photo(tmp_path / "e/images/a.png")
     small, large = flat(5, 5, 10, 10), flat(0, 0, 20, 20)
-    both = [{"image_id": 1, "category_id": 1, "segmentation": [small]}, {"image_id": 1, "category_id": 2, "segmentation": [large]}]
+    both = [
+        {"image_id": 1, "category_id": 1, "segmentation": [small]},
+        {"image_id": 1, "category_id": 2, "segmentation": [large]},
+    ]
     write(tmp_path / "e/annotations/instances_default.json", exports.coco([image(1, "a.png")], both, ["x", "y"]))
     for number, (rule, expected) in enumerate(
         [(None, layers((area(0, 0, 20, 20), 2), (area(5, 5, 10, 10), 1))), ("order", layers((area(0, 0, 20, 20), 2)))]
@@ -68,7 +78,9 @@ def test_roboflows_layout(tmp_path: Path) -> None:
     """Images beside the JSON, a category above the others that nothing is labelled as, valid/ for val."""
     for split, number in (("train", 1), ("valid", 2)):
         photo(tmp_path / "e" / split / "x_jpg.rf.0a.jpg", number)
-        tree = exports.coco([image(0, "x_jpg.rf.0a.jpg")], [{"image_id": 0, "category_id": 2, "segmentation": [flat(0, 0, 9, 9)]}], [])
+        tree = exports.coco(
+            [image(0, "x_jpg.rf.0a.jpg")], [{"image_id": 0, "category_id": 2, "segmentation": [flat(0, 0, 9, 9)]}], []
+        )
         tree["categories"] = [
             {"id": 0, "name": "things", "supercategory": "none"},
             {"id": 1, "name": "car", "supercategory": "things"},
@@ -85,7 +97,9 @@ def test_roboflows_layout(tmp_path: Path) -> None:
 def test_label_studios_layout_with_windows_paths(tmp_path: Path) -> None:
     photo(tmp_path / "e/images/1f2e3d4c-a b.png")
     tree = exports.coco(
-        [image(0, "images\\1f2e3d4c-a b.png")], [{"image_id": 0, "category_id": 1, "segmentation": [flat(1, 2, 3, 4)]}], ["x", "y"]
+        [image(0, "images\\1f2e3d4c-a b.png")],
+        [{"image_id": 0, "category_id": 1, "segmentation": [flat(1, 2, 3, 4)]}],
+        ["x", "y"],
     )
     write(tmp_path / "e/result.json", tree)
     part, _ = convert(tmp_path / "e", tmp_path / "out")
@@ -120,7 +134,10 @@ def test_panoptic(tmp_path: Path) -> None:
         ([[0, 0, 5, 5, 3]], "a polygon is [0, 0, 5, 5, 3]; expected numbers x, y, x, y"),
         ([[0, 0, 1e9, 0, 5, 5]], "the point (1e+09, 0) lies far outside of the image of 40x60 pixels"),
         ([[0, 0, "5", 0, 5, 5]], "expected numbers x, y, x, y"),
-        ({"size": [100000, 100000], "counts": [10**10]}, "the mask's size is [100000, 100000]; expected the image's, [40, 60]"),
+        (
+            {"size": [100000, 100000], "counts": [10**10]},
+            "the mask's size is [100000, 100000]; expected the image's, [40, 60]",
+        ),
         ({"size": [H, W], "counts": [5, 5]}, "the run lengths make 10 pixels; expected 40x60 = 2400"),
         ({"size": [H, W], "counts": [-5, 2405]}, "a run length is -5"),
         ({"size": [H, W], "counts": "o"}, "the run lengths are cut off"),
@@ -132,7 +149,9 @@ def test_panoptic(tmp_path: Path) -> None:
 )
 def test_rubbish_is_one_sentence_with_its_place(segmentation: object, sentence: str, tmp_path: Path) -> None:
     photo(tmp_path / "e/a.png")
-    tree = exports.coco([image(1, "a.png")], [{"image_id": 1, "category_id": 1, "segmentation": segmentation}], ["x", "y"])
+    tree = exports.coco(
+        [image(1, "a.png")], [{"image_id": 1, "category_id": 1, "segmentation": segmentation}], ["x", "y"]
+    )
     write(tmp_path / "e/x.json", tree)
     with pytest.raises(DataError) as error:
         convert(tmp_path / "e", tmp_path / "out", format="coco")
@@ -146,10 +165,16 @@ def test_rubbish_is_one_sentence_with_its_place(segmentation: object, sentence: 
     [
         ({"categories": 3}, "'categories' is 3; expected a list"),
         ({"images": [1]}, "images[0] is 1; expected an object"),
-        ({"annotations": [{"image_id": 1, "category_id": 9}]}, "annotations[0]: the category 9 isn't among the file's categories"),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 9}]},
+            "annotations[0]: the category 9 isn't among the file's categories",
+        ),
         ({"categories": [{"id": 1, "name": " "}]}, "the class's name is ' '; expected text"),
         ({"categories": [{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]}, "the id 1 is given to two categories"),
-        ({"images": [{"id": 1, "file_name": "a.png", "height": 10**9, "width": 10**9}]}, "gives the image 1000000000x1000000000 pixels"),
+        (
+            {"images": [{"id": 1, "file_name": "a.png", "height": 10**9, "width": 10**9}]},
+            "gives the image 1000000000x1000000000 pixels",
+        ),
         (
             {"images": [{"id": 1, "file_name": "a.png", "height": H, "width": W + 1}]},
             "the annotations are for 40x61 pixels, the image a.png has",

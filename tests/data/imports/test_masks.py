@@ -1,4 +1,6 @@
-"""Exports that hold masks: VOC's layout (VOC, CVAT, labelme2voc), Roboflow's semantic masks, Cityscapes of CVAT, Hugging Face's parquet."""
+"""Exports that hold masks: VOC's layout (VOC, CVAT, labelme2voc), Roboflow's semantic masks, Cityscapes of CVAT,
+Hugging Face's parquet.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,9 @@ def test_cvats_segmentation_mask(tmp_path: Path) -> None:
     assert (opened(part)["a"] == values).all()
     pixels[0, 0] = (1, 2, 3)
     write(root / "SegmentationClass/sub/a.png", exports.png(pixels))
-    with pytest.raises(DataError, match=r"a\.png holds colours \[\(1, 2, 3\)\] that the export's list of classes lacks"):
+    with pytest.raises(
+        DataError, match=r"a\.png holds colours \[\(1, 2, 3\)\] that the export's list of classes lacks"
+    ):
         convert(root, tmp_path / "again")
 
 
@@ -92,7 +96,10 @@ def test_roboflows_masks(tmp_path: Path) -> None:
     write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, road\n")
     write(tmp_path / "e/train/a_jpg.rf.12_mask.png", exports.png(values + 7))
     with pytest.raises(
-        DataError, match=r"a_jpg\.rf\.12_mask\.png holds the values \[7, 8, 9\], which mean nothing here; expected 255 void, 0 back"
+        DataError,
+        match=(
+            r"a_jpg\.rf\.12_mask\.png holds the values \[7, 8, 9\], which mean nothing here; expected 255 void, 0 back"
+        ),
     ):
         convert(tmp_path / "e", tmp_path / "again")
 
@@ -120,13 +127,17 @@ def parquet(path: Path, masks: list[Any], columns: tuple[str, str] = ("image", "
         [mask if isinstance(mask, dict) else {"bytes": mask, "path": None} for mask in masks],
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({name: pa.array(row, kind) for name, row in zip(columns, rows, strict=True)}), path, row_group_size=2)
+    pq.write_table(
+        pa.table({name: pa.array(row, kind) for name, row in zip(columns, rows, strict=True)}), path, row_group_size=2
+    )
     return images
 
 
 def test_parquet(tmp_path: Path) -> None:
     values = [layers((area(0, 0, number + 1, 20), 1), (area(5, 5, 10, 10), 2)) for number in range(5)]
-    images = parquet(tmp_path / "e/data/train-00000-of-00001.parquet", [exports.png(one, VOC_PALETTE) for one in values])
+    images = parquet(
+        tmp_path / "e/data/train-00000-of-00001.parquet", [exports.png(one, VOC_PALETTE) for one in values]
+    )
     parquet(tmp_path / "e/data/validation-00000-of-00001-ab12.parquet", [exports.png(values[0])])
     write(tmp_path / "e/id2label.json", {"0": "sky", "1": "road", "2": "car"})
     part, result = convert(tmp_path / "e", tmp_path / "out")
@@ -147,7 +158,10 @@ def test_parquet(tmp_path: Path) -> None:
     ("mask", "sentence"),
     [
         (b"\x89PNG\r\n\x1a\nrubbish", "row 0: label isn't an image that can be read"),
-        ({"bytes": None, "path": "../../etc/passwd.png"}, "row 0: label holds no bytes, and its path '../../etc/passwd.png' names no file"),
+        (
+            {"bytes": None, "path": "../../etc/passwd.png"},
+            "row 0: label holds no bytes, and its path '../../etc/passwd.png' names no file",
+        ),
         (exports.png(np.zeros((H, W, 3), np.uint8) + np.array([1, 2, 3], np.uint8)), "row 0: label holds colours"),
         (exports.png(np.zeros((5, 5), np.uint8)), "the annotations are for 5x5 pixels, the image"),
     ],
@@ -170,5 +184,8 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet"):
             convert(tmp_path / "e", tmp_path / "out")
     parquet(path, [exports.png(np.eye(H, W, dtype=np.uint8))], ("photo_1", "photo_2"))
-    with pytest.raises(DataError, match=r"has the image columns \['photo_1', 'photo_2'\]; expected one called image and one called label"):
+    with pytest.raises(
+        DataError,
+        match=r"has the image columns \['photo_1', 'photo_2'\]; expected one called image and one called label",
+    ):
         convert(tmp_path / "e", tmp_path / "out")

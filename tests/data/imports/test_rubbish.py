@@ -1,4 +1,6 @@
-"""Any value of any JSON file replaced by any other: an import ends well or with one error in words, and leaves nothing behind."""
+"""Any value of any JSON file replaced by any other: an import ends well or with one error in words, and leaves nothing
+behind.
+"""
 
 import base64
 import copy
@@ -30,7 +32,10 @@ def coco(root: Path) -> Path:
         {"size": [H, W], "counts": exports.runs(area(1, 1, 5, 5), "F")},
     ]
     annotations = [{"image_id": 1, "category_id": 1, "segmentation": shape} for shape in shapes]
-    return write(root / "x.json", exports.coco([{"id": 1, "file_name": "a.png", "height": H, "width": W}], annotations, ["x", "y"]))
+    return write(
+        root / "x.json",
+        exports.coco([{"id": 1, "file_name": "a.png", "height": H, "width": W}], annotations, ["x", "y"]),
+    )
 
 
 def label_studio(root: Path) -> Path:
@@ -40,7 +45,9 @@ def label_studio(root: Path) -> Path:
         {"rle": exports.brush(area(1, 1, 5, 5)), "brushlabels": ["b"]},
     ]
     values.append({"x": 5, "y": 5, "width": 9, "height": 9, "rotation": 5, "rectanglelabels": ["b"]})
-    results = [{"id": str(n), "original_width": W, "original_height": H, "value": value} for n, value in enumerate(values)]
+    results = [
+        {"id": str(n), "original_width": W, "original_height": H, "value": value} for n, value in enumerate(values)
+    ]
     return write(root / "x.json", [{"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": results}]}])
 
 
@@ -52,15 +59,25 @@ def labelme(root: Path) -> Path:
         {"label": "b", "points": [[30, 15], [5, 5]], "shape_type": "circle"},
         {"label": "c", "points": [[4, 4], [8, 8]], "shape_type": "mask", "mask": mask},
     ]
-    return write(root / "a.json", {"shapes": shapes, "imagePath": "a.png", "imageData": None, "imageHeight": H, "imageWidth": W})
+    return write(
+        root / "a.json", {"shapes": shapes, "imagePath": "a.png", "imageData": None, "imageHeight": H, "imageWidth": W}
+    )
 
 
 def supervisely(root: Path) -> Path:
     photo(root / "ds/img/a.jpg")
     write(root / "meta.json", {"classes": [{"title": "a"}, {"title": "b"}], "tags": []})
     shapes = [
-        {"classTitle": "a", "geometryType": "polygon", "points": {"exterior": box(2, 2, 30, 30), "interior": [box(10, 10, 20, 20)]}},
-        {"classTitle": "b", "geometryType": "bitmap", "bitmap": {"origin": [5, 3], "data": exports.packed(np.ones((5, 5), bool))}},
+        {
+            "classTitle": "a",
+            "geometryType": "polygon",
+            "points": {"exterior": box(2, 2, 30, 30), "interior": [box(10, 10, 20, 20)]},
+        },
+        {
+            "classTitle": "b",
+            "geometryType": "bitmap",
+            "bitmap": {"origin": [5, 3], "data": exports.packed(np.ones((5, 5), bool))},
+        },
     ]
     return write(root / "ds/ann/a.jpg.json", {"size": {"height": H, "width": W}, "objects": shapes})
 

@@ -1,4 +1,6 @@
-"""Exports of annotation tools that keep shapes: CVAT, Label Studio, Labelme, Supervisely, YOLO's text files, Cityscapes' polygons."""
+"""Exports of annotation tools that keep shapes: CVAT, Label Studio, Labelme, Supervisely, YOLO's text files,
+Cityscapes' polygons.
+"""
 
 import base64
 from pathlib import Path
@@ -13,10 +15,13 @@ from exports import H, W, area, box, closed, convert, layers, masks, opened, pho
 from rdd_deploy.errors import DataError
 
 
-def cvat(shapes: str, labels: str = "<label><name>car</name><color>#102030</color></label><label><name>road</name></label>") -> str:
+def cvat(
+    shapes: str, labels: str = "<label><name>car</name><color>#102030</color></label><label><name>road</name></label>"
+) -> str:
     image = f'<image id="0" name="sub/a.png" width="{W}" height="{H}">{shapes}</image>'
     return (
-        f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><task><labels>{labels}</labels></task></meta>'
+        '<?xml version="1.0"'
+        f' encoding="utf-8"?>\n<annotations><version>1.1</version><meta><task><labels>{labels}</labels></task></meta>'
         f"{image}</annotations>"
     )
 
@@ -33,7 +38,7 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     shapes = (
         f'<polygon label="car" points="{points(0, 0, 20, 20)}" z_order="1"/>'
         f'<polygon label="road" points="{points(10, 10, 30, 30)}" z_order="0"/>'
-        f'<box label="road" xtl="40" ytl="2" xbr="50" ybr="12" z_order="0"/>'
+        '<box label="road" xtl="40" ytl="2" xbr="50" ybr="12" z_order="0"/>'
         f'<mask label="car" rle="{counts}" left="45" top="20" width="12" height="10" z_order="0"/>'
         '<ellipse label="road" cx="35" cy="35" rx="3" ry="2" z_order="0"/>'
         '<box label="car" xtl="10" ytl="34" xbr="14" ybr="38" rotation="90" z_order="0"/>'
@@ -47,7 +52,12 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     placed = np.zeros((H, W), bool)
     placed[20:30, 45:57] = brush
     expected = layers(
-        (area(10, 10, 30, 30), 2), (area(2, 40, 12, 50), 2), (placed, 1), (ellipse, 2), (area(34, 10, 38, 14), 1), (area(0, 0, 20, 20), 1)
+        (area(10, 10, 30, 30), 2),
+        (area(2, 40, 12, 50), 2),
+        (placed, 1),
+        (ellipse, 2),
+        (area(34, 10, 38, 14), 1),
+        (area(0, 0, 20, 20), 1),
     )
     assert (opened(part)["a"] == expected).all()
     assert result.decided == (100, 1)
@@ -58,8 +68,14 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     [
         (cvat("<polygon")[:-20], "isn't valid XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]>' + cvat(""), "defines entities"),
-        (cvat('<mask label="car" rle="4" left="0" top="0" width="99999" height="99999"/>'), "reaches beyond the image of 40x60"),
-        (cvat('<mask label="car" rle="1,b" left="0" top="0" width="9" height="9"/>'), "run lengths are '1,b'; expected whole numbers"),
+        (
+            cvat('<mask label="car" rle="4" left="0" top="0" width="99999" height="99999"/>'),
+            "reaches beyond the image of 40x60",
+        ),
+        (
+            cvat('<mask label="car" rle="1,b" left="0" top="0" width="9" height="9"/>'),
+            "run lengths are '1,b'; expected whole numbers",
+        ),
         (cvat('<polygon label="car" points="1,1;2;3,3"/>'), "a point is [2.0]; expected two numbers"),
         (cvat('<polygon label="car" points="1,1;2,x;3,3"/>'), "a polygon's points are '1,1;2,x;3,3'"),
         (cvat('<box label="car" xtl="1" ytl="inf" xbr="2" ybr="3"/>'), "box's 'ytl' is 'inf'; expected a number"),
@@ -128,9 +144,18 @@ def test_label_studios_json_min(tmp_path: Path) -> None:
     photo(tmp_path / "e/a.png")
     shapes = [
         {"points": percent(0, 0, 8, 8), "polygonlabels": ["x"], "original_width": W, "original_height": H},
-        {"rle": exports.brush(area(4, 4, 9, 9)), "format": "rle", "brushlabels": ["y"], "original_width": W, "original_height": H},
+        {
+            "rle": exports.brush(area(4, 4, 9, 9)),
+            "format": "rle",
+            "brushlabels": ["y"],
+            "original_width": W,
+            "original_height": H,
+        },
     ]
-    write(tmp_path / "e/min.json", [{"image": "https://host.example/x/a.png?token=1", "id": 1, "tag": shapes, "annotator": 1}])
+    write(
+        tmp_path / "e/min.json",
+        [{"image": "https://host.example/x/a.png?token=1", "id": 1, "tag": shapes, "annotator": 1}],
+    )
     part, _ = convert(tmp_path / "e", tmp_path / "out")
     assert (opened(part)["a"] == layers((area(0, 0, 8, 8), 1), (area(4, 4, 9, 9), 2))).all()
 
@@ -177,7 +202,12 @@ def test_labelme(tmp_path: Path) -> None:
     placed = np.zeros((H, W), bool)
     placed[30:35, 40:46] = patch
     expected = layers(
-        (closed(0, 0, 10, 20), 2), (closed(5, 5, 15, 30), 1), (circle, 3), (placed, 1), (closed(36, 0, 39, 5), 255), (closed(0, 0, 2, 2), 0)
+        (closed(0, 0, 10, 20), 2),
+        (closed(5, 5, 15, 30), 1),
+        (circle, 3),
+        (placed, 1),
+        (closed(36, 0, 39, 5), 255),
+        (closed(0, 0, 2, 2), 0),
     )
     labels = opened(part)["a"]
     rim = np.abs(np.hypot(xs - 45, ys - 10) - 5) < 0.8  # Pillow's circle may differ from the formula by a pixel
@@ -229,16 +259,26 @@ def test_labelme_rubbish(shape: dict[str, Any], sentence: str, tmp_path: Path) -
 
 def supervisely(root: Path, objects: list[dict[str, Any]]) -> None:
     photo(root / "ds1/img/a.jpg")
-    classes = [{"title": "car", "shape": "bitmap", "color": "#0A0B0C"}, {"title": "road", "shape": "polygon", "color": "#112233"}]
+    classes = [
+        {"title": "car", "shape": "bitmap", "color": "#0A0B0C"},
+        {"title": "road", "shape": "polygon", "color": "#112233"},
+    ]
     write(root / "meta.json", {"classes": classes, "tags": [], "projectType": "images"})
-    write(root / "ds1/ann/a.jpg.json", {"description": "", "tags": [], "size": {"height": H, "width": W}, "objects": objects})
+    write(
+        root / "ds1/ann/a.jpg.json",
+        {"description": "", "tags": [], "size": {"height": H, "width": W}, "objects": objects},
+    )
 
 
 def test_supervisely(tmp_path: Path) -> None:
     bitmap = area(0, 0, 6, 8, 7, 9)
     bitmap[2, 2] = False
     shapes = [
-        {"classTitle": "road", "geometryType": "polygon", "points": {"exterior": box(2, 2, 30, 30), "interior": [box(10, 10, 20, 20)]}},
+        {
+            "classTitle": "road",
+            "geometryType": "polygon",
+            "points": {"exterior": box(2, 2, 30, 30), "interior": [box(10, 10, 20, 20)]},
+        },
         {"classTitle": "car", "geometryType": "bitmap", "bitmap": {"origin": [5, 3], "data": exports.packed(bitmap)}},
         {"classTitle": "car", "geometryType": "rectangle", "points": {"exterior": [[40, 5], [50, 9]], "interior": []}},
         {"classTitle": "car", "geometryType": "line", "points": {"exterior": [[40, 5], [50, 9]], "interior": []}},
@@ -264,7 +304,10 @@ def bomb() -> str:
     ("bitmap", "sentence"),
     [
         ({"origin": [0, 0], "data": bomb()}, "the mask unpacks to more bytes than an image of 40x60 pixels has"),
-        ({"origin": [55, 0], "data": exports.packed(np.ones((9, 9), bool))}, "a bitmap of 9x9 pixels at (55, 0) reaches beyond the image"),
+        (
+            {"origin": [55, 0], "data": exports.packed(np.ones((9, 9), bool))},
+            "a bitmap of 9x9 pixels at (55, 0) reaches beyond the image",
+        ),
         ({"origin": [10**12, 0], "data": exports.packed(np.ones((9, 9), bool))}, "lies far outside of the image"),
         ({"origin": None, "data": ""}, "a point is None; expected two numbers"),
         ({"origin": [0, 0], "data": "eJw="}, "the mask holds no PNG"),
@@ -292,7 +335,15 @@ def test_yolo(layout: str, tmp_path: Path) -> None:
         places = [("train/images", "train/labels"), ("valid/images", "valid/labels")]
         write(
             root / "data.yaml",
-            yaml.safe_dump({"train": "../train/images", "val": "../valid/images", "test": "../test/images", "nc": 2, "names": names}),
+            yaml.safe_dump(
+                {
+                    "train": "../train/images",
+                    "val": "../valid/images",
+                    "test": "../test/images",
+                    "nc": 2,
+                    "names": names,
+                }
+            ),
         )
     elif layout == "label studio":
         places = [("images", "labels")]
@@ -302,7 +353,9 @@ def test_yolo(layout: str, tmp_path: Path) -> None:
         lists = {split: f"{split}.txt" if layout == "cvat" else f"images/{split}" for split in ("train", "val")}
         write(
             root / "data.yaml",
-            yaml.safe_dump({"path": "/home/other/datasets/mine" if layout == "ultralytics" else ".", **lists, "names": names}),
+            yaml.safe_dump(
+                {"path": "/home/other/datasets/mine" if layout == "ultralytics" else ".", **lists, "names": names}
+            ),
         )
         if layout == "cvat":
             for split in ("train", "val"):
@@ -357,10 +410,15 @@ def test_cityscapes_polygons(tmp_path: Path) -> None:
         {"label": "ego vehicle", "polygon": box(20, 20, 25, 25)},
         {"label": "car", "polygon": box(0, 0, 30, 50), "deleted": 1},
     ]
-    write(root / "gtFine/val/ulm/ulm_000000_000019_gtFine_polygons.json", {"imgHeight": H, "imgWidth": W, "objects": nodes})
+    write(
+        root / "gtFine/val/ulm/ulm_000000_000019_gtFine_polygons.json",
+        {"imgHeight": H, "imgWidth": W, "objects": nodes},
+    )
     part, _ = convert(root, tmp_path / "out")
     assert len(part["classes"]) == 19
-    expected = layers((closed(0, 0, 30, 50), 0), (closed(5, 5, 10, 10), 13), (closed(20, 20, 25, 25), 255), background=255)
+    expected = layers(
+        (closed(0, 0, 30, 50), 0), (closed(5, 5, 10, 10), 13), (closed(20, 20, 25, 25), 255), background=255
+    )
     assert (opened(part, "val")["ulm_000000_000019_leftImg8bit"] == expected).all()
     ids = np.where(expected == 0, 7, np.where(expected == 13, 26, 1)).astype(np.uint8)
     write(root / "gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds.png", exports.png(ids))

@@ -29,7 +29,13 @@ from rdd_deploy.utils.yaml_file import load_yaml
 
 
 def labelme(
-    root: Path, name: str, *shapes: tuple[str, list[list[int]]], height: int = H, width: int = W, path: str = "", **more: Any
+    root: Path,
+    name: str,
+    *shapes: tuple[str, list[list[int]]],
+    height: int = H,
+    width: int = W,
+    path: str = "",
+    **more: Any,
 ) -> None:
     listed = [{"label": label, "points": points, "shape_type": "polygon"} for label, points in shapes]
     tree = {"shapes": listed, "imagePath": path or f"{name}.jpg", "imageHeight": height, "imageWidth": width, **more}
@@ -67,20 +73,28 @@ def test_classes_are_merged_by_name(export: Path, tmp_path: Path) -> None:
     assert (opened(part)["seqA_001"] == layers((closed(0, 0, 30, 50), 255), (closed(5, 5, 10, 10), 1))).all()
     part, _ = convert(export, tmp_path / "void", background="void")
     assert part["classes"] == ["Car", "road"]
-    assert (opened(part)["seqA_001"] == layers((closed(0, 0, 30, 50), 1), (closed(5, 5, 10, 10), 0), background=255)).all()
+    assert (
+        opened(part)["seqA_001"] == layers((closed(0, 0, 30, 50), 1), (closed(5, 5, 10, 10), 0), background=255)
+    ).all()
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"classes": "thing=Car"}, "--classes forgets 'road'; add it, or ;*=* to keep all others, or ;void=* to make them void"),
+        (
+            {"classes": "thing=Car"},
+            "--classes forgets 'road'; add it, or ;*=* to keep all others, or ;void=* to make them void",
+        ),
         ({"classes": "thing=car,road"}, "the export has no label 'car'; did you mean 'Car'? it has Car, road"),
         ({"classes": "a=Car;b=Car,road"}, "--classes gives 'Car' to 'a' and to 'b'; give it to one"),
         ({"classes": "a=*;b=*"}, "--classes gives all other labels ('*') to two classes"),
         ({"classes": "a="}, "'a=' isn't of the form NEW=OLD,OLD"),
         ({"classes": ";"}, "--classes is empty"),
         ({"classes": "a=Car,road", "background": "void"}, "the export has 1 classes (a); expected 2 to 255"),
-        ({"reduce_labels": True}, "--reduce-labels is about masks of Hugging Face's parquet files, and this is labelme"),
+        (
+            {"reduce_labels": True},
+            "--reduce-labels is about masks of Hugging Face's parquet files, and this is labelme",
+        ),
         ({"format": "yolo"}, "has 6 images (.png, .jpg, .jpeg …) and no text file of labels for any of them"),
         ({"format": "coco"}, "holds no images of the format 'coco'"),
     ],
@@ -95,13 +109,23 @@ def test_options_that_cannot_be(export: Path, tmp_path: Path, options: dict[str,
 
 
 def test_a_map() -> None:
-    assert parsed("car=car, van ;void=unlabelled;road;*=*") == {"car": ["car", "van"], "void": ["unlabelled"], "road": ["road"], "*": ["*"]}
+    assert parsed("car=car, van ;void=unlabelled;road;*=*") == {
+        "car": ["car", "van"],
+        "void": ["unlabelled"],
+        "road": ["road"],
+        "*": ["*"],
+    }
 
 
 def test_more_classes_than_a_mask_can_hold(tmp_path: Path) -> None:
     photo(tmp_path / "e/a.png")
-    write(tmp_path / "e/x.json", exports.coco([{"id": 1, "file_name": "a.png"}], [], [f"c{number}" for number in range(255)]))
-    with pytest.raises(DataError, match=r"has 256 classes .* expected 2 to 255, as masks have 8 bits: merge some with --classes"):
+    write(
+        tmp_path / "e/x.json",
+        exports.coco([{"id": 1, "file_name": "a.png"}], [], [f"c{number}" for number in range(255)]),
+    )
+    with pytest.raises(
+        DataError, match=r"has 256 classes .* expected 2 to 255, as masks have 8 bits: merge some with --classes"
+    ):
         convert(tmp_path / "e", tmp_path / "out")
     part, _ = convert(tmp_path / "e", tmp_path / "out", background="void")
     assert len(part["classes"]) == 255
@@ -129,12 +153,16 @@ def test_a_share_keeps_sequences_together_and_is_the_same_everywhere() -> None:
 def test_a_share_of_one_video_is_blocks_and_every_class_has_its_part() -> None:
     splits, notes = assign(samples(*[f"image_{number}.jpg" for number in range(100)]), 0.2, 0)
     assert splits.count("val") == 20
-    assert sum(one != other for one, other in itertools.pairwise(splits)) <= 8, "neighbours in a video are all but the same image"
+    assert sum(one != other for one, other in itertools.pairwise(splits)) <= 8, (
+        "neighbours in a video are all but the same image"
+    )
     assert "cut into blocks of 5 consecutive frames" in notes[0]
     assert "data." not in notes[0]
     rare = samples(*(f"{chr(97 + number % 26)}{chr(97 + number // 26)}.jpg" for number in range(100)))
     for number, sample in enumerate(rare):
-        sample.regions = [Region("rare" if number % 10 == 0 else "road", lambda height, width: np.zeros((height, width), bool), "")]
+        sample.regions = [
+            Region("rare" if number % 10 == 0 else "road", lambda height, width: np.zeros((height, width), bool), "")
+        ]
     splits, _ = assign(rare, 0.2, 0)
     assert [splits[number] for number in range(0, 100, 10)].count("val") == 2
 
@@ -162,7 +190,9 @@ def test_exif_orientation(tmp_path: Path) -> None:
     assert "fit them as shown, the first is shown.jpg" in told
     assert "fit them as stored: their masks were turned as well, the first is stored.jpg" in told
     labelme(root, "stored", ("a", box(0, 0, 10, 50)), height=H, width=H)
-    with pytest.raises(DataError, match=r"for 40x40 pixels, the image stored\.jpg has 60x40 \(turned by its EXIF orientation 6\)"):
+    with pytest.raises(
+        DataError, match=r"for 40x40 pixels, the image stored\.jpg has 60x40 \(turned by its EXIF orientation 6\)"
+    ):
         convert(root, tmp_path / "again")
 
 
@@ -175,10 +205,16 @@ def test_what_is_missing_is_told_and_counted(export: Path, tmp_path: Path, capsy
     told = capsys.readouterr()
     assert "labelme, 7 images, 12 annotations" in told.out
     for sentence in (
-        "1 image left out: the image isn't in the export, and the JSON holds no copy (imageData), the first is seqA_001.json",
+        (
+            "1 image left out: the image isn't in the export, and the JSON holds no copy (imageData), the first is"
+            " seqA_001.json"
+        ),
         "2 annotations left out: its image is left out",
         "1 image left out: it has no JSON file, the first is extra.jpg",
-        "1 image left out: it can't be read as an image, the first is seqA_002.jpg (not an image that OpenCV can decode, or the file is damaged)",
+        (
+            "1 image left out: it can't be read as an image, the first is seqA_002.jpg (not an image that OpenCV can"
+            " decode, or the file is damaged)"
+        ),
         "2 annotations left out: its image can't be read",
     ):
         assert sentence in told.err
@@ -200,7 +236,10 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
         (["import", "e", "out", "--format", "cocoo"], "'cocoo' is none; did you mean coco? expected cityscapes, coco"),
         (["import", "e", "out", "--val", "2"], "2.0 is no share; expected one between 0 and 1"),
         (["import", "e", "out", "--overlap", "x"], "'x' is none; expected order, small-on-top, error"),
-        (["import", "nowhere", "out"], "no export in nowhere; expected the folder that the annotation tool's archive unpacks to"),
+        (
+            ["import", "nowhere", "out"],
+            "no export in nowhere; expected the folder that the annotation tool's archive unpacks to",
+        ),
     ],
 )
 def test_words_that_mean_nothing(
@@ -260,7 +299,10 @@ def test_names_that_meet_or_are_hidden(tmp_path: Path) -> None:
     [
         (lambda path: None, "no export in"),
         (lambda path: path.with_suffix(".zip"), "is an archive; unpack it into a folder (unzip e.zip -d e)"),
-        (lambda path: write(path / "x.txt", "hello"), "is no export that is known (it holds x.txt); expected one of cityscapes, coco"),
+        (
+            lambda path: write(path / "x.txt", "hello"),
+            "is no export that is known (it holds x.txt); expected one of cityscapes, coco",
+        ),
         (lambda path: write(path / "x.zip", "PK"), "unpack x.zip first"),
         (lambda path: write(path / "x.json", "[" * 100_000), "x.json is nested too deep"),
         (lambda path: write(path / "x.json", b"\xff\xfe{}"), "x.json isn't UTF-8 text"),
@@ -281,7 +323,10 @@ def test_what_is_no_export(make: Any, sentence: str, tmp_path: Path) -> None:
 
 def test_where_it_may_not_be_written(export: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    for out, sentence in ((tmp_path / "there", "is there already; give a new folder"), (export / "out", "lies inside of the export")):
+    for out, sentence in (
+        (tmp_path / "there", "is there already; give a new folder"),
+        (export / "out", "lies inside of the export"),
+    ):
         with pytest.raises(DiskError, match=sentence):
             convert(export, out)
 
@@ -333,7 +378,9 @@ def test_an_import_that_is_stopped_leaves_nothing_and_starts_again(number: int, 
         process.wait(30)
     left = [path.name for path in tmp_path.iterdir() if path.name != "e"]
     assert "out" not in left
-    assert bool(left) == (number == signal.SIGKILL)  # of a killed one the part stays, under a name that nobody takes for a data set
+    assert bool(left) == (
+        number == signal.SIGKILL
+    )  # of a killed one the part stays, under a name that nobody takes for a data set
     part, _ = convert(export, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "out"]
     assert len(opened(part)) == 6
@@ -361,7 +408,9 @@ def test_a_full_disk_and_a_place_that_was_taken(export: Path, tmp_path: Path, mo
         convert(export, tmp_path / "out/theirs/x")
 
 
-def test_an_image_that_is_too_large_and_no_train(export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_is_too_large_and_no_train(
+    export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (export / "val").mkdir()
     for path in [*export.glob("*.jpg"), *export.glob("*.json")]:
         path.rename(export / "val" / path.name)
@@ -389,7 +438,10 @@ def test_a_missing_package_is_one_sentence(tmp_path: Path) -> None:
     photo(tmp_path / "e/a.png")
     shape = [{"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 9, 0, 9, 9]]}]
     write(tmp_path / "e/x.json", exports.coco([{"id": 1, "file_name": "a.png"}], shape, ["x", "y"]))
-    program = "import sys; sys.modules['pycocotools'] = sys.modules['torch'] = None; sys.argv = ['rdd-deploy', *sys.argv[1:]]\nfrom rdd_deploy.cli import main\nmain()"
+    program = (
+        "import sys; sys.modules['pycocotools'] = sys.modules['torch'] = None; sys.argv = ['rdd-deploy',"
+        " *sys.argv[1:]]\nfrom rdd_deploy.cli import main\nmain()"
+    )
     words = [sys.executable, "-c", program, "data", "import", str(tmp_path / "e"), str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

@@ -1,4 +1,6 @@
-"""``rdd-deploy data check``: everything wrong at once, what looks wrong with its reason, and a page that stands alone."""
+"""``rdd-deploy data check``: everything wrong at once, what looks wrong with its reason, and a page that
+stands alone.
+"""
 
 import os
 import subprocess
@@ -31,7 +33,11 @@ def run(root: Path, out: Path, frames: int = 12, **options: Any) -> dict[str, An
 
 def stripes(index: int, height: int = 64, width: int = 64) -> tuple[np.ndarray, np.ndarray]:
     """As ``picture``, with stripes that are wide enough to look at."""
-    return next(one for seed in range(index, 10**9, 1000) if min(np.bincount((one := picture(seed, height, width))[1].ravel())[:3]) > 500)
+    return next(
+        one
+        for seed in range(index, 10**9, 1000)
+        if min(np.bincount((one := picture(seed, height, width))[1].ravel())[:3]) > 500
+    )
 
 
 def write_wide(root: Path, train: int, val: int) -> Path:
@@ -159,7 +165,9 @@ def test_absent_classes_are_told(tmp_path: Path) -> None:
 def test_what_looks_wrong(tmp_path: Path) -> None:
     root = write_wide(tmp_path / "data", train=24, val=8)
     labels = stripes(100)[1]
-    write_pair(root, "train", "void", picture(101)[0], np.full_like(labels, 255) - (np.arange(64) == 3).astype(np.uint8) * 253)
+    write_pair(
+        root, "train", "void", picture(101)[0], np.full_like(labels, 255) - (np.arange(64) == 3).astype(np.uint8) * 253
+    )
     write_pair(root, "train", "single", picture(102)[0], np.zeros_like(labels))
     # A mask that was made smaller with interpolation: between 0 and 2 lies 1, which isn't there.
     rim = cv2.resize((np.indices((64, 64)).sum(0) > 64).astype(np.uint8) * 2, (32, 32), interpolation=cv2.INTER_AREA)
@@ -172,7 +180,9 @@ def test_what_looks_wrong(tmp_path: Path) -> None:
     write_pair(root, "train", "big", *big)
     blurred = cv2.resize(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), (64, 64))
     write_pair(root, "train", "seen", blurred, labels)
-    cv2.imwrite(str(root / "val" / "alike.jpg"), cv2.cvtColor(blurred, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 60])
+    cv2.imwrite(
+        str(root / "val" / "alike.jpg"), cv2.cvtColor(blurred, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 60]
+    )
     cv2.imwrite(str(root / "valannot" / "alike.png"), labels)
     found = run(root, tmp_path / "out", frames=40)
     told = reasons(found)
@@ -194,7 +204,9 @@ def test_what_looks_wrong(tmp_path: Path) -> None:
 
 
 def test_rims_in_all_masks_are_found_too(tmp_path: Path) -> None:
-    """Ids between those of two classes, along the edge of them in every mask; the class in between is nowhere really there."""
+    """Ids between those of two classes, along the edge of them in every mask; the class in between is nowhere really
+    there.
+    """
     root = write_wide(tmp_path / "data", train=8, val=3)
     for number, path in enumerate(sorted((root / "trainannot").iterdir())):
         labels = (np.indices((64, 64)).sum(0) > 40 + number).astype(np.float32) * 2
@@ -249,8 +261,21 @@ def test_the_command(tmp_path: Path) -> None:
     program = "import sys; sys.modules['torch'] = None\nfrom rdd_deploy.cli import main\nmain()"
     recipe = write_recipe(tmp_path / "mine.yaml", tree(write_data(tmp_path / "data", train=2, val=1)))
     (tmp_path / "data" / "train" / "train0001.png").write_bytes(b"")
-    words = [sys.executable, "-c", program, "data", "check", str(recipe), "--output", str(tmp_path / "out"), "--frames", "4"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False, env=os.environ | {"COLUMNS": "400"})
+    words = [
+        sys.executable,
+        "-c",
+        program,
+        "data",
+        "check",
+        str(recipe),
+        "--output",
+        str(tmp_path / "out"),
+        "--frames",
+        "4",
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=100, check=False, env=os.environ | {"COLUMNS": "400"}
+    )
     assert done.returncode == 2
     first, second = errors_of(done)
     assert first == "error: training would refuse this data for 1 reason; fix them, and check again:"

@@ -27,7 +27,10 @@ from rdd_deploy.runtime import read_manifest
 
 def test_contract(graph: onnx.ModelProto) -> None:
     lint(graph, None)
-    shapes = {one.name: [d.dim_value for d in one.type.tensor_type.shape.dim] for one in (*graph.graph.input, *graph.graph.output)}
+    shapes = {
+        one.name: [d.dim_value for d in one.type.tensor_type.shape.dim]
+        for one in (*graph.graph.input, *graph.graph.output)
+    }
     assert shapes == {"frame": [1, *SIZE, 3], "labels": [1, *SIZE]}
     assert opset(graph) >= 18
 
@@ -71,7 +74,10 @@ def test_same_labels_as_torch(graph: onnx.ModelProto, source: TrainedRun, segmen
     [
         "test_efficientnet",
         # NFNet's normalisation isn't folded.
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("test_nfnet", "dla46_c", "test_mambaout", "test_vit")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("test_nfnet", "dla46_c", "test_mambaout", "test_vit")
+        ),
     ],
 )
 def test_other_encoders(encoder: str) -> None:
@@ -85,8 +91,13 @@ def test_other_encoders(encoder: str) -> None:
 
 
 def test_normalisation_is_folded_where_it_can_be() -> None:
-    stems = {name: Deployed(Segmenter(load_network(name), 3).eval()).stem for name in ("mobilenetv3_small_050", "test_nfnet")}
-    assert stems == {"mobilenetv3_small_050": "encoder.conv_stem.weight", "test_nfnet": None}  # standardises its weights as it computes
+    stems = {
+        name: Deployed(Segmenter(load_network(name), 3).eval()).stem for name in ("mobilenetv3_small_050", "test_nfnet")
+    }
+    assert stems == {
+        "mobilenetv3_small_050": "encoder.conv_stem.weight",
+        "test_nfnet": None,
+    }  # standardises its weights as it computes
 
 
 def test_why_torch_cannot_export_is_one_line() -> None:
@@ -138,7 +149,9 @@ def test_too_small_a_size(segmenter: Segmenter) -> None:
 
 def test_disagreement_is_an_error(source: TrainedRun) -> None:
     reference = reference_from(source.infer(), source.split("val"), SIZE, "toy", "val")
-    wrong = Reference("toy", "val", reference.split, SIZE, [1 - labels.clip(0, 1) for labels in reference.labels], reference.confusion)
+    wrong = Reference(
+        "toy", "val", reference.split, SIZE, [1 - labels.clip(0, 1) for labels in reference.labels], reference.confusion
+    )
     with pytest.raises(GateError, match=r"agree on .* % of the pixels of 3 toy frames, expected 99.99 %"):
         check_agreement(compare(source.infer(), wrong), "the graph")
 

@@ -56,7 +56,9 @@ def test_labels_are_torchs(
 ) -> None:
     large = (small[0] * scale[0] + more[0], small[1] * scale[1] + more[1])
     logits = np.random.default_rng(seed).normal(0, spread, (1, classes, *small)).astype(np.float32)
-    whole = torch.nn.functional.interpolate(torch.from_numpy(logits).double(), large, mode="bilinear", align_corners=False)
+    whole = torch.nn.functional.interpolate(
+        torch.from_numpy(logits).double(), large, mode="bilinear", align_corners=False
+    )
     expected = whole.argmax(1).numpy()
     lead = np.full_like(expected, np.inf, np.float64)
     if classes > 1:
@@ -85,18 +87,27 @@ def test_a_class_far_below_the_others_changes_nothing(far: float) -> None:
 def test_ties_go_to_the_first_class() -> None:
     logits = np.zeros((1, 7, 3, 4), np.float32)
     logits[:, 3:] = 1
-    labels = [run(with_postprocess(tail_alone(7, (3, 4), (24, 32)), form, backend), backend, logits) for form, backend in FORMS]
+    labels = [
+        run(with_postprocess(tail_alone(7, (3, 4), (24, 32)), form, backend), backend, logits)
+        for form, backend in FORMS
+    ]
     assert all((one == 3).all() for one in labels)
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors' kernels are fused by other rules")
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="other processors' kernels are fused by other rules"
+)
 def test_openvino_makes_one_kernel_of_each_two_classes() -> None:
-    """What running_argmax is fast for; another release of OpenVINO may fuse otherwise, and then CLASSES_AT_ONCE should change."""
+    """What running_argmax is fast for; another release of OpenVINO may fuse otherwise, and then CLASSES_AT_ONCE should
+    change.
+    """
     model = with_postprocess(tail_alone(11, (30, 40), (240, 320)), "running_argmax", "openvino")
     compiled = shared_core(openvino).compile_model(
         shared_core(openvino).read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    kinds = Counter(str(node.get_rt_info()["layerType"].astype(str)) for node in compiled.get_runtime_model().get_ordered_ops())
+    kinds = Counter(
+        str(node.get_rt_info()["layerType"].astype(str)) for node in compiled.get_runtime_model().get_ordered_ops()
+    )
     assert kinds["Subgraph"] == 11 // CLASSES_AT_ONCE
     assert not {"TopK", "Eltwise", "Select", "Convert"} & set(kinds)
 
@@ -104,7 +115,9 @@ def test_openvino_makes_one_kernel_of_each_two_classes() -> None:
 @given(small=st.integers(1, 40), large=st.integers(1, 300), source_rows=st.integers(1, 6))
 def test_bilinear_matrix_is_torchs_interpolation(small: int, large: int, source_rows: int) -> None:
     signal = torch.randn(1, 1, small, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = torch.nn.functional.interpolate(signal, (large, 1), mode="bilinear", align_corners=False)[0, 0, :, 0].numpy()
+    expected = torch.nn.functional.interpolate(signal, (large, 1), mode="bilinear", align_corners=False)[
+        0, 0, :, 0
+    ].numpy()
     matrix = bilinear_matrix(small, large)
     np.testing.assert_allclose(matrix @ signal[0, 0, :, 0].numpy(), expected, atol=1e-5)
     sources, rows = row_blocks(small, large, source_rows)
@@ -119,7 +132,9 @@ def tail_alone(classes: int, small: tuple[int, int], large: tuple[int, int]) -> 
     """Logits in, labels out, as the float export ends."""
     nodes = [
         helper.make_node("Identity", [INPUT], ["logits"]),
-        helper.make_node("Resize", ["logits", "", "", "sizes"], ["large"], mode="linear", coordinate_transformation_mode="half_pixel"),
+        helper.make_node(
+            "Resize", ["logits", "", "", "sizes"], ["large"], mode="linear", coordinate_transformation_mode="half_pixel"
+        ),
         helper.make_node("ArgMax", ["large"], ["best"], axis=1, keepdims=0),
         helper.make_node("Cast", ["best"], [OUTPUT], to=TensorProto.UINT8),
     ]

@@ -1,4 +1,6 @@
-"""The gate: fails with a table and without a bundle, finds a fallback, writes a plan that can be edited and replayed."""
+"""The gate: fails with a table and without a bundle, finds a fallback, writes a plan that can be edited
+and replayed.
+"""
 
 from pathlib import Path
 
@@ -23,10 +25,14 @@ from rdd_deploy.runtime import read_manifest
 def profile(fallbacks: list[str], max_drop: float = 5.0) -> Profile:
     """Ranges that cut nearly half of all values: the first attempt can't pass."""
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
-    return changed(load_profile("onnxruntime-int8"), calibration=calibration, gate={"max_drop": max_drop, "fallbacks": fallbacks})
+    return changed(
+        load_profile("onnxruntime-int8"), calibration=calibration, gate={"max_drop": max_drop, "fallbacks": fallbacks}
+    )
 
 
-def test_failure_leaves_a_plan_and_no_bundle(light_source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failure_leaves_a_plan_and_no_bundle(
+    light_source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(
         GateError, match=r"'onnxruntime-int8' loses .* points of mIoU at best, allowed are 5; no bundle was written"
     ) as caught:
@@ -47,7 +53,9 @@ def test_force_marks_the_bundle(light_source: TrainedRun, out: Path) -> None:
     assert comparison.drop_pct > 5
 
 
-def test_force_marks_a_float_bundle_that_loses(light_source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_force_marks_a_float_bundle_that_loses(
+    light_source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def ruined(folder: Path, reference: Reference, **_: object) -> Comparison:
         return compare(lambda network_input: np.zeros(network_input.shape[:3], np.uint8), reference)
 
@@ -77,7 +85,10 @@ def test_fallback_passes_and_the_plan_replays(light_source: TrainedRun, out: Pat
     plan["float_layers"] = ["encoder.conv_sten"]
     edited.write_text(yaml.safe_dump(plan))
     with pytest.raises(
-        RecipeError, match=r"edited.yaml: float_layers: no convolution encoder.conv_sten in the graph; nearest are encoder.conv_stem,"
+        RecipeError,
+        match=(
+            r"edited.yaml: float_layers: no convolution encoder.conv_sten in the graph; nearest are encoder.conv_stem,"
+        ),
     ):
         export_profile(light_source, asked, out, Options(plan=edited))
     plan_file.write_bytes(b"# mine\n" + content)
@@ -88,19 +99,26 @@ def test_fallback_passes_and_the_plan_replays(light_source: TrainedRun, out: Pat
         export_profile(light_source, asked, out, Options(plan=plan_file))
     edited.write_bytes(content)
     with pytest.raises(
-        RecipeError, match="is a plan for the scheme onnxruntime, profile openvino-int8 has the scheme openvino; take its own plan"
+        RecipeError,
+        match="is a plan for the scheme onnxruntime, profile openvino-int8 has the scheme openvino; take its own plan",
     ):
         export_profile(light_source, load_profile("openvino-int8"), out, Options(plan=edited))
 
 
 def test_fallbacks_are_tried_in_order(light_source: TrainedRun, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calibration = {"images": 4, "method": "percentile", "percentile": 51, "bins": 512}
-    gate = {"max_drop": 0.0, "fallbacks": ["bias_correction", "float_layers"], "sensitivity_frames": 1, "max_float_macs": 0.02}
+    gate = {
+        "max_drop": 0.0,
+        "fallbacks": ["bias_correction", "float_layers"],
+        "sensitivity_frames": 1,
+        "max_float_macs": 0.02,
+    }
     asked = changed(load_profile("onnxruntime-int8"), calibration=calibration, gate=gate)
     export_profile(light_source, asked, out, Options(force=True))
     shown = capsys.readouterr().out
     first, second, third = (
-        shown.find(text) for text in ("percentile: mIoU", "percentile + bias correction: mIoU", "1 layer(s) in float: mIoU")
+        shown.find(text)
+        for text in ("percentile: mIoU", "percentile + bias correction: mIoU", "1 layer(s) in float: mIoU")
     )
     assert 0 <= first < second < third
     assert "may stay float (2 % of the multiply-adds)" in shown
@@ -117,15 +135,21 @@ def test_budget_of_float_layers() -> None:
     assert within_budget(ranked, 0.01) == []
 
 
-def test_ranking_is_by_measured_accuracy(light_source: TrainedRun, light_graph: onnx.ModelProto, tmp_path: Path) -> None:
+def test_ranking_is_by_measured_accuracy(
+    light_source: TrainedRun, light_graph: onnx.ModelProto, tmp_path: Path
+) -> None:
     from rdd_deploy.export.profile import Calibration, Placement
     from rdd_deploy.export.quantization.calibrate import calibrated
     from rdd_deploy.export.quantization.calibration_frames import from_train
     from rdd_deploy.export.quantization.ranges import RangeTable
     from rdd_deploy.export.quantization.schemes import open_scheme
 
-    table = calibrated(light_graph, from_train(light_source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path)
+    table = calibrated(
+        light_graph, from_train(light_source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path
+    )
     ruined = RangeTable(table.key, dict(table.ranges) | {"frame/Sub": (-1e-3, 1e-3)})  # only the stem reads it
-    ranked = rank_layers(light_graph, ruined, open_scheme("tensorrt"), Placement(), light_source.split("train"), SIZE, 2)
+    ranked = rank_layers(
+        light_graph, ruined, open_scheme("tensorrt"), Placement(), light_source.split("train"), SIZE, 2
+    )
     assert ranked[0].layer == "encoder.conv_stem"
     assert ranked[0].drop_pct > 10

@@ -46,7 +46,12 @@ def smooth(value: int, label: int) -> tuple[Frame, Labels]:
 
 
 def test_chosen_frames_cover_classes_and_brightness() -> None:
-    pairs = [smooth(100 + i % 3, 0) for i in range(20)] + [smooth(100, 1), smooth(100, 2), smooth(250, 0), smooth(10, 0)]
+    pairs = [smooth(100 + i % 3, 0) for i in range(20)] + [
+        smooth(100, 1),
+        smooth(100, 2),
+        smooth(250, 0),
+        smooth(10, 0),
+    ]
     chosen = from_train(Listed(pairs), [], 5, (32, 32))
     assert {"frame20", "frame21", "frame22", "frame23"} <= set(chosen.names)
     assert len(chosen) == 5
@@ -63,7 +68,9 @@ def test_frames_are_bgr_like_every_deployed_one() -> None:
 
 def test_image_of_val_is_refused() -> None:
     pairs = [smooth(10 * i + 20, 0) for i in range(4)]
-    with pytest.raises(DataError, match="the calibration image frame2 is also frame0 of the split that accuracy is measured on"):
+    with pytest.raises(
+        DataError, match="the calibration image frame2 is also frame0 of the split that accuracy is measured on"
+    ):
         from_train(Listed(pairs), [Listed([pairs[2]])], 2, (32, 32))
 
 
@@ -74,7 +81,9 @@ def test_noise_is_refused() -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"no calibration folder {tmp_path / 'none'}; put images of the target's camera there"):
+    with pytest.raises(
+        DataError, match=f"no calibration folder {tmp_path / 'none'}; put images of the target's camera there"
+    ):
         from_folder(tmp_path / "none", [], 4, SIZE)
     with pytest.raises(DataError, match=f"the calibration folder {tmp_path} holds no images"):
         from_folder(tmp_path, [], 4, SIZE)
@@ -92,7 +101,10 @@ def test_a_folder_of_any_frame_size(tmp_path: Path, capsys: pytest.CaptureFixtur
     frames = from_folder(tmp_path, [], 3, SIZE)
     assert [frames.network_input(index).shape for index in range(3)] == [(1, *SIZE, 3)] * 3
     said = capsys.readouterr().err
-    assert f"1 of 3 images in {tmp_path} is upright (portrait), the first is 1.png (120x40): stretched to the network's 64x96" in said
+    assert (
+        f"1 of 3 images in {tmp_path} is upright (portrait), the first is 1.png (120x40): stretched to the network's"
+        " 64x96" in said
+    )
     assert f"1 hidden or system file in {tmp_path} passed over" in said
 
 
@@ -104,8 +116,12 @@ def test_folder_with_frames_of_val_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "b.png"), frames[2][..., ::-1])
     with pytest.raises(DataError, match=r"b\.png is also frame2 of the split that accuracy is measured on"):
         from_folder(tmp_path, [val], 4, SIZE)
-    cv2.imwrite(str(tmp_path / "b.png"), cv2.resize(frames[2], (SIZE[1], SIZE[0]), interpolation=cv2.INTER_AREA)[..., ::-1])
-    with pytest.raises(DataError, match=r"b\.png shows what frame2 of the split that accuracy is measured on shows; take it out"):
+    cv2.imwrite(
+        str(tmp_path / "b.png"), cv2.resize(frames[2], (SIZE[1], SIZE[0]), interpolation=cv2.INTER_AREA)[..., ::-1]
+    )
+    with pytest.raises(
+        DataError, match=r"b\.png shows what frame2 of the split that accuracy is measured on shows; take it out"
+    ):
         from_folder(tmp_path, [val], 4, SIZE)
 
 
@@ -120,7 +136,9 @@ def test_val_is_refused_in_full_whatever_is_measured(source: TrainedRun, tmp_pat
             export_profile(source, asked, tmp_path / "out", options)
 
 
-def test_full_disk_is_one_sentence(graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_one_sentence(
+    graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -137,12 +155,16 @@ def test_methods(graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, met
     few = onnx.ModelProto()
     few.CopyFrom(graph)
     if method == "entropy":  # onnxruntime's search takes a second a tensor: look at the stem only
-        few = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(few)).extract_model(["frame"], ["encoder.conv_stem/HardSwish"])
+        few = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(few)).extract_model(
+            ["frame"], ["encoder.conv_stem/HardSwish"]
+        )
     table = calibrated(few, frames, config, tmp_path)
     full = calibrated(few, frames, Calibration(images=2, method="minmax"), tmp_path)
     assert set(table.ranges) == set(full.ranges) == set(tensors_to_calibrate(few))
     for name, (low, high) in table.ranges.items():
-        assert full.ranges[name][0] - 1e-4 <= low <= high <= full.ranges[name][1] + 1e-4 + 0.02 * abs(full.ranges[name][1])
+        assert (
+            full.ranges[name][0] - 1e-4 <= low <= high <= full.ranges[name][1] + 1e-4 + 0.02 * abs(full.ranges[name][1])
+        )
     if method in ("percentile", "mse"):
         assert any(high < 0.99 * full.ranges[name][1] for name, (_, high) in table.ranges.items())
 
@@ -178,7 +200,9 @@ def test_stale_table_is_never_reused(graph: onnx.ModelProto, source: TrainedRun,
 
 
 def test_overflow_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"activation 'a' is .*inf.* on the calibration images; the float network overflows"):
+    with pytest.raises(
+        DataError, match=r"activation 'a' is .*inf.* on the calibration images; the float network overflows"
+    ):
         check_ranges({"a": (0.0, float("inf"))})
 
 

@@ -1,4 +1,6 @@
-"""The simulation computes what the rendering computes; fine-tuning in it helps, replays, and never touches the float student."""
+"""The simulation computes what the rendering computes; fine-tuning in it helps, replays, and never touches the float
+student.
+"""
 
 import math
 import shutil
@@ -42,7 +44,9 @@ PLAN, CHECKPOINT = "onnxruntime-int8.plan.yaml", "onnxruntime-int8.fine-tuned.sa
 
 
 def logits(model: onnx.ModelProto, network_input: np.ndarray) -> np.ndarray:
-    """What a graph's argmax reads, by onnxruntime as the graph is written: its optimiser would merge Q/DQ pairs and round otherwise."""
+    """What a graph's argmax reads, by onnxruntime as the graph is written: its optimiser would merge Q/DQ pairs and
+    round otherwise.
+    """
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     name = next(node for node in shown.graph.node if node.op_type == "ArgMax").input[0]
@@ -76,14 +80,19 @@ def check_simulation(
         told, plain = logits(rendered, network_input), logits(graph, network_input)
         errors.append(np.abs(own - told).mean() / np.abs(plain - told).mean())
         same.append((own.argmax(1) == told.argmax(1)).mean())
-    # The same to the bit, until a tie goes to the other side on some frame, because BatchNorm is folded on one side only.
+    # The same to the bit, until a tie goes to the other side on some frame, because BatchNorm is folded on one side
+    # only.
     assert min(errors) < 0.05
     assert max(errors) < 0.8
     assert min(same) > 0.99
 
 
-@pytest.mark.parametrize("scheme", [pytest.param(one, marks=[] if one == "onnxruntime" else pytest.mark.slow) for one in SCHEMES])
-def test_simulation_is_the_qdq_graph(segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(
+    "scheme", [pytest.param(one, marks=[] if one == "onnxruntime" else pytest.mark.slow) for one in SCHEMES]
+)
+def test_simulation_is_the_qdq_graph(
+    segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, scheme: str
+) -> None:
     check_simulation(segmenter, graph, source, tmp_path, scheme, ["encoder.blocks.0.0.conv_dw"])
 
 
@@ -93,7 +102,9 @@ def test_simulation_of_swish_and_asymmetric_padding(source: TrainedRun, tmp_path
     network = Network.model_validate(toys.network(encoder="test_efficientnet", activation="keep"))
     segmenter = Segmenter(network, len(toys.CLASSES)).eval()
     size = (40, 72)
-    check_simulation(segmenter, onnx_export.onnx_from_segmenter(segmenter, size), source, tmp_path, "tensorrt", [], size)
+    check_simulation(
+        segmenter, onnx_export.onnx_from_segmenter(segmenter, size), source, tmp_path, "tensorrt", [], size
+    )
 
 
 def test_weights_come_back(segmenter: Segmenter) -> None:
@@ -148,14 +159,18 @@ def test_parity_climbs_from_the_fine_tuned_student(own_run: Path, bundle: Path, 
     checkpoint = own_run / "export" / CHECKPOINT
     checkpoint.rename(checkpoint.with_suffix(".moved"))
     try:
-        with pytest.raises(WeightsError, match=rf"{CHECKPOINT} isn't the fine-tuned student that is asked for: its SHA-256 is "):
+        with pytest.raises(
+            WeightsError, match=rf"{CHECKPOINT} isn't the fine-tuned student that is asked for: its SHA-256 is "
+        ):
             compare_stages(tmp_path / bundle.name, own_run, limit=1)
     finally:
         checkpoint.with_suffix(".moved").rename(checkpoint)
 
 
 @pytest.mark.slow
-def test_an_encoder_with_branches_is_exported_quantised_fine_tuned_and_compared_merged(tmp_path: Path, data: Path) -> None:
+def test_an_encoder_with_branches_is_exported_quantised_fine_tuned_and_compared_merged(
+    tmp_path: Path, data: Path
+) -> None:
     network = toys.network(encoder="repghostnet_050")
     run = write_run(tmp_path / "branched", data, taught(network), network)
     target, _ = export_profile(open_run(run), profile(steps=3), run / "export", Options(force=True))
@@ -167,11 +182,15 @@ def test_an_encoder_with_branches_is_exported_quantised_fine_tuned_and_compared_
     assert report.stages[0].agreement_torch_pct >= 99.99
 
 
-def test_plan_replays_with_the_checkpoint_or_without(own_run: Path, bundle: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_replays_with_the_checkpoint_or_without(
+    own_run: Path, bundle: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, plan = open_run(own_run), own_run / "export" / PLAN
     calm = changed(profile(), calibration={"images": 4})  # the plan holds what is another now
     again, _ = export_profile(source, calm, out / "again", Options(plan=bundle / "plan.yaml", force=True))
-    assert (out / "again" / CHECKPOINT).is_file()  # there was none beside that plan: fine-tuned again, to the same weights
+    assert (
+        out / "again" / CHECKPOINT
+    ).is_file()  # there was none beside that plan: fine-tuned again, to the same weights
     assert read_manifest(again).provenance["fine_tuned_sha256"] == read_manifest(bundle).provenance["fine_tuned_sha256"]
     monkeypatch.setattr(qad, "distilled", None)  # the saved one is used
     found, _ = export_profile(source, calm, out / "found", Options(plan=plan, force=True))
@@ -191,7 +210,10 @@ def test_old_plans_replay_with_the_profiles_values(light_source: TrainedRun, out
     plan = yaml.safe_load((out / PLAN).read_text())
     assert (plan["method"], plan["percentile"], plan["bins"], plan["images"]) == ("percentile", 51.0, 512, 4)
     assert plan["placement"] == {"classifier": "float", "lraspp_gate": "float", "float_layers": []}
-    old.write_text("profile: onnxruntime-int8\nscheme: onnxruntime\nmethod: percentile\npercentile: 20\nqad: {sha256: abc, stepz: 3}\n")
+    old.write_text(
+        "profile: onnxruntime-int8\nscheme: onnxruntime\nmethod: percentile\npercentile: 20\nqad: {sha256: abc, stepz:"
+        " 3}\n"
+    )
     with pytest.raises(RecipeError, match="has 3 problems") as caught:
         export_profile(light_source, profile(), out, Options(plan=old))
     assert "  percentile: got 20, expected: input should be greater than 50" in str(caught.value)
@@ -200,7 +222,10 @@ def test_old_plans_replay_with_the_profiles_values(light_source: TrainedRun, out
 
 def test_divergence_is_one_sentence(light_source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qad, "pixel_kd", lambda student, *_: student.sum() * math.nan)
-    with pytest.raises(DivergedError, match=r"fine-tuning for INT8 diverged at step 1 of 20 \(loss nan.*lower gate.qad.lr in the profile"):
+    with pytest.raises(
+        DivergedError,
+        match=r"fine-tuning for INT8 diverged at step 1 of 20 \(loss nan.*lower gate.qad.lr in the profile",
+    ):
         export_profile(light_source, profile(), out, Options())
     assert not out.exists()
 
@@ -215,7 +240,9 @@ def test_without_train_frames_the_gate_fails_as_before(
         cv2.imwrite(str(tmp_path / "own" / f"{index}.png"), toys.picture(index + 50, *SIZE)[0])
     run = write_run(tmp_path / "run", tmp_path / "data", light_segmenter, toys.network())
     asked = profile(fallbacks=["float_layers", "qad"])
-    asked = changed(asked, calibration={"folder": str(tmp_path / "own"), "images": 3, "method": "percentile", "percentile": 51})
+    asked = changed(
+        asked, calibration={"folder": str(tmp_path / "own"), "images": 3, "method": "percentile", "percentile": 51}
+    )
     with pytest.raises(GateError, match="no bundle was written"):
         export_profile(open_run(run), asked, tmp_path / "out", Options())
     said = " ".join(capsys.readouterr().err.split())
@@ -226,11 +253,15 @@ def test_without_train_frames_the_gate_fails_as_before(
 @pytest.mark.slow
 def test_killed_half_way_nothing_is_left(light_run: Path, tmp_path: Path) -> None:
     before = sha256(light_run / "student.safetensors")
-    path = toys.write_recipe(tmp_path / "onnxruntime-int8.yaml", profile(steps=100000).model_dump(mode="json", exclude_unset=True))
+    path = toys.write_recipe(
+        tmp_path / "onnxruntime-int8.yaml", profile(steps=100000).model_dump(mode="json", exclude_unset=True)
+    )
     process = toys.Started("export.__main__", light_run, "--profile", path, "--output", tmp_path / "out", cwd=tmp_path)
     try:
         deadline = time.monotonic() + 100
-        while not (said := "fine-tuning for INT8" in process.stdout) and process.running and time.monotonic() < deadline:
+        while (
+            not (said := "fine-tuning for INT8" in process.stdout) and process.running and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         assert said, process.stderr
     finally:
@@ -240,7 +271,9 @@ def test_killed_half_way_nothing_is_left(light_run: Path, tmp_path: Path) -> Non
     assert sha256(light_run / "student.safetensors") == before
 
 
-def test_interrupted_half_way_nothing_is_left(light_source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_half_way_nothing_is_left(
+    light_source: TrainedRun, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -252,12 +285,25 @@ def test_interrupted_half_way_nothing_is_left(light_source: TrainedRun, out: Pat
     assert sha256(light_source.run.student) == before
 
 
-def test_steps_beyond_an_epoch(light_segmenter: Segmenter, light_graph: onnx.ModelProto, light_source: TrainedRun, tmp_path: Path) -> None:
+def test_steps_beyond_an_epoch(
+    light_segmenter: Segmenter, light_graph: onnx.ModelProto, light_source: TrainedRun, tmp_path: Path
+) -> None:
     """A batch larger than the split is the split, and one frame is enough."""
-    table = calibrated(light_graph, from_train(light_source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path)
+    table = calibrated(
+        light_graph, from_train(light_source.split("train"), [], 2, SIZE), Calibration(images=2), tmp_path
+    )
     plan, recipe = place_qdq(light_graph, open_scheme("tensorrt"), Placement()), light_source.run.load_recipe()
     before = {name: value.clone() for name, value in light_segmenter.state_dict().items()}
-    tuned = qad.distilled(light_segmenter, light_source.split("train", 1), recipe, SIZE, plan, table, open_scheme("tensorrt"), Qad(steps=3))
+    tuned = qad.distilled(
+        light_segmenter,
+        light_source.split("train", 1),
+        recipe,
+        SIZE,
+        plan,
+        table,
+        open_scheme("tensorrt"),
+        Qad(steps=3),
+    )
     after = tuned.state_dict()
     assert all((light_segmenter.state_dict()[name] == value).all() for name, value in before.items())
     assert any((after[name] != value).any() for name, value in before.items())

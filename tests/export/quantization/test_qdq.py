@@ -52,11 +52,16 @@ def made_up(graph: onnx.ModelProto) -> RangeTable:
     from rdd_deploy.export.quantization.ranges import tensors_to_calibrate
 
     clipped = {node.output[0] for node in graph.graph.node if node.op_type in ("Clip", "Relu")}
-    return RangeTable({"method": "made up"}, {name: (0.0, 6.0) if name in clipped else (-4.0, 4.0) for name in tensors_to_calibrate(graph)})
+    return RangeTable(
+        {"method": "made up"},
+        {name: (0.0, 6.0) if name in clipped else (-4.0, 4.0) for name in tensors_to_calibrate(graph)},
+    )
 
 
 @EVERY_SCHEME
-def test_every_scheme_keeps_accuracy(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun, scheme: Scheme) -> None:
+def test_every_scheme_keeps_accuracy(
+    graph: onnx.ModelProto, table: RangeTable, source: TrainedRun, scheme: Scheme
+) -> None:
     quantised = qdq_from_onnx(graph, table, scheme, Placement())
     onnx.checker.check_model(quantised, full_check=True)
     lint(quantised, scheme)
@@ -85,7 +90,9 @@ def test_float_graph_is_left_alone(graph: onnx.ModelProto, table: RangeTable) ->
     assert graph.SerializeToString() == before
 
 
-def test_onnxruntime_scheme_becomes_integer_convolutions(relu6: tuple[onnx.ModelProto, RangeTable], tmp_path: Path) -> None:
+def test_onnxruntime_scheme_becomes_integer_convolutions(
+    relu6: tuple[onnx.ModelProto, RangeTable], tmp_path: Path
+) -> None:
     quantised = qdq_from_onnx(*relu6, ONNXRUNTIME, Placement())
     settings = onnxruntime.SessionOptions()
     settings.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -108,13 +115,17 @@ def test_onnxruntime_scheme_subtracts_the_mean_row_by_row(relu6: tuple[onnx.Mode
     assert initializers(qdq_from_onnx(graph, table, OPENVINO, Placement()))["mean"].shape == before.shape
 
 
-def test_tensorrt_scheme_quantises_the_skip_and_keeps_the_fresh_input(relu6: tuple[onnx.ModelProto, RangeTable]) -> None:
+def test_tensorrt_scheme_quantises_the_skip_and_keeps_the_fresh_input(
+    relu6: tuple[onnx.ModelProto, RangeTable],
+) -> None:
     quantised = qdq_from_onnx(*relu6, TENSORRT, Placement())
     adds = [node for node in quantised.graph.node if node.op_type == "Add" and node.output[0].startswith("encoder")]
     assert len(adds) == 7
     for node in adds:
         assert sorted(source.endswith("/DequantizeLinear") for source in node.input) == [False, True]
-    assert "Clip" not in {node.op_type for node in quantised.graph.node}  # Relu, which TensorRT fuses; S8 saturates at 6
+    assert "Clip" not in {
+        node.op_type for node in quantised.graph.node
+    }  # Relu, which TensorRT fuses; S8 saturates at 6
 
 
 def test_openvino_scheme_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(
@@ -142,7 +153,8 @@ def test_float_layers_stay_float(graph: onnx.ModelProto, table: RangeTable) -> N
     assert "encoder.conv_stem" not in quantised_layers(quantised)
     assert "encoder.conv_stem.weight" in initializers(quantised)
     with pytest.raises(
-        RecipeError, match=r"placement.float_layers: no convolution encoder.stem in the graph; nearest are .*encoder.conv_stem"
+        RecipeError,
+        match=r"placement.float_layers: no convolution encoder.stem in the graph; nearest are .*encoder.conv_stem",
     ):
         place_qdq(graph, ONNXRUNTIME, Placement(), ["encoder.stem"])
 
@@ -164,7 +176,9 @@ def test_multiply_adds_by_hand(graph: onnx.ModelProto) -> None:
     assert multiply_adds(graph)["encoder.conv_stem"] == weight.shape[0] * 3 * 9 * (SIZE[0] // 2) * (SIZE[1] // 2)
 
 
-def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table: RangeTable, source: TrainedRun) -> None:
+def test_bias_correction_takes_the_mean_shift_out(
+    graph: onnx.ModelProto, table: RangeTable, source: TrainedRun
+) -> None:
     frames = from_train(source.split("train"), [], 6, SIZE)
     biases = corrected_biases(graph, table, TENSORRT, Placement(), frames)
     assert set(biases) == set(place_qdq(graph, TENSORRT, Placement()).convolutions)
@@ -174,7 +188,13 @@ def test_bias_correction_takes_the_mean_shift_out(graph: onnx.ModelProto, table:
         shown.CopyFrom(model)
         shown.graph.output.append(helper.make_tensor_value_info("encoder.conv_stem", onnx.TensorProto.FLOAT, None))
         session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
-        return np.mean([session.run(["encoder.conv_stem"], {"frame": frames.network_input(i)})[0].mean((0, 2, 3)) for i in range(6)], 0)
+        return np.mean(
+            [
+                session.run(["encoder.conv_stem"], {"frame": frames.network_input(i)})[0].mean((0, 2, 3))
+                for i in range(6)
+            ],
+            0,
+        )
 
     expected = mean_of_stem(graph)
     plain = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, Placement()))
@@ -215,7 +235,9 @@ def test_weight_scales(channels: int, size: int, factor: float) -> None:
     assert (error <= 0.5001 * scales.reshape(-1, 1, 1, 1)).all()
 
 
-def small(kind: type = np.int8, zero: int = 0, scales: int = 1, first: str = "Cast", bias: bool = False) -> onnx.ModelProto:
+def small(
+    kind: type = np.int8, zero: int = 0, scales: int = 1, first: str = "Cast", bias: bool = False
+) -> onnx.ModelProto:
     """A graph with one pair of quantisers, right by default."""
     nodes = [helper.make_node("Cast", ["frame"], ["image"], "cast", to=onnx.TensorProto.FLOAT)]
     if first != "Cast":
@@ -240,7 +262,9 @@ def small(kind: type = np.int8, zero: int = 0, scales: int = 1, first: str = "Ca
         nodes.insert(-2, helper.make_node("DequantizeLinear", ["bias", "scale"], ["float bias"], "bias"))
     frame = helper.make_tensor_value_info("frame", onnx.TensorProto.UINT8, [1, 8, 8, 3])
     labels = helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [1, 8, 8])
-    return helper.make_model(helper.make_graph(nodes, "small", [frame], [labels], constants), opset_imports=[helper.make_opsetid("", 18)])
+    return helper.make_model(
+        helper.make_graph(nodes, "small", [frame], [labels], constants), opset_imports=[helper.make_opsetid("", 18)]
+    )
 
 
 def test_lint_passes_what_is_right() -> None:
@@ -251,10 +275,18 @@ def test_lint_passes_what_is_right() -> None:
 @pytest.mark.parametrize(
     ("graph", "scheme", "sentence"),
     [
-        (small(np.uint8), TENSORRT, "'quantise' is uint8, which TensorRT silently turns into int8, so that values above 127 x scale clip"),
+        (
+            small(np.uint8),
+            TENSORRT,
+            "'quantise' is uint8, which TensorRT silently turns into int8, so that values above 127 x scale clip",
+        ),
         (small(zero=3), TENSORRT, "'quantise' has the zero point 3; TensorRT needs 0"),
         (small(scales=3), TENSORRT, "'quantise' has 3 scales; expected one for the whole activation"),
-        (small(first="Transpose"), TENSORRT, "uint8 frame goes into Transpose 'turned'; TensorRT takes it only straight into a Cast"),
+        (
+            small(first="Transpose"),
+            TENSORRT,
+            "uint8 frame goes into Transpose 'turned'; TensorRT takes it only straight into a Cast",
+        ),
         (small(bias=True), TENSORRT, "'bias' dequantises an int32 bias, which TensorRT rejects; leave biases float"),
         (small(), ONNXRUNTIME, "'quantise' is int8; onnxruntime's fast convolutions take uint8 activations"),
         (small(), None, "a float graph holds quantisers"),

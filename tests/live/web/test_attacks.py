@@ -11,7 +11,18 @@ from web_app import Running, Viewer, running
 from rdd_deploy.live.web import server
 
 POST = b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-PATHS = ["/", "/app.js", "/style.css", "/icon.svg", "/stream", "/api/status", "/api/bundles", "/api/snapshot", "/none", "/..%2fapp.js"]
+PATHS = [
+    "/",
+    "/app.js",
+    "/style.css",
+    "/icon.svg",
+    "/stream",
+    "/api/status",
+    "/api/bundles",
+    "/api/snapshot",
+    "/none",
+    "/..%2fapp.js",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -75,7 +86,10 @@ def test_other_names_are_refused(served: Running, host: str) -> None:
     """DNS rebinding: another site's name that was made to point at this machine."""
     for name in (host, f"{host}:{served.port}"):
         status, told, _ = served.ask("/api/status", Host=name)
-        assert (status, told["error"]) == (421, "this name isn't one of this machine; open the view by its address or its own name")
+        assert (status, told["error"]) == (
+            421,
+            "this name isn't one of this machine; open the view by its address or its own name",
+        )
 
 
 def test_our_own_names_are_taken_with_the_port_of_a_tunnel(served: Running, guarded: Running) -> None:
@@ -112,7 +126,9 @@ def test_a_host_header_that_is_none(served: Running, lines: bytes) -> None:
 )
 def test_another_site_changes_nothing(served: Running, sent: dict[str, str]) -> None:
     before = served.state()
-    status, told, headers = served.ask("/api/view", {"opacity": 0.123, "split": True}, Host=f"localhost:{served.port}", **sent)
+    status, told, headers = served.ask(
+        "/api/view", {"opacity": 0.123, "split": True}, Host=f"localhost:{served.port}", **sent
+    )
     assert status in (403, 415), told
     after = served.state()
     assert (after["opacity"], after["split"]) == (before["opacity"], before["split"])
@@ -152,7 +168,9 @@ def test_other_methods(served: Running, method: str) -> None:
     assert served.ask("/api/view")[0] == 405
 
 
-@pytest.mark.parametrize("path", ["/none", "/api", "/../../etc/passwd", "/%2e%2e/app.py", "/page/../server.py", "/app.js/", "//app.js"])
+@pytest.mark.parametrize(
+    "path", ["/none", "/api", "/../../etc/passwd", "/%2e%2e/app.py", "/page/../server.py", "/app.js/", "//app.js"]
+)
 def test_other_paths(served: Running, path: str) -> None:
     status, told, _ = served.ask(path)
     assert (status, told) == (404, {"error": "there is nothing here; docs/web.md lists what there is"})
@@ -187,14 +205,21 @@ def test_bodies_that_mean_nothing_change_nothing(served: Running, body: bytes, s
     assert told["error"].startswith(sentence), told
     assert len(told["error"]) < 300
     after = served.state()
-    assert [after[name] for name in ("opacity", "split", "paused")] == [before[name] for name in ("opacity", "split", "paused")]
+    assert [after[name] for name in ("opacity", "split", "paused")] == [
+        before[name] for name in ("opacity", "split", "paused")
+    ]
 
 
 def test_a_large_body_is_refused(served: Running) -> None:
     status, told, _ = served.ask("/api/view", b" " * 5000 + b"{}")
     assert (status, told["error"]) == (413, "the request's body is larger than 4096 bytes")
-    chunked = b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert served.raw(chunked + b"1000\r\n" + b" " * 4096 + b"\r\n1000\r\n" + b" " * 4096 + b"\r\n0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    chunked = (
+        b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding:"
+        b" chunked\r\n\r\n"
+    )
+    assert served.raw(
+        chunked + b"1000\r\n" + b" " * 4096 + b"\r\n1000\r\n" + b" " * 4096 + b"\r\n0\r\n\r\n"
+    ).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +232,10 @@ def test_a_large_body_is_refused(served: Running) -> None:
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 500 + b"\r\n",
         b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
-        b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        (
+            b"POST /api/view HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding:"
+            b" chunked\r\n\r\n0\r\n\r\n"
+        ),
         b"\0" * 3000 + b"\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}\r\nrubbish\r\n\r\n",
@@ -215,7 +243,9 @@ def test_a_large_body_is_refused(served: Running) -> None:
     ],
     ids=lambda rubbish: rubbish[:12].decode("latin-1"),
 )
-def test_rubbish_is_answered_with_an_error_and_the_end(served: Running, rubbish: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_rubbish_is_answered_with_an_error_and_the_end(
+    served: Running, rubbish: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = served.state()["frames"]
     answer = served.raw(rubbish)
     assert answer[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.0 400"), answer[:80]

@@ -24,7 +24,9 @@ def page() -> Iterator[Browser]:
 def picture(page: Browser) -> np.ndarray:
     """What the browser shows of the stream."""
     box = json.loads(page.evaluate("JSON.stringify(document.getElementById('stream').getBoundingClientRect())"))
-    shot = page.screenshot(clip={"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"], "scale": 1})
+    shot = page.screenshot(
+        clip={"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"], "scale": 1}
+    )
     image = cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     return image
@@ -56,7 +58,9 @@ def wait(app: Running, condition: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_wrong_token_is_refused_and_the_right_one_opens_the_page(guarded: Running, page: Browser, tmp_path: Path) -> None:
+def test_a_wrong_token_is_refused_and_the_right_one_opens_the_page(
+    guarded: Running, page: Browser, tmp_path: Path
+) -> None:
     page.open(local(guarded, "?token=a-wrong-token-of-good-length"))
     page.until("document.title.includes('token needed')")
     assert page.evaluate("document.querySelector('img, script') === null")
@@ -64,20 +68,28 @@ def test_a_wrong_token_is_refused_and_the_right_one_opens_the_page(guarded: Runn
     page.send("Input.insertText", text=guarded.place.token)
     page.click("button")
     page.until("location.search === '' && document.getElementById('source').textContent === 'fields <b>&'")
-    assert guarded.place.token not in page.evaluate("location.href + document.cookie + document.documentElement.outerHTML")
+    assert guarded.place.token not in page.evaluate(
+        "location.href + document.cookie + document.documentElement.outerHTML"
+    )
     page.until("!document.getElementById('stream').hidden")
     moves(page)
 
     # Buttons.
     page.click("#split")
-    page.until("document.getElementById('split').getAttribute('aria-pressed') === 'true' && !document.getElementById('halves').hidden")
+    page.until(
+        "document.getElementById('split').getAttribute('aria-pressed') === 'true' &&"
+        " !document.getElementById('halves').hidden"
+    )
     wait(guarded, "state['split']")
     page.click("#split")
     wait(guarded, "not state['split']")
     page.click("#bundles label:nth-of-type(2)")
     wait(guarded, "state['active'][0]['bundle'] == 2")
     page.click("#pause")
-    page.until("document.getElementById('fps').textContent === 'paused' && document.getElementById('news').textContent === 'paused'")
+    page.until(
+        "document.getElementById('fps').textContent === 'paused' && document.getElementById('news').textContent ==="
+        " 'paused'"
+    )
     page.click("#pause")
     wait(guarded, "not state['paused']")
     page.evaluate("document.getElementById('opacity').focus()")
@@ -116,14 +128,22 @@ def test_a_wrong_token_is_refused_and_the_right_one_opens_the_page(guarded: Runn
     wait(guarded, "state['active'][0]['bundle'] == 1")
 
     # Figures and classes.
-    page.until("/^\\d+\\.\\d$/.test(document.getElementById('fps').textContent) && /ms/.test(document.getElementById('age').textContent)")
-    rows = page.evaluate("Array.from(document.querySelectorAll('#classes tr'), (row) => row.innerText.trim().split(/\\s+/)[0]).join()")
+    page.until(
+        "/^\\d+\\.\\d$/.test(document.getElementById('fps').textContent) &&"
+        " /ms/.test(document.getElementById('age').textContent)"
+    )
+    rows = page.evaluate(
+        "Array.from(document.querySelectorAll('#classes tr'), (row) => row.innerText.trim().split(/\\s+/)[0]).join()"
+    )
     assert rows == "blue,green,red"
     assert page.evaluate("getComputedStyle(document.querySelector('#classes i')).backgroundColor") == "rgb(0, 0, 255)"
     page.until("document.querySelector('#classes td').textContent.endsWith(' %')")
 
     # A page that nobody sees costs nothing.
-    hide = "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}}); document.dispatchEvent(new Event('visibilitychange'))"
+    hide = (
+        "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}}); document.dispatchEvent(new"
+        " Event('visibilitychange'))"
+    )
     page.evaluate(hide.format("true"))
     wait(guarded, "state['viewers'] == 0")
     page.evaluate(hide.format("false"))
@@ -132,7 +152,9 @@ def test_a_wrong_token_is_refused_and_the_right_one_opens_the_page(guarded: Runn
     moves(page)
 
     # Nothing came from elsewhere, nothing was refused by the policy, no script failed.
-    asked = [event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"]
+    asked = [
+        event["params"]["request"]["url"] for event in page.events if event["method"] == "Network.requestWillBeSent"
+    ]
     assert asked
     assert [url for url in asked if not url.startswith((local(guarded), "blob:", "data:"))] == []
     said = [event["params"]["entry"]["text"] for event in page.events if event["method"] == "Log.entryAdded"]
@@ -149,12 +171,19 @@ def test_a_phone_and_a_screen_reader(served: Running, page: Browser) -> None:
         page.until("document.querySelectorAll('#classes tr').length === 3 && !document.getElementById('stream').hidden")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         small = page.evaluate(
-            "Array.from(document.querySelectorAll('button, .button, fieldset label')).filter((e) => e.offsetParent && e.offsetHeight < 44).length"
+            "Array.from(document.querySelectorAll('button, .button, fieldset label')).filter((e) => e.offsetParent &&"
+            " e.offsetHeight < 44).length"
         )
         assert small == 0
         nodes = page.send("Accessibility.getFullAXTree")["nodes"]
-        named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
-        assert [role for role, name in named if role in ("button", "slider", "radio", "link", "image", "table", "group") and not name] == []
+        named = [
+            (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]
+        ]
+        assert [
+            role
+            for role, name in named
+            if role in ("button", "slider", "radio", "link", "image", "table", "group") and not name
+        ] == []
         assert ("image", "The live picture, each class in its colour") in named
         assert ("slider", "Opacity of the colours") in named
         assert {name for role, name in named if role == "button"} == {"Pause", "Split view", "Keys"}
@@ -167,7 +196,9 @@ def test_a_phone_and_a_screen_reader(served: Running, page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_comes_back_after_a_restart(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, page: Browser) -> None:
+def test_the_page_comes_back_after_a_restart(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, page: Browser
+) -> None:
     """Browsers don't tell a page that its endless picture was cut."""
     with running(monkeypatch, pair) as first:
         port = first.port
@@ -193,8 +224,20 @@ def test_contrast_is_wcag_aa_in_both_schemes() -> None:
     light, dark = re.findall(r":root \{(.*?)\}", (PAGE / "style.css").read_text(encoding="utf-8"), re.DOTALL)
     for scheme in (light, dark):
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", scheme))
-        pairs = [("ink", "paper", 4.5), ("ink", "card", 4.5), ("soft", "paper", 4.5), ("soft", "card", 4.5), ("warn", "warn-tint", 4.5)]
-        pairs += [("on-accent", "accent", 4.5), ("edge", "paper", 3), ("edge", "card", 3), ("accent", "paper", 3), ("accent", "card", 3)]
+        pairs = [
+            ("ink", "paper", 4.5),
+            ("ink", "card", 4.5),
+            ("soft", "paper", 4.5),
+            ("soft", "card", 4.5),
+            ("warn", "warn-tint", 4.5),
+        ]
+        pairs += [
+            ("on-accent", "accent", 4.5),
+            ("edge", "paper", 3),
+            ("edge", "card", 3),
+            ("accent", "paper", 3),
+            ("accent", "card", 3),
+        ]
         for first, second, least in pairs:
             bright, dim = sorted((luminance(colours[first]), luminance(colours[second])), reverse=True)
             assert (bright + 0.05) / (dim + 0.05) >= least, (first, second)

@@ -61,17 +61,24 @@ def test_the_port_is_free_again_after_another_mistake() -> None:
     [
         ("short", "--token has 5 characters, expected at least 16; `python -c"),
         ("x" * 257, "--token has 257 characters, expected at most 256"),
-        ("secret with spaces &c", "--token has characters that a link doesn't hold; expected letters, digits and . _ ~ - only"),
+        (
+            "secret with spaces &c",
+            "--token has characters that a link doesn't hold; expected letters, digits and . _ ~ - only",
+        ),
         ("ünïcödé-is-no-good-here", "--token has characters that a link doesn't hold"),
     ],
 )
-def test_a_wrong_token_is_refused_and_not_repeated(token: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_token_is_refused_and_not_repeated(
+    token: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for host in ("", "0.0.0.0:"):
         with pytest.raises(RddError, match="^" + re.escape(sentence)) as told:
             open_place(f"{host}0", token, None)
         assert token not in str(told.value)
     (tmp_path / "token").write_text(token + "\n", encoding="utf-8")
-    with pytest.raises(RddError, match="^" + re.escape(sentence.replace("--token", f"the token in {tmp_path / 'token'}"))):
+    with pytest.raises(
+        RddError, match="^" + re.escape(sentence.replace("--token", f"the token in {tmp_path / 'token'}"))
+    ):
         open_place("0", None, tmp_path / "token")
     monkeypatch.setenv(TOKEN_VARIABLE, token)
     with pytest.raises(RddError, match="^" + re.escape(sentence.replace("--token", f"the token in {TOKEN_VARIABLE}"))):
@@ -111,7 +118,9 @@ def test_only_loopback_goes_without_a_token(serve: str, loopback: bool, link: st
         place.listener.close()
 
 
-def test_made_tokens_differ_and_given_ones_stay_out_of_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_made_tokens_differ_and_given_ones_stay_out_of_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = set()
     for _ in range(3):
         place = open_place("0.0.0.0:0", None, None)

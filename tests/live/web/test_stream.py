@@ -180,8 +180,12 @@ def test_a_pause_shows_one_picture_to_who_comes_and_follows_the_opacity(served: 
     assert served.state()["frames"] == frames
 
 
-@pytest.mark.parametrize(("query", "kind", "ending"), [("", "png", "png"), ("?format=png", "png", "png"), ("?format=jpeg", "jpeg", "jpg")])
-def test_a_snapshot_is_a_file_also_unwatched_and_in_a_pause(served: Running, query: str, kind: str, ending: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "kind", "ending"), [("", "png", "png"), ("?format=png", "png", "png"), ("?format=jpeg", "jpeg", "jpg")]
+)
+def test_a_snapshot_is_a_file_also_unwatched_and_in_a_pause(
+    served: Running, query: str, kind: str, ending: str
+) -> None:
     for paused in (False, True):
         served.ask("/api/view", {"paused": paused})
         status, content, headers = served.ask("/api/snapshot" + query)
@@ -203,7 +207,12 @@ def test_the_state_has_its_fields(served: Running) -> None:
         "source", "live", "frame", "size", "frames", "fps", "age_ms", "drops", "reconnects", "paused", "split", "can_split", "opacity",
         "disagreement_pct", "trouble", "active", "viewers", "max_viewers", "streaming",
     }  # fmt: skip
-    assert (told["source"], told["size"], told["can_split"], told["streaming"]) == ("fields <b>&", [320, 240], True, False)
+    assert (told["source"], told["size"], told["can_split"], told["streaming"]) == (
+        "fields <b>&",
+        [320, 240],
+        True,
+        False,
+    )
     assert set(told["active"][0]) == {"bundle", "name", "shares_pct", "miou_pct"}
     viewer = Viewer(served.port, "/stream?viewer=me1")
     viewer.frames(1)

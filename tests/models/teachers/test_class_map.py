@@ -41,8 +41,18 @@ def test_without_names_the_order_counts_and_is_told() -> None:
     ("names", "count", "given", "sentence"),
     [
         (OWN, 5, {"rod": ["road"]}, "names 'rod', which is no class of the data; did you mean 'road'?"),
-        (OWN, 5, {"road": ["raod"]}, "teacher.classes.road is 'raod', which the teacher t doesn't have; did you mean 'road'?"),
-        (OWN, 5, {"road": [7]}, "teacher.classes.road is 7, which the teacher t doesn't have; its classes have the numbers 0 to 4"),
+        (
+            OWN,
+            5,
+            {"road": ["raod"]},
+            "teacher.classes.road is 'raod', which the teacher t doesn't have; did you mean 'road'?",
+        ),
+        (
+            OWN,
+            5,
+            {"road": [7]},
+            "teacher.classes.road is 7, which the teacher t doesn't have; its classes have the numbers 0 to 4",
+        ),
         (OWN, 5, {"road": ["road", "sky"]}, "class 'sky' is taken for 'sky' and 'road'"),
         (OWN, 5, {"road": ["road", 0]}, "class 'road' is taken twice for 'road'"),
         (("a", "b", "sky"), 3, {}, "has no class 'building', 'road'; say by teacher.classes"),
@@ -72,7 +82,9 @@ class Says(nn.Module):
 def test_probabilities_of_parts_add_up_and_the_rest_is_shared_out() -> None:
     torch.manual_seed(0)
     logits = 3 * torch.randn(2, 5, 4, 6)
-    teacher = Mapped(Says(logits), class_map(OWN, 5, (*DATA, "car"), {"building": ["building", "house"], "car": []}, "t"))
+    teacher = Mapped(
+        Says(logits), class_map(OWN, 5, (*DATA, "car"), {"building": ["building", "house"], "car": []}, "t")
+    )
     said = teacher.logits_at_stride(torch.zeros(2, 3, 4, 6, dtype=torch.uint8), ["logits", "auxiliary", "head"])
     whole = logits.softmax(1)
     wanted = torch.stack((whole[:, 3], whole[:, 1] + whole[:, 2], whole[:, 0]), 1)

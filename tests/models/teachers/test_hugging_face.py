@@ -1,4 +1,6 @@
-"""Hugging Face's segmenters as teachers: their own labels by their own processors. Importing transformers takes seconds."""
+"""Hugging Face's segmenters as teachers: their own labels by their own processors. Importing transformers takes
+seconds.
+"""
 
 import json
 import shutil
@@ -24,13 +26,24 @@ def networks(kind: str) -> tuple[Any, Any]:
 
     if kind == "segformer":
         config = hf.SegformerConfig(
-            depths=[1] * 4, hidden_sizes=[8, 16, 16, 16], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16, **IDS
+            depths=[1] * 4,
+            hidden_sizes=[8, 16, 16, 16],
+            num_attention_heads=[1, 1, 2, 2],
+            decoder_hidden_size=16,
+            **IDS,
         )
         return hf.SegformerForSemanticSegmentation(config), hf.SegformerImageProcessor(size=SQUARE)
     if kind == "upernet":
-        inner = hf.ConvNextConfig(depths=[1] * 4, hidden_sizes=[8, 16, 16, 24], out_features=[f"stage{i}" for i in range(1, 5)])
+        inner = hf.ConvNextConfig(
+            depths=[1] * 4, hidden_sizes=[8, 16, 16, 24], out_features=[f"stage{i}" for i in range(1, 5)]
+        )
         config = hf.UperNetConfig(
-            backbone_config=inner, hidden_size=16, auxiliary_in_channels=16, auxiliary_channels=8, pool_scales=[1, 2], **IDS
+            backbone_config=inner,
+            hidden_size=16,
+            auxiliary_in_channels=16,
+            auxiliary_channels=8,
+            pool_scales=[1, 2],
+            **IDS,
         )
         return hf.UperNetForSemanticSegmentation(config), hf.SegformerImageProcessor(size=SQUARE)
     common = {
@@ -43,14 +56,26 @@ def networks(kind: str) -> tuple[Any, Any]:
         **IDS,
     }
     if kind == "dpt":
-        sizes = {"backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8] * 4, "fusion_hidden_size": 8, "readout_type": "ignore"}
+        sizes = {
+            "backbone_out_indices": [0, 1, 2, 3],
+            "neck_hidden_sizes": [8] * 4,
+            "fusion_hidden_size": 8,
+            "readout_type": "ignore",
+        }
         return hf.DPTForSemanticSegmentation(hf.DPTConfig(**common, **sizes)), hf.DPTImageProcessor(size=SQUARE)
     if kind == "beit":
         config = hf.BeitConfig(**common, out_indices=[1, 2, 3, 4], pool_scales=[1, 2])
-        return hf.BeitForSemanticSegmentation(config), hf.BeitImageProcessor(size=SQUARE, do_center_crop=True, crop_size=SQUARE)
+        return hf.BeitForSemanticSegmentation(config), hf.BeitImageProcessor(
+            size=SQUARE, do_center_crop=True, crop_size=SQUARE
+        )
     if kind == "mask2former":
         inner = hf.SwinConfig(
-            embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, image_size=64, out_features=[f"stage{i}" for i in range(1, 5)]
+            embed_dim=8,
+            depths=[1] * 4,
+            num_heads=[1] * 4,
+            window_size=4,
+            image_size=64,
+            out_features=[f"stage{i}" for i in range(1, 5)],
         )
         sizes = {
             "feature_size": 32,
@@ -60,8 +85,12 @@ def networks(kind: str) -> tuple[Any, Any]:
             "dim_feedforward": 16,
             "num_queries": 6,
         }
-        config = hf.Mask2FormerConfig(backbone_config=inner, encoder_layers=1, decoder_layers=2, num_attention_heads=2, **sizes, **IDS)
-        return hf.Mask2FormerForUniversalSegmentation(config), hf.Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+        config = hf.Mask2FormerConfig(
+            backbone_config=inner, encoder_layers=1, decoder_layers=2, num_attention_heads=2, **sizes, **IDS
+        )
+        return hf.Mask2FormerForUniversalSegmentation(config), hf.Mask2FormerImageProcessor(
+            size={"shortest_edge": 64, "longest_edge": 128}
+        )
     config = hf.EomtConfig(**common, num_blocks=1, num_queries=6, num_upscale_blocks=2)
     edges = {"shortest_edge": 64, "longest_edge": 64 if kind == "eomt" else None}
     return hf.EomtForUniversalSegmentation(config), hf.EomtImageProcessor(
@@ -91,12 +120,20 @@ def segformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "kind",
-    ["mask2former", *(pytest.param(one, marks=pytest.mark.slow) for one in ("segformer", "upernet", "dpt", "beit", "eomt", "eomt_split"))],
+    [
+        "mask2former",
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ("segformer", "upernet", "dpt", "beit", "eomt", "eomt_split")
+        ),
+    ],
 )
 def test_the_labels_are_those_of_its_own_processor(kind: str, tmp_path: Path) -> None:
     network, processor = saved(tmp_path / kind, kind)
     loaded = load(tmp_path / kind, ["a"])
-    frames = torch.nn.functional.interpolate(torch.rand(2, 3, 9, 12), (72, 96), mode="bilinear").mul(255).to(torch.uint8)
+    frames = (
+        torch.nn.functional.interpolate(torch.rand(2, 3, 9, 12), (72, 96), mode="bilinear").mul(255).to(torch.uint8)
+    )
     with torch.no_grad():
         said = loaded.model.eval().logits_at_stride(frames)
         given = processor(images=[one.permute(1, 2, 0).numpy() for one in frames], return_tensors="pt")
@@ -119,7 +156,9 @@ def test_the_labels_are_those_of_its_own_processor(kind: str, tmp_path: Path) ->
 def test_at_their_own_size_frames_keep_their_shape(segformer: Path) -> None:
     loaded = load(segformer, ["a"], resize=False)
     with torch.no_grad():
-        assert loaded.model.eval().logits_at_stride(torch.zeros(1, 3, 72, 160, dtype=torch.uint8)).primary.shape[-2:] == (24, 40)
+        assert loaded.model.eval().logits_at_stride(torch.zeros(1, 3, 72, 160, dtype=torch.uint8)).primary.shape[
+            -2:
+        ] == (24, 40)
     assert loaded.size is None
     assert load(segformer, ["a"]).size == (64, 64)
 
@@ -172,6 +211,7 @@ def test_other_folders(segformer: Path, tmp_path: Path) -> None:
 def test_without_the_package(segformer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(
-        MissingPackageError, match=r"needs the package 'transformers', which isn't installed: pip install 'rdd-deploy\[teachers\]'"
+        MissingPackageError,
+        match=r"needs the package 'transformers', which isn't installed: pip install 'rdd-deploy\[teachers\]'",
     ):
         load(segformer, ["a"])

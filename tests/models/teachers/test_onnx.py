@@ -61,7 +61,9 @@ def test_logits_are_those_of_the_session_with_the_same_preprocessing(tmp_path: P
     loaded = load(path, ["a"], scale=1 / 255, mean=mean, std=std)
     given = (frames.numpy() / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
     wanted = onnxruntime.InferenceSession(str(path)).run(None, {"images": given.astype(np.float32)})[0]
-    torch.testing.assert_close(loaded.model.logits_at_stride(frames).primary, torch.from_numpy(wanted), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        loaded.model.logits_at_stride(frames).primary, torch.from_numpy(wanted), atol=1e-3, rtol=1e-4
+    )
 
 
 def test_names_of_yolo_and_a_fixed_size(tmp_path: Path) -> None:
@@ -98,6 +100,12 @@ def test_damaged_and_in_two_files(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(WeightsError, match=r"can't be read as ONNX|can't load"):
         load(tmp_path / "text.onnx", ["a"])
-    onnx.save(onnx.load(str(path)), str(tmp_path / "two.onnx"), save_as_external_data=True, size_threshold=0, location="weights.bin")
+    onnx.save(
+        onnx.load(str(path)),
+        str(tmp_path / "two.onnx"),
+        save_as_external_data=True,
+        size_threshold=0,
+        location="weights.bin",
+    )
     with pytest.raises(WeightsError, match="keeps weights in another file"):
         load(tmp_path / "two.onnx", ["a"])

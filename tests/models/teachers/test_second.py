@@ -1,4 +1,6 @@
-"""Second opinions and ensembles: what each compares, and that averaging over views doesn't make them agree with themselves."""
+"""Second opinions and ensembles: what each compares, and that averaging over views doesn't make them agree with
+themselves.
+"""
 
 from collections.abc import Collection
 

@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     path, model = tmp_path_factory.mktemp("smp") / "fpn", made(activation="softmax2d", aux_params={"classes": 2})
     model.save_pretrained(path)
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"encoder_weights": "imagenet"}))  # as most are made: nothing is fetched
+    (path / "config.json").write_text(
+        json.dumps(config | {"encoder_weights": "imagenet"})
+    )  # as most are made: nothing is fetched
     return path, model
 
 
@@ -52,11 +54,20 @@ def test_a_state_dict_with_its_architecture(tmp_path: Path) -> None:
     model = made(smp.DeepLabV3Plus, decoder_channels=16)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "t.pth")
     loaded = load(
-        tmp_path / "t.pth", ["a"], "deeplabv3plus", ENCODER, {"decoder_channels": 16}, names=["a", "b", "c"], mean=[0, 0, 0], std=[1, 1, 1]
+        tmp_path / "t.pth",
+        ["a"],
+        "deeplabv3plus",
+        ENCODER,
+        {"decoder_channels": 16},
+        names=["a", "b", "c"],
+        mean=[0, 0, 0],
+        std=[1, 1, 1],
     )
     frame = frames()
     with torch.inference_mode():
-        torch.testing.assert_close(loaded.model.eval().logits_at_stride(frame).primary, model(frame.float() / 255), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            loaded.model.eval().logits_at_stride(frame).primary, model(frame.float() / 255), atol=1e-5, rtol=1e-4
+        )
     with pytest.raises(WeightsError, match="doesn't fit unet on"):
         load(tmp_path / "t.pth", ["a"], "unet", ENCODER)
     with pytest.raises(WeightsError, match="deeplabv3plus can't be built"):

@@ -37,9 +37,12 @@ def test_several_callers_share_the_threads(bundle: Path, threads: int | None, pa
 
 
 def test_one_at_a_time_on_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("nothing needs loading to see this"))
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("nothing needs loading to see this")
+    )
     with pytest.raises(
-        DeviceError, match=r"asked for 2 inferences at a time of .* on cuda:1, which takes one; leave parallel at 1, or run"
+        DeviceError,
+        match=r"asked for 2 inferences at a time of .* on cuda:1, which takes one; leave parallel at 1, or run",
     ):
         Segmenter.load(bundle, device="cuda:1", parallel=2)
 
@@ -54,8 +57,14 @@ def test_provider_by_short_or_long_name(bundle: Path, provider: str) -> None:
     [
         ({"device": "tpu"}, "unknown device 'tpu'; expected auto, cpu, cuda or cuda:N"),
         ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
-        ({"provider": "coreml"}, "unknown onnxruntime provider 'coreml'; expected one of cpu, cuda, tensorrt, tensorrt-rtx"),
-        ({"provider": "cuda", "device": "cpu"}, "provider 'cuda' doesn't run on the device 'cpu'; leave one of the two out"),
+        (
+            {"provider": "coreml"},
+            "unknown onnxruntime provider 'coreml'; expected one of cpu, cuda, tensorrt, tensorrt-rtx",
+        ),
+        (
+            {"provider": "cuda", "device": "cpu"},
+            "provider 'cuda' doesn't run on the device 'cpu'; leave one of the two out",
+        ),
         ({"provider": "cpu", "device": "cuda"}, "provider 'cpu' doesn't run on the device 'cuda'"),
     ],
 )
@@ -65,13 +74,17 @@ def test_what_cant_be_asked(bundle: Path, arguments: dict[str, str], sentence: s
     assert sentence in str(caught.value)
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this onnxruntime has CUDA")
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this onnxruntime has CUDA"
+)
 @pytest.mark.parametrize(
-    ("arguments", "name"), [({"device": "cuda"}, "CUDA"), ({"provider": "tensorrt"}, "Tensorrt"), ({"device": "cuda:1"}, "CUDA")]
+    ("arguments", "name"),
+    [({"device": "cuda"}, "CUDA"), ({"provider": "tensorrt"}, "Tensorrt"), ({"device": "cuda:1"}, "CUDA")],
 )
 def test_provider_that_this_wheel_lacks(bundle: Path, arguments: dict[str, str], name: str) -> None:
     with pytest.raises(
-        DeviceError, match=rf"asked for {name}ExecutionProvider, but this onnxruntime has .*pip install 'rdd-deploy\[gpu\]'"
+        DeviceError,
+        match=rf"asked for {name}ExecutionProvider, but this onnxruntime has .*pip install 'rdd-deploy\[gpu\]'",
     ):
         Segmenter.load(bundle, **arguments)  # type: ignore[arg-type]
 
@@ -79,13 +92,21 @@ def test_provider_that_this_wheel_lacks(bundle: Path, arguments: dict[str, str],
 def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gpu wheel on a machine without a driver: CUDA is offered, but the session comes back with the CPU."""
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, **_: real(path, options, providers=["CPUExecutionProvider"]))
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, **_: real(path, options, providers=["CPUExecutionProvider"]),
+    )
 
 
 def test_obtained_is_compared_with_asked(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_cuda(monkeypatch)
-    with pytest.raises(DeviceError, match="asked onnxruntime for CUDAExecutionProvider, got CPUExecutionProvider; check driver"):
+    with pytest.raises(
+        DeviceError, match="asked onnxruntime for CUDAExecutionProvider, got CPUExecutionProvider; check driver"
+    ):
         Segmenter.load(bundle, device="cuda")
 
 
@@ -101,13 +122,18 @@ def opened_with(monkeypatch: pytest.MonkeyPatch, available: list[str]) -> dict[s
     real, seen = onnxruntime.InferenceSession, {"preloaded": 0}
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*available, "CPUExecutionProvider"])
     monkeypatch.setattr(
-        onnxruntime, "preload_dlls", lambda: seen.update(preloaded=seen["preloaded"] + 1) or print("a banner"), raising=False
+        onnxruntime,
+        "preload_dlls",
+        lambda: seen.update(preloaded=seen["preloaded"] + 1) or print("a banner"),
+        raising=False,
     )
 
     def session(content: bytes, options: Any, providers: Any = None, **_: Any) -> Any:
         seen["providers"] = providers
         made = real(content, options if providers else onnxruntime.SessionOptions(), providers=["CPUExecutionProvider"])
-        monkeypatch.setattr(made, "get_providers", lambda: [providers[0][0]] if providers else ["NvTensorRTRTXExecutionProvider"])
+        monkeypatch.setattr(
+            made, "get_providers", lambda: [providers[0][0]] if providers else ["NvTensorRTRTXExecutionProvider"]
+        )
         return made
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
@@ -135,12 +161,17 @@ def test_on_a_gpu_no_tf32_no_cached_engine_and_the_libraries_that_pip_installed(
 def test_the_rtx_provider_is_a_plugin(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = opened_with(monkeypatch, [])
     backend._plugged.cache_clear()
-    with pytest.raises(DeviceError, match=r"asked for NvTensorRTRTXExecutionProvider, .* \(pip install onnxruntime-ep-nv-tensorrt-rtx\)"):
+    with pytest.raises(
+        DeviceError,
+        match=r"asked for NvTensorRTRTXExecutionProvider, .* \(pip install onnxruntime-ep-nv-tensorrt-rtx\)",
+    ):
         Segmenter.load(bundle, provider="tensorrt-rtx")
     name, registered = "NvTensorRTRTXExecutionProvider", []
     plugin = SimpleNamespace(get_ep_name=lambda: name, get_library_path=lambda: "/lib.so")
     monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", plugin)
-    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", lambda *words: registered.append(words), raising=False)
+    monkeypatch.setattr(
+        onnxruntime, "register_execution_provider_library", lambda *words: registered.append(words), raising=False
+    )
     devices = [
         SimpleNamespace(ep_name="CPUExecutionProvider"),
         SimpleNamespace(ep_name=name, number=0),
@@ -160,7 +191,9 @@ def test_the_rtx_provider_is_a_plugin(bundle: Path, monkeypatch: pytest.MonkeyPa
         for _ in range(2):
             assert Segmenter.load(bundle, provider="tensorrt-rtx", device="cuda:1").provider == name
         assert (registered, chosen, seen["providers"]) == ([(name, "/lib.so")], [1, 1], None)
-        with pytest.raises(DeviceError, match=r"asked for cuda:2, NvTensorRTRTXExecutionProvider finds 2 GPU\(s\), cuda:0 to cuda:1"):
+        with pytest.raises(
+            DeviceError, match=r"asked for cuda:2, NvTensorRTRTXExecutionProvider finds 2 GPU\(s\), cuda:0 to cuda:1"
+        ):
             Segmenter.load(bundle, provider="tensorrt-rtx", device="cuda:2")
     finally:
         backend._plugged.cache_clear()
@@ -169,7 +202,8 @@ def test_the_rtx_provider_is_a_plugin(bundle: Path, monkeypatch: pytest.MonkeyPa
 def test_package_missing(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(
-        MissingPackageError, match=r"needs the package 'onnxruntime', which isn't installed: pip install 'rdd-deploy\[cpu\]'"
+        MissingPackageError,
+        match=r"needs the package 'onnxruntime', which isn't installed: pip install 'rdd-deploy\[cpu\]'",
     ):
         Segmenter.load(bundle)
 
@@ -206,10 +240,15 @@ def test_tensors_must_be_the_manifests(bundle: Path, tmp_path: Path) -> None:
     def rename(model: Any) -> None:
         model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
 
-    with pytest.raises(BundleError, match=r"has the tensor picture: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 48, 64, 3\]; export"):
+    with pytest.raises(
+        BundleError,
+        match=r"has the tensor picture: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 48, 64, 3\]; export",
+    ):
         Segmenter.load(rewritten(bundle, rename))
     wrong = toy_bundle(tmp_path / "wrong", manifest={"input": {"height": 40, "width": 64}})
-    with pytest.raises(BundleError, match=r"has the tensor frame: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 40, 64, 3\]"):
+    with pytest.raises(
+        BundleError, match=r"has the tensor frame: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 40, 64, 3\]"
+    ):
         Segmenter.load(wrong)
 
 
@@ -220,7 +259,9 @@ def test_precision_must_be_the_manifests(bundle: Path) -> None:
     manifest = read_manifest(bundle, verify=False)
     OnnxRuntimeBackend(bundle, manifest, device="cpu", provider=None, threads=1, verify=False).activate()
     relabelled = manifest.model_copy(update={"precision": "int8"})
-    with pytest.raises(BundleError, match=r"model\.onnx computes in fp32, its manifest says int8; copy the whole bundle again"):
+    with pytest.raises(
+        BundleError, match=r"model\.onnx computes in fp32, its manifest says int8; copy the whole bundle again"
+    ):
         OnnxRuntimeBackend(bundle, relabelled, device="cpu", provider=None, threads=1, verify=False).activate()
 
 

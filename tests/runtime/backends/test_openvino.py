@@ -20,12 +20,16 @@ FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
 def openvino_bundle(folder: Path, precision: str = "fp32") -> Path:
-    return toy_bundle(folder, manifest={"backend": "openvino", "precision": precision, "profile": f"openvino-{precision}"})
+    return toy_bundle(
+        folder, manifest={"backend": "openvino", "precision": precision, "profile": f"openvino-{precision}"}
+    )
 
 
 def test_package_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingPackageError, match=r"'openvino', which isn't installed: pip install 'rdd-deploy\[openvino\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"'openvino', which isn't installed: pip install 'rdd-deploy\[openvino\]'"
+    ):
         Segmenter.load(openvino_bundle(tmp_path / "toy"))
 
 
@@ -41,7 +45,9 @@ def test_labels_and_precision(tmp_path: Path) -> None:
         compiled = segmenter._backend._requests.take().get_compiled_model()  # type: ignore[union-attr]
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
-    with pytest.raises(BundleError, match=r"model\.onnx computes in float, its manifest says int8; copy the whole bundle again"):
+    with pytest.raises(
+        BundleError, match=r"model\.onnx computes in float, its manifest says int8; copy the whole bundle again"
+    ):
         Segmenter.load(openvino_bundle(tmp_path / "int8", "int8"))
 
 
@@ -50,7 +56,9 @@ def test_bf16_is_refused_where_the_cpu_lacks_it(tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("openvino")
     monkeypatch.setattr(backend, "has_native_bf16", lambda: False)
     monkeypatch.setattr(OpenVinoBackend, "_compiled", lambda *_: pytest.fail("refused before anything is compiled"))
-    with pytest.raises(DeviceError, match=r"asked OpenVINO for bf16, which this CPU lacks .*; take a bundle of another precision"):
+    with pytest.raises(
+        DeviceError, match=r"asked OpenVINO for bf16, which this CPU lacks .*; take a bundle of another precision"
+    ):
         Segmenter.load(openvino_bundle(tmp_path / "toy", "bf16"))
 
 
@@ -72,13 +80,18 @@ def test_precision_that_this_cpu_replaces(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     if "FP16" in shared_core(openvino).get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has float16")
-    with pytest.raises(DeviceError, match=r"asked OpenVINO for f16, this CPU gives .*; take a bundle of another precision"):
+    with pytest.raises(
+        DeviceError, match=r"asked OpenVINO for f16, this CPU gives .*; take a bundle of another precision"
+    ):
         Segmenter.load(openvino_bundle(tmp_path / "toy", "fp16"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [({"device": "cuda"}, "OpenVINO, which has no CUDA; pass --device cpu"), ({"provider": "npu9"}, "asked OpenVINO for NPU9, it has ")],
+    [
+        ({"device": "cuda"}, "OpenVINO, which has no CUDA; pass --device cpu"),
+        ({"provider": "npu9"}, "asked OpenVINO for NPU9, it has "),
+    ],
 )
 def test_devices_it_lacks(tmp_path: Path, arguments: dict[str, str], sentence: str) -> None:
     pytest.importorskip("openvino")
@@ -138,7 +151,9 @@ def test_more_callers_than_requests_share_none() -> None:
 
 def test_more_at_a_time_than_it_gives(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    with pytest.raises(DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, cores for this process: \d+; ask for no more"):
+    with pytest.raises(
+        DeviceError, match=r"asked OpenVINO for 4096 inferences at a time, cores for this process: \d+; ask for no more"
+    ):
         Segmenter.load(openvino_bundle(tmp_path / "toy"), parallel=4096)
     with pytest.raises(DeviceError, match=r"asked for 2 inferences at a time of .* on gpu, which takes one"):
         Segmenter.load(openvino_bundle(tmp_path / "other"), provider="gpu", parallel=2)
@@ -158,5 +173,7 @@ def test_damaged_model(tmp_path: Path) -> None:
 def test_tensors_must_be_the_manifests(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     bundle = toy_bundle(tmp_path / "toy", manifest={"backend": "openvino", "input": {"height": 8, "width": 64}})
-    with pytest.raises(BundleError, match=r"has the tensor frame: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 8, 64, 3\]"):
+    with pytest.raises(
+        BundleError, match=r"has the tensor frame: uint8\[1, 48, 64, 3\], expected frame: uint8\[1, 8, 64, 3\]"
+    ):
         Segmenter.load(bundle)

@@ -1,4 +1,6 @@
-"""No GPU is needed: the CUDA runtime and the engine are replaced by host memory, so that copies, shapes and order are checked for real."""
+"""No GPU is needed: the CUDA runtime and the engine are replaced by host memory, so that copies, shapes and order are
+checked for real.
+"""
 
 import ctypes
 import importlib
@@ -148,7 +150,9 @@ class FakeEngine:
         return stream == 77
 
     def run(self) -> None:
-        frame = np.frombuffer((ctypes.c_uint8 * (48 * 64 * 3)).from_address(self.addresses["frame"]), np.uint8).reshape(48, 64, 3)
+        frame = np.frombuffer((ctypes.c_uint8 * (48 * 64 * 3)).from_address(self.addresses["frame"]), np.uint8).reshape(
+            48, 64, 3
+        )
         labels = np.ctypeslib.as_array((ctypes.c_uint8 * (48 * 64)).from_address(self.addresses["labels"]))
         labels[:] = truth(frame).ravel()
 
@@ -175,7 +179,13 @@ def engine_bundle(folder: Path, content: bytes = b"engine", **engine: Any) -> Pa
     (folder / "model.engine").write_bytes(content)
     info = {"package": "tensorrt-rtx", "version": "9.9.9", "gpu": None, "compute_capabilities": ["8.6"]} | engine
     manifest = folder / "manifest.json"
-    fields = {"backend": "tensorrt-rtx", "precision": "int8", "profile": "tensorrt-rtx-int8", "model": "model.engine", "engine": info}
+    fields = {
+        "backend": "tensorrt-rtx",
+        "precision": "int8",
+        "profile": "tensorrt-rtx-int8",
+        "model": "model.engine",
+        "engine": info,
+    }
     fields["files"] = {"model.engine": sha256(folder / "model.engine")}
     fields["provenance"] = {"run": "camvid_lite0"}
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | fields))
@@ -207,7 +217,11 @@ def test_every_thread_that_infers_sets_its_device(
     """As CUDA has it: a thread begins on GPU 0, and a stream of another one can't be used there."""
     on: dict[int, int] = {}
     cuda.count = 2
-    monkeypatch.setattr(FakeCuda, "cudaSetDevice", lambda self, index: on.update({threading.get_ident(): index}) or (Status.cudaSuccess,))
+    monkeypatch.setattr(
+        FakeCuda,
+        "cudaSetDevice",
+        lambda self, index: on.update({threading.get_ident(): index}) or (Status.cudaSuccess,),
+    )
     for name in ("cudaMemcpyAsync", "cudaGraphLaunch", "cudaStreamSynchronize", "cudaFree", "cudaStreamDestroy"):
 
         def on_its_own(self: FakeCuda, *words: Any, real: Any = getattr(FakeCuda, name)) -> Any:
@@ -244,7 +258,8 @@ def test_engines_of_elsewhere(tmp_path: Path, cuda: FakeCuda, engine: dict[str, 
 def test_no_gpu(tmp_path: Path, cuda: FakeCuda) -> None:
     cuda.count = 0
     with pytest.raises(
-        DeviceError, match="needs an NVIDIA GPU with its driver, and this machine has none; take an ONNX or OpenVINO bundle"
+        DeviceError,
+        match="needs an NVIDIA GPU with its driver, and this machine has none; take an ONNX or OpenVINO bundle",
     ):
         Segmenter.load(engine_bundle(tmp_path / "rtx"))
 
@@ -255,10 +270,13 @@ def test_other_devices(tmp_path: Path, cuda: FakeCuda) -> None:
         Segmenter.load(bundle, device="cpu")
     with pytest.raises(DeviceError, match=r"asked for cuda:3, this machine has 1 GPU\(s\)"):
         Segmenter.load(bundle, device="cuda:3")
-    with pytest.raises(DeviceError, match="unknown provider 'x' for a tensorrt-rtx engine; expected cuda-graph or none"):
+    with pytest.raises(
+        DeviceError, match="unknown provider 'x' for a tensorrt-rtx engine; expected cuda-graph or none"
+    ):
         Segmenter.load(bundle, provider="x")
     with pytest.raises(
-        DeviceError, match=r"asked for 2 inferences at a time of .*model\.engine on cuda:0, which takes one; leave parallel at 1"
+        DeviceError,
+        match=r"asked for 2 inferences at a time of .*model\.engine on cuda:0, which takes one; leave parallel at 1",
     ):
         Segmenter.load(bundle, parallel=2)
     assert (cuda.blocks, cuda.streams) == ({}, 0)
@@ -267,20 +285,26 @@ def test_other_devices(tmp_path: Path, cuda: FakeCuda) -> None:
 @pytest.mark.parametrize("function", ["cudaStreamCreate", "cudaMalloc", "cudaMallocHost"])
 def test_cuda_failures_leave_nothing_behind(tmp_path: Path, cuda: FakeCuda, function: str) -> None:
     cuda.fail = function
-    with pytest.raises(DeviceError, match=f"{function} failed on cuda:0 with cudaErrorMemoryAllocation; check the driver"):
+    with pytest.raises(
+        DeviceError, match=f"{function} failed on cuda:0 with cudaErrorMemoryAllocation; check the driver"
+    ):
         Segmenter.load(engine_bundle(tmp_path / "rtx"))
     assert (cuda.blocks, cuda.streams) == ({}, 0)
 
 
 def test_other_shape(tmp_path: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeEngine, "shapes", {"frame": (1, 48, 64, 3), "labels": (1, 24, 32)})
-    with pytest.raises(BundleError, match=r"has the tensor labels: uint8\[1, 24, 32\], expected labels: uint8\[1, 48, 64\]"):
+    with pytest.raises(
+        BundleError, match=r"has the tensor labels: uint8\[1, 24, 32\], expected labels: uint8\[1, 48, 64\]"
+    ):
         Segmenter.load(engine_bundle(tmp_path / "rtx"))
 
 
 def test_packages_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(MissingPackageError, match=r"'tensorrt-rtx', which isn't installed: pip install 'rdd-deploy\[rtx\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"'tensorrt-rtx', which isn't installed: pip install 'rdd-deploy\[rtx\]'"
+    ):
         Segmenter.load(engine_bundle(tmp_path / "rtx"))
 
 
@@ -289,11 +313,18 @@ def test_the_names_used_exist_in_the_wheels() -> None:
     """Against the installed packages: every CUDA function and TensorRT method that the backend calls by name."""
     trt, runtime = pytest.importorskip("tensorrt_rtx"), pytest.importorskip("cuda.bindings.runtime")
     source = Path(backend.__file__).read_text()
-    functions = set(re.findall(r'_call\("(\w+)"', source)) | {"cudaGetDeviceCount", "cudaMemcpyKind", "cudaStreamCaptureMode"}
+    functions = set(re.findall(r'_call\("(\w+)"', source)) | {
+        "cudaGetDeviceCount",
+        "cudaMemcpyKind",
+        "cudaStreamCaptureMode",
+    }
     assert len(functions) > 12
     assert not [name for name in functions if not hasattr(runtime, name)]
     for owner, names in (
-        (trt.ICudaEngine, ["num_io_tensors", "get_tensor_name", "get_tensor_dtype", "get_tensor_shape", "create_execution_context"]),
+        (
+            trt.ICudaEngine,
+            ["num_io_tensors", "get_tensor_name", "get_tensor_dtype", "get_tensor_shape", "create_execution_context"],
+        ),
         (trt.IExecutionContext, ["set_tensor_address", "execute_async_v3"]),
         (trt.Runtime, ["deserialize_cuda_engine"]),
     ):

@@ -1,6 +1,7 @@
 """Quantisation schemes: how Q/DQ goes into a graph, one small file a target.
 
-A new one is a file here with a class that keeps the contract of ``base.Scheme``, and a line in ``SCHEMES``; profiles can name it then.
+A new one is a file here with a class that keeps the contract of ``base.Scheme``, and a line in ``SCHEMES``; profiles
+can name it then.
 """
 
 from __future__ import annotations

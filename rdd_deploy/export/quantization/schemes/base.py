@@ -1,7 +1,7 @@
 """The contract of a quantisation scheme, and what several schemes ask of a graph.
 
-In all schemes weights are S8 per output channel, symmetric, and biases stay float: TensorRT rejects quantised ones, and onnxruntime
-quantises them itself.
+In all schemes weights are S8 per output channel, symmetric, and biases stay float: TensorRT rejects quantised ones, and
+onnxruntime quantises them itself.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def is_gate(name: str, makers: Mapping[str, onnx.NodeProto], inside: set[int]) -
 
 
 def unclip(model: onnx.ModelProto, tensors: Mapping[str, set[str]], ranges: Mapping[str, Range]) -> None:
-    """Clip(0, b) whose every reader takes the quantised tensor becomes Relu, which fuses into the convolution before it, in place.
+    """Clip(0, b) whose every reader takes the quantised tensor becomes Relu, which fuses into the convolution before
+    it, in place.
 
     The result is the same to the bit as long as the range's top isn't above b.
     """

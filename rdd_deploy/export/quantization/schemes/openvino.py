@@ -1,6 +1,7 @@
 """Scheme for OpenVINO: U8 without zero point where an activation is never negative, S8 elsewhere.
 
-OpenVINO propagates the integers itself, and fuses hard-swish and gates into convolutions where no Q/DQ pair stands between.
+OpenVINO propagates the integers itself, and fuses hard-swish and gates into convolutions where no Q/DQ pair stands
+between.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from rdd_deploy.export.quantization.schemes.base import made_by, unclip
 
 
 class OpenVinoScheme:
-    """Quantises inputs of INT8 convolutions, and both inputs of a residual Add behind one: one of the two alone is slower than neither."""
+    """Quantises inputs of INT8 convolutions, and both inputs of a residual Add behind one: one of the two alone is
+    slower than neither.
+    """
 
     name = "openvino"
 

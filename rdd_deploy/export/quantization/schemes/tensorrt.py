@@ -13,7 +13,9 @@ from rdd_deploy.export.quantization.schemes.base import GATES, is_gate, made_by,
 
 
 class TensorRtScheme:
-    """Quantises inputs of INT8 convolutions, the skip input of a residual Add, inputs of HardSwish and of a gating Mul."""
+    """Quantises inputs of INT8 convolutions, the skip input of a residual Add, inputs of HardSwish and
+    of a gating Mul.
+    """
 
     name = "tensorrt"
 
@@ -34,7 +36,10 @@ class TensorRtScheme:
                 continue
             for name in quantised:
                 tensors.setdefault(name, set()).add(node.output[0])
-        for name, names in tensors.items():  # pooling reads the INT8 copy too, so that the producer needs to write no float one
+        for (
+            name,
+            names,
+        ) in tensors.items():  # pooling reads the INT8 copy too, so that the producer needs to write no float one
             names |= {reader.output[0] for reader in readers[name] if reader.op_type == "ReduceMean"}
         return tensors
 
@@ -46,7 +51,10 @@ class TensorRtScheme:
 
     def lint(self, name: str, kind: np.dtype[np.generic], zero: int) -> Iterator[str]:
         if kind != np.int8:
-            yield f"'{name}' is {kind}, which TensorRT silently turns into int8, so that values above 127 x scale clip; expected int8"
+            yield (
+                f"'{name}' is {kind}, which TensorRT silently turns into int8, so that values above 127 x scale clip;"
+                " expected int8"
+            )
         if zero:
             yield f"'{name}' has the zero point {zero}; TensorRT needs 0"
 
@@ -54,7 +62,9 @@ class TensorRtScheme:
 def _skip(
     node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], readers: dict[str, list[onnx.NodeProto]], inside: set[int]
 ) -> str | None:
-    """The input of a residual Add that isn't the fresh convolution's, which stays float so that convolution and Add fuse."""
+    """The input of a residual Add that isn't the fresh convolution's, which stays float so that convolution and Add
+    fuse.
+    """
     fresh = [name for name in node.input if made_by(name, makers, inside) and len(readers[name]) == 1]
     if not fresh:
         return None

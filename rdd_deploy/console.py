@@ -14,7 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from rdd_deploy.errors import RddError, missing_package
 from rdd_deploy.utils import faults, launchers, places, signals
 from rdd_deploy.utils.addresses import without_secrets, without_secrets_of
 from rdd_deploy.utils.arguments import check_words
+from rdd_deploy.utils.streams import StandardStream
 from rdd_deploy.utils.tables import Entry
 from rdd_deploy.utils.text import shown
 
@@ -42,61 +43,7 @@ _ClickException = cast(
 """Typer's versions differ in where it comes from."""
 
 
-class _Stream:
-    """Standard output or error for a console. A write that fails is remembered and the rest falls silent: printing
-    costs nobody the work.
-    """
-
-    def __init__(self, name: Literal["stdout", "stderr"]) -> None:
-        self._name = name
-        self.trouble: Exception | None = None
-
-    @property
-    def _now(self) -> Any:
-        stream = getattr(sys, self._name)
-        return getattr(
-            stream, "rich_proxied_file", stream
-        )  # under a progress bar rich puts one of its own in its place
-
-    @property
-    def encoding(self) -> str:
-        return getattr(self._now, "encoding", None) or "utf-8"
-
-    def write(self, text: str) -> int:
-        try:
-            try:
-                return int(self._now.write(text)) if self._now else 0
-            except UnicodeEncodeError:
-                return int(self._now.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding)))
-        except (OSError, ValueError) as error:  # ValueError: a file that was closed
-            self._fall_silent(error)
-            return 0
-
-    def flush(self) -> None:
-        try:
-            if self._now:
-                self._now.flush()
-        except (OSError, ValueError) as error:
-            self._fall_silent(error)
-
-    def isatty(self) -> bool:
-        with suppress(AttributeError, ValueError):
-            return bool(self._now.isatty())
-        return False
-
-    def fileno(self) -> int:
-        return int(self._now.fileno())
-
-    def _fall_silent(self, error: Exception) -> None:
-        """What is still in buffers would fail again, at the latest when the interpreter ends."""
-        self.trouble = self.trouble or error
-        with suppress(AttributeError, OSError, ValueError):
-            silence = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silence, self.fileno())
-            os.close(silence)
-
-
-_stdout, _stderr = _Stream("stdout"), _Stream("stderr")
+_stdout, _stderr = StandardStream("stdout"), StandardStream("stderr")
 _out = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, soft_wrap=True)
 _wide = Console(file=cast(Any, _stdout), markup=False, emoji=False, highlight=False, width=1000)  # into files and pipes
 _err = Console(file=cast(Any, _stderr), markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -367,7 +314,7 @@ def command(function: Callable[..., Any], hint: Entry | None = None, extra: str 
         except SystemExit as ended:
             if not isinstance(ended.__context__, BrokenPipeError):
                 raise
-            _stdout._fall_silent(ended.__context__)  # the help's reader went away
+            _stdout.fall_silent(ended.__context__)  # the help's reader went away
             code = 0
         sys.exit(code or 0)
 

@@ -24,11 +24,11 @@ from rdd_deploy.schema import (
     Name,
     Part,
     changed,
-    meant,
     override_all,
     validated,
     with_new_names,
 )
+from rdd_deploy.utils.problems import meant
 from rdd_deploy.utils.yaml_file import load_yaml
 
 

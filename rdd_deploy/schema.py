@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,13 +20,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails
 from typing_extensions import Self
 
 from rdd_deploy.errors import RecipeError, details
 from rdd_deploy.utils.places import at_home
-from rdd_deploy.utils.unions import by_name, raised_again
+from rdd_deploy.utils.problems import new_name, part_of, problem_sentence
+from rdd_deploy.utils.unions import raised_again
 from rdd_deploy.utils.yaml_file import parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -129,7 +127,7 @@ def validated(
     try:
         checked = model.model_validate(dict(tree))
     except ValidationError as error:
-        found += [RecipeError(_problem(model, tree, problem)) for problem in error.errors(include_url=False)]
+        found += [RecipeError(problem_sentence(model, tree, problem)) for problem in error.errors(include_url=False)]
     if not found:
         return checked
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
@@ -145,167 +143,21 @@ def changed(one: Model, where: Path | str, **updates: Any) -> Model:
     return validated(type(one), {name: getattr(one, name) for name in one.model_fields_set} | updates, where)
 
 
-def dotted(model: type[BaseModel], above: str = "") -> Iterator[str]:
-    """The path of every key that an override can name."""
-    for name, field in model.model_fields.items():
-        yield above + name
-        if get_origin(field.annotation) is not list:
-            parts = mark.models() if (mark := by_name(field)) else [_model_of(field.annotation)]
-            yield from dict.fromkeys(path for part in parts if part for path in dotted(part, f"{above}{name}."))
-
-
-def meant(model: type[BaseModel], key: str, beside: Sequence[str] = ()) -> list[str]:
-    """The paths that a wrong key may have been meant for, the likeliest first; ``beside`` it, what is allowed in its
-    place.
-    """
-    paths = list(dotted(model))
-    last = {path: path.rpartition(".")[2] for path in paths}
-    return (
-        difflib.get_close_matches(key, beside, 1, 0.8)
-        or [path for path in paths if key in (path, last[path])][:3]
-        or difflib.get_close_matches(key, beside, 1, 0.5)
-        or [path for path in paths if difflib.get_close_matches(key, [path, last[path]], 1, 0.8)][:3]
-    )
-
-
-def _problem(model: type[BaseModel], tree: Any, problem: Any) -> str:
-    location = _keys(model, tree, problem["loc"])
-    path = ".".join(str(part) for part in location)
-    kind, got, context = problem["type"], problem["input"], problem.get("ctx", {})
-    if kind == "extra_forbidden":
-        part = _part_at(model, tree, location[:-1])
-        if new := _new_name(part, location[-1], got):
-            return f"{path}: is now called '{new}'; rename it"
-        fields = list(part.model_fields) if part else []
-        likely = " or ".join(f"'{name}'" for name in meant(model, str(location[-1]), fields))
-        hint = f"did you mean {likely}? " if likely else ""
-        return f"{path}: unknown key; {hint}allowed: {', '.join(fields)}"
-    if kind == "missing":
-        return f"{path}: missing; expected a value"
-    if kind == "literal_error":
-        near = difflib.get_close_matches(str(got), [str(a) for a in _literals(model, tree, location)], 1, 0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"{path}: got {_short(got)}, expected {context['expected']}{hint}"
-    if kind == "value_error":
-        sentence = str(context["error"])
-        if sentence.startswith("."):  # of a key inside
-            return path + sentence
-        return (
-            sentence if sentence.startswith(path) else f"{path}: {sentence}"
-        )  # our own sentences name their path already
-    if kind in _PLAIN:
-        return f"{path}: got {_short(got)}, expected {_PLAIN[kind]}"
-    return f"{path}: got {_short(got)}, expected: {problem['msg'][0].lower()}{problem['msg'][1:]}"
-
-
-_PLAIN = {
-    "tuple_type": "a list in brackets, e.g. [0.5, 2.0]",
-    "list_type": "a list in brackets, e.g. [a, b]",
-    "model_type": "keys with values of their own, e.g. {key: value}",
-    "dict_type": "keys with values of their own, e.g. {key: value}",
-}
-"""In place of pydantic's words for what a user of YAML has no such words for."""
-
-
-def _keys(model: type[BaseModel], tree: Any, location: Sequence[Any]) -> list[Any]:
-    """The keys and places of a problem's location, without the names that pydantic puts between them for the arms of a
-    union.
-    """
-    keys: list[Any] = []
-    node: Any = model
-    for part in location:
-        found = _model_of(node)
-        if isinstance(part, int):
-            keys.append(part)
-        elif get_origin(node) is dict:
-            keys.append(part)
-            node = get_args(node)[1]
-        elif found is not None:
-            keys.append(part)
-            field = found.model_fields.get(part)
-            node = (
-                None if field is None else mark.model(_at(tree, keys)) if (mark := by_name(field)) else field.annotation
-            )
-    return keys
-
-
-def _at(tree: Any, keys: Sequence[Any]) -> Any:
-    """The value under some keys and places of an unchecked tree; None where there is none."""
-    for key in keys:
-        try:
-            tree = tree[key]
-        except (LookupError, TypeError):
-            return None
-    return tree
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic model inside an annotation such as ``Model | None`` or ``list[Model]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if get_origin(annotation) in (Union, types.UnionType, list):
-        for arm in get_args(annotation):
-            if found := _model_of(arm):
-                return found
-    return None
-
-
-def _part_at(model: type[BaseModel], tree: Any, location: list[Any]) -> type[BaseModel] | None:
-    node: Any = model
-    for depth, part in enumerate(location, 1):
-        if isinstance(part, int):
-            continue
-        if get_origin(node) is dict:
-            node = get_args(node)[1]
-        else:
-            field = found.model_fields.get(part) if (found := _model_of(node)) else None
-            node = (
-                None
-                if field is None
-                else mark.model(_at(tree, location[:depth]))
-                if (mark := by_name(field))
-                else field.annotation
-            )
-    return _model_of(node)
-
-
-def _part_of(field: FieldInfo, value: Any) -> type[BaseModel] | None:
-    """The model of a field with this unchecked value, if it has one."""
-    return mark.model(value) if (mark := by_name(field)) else _model_of(field.annotation)
-
-
-def _new_name(model: type[BaseModel] | None, key: Any, value: Any) -> str:
-    """What an older version's key, with this value, is called now; empty for all others."""
-    renamed: Mapping[str, str] = getattr(model, "renamed", {})
-    return renamed.get(f"{key}: {value}") or renamed.get(key, "")
-
-
 def with_new_names(model: type[BaseModel], tree: Mapping[str, Any]) -> dict[str, Any]:
     """A tree that an older version of this program wrote, with its keys as they are called now (``Part.renamed``), at
     every depth.
     """
     result: dict[str, Any] = {}
     for key, value in tree.items():
-        name, _, new_value = _new_name(model, key, value).partition(": ")
+        name, _, new_value = new_name(model, key, value).partition(": ")
         name, value = name or key, new_value or value
-        part = _part_of(model.model_fields[name], value) if name in model.model_fields else None
+        part = part_of(model.model_fields[name], value) if name in model.model_fields else None
         if part is not None and isinstance(value, Mapping):
             value = with_new_names(part, value)
         elif part is not None and isinstance(value, list):
             value = [with_new_names(part, one) if isinstance(one, Mapping) else one for one in value]
         result[name] = value
     return result
-
-
-def _literals(model: type[BaseModel], tree: Any, location: list[Any]) -> tuple[Any, ...]:
-    part = _part_at(model, tree, location[:-1])
-    field = part.model_fields.get(location[-1]) if part and isinstance(location[-1], str) else None
-    return get_args(field.annotation) if field else ()
 
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

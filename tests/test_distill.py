@@ -24,8 +24,9 @@ from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import load_distillation, load_recipe
 from rdd_deploy.training import teacher as teachers
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.distillation import DistillationObjective, _loss, distill_recipe, extra_losses
+from rdd_deploy.training.distillation import distill_recipe
 from rdd_deploy.training.fabric import make_fabric
+from rdd_deploy.training.objective import DistillationObjective, extra_losses, rdd_loss
 from rdd_deploy.training.state import Loss
 from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.training.teacher import LiveTeacher, named_teacher, teacher_checkpoint
@@ -129,7 +130,7 @@ def test_weights_of_the_terms_add_up(story: Path) -> None:
     recipe = load_distillation(story, ["distillation.kd_weight=0.5", "distillation.losses=[{name: cwd, weight: 3.0}]"])
     torch.manual_seed(0)
     teacher = Segmenter(load_recipe(story.parent / "teacher.yaml").trained, 3)
-    loss = _loss(recipe.distillation)
+    loss = rdd_loss(recipe.distillation)
     losses = extra_losses(recipe.distillation, Segmenter(recipe.trained, 3), teacher)
     objective = DistillationObjective(
         loss, LiveTeacher(teacher), losses, recipe.train.auxiliary_weight, None, RegionLoss("dice"), 0.25

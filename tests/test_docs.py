@@ -18,7 +18,8 @@ from script import script
 from rdd_deploy.cli import COMMANDS
 from rdd_deploy.export.profile import Profile, load_profile
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
-from rdd_deploy.schema import dotted, override_all
+from rdd_deploy.schema import override_all
+from rdd_deploy.utils.problems import dotted
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

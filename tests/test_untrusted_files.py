@@ -24,8 +24,9 @@ from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.export.profile import Profile, load_profile
 from rdd_deploy.recipe import StudentRecipe, load_recipe, option_hint
 from rdd_deploy.runtime.manifest import read_manifest
-from rdd_deploy.schema import _model_of, dotted, override, validated
+from rdd_deploy.schema import override, validated
 from rdd_deploy.utils.files import parse_json, read_file
+from rdd_deploy.utils.problems import dotted, model_of
 from rdd_deploy.utils.unions import by_name
 from rdd_deploy.utils.yaml_file import load_yaml, parse_yaml
 
@@ -182,7 +183,7 @@ def whole_numbers(
     model: type[BaseModel], above: tuple[str, ...] = (), data: str = "camvid"
 ) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
-        part = mark.model({"name": data}) if (mark := by_name(field)) else _model_of(field.annotation)
+        part = mark.model({"name": data}) if (mark := by_name(field)) else model_of(field.annotation)
         if part is not None and "list" not in str(field.annotation):
             yield from whole_numbers(part, (*above, name))
         elif "int" in str(field.annotation):

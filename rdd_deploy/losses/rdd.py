@@ -47,8 +47,7 @@ def teacher_full_evaluated(
         for part in blocks(primary_logits):
             log_p, log_q = F.log_softmax(first[part].float(), 1), F.log_softmax(second[part].float(), 1)
             kl = (log_p.exp() * (log_p - log_q)).sum(1)  # (n, h, W)
-            # Rounding can take KL a hair below 0, and exp underflows to 0 beyond 87; the weight is in (0, 1] by
-            # definition.
+            # The weight lies in (0, 1]: rounding can take KL a hair below 0, and exp underflows to 0 beyond 87.
             weight[part[0], part[2]] = torch.exp(-kl.clamp(min=0, max=80))
         return weight
 
@@ -69,8 +68,7 @@ def teacher_student_evaluated(
     larger of ``threshold`` and the min_kept-th smallest true-class probability of the batch (as in OHEM).
 
     Args:
-        student_logits: float (N, C, H, W), at the target's size.
-        teacher_logits: float (N, C, H, W), at the target's size.
+        student_logits, teacher_logits: float (N, C, H, W), at the target's size.
         target: int (N, H, W), class ids and ``ignore_index``.
         threshold: t in (0, 1).
         min_kept: least number of hard pixels per network: a share of the batch's pixels (float, 0 to 1) or a count
@@ -84,9 +82,8 @@ def teacher_student_evaluated(
     Raises:
         ValueError: sizes differ, or the rule or min_kept isn't one of those above.
     """
-    if student_logits.shape != teacher_logits.shape or (len(student_logits), *student_logits.shape[-2:]) != tuple(
-        target.shape
-    ):
+    pixels = (len(student_logits), *student_logits.shape[-2:])
+    if student_logits.shape != teacher_logits.shape or pixels != tuple(target.shape):
         raise ValueError(
             f"student logits {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)} and target"
             f" {tuple(target.shape)} must be (N, C, H, W), (N, C, H, W) and (N, H, W) of one size; resize the logits to"
@@ -95,18 +92,13 @@ def teacher_student_evaluated(
     with torch.no_grad(), torch.autocast(student_logits.device.type, enabled=False):
         valid = target != ignore_index
         index = torch.where(valid, target, 0).long()[:, None]
-        student, teacher = (_true_probability(logits, index) for logits in (student_logits, teacher_logits))
-        hard = [
-            hard_pixels(one, valid, threshold, min_kept)
-            for one in ((student,) if rule == "student" else (student, teacher))
-        ]
+        asked = (student_logits,) if rule == "student" else (student_logits, teacher_logits)
+        hard = [hard_pixels(_true_probability(one, index), valid, threshold, min_kept) for one in asked]
         return _combined(hard[0], hard[-1], rule)
 
 
 def _true_probability(logits: Tensor, index: Tensor) -> Tensor:
-    """softmax(logits) at the index's class, float32 (N, H, W). By log-softmax, which stays exact where all logits are
-    large.
-    """
+    """softmax(logits) at the index's class, float32 (N, H, W); by log-softmax, which is exact where logits are large."""
     probability = logits.new_empty(index[:, 0].shape, dtype=torch.float32)
     for part in blocks(logits):
         maps = part[0], part[2]
@@ -130,14 +122,12 @@ def _combined(hard_s: Tensor, hard_t: Tensor, rule: Rule) -> Tensor:
 
 
 def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest one), over the
-    pixels of all processes.
+    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest of all processes).
 
     Args:
         probability: float (N, H, W) of the true class.
         valid: bool (N, H, W).
-        threshold: t in (0, 1).
-        min_kept: share of all pixels (float) or count (int).
+        threshold: t in (0, 1). min_kept: share of all pixels (float) or count (int).
 
     Returns:
         bool (N, H, W).
@@ -230,8 +220,7 @@ class RelativeDifficultyLoss(nn.Module):
         transition: ``hard`` or ``linear``.
         divergence, threshold, min_kept, rule: see the two functions.
         reduction: ``kept``: stage 2 is the mean over kept pixels (paper); ``all``: their sum over all valid pixels.
-        class_weight: float (C,), of the classes in stage 2; None: all weigh the same (paper). Means divide by the sum
-            of the weights.
+        class_weight: float (C,), in stage 2; None: all weigh the same (paper). Means divide by the weights' sum.
         ce_weight: plain cross-entropy added beside (0: paper).
         kd_weight: λ. temperature: T of the KD term.
         weighted: False leaves the task loss plain: this is then ordinary KD.
@@ -239,10 +228,8 @@ class RelativeDifficultyLoss(nn.Module):
 
     Shape:
         - student, teacher, teacher_auxiliary: logits (N, C, H, W) at the target's size; target: int (N, H, W).
-        - teacher_auxiliary may be None in stage 2, and where ``agreement`` stands for it: the ready weight of stage 1,
-          float (N, H, W).
-        - taught: bool (N, H, W), the pixels of the KD term where these aren't the target's own, as on frames without
-          labels.
+        - teacher_auxiliary may be None in stage 2, and where ``agreement``, float (N, H, W), is stage 1's ready weight.
+        - taught: bool (N, H, W), the KD term's pixels where these aren't the target's own (frames without labels).
     """
 
     class_weight: Tensor | None
@@ -269,9 +256,7 @@ class RelativeDifficultyLoss(nn.Module):
         self.threshold, self.min_kept, self.rule, self.reduction = threshold, min_kept, rule, reduction
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
         self.weighted, self.ignore_index = weighted, ignore_index
-        self.register_buffer(
-            "class_weight", class_weight, persistent=False
-        )  # counted again from the data, when resumed
+        self.register_buffer("class_weight", class_weight, persistent=False)  # counted again when resumed
 
     def stage(self, progress: float) -> str:
         """``tfe``, ``tse``, ``tfe+tse`` or ``kd`` at a progress in [0, 1)."""

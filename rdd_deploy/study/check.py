@@ -19,10 +19,10 @@ from rdd_deploy.recipe import Recipe
 from rdd_deploy.study.plan import Plan, Run, TeacherRun
 from rdd_deploy.study.standing import read_rows
 from rdd_deploy.training.data import TrainingData, parts_of_batch, share_without_labels
-from rdd_deploy.training.distillation import extra_losses
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.forecast import BESIDE, seconds_of_a_step
 from rdd_deploy.training.loggers import check_installed
+from rdd_deploy.training.objective import extra_losses
 from rdd_deploy.training.session import sizes
 from rdd_deploy.training.teacher import load_teacher
 
@@ -80,9 +80,8 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
         with problems.collected():
             check_installed(recipe.train.loggers)
         with problems.collected():
-            device = checked.once(
-                ("device", recipe.train.device, recipe.train.devices), lambda r=recipe: make_fabric(r.train).device.type
-            )  # type: ignore[misc]
+            key = ("device", recipe.train.device, recipe.train.devices)
+            device = checked.once(key, lambda r=recipe: make_fabric(r.train).device.type)  # type: ignore[misc]
             checked.on_gpu |= device == "cuda"
     with problems.collected():
         data = TrainingData(recipes[0], "leave")

@@ -55,9 +55,7 @@ class TeacherOutput(Protocol):
 
 
 class LiveTeacher:
-    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (``dtype`` None:
-    float32).
-    """
+    """Runs the teacher on the student's own crops, as the paper does, in the student's precision (None: float32)."""
 
     def __init__(self, model: TeacherModel, dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model.eval().requires_grad_(False), dtype
@@ -93,9 +91,7 @@ class Teacher(NamedTuple):
 
 
 class NamedTeacher(NamedTuple):
-    """A network of a recipe's teacher before it is loaded: its checkpoint, and the recipe that makes it (with its file)
-    where one is named.
-    """
+    """A network of a recipe's teacher, not loaded yet: its checkpoint, and the recipe that makes it, if one is named."""
 
     checkpoint: Path
     recipe: TeacherRecipe | None
@@ -137,9 +133,7 @@ def _named(config: Member, recipe: StudentRecipe, source: Path, runs: Path) -> N
 def teacher_checkpoint(
     recipe: StudentRecipe, named: NamedTeacher, runs: Path, resume: bool, data: TrainingData, fabric: Fabric
 ) -> Path:
-    """The teacher's checkpoint; where it isn't there or its training isn't finished, it is trained by its recipe first,
-    or to its end.
-    """
+    """The teacher's checkpoint; where it isn't there or isn't finished, it is trained by its recipe first."""
     path, teacher, teacher_path, _ = named
     if teacher is None:
         return path
@@ -264,8 +258,7 @@ def open_teacher(
 def with_cache(
     recipe: StudentRecipe, teacher: Teacher, data: TrainingData, maps: Collection[str], fabric: Fabric
 ) -> Teacher:
-    """The teacher speaking from its cache, which is filled first where it isn't there; as it is where the recipe wants
-    none.
+    """The teacher speaking from its cache, filled first where it isn't there; as it is where the recipe wants none.
 
     Args:
         maps: those that losses read of it.
@@ -293,9 +286,7 @@ def with_cache(
 
 
 def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
-    """The teacher's own mIoU, seen as the student sees it; that of a cached one is kept beside its cache and measured
-    once for all students.
-    """
+    """The teacher's own mIoU, as the student sees it; a cached one's is kept beside its cache, for all students."""
     told = {"checkpoint": teacher.name, "views": describe(teacher.views), **teacher.facts}
     if isinstance(teacher.outputs, LiveTeacher):  # its logits are resized straight to the frame's size
         return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
@@ -323,9 +314,8 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
 def _measured(
     recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric, grid: tuple[int, int] | None
 ) -> dict[str, Any]:
-    predict = tta_predictor(
-        teacher.model, teacher.views, fabric.device, autocast_dtype(precision_of(fabric)), grid
-    )  # as it teaches
+    precision = autocast_dtype(precision_of(fabric))
+    predict = tta_predictor(teacher.model, teacher.views, fabric.device, precision, grid)  # as it teaches
     measured = evaluate_split(predict, data.validation, 4).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return measured
@@ -335,18 +325,10 @@ def warn_below_baseline(
     recipe: StudentRecipe, measured: Mapping[str, Any], folder: RunFolder, data: TrainingData
 ) -> None:
     """Warn of a teacher that is below what the student reaches alone, where a run beside this one has measured that."""
-    baselines = (
-        f"{folder.path.name}_alone",
-        f"{recipe.name}_alone",
-        f"alone_s{recipe.train.seed}",
-    )  # the last: of a study
-    wanted = protocol(
-        recipe.data.name,
-        recipe.evaluation.split,
-        len(data.validation),
-        recipe.data.size,
-        len(data.validation.label_space),
-    )
+    of_a_study = f"alone_s{recipe.train.seed}"
+    baselines = (f"{folder.path.name}_alone", f"{recipe.name}_alone", of_a_study)
+    split, size, classes = recipe.evaluation.split, recipe.data.size, len(data.validation.label_space)
+    wanted = protocol(recipe.data.name, split, len(data.validation), size, classes)
     for name in dict.fromkeys(baselines):
         place = folder.path.parent / name / "summary.json"
         with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or not such a summary

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from rdd_deploy.models.config import Network
+from rdd_deploy.models.pretrained import PACKAGES, initialise
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.weights import PACKAGES, initialise
 
 
 def main(folder: Path, encoders: list[str]) -> None:

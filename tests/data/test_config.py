@@ -14,9 +14,10 @@ from rdd_deploy.data.folder.config import FolderOptions
 from rdd_deploy.data.streets.config import StreetsOptions
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.recipe import StudentRecipe, load_recipe
-from rdd_deploy.schema import dotted, meant, validated
+from rdd_deploy.schema import validated
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
+from rdd_deploy.utils.problems import dotted, meant
 
 ALL_DEFAULTS = {
     "root": "data/camvid",
@@ -105,7 +106,7 @@ def test_a_value_that_is_no_part_or_names_nothing() -> None:
 def test_checking_recipes_imports_nothing_heavy(tmp_path: Path) -> None:
     path = write_recipe(tmp_path / "toy.yaml", tree(write_data(tmp_path / "data")))
     program = (
-        "import sys\nfrom rdd_deploy.recipe import StudentRecipe, load_recipe\nfrom rdd_deploy.schema import dotted\n"
+        "import sys\nfrom rdd_deploy.recipe import StudentRecipe, load_recipe\nfrom rdd_deploy.utils.problems import dotted\n"
         f"load_recipe({str(path)!r})\nlist(dotted(StudentRecipe))\n"
         "print({'torch', 'numpy', 'cv2', 'PIL'} & set(sys.modules))"
     )

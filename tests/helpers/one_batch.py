@@ -16,8 +16,8 @@ from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe_train import Train
-from rdd_deploy.training.distillation import DistillationObjective, _loss, extra_losses
 from rdd_deploy.training.fabric import make_fabric
+from rdd_deploy.training.objective import DistillationObjective, extra_losses, rdd_loss
 from rdd_deploy.training.state import Objective, TrainState
 from rdd_deploy.training.supervised import SupervisedObjective
 from rdd_deploy.training.teacher import LiveTeacher
@@ -104,7 +104,7 @@ def _objective(case: Case, train: Train, student: Segmenter, masks: list[torch.T
         if isinstance(one, nn.BatchNorm2d):
             one.momentum = 1.0
     teacher.train()(batch(STEPS).images)
-    loss = _loss(config, PIXELS)
+    loss = rdd_loss(config, PIXELS)
     loss.register_forward_hook(lambda _, __, result: masks.append(result.weight))
     return DistillationObjective(
         loss, LiveTeacher(teacher), extra_losses(config, student, teacher), train.auxiliary_weight

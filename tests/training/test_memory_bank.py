@@ -11,7 +11,8 @@ from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import StudentRecipe, load_distillation
-from rdd_deploy.training.distillation import DistillationObjective, distill_recipe, dry_run, extra_losses
+from rdd_deploy.training.distillation import distill_recipe, dry_run
+from rdd_deploy.training.objective import DistillationObjective, extra_losses
 from rdd_deploy.training.run_folder import RunFolder
 
 

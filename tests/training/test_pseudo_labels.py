@@ -13,7 +13,7 @@ from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import WithoutLabels
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.outputs import Output
-from rdd_deploy.training.distillation import DistillationObjective
+from rdd_deploy.training.objective import DistillationObjective
 from rdd_deploy.training.pseudo_labels import BINS, Confidence, PseudoLabels, thresholds_of
 from rdd_deploy.training.teacher_cache import Taught
 

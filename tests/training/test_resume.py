@@ -20,8 +20,9 @@ from toys import CLASSES, network, tree, write_data, write_recipe
 from rdd_deploy.errors import RddError, WeightsError
 from rdd_deploy.export.trained_run import open_run
 from rdd_deploy.models.config import Network
+from rdd_deploy.models.pretrained import initialise
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.weights import initialise, load_checkpoint
+from rdd_deploy.models.weights import load_checkpoint
 from rdd_deploy.recipe import Recipe, load_recipe
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric

@@ -24,11 +24,11 @@ from rdd_deploy.recipe import Recipe, load_recipe
 from rdd_deploy.training import finite, logger, loop, saving
 from rdd_deploy.training.compact import EveryClass, Weights
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.distillation import DistillationObjective
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.finite import AT_MOST, FiniteCheck
 from rdd_deploy.training.logger import TrainLogger
 from rdd_deploy.training.loop import fit
+from rdd_deploy.training.objective import DistillationObjective
 from rdd_deploy.training.pseudo_labels import PseudoLabels
 from rdd_deploy.training.readback import Readback
 from rdd_deploy.training.run_folder import RunFolder

@@ -89,18 +89,8 @@ class FolderOptions(DataOptions):
         if self.split is None:
             return files.pattern_split(root, split, self.images, self.masks, meaning, ids)
         shares = {"train": 1 - self.split.val - self.split.test, "val": self.split.val, "test": self.split.test}
-        return files.shared_split(
-            root,
-            split,
-            self.images,
-            self.masks,
-            shares,
-            self.split.seed,
-            self.split.by,
-            self.split.digest,
-            meaning,
-            ids,
-        )
+        drawn = self.split.seed, self.split.by, self.split.digest
+        return files.shared_split(root, split, self.images, self.masks, shares, *drawn, meaning, ids)
 
     def provenance(self) -> dict[str, Plain]:
         meaning, pictures = self._meaning(), self._of_pictures()
@@ -238,16 +228,9 @@ class FolderOptions(DataOptions):
     def _said(self, named: LabelMap | None) -> Said:
         ids = self.ids if isinstance(self.ids, list) else None
         merge = self.merge or {}
+        where = str(named.path) if named else ""
         return Said(
-            self.classes,
-            self.palette,
-            ids,
-            self.void_ids,
-            self.others_void,
-            merge,
-            self.background,
-            named,
-            str(named.path) if named else "",
+            self.classes, self.palette, ids, self.void_ids, self.others_void, merge, self.background, named, where
         )
 
     def _where(self) -> str:

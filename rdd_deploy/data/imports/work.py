@@ -183,11 +183,8 @@ def _write(
                     head, data = written.look(sample)
                 except Unreadable as why:
                     export.left.add("image", "it can't be read as an image", f"{sample.name or sample.where} ({why})")
-                    (
+                    if sample.regions:
                         export.left.add("annotation", "its image can't be read", sample.where, len(sample.regions))
-                        if sample.regions
-                        else None
-                    )
                     continue
                 labels = drawing.labels(sample, head)
                 for folder in (work / split, work / f"{split}annot"):
@@ -323,26 +320,13 @@ def _tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: 
         wanted = number if number < len(classes.names) else IGNORE
         labels = [label for label, one in classes.ids.items() if one == wanted and label in export.labels]
         regions = sum(result.regions[label] for label, one in classes.ids.items() if one == wanted)
-        rows.append(
-            (
-                str(wanted),
-                name,
-                ", ".join(labels),
-                str(regions) if export.background is not None else "",
-                shares[number],
-            )
-        )
-    console.show(
-        "classes", console.table(("id", "class", "from the labels", "annotations", "pixels"), rows, left=(1, 2))
-    )
-    for note in [
-        export.drawing and f"pixels: {export.drawing}",
-        *classes.notes,
-        *dict.fromkeys(export.notes),
-        *result.notes,
-    ]:
-        if note:
-            console.info(note)
+        annotations = str(regions) if export.background is not None else ""
+        rows.append((str(wanted), name, ", ".join(labels), annotations, shares[number]))
+    headings = ("id", "class", "from the labels", "annotations", "pixels")
+    console.show("classes", console.table(headings, rows, left=(1, 2)))
+    if export.drawing:
+        console.info(f"pixels: {export.drawing}")
+    console.info(*filter(None, (*classes.notes, *dict.fromkeys(export.notes), *result.notes)))
     if dry and export.background is not None:
         console.info(f"overlaps: {_RULES[rule]}")
     for sentence in export.left.sentences():

@@ -297,30 +297,18 @@ def losses() -> None:
 
         return median_ms(once)
 
-    add(
-        "rates",
-        "loss: RDD stage 1, forward + backward, ms",
-        both(lambda: rdd(logits, teacher, auxiliary, labels, 0.0).total, logits),
-    )
-    add("rates", "loss: RDD stage 2, ms", both(lambda: rdd(logits, teacher, None, labels, 0.5).total, logits))
-    add(
-        "rates",
-        "loss: CE + KD in this project's pass, ms",
-        both(lambda: kd(logits, teacher, None, labels, 0.5).total, logits),
-    )
-    add("rates", "loss: CE + KD as one writes it, ms", both(lambda: plain(logits, teacher, labels), logits))
-    add(
-        "rates",
-        "upsampling of logits by 8, forward + backward, ms",
-        both(lambda: F.interpolate(small, CROP, mode="bilinear").sum(), small),
-    )
+    for name, run, leaf in (
+        ("loss: RDD stage 1", lambda: rdd(logits, teacher, auxiliary, labels, 0.0).total, logits),
+        ("loss: RDD stage 2", lambda: rdd(logits, teacher, None, labels, 0.5).total, logits),
+        ("loss: CE + KD in this project's pass", lambda: kd(logits, teacher, None, labels, 0.5).total, logits),
+        ("loss: CE + KD as one writes it", lambda: plain(logits, teacher, labels), logits),
+        ("upsampling of logits by 8", lambda: F.interpolate(small, CROP, mode="bilinear").sum(), small),
+    ):
+        add("rates", f"{name}, forward + backward, ms", both(run, leaf))
     with guarded("rates", "compiled loss"):
         compiled = torch.compile(plain)
-        add(
-            "rates",
-            "loss: CE + KD as one writes it, compiled, ms",
-            both(lambda: compiled(logits, teacher, labels), logits),
-        )
+        taken = both(lambda: compiled(logits, teacher, labels), logits)
+        add("rates", "loss: CE + KD as one writes it, compiled, ms", taken)
         above = torch.compile(lambda s, t, y: plain(F.interpolate(s, CROP, mode="bilinear"), t, y))
         add("rates", "loss: upsampling + CE + KD, compiled, ms", both(lambda: above(small, teacher, labels), small))
 

@@ -18,8 +18,8 @@ from rdd_deploy.models.config import Network
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.training.compact import Halves
-from rdd_deploy.training.distillation import DistillationObjective
 from rdd_deploy.training.fabric import resolve_precision
+from rdd_deploy.training.objective import DistillationObjective
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher
 from rdd_deploy.training.teacher_stores import Store

@@ -17,6 +17,7 @@ from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch, Beside
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.build import without_gradient
+from rdd_deploy.models.dilated import fast_dilated_gradients
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
 from rdd_deploy.outputs import Output
@@ -130,6 +131,8 @@ class TrainState:
         self.segmenter, self.objective, self.config, self.fabric = segmenter, objective, train, fabric
         if fabric.device.type == "cpu" and precision_of(fabric) == "bf16-mixed":
             depthwise_in_float32(segmenter)
+        if fabric.device.type == "cpu":
+            fast_dilated_gradients(segmenter)
         segmenter = segmenter.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if fabric.world_size > 1:
             _freeze_unused(segmenter, objective.maps)

@@ -95,10 +95,8 @@ def compare(asked: argparse.Namespace) -> None:
     train = open_data(options_of(asked.data_name).for_bundle(str(asked.data), None), "train", fetch=False)
     plans = {name: plan(name, asked, weights.get(name, "none"), train) for name in asked.only or PEERS}
     if asked.dry_run:
-        for steps in plans.values():
-            for step in steps:
-                state = "done before" if step.done else f"to do; needs {step.needs}"
-                console.info(f"{step.title}: {state} -> {step.folder}")
+        for step in {step.folder: step for steps in plans.values() for step in steps}.values():
+            console.info(f"{step.title}: {'done before' if step.done else f'to do; needs {step.needs}'} -> {step.folder}")
         console.info(f"measure {len(asked.bundles)} bundles and the exports -> {asked.work / 'results'}")
         return
     prepare_folder(asked.work)
@@ -185,7 +183,7 @@ def measured(asked: argparse.Namespace, ready: dict[str, Path]) -> list[str]:
     benchmark = benchmark.model_copy(update={"rows": completed(benchmark.rows, theirs)})
     names = frozenset(one.name for one in theirs)
     found = peer_table.points(benchmark.rows, names, names if asked.minutes == 0 else frozenset(), asked.by)
-    text = peer_table.markdown(found, facts_of(benchmark, asked))
+    text = peer_table.markdown(found, facts_of(benchmark, asked, theirs))
     folder = asked.work / "results"
     prepare_folder(folder)
     contents = {"peers.md": text, "peers.csv": peer_table.comma_separated(found), "benchmark.json": files.json_text(benchmark.model_dump(mode="json"))}
@@ -221,13 +219,14 @@ def completed(rows: list[Row], theirs: list[PeerCandidate]) -> list[Row]:
     ]  # fmt: skip
 
 
-def facts_of(benchmark: Benchmark, asked: argparse.Namespace) -> str:
+def facts_of(benchmark: Benchmark, asked: argparse.Namespace, theirs: list[PeerCandidate]) -> str:
     """Where and how it was measured."""
     machine, protocol = benchmark.machine, benchmark.protocol
     trained = "untrained" if asked.minutes == 0 else f"trained for {asked.minutes:g} min on {asked.threads} cores"
+    tools = ", ".join(sorted({one.artifact["tool"] for one in theirs}))
     return (
         f"{protocol.data} {protocol.split}, {protocol.images} frames in {protocol.rounds} interleaved rounds; {machine.cpu_model}, {protocol.threads} threads; "
-        f"peers {trained}, {asked.size[0]}x{asked.size[1]}; load {machine.load_average_before} before, {machine.load_average_after} after; "
+        f"peers ({tools}) {trained}, {asked.size[0]}x{asked.size[1]}; load {machine.load_average_before} before, {machine.load_average_after} after; "
         f"{benchmark.created_utc[:10]}. Each frame's labels are the timed inferences', at the annotation's size."
     )
 

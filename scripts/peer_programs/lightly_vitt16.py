@@ -74,7 +74,8 @@ def export(job: dict[str, Any], out: Path) -> None:
     height, width = job["frame"]
     tiles = math.ceil(max(height, width) / min(height, width))
     model.export_onnx(out / "model.onnx", batch_size=tiles, dynamic_batch_size=False, precision="fp32")
-    facts = {"precision": "fp32", "file": "model.onnx", "size": [square, square], "tiles": tiles, **model.image_normalize}
+    tool = f"lightly-train {lightly_train.__version__}"
+    facts = {"tool": tool, "precision": "fp32", "file": "model.onnx", "size": [square, square], "tiles": tiles, **model.image_normalize}
     (out / "artifacts.json").write_text(json.dumps([{"backend": backend, **facts} for backend in ("onnxruntime", "openvino")]))
 
 

@@ -46,7 +46,7 @@ def untrained(classes: int, out: Path) -> Path:
 
 def export(job: dict[str, Any], out: Path) -> None:
     """Write ONNX and OpenVINO in float32 and INT8, calibrated on training frames, and artifacts.json, which names them."""
-    from ultralytics import YOLO
+    from ultralytics import YOLO, __version__
 
     size = [-(-side // 32) * 32 for side in job["size"]]
     artifacts = []
@@ -59,7 +59,7 @@ def export(job: dict[str, Any], out: Path) -> None:
             for file in made.iterdir() if made.is_dir() else [made]:
                 shutil.move(file, place / f"model{file.suffix}" if file.suffix in (".onnx", ".xml", ".bin") else place)
             file = "model.onnx" if form == "onnx" else "model.xml"
-            artifacts.append({"backend": backend, "precision": precision, "file": f"{place.name}/{file}", "size": size})
+            artifacts.append({"backend": backend, "precision": precision, "file": f"{place.name}/{file}", "size": size, "tool": f"ultralytics {__version__}"})
     (out / "artifacts.json").write_text(json.dumps(artifacts))
 
 

@@ -1,7 +1,9 @@
-"""Peers' exported networks as the benchmark's runners: prepared, run and taken back to the frame's size as their own tools do it.
+"""Peers' exported networks as the benchmark's runners: prepared, run and taken back to the frame's size as their own
+tools do it.
 
-``infer`` is their graph alone, from float input to what it gives: what turns a frame into that input, and its outputs into labels, counts in the
-end-to-end latency only, where our bundles' graphs begin and end with bytes. So the model latencies favour the peers.
+``infer`` is their graph alone, from float input to what it gives: what turns a frame into that input, and its outputs
+into labels, counts in the end-to-end latency only, where our bundles' graphs begin and end with bytes. So the model
+latencies favour the peers.
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ class Letterboxed:
         top, left = (round((own - one) / 2 - 0.1) for own, one in zip(self.input_size, inner, strict=True))
         self._inside = (top, left, *inner)
         padded = np.full((own_height, own_width, 3), GREY, np.uint8)
-        padded[top : top + inner[0], left : left + inner[1]] = cv2.resize(frame, inner[::-1], interpolation=cv2.INTER_LINEAR)
+        padded[top : top + inner[0], left : left + inner[1]] = cv2.resize(
+            frame, inner[::-1], interpolation=cv2.INTER_LINEAR
+        )
         planes = np.ascontiguousarray(padded[:, :, ::-1].transpose(2, 0, 1))
         return planes[None].astype(np.float32) / np.float32(255)
 
@@ -115,7 +119,8 @@ class Letterboxed:
 
 
 class Tiled:
-    """lightly-train's way: the short side is scaled to the network's, squares cover the long one, and logits are averaged where they overlap.
+    """lightly-train's way: the short side is scaled to the network's, squares cover the long one, and logits are
+    averaged where they overlap.
 
     Args:
         graph: the loaded file. side: of its squares. tiles: how many it takes at a time.
@@ -123,7 +128,14 @@ class Tiled:
     """
 
     def __init__(
-        self, graph: Graph, side: int, tiles: int, classes: tuple[str, ...], mean: list[float], std: list[float], provider: str
+        self,
+        graph: Graph,
+        side: int,
+        tiles: int,
+        classes: tuple[str, ...],
+        mean: list[float],
+        std: list[float],
+        provider: str,
     ) -> None:
         self.graph, self.side, self.tiles, self.classes = graph, side, tiles, classes
         self.input_size, self.device, self.provider = (side, side), "cpu", provider
@@ -132,16 +144,20 @@ class Tiled:
         self._scaled = (side, side)
 
     def prepare(self, frame: Array) -> Array:
-        """uint8 (H, W, 3) BGR -> float32 (tiles, 3, side, side), normalised. Raises BundleError for a frame that takes another number of tiles."""
+        """uint8 (H, W, 3) BGR -> float32 (tiles, 3, side, side), normalised. Raises BundleError for a frame that takes
+        another number of tiles."""
         from PIL import Image
 
         height, width = frame.shape[:2]
         wide = height <= width
-        self._scaled = (self.side, int(self.side * width / height)) if wide else (int(self.side * height / width), self.side)
+        self._scaled = (
+            (self.side, int(self.side * width / height)) if wide else (int(self.side * height / width), self.side)
+        )
         self._starts = starts(max(self._scaled), self.side)
         if len(self._starts) != self.tiles:
             raise BundleError(
-                f"a frame of {height}x{width} takes {len(self._starts)} squares, the export was made for {self.tiles}; measure frames of one shape"
+                f"a frame of {height}x{width} takes {len(self._starts)} squares, the export was made for {self.tiles}; "
+                "measure frames of one shape"
             )
         rgb = Image.fromarray(np.ascontiguousarray(frame[:, :, ::-1]))
         small = np.asarray(rgb.resize(self._scaled[::-1], Image.Resampling.BILINEAR), np.float32) / 255
@@ -165,7 +181,9 @@ class Tiled:
             self._cut(total, start)[...] += scores
             self._cut(count, start)[...] += 1
         whole = np.ascontiguousarray((total / count).transpose(1, 2, 0))
-        return cv2.resize(whole, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, -1).argmax(-1).astype(np.uint8)
+        return (
+            cv2.resize(whole, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, -1).argmax(-1).astype(np.uint8)
+        )
 
     def close(self) -> None:
         """Nothing to give back."""

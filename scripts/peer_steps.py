@@ -1,4 +1,5 @@
-"""The steps of scripts/peers.py: each leaves what it made and a record of what it was asked; a step whose record is the same is skipped."""
+"""The steps of scripts/peers.py: each leaves what it made and a record of what it was asked; a step whose record is the
+same is skipped."""
 
 from __future__ import annotations
 
@@ -77,7 +78,10 @@ class Step:
             if place != self.folder:
                 place.rename(self.folder)
         except OSError as error:
-            raise PeerError(f"{self.title}: can't write {place}: {error.strerror or error}; free some space or choose another --work") from error
+            raise PeerError(
+                f"{self.title}: can't write {place}: {error.strerror or error}; "
+                "free some space or choose another --work"
+            ) from error
         files.write_json(self.record, self.asked)
         console.info(f"{self.title}: {time.monotonic() - began:.0f} s -> {self.folder}")
         return True
@@ -92,9 +96,11 @@ def digest_of(split: Split) -> str:
 
 
 def write_data(split: Split, folder: Path) -> None:
-    """The training frames as ultralytics and lightly-train read them: images/train/00000.png and masks/train/00000.png, void 255.
+    """The training frames as ultralytics and lightly-train read them: images/train/00000.png and masks/train/00000.png,
+    void 255.
 
-    ``one`` is a single training frame, for tools that insist on validating: nothing of the frames that are measured reaches them.
+    ``one`` is a single training frame, for tools that insist on validating: nothing of the frames that are measured
+    reaches them.
     """
     with console.progress("frames and masks", len(split)) as bar:
         for name, count in (("train", len(split)), ("one", 1)):
@@ -114,7 +120,8 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_yamls(data: Path, classes: Sequence[str], folder: Path) -> dict[str, str]:
-    """ultralytics' two descriptions of the data: for training, and for calibration, which takes the frames of ``val``."""
+    """ultralytics' two descriptions of the data: for training, and for calibration, which takes the frames of
+    ``val``."""
     paths = {}
     for name, val in (("train", "one"), ("calibration", "train")):
         tree = {"path": str(data.resolve()), "train": "images/train", "val": f"images/{val}", "masks_dir": "masks"}
@@ -125,19 +132,40 @@ def write_yamls(data: Path, classes: Sequence[str], folder: Path) -> dict[str, s
 
 
 def make_environment(place: Path, packages: Sequence[str], own_torch: bool) -> None:
-    """A virtual environment of the peer's own. Unless ``own_torch``, it also sees this one's packages, which saves gigabytes.
+    """A virtual environment of the peer's own. Unless ``own_torch``, it also sees this one's packages, which saves
+    gigabytes.
 
     Raises:
         PeerError: the packages can't be had.
     """
-    run_logged([sys.executable, "-m", "venv", str(place)], place / "install.log", environment(place, download=True), "making an environment")
+    run_logged(
+        [sys.executable, "-m", "venv", str(place)],
+        place / "install.log",
+        environment(place, download=True),
+        "making an environment",
+    )
     if not own_torch:
         paths = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib")}
         site = next((place / "lib").glob("python3*")) / "site-packages"
         files.write_text(site / "shared.pth", "".join(f"{path}\n" for path in sorted(paths)))
-    words = ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--retries", "1", *packages]
+    words = [
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--retries",
+        "1",
+        *packages,
+    ]
     try:
-        run_logged([python_of(place), *words], place / "install.log", environment(place, download=True), f"pip install {' '.join(packages)}")
+        run_logged(
+            [python_of(place), *words],
+            place / "install.log",
+            environment(place, download=True),
+            f"pip install {' '.join(packages)}",
+        )
     except PeerError as error:
         raise PeerError(f"can't install {' and '.join(packages)}, which needs {NETWORK}; {error}") from error
 
@@ -148,18 +176,36 @@ def python_of(place: Path) -> str:
 
 
 def environment(place: Path, download: bool, threads: int | None = None) -> dict[str, str]:
-    """Of a peer's process: nothing of ours on its path, its files in the work folder, and nothing reported or fetched unasked."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    """Of a peer's process: nothing of ours on its path, its files in the work folder, and nothing reported or fetched
+    unasked."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    }
     home = place.resolve().parent / "home"
-    quiet = {"LIGHTLY_TRAIN_EVENTS_DISABLED": "1", "YOLO_AUTOINSTALL": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
-    places = {"YOLO_CONFIG_DIR": str(home), "LIGHTLY_TRAIN_CACHE_DIR": str(home / "lightly"), "MPLCONFIGDIR": str(home / "matplotlib")}
+    quiet = {
+        "LIGHTLY_TRAIN_EVENTS_DISABLED": "1",
+        "YOLO_AUTOINSTALL": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    places = {
+        "YOLO_CONFIG_DIR": str(home),
+        "LIGHTLY_TRAIN_CACHE_DIR": str(home / "lightly"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+    }
     offline = {} if download else {"YOLO_OFFLINE": "true", "HF_HUB_OFFLINE": "1"}
     counts = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return kept | quiet | places | offline | counts
 
 
 def run_logged(
-    words: list[str], log: Path, variables: dict[str, str], what: str, seconds: float | None = None, cores: int | None = None, cwd: Path | None = None
+    words: list[str],
+    log: Path,
+    variables: dict[str, str],
+    what: str,
+    seconds: float | None = None,
+    cores: int | None = None,
+    cwd: Path | None = None,
 ) -> None:
     """Run a child to its end, its words in ``log``; it ends with us, and so does what it has started.
 
@@ -173,9 +219,15 @@ def run_logged(
         begin = file.tell()
         try:
             child = subprocess.Popen(
-                words, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True, cwd=cwd,
+                words,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                cwd=cwd,
                 preexec_fn=(lambda: _limited(cores)) if sys.platform == "linux" else None,
-            )  # fmt: skip
+            )
         except OSError as error:
             raise MachineError(f"can't start {words[0]}: {error.strerror or error}") from error
         try:

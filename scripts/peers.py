@@ -1,15 +1,18 @@
-"""Our bundles against what else a user can pick, in one run: YOLO26n-sem (ultralytics) and lightly-train's smallest EoMT, on the same frames.
+"""Our bundles against what else a user can pick, in one run: YOLO26n-sem (ultralytics) and lightly-train's smallest
+EoMT, on the same frames.
 
     python scripts/peers.py runs/*/export/openvino-int8 --data data/camvid --minutes 20 --threads 2
     python scripts/peers.py --minutes 0 BUNDLE ...       # untrained peers: latencies only
     python scripts/peers.py --dry-run                    # what would be done, and what it needs
 
-Each peer gets an environment of its own below --work, is trained there for so many minutes on so many cores (from its architecture, unless
---weights says otherwise), is exported by its own tool, and is then timed in turns with our bundles, from the very inferences that are counted
-for the mIoU. What was done is kept; a second call goes on where the first ended. Training frames only reach the peers; --split is measured.
+Each peer gets an environment of its own below --work, is trained there for so many minutes on so many cores (from its
+architecture, unless --weights says otherwise), is exported by its own tool, and is then timed in turns with our
+bundles, from the very inferences that are counted for the mIoU. What was done is kept; a second call goes on where the
+first ended. Training frames only reach the peers; --split is measured.
 
-ultralytics is AGPL-3.0: you install it for yourself, nothing of ours imports it. Both peers load checkpoints with pickle, so a file given with
---weights can run any code when it is loaded: that happens in a process of the peer's environment, but with your rights. Take files that you trust.
+ultralytics is AGPL-3.0: you install it for yourself, nothing of ours imports it. Both peers load checkpoints with
+pickle, so a file given with --weights can run any code when it is loaded: that happens in a process of the peer's
+environment, but with your rights. Take files that you trust.
 
 Exit codes: 0 all were measured; 2 something failed, which is named; what could be measured stands in the table.
 """
@@ -55,8 +58,12 @@ class Peer:
 
 
 PEERS = {
-    "yolo26n-sem": Peer("yolo26n_sem.py", ("ultralytics>=8.4", "nncf>=2.14", "openvino", "onnx", "onnxslim", "onnxruntime")),
-    "lightly-vitt16": Peer("lightly_vitt16.py", ("lightly-train>=0.18", "onnx", "onnxscript", "onnxslim", "onnxruntime")),
+    "yolo26n-sem": Peer(
+        "yolo26n_sem.py", ("ultralytics>=8.4", "nncf>=2.14", "openvino", "onnx", "onnxslim", "onnxruntime")
+    ),
+    "lightly-vitt16": Peer(
+        "lightly_vitt16.py", ("lightly-train>=0.18", "onnx", "onnxscript", "onnxslim", "onnxruntime")
+    ),
 }
 
 
@@ -66,18 +73,45 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/camvid"), help="the data set's folder")
     parser.add_argument("--data-name", default="camvid", help="of which kind it is")
     parser.add_argument("--split", default="val", help="the frames to measure on; peers are trained on train")
-    parser.add_argument("--minutes", type=float, default=20.0, help="training of each peer; 0: untrained, latencies only")
-    parser.add_argument("--threads", type=int, default=available_cores(), help="cores of each training, and threads of every runtime")
-    parser.add_argument("--size", type=_size, default=(240, 320), help="HEIGHTxWIDTH that a frame is scaled into, as our students' input")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="training of each peer; 0: untrained, latencies only"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=available_cores(), help="cores of each training, and threads of every runtime"
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=(240, 320),
+        help="HEIGHTxWIDTH that a frame is scaled into, as our students' input",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", action="append", choices=list(PEERS), help="this peer (may be repeated); default: all")
-    parser.add_argument("--weights", action="append", default=[], metavar="PEER=FILE", help="start from a checkpoint that you trust (pickle!), or "
-                        "PEER=download: from what its maker publishes, for which the network is used")  # fmt: skip
-    parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="environments, trainings, exports and results")
-    parser.add_argument("--own-torch", action="store_true", help="don't share this environment's packages: several GB for each peer")
+    parser.add_argument(
+        "--only", action="append", choices=list(PEERS), help="this peer (may be repeated); default: all"
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="PEER=FILE",
+        help="start from a checkpoint that you trust (pickle!), or "
+        "PEER=download: from what its maker publishes, for which the network is used",
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/peers"), help="environments, trainings, exports and results"
+    )
+    parser.add_argument(
+        "--own-torch", action="store_true", help="don't share this environment's packages: several GB for each peer"
+    )
     parser.add_argument("--limit", type=int, help="measure so many frames, spread evenly")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of the measuring")
-    parser.add_argument("--by", type=LatencyMetric, choices=list(LatencyMetric), default=LatencyMetric.MODEL_P50, help="latency of plot and front")
+    parser.add_argument(
+        "--by",
+        type=LatencyMetric,
+        choices=list(LatencyMetric),
+        default=LatencyMetric.MODEL_P50,
+        help="latency of plot and front",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     console.run(lambda: compare(parser.parse_args()))
 
@@ -96,7 +130,9 @@ def compare(asked: argparse.Namespace) -> None:
     plans = {name: plan(name, asked, weights.get(name, "none"), train) for name in asked.only or PEERS}
     if asked.dry_run:
         for step in {step.folder: step for steps in plans.values() for step in steps}.values():
-            console.info(f"{step.title}: {'done before' if step.done else f'to do; needs {step.needs}'} -> {step.folder}")
+            console.info(
+                f"{step.title}: {'done before' if step.done else f'to do; needs {step.needs}'} -> {step.folder}"
+            )
         console.info(f"measure {len(asked.bundles)} bundles and the exports -> {asked.work / 'results'}")
         return
     prepare_folder(asked.work)
@@ -141,42 +177,77 @@ def plan(name: str, asked: argparse.Namespace, weights: str, train: Split) -> li
     """What is to be done for a peer, in order. A step's record holds those of the steps that it builds on."""
     peer, work, classes = PEERS[name], asked.work / name, list(train.label_space.classes)
     frame = train.frame(0).shape[:2]
-    data = Step("frames and masks of train", asked.work / "data", {"digest": peer_steps.digest_of(train)}, lambda place: peer_steps.write_data(train, place),
-                "some disk")  # fmt: skip
+    data = Step(
+        "frames and masks of train",
+        asked.work / "data",
+        {"digest": peer_steps.digest_of(train)},
+        lambda place: peer_steps.write_data(train, place),
+        "some disk",
+    )
     room = Step(
-        f"{name}: environment", work / "env", {"packages": list(peer.packages), "own_torch": asked.own_torch},
-        lambda place: peer_steps.make_environment(place, peer.packages, asked.own_torch), peer_steps.NETWORK, keeps_place=True,
-    )  # fmt: skip
+        f"{name}: environment",
+        work / "env",
+        {"packages": list(peer.packages), "own_torch": asked.own_torch},
+        lambda place: peer_steps.make_environment(place, peer.packages, asked.own_torch),
+        peer_steps.NETWORK,
+        keeps_place=True,
+    )
     start = weights if weights in ("none", "download") else files.sha256(Path(weights))
-    facts = {"size": list(asked.size), "classes": classes, "minutes": asked.minutes, "seed": asked.seed, "threads": asked.threads, "weights": start,
-             "data": data.asked, "env": room.asked, "frame": list(frame)}  # fmt: skip
+    facts = {
+        "size": list(asked.size),
+        "classes": classes,
+        "minutes": asked.minutes,
+        "seed": asked.seed,
+        "threads": asked.threads,
+        "weights": start,
+        "data": data.asked,
+        "env": room.asked,
+        "frame": list(frame),
+    }
     precision = "bf16-mixed" if has_native_bf16() else "32-true"
 
     def job(verb: str) -> Callable[[Path], None]:
         def work_on(place: Path) -> None:
             tree: dict[str, Any] = facts | {
-                "weights": weights, "data": str(data.folder.resolve()), "out": str(place.resolve()), "precision": precision,
-                "trained": str((work / "train/last.pt").resolve()), **peer_steps.write_yamls(data.folder, classes, place),
-            }  # fmt: skip
+                "weights": weights,
+                "data": str(data.folder.resolve()),
+                "out": str(place.resolve()),
+                "precision": precision,
+                "trained": str((work / "train/last.pt").resolve()),
+                **peer_steps.write_yamls(data.folder, classes, place),
+            }
             files.write_json(place / "job.json", tree)
-            words = [peer_steps.python_of(room.folder), str(PROGRAMS / peer.program), verb, str((place / "job.json").resolve())]
+            words = [
+                peer_steps.python_of(room.folder),
+                str(PROGRAMS / peer.program),
+                verb,
+                str((place / "job.json").resolve()),
+            ]
             variables = peer_steps.environment(room.folder, weights == "download" and verb == "train", asked.threads)
             seconds = 60 * asked.minutes if verb == "train" else None
-            peer_steps.run_logged(words, place / f"{verb}.log", variables, f"{name}: {verb}", seconds, asked.threads, place)
+            peer_steps.run_logged(
+                words, place / f"{verb}.log", variables, f"{name}: {verb}", seconds, asked.threads, place
+            )
 
         return work_on
 
-    needs = f"{asked.minutes:g} min of {asked.threads} cores" + (", the network for its maker's weights" if weights == "download" else "")
+    needs = f"{asked.minutes:g} min of {asked.threads} cores" + (
+        ", the network for its maker's weights" if weights == "download" else ""
+    )
     return [
-        data, room, Step(f"{name}: training", work / "train", facts, job("train"), needs),
+        data,
+        room,
+        Step(f"{name}: training", work / "train", facts, job("train"), needs),
         Step(f"{name}: export", work / "export", facts, job("export"), "minutes"),
-    ]  # fmt: skip
+    ]
 
 
 def measured(asked: argparse.Namespace, ready: dict[str, Path]) -> list[str]:
     """Time and judge all there is in turns, write table and plot; sentences about rows that failed."""
     ours = bundle_candidates(asked.bundles, "cpu", asked.threads)
-    name, images = open_images([one.manifest for one in ours if one.manifest], asked.data, asked.data_name, asked.split, asked.limit)
+    name, images = open_images(
+        [one.manifest for one in ours if one.manifest], asked.data, asked.data_name, asked.split, asked.limit
+    )
     theirs = [one for peer, folder in ready.items() for one in candidates(peer, folder, images, asked.threads)]
     settings = Settings(name, asked.split, "cpu", asked.threads, asked.rounds, asked.by, cold=False, seed=asked.seed)
     benchmark, _ = measure_with_progress([*ours, *theirs], images, settings)
@@ -186,14 +257,20 @@ def measured(asked: argparse.Namespace, ready: dict[str, Path]) -> list[str]:
     text = peer_table.markdown(found, facts_of(benchmark, asked, theirs))
     folder = asked.work / "results"
     prepare_folder(folder)
-    contents = {"peers.md": text, "peers.csv": peer_table.comma_separated(found), "benchmark.json": files.json_text(benchmark.model_dump(mode="json"))}
+    contents = {
+        "peers.md": text,
+        "peers.csv": peer_table.comma_separated(found),
+        "benchmark.json": files.json_text(benchmark.model_dump(mode="json")),
+    }
     picture = peer_table.plot(found, asked.by)
     whole = {folder / file: files.encoded(content) for file, content in contents.items()}
     files.write_together(whole | ({folder / "peers.png": picture} if picture else {}))
-    console.info(text)
+    console.info(*text.splitlines())
     for warning in benchmark.warnings:
         console.warn(warning)
-    console.info(f"{benchmark.seconds:.0f} s -> {', '.join(str(path) for path in [*whole, *([folder / 'peers.png'] if picture else [])])}")
+    console.info(
+        f"{benchmark.seconds:.0f} s -> {folder}: {', '.join([*contents, *(['peers.png'] if picture else [])])}"
+    )
     return [f"{row.name}: {row.failure}" for row in benchmark.rows if row.failure]
 
 
@@ -202,21 +279,33 @@ def candidates(peer: str, folder: Path, images: Images, threads: int) -> list[Pe
     listed = files.parse_json(files.read_file(folder / "artifacts.json", peer_steps.LARGEST))
     return [
         PeerCandidate(
-            f"{peer}/{one['backend']}-{one['precision']}", "bundle", folder / one["file"], "cpu", threads, artifact=one,
+            f"{peer}/{one['backend']}-{one['precision']}",
+            "bundle",
+            folder / one["file"],
+            "cpu",
+            threads,
+            artifact=one,
             classes=tuple(images.label_space.classes),
         )
         for one in listed
-    ]  # fmt: skip
+    ]
 
 
 def completed(rows: list[Row], theirs: list[PeerCandidate]) -> list[Row]:
     """Rows with what the benchmark can't know of a file that is no bundle."""
     known = {one.name: one for one in theirs}
     return [
-        row.model_copy(update={"backend": one.artifact["backend"], "precision": one.artifact["precision"], "file_size_bytes": one.file_bytes})
-        if (one := known.get(row.name)) else row
+        row.model_copy(
+            update={
+                "backend": one.artifact["backend"],
+                "precision": one.artifact["precision"],
+                "file_size_bytes": one.file_bytes,
+            }
+        )
+        if (one := known.get(row.name))
+        else row
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def facts_of(benchmark: Benchmark, asked: argparse.Namespace, theirs: list[PeerCandidate]) -> str:
@@ -225,8 +314,9 @@ def facts_of(benchmark: Benchmark, asked: argparse.Namespace, theirs: list[PeerC
     trained = "untrained" if asked.minutes == 0 else f"trained for {asked.minutes:g} min on {asked.threads} cores"
     tools = ", ".join(sorted({one.artifact["tool"] for one in theirs}))
     return (
-        f"{protocol.data} {protocol.split}, {protocol.images} frames in {protocol.rounds} interleaved rounds; {machine.cpu_model}, {protocol.threads} threads; "
-        f"peers ({tools}) {trained}, {asked.size[0]}x{asked.size[1]}; load {machine.load_average_before} before, {machine.load_average_after} after; "
+        f"{protocol.data} {protocol.split}, {protocol.images} frames in {protocol.rounds} interleaved rounds; "
+        f"{machine.cpu_model}, {protocol.threads} threads; peers ({tools}) {trained}, {asked.size[0]}x{asked.size[1]}; "
+        f"load {machine.load_average_before} before, {machine.load_average_after} after; "
         f"{benchmark.created_utc[:10]}. Each frame's labels are the timed inferences', at the annotation's size."
     )
 

@@ -1,5 +1,5 @@
-"""The comparison with peers, without the peers: what is written for them, when a step is done again, their frames' way there and back, the table,
-and that one that can't be had costs the others nothing."""
+"""The comparison with peers, without the peers: what is written for them, when a step is done again, their frames' way
+there and back, the table, and that one that can't be had costs the others nothing."""
 
 import csv
 import json
@@ -100,11 +100,15 @@ def test_a_step_is_done_once_for_what_is_asked(tmp_path: Path) -> None:
 
 def test_a_child_says_why_it_failed_and_ends_with_us(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with pytest.raises(peer_steps.PeerError, match=r"training failed: ModuleNotFoundError: No module named 'ultralytics'.*log"):
-        words = [sys.executable, "-c", "raise ModuleNotFoundError(\"No module named 'ultralytics'\")"]
+    words = [sys.executable, "-c", "raise ModuleNotFoundError(\"No module named 'ultralytics'\")"]
+    with pytest.raises(
+        peer_steps.PeerError, match=r"training failed: ModuleNotFoundError: No module named 'ultra.*log"
+    ):
         peer_steps.run_logged(words, log, dict(os.environ), "training")
     program = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\nfrom pathlib import Path\nimport os, peer_steps\n"
-    program += f"peer_steps.run_logged([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'], Path({str(log)!r}), dict(os.environ), 'x', cores=1)"
+    inner = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    words = f"[sys.executable, '-c', {inner!r}], Path({str(log)!r}), dict(os.environ), 'x', cores=1"
+    program += f"peer_steps.run_logged({words})"
     log.unlink()
     parent = subprocess.Popen([sys.executable, "-c", program])
     until = time.monotonic() + 60
@@ -119,7 +123,9 @@ def test_a_child_says_why_it_failed_and_ends_with_us(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_peers_process_sees_nothing_of_ours_and_fetches_nothing_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peers_process_sees_nothing_of_ours_and_fetches_nothing_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     found = peer_steps.environment(tmp_path / "env", download=False, threads=2)
     assert "PYTHONPATH" not in found
@@ -133,7 +139,10 @@ def test_without_a_network_the_sentence_says_what_is_needed(tmp_path: Path, monk
             raise peer_steps.PeerError("pip install failed: ERROR: No matching distribution found for ultralytics")
 
     monkeypatch.setattr(peer_steps, "run_logged", run_logged)
-    with pytest.raises(peer_steps.PeerError, match=r"can't install ultralytics, which needs the Python package index .*PIP_FIND_LINKS.*No matching"):
+    with pytest.raises(
+        peer_steps.PeerError,
+        match=r"can't install ultralytics, which needs the Python package index .*PIP_FIND_LINKS.*No matching",
+    ):
         peer_steps.make_environment(tmp_path, ["ultralytics"], own_torch=True)
 
 
@@ -144,7 +153,9 @@ def colour_scores(batch: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(48, 64), (64, 48), (50, 70)])
 def test_a_letterboxed_frame_comes_back_at_its_own_size(shape: tuple[int, int]) -> None:
-    runner = peer_runners.Letterboxed(lambda batch: {"labels": colour_scores(batch).argmax(1).astype(np.uint8)}, (64, 96), ("a", "b", "c"), "x")
+    runner = peer_runners.Letterboxed(
+        lambda batch: {"labels": colour_scores(batch).argmax(1).astype(np.uint8)}, (64, 96), ("a", "b", "c"), "x"
+    )
     frame, labels = halves(shape)
     network_input = runner.prepare(frame)
     assert network_input.shape == (1, 3, 64, 96)
@@ -156,7 +167,9 @@ def test_a_letterboxed_frame_comes_back_at_its_own_size(shape: tuple[int, int]) 
 def test_tiles_are_put_together_again(shape: tuple[int, int]) -> None:
     tiles = 1 if shape[0] == shape[1] else 2
     mean, std = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
-    runner = peer_runners.Tiled(lambda batch: {"logits": colour_scores(batch)}, 32, tiles, ("a", "b", "c"), mean, std, "x")
+    runner = peer_runners.Tiled(
+        lambda batch: {"logits": colour_scores(batch)}, 32, tiles, ("a", "b", "c"), mean, std, "x"
+    )
     frame, labels = halves(shape)
     network_input = runner.prepare(frame)
     assert network_input.shape == (tiles, 3, 32, 32)
@@ -178,18 +191,39 @@ def halves(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def row(name: str, ms: float, miou: float, failure: str | None = None) -> Any:
-    latency = SimpleNamespace(model=SimpleNamespace(p50_ms=ms), end_to_end=SimpleNamespace(p50_ms=2 * ms), judged_ms=lambda judge: ms)
+    latency = SimpleNamespace(
+        model=SimpleNamespace(p50_ms=ms), end_to_end=SimpleNamespace(p50_ms=2 * ms), judged_ms=lambda judge: ms
+    )
     return SimpleNamespace(
-        name=name, runtime="onnxruntime 1.24", backend="onnxruntime", precision="int8", input_height=240, input_width=320, failure=failure,
-        measured=failure is None, file_size_bytes=1_500_000, accuracy=SimpleNamespace(miou_pct=miou), latency=latency,
-    )  # fmt: skip
+        name=name,
+        runtime="onnxruntime 1.24",
+        backend="onnxruntime",
+        precision="int8",
+        input_height=240,
+        input_width=320,
+        failure=failure,
+        measured=failure is None,
+        file_size_bytes=1_500_000,
+        accuracy=SimpleNamespace(miou_pct=miou),
+        latency=latency,
+    )
 
 
 def test_the_front_and_whose_it_is() -> None:
-    rows = [row("ours/a", 2, 50), row("ours/b", 5, 60), row("yolo/x", 7, 55), row("yolo/y", 1, 0, failure="no | file\nhere")]
+    rows = [
+        row("ours/a", 2, 50),
+        row("ours/b", 5, 60),
+        row("yolo/x", 7, 55),
+        row("yolo/y", 1, 0, failure="no | file\nhere"),
+    ]
     peers_rows = frozenset({"yolo/x", "yolo/y"})
     found = peer_table.points(rows, peers_rows, frozenset(), JUDGE)
-    assert [(one.name, one.front) for one in found] == [("ours/a", True), ("ours/b", True), ("yolo/x", False), ("yolo/y", False)]
+    assert [(one.name, one.front) for one in found] == [
+        ("ours/a", True),
+        ("ours/b", True),
+        ("yolo/x", False),
+        ("yolo/y", False),
+    ]
     assert "At every latency the most accurate network is ours." in peer_table.front_in_words(found)
     text = peer_table.markdown(found, "facts")
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -233,12 +267,12 @@ if sys.argv[1] == "train":
 else:
     assert Path(job["trained"]).read_text() == "x"
     from onnx import TensorProto, helper, save
-    nodes = [helper.make_node("ArgMax", ["images"], ["long"], axis=1, keepdims=0), helper.make_node("Cast", ["long"], ["labels"], to=TensorProto.UINT8)]
-    height, width = job["size"]
+    nodes = [helper.make_node("ArgMax", ["images"], ["long"], axis=1, keepdims=0), helper.make_node("Cast", ["long"],
+    ["labels"], to=TensorProto.UINT8)] height, width = job["size"]
     ends = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, height, width])], [
         helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width])]
-    model = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    save(model, out / "model.onnx")
+    model = helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 17)],
+    ir_version=9) save(model, out / "model.onnx")
     one = {"precision": "fp32", "file": "model.onnx", "size": job["size"], "tool": "toy 1"}
     (out / "artifacts.json").write_text(json.dumps([one | {"backend": "onnxruntime"}, one | {"backend": "openvino"}]))
 """
@@ -249,7 +283,9 @@ def test_one_that_cannot_be_had_costs_the_others_nothing(
 ) -> None:
     (tmp_path / "toy.py").write_text(PROGRAM)
     monkeypatch.setattr(peers, "PROGRAMS", tmp_path)
-    monkeypatch.setattr(peers, "PEERS", {"gone": peers.Peer("toy.py", ("gone",)), "toy": peers.Peer("toy.py", ("toy",))})
+    monkeypatch.setattr(
+        peers, "PEERS", {"gone": peers.Peer("toy.py", ("gone",)), "toy": peers.Peer("toy.py", ("toy",))}
+    )
 
     def make_environment(place: Path, packages: list[str], own_torch: bool) -> None:
         if "gone" in packages:
@@ -278,7 +314,9 @@ def test_one_that_cannot_be_had_costs_the_others_nothing(
     assert "gone: can't install gone" in error
     table = list(csv.DictReader(StringIO((work / "results/peers.csv").read_text())))
     assert {one["network"] for one in table} == {"toy/onnxruntime-fp32", "toy/openvino-fp32"}
-    assert all(one["mIoU %"] == "100.00" for one in table), "classes are colours here, so predictions at the label's size are exact"
+    assert all(one["mIoU %"] == "100.00" for one in table), (
+        "classes are colours here, so predictions at the label's size are exact"
+    )
     assert "Of it a peer's: toy/" in out
     rows = json.loads((work / "results/benchmark.json").read_text())["rows"]
     assert [one["backend"] for one in rows] == ["onnxruntime", "openvino"]
@@ -308,7 +346,9 @@ def test_one_that_cannot_be_had_costs_the_others_nothing(
         (["--data", "/nowhere"], "no CamVid train split in /nowhere"),
     ],
 )
-def test_a_mistake_is_a_sentence(words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_a_sentence(
+    words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["peers.py", *words])
     with pytest.raises(SystemExit) as ended:
         peers.main()
@@ -320,6 +360,12 @@ def test_a_mistake_is_a_sentence(words: list[str], sentence: str, monkeypatch: p
 
 def test_the_programs_know_nothing_of_ours() -> None:
     for program in (SCRIPTS / "peer_programs").glob("*.py"):
-        assert not [line for line in program.read_text().splitlines() if line.startswith(("import rdd_deploy", "from rdd_deploy"))]
-    assert {peer.program for peer in peers.PEERS.values()} == {path.name for path in (SCRIPTS / "peer_programs").glob("*.py")}
+        assert not [
+            line
+            for line in program.read_text().splitlines()
+            if line.startswith(("import rdd_deploy", "from rdd_deploy"))
+        ]
+    assert {peer.program for peer in peers.PEERS.values()} == {
+        path.name for path in (SCRIPTS / "peer_programs").glob("*.py")
+    }
     assert issubclass(peer_steps.PeerError, RddError)

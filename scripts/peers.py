@@ -225,9 +225,8 @@ def plan(name: str, asked: argparse.Namespace, weights: str, train: Split) -> li
             ]
             variables = peer_steps.environment(room.folder, weights == "download" and verb == "train", asked.threads)
             seconds = 60 * asked.minutes if verb == "train" else None
-            peer_steps.run_logged(
-                words, place / f"{verb}.log", variables, f"{name}: {verb}", seconds, asked.threads, place
-            )
+            what = "training" if verb == "train" else verb
+            peer_steps.run_logged(words, place / f"{verb}.log", variables, what, seconds, asked.threads, place)
 
         return work_on
 

@@ -33,10 +33,10 @@ class Confusion:
             raise ValueError(f"truth is {truth.shape}, prediction is {predicted.shape}; they must be of one size")
         n = len(self.classes)
         known = truth != IGNORE
-        true, guess = truth[known].astype(np.int64), predicted[known]
-        if true.size and max(int(true.max()), int(guess.max())) >= n:
+        true, found = truth[known].astype(np.int64), predicted[known]
+        if true.size and max(int(true.max()), int(found.max())) >= n:
             raise ValueError(f"label maps hold ids above {n - 1}, the last of {n} classes")
-        added = np.bincount(true * n + guess, minlength=n * n).reshape(n, n)
+        added = np.bincount(true * n + found, minlength=n * n).reshape(n, n)
         self.matrix += added
         return added
 

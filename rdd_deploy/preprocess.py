@@ -21,8 +21,7 @@ def resize_frame(frame: Array, size: tuple[int, int], shrink_from: float = ALIAS
 
     Halved, by averaging 2x2 pixels, as often as both sides are even and stay large enough; what is left is bilinear, or
     averages the exact areas where it shrinks by ``shrink_from`` or more. Exact areas everywhere would cost several
-    times as much (from 480x360 to 320x240 0.47 ms instead of 0.10, from 1280x720 to 480x360 1.75 instead of 0.35 on one
-    Zen 4 core, 2026-11-22), and no network noticed (README, design).
+    times as much, for no network's good (docs/design.md, decisions).
     """
     height, width = size
     while (

@@ -101,8 +101,9 @@ def test_no_name_is_listed_in_two_tables() -> None:
     from rdd_deploy.losses import LOSSES
     from rdd_deploy.models import HEADS
     from rdd_deploy.models.teachers import TEACHERS
+    from rdd_deploy.runtime.table import BACKENDS
 
-    tables = {"data": DATASETS, "losses": LOSSES, "heads": HEADS, "teachers": TEACHERS}
+    tables = {"data": DATASETS, "losses": LOSSES, "heads": HEADS, "teachers": TEACHERS, "backends": BACKENDS}
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (

@@ -159,8 +159,8 @@ class CropDataset(Dataset[Any]):
     @contextmanager
     def _seeded(self, epoch: int, index: int) -> Iterator[None]:
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout anew with each sample that is
-            # loaded in this process.
+            # The CPU's generator alone: torch.manual_seed would seed a GPU's dropout again with each sample that
+            # is loaded in this process.
             torch.default_generator.manual_seed(
                 int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0] >> 1)
             )

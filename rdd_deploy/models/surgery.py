@@ -74,9 +74,8 @@ def _replace(module: nn.Module, wanted, make) -> int:  # type: ignore[no-untyped
 def depthwise_in_float32(module: nn.Module) -> int:
     """Make depthwise convolutions leave CPU autocast, in place; returns how many.
 
-    Their bf16 backward is slower than their float32 one on CPUs, while the other convolutions gain from bf16: on two
-    Zen 4 cores, forward and backward of EfficientNet-lite0 + LR-ASPP (16 x 240 x 240) took 35 ms an image with this, 45
-    in plain bf16, 42 in float32 (2026-11-22, busy machine).
+    Their bf16 backward is slower than their float32 one on CPUs, while the other convolutions gain from bf16
+    (docs/results.md, what RDD costs).
     """
     depthwise = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1]
     for convolution in depthwise:

@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from rdd_deploy.errors import BundleError, Problems
 from rdd_deploy.runtime.facts import SCHEMA_VERSION, Closed, Facts
+from rdd_deploy.runtime.table import BACKENDS
 from rdd_deploy.utils.files import has_utf8_name, parse_json, sha256, write_json
 from rdd_deploy.utils.files import read_file as read_bounded
 
@@ -26,7 +27,10 @@ MAX_CLASSES = 255
 """Id 255 is void."""
 _LITTER = {"thumbs.db", "desktop.ini"}
 
-BackendName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+if TYPE_CHECKING:
+    BackendName = str
+else:
+    BackendName = Literal[tuple(BACKENDS)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

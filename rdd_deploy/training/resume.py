@@ -45,7 +45,7 @@ class Resumed(NamedTuple):
 
 
 def read_state(folder: RunFolder, train_state: TrainState, origin: dict[str, str], per_epoch: int) -> Resumed:
-    """Set the trainee to where its state was taken; nothing of it is changed before all of the state was looked at.
+    """Set the training to where its state was taken; nothing of it is changed before all of the state was looked at.
 
     Args:
         origin: the run's own facts of ``ORIGIN``. per_epoch: steps of an epoch.
@@ -176,7 +176,7 @@ def _alike(one: Any, other: Mapping[str, Tensor]) -> bool:
 
 
 def _fits(state: dict[str, Any], train_state: TrainState) -> bool:
-    """Whether an optimizer's state belongs to the trainee's parameters and, but for the learning rates of the step, to
+    """Whether an optimizer's state belongs to the trained parameters and, but for the learning rates of the step, to
     its options.
     """
     now = train_state.optimizer.state_dict()

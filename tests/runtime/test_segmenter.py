@@ -11,8 +11,8 @@ from toy_bundle import CLASSES, PALETTE, toy_bundle, truth
 
 from rdd_deploy.errors import BundleError, DeviceError, RddError, SourceError
 from rdd_deploy.runtime import Segmenter, segmenter
-from rdd_deploy.runtime.backends import BACKENDS
 from rdd_deploy.runtime.manifest import Manifest
+from rdd_deploy.runtime.table import BACKENDS
 
 
 @pytest.fixture(scope="module")
@@ -215,4 +215,4 @@ def test_more_callers_than_that_wait(parallel: Segmenter) -> None:
 
 
 def test_registry_and_manifest_name_the_same_backends() -> None:
-    assert Manifest.model_fields["backend"].annotation.__args__ == BACKENDS  # type: ignore[union-attr]
+    assert Manifest.model_fields["backend"].annotation.__args__ == tuple(BACKENDS)  # type: ignore[union-attr]

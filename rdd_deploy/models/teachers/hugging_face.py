@@ -274,7 +274,7 @@ def _from_hub(name: str, revision: str) -> Path:
     except Exception as error:  # the hub's are of many unrelated kinds
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
-            f"'{name}' can't be had from the hub: {why[:200]}; download the repository to a folder, give that as"
+            f"'{name}' isn't available from the hub: {why[:200]}; download the repository to a folder, give that as"
             " teacher.checkpoint, and leave teacher.options.hub out"
         ) from error
 

@@ -1,26 +1,18 @@
 """What runs a model file: one small file a backend, imported only when a bundle asks for it.
 
-A new backend is a file here with a class that keeps the contract of ``base.Backend``, a line in ``_BACKENDS`` and its
-name in ``manifest.BackendName``.
+A new backend is a file here with a class that keeps the contract of ``base.Backend``, and a line in ``BACKENDS``
+(``runtime.table``).
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from rdd_deploy.runtime.backends.base import Backend
 from rdd_deploy.runtime.manifest import Manifest
+from rdd_deploy.runtime.table import BACKENDS
 
-__all__ = ["BACKENDS", "Backend", "open_backend"]
-
-_BACKENDS = {
-    "onnxruntime": "onnxruntime:OnnxRuntimeBackend",
-    "openvino": "openvino:OpenVinoBackend",
-    "tensorrt": "tensorrt:TensorRtBackend",
-    "tensorrt-rtx": "tensorrt:TensorRtBackend",
-}
-BACKENDS = tuple(_BACKENDS)
+__all__ = ["Backend", "open_backend"]
 
 
 def open_backend(
@@ -39,8 +31,7 @@ def open_backend(
         MissingPackageError: its package isn't installed (the message names the extra).
         DeviceError: it can't run on that device or provider.
     """
-    module, _, name = _BACKENDS[manifest.backend].partition(":")
-    made: Backend = getattr(import_module(f"{__name__}.{module}"), name)(
+    made: Backend = BACKENDS[manifest.backend].load()(
         folder, manifest, device=device, provider=provider, threads=threads, parallel=parallel, verify=verify
     )
     return made

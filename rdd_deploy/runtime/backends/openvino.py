@@ -49,8 +49,7 @@ class OpenVinoBackend:
     """A compiled model, tuned for latency, for each inference that may run at a time.
 
     Each computes in its caller's thread. Streams of one compiled model have threads of their own, and two hand-overs a
-    frame: live from a file they gave 1125 frames/s with a small network where this gives 1471 (two cores, 2026-11-23).
-    What it costs is memory for the weights of each, some 20 MB, and a quarter of a second to load it.
+    frame. What it costs is memory for the weights of each, and the time to load them.
 
     Args:
         device: auto or cpu; CUDA is another backend's.
@@ -220,8 +219,8 @@ class OpenVinoBackend:
 class Requests:
     """Requests that aren't computing. A thread gets the one that it had before, if that is free.
 
-    Each has its own weights, which then may still be in the caches of the thread's core: handed out in turns, two
-    requests took 13 % longer for a caller (a small network, two Zen 4 cores, medians of 25 rounds, 2026-11-23).
+    Each has its own weights, which then may still be in the caches of the thread's core: handed out in turns,
+    requests take longer (docs/design.md, small measurements).
     """
 
     def __init__(self) -> None:

@@ -143,7 +143,7 @@ def measure(variant: Variant, frames: FrameCache) -> float:
     fabric.launch()
     segmenter = Segmenter(variant.network, CLASSES)
     train_state = TrainState(segmenter, variant.objective(), train, fabric)
-    torch.backends.cudnn.benchmark = variant.benchmark  # the trainee set it
+    torch.backends.cudnn.benchmark = variant.benchmark  # TrainState set it
     segmenter.train()
     feed = batches(variant, frames, fabric)
     sums: dict[str, Any] = {}

@@ -94,7 +94,7 @@ class Train(Part):
     )
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on",
+        description="torch.compile, with CUDA graphs on a GPU; auto: there, for one process from 20 000 steps on, unless deterministic",
     )
     save_minutes: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         5.0,
@@ -110,13 +110,21 @@ class Train(Part):
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Each device takes an equal share of the batch."""
+        """Each device takes an equal share of the batch; and what can't be the same to the bit is refused."""
         if self.batch % (self.devices * self.nodes):
             yield (
                 "batch devices nodes",
                 (
                     f"train.batch is {self.batch}, which {self.devices * self.nodes} devices can't share evenly;"
                     " expected a multiple"
+                ),
+            )
+        if self.deterministic and self.compile is True:
+            yield (
+                "deterministic compile",
+                (
+                    "train.deterministic and train.compile are both true, but torch's compiler chooses its kernels by"
+                    " timing them; expected one of the two, or train.compile=auto, which compiles nothing then"
                 ),
             )
 

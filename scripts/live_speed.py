@@ -101,7 +101,7 @@ def draw_ms(bundle: Path, width: int, height: int, rounds: int = 200) -> dict[st
         times = []
         for _ in range(rounds):
             start = time.perf_counter()
-            picture.draw(result, [labels], 0)
+            picture.with_panels(picture.coloured(result, [labels]), result, 0)
             times.append((time.perf_counter() - start) * 1e3)
             stats.answered(result, [labels], None)
             stats.shown(1.0, 1.0, start)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -100,7 +101,7 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
 
     def visit() -> None:
         try:
-            while not view._bundles:
+            while not view._segmenters:
                 time.sleep(0.1)
             words = [sys.executable, str(Path(__file__).with_name("web_viewers.py")), str(place.port), str(viewers)]
             with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as crowd:
@@ -121,11 +122,13 @@ def measure(bundle: Path, viewers: int, minutes: float, fps: float, size: tuple[
                 crowd.stdin.close()
         except BaseException as error:
             failed.append(error)
+            traceback.print_exc()
         finally:
             with suppress(ProcessLookupError):
                 os.kill(os.getpid(), 2)  # as Ctrl-C ends the app
 
-    threading.Thread(target=visit, daemon=True).start()
+    visitor = threading.Thread(target=visit, daemon=True)
+    visitor.start()
     code = app.live(LiveOptions(bundles=(bundle,), source="streets", serve="0"))
     if failed or code != 130:
         raise SystemExit(f"the measurement ended early: {failed or code}")

@@ -29,7 +29,7 @@ from rdd_deploy.runtime.manifest import (
     read_file,
     read_manifest,
 )
-from rdd_deploy.utils.files import has_utf8_name, replacing, sha256
+from rdd_deploy.utils.files import has_utf8_name, remove_parts, replacing, sha256
 
 LARGEST_ARCHIVE = 4 << 30
 LARGEST_FILE = 2 << 30
@@ -76,6 +76,7 @@ def pack(folder: Path, output: Path) -> Packed:
             " itself"
         )
     top = archive_name(manifest)
+    remove_parts(output.parent, output.name)
     with replacing(output) as part:
         with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for name, expected in sorted(whole.items()):

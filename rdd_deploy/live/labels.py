@@ -17,8 +17,8 @@ from rdd_deploy.live.types import Array, CapturedFrame
 
 
 class LabelFolder:
-    """PNG index masks, found by the frame's name: the image's stem, or the frame's number in a video (``000017.png``,
-    ``17.png``).
+    """PNG index masks, found by the frame's name: the image's stem, alone or with one ending behind all of them
+    (``frame1_mask.png``), or the frame's number in a video (``000017.png``, ``17.png``).
 
     Args:
         folder: the masks.
@@ -81,13 +81,26 @@ class LabelFolder:
 
 def _matched(folder: Path, masks: dict[str, Path], images: Sequence[Path]) -> dict[str, Path]:
     """The images' names, as captured frames have them, with their masks."""
-    missing = [path.stem for path in images if stem(path) not in masks]
-    if missing:
-        raise SourceError(
-            f"{len(missing)} of {len(images)} images have no mask of the same name in {folder}, the first is"
-            f" {missing[0]}.png; give the folder whose names match"
-        )
-    return {path.stem: masks[stem(path)] for path in images}
+    names = [stem(path) for path in images]
+    missing = [path.stem for path, name in zip(images, names, strict=True) if name not in masks]
+    if not missing:
+        return {path.stem: masks[name] for path, name in zip(images, names, strict=True)}
+    if ending := _common_ending(names, masks):
+        return {path.stem: masks[name + ending] for path, name in zip(images, names, strict=True)}
+    raise SourceError(
+        f"{len(missing)} of {len(images)} images have no mask of the same name in {folder}, the first is"
+        f" {missing[0]}.png; give the folder whose names match, or differ by one ending (frame1.jpg, frame1_mask.png)"
+    )
+
+
+def _common_ending(names: Sequence[str], masks: Mapping[str, Path]) -> str:
+    """What stands behind every image's name in its mask's, e.g. ``_mask``; empty where there is no such ending, or
+    several.
+    """
+    first = names[0]
+    endings = {mask[len(first) :] for mask in masks if mask.startswith(first) and not mask[len(first) :][:1].isalnum()}
+    found = [ending for ending in endings if ending and all(name + ending in masks for name in names)]
+    return found[0] if len(found) == 1 else ""
 
 
 def _numbered(folder: Path, masks: dict[str, Path], source: Capture) -> dict[str, Path]:

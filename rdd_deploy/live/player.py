@@ -131,9 +131,12 @@ class Player:
         """The picture for the screen and the recording, where they want one; the remote gets its own,
         without panels.
         """
+        canvas = self._picture.coloured(result, labels)
         if self._remote is not None and self._remote.watched:
-            self._remote.show(self._picture.coloured(result, labels), result.captured.at_s)
-        return self._picture.draw(result, labels, self.drops, trouble, self._paused) if self._pictures_wanted else None
+            self._remote.show(canvas, result.captured.at_s)
+        if not self._pictures_wanted:
+            return None
+        return self._picture.with_panels(canvas, result, self.drops, trouble, self._paused)
 
     @property
     def _watched(self) -> bool:

@@ -55,11 +55,8 @@ class Picture:
             cv2.line(drawn, (middle, 0), (middle, frame.shape[0]), (255, 255, 255), 1)
         return drawn
 
-    def draw(
-        self, result: Result, labels: Sequence[Array], drops: int, trouble: str = "", paused: bool = False
-    ) -> Array:
-        """The whole picture; the array is reused by the next call. ``trouble`` is shown as long as it is given."""
-        canvas = self.coloured(result, labels)
+    def with_panels(self, canvas: Array, result: Result, drops: int, trouble: str = "", paused: bool = False) -> Array:
+        """Draw the panels over what ``coloured`` gave. ``trouble`` is shown as long as it is given."""
         now = time.perf_counter()
         shown = tuple(prediction.bundle for prediction in result.predictions), paused
         if now - self._refreshed_s > REFRESH_S or shown != self._key:

@@ -27,11 +27,11 @@ class CompilerError(RddError):
 
 def is_compiled(train: Train, fabric: Fabric, steps: int) -> bool:
     """What ``train.compile`` means for a run of so many steps: ``auto`` compiles long runs of one process on a GPU that
-    Triton knows.
+    Triton knows, unless they are to be deterministic.
     """
     if train.compile != "auto":
         return train.compile
-    if fabric.device.type != "cuda" or fabric.world_size > 1 or steps < PAYS_FROM:
+    if fabric.device.type != "cuda" or fabric.world_size > 1 or steps < PAYS_FROM or train.deterministic:
         return False
     from torch.utils._triton import has_triton
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import MachineError
+from rdd_deploy.losses.processes import alone
 
 TrainState: TypeAlias = Any
 """That of ``rdd_deploy.training.state``, which uses this."""
@@ -40,21 +41,15 @@ def _sentence(state: TrainState, batch: Batch, progress: float, words: str) -> s
     height, width = batch.images.shape[-2:]
     what = (
         f"the GPU's memory is full ({words}): a batch of {whole} crop{'s' if whole > 1 else ''} of {height}x{width}"
-        " doesn't fit"
+        f"{' a process' if ranks > 1 else ''} doesn't fit"
     )
-    if ranks > 1:  # nothing is tried there: the others would have to try, too
-        fits, tried = whole // 2, ", half of it may"
-    else:
-        fits, tried = largest(lambda images: _attempt(state, batch, progress, images), whole), ""
+    fits = largest(lambda images: _attempt(state, batch, progress, images), whole)
     if not fits:
         return (
             f"{what}{', nor does a single one' if whole > 1 else ''}; make augment.crop smaller, or end what else uses"
             " the GPU"
         )
-    return (
-        f"{what}{tried or f', {fits} would'}: set train.batch={fits * ranks}, make augment.crop smaller, or end what"
-        " else uses the GPU"
-    )
+    return f"{what}, {fits} would: set train.batch={fits * ranks}, make augment.crop smaller, or end what else uses the GPU"
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:
@@ -75,14 +70,34 @@ def _attempt(state: TrainState, batch: Batch, progress: float, images: int) -> b
     try:
         # What the optimiser keeps is made in the first step only.
         held = [] if state.optimizer.state else [torch.empty_like(one) for one in parameters for _ in range(2)]
-        loss, _ = state.model(_part(batch, images), progress)
-        state.fabric.backward(loss.total)
+        _pull(state, _part(batch, images), progress)
         del held
     except torch.OutOfMemoryError:
         return False
     except ValueError:  # a single value per channel for BatchNorm
         return False
     return True
+
+
+def _pull(state: TrainState, batch: Batch, progress: float) -> None:
+    """Forward and backward, of this process alone: the others may not be full, and wait for it at another place."""
+    if state.fabric.world_size == 1:
+        loss, _ = state.model(batch, progress)
+        state.fabric.backward(loss.total)
+        return
+    step = state._step
+    step.plain()
+    norms = [one for one in step.modules() if isinstance(one, torch.nn.SyncBatchNorm) and one.process_group is None]
+    if norms:
+        group = distributed.new_group([state.fabric.global_rank], use_local_synchronization=True)
+        for one in norms:
+            one.process_group = group
+    # Copies, for the gradients of the weights themselves are sent to the others.
+    weights = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in step.named_parameters()}
+    with alone():
+        with state.fabric.autocast():
+            loss, _ = torch.func.functional_call(step, weights, (batch, progress))
+        loss.total.backward()
 
 
 def _part(batch: Batch, images: int) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import math
@@ -131,9 +132,13 @@ def check_file(path: Path | None) -> None:
     check_writable(path)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder; a part whose process still runs is left alone."""
-    for part in folder.glob(".*.part*"):
+def remove_parts(folder: Path, name: str = "") -> None:
+    """Remove what killed processes left half-written in a folder; a part whose process still runs is left alone.
+
+    Args:
+        name: only of the file that is called so.
+    """
+    for part in folder.glob(f".{glob.escape(name[:40]) + '.' if name else ''}*.part*"):
         found = _PART.search(part.name)
         if found and not _runs(int(found[1])):
             with suppress(OSError):  # it is somebody else's

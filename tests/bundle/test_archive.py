@@ -271,6 +271,21 @@ def test_larger_than_any_bundle(tmp_path: Path) -> None:
         pass
 
 
+def test_what_a_killed_pack_left_is_removed_by_the_next(bundle: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, running, other = (
+        tmp_path / f".{name}.{process}-0123456789abcdef.part"
+        for name, process in (("[a].tar", ended.pid), ("[a].tar", os.getpid()), ("mine.tar", ended.pid))
+    )
+    for one in (left, running, other):
+        one.write_bytes(b"half")
+    pack(bundle, tmp_path / "[a].tar")
+    assert not left.exists()
+    assert running.exists()
+    assert other.exists()
+
+
 def test_a_broken_bundle_isnt_packed(bundle: Path, tmp_path: Path) -> None:
     (bundle / "model.onnx").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"model\.onnx isn't the file that was exported"):

@@ -12,7 +12,9 @@ import toys
 from torch import nn
 
 from rdd_deploy.data.loader import Batch
+from rdd_deploy.errors import MachineError
 from rdd_deploy.losses.config import Distillation
+from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe_train import Train
@@ -93,6 +95,26 @@ def trained(argument: tuple[int, int, Case]) -> Any:
     steps.weights.update(student.state_dict())
     steps.objective.update(state.objective.state_dict())
     return tuple(steps)
+
+
+def refused(argument: tuple[int, int, Case, int]) -> str:
+    """What a process says whose memory holds so many images, as a GPU says it that is full."""
+    *told, fits = argument
+    real = TaskLoss.forward
+
+    def forward(self: TaskLoss, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if len(logits) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
+        return real(self, logits, target)
+
+    TaskLoss.forward = forward  # type: ignore[method-assign]
+    try:
+        trained(tuple(told))  # type: ignore[arg-type]
+    except MachineError as error:
+        return str(error)
+    finally:
+        TaskLoss.forward = real  # type: ignore[method-assign]
+    return ""
 
 
 def _objective(case: Case, train: Train, student: Segmenter, masks: list[torch.Tensor]) -> Objective:

@@ -119,7 +119,7 @@ def test_capture_inference_and_drawing_overlap(
     Screen.script = {}
     monkeypatch.setattr(captures.Capture, "read", slowed(captures.Capture.read))
     monkeypatch.setattr(inference.Inference, "_label", slowed(inference.Inference._label))
-    monkeypatch.setattr(player.Picture, "draw", slowed(player.Picture.draw))
+    monkeypatch.setattr(player.Picture, "coloured", slowed(player.Picture.coloured))
     record = run(tmp_path, bundles[0], source=str(video), max_frames=10)
     assert record["frames"] == 10
     assert 1 / record["fps"] < 0.11

@@ -35,7 +35,7 @@ def test_a_recording_of_a_variable_rate_video_keeps_its_times(
     realtime: bool,
 ) -> None:
     monkeypatch.setattr(
-        player.Picture, "draw", lambda _, result, *__, **___: np.ascontiguousarray(result.captured.frame)
+        player.Picture, "with_panels", lambda _, __, result, *___, **____: np.ascontiguousarray(result.captured.frame)
     )
     source, seen = write_vfr(tmp_path / "odd.mkv", TIMES), tmp_path / "seen.mp4"
     assert [at for at, _ in timeline(source)] == TIMES

@@ -22,13 +22,13 @@ def test_a_stream_stalls_vanishes_and_comes_back(
     monkeypatch.setattr(grabber, "FIRST_PAUSE_S", 0.1)
     monkeypatch.setattr(player, "STALL_S", 0.2)
     troubles: list[str] = []
-    draw = player.Picture.draw
+    with_panels = player.Picture.with_panels
 
-    def spy(self: Any, result: Any, labels: Any, drops: int, trouble: str = "", paused: bool = False) -> Any:
+    def spy(self: Any, canvas: Any, result: Any, drops: int, trouble: str = "", paused: bool = False) -> Any:
         troubles.append(trouble)
-        return draw(self, result, labels, drops, trouble, paused)
+        return with_panels(self, canvas, result, drops, trouble, paused)
 
-    monkeypatch.setattr(player.Picture, "draw", spy)
+    monkeypatch.setattr(player.Picture, "with_panels", spy)
     done: list[object] = []
 
     def said(what: str) -> bool:

@@ -51,15 +51,34 @@ def test_labels_by_stem_and_by_number(folder: Path, video: Path, tmp_path: Path)
             ["frame0"],
             (
                 r"11 of 12 images have no mask of the same name in .*, the first is frame1.png; give the folder whose"
-                r" names match"
+                r" names match, or differ by one ending \(frame1\.jpg, frame1_mask\.png\)"
             ),
         ),
         ([], r"12 of 12 images have no mask of the same name"),
+        ([f"frame{index}mask" for index in range(12)], r"12 of 12 images have no mask"),
+        ([f"frame{index}{end}" for index in range(12) for end in ("_mask", "_depth")], r"12 of 12 images have no mask"),
     ],
 )
 def test_label_names_must_match_the_images(folder: Path, tmp_path: Path, names: list[str], sentence: str) -> None:
     with pytest.raises(SourceError, match=sentence):
         LabelFolder(masks(tmp_path / "m", names), Folder(folder), 3, ())
+
+
+def test_one_ending_behind_all_names(folder: Path, tmp_path: Path) -> None:
+    """``frame1`` is how ``frame10_mask`` begins, too."""
+    place = masks(tmp_path / "m", ["frame0_other"])
+    for index in range(12):
+        cv2.imwrite(str(place / f"frame{index}_mask.png"), np.full((48, 64), index % 3, np.uint8))
+    images = Folder(folder)
+    labels = LabelFolder(place, images, 3, ())
+    images.open()
+    seen = 0
+    while (captured := images.read()) is not None:
+        truth = labels.truth(captured)
+        assert truth is not None
+        assert (truth == int(captured.name.removeprefix("frame")) % 3).all()
+        seen += 1
+    assert seen == 12
 
 
 @pytest.mark.parametrize(

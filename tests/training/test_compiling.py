@@ -30,10 +30,16 @@ def test_when_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_compiled(auto, on("cuda"), long - 1)
     assert not is_compiled(auto, on("cuda", 2), long)
     assert not is_compiled(auto, on("cpu"), long)
+    assert not is_compiled(Train(deterministic=True), on("cuda"), long)
     assert is_compiled(Train(compile=True), on("cpu"), 1)
     assert not is_compiled(Train(compile=False), on("cuda"), long)
     monkeypatch.setattr(torch.utils._triton, "has_triton", lambda: False)
     assert not is_compiled(auto, on("cuda"), long)
+
+
+def test_deterministic_steps_are_not_compiled() -> None:
+    with pytest.raises(ValueError, match=r"train\.deterministic and train\.compile are both true, .*compile=auto"):
+        Train(deterministic=True, compile=True)
 
 
 def trained(train: Train, steps: int = 2) -> list[torch.Tensor]:

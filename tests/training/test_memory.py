@@ -3,6 +3,7 @@
 import one_batch
 import pytest
 import torch
+from gloo import together
 from one_batch import Case, trained
 
 from rdd_deploy.data.loader import BatchBeside
@@ -45,6 +46,15 @@ def test_the_largest_batch_that_goes_through_is_named(room: list[int], fits: int
 def test_not_even_one(room: list[int]) -> None:
     with pytest.raises(MachineError, match=r"doesn't fit, nor does a single one; make augment\.crop smaller"):
         trained((0, 1, Case()))
+
+
+def test_each_of_several_processes_tries_its_own_part() -> None:
+    """Without the others, who try other sizes."""
+    said = together(one_batch.refused, [(rank, 2, Case({}, {}), fits) for rank, fits in enumerate((2, 1))])
+    for sentence, fits in zip(said, (2, 1), strict=True):
+        assert (
+            f"a batch of 3 crops of 64x64 a process doesn't fit, {fits} would: set train.batch={2 * fits}," in sentence
+        )
 
 
 @pytest.mark.parametrize("most", range(1, 40))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from web_app import Running, Viewer, running
 
+from rdd_deploy.drawing import Overlay
 from rdd_deploy.live.web import pictures, server
 
 
@@ -104,6 +105,35 @@ def test_ten_viewers_cost_one_encode_and_a_stalled_one_holds_nobody_up(served: R
     assert made <= played + 3, "one encode a frame, for all viewers"
     assert min(seen) >= 0.5 * played, "the stalled viewer costs the others nothing"
     assert served.view._pictures is not None
+
+
+def test_a_recording_and_viewers_cost_one_overlay_a_frame(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recording has panels, the page's pictures haven't."""
+    drawn: list[int] = []
+    plain = Overlay.draw
+
+    def counted(self: Overlay, frame: np.ndarray, labels: np.ndarray, canvas: np.ndarray | None = None) -> np.ndarray:
+        drawn.append(1)
+        return plain(self, frame, labels, canvas)
+
+    monkeypatch.setattr(Overlay, "draw", counted)
+    with running(monkeypatch, pair, record=tmp_path / "a.mp4") as app:
+        viewer = Viewer(app.port)
+        viewer.frames(1)
+        first, base = app.state()["frames"], len(drawn)
+        image = decoded(viewer.frames(12)[-1])
+        played, many = app.state()["frames"] - first, len(drawn) - base
+        assert played > 8
+        assert many <= played + 2
+        assert np.abs(image[:30, :40].reshape(-1, 3).astype(int) - (237, 0, 0)).max() < 30
+        viewer.close()
+    film = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    good, first = film.read()
+    film.release()
+    assert good
+    assert np.abs(first[:30, :40].reshape(-1, 3).astype(int) - (237, 0, 0)).max() > 100
 
 
 def test_a_viewer_who_reads_nothing_is_dropped(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "requirements"))
 
 import ends  # type: ignore[import-not-found]  # noqa: E402
 import lock  # type: ignore[import-not-found]  # noqa: E402
+import slim  # type: ignore[import-not-found]  # noqa: E402
 
 TEXT = lock.LOCK.read_text(encoding="utf-8")
 
@@ -130,3 +131,20 @@ E   ModuleNotFoundError: No module named 'cv2.typing'
         "these differ from the lock:",
         "  opencv-python 5.0 -> 6.0",
     ]
+
+
+def test_what_a_device_never_reads(tmp_path: Path) -> None:
+    gone = [
+        "numpy/_core/tests/test_a.py", "numpy/tests/test_b.py", "onnxruntime/capi/libonnxruntime.so.1.32.0",
+        "onnxruntime/transformers/x.py",
+    ]  # fmt: skip
+    stays = [
+        "numpy/testing/a.py", "numpy/_core/a.so", "onnxruntime/capi/onnxruntime_pybind11_state.so", "pytest/tests/a.py",
+        "onnxruntime/capi/libonnxruntime_providers_shared.so", "rdd_deploy/a.py",
+    ]  # fmt: skip
+    for name in (*gone, *stays):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = list(slim.unused(tmp_path))
+    for name in (*gone, *stays):
+        assert any((tmp_path / name).is_relative_to(path) for path in found) == (name in gone), name

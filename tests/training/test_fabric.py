@@ -8,6 +8,7 @@ import csv
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -178,6 +179,56 @@ def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folde
     assert left.returncode == 2, left
     (line,) = [one for one in errors_of(left) if one.startswith("error:")]
     assert line.startswith("error: process 1 of 2 is lost: it gave no sign of life for "), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_under_torchrun_itself(folder: Path, nodes: int, lost: int) -> None:
+    """On one machine, and on two that are one here."""
+    name, port = f"torchrun{nodes}{lost}", free_port()
+    where = [f"--nnodes={nodes}", f"--nproc_per_node={2 // nodes}", "--rdzv_backend=c10d"]
+    command = [sys.executable, "-m", "torch.distributed.run", *where, f"--rdzv_endpoint=127.0.0.1:{port}"]
+    command += ["-m", "rdd_deploy.train", "pair.yaml", "--name", name, "train.epochs=200"]
+    agents = [
+        subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(nodes)
+    ]
+    try:
+        end = time.monotonic() + 150
+        while not (folder / f"runs/{name}/state.ckpt").is_file():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.kill(process_of(name, lost), signal.SIGKILL)
+        begun = time.monotonic()
+        said = "".join(one.communicate(timeout=90)[1] for one in agents)
+    finally:
+        for one in agents:
+            one.kill()
+    assert time.monotonic() - begun < 60
+    assert [one.returncode for one in agents] == [1] * nodes  # torchrun's own
+    (line,) = [one for one in said.splitlines() if one.startswith("error:")]
+    assert line.startswith(f"error: process {lost} of 2"), line
+    assert line.endswith("go on with the same command and --resume")
+    alone = call("train", "pair.yaml", "--name", name, "train.epochs=200", "--resume", "--dry-run", cwd=folder)
+    assert alone.returncode == 0, alone.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def process_of(name: str, rank: int) -> int:
+    """The training process of that run and rank, which torchrun started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            if name.encode() in words and b"torch.distributed.run" not in words and b"RANK=%d" % rank in variables:
+                return int(folder.name)
+    raise AssertionError(f"process {rank} of {name} isn't there")
 
 
 def test_a_killed_process_of_our_own_ends_all_by_name(folder: Path) -> None:

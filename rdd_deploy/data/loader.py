@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from rdd_deploy.data.base import Split
+from rdd_deploy.data.base import Labels, Split
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.data.unlabelled import JoinedSplit, Unlabelled
 from rdd_deploy.errors import RddError
@@ -121,6 +121,10 @@ class FrameCache:
             self._kept[index] = pair
         return pair
 
+    def labels(self, index: int) -> Labels:
+        """Labels uint8 (H, W) alone."""
+        return self._kept[index][1].numpy() if index in self._kept else self.split.labels(index)
+
 
 class JoinedFrames(FrameCache):
     """Frames with labels, behind them others without, each kept by its own cache."""
@@ -134,6 +138,10 @@ class JoinedFrames(FrameCache):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         labelled, others = self._parts
         return labelled[index] if index < self.labelled else others[index - self.labelled]
+
+    def labels(self, index: int) -> Labels:
+        labelled, others = self._parts
+        return labelled.labels(index) if index < self.labelled else others.labels(index - self.labelled)
 
 
 class CropDataset(Dataset[Any]):
@@ -153,7 +161,7 @@ class CropDataset(Dataset[Any]):
     def _crop(self, epoch: int, index: int) -> Any:
         image, labels = self.frames[index]
         with self._seeded(epoch, index):
-            crop = self.transform(image, labels)
+            crop = self.transform(image, labels, index)
         return Batch(crop.image, crop.labels, torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
 
     @contextmanager
@@ -179,7 +187,7 @@ class DrawDataset(CropDataset):
 
     def _crop(self, epoch: int, index: int) -> Draws:
         with self._seeded(epoch, index):
-            window, recolouring = self.transform.draw_all(*map(int, self.sizes[index]))
+            window, recolouring = self.transform.draw_all(*map(int, self.sizes[index]), index)
         colours = torch.zeros(0) if recolouring is None else torch.from_numpy(recolouring).float()
         return Draws(torch.tensor([int(v) for v in window]), torch.tensor(index), colours)
 

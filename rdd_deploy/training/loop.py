@@ -14,18 +14,7 @@ from lightning_fabric import Fabric
 from torch import distributed
 
 from rdd_deploy.data.base import Split, Subset
-from rdd_deploy.data.loader import (
-    Batch,
-    CropDataset,
-    DrawDataset,
-    FrameCache,
-    LoadingError,
-    ResumableBatchSampler,
-    batches,
-    training_loader,
-)
-from rdd_deploy.data.resident import resident_frames
-from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.data.loader import Batch, FrameCache, LoadingError, ResumableBatchSampler
 from rdd_deploy.errors import DataError, RddError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor
@@ -33,6 +22,7 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.training.class_bias import fit_class_bias
+from rdd_deploy.training.crops import TrainingCrops
 from rdd_deploy.training.fabric import is_emulated, precision_of
 from rdd_deploy.training.finite import FiniteCheck, check_weights
 from rdd_deploy.training.gradients import shares
@@ -90,15 +80,7 @@ def fit(
         read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
     )
     sampler.start = train_state.step
-    transform = RandomScaleCrop(recipe.augment, recipe.data.size)
-    resident = resident_frames(frames, transform, fabric.device, recipe.data.device)
-    crops = (
-        DrawDataset(resident.sizes, transform, train.seed) if resident else CropDataset(frames, transform, train.seed)
-    )
-    loader = fabric.setup_dataloaders(
-        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside),
-        use_distributed_sampler=False,
-    )
+    crops = TrainingCrops(recipe, frames, method, fabric)
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
     rows = resumed.rows if resumed else []
@@ -125,10 +107,7 @@ def fit(
 
         segmenter.train()
         since = time.perf_counter()
-        loading: Iterator[Any] = batches(loader)
-        for batch in _until_lost(
-            resident.batches(loading) if resident else loading, lambda: save(wait=True), train_state
-        ):
+        for batch in _until_lost(crops.batches(sampler), lambda: save(wait=True), train_state):
             progress = train_state.step / total
             ends = (train_state.step + 1) % per_epoch == 0
             signs, terms = train_state.update(batch, progress, compare=ends)

@@ -88,10 +88,12 @@ def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
     """What differs between the recipe that a run was made by and this one, as ``key: before → after``.
 
     The name is left out, and where the figures go, when states are saved and whether steps are compiled, which changes
-    no more than roundings.
+    no more than roundings. A run with a budget has the epochs that it chose in its place.
     """
     before, after = (
-        with_whole_paths(one).model_dump(exclude={"name": True, "train": {"loggers", "save_minutes", "compile"}})
+        with_whole_paths(one).model_dump(
+            exclude={"name": True, "train": {"loggers", "save_minutes", "compile", "budget"}}
+        )
         for one in (folder.load_recipe(), recipe)
     )
     return _changed(before, after)
@@ -200,6 +202,7 @@ def metadata_of(recipe: Recipe, data: TrainingData, source: str) -> dict[str, An
         "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
         "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
         **({"unlabelled_frames": data.unlabelled.digest} if data.unlabelled is not None else {}),
+        **({"budget": recipe.train.budget} if recipe.train.budget else {}),
     }  # fmt: skip
 
 

@@ -7,9 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from rdd_deploy.schema import Batch, Count, Nodes, Part, Positive, Seed, Share
+from rdd_deploy.schema import Batch, Count, Nodes, Part, Positive, Seed, Share, Size
 from rdd_deploy.utils.tables import Entry
 
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
@@ -61,6 +68,13 @@ def _is_time(budget: str) -> str:
     return budget
 
 
+def _squared(size: Any) -> Any:
+    return [size, size] if isinstance(size, int) else size
+
+
+CropSize = Annotated[Size, BeforeValidator(_squared)]
+
+
 class Train(Part):
     """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
 
@@ -72,6 +86,14 @@ class Train(Part):
         description=(
             "time for the training, such as 90s, 60min or 3h, in place of epochs: as many as fit, by steps that are"
             " measured when the run begins"
+        ),
+    )
+    progressive: list[tuple[Share, CropSize]] = Field(
+        default_factory=list,
+        max_length=16,
+        description=(
+            "crops of other sizes than augment.crop: [[0.0, 160], [0.5, 240]] has crops of 160x160 from the beginning"
+            " and of 240x240 from half of the steps on; a size may be [height, width]"
         ),
     )
     batch: Batch = Field(16, description="over all devices together")
@@ -174,7 +196,16 @@ class Train(Part):
             )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Each device takes an equal share of the batch; a share is one; only ohem keeps pixels."""
+        """Each device takes an equal share of the batch; a share is one; only ohem keeps pixels; sizes follow each
+        other.
+        """
+        begins = [share for share, _ in self.progressive]
+        if begins and (begins[0] != 0 or begins[-1] == 1 or begins != sorted(set(begins))):
+            yield (
+                "progressive",
+                f"train.progressive begins its sizes at {begins}; expected rising shares of the steps, the first 0, the"
+                " last below 1",
+            )
         if isinstance(self.min_kept_per_class, float) and self.min_kept_per_class > 1:
             yield (
                 "min_kept_per_class",
@@ -195,6 +226,15 @@ class Train(Part):
                     " expected a multiple"
                 ),
             )
+
+
+def crop_sizes(train: Train, crop: tuple[int, int]) -> list[tuple[float, tuple[int, int]]]:
+    """From which share of the steps on crops have which (height, width).
+
+    Args:
+        crop: ``augment.crop``, which they have without ``train.progressive``.
+    """
+    return list(train.progressive) or [(0.0, crop)]
 
 
 class Evaluation(Part):

@@ -64,22 +64,26 @@ class RandomScaleCrop:
     def __init__(self, augment: Augment, base: tuple[int, int], rare: RarePlaces | None = None) -> None:
         self.augment, self.base, self.rare = augment, base, rare
 
-    def draw(self, height: int, width: int, index: int | None = None) -> CropWindow:
+    def draw(
+        self, height: int, width: int, index: int | None = None, size: tuple[int, int] | None = None
+    ) -> CropWindow:
         """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside
         at random.
 
         Args:
             index: of the frame, by which a window on one of its rare classes is found.
+            size: (height, width) of the crop; default: ``augment.crop``.
         """
+        crop = size or self.augment.crop
         scale = _uniform(*self.augment.scale)
-        h = max(1, round(self.augment.crop[0] / scale * height / self.base[0]))
-        w = max(1, round(self.augment.crop[1] / scale * width / self.base[1]))
+        h = max(1, round(crop[0] / scale * height / self.base[0]))
+        w = max(1, round(crop[1] / scale * width / self.base[1]))
         if (pixel := self._rare_pixel(index)) is None:
             top = round(_uniform(min(0, height - h), max(0, height - h)))
             left = round(_uniform(min(0, width - w), max(0, width - w)))
         else:
             y, x = divmod(pixel, width)
-            top, left = _showing(y, h, height, self.augment.crop[0]), _showing(x, w, width, self.augment.crop[1])
+            top, left = _showing(y, h, height, crop[0]), _showing(x, w, width, crop[1])
         return CropWindow(top, left, h, w, _uniform(0, 1) < self.augment.flip)
 
     def _rare_pixel(self, index: int | None) -> int | None:
@@ -88,16 +92,18 @@ class RandomScaleCrop:
             return None
         return self.rare.draw(index, _uniform(0, 1), _uniform(0, 1))
 
-    def draw_all(self, height: int, width: int, index: int | None = None) -> Drawn:
-        """Draw all of a crop of a source frame of the given size."""
-        window = self.draw(height, width, index)
+    def draw_all(self, height: int, width: int, index: int | None = None, size: tuple[int, int] | None = None) -> Drawn:
+        """Draw all of a crop of a source frame of the given size; arguments as ``draw``."""
+        window = self.draw(height, width, index, size)
         return Drawn(window, colour_jitter.draw(self.augment.jitter) if self.augment.jitter else None)
 
-    def __call__(self, image: Tensor, labels: Tensor, index: int | None = None) -> Crop:
-        """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``augment.crop``."""
-        window, recolouring = self.draw_all(*labels.shape, index)
-        size = list(self.augment.crop)
-        crop = F.resize(cut(image, window, fill=FILL), size, v2.InterpolationMode.BILINEAR, antialias=True)
+    def __call__(
+        self, image: Tensor, labels: Tensor, index: int | None = None, size: tuple[int, int] | None = None
+    ) -> Crop:
+        """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``size``, default ``augment.crop``."""
+        size = size or self.augment.crop
+        window, recolouring = self.draw_all(labels.shape[0], labels.shape[1], index, size)
+        crop = F.resize(cut(image, window, fill=FILL), list(size), v2.InterpolationMode.BILINEAR, antialias=True)
         rows, columns = (centres(given, wanted) for given, wanted in zip(window[2:4], size, strict=True))
         mask = cut(labels[None], window, fill=IGNORE)[0].index_select(0, rows).index_select(1, columns)
         if window.flip:

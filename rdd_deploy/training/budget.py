@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -17,7 +18,7 @@ from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Recipe
-from rdd_deploy.recipe_train import MOST_EPOCHS, seconds_of
+from rdd_deploy.recipe_train import MOST_EPOCHS, crop_sizes, seconds_of
 from rdd_deploy.schema import changed
 from rdd_deploy.training.crops import TrainingCrops
 from rdd_deploy.training.fabric import precision_of
@@ -111,10 +112,15 @@ def _measured(
         others=len(crops.frames) - crops.frames.labelled, share=method.share,
     )  # fmt: skip
     scale = fabric._precision.state_dict()  # of the loss in 16-mixed
-    with torch.random.fork_rng(), console.progress("measuring a step", WARM + MOST) as bar:
+    sizes = crop_sizes(train, recipe.augment.crop)
+    ends = [*(share for share, _ in sizes[1:]), 1.0]
+    with torch.random.fork_rng(), console.progress("measuring a step", (WARM + MOST) * len(sizes)) as bar:
         network = copy.deepcopy(segmenter).train()
         state = TrainState(network, _copied(method.objective), train, fabric)
-        step = _seconds_of_a_step(state, crops, sampler, fabric, bar)
+        step = sum(
+            (end - share) * _seconds_of_a_step(state, crops.batches(sampler, size), fabric, bar)
+            for (share, size), end in zip(sizes, ends, strict=True)
+        )
         evaluation = _seconds_of_an_evaluation(recipe, state.evaluated, validation, fabric)
     fabric._precision.load_state_dict(scale)
     return Costs(step, evaluation, sampler.steps_per_epoch, recipe.evaluation.every)
@@ -126,11 +132,8 @@ def _copied(objective: Objective) -> Objective:
     return copy.deepcopy(objective, asked)
 
 
-def _seconds_of_a_step(
-    state: TrainState, crops: TrainingCrops, sampler: ResumableBatchSampler, fabric: Fabric, bar: console.progress
-) -> float:
+def _seconds_of_a_step(state: TrainState, batches: Iterator[Any], fabric: Fabric, bar: console.progress) -> float:
     """The mean of steps as the loop makes them, waited for."""
-    batches = crops.batches(sampler)
     for _ in range(WARM):
         float(state.update(next(batches), MIDDLE)[0][0])
         bar.advance()

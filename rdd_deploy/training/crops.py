@@ -13,6 +13,7 @@ from rdd_deploy.data.loader import (
     DrawDataset,
     FrameCache,
     ResumableBatchSampler,
+    SizedBatchSampler,
     batches,
     training_loader,
 )
@@ -20,6 +21,7 @@ from rdd_deploy.data.rare_crops import RarePlaces
 from rdd_deploy.data.resident import resident_frames
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.recipe import Recipe
+from rdd_deploy.recipe_train import crop_sizes
 from rdd_deploy.training.state import Method
 
 
@@ -35,12 +37,16 @@ class TrainingCrops:
         self.transform = RandomScaleCrop(recipe.augment, recipe.data.size, _rare_places(recipe, frames))
         self.resident = resident_frames(frames, self.transform, fabric.device, recipe.data.device)
 
-    def batches(self, sampler: ResumableBatchSampler) -> Iterator[Any]:
+    def batches(self, sampler: ResumableBatchSampler, size: tuple[int, int] | None = None) -> Iterator[Any]:
         """``Batch`` or ``BatchBeside`` on the training's device, in a sampler's order.
+
+        Args:
+            size: (height, width) of all crops; default: what the recipe says for each of the sampler's steps.
 
         Raises:
             LoadingError: a file can't be read.
         """
+        sizes = [(0.0, size)] if size else crop_sizes(self.recipe.train, self.recipe.augment.crop)
         seed, resident = self.recipe.train.seed, self.resident
         crops = (
             DrawDataset(resident.sizes, self.transform, seed)
@@ -48,7 +54,13 @@ class TrainingCrops:
             else CropDataset(self.frames, self.transform, seed)
         )
         loader = self.fabric.setup_dataloaders(
-            training_loader(crops, sampler, self.recipe.data.workers, self.fabric.device.type == "cuda", self._beside),
+            training_loader(
+                crops,
+                SizedBatchSampler(sampler, sizes),
+                self.recipe.data.workers,
+                self.fabric.device.type == "cuda",
+                self._beside,
+            ),
             use_distributed_sampler=False,
         )
         loading: Iterator[Any] = batches(loader)

@@ -17,6 +17,7 @@ from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Recipe, StudentRecipe, TeacherRecipe, with_whole_paths
+from rdd_deploy.recipe_train import crop_sizes
 from rdd_deploy.schema import changed
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
@@ -157,9 +158,9 @@ def _changed(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {before} → {after}"]
 
 
-def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes(recipe: Recipe) -> tuple[tuple[int, int], ...]:
     """The frame sizes that a recipe's network sees."""
-    return recipe.data.size, recipe.augment.crop
+    return recipe.data.size, *(size for _, size in crop_sizes(recipe.train, recipe.augment.crop))
 
 
 def dry_run(

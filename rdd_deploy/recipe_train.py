@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from rdd_deploy.schema import Batch, Count, Nodes, Part, Positive, Seed, Share
+from rdd_deploy.schema import Batch, Count, Nodes, Part, Positive, Seed, Share, Size
 from rdd_deploy.utils.tables import Entry
 
 DEVICES = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")
@@ -42,16 +50,63 @@ def _kind_of_device(device: str) -> str:
 Device = Annotated[str, AfterValidator(_kind_of_device)]
 
 
+MOST_EPOCHS = 1_000_000
+UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+def seconds_of(budget: str) -> float:
+    """A time such as 90s, 60min or 1.5h in seconds. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h)", budget)
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= 3.6e7:
+        raise ValueError(f"got '{budget:.40}', expected a time such as 90s, 60min or 3h")
+    return seconds
+
+
+def _is_time(budget: str) -> str:
+    seconds_of(budget)
+    return budget
+
+
+def _squared(size: Any) -> Any:
+    return [size, size] if isinstance(size, int) else size
+
+
+CropSize = Annotated[Size, BeforeValidator(_squared)]
+
+
 class Train(Part):
     """Schedule and optimiser: poly learning rate with warm-up, as in the paper."""
 
     renamed: ClassVar[dict[str, str]] = {"save_every": "save_minutes"}
 
     epochs: Count = Field(60, description="passes over the training frames")
+    budget: Annotated[str, AfterValidator(_is_time)] | None = Field(
+        None,
+        description=(
+            "time for the training, such as 90s, 60min or 3h, in place of epochs: as many as fit, by steps that are"
+            " measured when the run begins"
+        ),
+    )
+    progressive: list[tuple[Share, CropSize]] = Field(
+        default_factory=list,
+        max_length=16,
+        description=(
+            "crops of other sizes than augment.crop: [[0.0, 160], [0.5, 240]] has crops of 160x160 from the beginning"
+            " and of 240x240 from half of the steps on; a size may be [height, width]"
+        ),
+    )
     batch: Batch = Field(16, description="over all devices together")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="the paper's, or the one for short schedules")
     lr: Positive = Field(0.02, description="highest learning rate, of the encoder")
     head_lr_factor: Positive = Field(1.0, description="learning rate of the heads relative to the encoder's")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description=(
+            "the learning rate of an encoder's stage is lr · layer_decay^n, n its place below the heads: 1 for the"
+            " deepest stage; 1 leaves all alike"
+        ),
+    )
     momentum: Share = Field(0.9, description="of sgd")
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="of the optimiser")
     warmup: Share = Field(0.02, description="share of the iterations with a linear warm-up")
@@ -70,6 +125,13 @@ class Train(Part):
         ),
     )
     region_weight: Positive = Field(1.0, description="of the region loss")
+    min_kept_per_class: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
+        0,
+        description=(
+            "of ohem: at least so many of the hardest pixels of each class in the batch, a count (integer) or a share of"
+            " the class's pixels (0 to 1)"
+        ),
+    )
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(0.4, description="of the auxiliary head's loss")
     class_bias: bool = Field(
         False,
@@ -109,8 +171,53 @@ class Train(Part):
         ["csv", "tensorboard"], description="where figures and pictures go; csv (metrics.csv) is always written"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _left_to_the_budget(cls, tree: Any) -> Any:
+        """``epochs: null`` is as if they weren't there: so an override leaves a file's to the budget."""
+        if isinstance(tree, dict) and "epochs" in tree and tree["epochs"] is None:
+            return {key: value for key, value in tree.items() if key != "epochs"}
+        return tree
+
+    @model_serializer(mode="wrap")
+    def _one_of_both(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        if self.budget is not None:
+            tree.pop("epochs", None)
+        return tree
+
+    @classmethod
+    def presence(cls, given: set[str]) -> Iterator[str]:
+        """A length of one kind."""
+        if {"epochs", "budget"} <= given:
+            yield (
+                "train.epochs and train.budget are both given; the budget chooses the epochs, so leave out one of them"
+                " (train.epochs=null takes a file's away)"
+            )
+
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Each device takes an equal share of the batch; and what can't be the same to the bit is refused."""
+        """Each device takes an equal share of the batch; what can't be the same to the bit is refused; only ohem
+        keeps pixels; sizes follow each other.
+        """
+        begins = [share for share, _ in self.progressive]
+        if begins and (begins[0] != 0 or begins[-1] == 1 or begins != sorted(set(begins))):
+            yield (
+                "progressive",
+                f"train.progressive begins its sizes at {begins}; expected rising shares of the steps, the first 0, the"
+                " last below 1",
+            )
+        if isinstance(self.min_kept_per_class, float) and self.min_kept_per_class > 1:
+            yield (
+                "min_kept_per_class",
+                f"train.min_kept_per_class is {self.min_kept_per_class}; expected a share from 0 to 1, or a whole number"
+                " of pixels",
+            )
+        if self.min_kept_per_class and self.task_loss != "ohem":
+            yield (
+                "min_kept_per_class task_loss",
+                f"train.min_kept_per_class is for train.task_loss: ohem, which is {self.task_loss} here; for RDD set"
+                " distillation.tse.min_kept_per_class",
+            )
         if self.batch % (self.devices * self.nodes):
             yield (
                 "batch devices nodes",
@@ -127,6 +234,15 @@ class Train(Part):
                     " timing them; expected one of the two, or train.compile=auto, which compiles nothing then"
                 ),
             )
+
+
+def crop_sizes(train: Train, crop: tuple[int, int]) -> list[tuple[float, tuple[int, int]]]:
+    """From which share of the steps on crops have which (height, width).
+
+    Args:
+        crop: ``augment.crop``, which they have without ``train.progressive``.
+    """
+    return list(train.progressive) or [(0.0, crop)]
 
 
 class Evaluation(Part):

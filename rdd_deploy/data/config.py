@@ -218,6 +218,13 @@ class Augment(Part):
     jitter: Annotated[float, Field(ge=0, le=1)] = Field(
         0.3, description="strength of brightness, contrast and saturation; hue a tenth of it"
     )
+    rare_crops: Share = Field(
+        0.0,
+        description=(
+            "share of the crops that are placed on a pixel of a class which the frame holds, drawn by 1 / √pixels of the"
+            " class in train; each frame still comes once an epoch"
+        ),
+    )
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Scales in their order."""

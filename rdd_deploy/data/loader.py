@@ -9,17 +9,17 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from rdd_deploy.data.base import Split
+from rdd_deploy.data.base import Labels, Split
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.data.unlabelled import JoinedSplit, Unlabelled
 from rdd_deploy.errors import RddError
@@ -67,6 +67,8 @@ class Draws(NamedTuple):
     indices: Tensor
     recolourings: Tensor
     beside: Mapping[str, Tensor] = {}
+    size: tuple[int, ...] = ()
+    """(height, width) of the crops; empty: the transform's own."""
 
 
 Beside = Callable[[Any], Mapping[str, Tensor]]
@@ -121,6 +123,10 @@ class FrameCache:
             self._kept[index] = pair
         return pair
 
+    def labels(self, index: int) -> Labels:
+        """Labels uint8 (H, W) alone."""
+        return self._kept[index][1].numpy() if index in self._kept else self.split.labels(index)
+
 
 class JoinedFrames(FrameCache):
     """Frames with labels, behind them others without, each kept by its own cache."""
@@ -135,14 +141,23 @@ class JoinedFrames(FrameCache):
         labelled, others = self._parts
         return labelled[index] if index < self.labelled else others[index - self.labelled]
 
+    def labels(self, index: int) -> Labels:
+        labelled, others = self._parts
+        return labelled.labels(index) if index < self.labelled else others.labels(index - self.labelled)
+
+
+Key: TypeAlias = tuple[int, int] | tuple[int, int, tuple[int, int]]
+
 
 class CropDataset(Dataset[Any]):
-    """Augmented crops; the key is (epoch, index). In a loader's process an error is handed over as the sample."""
+    """Augmented crops; the key is (epoch, index), or (epoch, index, size) with another (height, width) than the
+    transform's. In a loader's process an error is handed over as the sample.
+    """
 
     def __init__(self, frames: FrameCache, transform: RandomScaleCrop, seed: int) -> None:
         self.frames, self.transform, self.seed = frames, transform, seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch | Exception:
+    def __getitem__(self, key: Key) -> Batch | Exception:
         try:
             return self._crop(*key)  # type: ignore[no-any-return]
         except (RddError, OSError, MemoryError) as error:
@@ -150,10 +165,10 @@ class CropDataset(Dataset[Any]):
                 raise
             return error  # raised there, it would reach the main process with the whole traceback as its text
 
-    def _crop(self, epoch: int, index: int) -> Any:
+    def _crop(self, epoch: int, index: int, size: tuple[int, int] | None = None) -> Any:
         image, labels = self.frames[index]
         with self._seeded(epoch, index):
-            crop = self.transform(image, labels)
+            crop = self.transform(image, labels, index, size)
         return Batch(crop.image, crop.labels, torch.tensor([int(v) for v in crop.window]), torch.tensor(index))
 
     @contextmanager
@@ -177,11 +192,11 @@ class DrawDataset(CropDataset):
     def __init__(self, sizes: Any, transform: RandomScaleCrop, seed: int) -> None:
         self.sizes, self.transform, self.seed = sizes, transform, seed
 
-    def _crop(self, epoch: int, index: int) -> Draws:
+    def _crop(self, epoch: int, index: int, size: tuple[int, int] | None = None) -> Draws:
         with self._seeded(epoch, index):
-            window, recolouring = self.transform.draw_all(*map(int, self.sizes[index]))
+            window, recolouring = self.transform.draw_all(*map(int, self.sizes[index]), index, size)
         colours = torch.zeros(0) if recolouring is None else torch.from_numpy(recolouring).float()
-        return Draws(torch.tensor([int(v) for v in window]), torch.tensor(index), colours)
+        return Draws(torch.tensor([int(v) for v in window]), torch.tensor(index), colours, size=size or ())
 
 
 class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -236,6 +251,26 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             begin = 0
 
 
+class SizedBatchSampler(Sampler[list[Any]]):
+    """The batches of a sampler, each crop's key with the size that its step has.
+
+    Args:
+        sizes: from which share of all steps on crops have which (height, width); the first from 0 on.
+    """
+
+    def __init__(self, sampler: ResumableBatchSampler, sizes: Sequence[tuple[float, tuple[int, int]]]) -> None:
+        self.sampler, self.sizes = sampler, list(sizes)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        steps = self.sampler.epochs * self.sampler.steps_per_epoch
+        for step, keys in enumerate(self.sampler, self.sampler.start):
+            size = [size for share, size in self.sizes if step >= share * steps][-1]
+            yield [(*key, size) for key in keys]
+
+
 def _spread(some: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Both in their order, the others spread evenly: parts of equal length hold as many of them, or one more."""
     count, kinds = len(some) + len(others), (iter(some), iter(others))
@@ -269,6 +304,7 @@ def _collated(beside: Beside | None, samples: list[Batch | Exception]) -> Any:
     try:
         if isinstance(samples[0], Draws):
             draws = Draws(*(torch.stack(parts) for parts in list(zip(*samples, strict=True))[:3]))  # type: ignore[arg-type]
+            draws = draws._replace(size=samples[0].size)
             return draws if beside is None else draws._replace(beside=beside(draws))
         batch: Batch = default_collate(samples)
         return (
@@ -305,7 +341,11 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
 
 
 def training_loader(
-    crops: CropDataset, sampler: ResumableBatchSampler, workers: int | None, pin: bool, beside: Beside | None = None
+    crops: CropDataset,
+    sampler: ResumableBatchSampler | SizedBatchSampler,
+    workers: int | None,
+    pin: bool,
+    beside: Beside | None = None,
 ) -> DataLoader[Batch]:
     """The loader of a run; worker processes only where cores are left for them."""
     cores = os.cpu_count() or 1

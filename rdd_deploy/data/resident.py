@@ -21,6 +21,8 @@ from rdd_deploy.errors import DeviceError
 Where = Literal["auto", "cpu", "gpu"]
 SHARE = 3
 """Data may take the SHARE-th part of a device's memory; the rest is the training's."""
+SMALLEST = 32
+"""Pixels of the shortest side that a crop may have."""
 LOOKED_AT = 16
 """Frames by which it is estimated what all take."""
 
@@ -68,10 +70,9 @@ class ResidentFrames:
         if self.alike:
             self._images = self._images.view(-1, 3, *self.padded)
             self._labels = self._labels.view(-1, *self.padded)
-        crop, base, least = transform.augment.crop, transform.base, transform.augment.scale[0]
-        self.most = max(
-            math.ceil(whole / least / base[axis]) + 1 / crop[axis] for axis, whole in enumerate(self.padded)
-        )
+        base, least = transform.base, transform.augment.scale[0]
+        # A window's length is rounded, which counts most in the smallest crop.
+        self.most = max(math.ceil(whole / least / base[axis]) + 1 / SMALLEST for axis, whole in enumerate(self.padded))
 
     @property
     def nbytes(self) -> int:
@@ -84,9 +85,8 @@ class ResidentFrames:
     def batch(self, draws: Draws) -> Batch | BatchBeside:
         """The crops that were drawn; ``draws`` on the frames' device."""
         images, labels = self._picked(draws.indices)
-        crops, masks = cropped(
-            images, labels, self._sizes[draws.indices], draws.windows, self.transform.augment.crop, self.most
-        )
+        size = (draws.size[0], draws.size[1]) if draws.size else self.transform.augment.crop
+        crops, masks = cropped(images, labels, self._sizes[draws.indices], draws.windows, size, self.most)
         if draws.recolourings.numel():
             crops = recoloured(crops, draws.recolourings)
         if draws.beside:

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from rdd_deploy.data import colour_jitter
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.data.config import Augment
+from rdd_deploy.data.rare_crops import RarePlaces
 
 
 class CropWindow(NamedTuple):
@@ -57,32 +58,52 @@ class RandomScaleCrop:
     Args:
         augment: the recipe's part.
         base: (height, width) that scale 1 means, the size that the deployed network sees.
+        rare: where the frames hold their classes, for ``augment.rare_crops``; None: no crop is placed by its classes.
     """
 
-    def __init__(self, augment: Augment, base: tuple[int, int]) -> None:
-        self.augment, self.base = augment, base
+    def __init__(self, augment: Augment, base: tuple[int, int], rare: RarePlaces | None = None) -> None:
+        self.augment, self.base, self.rare = augment, base, rare
 
-    def draw(self, height: int, width: int) -> CropWindow:
+    def draw(
+        self, height: int, width: int, index: int | None = None, size: tuple[int, int] | None = None
+    ) -> CropWindow:
         """Draw a window of a source frame of the given size. Where it is larger than the frame, the frame lies inside
         at random.
+
+        Args:
+            index: of the frame, by which a window on one of its rare classes is found.
+            size: (height, width) of the crop; default: ``augment.crop``.
         """
+        crop = size or self.augment.crop
         scale = _uniform(*self.augment.scale)
-        h = max(1, round(self.augment.crop[0] / scale * height / self.base[0]))
-        w = max(1, round(self.augment.crop[1] / scale * width / self.base[1]))
-        top = round(_uniform(min(0, height - h), max(0, height - h)))
-        left = round(_uniform(min(0, width - w), max(0, width - w)))
+        h = max(1, round(crop[0] / scale * height / self.base[0]))
+        w = max(1, round(crop[1] / scale * width / self.base[1]))
+        if (pixel := self._rare_pixel(index)) is None:
+            top = round(_uniform(min(0, height - h), max(0, height - h)))
+            left = round(_uniform(min(0, width - w), max(0, width - w)))
+        else:
+            y, x = divmod(pixel, width)
+            top, left = _showing(y, h, height, crop[0]), _showing(x, w, width, crop[1])
         return CropWindow(top, left, h, w, _uniform(0, 1) < self.augment.flip)
 
-    def draw_all(self, height: int, width: int) -> Drawn:
-        """Draw all of a crop of a source frame of the given size."""
-        window = self.draw(height, width)
+    def _rare_pixel(self, index: int | None) -> int | None:
+        """A pixel that the crop is to show, in the flat frame; None for a crop that lies anywhere."""
+        if self.rare is None or index is None or _uniform(0, 1) >= self.augment.rare_crops:
+            return None
+        return self.rare.draw(index, _uniform(0, 1), _uniform(0, 1))
+
+    def draw_all(self, height: int, width: int, index: int | None = None, size: tuple[int, int] | None = None) -> Drawn:
+        """Draw all of a crop of a source frame of the given size; arguments as ``draw``."""
+        window = self.draw(height, width, index, size)
         return Drawn(window, colour_jitter.draw(self.augment.jitter) if self.augment.jitter else None)
 
-    def __call__(self, image: Tensor, labels: Tensor) -> Crop:
-        """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``augment.crop``."""
-        window, recolouring = self.draw_all(*labels.shape)
-        size = list(self.augment.crop)
-        crop = F.resize(cut(image, window, fill=FILL), size, v2.InterpolationMode.BILINEAR, antialias=True)
+    def __call__(
+        self, image: Tensor, labels: Tensor, index: int | None = None, size: tuple[int, int] | None = None
+    ) -> Crop:
+        """image uint8 (3, H, W), labels uint8 (H, W) of the same size -> a crop of ``size``, default ``augment.crop``."""
+        size = size or self.augment.crop
+        window, recolouring = self.draw_all(labels.shape[0], labels.shape[1], index, size)
+        crop = F.resize(cut(image, window, fill=FILL), list(size), v2.InterpolationMode.BILINEAR, antialias=True)
         rows, columns = (centres(given, wanted) for given, wanted in zip(window[2:4], size, strict=True))
         mask = cut(labels[None], window, fill=IGNORE)[0].index_select(0, rows).index_select(1, columns)
         if window.flip:
@@ -91,6 +112,18 @@ class RandomScaleCrop:
         if recolouring is not None:
             crop = colour_jitter.apply(crop, recolouring)
         return Crop(crop, mask.contiguous(), window)
+
+
+def _showing(pixel: int, length: int, whole: int, wanted: int) -> int:
+    """First pixel of a window of ``length``, at random, along one axis of ``whole`` pixels, whose crop of ``wanted``
+    shows a pixel; where a crop skips pixels and none shows it, of one that holds it.
+    """
+    least, most = min(0, whole - length), max(0, whole - length)
+    firsts = pixel - centres(length, wanted)
+    firsts = firsts[(firsts >= least) & (firsts <= most)]
+    if len(firsts):
+        return int(firsts[min(int(_uniform(0, len(firsts))), len(firsts) - 1)])
+    return round(_uniform(max(least, pixel - length + 1), min(most, pixel)))
 
 
 FILL = 128

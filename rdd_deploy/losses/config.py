@@ -35,6 +35,13 @@ class TeacherStudent(Part):
     min_kept: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
         0.05, description="share of the whole batch's pixels (0 to 1) or a count (integer)"
     )
+    min_kept_per_class: Annotated[float | int, Field(ge=0, le=2**40)] = Field(
+        0,
+        description=(
+            "at least so many of the student's hardest pixels of each class in the whole batch count, whatever the rule"
+            " says: a count (integer) or a share of the class's pixels (0 to 1)"
+        ),
+    )
     reduction: Literal["kept", "all"] = Field(
         "kept", description="mean over the kept pixels, or their sum over all valid pixels"
     )
@@ -47,8 +54,9 @@ class TeacherStudent(Part):
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """A share is one."""
-        if isinstance(self.min_kept, float) and self.min_kept > 1:
-            yield "min_kept", f"min_kept is {self.min_kept}; expected a share from 0 to 1, or a whole number of pixels"
+        for key in ("min_kept", "min_kept_per_class"):
+            if isinstance(value := getattr(self, key), float) and value > 1:
+                yield key, f"{key} is {value}; expected a share from 0 to 1, or a whole number of pixels"
 
 
 class ExtraLoss(Part):

@@ -32,19 +32,54 @@ def kth_smallest(values: Tensor, k: Tensor) -> Tensor:
     Returns:
         float32 ().
     """
-    keys = values.detach().contiguous().view(torch.int32).flatten()
-    found, ones = keys.new_zeros(()), torch.ones_like(keys, dtype=torch.int64)
+    return kth_smallest_of_each(values, torch.zeros_like(values, dtype=torch.int64), k.view(1))[0]
+
+
+def kth_smallest_of_each(values: Tensor, group: Tensor, k: Tensor) -> Tensor:
+    """``kth_smallest`` of each group of values at once.
+
+    Args:
+        values: as there. group: int64, of the same shape, 0 to G - 1. k: int64 (G,).
+
+    Returns:
+        float32 (G,); of a group without values anything.
+    """
+    keys, group = values.detach().contiguous().view(torch.int32).flatten(), group.flatten()
+    found, ones = keys.new_zeros(len(k)), torch.ones_like(group)
     for shift, bits in DIGITS:
-        digit, alike = (keys >> shift) & (2**bits - 1), (keys >> (shift + bits)) == found
-        counts = ones.new_zeros(2**bits + 1).scatter_add_(
-            0, torch.where(alike, digit, 2**bits).long(), ones
-        )  # the last one: no candidates
-        reached = everywhere(counts)[:-1].cumsum(0)
-        here = (reached < k).sum()
-        before = reached.gather(0, (here - 1).clamp(min=0).view(1)).squeeze()
+        wide = 2**bits + 1  # the last one: no candidates
+        digit, alike = (keys >> shift) & (2**bits - 1), (keys >> (shift + bits)) == found[group]
+        counts = ones.new_zeros(len(k) * wide).scatter_add_(
+            0, group * wide + torch.where(alike, digit, 2**bits).long(), ones
+        )
+        reached = everywhere(counts).view(-1, wide)[:, :-1].cumsum(1)
+        here = (reached < k[:, None]).sum(1)
+        before = reached.gather(1, (here - 1).clamp(min=0)[:, None])[:, 0]
         k = k - torch.where(here > 0, before, 0)
         found = (found << bits) | here.to(torch.int32)
     return found.view(torch.float32)
+
+
+def hardest_of_each(probability: Tensor, valid: Tensor, target: Tensor, classes: int, least: float) -> Tensor:
+    """The pixels of each class whose true-class probability is smallest, over the pixels of all processes.
+
+    Args:
+        probability: float32 (N, H, W) of the true class. valid: bool (N, H, W). target: int (N, H, W), the class where
+            valid.
+        least: of each class: share of its pixels (float) or count (int); all of a class that has fewer. Pixels that are
+            as hard as the last one of them are taken, too.
+
+    Returns:
+        bool (N, H, W).
+    """
+    group = torch.where(valid, target, classes).long()
+    counts = valid.new_zeros(classes + 1, dtype=torch.int64).scatter_add_(
+        0, group.flatten(), valid.flatten().to(torch.int64)
+    )
+    counts = everywhere(counts)
+    wanted = torch.minimum(kept_of_all(least, counts), counts)
+    most = kth_smallest_of_each(probability, group, wanted.clamp(min=1))
+    return valid & (wanted > 0)[group] & (probability <= most[group])
 
 
 def kept_count(min_kept: float, pixels: int) -> int:

@@ -19,7 +19,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import blocks, pixel_terms, true_log_probability
 from rdd_deploy.losses.kd import void_inert
 from rdd_deploy.losses.processes import everywhere, gathered, mean_count, safe, several
-from rdd_deploy.losses.ranks import is_near, kept_of_all, kth_smallest
+from rdd_deploy.losses.ranks import hardest_of_each, is_near, kept_of_all, kth_smallest
 from rdd_deploy.losses.ranks import kept_count as kept_count
 
 Rule = Literal["xor", "and", "or", "lead", "student"]
@@ -60,6 +60,7 @@ def teacher_student_evaluated(
     threshold: float = 0.7,
     min_kept: float = 0.05,
     rule: Rule = "xor",
+    min_kept_per_class: float = 0,
     ignore_index: int = IGNORE,
 ) -> Tensor:
     """Stage 2 (TSE): the pixels that one network finds hard and the other doesn't (paper, Eq. 9).
@@ -75,6 +76,8 @@ def teacher_student_evaluated(
             (int); the batch is that of all processes together.
         rule: ``xor``, the paper's formula; ``and``, ``or``; ``lead``: hard for the student and not for the teacher,
             what the paper's text describes; ``student``: hard for the student, whatever the teacher says (OHEM).
+        min_kept_per_class: of each class that is there, so many of the pixels that are hardest for the student count
+            whatever the rule says: a share of the class's pixels (float, 0 to 1) or a count (int).
 
     Returns:
         bool mask (N, H, W); False on void pixels, and everywhere where no pixel qualifies.
@@ -92,9 +95,14 @@ def teacher_student_evaluated(
     with torch.no_grad(), torch.autocast(student_logits.device.type, enabled=False):
         valid = target != ignore_index
         index = torch.where(valid, target, 0).long()[:, None]
-        asked = (student_logits,) if rule == "student" else (student_logits, teacher_logits)
-        hard = [hard_pixels(_true_probability(one, index), valid, threshold, min_kept) for one in asked]
-        return _combined(hard[0], hard[-1], rule)
+        student = _true_probability(student_logits, index)
+        hard = [hard_pixels(student, valid, threshold, min_kept)]
+        if rule != "student":
+            hard.append(hard_pixels(_true_probability(teacher_logits, index), valid, threshold, min_kept))
+        mask = _combined(hard[0], hard[-1], rule)
+        if min_kept_per_class:
+            mask = mask | hardest_of_each(student, valid, target, student_logits.shape[1], min_kept_per_class)
+        return mask
 
 
 def _true_probability(logits: Tensor, index: Tensor) -> Tensor:
@@ -203,6 +211,9 @@ class _Pixels(NamedTuple):
     """Stage 2: bool (N, H, W), hard for the teacher; None where the stage isn't on or the rule doesn't ask."""
     class_weight: Tensor | None
     """Stage 2: float (N, H, W), the weight of the pixel's class, 0 on void; None where all classes weigh the same."""
+    target: Tensor
+    """int (N, H, W)"""
+    classes: int
 
 
 class RelativeDifficultyLoss(nn.Module):
@@ -218,7 +229,7 @@ class RelativeDifficultyLoss(nn.Module):
     Args:
         tfe_fraction: share of the iterations in stage 1 alone, 0 to 1 (0: TSE only, 1: TFE only).
         transition: ``hard`` or ``linear``.
-        divergence, threshold, min_kept, rule: see the two functions.
+        divergence, threshold, min_kept, rule, min_kept_per_class: see the two functions.
         reduction: ``kept``: stage 2 is the mean over kept pixels (paper); ``all``: their sum over all valid pixels.
         class_weight: float (C,), in stage 2; None: all weigh the same (paper). Means divide by the weights' sum.
         ce_weight: plain cross-entropy added beside (0: paper).
@@ -243,6 +254,7 @@ class RelativeDifficultyLoss(nn.Module):
         threshold: float = 0.7,
         min_kept: float = 0.05,
         rule: Rule = "xor",
+        min_kept_per_class: float = 0,
         reduction: Literal["kept", "all"] = "kept",
         class_weight: Tensor | None = None,
         ce_weight: float = 0.0,
@@ -254,6 +266,7 @@ class RelativeDifficultyLoss(nn.Module):
         super().__init__()
         self.tfe_fraction, self.transition, self.divergence = tfe_fraction, transition, divergence
         self.threshold, self.min_kept, self.rule, self.reduction = threshold, min_kept, rule, reduction
+        self.min_kept_per_class = min_kept_per_class
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
         self.weighted, self.ignore_index = weighted, ignore_index
         self.register_buffer("class_weight", class_weight, persistent=False)  # counted again when resumed
@@ -286,7 +299,7 @@ class RelativeDifficultyLoss(nn.Module):
                 agreement = None
             elif agreement is None:
                 agreement = self._agreement(teacher, teacher_auxiliary)
-            pixels = self._pixels(stage, target, valid, agreement, pixel.teacher_true)
+            pixels = self._pixels(stage, target, valid, agreement, pixel.teacher_true, student.shape[1])
             task, weight = self._task(pixel.ce, pixels, progress)
             number = pixels.number if taught is None else mean_count(taught.sum())
             kd = self.temperature**2 * (pixel.kl.sum() / safe(number))
@@ -311,7 +324,7 @@ class RelativeDifficultyLoss(nn.Module):
         return teacher_full_evaluated(teacher, auxiliary, divergence=self.divergence)
 
     def _pixels(
-        self, stage: str, target: Tensor, valid: Tensor, agreement: Tensor | None, teacher_true: Tensor
+        self, stage: str, target: Tensor, valid: Tensor, agreement: Tensor | None, teacher_true: Tensor, classes: int
     ) -> _Pixels:
         hard_t = class_weight = None
         if "tse" in stage:
@@ -319,7 +332,7 @@ class RelativeDifficultyLoss(nn.Module):
                 hard_t = hard_pixels(teacher_true, valid, self.threshold, self.min_kept)
             if self.class_weight is not None:
                 class_weight = torch.where(valid, self.class_weight[torch.where(valid, target, 0).long()], 0)
-        return _Pixels(valid, mean_count(valid.sum()), agreement, hard_t, class_weight)
+        return _Pixels(valid, mean_count(valid.sum()), agreement, hard_t, class_weight, target, classes)
 
     def _task(self, ce: Tensor, pixels: _Pixels, progress: float) -> tuple[Tensor, Tensor]:
         """The weighted mean of a head's cross-entropy (N, H, W), and the pixels' weights (N, H, W)."""
@@ -338,8 +351,11 @@ class RelativeDifficultyLoss(nn.Module):
             weight = torch.where(valid, pixels.agreement, 0)
             parts.append(_WeightedMean(weight, weight, pixels.number, first))
         if "tse" in stage:
-            hard_s = hard_pixels((-ce).exp(), valid, self.threshold, self.min_kept)
+            true = (-ce).exp()
+            hard_s = hard_pixels(true, valid, self.threshold, self.min_kept)
             mask = _combined(hard_s, hard_s if pixels.hard_t is None else pixels.hard_t, self.rule)
+            if self.min_kept_per_class:
+                mask = mask | hardest_of_each(true, valid, pixels.target, pixels.classes, self.min_kept_per_class)
             weight = factor = mask.float()
             divisor = mean_count(mask.sum()) if self.reduction == "kept" else pixels.number
             if pixels.class_weight is not None:

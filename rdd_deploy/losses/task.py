@@ -10,6 +10,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import true_log_probability
 from rdd_deploy.losses.kd import masked_mean, void_inert
 from rdd_deploy.losses.processes import mean_count, safe
+from rdd_deploy.losses.ranks import hardest_of_each
 from rdd_deploy.losses.rdd import hard_pixels
 
 
@@ -21,17 +22,25 @@ class TaskLoss(nn.Module):
         kind: ``ce``: mean over pixels. ``ohem``: mean over pixels whose true class has p ≤ 0.7, at least 5 % of the
             batch's pixels (Shrivastava et al., CVPR 2016). ``balanced``: weighted by class (see ``class_weights``).
         class_weight: float (C,), for ``balanced``.
+        min_kept_per_class: for ``ohem``: at least so many of the hardest pixels of each class that is there, see
+            ``teacher_student_evaluated``.
 
     Shape: logits (N, C, H, W), target int (N, H, W) -> scalar.
     """
 
     class_weight: Tensor | None
 
-    def __init__(self, kind: str = "ce", class_weight: Tensor | None = None, ignore_index: int = IGNORE) -> None:
+    def __init__(
+        self,
+        kind: str = "ce",
+        class_weight: Tensor | None = None,
+        ignore_index: int = IGNORE,
+        min_kept_per_class: float = 0,
+    ) -> None:
         super().__init__()
         if kind == "balanced" and class_weight is None:
             raise ValueError("the balanced task loss needs class weights")
-        self.kind, self.ignore_index = kind, ignore_index
+        self.kind, self.ignore_index, self.min_kept_per_class = kind, ignore_index, min_kept_per_class
         self.register_buffer(
             "class_weight", class_weight, persistent=False
         )  # counted again from the data, when resumed
@@ -46,7 +55,10 @@ class TaskLoss(nn.Module):
                 return -(weights * self._log_p(logits, target)).sum() / safe(mean_count(weights.sum()))
             log_p = self._log_p(logits, target)
             if self.kind == "ohem":
-                kept = hard_pixels(log_p.detach().exp(), kept, threshold=0.7, min_kept=0.05)
+                valid, true = kept, log_p.detach().exp()
+                kept = hard_pixels(true, valid, threshold=0.7, min_kept=0.05)
+                if self.min_kept_per_class:
+                    kept = kept | hardest_of_each(true, valid, target, logits.shape[1], self.min_kept_per_class)
             return masked_mean(-log_p, kept)
 
     def _log_p(self, logits: Tensor, target: Tensor) -> Tensor:

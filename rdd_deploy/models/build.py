@@ -97,3 +97,32 @@ def without_gradient(segmenter: Segmenter, maps: Collection[str] = ()) -> list[s
     finally:
         segmenter.train(was_training)
     return [name for (name, _), gradient in zip(named, found, strict=True) if gradient is None]
+
+
+def encoder_stages(segmenter: Segmenter) -> dict[str, int]:
+    """The stage of each of the encoder's parameters, by its name in the segmenter: the first of the encoder's maps, the
+    finest being 0, that depends on it. Found by small backwards; parameters that no map depends on are the last
+    stage's.
+
+    It leaves the segmenter and the random generators as they were.
+    """
+    was_training = segmenter.training
+    segmenter.eval()  # running statistics stay as they are
+    try:
+        with torch.random.fork_rng(), torch.enable_grad():
+            device = next(segmenter.parameters()).device
+            maps = segmenter.encoded(torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=device))
+            named = {f"encoder.{name}": one for name, one in segmenter.encoder.named_parameters()}
+            stages = dict.fromkeys(named, len(maps) - 1)
+            trained = [name for name, one in named.items() if one.requires_grad]
+            for stage in reversed(range(len(maps))):
+                total = maps[stage].float().sum()
+                if not total.requires_grad:
+                    continue
+                found = torch.autograd.grad(
+                    total, [named[name] for name in trained], retain_graph=True, allow_unused=True
+                )
+                stages |= {name: stage for name, gradient in zip(trained, found, strict=True) if gradient is not None}
+    finally:
+        segmenter.train(was_training)
+    return stages

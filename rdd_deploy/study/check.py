@@ -16,6 +16,7 @@ from rdd_deploy.data.unlabelled import look_at_unlabelled
 from rdd_deploy.errors import Problems, RddError
 from rdd_deploy.models.build import build
 from rdd_deploy.recipe import Recipe
+from rdd_deploy.recipe_train import seconds_of
 from rdd_deploy.study.plan import Plan, Run, TeacherRun
 from rdd_deploy.study.standing import read_rows
 from rdd_deploy.training.data import TrainingData, parts_of_batch, share_without_labels
@@ -183,6 +184,8 @@ def _left(run: Run | TeacherRun) -> float:
 
 
 def _training(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float:
+    if recipe.train.budget:
+        return seconds_of(recipe.train.budget)
     labelled = max(1, round(checked.facts.frames * recipe.data.labelled))
     steps = recipe.train.epochs * (labelled // parts_of_batch(recipe, labelled)[0])
     return BESIDE * steps * _step(recipe, checked, done)

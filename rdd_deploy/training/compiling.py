@@ -39,7 +39,7 @@ def is_compiled(train: Train, fabric: Fabric, steps: int) -> bool:
 
 
 def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """The function compiled for the one shape that all crops have; on a GPU its kernels become CUDA graphs, which cost
+    """The function compiled for each shape that crops have; on a GPU its kernels become CUDA graphs, which cost
     one launch.
     """
     options: dict[str, Any] = {"mode": "reduce-overhead", "dynamic": False} if device.type == "cuda" else {}
@@ -61,8 +61,8 @@ def compiler_errors() -> Iterator[None]:
 
 
 def choose_kernels(fabric: Fabric) -> None:
-    """Let cuDNN try its kernels at the first step of each shape, unless the run is to be deterministic: all crops have
-    one shape.
+    """Let cuDNN try its kernels at the first step of each shape, unless the run is to be deterministic: crops have few
+    shapes.
     """
     if fabric.device.type == "cuda":
         fixed = torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic

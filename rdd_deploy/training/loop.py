@@ -14,25 +14,16 @@ from lightning_fabric import Fabric
 from torch import distributed
 
 from rdd_deploy.data.base import Split, Subset
-from rdd_deploy.data.loader import (
-    Batch,
-    CropDataset,
-    DrawDataset,
-    FrameCache,
-    LoadingError,
-    ResumableBatchSampler,
-    batches,
-    training_loader,
-)
-from rdd_deploy.data.resident import resident_frames
-from rdd_deploy.data.transforms import RandomScaleCrop
+from rdd_deploy.data.loader import Batch, FrameCache, LoadingError, ResumableBatchSampler
 from rdd_deploy.errors import DataError, RddError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
 from rdd_deploy.recipe import Recipe
+from rdd_deploy.training.budget import within_budget
 from rdd_deploy.training.class_bias import fit_class_bias
+from rdd_deploy.training.crops import TrainingCrops
 from rdd_deploy.training.fabric import is_emulated, precision_of
 from rdd_deploy.training.finite import FiniteCheck, check_weights
 from rdd_deploy.training.gradients import shares
@@ -73,6 +64,9 @@ def fit(
         DiskError: a state can't be written.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, after saving the state.
     """
+    crops = TrainingCrops(recipe, frames, method, fabric)
+    resumes, budget = resume and folder.state.is_file(), recipe.train.budget
+    recipe = within_budget(recipe, segmenter, crops, validation, method, folder, fabric, resumes)
     train = recipe.train
     origin = {key: metadata[key] for key in ORIGIN if key in metadata}
     # Every process sees the whole batch order and takes its share; a resumed run starts in the middle of it.
@@ -86,19 +80,8 @@ def fit(
             " share; use more frames, or lower train.devices and train.nodes"
         )
     train_state = TrainState(segmenter, method.objective, train, fabric, train.epochs * sampler.steps_per_epoch)
-    resumed = (
-        read_state(folder, train_state, origin, sampler.steps_per_epoch) if resume and folder.state.is_file() else None
-    )
+    resumed = read_state(folder, train_state, origin, sampler.steps_per_epoch) if resumes else None
     sampler.start = train_state.step
-    transform = RandomScaleCrop(recipe.augment, recipe.data.size)
-    resident = resident_frames(frames, transform, fabric.device, recipe.data.device)
-    crops = (
-        DrawDataset(resident.sizes, transform, train.seed) if resident else CropDataset(frames, transform, train.seed)
-    )
-    loader = fabric.setup_dataloaders(
-        training_loader(crops, sampler, recipe.data.workers, fabric.device.type == "cuda", method.beside),
-        use_distributed_sampler=False,
-    )
     total, per_epoch = train.epochs * sampler.steps_per_epoch, sampler.steps_per_epoch
     measured: dict[str, Any] | None = None
     rows = resumed.rows if resumed else []
@@ -125,10 +108,7 @@ def fit(
 
         segmenter.train()
         since = time.perf_counter()
-        loading: Iterator[Any] = batches(loader)
-        for batch in _until_lost(
-            resident.batches(loading) if resident else loading, lambda: save(wait=True), train_state
-        ):
+        for batch in _until_lost(crops.batches(sampler), lambda: save(wait=True), train_state):
             progress = train_state.step / total
             ends = (train_state.step + 1) % per_epoch == 0
             signs, terms = train_state.update(batch, progress, compare=ends)
@@ -159,7 +139,7 @@ def fit(
                 book.epoch(
                     epoch,
                     method.stage(progress),
-                    train_state.lrs[0] * learning_rate_factor(progress, train.warmup, train.power),
+                    train.lr * learning_rate_factor(progress, train.warmup, train.power),
                     measured,
                     train_state.seconds,
                     shares(train_state.gradients),
@@ -179,7 +159,7 @@ def fit(
                 )
     fitted = _class_bias(recipe, frames, validation, weights, train_state)
     best = fitted["miou_pct_with"] if fitted.get("kept") else train_state.best
-    return {"best": {"epoch": train_state.best_epoch, "miou_pct": best}, **({"class_bias": fitted} if fitted else {}), "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, "steps": total,
+    return {"best": {"epoch": train_state.best_epoch, "miou_pct": best}, **({"class_bias": fitted} if fitted else {}), "last": measured or _measure(recipe, train_state, validation), "epochs": train.epochs, **({"budget": budget} if budget else {}), "steps": total,
             "train_seconds": round(train_state.seconds, 1), "precision": precision_of(fabric),
             "emulated": is_emulated(precision_of(fabric), fabric.device.type)}  # fmt: skip
 

@@ -34,7 +34,8 @@ def rdd_loss(config: Distillation, pixels: torch.Tensor | None = None) -> Relati
     return RelativeDifficultyLoss(
         class_weight=class_weights(pixels) if balanced and pixels is not None else None,
         tfe_fraction=config.tfe_fraction, transition=config.transition, divergence=config.tfe.divergence, threshold=config.tse.threshold,
-        min_kept=config.tse.min_kept, rule=config.tse.rule, reduction=config.tse.reduction, ce_weight=config.ce_weight,
+        min_kept=config.tse.min_kept, min_kept_per_class=config.tse.min_kept_per_class, rule=config.tse.rule,
+        reduction=config.tse.reduction, ce_weight=config.ce_weight,
         kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ ORIGIN = {
     "train_labels": "the training frames' masks",
     "unlabelled_frames": "the frames without labels (other images, or in another order)",
     "teacher_sha256": "the teacher's checkpoint",
+    "budget": "train.budget",
 }
 """Facts beside the recipe that a run's every step depends on, and what each is to a person."""
 

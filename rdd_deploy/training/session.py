@@ -17,6 +17,7 @@ from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import Recipe, StudentRecipe, TeacherRecipe, with_whole_paths
+from rdd_deploy.recipe_train import crop_sizes
 from rdd_deploy.schema import changed
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.fabric import make_fabric
@@ -88,10 +89,12 @@ def changes(folder: RunFolder, recipe: Recipe) -> list[str]:
     """What differs between the recipe that a run was made by and this one, as ``key: before → after``.
 
     The name is left out, and where the figures go, when states are saved and whether steps are compiled, which changes
-    no more than roundings.
+    no more than roundings. A run with a budget has the epochs that it chose in its place.
     """
     before, after = (
-        with_whole_paths(one).model_dump(exclude={"name": True, "train": {"loggers", "save_minutes", "compile"}})
+        with_whole_paths(one).model_dump(
+            exclude={"name": True, "train": {"loggers", "save_minutes", "compile", "budget"}}
+        )
         for one in (folder.load_recipe(), recipe)
     )
     return _changed(before, after)
@@ -155,9 +158,9 @@ def _changed(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {before} → {after}"]
 
 
-def sizes(recipe: Recipe) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes(recipe: Recipe) -> tuple[tuple[int, int], ...]:
     """The frame sizes that a recipe's network sees."""
-    return recipe.data.size, recipe.augment.crop
+    return recipe.data.size, *(size for _, size in crop_sizes(recipe.train, recipe.augment.crop))
 
 
 def dry_run(
@@ -200,6 +203,7 @@ def metadata_of(recipe: Recipe, data: TrainingData, source: str) -> dict[str, An
         "data": recipe.data.name, "split": recipe.evaluation.split, "recipe": recipe.name, "encoder_weights": source,
         "train_frames": data.digest, "train_labels": data.train_facts.labels_digest,
         **({"unlabelled_frames": data.unlabelled.digest} if data.unlabelled is not None else {}),
+        **({"budget": recipe.train.budget} if recipe.train.budget else {}),
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from rdd_deploy import console
 from rdd_deploy.data.base import Frame
 from rdd_deploy.data.loader import Batch, Beside
 from rdd_deploy.errors import RecipeError
-from rdd_deploy.models.build import without_gradient
+from rdd_deploy.models.build import encoder_stages, without_gradient
 from rdd_deploy.models.dilated import fast_dilated_gradients
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.surgery import depthwise_in_float32
@@ -303,19 +303,29 @@ def _is_fused(train: Train, fabric: Fabric) -> bool:
 
 
 def _optimizer(segmenter: Segmenter, objective: Objective, train: Train, fused: bool) -> torch.optim.Optimizer:
-    encoder = {id(p) for p in segmenter.encoder.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    rates = _learning_rates(segmenter, train)
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for parameter in (*segmenter.parameters(), *objective.parameters()):
         # Norms and biases have one dimension; decaying them only shrinks activations.
-        groups.setdefault((id(parameter) in encoder, parameter.ndim > 1), []).append(parameter)
+        inside = id(parameter) in rates
+        lr = rates.get(id(parameter), train.lr * train.head_lr_factor)
+        groups.setdefault((lr, inside, parameter.ndim > 1), []).append(parameter)
     options = [
-        {
-            "params": params,
-            "lr": train.lr * (1 if inside else train.head_lr_factor),
-            "weight_decay": train.weight_decay if decays else 0.0,
-        }
-        for (inside, decays), params in groups.items()
+        {"params": params, "lr": lr, "weight_decay": train.weight_decay if decays else 0.0}
+        for (lr, _, decays), params in groups.items()
     ]
     if train.optimizer == "adamw":
         return torch.optim.AdamW(options, lr=train.lr, fused=fused or None)
     return torch.optim.SGD(options, lr=train.lr, momentum=train.momentum, fused=fused or None)
+
+
+def _learning_rates(segmenter: Segmenter, train: Train) -> dict[int, float]:
+    """The learning rate of each of the encoder's parameters, by its id."""
+    if train.layer_decay == 1:
+        return {id(parameter): train.lr for parameter in segmenter.encoder.parameters()}
+    stages = encoder_stages(segmenter)
+    last = max(stages.values())
+    return {
+        id(segmenter.get_parameter(name)): train.lr * train.layer_decay ** (1 + last - stage)
+        for name, stage in stages.items()
+    }

@@ -86,7 +86,11 @@ class SupervisedObjective(Objective):
 
     def __init__(self, train: Train, pixels: Tensor) -> None:
         super().__init__()
-        self.loss = TaskLoss(train.task_loss, class_weights(pixels) if train.task_loss == "balanced" else None)
+        self.loss = TaskLoss(
+            train.task_loss,
+            class_weights(pixels) if train.task_loss == "balanced" else None,
+            min_kept_per_class=train.min_kept_per_class,
+        )
         self.auxiliary_weight = train.auxiliary_weight
         self.region, self.region_weight = region_loss(train.region_loss), train.region_weight
 

@@ -93,6 +93,7 @@ def distillation_row(
                 threshold=loss.threshold,
                 min_kept=loss.min_kept,
                 rule=loss.rule,
+                min_kept_per_class=loss.min_kept_per_class,
             )
         row = [
             Cell("frame", frame),

@@ -112,13 +112,13 @@ def test_a_training_of_resident_frames(tmp_path: Path, monkeypatch: pytest.Monke
     from unasked import unasked
 
     from rdd_deploy.recipe import load_recipe
-    from rdd_deploy.training import loop
+    from rdd_deploy.training import crops
     from rdd_deploy.training.supervised import train_recipe
 
     content = tree(write_data(tmp_path / "data"))
     content["train"] |= {"epochs": 1, "warmup": 0, "loggers": ["csv"]}
     recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", content))
-    until_lost, cut = loop._until_lost, ResidentFrames.batch
+    cut = ResidentFrames.batch
     by_loader = train_recipe(recipe, tmp_path / "loader")
 
     def watched(self: ResidentFrames, draws: object) -> object:
@@ -127,10 +127,9 @@ def test_a_training_of_resident_frames(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ResidentFrames, "batch", watched)
     monkeypatch.setattr(
-        loop, "resident_frames", lambda frames, transform, device, where: ResidentFrames(frames, transform, device)
+        crops, "resident_frames", lambda frames, transform, device, where: ResidentFrames(frames, transform, device)
     )
     on_device = train_recipe(recipe, tmp_path / "device")
-    assert until_lost is loop._until_lost
     losses = [
         float((one.path / "metrics.csv").read_text().splitlines()[1].split(",")[3]) for one in (by_loader, on_device)
     ]

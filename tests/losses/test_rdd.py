@@ -547,3 +547,27 @@ def test_another_void_label() -> None:
     got = teacher_student_evaluated(student, teacher, other, ignore_index=-100)
     assert torch.equal(got, teacher_student_evaluated(student, teacher, target))
     assert torch.equal(got, teacher_student_evaluated(student, teacher, target.to(torch.uint8)))
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 999), rule=st.sampled_from(["xor", "and", "lead", "student"]), least=st.sampled_from([2, 0.5])
+)
+def test_each_class_that_is_there_keeps_its_hardest_pixels(seed: int, rule: Any, least: float) -> None:
+    g = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 2, (2, 6, 7), generator=g)
+    target[0, 0, :5], target[1, 1, :3] = 2, 255
+    student, teacher = torch.randn(2, 4, 6, 7, generator=g), torch.randn(2, 4, 6, 7, generator=g)
+    options: dict[str, Any] = {"threshold": 0.01, "min_kept": 0, "rule": rule}
+    plain = teacher_student_evaluated(student, teacher, target, **options)
+    kept = teacher_student_evaluated(student, teacher, target, min_kept_per_class=least, **options)
+    assert (kept | plain).equal(kept)
+    probability = student.softmax(1).gather(1, target.clamp(max=3)[:, None])[:, 0]
+    for c in range(3):
+        own = target == c
+        wanted = least if least == 2 else -int(-0.5 * own.sum() // 1)
+        assert kept[own].sum() >= wanted
+        hardest = probability[own].sort().values[wanted - 1]
+        assert kept[own & (probability < hardest * 0.999)].all()
+    loss = RelativeDifficultyLoss(tfe_fraction=0, min_kept_per_class=least, **options)
+    assert loss(student, teacher, None, target, 0.5).weight.bool().equal(kept)

@@ -30,6 +30,9 @@ MASKS = [
 FEW = [4 * pair + (pair + pair // 6) % 4 for pair in range(len(MASKS) // 4)]
 """Every rule with every share of kept pixels once, each with three or four ways to reduce and to weigh."""
 
+FEW += range(len(MASKS), len(MASKS) + 3)
+MASKS += [{"rule": "xor", "min_kept": 0.05, "min_kept_per_class": least} for least in (0.3, 3, 1000)]
+
 VOIDS = ("some", "one process", "all but one pixel", "all")
 
 
@@ -75,6 +78,7 @@ def values(tensors: list[torch.Tensor], masks: list[int]) -> list[dict[str, Any]
         note(got.total, own, head, weight=got.weight, terms=torch.stack(list(got.terms.values())))
     for kind in ("ce", "ohem", "balanced"):
         note(TaskLoss(kind, WEIGHTS)(own, target), own)
+    note(TaskLoss("ohem", min_kept_per_class=4)(own, target), own)
     for region in ("dice", "lovasz"):
         note(RegionLoss(region)(own, target), own)
     note(PixelKD(2.0)(Output(own, None, {"logits": own}), Output(teacher, None, {"logits": teacher}), target), own)

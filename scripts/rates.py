@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from rdd_deploy.data.base import LabelSpace, Split
-from rdd_deploy.data.loader import CropDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
+from rdd_deploy.data.loader import CropDataset, FrameCache, room_for_frames, training_loader
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe import load_recipe

@@ -9,8 +9,9 @@ from numbers import Integral
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from rdd_deploy.losses.processes import everywhere
+from rdd_deploy.losses.processes import everywhere, gathered, several
 
 DIGITS = ((20, 11), (10, 10), (0, 10))
 """(shift, bits) of each digit of a float32 >= 0, the highest first; its bits, read as a whole number, are in the numbers' own order."""
@@ -99,3 +100,44 @@ def kept_of_all(min_kept: float, pixels: Tensor) -> Tensor:
     if isinstance(min_kept, Integral):
         return torch.full_like(pixels, kept_count(min_kept, 0))
     return (kept_count(min_kept, 0) + min_kept * pixels.double() - 1e-6).ceil().long()
+
+
+def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
+    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest of all processes).
+
+    Args:
+        probability: float (N, H, W) of the true class.
+        valid: bool (N, H, W).
+        threshold: t in (0, 1). min_kept: share of all pixels (float) or count (int).
+
+    Returns:
+        bool (N, H, W).
+    """
+    hard = (probability <= threshold) & valid
+    if is_near(probability):
+        # Look whether the threshold suffices before selecting. A GPU isn't asked: that would make the host wait for it.
+        found = torch.stack((hard.new_tensor(hard.numel(), dtype=torch.int64), hard.sum(), valid.sum()))
+        pixels, hard_count, valid_count = everywhere(found).tolist()
+        missing = kept_count(min_kept, pixels) - hard_count
+        if missing <= 0:
+            return hard
+        if hard_count + missing >= valid_count:
+            return valid.clone()
+        rest = probability[valid & ~hard]  # the pixels above the threshold, a plain vector
+        if several():  # the smallest of all are among the smallest of each process
+            smallest = rest.topk(min(missing, rest.numel()), largest=False, sorted=False).values
+            rest = gathered(F.pad(smallest, (0, missing - smallest.numel()), value=torch.inf))
+        if rest.device.type != "cpu":  # torch's selection there isn't deterministic
+            return valid & (probability <= rest.topk(missing, largest=False, sorted=False).values.max())
+        return valid & (probability <= rest.kthvalue(missing).values)
+    ranked = torch.where(valid, probability, torch.inf)
+    if several():
+        pixels = everywhere(hard.new_full((), hard.numel(), dtype=torch.int64))
+        wanted = kept_of_all(min_kept, pixels).clamp(max=pixels)
+        smallest = kth_smallest(ranked, wanted.clamp(min=1))
+        return torch.where(wanted > 0, valid & (probability <= smallest.clamp(min=threshold)), hard)
+    count = kept_count(min_kept, hard.numel())
+    if count == 0:
+        return hard
+    smallest = ranked.flatten().topk(min(count, ranked.numel()), largest=False, sorted=False).values.max()
+    return valid & (probability <= smallest.clamp(min=threshold))

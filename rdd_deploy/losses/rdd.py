@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import blocks, pixel_terms, true_log_probability
 from rdd_deploy.losses.kd import void_inert
-from rdd_deploy.losses.processes import everywhere, gathered, mean_count, safe, several
-from rdd_deploy.losses.ranks import hardest_of_each, is_near, kept_of_all, kth_smallest
+from rdd_deploy.losses.processes import mean_count, safe
+from rdd_deploy.losses.ranks import hard_pixels, hardest_of_each
 from rdd_deploy.losses.ranks import kept_count as kept_count
 
 Rule = Literal["xor", "and", "or", "lead", "student"]
@@ -127,47 +127,6 @@ def _combined(hard_s: Tensor, hard_t: Tensor, rule: Rule) -> Tensor:
     if rule == "lead":
         return hard_s & ~hard_t
     raise ValueError(f"rule is {rule!r}; expected 'xor', 'and', 'or', 'lead' or 'student'")
-
-
-def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: float) -> Tensor:
-    """Valid pixels whose true-class probability is at most max(threshold, the min_kept-th smallest of all processes).
-
-    Args:
-        probability: float (N, H, W) of the true class.
-        valid: bool (N, H, W).
-        threshold: t in (0, 1). min_kept: share of all pixels (float) or count (int).
-
-    Returns:
-        bool (N, H, W).
-    """
-    hard = (probability <= threshold) & valid
-    if is_near(probability):
-        # Look whether the threshold suffices before selecting. A GPU isn't asked: that would make the host wait for it.
-        found = torch.stack((hard.new_tensor(hard.numel(), dtype=torch.int64), hard.sum(), valid.sum()))
-        pixels, hard_count, valid_count = everywhere(found).tolist()
-        missing = kept_count(min_kept, pixels) - hard_count
-        if missing <= 0:
-            return hard
-        if hard_count + missing >= valid_count:
-            return valid.clone()
-        rest = probability[valid & ~hard]  # the pixels above the threshold, a plain vector
-        if several():  # the smallest of all are among the smallest of each process
-            smallest = rest.topk(min(missing, rest.numel()), largest=False, sorted=False).values
-            rest = gathered(F.pad(smallest, (0, missing - smallest.numel()), value=torch.inf))
-        if rest.device.type != "cpu":  # torch's selection there isn't deterministic
-            return valid & (probability <= rest.topk(missing, largest=False, sorted=False).values.max())
-        return valid & (probability <= rest.kthvalue(missing).values)
-    ranked = torch.where(valid, probability, torch.inf)
-    if several():
-        pixels = everywhere(hard.new_full((), hard.numel(), dtype=torch.int64))
-        wanted = kept_of_all(min_kept, pixels).clamp(max=pixels)
-        smallest = kth_smallest(ranked, wanted.clamp(min=1))
-        return torch.where(wanted > 0, valid & (probability <= smallest.clamp(min=threshold)), hard)
-    count = kept_count(min_kept, hard.numel())
-    if count == 0:
-        return hard
-    smallest = ranked.flatten().topk(min(count, ranked.numel()), largest=False, sorted=False).values.max()
-    return valid & (probability <= smallest.clamp(min=threshold))
 
 
 class DistillationTerms(NamedTuple):

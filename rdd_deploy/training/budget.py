@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from rdd_deploy import console
 from rdd_deploy.data.base import Split, evenly_spaced
-from rdd_deploy.data.loader import ResumableBatchSampler
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor

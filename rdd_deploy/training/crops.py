@@ -8,17 +8,10 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from rdd_deploy import console
-from rdd_deploy.data.loader import (
-    CropDataset,
-    DrawDataset,
-    FrameCache,
-    ResumableBatchSampler,
-    SizedBatchSampler,
-    batches,
-    training_loader,
-)
+from rdd_deploy.data.loader import CropDataset, DrawDataset, FrameCache, batches, training_loader
 from rdd_deploy.data.rare_crops import RarePlaces
 from rdd_deploy.data.resident import resident_frames
+from rdd_deploy.data.sampler import ResumableBatchSampler, SizedBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.recipe_train import crop_sizes

@@ -10,8 +10,9 @@ from rdd_deploy import console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.base import FileSplit, Split, Subset
 from rdd_deploy.data.check import SplitFacts, check_apart, check_split
-from rdd_deploy.data.loader import FrameCache, JoinedFrames, Room, others_in, room_for_frames
+from rdd_deploy.data.loader import FrameCache, JoinedFrames, Room, room_for_frames
 from rdd_deploy.data.open import open_data
+from rdd_deploy.data.sampler import others_in
 from rdd_deploy.data.unlabelled import LeftOut, Unlabelled, look_at_unlabelled, open_unlabelled
 from rdd_deploy.errors import DataError
 from rdd_deploy.recipe import Recipe, StudentRecipe

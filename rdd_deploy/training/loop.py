@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 from torch import distributed
 
 from rdd_deploy.data.base import Split, Subset
-from rdd_deploy.data.loader import Batch, FrameCache, LoadingError, ResumableBatchSampler
+from rdd_deploy.data.loader import Batch, FrameCache, LoadingError
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.errors import DataError, RddError
 from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 from rdd_deploy.data.base import LabelSpace, Split
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import (
-    Batch,
-    BatchBeside,
-    CropDataset,
-    DrawDataset,
-    FrameCache,
-    ResumableBatchSampler,
-    training_loader,
-)
+from rdd_deploy.data.loader import Batch, BatchBeside, CropDataset, DrawDataset, FrameCache, training_loader
 from rdd_deploy.data.resident import ResidentFrames, resident_frames, room_on
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DeviceError
 

@@ -11,17 +11,9 @@ from toys import CLASSES, write_data
 from rdd_deploy.data.config import Augment
 from rdd_deploy.data.frame_index import RECORD, FileSource
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.loader import (
-    Batch,
-    CropDataset,
-    FrameCache,
-    JoinedFrames,
-    ResumableBatchSampler,
-    Room,
-    others_in,
-    training_loader,
-)
+from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, JoinedFrames, Room, training_loader
 from rdd_deploy.data.open import open_split
+from rdd_deploy.data.sampler import ResumableBatchSampler, others_in
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.data.unlabelled import Unlabelled
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from rdd_deploy.data.base import IGNORE, LabelSpace, Split
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import CropDataset, DrawDataset, FrameCache, ResumableBatchSampler, training_loader
+from rdd_deploy.data.loader import CropDataset, DrawDataset, FrameCache, training_loader
 from rdd_deploy.data.rare_crops import RarePlaces
 from rdd_deploy.data.resident import ResidentFrames
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 
 SPOT, POLE, NEVER = 1, 2, 3

@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 from toys import CLASSES, tree, write_data, write_recipe
 
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import (
-    CropDataset,
-    DrawDataset,
-    FrameCache,
-    ResumableBatchSampler,
-    SizedBatchSampler,
-    training_loader,
-)
+from rdd_deploy.data.loader import CropDataset, DrawDataset, FrameCache, training_loader
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.resident import ResidentFrames
+from rdd_deploy.data.sampler import ResumableBatchSampler, SizedBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.recipe import load_recipe

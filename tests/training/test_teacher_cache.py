@@ -24,8 +24,9 @@ from toys import CLASSES, ENCODER, leftovers, read_json, write_data
 
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, ResumableBatchSampler, Room, training_loader
+from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, Room, training_loader
 from rdd_deploy.data.open import open_split
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop, cut_logits
 from rdd_deploy.errors import DiskError, WeightsError
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss, teacher_full_evaluated

@@ -15,7 +15,8 @@ import torch
 from rdd_deploy import console
 from rdd_deploy.console import progress
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import CropDataset, FrameCache, ResumableBatchSampler, room_for_frames, training_loader
+from rdd_deploy.data.loader import CropDataset, FrameCache, room_for_frames, training_loader
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
 from rdd_deploy.export.onnx.export import Deployed

@@ -24,16 +24,9 @@ from profiling import gpu_busy, host_waits, top_operators
 from teachers import CLASSES, COUNT, CROP, SIZE, TEACHER, Noise, Teachers
 
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.loader import (
-    Batch,
-    CropDataset,
-    DrawDataset,
-    FrameCache,
-    ResumableBatchSampler,
-    room_for_frames,
-    training_loader,
-)
+from rdd_deploy.data.loader import Batch, CropDataset, DrawDataset, FrameCache, room_for_frames, training_loader
 from rdd_deploy.data.resident import ResidentFrames
+from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.models.config import Network

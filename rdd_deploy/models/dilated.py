@@ -15,9 +15,9 @@ BLOCK = 1 << 18
 
 
 def fast_dilated_gradients(module: nn.Module) -> int:
-    """Give dilated depthwise convolutions of stride 1 a faster backward on CPUs, in place; returns how many. Outputs, names and weights stay.
+    """Give dilated depthwise convolutions of stride 1 a faster backward on CPUs, in place; returns how many.
 
-    oneDNN has no kernel for that backward and computes it by its slow reference.
+    Outputs, names and weights stay. oneDNN has no kernel for that backward and computes it by its slow reference.
     """
     found = [m for m in module.modules() if type(m) is nn.Conv2d and _is_wanted(m)]
     for one in found:
@@ -26,11 +26,10 @@ def fast_dilated_gradients(module: nn.Module) -> int:
 
 
 def _is_wanted(m: nn.Conv2d) -> bool:
-    """Whether the convolution keeps a map's size, with a kernel of odd sides, one map in and out of each filter, and a dilation."""
+    """Whether it keeps a map's size, has a kernel of odd sides, a filter for each channel, and a dilation."""
     depthwise = m.groups == m.in_channels == m.out_channels > 1
-    same = m.padding_mode == "zeros" and m.padding == tuple(
-        d * (k // 2) for k, d in zip(m.kernel_size, m.dilation, strict=True)
-    )
+    padding = tuple(d * (k // 2) for k, d in zip(m.kernel_size, m.dilation, strict=True))
+    same = m.padding_mode == "zeros" and m.padding == padding
     return depthwise and same and m.stride == (1, 1) and all(k % 2 for k in m.kernel_size) and max(m.dilation) > 1
 
 
@@ -38,14 +37,9 @@ class _DilatedDepthwise(nn.Conv2d):
     """The same convolution, with a backward of its own where it is trained on a CPU in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = torch.jit.is_tracing() or torch.compiler.is_compiling() or not torch.is_grad_enabled()
-        if (
-            plain
-            or x.device.type != "cpu"
-            or x.dtype != torch.float32
-            or x.ndim != 4
-            or torch.is_autocast_enabled("cpu")
-        ):
+        traced = torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+        in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if traced or not torch.is_grad_enabled() or x.device.type != "cpu" or x.ndim != 4 or not in_float32:
             return super().forward(x)
         return _Convolution.apply(x, self.weight, self.bias, self.dilation)  # type: ignore[no-any-return]
 
@@ -75,12 +69,12 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: tuple[i
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, kernel: torch.Size, dilation: tuple[int, int]) -> Tensor:
-    """(C, 1, kh, kw): for each tap the sum of products where the shifted map and the gradient overlap, a few samples at a time."""
+    """(C, 1, kh, kw): for each tap the sum of products where shifted map and gradient overlap, in blocks of samples."""
     x, gradient = (one.permute(0, 2, 3, 1).contiguous() for one in (x, gradient))  # (N, H, W, C)
     _, height, width, channels = x.shape
     of_weight = x.new_zeros(*kernel, channels)
     samples = max(1, BLOCK // max(1, height * width * channels))
-    for a, b in zip(x.split(samples), gradient.split(samples), strict=True):
+    for a, b in zip(torch.split(x, samples), torch.split(gradient, samples), strict=True):
         for i, rows, gradient_rows in _overlaps(height, kernel[0], dilation[0]):
             for j, columns, gradient_columns in _overlaps(width, kernel[1], dilation[1]):
                 of_weight[i, j] += (a[:, rows, columns] * b[:, gradient_rows, gradient_columns]).sum((0, 1, 2))
@@ -88,7 +82,7 @@ def _weight_gradient(x: Tensor, gradient: Tensor, kernel: torch.Size, dilation: 
 
 
 def _overlaps(size: int, taps: int, dilation: int) -> Iterator[tuple[int, slice, slice]]:
-    """Of each tap that reaches the map along one side: its number, and the places where it reads the map and where the result lies."""
+    """Of each tap that reaches the map along one side: its number, where it reads, and where what it adds to lies."""
     for number in range(taps):
         shift = (number - taps // 2) * dilation
         if abs(shift) < size:

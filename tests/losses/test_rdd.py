@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from rdd_deploy.losses import rdd
+from rdd_deploy.losses import ranks
 from rdd_deploy.losses.rdd import (
     RelativeDifficultyLoss,
     _true_probability,
@@ -266,7 +266,7 @@ def test_both_ways_of_selecting_agree(seed: int, void: float, ties: bool, min_ke
     there = hard_pixels(p.as_subclass(_Elsewhere), valid, threshold, min_kept)
     assert (here == there.as_subclass(torch.Tensor)).all()
     with pytest.MonkeyPatch.context() as patch:  # as on several GPUs, of which the others hold nothing
-        patch.setattr(rdd, "several", lambda: True)
+        patch.setattr(ranks, "several", lambda: True)
         among_others = hard_pixels(p.as_subclass(_Elsewhere), valid, threshold, min_kept)
     assert (here == among_others.as_subclass(torch.Tensor)).all()
 

@@ -48,7 +48,7 @@ def fit(job: dict[str, Any], out: Path, steps: int) -> float:
         seed=job["seed"],
         data={"train": splits["train"], "val": splits["one"], "classes": dict(enumerate(job["classes"]))},
         transform_args={"image_size": (side(job), side(job))},
-        model_args={"lr_warmup_steps": [max(1, round(share * steps)) for share in WARMUP]},
+        model_args={"lr_warmup_steps": tuple(max(1, round(share * steps)) for share in WARMUP)},
         logger_args={"tensorboard": None, "val_every_num_steps": steps},
         save_checkpoint_args={"save_every_num_steps": steps, "save_best": False},
     )

@@ -194,7 +194,8 @@ class DrawDataset(CropDataset):
 
     def _crop(self, epoch: int, index: int, size: tuple[int, int] | None = None) -> Draws:
         with self._seeded(epoch, index):
-            window, recolouring = self.transform.draw_all(*map(int, self.sizes[index]), index, size)
+            height, width = map(int, self.sizes[index])
+            window, recolouring = self.transform.draw_all(height, width, index, size)
         colours = torch.zeros(0) if recolouring is None else torch.from_numpy(recolouring).float()
         return Draws(torch.tensor([int(v) for v in window]), torch.tensor(index), colours, size=size or ())
 

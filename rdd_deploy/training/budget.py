@@ -161,4 +161,4 @@ def _seconds_of_an_evaluation(recipe: Recipe, network: Segmenter, validation: Sp
     evaluate_split(predict, evenly_spaced(validation, batch), batch)
     began = time.perf_counter()
     evaluate_split(predict, some, batch)
-    return (time.perf_counter() - began) * len(validation) / len(some) / fabric.world_size
+    return (time.perf_counter() - began) * len(validation) / len(some) / int(fabric.world_size)

@@ -27,8 +27,8 @@ from rdd_deploy.training.state import Method, Objective, TrainState
 
 WARM, AT_A_TIME, MOST = 3, 4, 100
 """Steps before the clock starts, steps between two looks at it, and steps that are timed at most."""
-LONG_ENOUGH = 4.0
-"""Seconds of timed steps."""
+LONG_ENOUGH, SHARE = 4.0, 0.05
+"""Seconds of timed steps of a size, or that share of the budget where it is less."""
 USED = 0.97
 """Of the time that is left: pictures, states and a busy machine have the rest."""
 
@@ -112,13 +112,14 @@ def _measured(
         others=len(crops.frames) - crops.frames.labelled, share=method.share,
     )  # fmt: skip
     scale = fabric._precision.state_dict()  # of the loss in 16-mixed
+    enough = min(LONG_ENOUGH, SHARE * seconds_of(train.budget or "1h"))
     sizes = crop_sizes(train, recipe.augment.crop)
     ends = [*(share for share, _ in sizes[1:]), 1.0]
     with torch.random.fork_rng(), console.progress("measuring a step", (WARM + MOST) * len(sizes)) as bar:
         network = copy.deepcopy(segmenter).train()
         state = TrainState(network, _copied(method.objective), train, fabric)
         step = sum(
-            (end - share) * _seconds_of_a_step(state, crops.batches(sampler, size), fabric, bar)
+            (end - share) * _seconds_of_a_step(state, crops.batches(sampler, size), enough, fabric, bar)
             for (share, size), end in zip(sizes, ends, strict=True)
         )
         evaluation = _seconds_of_an_evaluation(recipe, state.evaluated, validation, fabric)
@@ -132,7 +133,9 @@ def _copied(objective: Objective) -> Objective:
     return copy.deepcopy(objective, asked)
 
 
-def _seconds_of_a_step(state: TrainState, batches: Iterator[Any], fabric: Fabric, bar: console.progress) -> float:
+def _seconds_of_a_step(
+    state: TrainState, batches: Iterator[Any], enough: float, fabric: Fabric, bar: console.progress
+) -> float:
     """The mean of steps as the loop makes them, waited for."""
     for _ in range(WARM):
         float(state.update(next(batches), MIDDLE)[0][0])
@@ -145,7 +148,7 @@ def _seconds_of_a_step(state: TrainState, batches: Iterator[Any], fabric: Fabric
         float(signs[0])  # waits for a GPU
         timed += AT_A_TIME
         seconds = time.perf_counter() - began
-        goes_on = fabric.broadcast(timed < MOST and seconds < LONG_ENOUGH)
+        goes_on = fabric.broadcast(timed < MOST and seconds < enough)
     return seconds / timed
 
 

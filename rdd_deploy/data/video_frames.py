@@ -22,6 +22,7 @@ from rdd_deploy.data.frame_index import FileSource, Source
 from rdd_deploy.data.similar import Seen, fingerprint
 from rdd_deploy.errors import DataError, DiskError
 from rdd_deploy.utils import files
+from rdd_deploy.utils.opencv import silence_opencv
 from rdd_deploy.utils.sharing import claimed, share
 
 QUALITY = 95
@@ -103,7 +104,7 @@ def _opened(path: Path) -> Iterator[Any]:
         )
     if not path.is_file():  # a pipe would hold this process until somebody writes
         raise DataError(f"data.unlabelled: {path} isn't a file; expected a video")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    silence_opencv()
     video = cv2.VideoCapture(
         str(path.absolute()), cv2.CAP_FFMPEG
     )  # FFmpeg would take what stands before a colon for a protocol

@@ -20,6 +20,7 @@ from rdd_deploy.live.options import MAX_CAMERAS
 from rdd_deploy.live.types import CapturedFrame
 from rdd_deploy.utils.addresses import without_secrets
 from rdd_deploy.utils.files import has_utf8_name
+from rdd_deploy.utils.opencv import silence_opencv
 
 OPEN_TIMEOUT_MS = 5000
 READ_TIMEOUT_MS = 3000
@@ -90,7 +91,7 @@ class Capture:
     def open(self) -> None:
         """Raises SourceError if the source can't be opened."""
         self.close()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its warnings say less than our sentence
+        silence_opencv()
         capture = self._opener()
         if not capture.isOpened():
             capture.release()

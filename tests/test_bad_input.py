@@ -86,10 +86,10 @@ def test_wrong_recipe_names_every_problem(place: Path) -> None:
         "  train.epochs: got 0, expected: input should be greater than or equal to 1",
         "  train.lr: got 'fast', expected: input should be a valid number, unable to parse string as a number",
         (
-            "  train.optimiser: unknown key; did you mean 'optimizer'? allowed: epochs, batch, optimizer, lr,"
-            " head_lr_factor, momentum, weight_decay, warmup, power, clip, ema, task_loss, region_loss, region_weight,"
-            " auxiliary_weight, class_bias, seed, device, devices, nodes, precision, tf32, deterministic, compile,"
-            " save_minutes, pictures_every, loggers"
+            "  train.optimiser: unknown key; did you mean 'optimizer'? allowed: epochs, budget, progressive, batch,"
+            " optimizer, lr, head_lr_factor, layer_decay, momentum, weight_decay, warmup, power, clip, ema, task_loss,"
+            " region_loss, region_weight, min_kept_per_class, auxiliary_weight, class_bias, seed, device, devices, nodes,"
+            " precision, tf32, deterministic, compile, save_minutes, pictures_every, loggers"
         ),
         (
             "  distilation: unknown key; did you mean 'distillation'? allowed: name, data, augment, student, teacher,"

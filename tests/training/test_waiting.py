@@ -13,7 +13,7 @@ from unasked import unasked
 
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.errors import DivergedError
-from rdd_deploy.losses import LOSSES, ranks, rdd
+from rdd_deploy.losses import LOSSES, ranks
 from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.losses.region import RegionLoss
 from rdd_deploy.losses.task import TaskLoss
@@ -38,6 +38,7 @@ from rdd_deploy.training.teacher_cache import CachedTeacher
 from rdd_deploy.training.teacher_stores import Store
 
 CLASSES = 5
+NEAR = ranks.is_near
 HOST = frozenset({"cirkd_memory"})
 """Chooses pixels on the host."""
 
@@ -45,7 +46,7 @@ HOST = frozenset({"cirkd_memory"})
 @pytest.fixture(autouse=True)
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU is treated as a GPU is."""
-    monkeypatch.setattr(rdd, "is_near", lambda _: False)
+    monkeypatch.setattr(ranks, "is_near", lambda _: False)
 
 
 def stepped(loss: Any, *arguments: Any, **more: Any) -> None:
@@ -83,7 +84,7 @@ def test_region_losses(kind: Any) -> None:
 )
 def test_rdd(rule: Any, progress: float, transition: Any, ranked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     if ranked == "among others":
-        monkeypatch.setattr(rdd, "several", lambda: True)
+        monkeypatch.setattr(ranks, "several", lambda: True)
     loss = RelativeDifficultyLoss(
         tfe_fraction=0.3, transition=transition, rule=rule, ce_weight=0.1, temperature=2.0, class_weight=torch.ones(CLASSES),
         min_kept=0.05 if ranked == "among others" else ranked,
@@ -240,7 +241,7 @@ def test_a_step_that_diverged_is_found_when_its_numbers_arrive(monkeypatch: pyte
 def test_the_watch_itself(wait: Any) -> None:
     with unasked(), pytest.raises(AssertionError, match="would be waited for"):
         wait(torch.rand(4))
-    assert ranks.is_near(torch.zeros(1))
+    assert NEAR(torch.zeros(1))
 
 
 @pytest.mark.gpu

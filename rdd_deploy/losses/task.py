@@ -10,8 +10,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import true_log_probability
 from rdd_deploy.losses.kd import masked_mean, void_inert
 from rdd_deploy.losses.processes import mean_count, safe
-from rdd_deploy.losses.ranks import hardest_of_each
-from rdd_deploy.losses.rdd import hard_pixels
+from rdd_deploy.losses.ranks import hard_pixels, hardest_of_each
 
 
 class TaskLoss(nn.Module):

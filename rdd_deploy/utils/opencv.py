@@ -10,4 +10,4 @@ def silence_opencv() -> None:
     if hasattr(cv2.utils, "logging"):  # 5
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     else:
-        cv2.setLogLevel(0)
+        cv2.setLogLevel(0)  # type: ignore[attr-defined]

@@ -256,7 +256,6 @@ def children_of(process: Started) -> list[int]:
     return [int(one) for one in found if b"rdd_deploy.train" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
-@pytest.mark.slow
 def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
     """The second process runs the same command, though the first one's name is `rdd-deploy train`, or `-m rdd_deploy
     train`.
@@ -274,24 +273,31 @@ def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.Co
     assert "devices: 2" in (folder / "runs/own/recipe.yaml").read_text()
 
 
+def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
+    """Both nodes are this machine; torchrun says how many processes there are."""
+    where = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}"]
+    command = [sys.executable, "-m", "torch.distributed.run", *where, "-m", "rdd_deploy.train"]
+    agents = [
+        subprocess.Popen(
+            [*command, "pair.yaml", "--name", "nodes"],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        said = [one.communicate(timeout=150) for one in agents]
+    finally:
+        for one in agents:
+            one.kill()
+    assert [one.returncode for one in agents] == [0, 0], said
+    assert "".join(out for out, _ in said).count("done: runs/nodes\n") == 1
+    assert weights(folder / "runs" / "nodes") == weights(folder / "runs" / "whole")
+
+
 @pytest.mark.slow
-def test_torchrun_says_how_many_processes_there_are(
-    folder: Path, whole: list[subprocess.CompletedProcess[str]]
-) -> None:
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "--no_python",
-        sys.executable,
-    ]
-    command = [*launcher, "-m", "rdd_deploy.train", "pair.yaml", "--name", "torchrun"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("done: runs/torchrun\n") == 1
-    assert weights(folder / "runs" / "torchrun") == weights(folder / "runs" / "whole")
-    refused = subprocess.run([*command, "train.devices=1"], cwd=folder, capture_output=True, text=True, timeout=120)
+def test_a_recipe_that_contradicts_torchrun_is_refused(folder: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--no_python"]
+    command += [sys.executable, "-m", "rdd_deploy.train", "pair.yaml", "--name", "torchrun", "train.devices=1"]
+    refused = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert refused.returncode != 0
     assert "torchrun started 2 processes, but train.devices x train.nodes is 1 x 1" in refused.stderr

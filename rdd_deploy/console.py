@@ -202,9 +202,8 @@ def heard() -> Iterator[None]:
     """Where standard output couldn't be written, a success ends with exit code 2; a reader that went away (``| head``)
     meant to.
     """
-    for descriptor in range(
-        3
-    ):  # where one was closed (``>&-``), the next file to be opened would get what libraries print
+    # Where one was closed (``>&-``), the next file to be opened would get what libraries print.
+    for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:

@@ -62,9 +62,8 @@ class RuledModel(BaseModel):
         except ValidationError as error:
             problems = [raised_again(problem) for problem in error.errors(include_url=False)]
             wrong = {problem["loc"][0] for problem in problems if problem["loc"]}
-            with suppress(
-                ValidationError
-            ):  # defaults stand in for what is wrong, so that the rules of the other fields can be asked
+            # Defaults stand in for what is wrong, so that the rules of the other fields can be asked.
+            with suppress(ValidationError):
                 part = handler(
                     {key: value for key, value in tree.items() if key not in wrong} if isinstance(tree, dict) else {}
                 )

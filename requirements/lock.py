@@ -16,8 +16,8 @@ UV = "uv==0.13.9"
 HEADLESS = ROOT / "requirements" / "headless.txt"
 """The extra `headless` alone, at the lock's versions: what a device without a display, and the image of apps/service/Dockerfile, installs."""
 HEADLESS_HEADER = """\
-# Written by `make lock`: the extra `headless` at the versions of lock.txt, for x86-64 and aarch64 Linux, Python 3.10 to 3.14.
-# pip install --require-hashes -r requirements/headless.txt && pip install --no-deps .
+# Written by `make lock`: the extra `headless` at the versions of lock.txt, for x86-64 and aarch64 Linux, Python 3.10 to
+# 3.14. pip install --require-hashes -r requirements/headless.txt && pip install --no-deps .
 """
 HEADER = """\
 # Written by `make lock`, installed by `make install`: x86-64 and aarch64 Linux, Python 3.10 to 3.14.

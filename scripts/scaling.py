@@ -204,9 +204,8 @@ def simulated(case: Case, gpus: int, steps: int = 1500, jitter: float = 0.35, pr
     workers, rng = int(C["cores"]), np.random.default_rng(0)
     own = 16 * core_seconds(case)
     reading = 16 * gpus * (case.cached + case.file) / min(-(-gpus // 8) * C["disk"], C["shared_disk"])
-    step = 16 / case.rate + all_reduce(
-        case, gpus
-    )  # nothing of it hidden behind the backward: the least favourable case
+    # Nothing of it hidden behind the backward: the least favourable case.
+    step = 16 / case.rate + all_reduce(case, gpus)
     free, read, ends = np.zeros((workers, gpus)), 0.0, np.zeros(steps)
     for number in range(steps):
         begun = ends[number - prefetch * workers] if number >= prefetch * workers else 0.0

@@ -2,9 +2,8 @@ import os
 import signal
 from pathlib import Path
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # toy networks: threads cost more than they give, here and in the processes that tests start
+# Toy networks: threads cost more than they give, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test asks a model hub
 
 import hypothesis
@@ -12,9 +11,8 @@ import pytest
 
 import rdd_deploy  # noqa: F401  # before any test imports a backend: it keeps them from phoning home
 
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell's background jobs ignore it, and so would what tests start
+# A shell's background jobs ignore it, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no verdict depends on how busy the machine is
 hypothesis.settings.load_profile("untimed")

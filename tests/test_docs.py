@@ -114,9 +114,8 @@ def test_commands_and_their_options(page: Path) -> None:
         else:
             assert name in COMMANDS, name
             assert not module or importlib.util.find_spec(f"rdd_deploy.{module}"), module
-            below = (
-                [name, words.split()[0]] if name in ("data", "bundle") and words.split() else [name]
-            )  # a group of commands
+            # A group of commands.
+            below = [name, words.split()[0]] if name in ("data", "bundle") and words.split() else [name]
             known = options_of(*below)
         for option in re.findall(r"--[a-z][\w-]*", words):
             assert option in known, f"{file or name} {option}"
@@ -156,9 +155,8 @@ def recipe_keys() -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "page", PAGES[:-1], ids=lambda page: page.relative_to(ROOT).as_posix()
-)  # a list of changes names old keys
+# A list of changes names old keys.
+@pytest.mark.parametrize("page", PAGES[:-1], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_keys(page: Path) -> None:
     """``section.key`` in the text is one of a recipe or of a profile."""
     known = recipe_keys() | set(dotted(Profile))

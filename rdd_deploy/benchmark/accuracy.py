@@ -70,9 +70,8 @@ def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
     same = [
         other for other in rows if other.accuracy is not None and other.precision == "fp32" and kin(other) == kin(row)
     ]
-    same.sort(
-        key=lambda other: (other.backend == "torch", other.backend != "onnxruntime")
-    )  # stable: else in the order given
+    # Stable: else in the order given.
+    same.sort(key=lambda other: (other.backend == "torch", other.backend != "onnxruntime"))
     return same[0] if same and same[0].name != row.name else None
 
 

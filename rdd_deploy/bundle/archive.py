@@ -114,10 +114,11 @@ class Archive:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             digest, source = hashlib.sha256(), self._tar.extractfile(self.files[name])
             assert source is not None  # it is a regular file
+            # It became shorter meanwhile: the hash tells.
             with (
                 (folder / name).open("xb") as file,
                 suppress(tarfile.TarError),
-            ):  # it became shorter meanwhile: the hash tells
+            ):
                 while block := source.read(BLOCK):
                     digest.update(block)
                     file.write(block)

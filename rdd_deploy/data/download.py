@@ -170,9 +170,8 @@ def _unpack(archive: Path, folder: Path, url: str, most_bytes: int) -> None:
                     )
                 (folder / parts[-2]).mkdir(exist_ok=True)
                 with file.open(member) as source, (folder / parts[-2] / parts[-1]).open("xb") as target:
-                    shutil.copyfileobj(
-                        source, target
-                    )  # no more than the size that the archive states: zipfile checks it
+                    # No more than the size that the archive states: zipfile checks it.
+                    shutil.copyfileobj(source, target)
     except FileExistsError as error:
         raise _not_the_release(url, f"{Path(error.filename).name} is in it twice") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -103,9 +103,8 @@ class Ids:
         moved = behind[behind != used]
         as_grey, as_stored = self._fits(behind), self._fits(used)
         both = as_grey and not (self._named[moved] & ~np.isin(moved, _EXTREMES)).any()
-        all_others = (
-            self._others_void and not as_grey and not _even(greys)
-        )  # else it could be void that an optimiser packed
+        # Else it could be void that an optimiser packed.
+        all_others = self._others_void and not as_grey and not _even(greys)
         if as_stored and (both or all_others):
             raise DataError(
                 f"{path} can mean two things: it stores the numbers {used.tolist()} for the grey levels"
@@ -147,9 +146,8 @@ class Ids:
         colours: list[Colour] = [(r, g, b) for r, g, b in palette.tolist()]
         used = np.flatnonzero(np.bincount(stored.ravel(), minlength=256)).tolist()
         times = Counter(colours)
-        own = [
-            (number, colours[number]) for number in used if times[colours[number]] == 1
-        ]  # palettes are filled up with one colour
+        # Palettes are filled up with one colour.
+        own = [(number, colours[number]) for number in used if times[colours[number]] == 1]
         for number, colour in own:
             class_id = self._classes.get(colour)
             if class_id is not None and self._table[number] not in (class_id, IGNORE, -1):

@@ -1,7 +1,7 @@
 """Where training frames hold their classes, so that crops can be placed on rare ones.
 
-A frame comes up as often as without; what is drawn by rarity is which of its classes a crop shows. Choosing the frame by
-the class as well (Hoyer, Dai, Van Gool, "DAFormer", CVPR 2022) would show few frames again and again.
+A frame comes up as often as without; what is drawn by rarity is which of its classes a crop shows. Choosing the frame
+by the class as well (Hoyer, Dai, Van Gool, "DAFormer", CVPR 2022) would show few frames again and again.
 """
 
 from __future__ import annotations

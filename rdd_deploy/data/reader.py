@@ -141,9 +141,8 @@ def _whole(data: bytes) -> Header:
 
 def _upright(pixels: Numbers, head: Header) -> Numbers:
     turn = TURNS.get(head.orientation)
-    return (
-        pixels if turn is None or head.kind == "TIFF" else np.ascontiguousarray(turn(pixels))
-    )  # its decoders turn by themselves
+    # Its decoders turn by themselves.
+    return pixels if turn is None or head.kind == "TIFF" else np.ascontiguousarray(turn(pixels))
 
 
 def _pixels(data: bytes, head: Header) -> Numbers:

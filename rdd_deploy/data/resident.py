@@ -99,14 +99,16 @@ class ResidentFrames:
             return self._images.index_select(0, indices), self._labels.index_select(0, indices)
         tall, wide = self._sizes[indices].unbind(1)  # (N,)
         y, x = (torch.arange(side, device=indices.device) for side in self.padded)
+        # Beyond a frame its last pixel, which has no weight.
         y, x = (
             torch.minimum(y, tall[:, None] - 1),
             torch.minimum(x, wide[:, None] - 1),
-        )  # beyond a frame its last pixel, which has no weight
+        )
+        # (N, H, W), (N, 1, 1).
         inside, start = (
             y[:, :, None] * wide[:, None, None] + x[:, None],
             self._starts[indices][:, None, None],
-        )  # (N, H, W), (N, 1, 1)
+        )
         planes = [self._images[3 * start + plane * (tall * wide)[:, None, None] + inside] for plane in range(3)]
         return torch.stack(planes, 1), self._labels[start + inside]
 

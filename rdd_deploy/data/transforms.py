@@ -184,9 +184,8 @@ def cut_logits(logits: Tensor, windows: Tensor, frame: tuple[float, float] | Ten
     y = (top[:, None] + ys * height[:, None]) / tall * 2 - 1  # (N, h) in [-1, 1] of the frame
     across = torch.where(flip[:, None] > 0, 1 - xs, xs)  # (N, w)
     x = (left[:, None] + across * width[:, None]) / wide * 2 - 1
-    grid = torch.stack(
-        (x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])), -1
-    )  # (N, h, w, 2)
+    # (N, h, w, 2).
+    grid = torch.stack((x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])), -1)
     return torch.nn.functional.grid_sample(
         logits.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
     )

@@ -30,9 +30,8 @@ QUALITY = 95
 CUT_SHORT = 0.9
 """A video that holds less than this share of the frames that it promises is told; containers estimate."""
 
-os.environ.setdefault(
-    "OPENCV_FFMPEG_LOGLEVEL", "-8"
-)  # read at the first capture; its chatter says less than our sentences
+# Read at the first capture; its chatter says less than our sentences.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 def cut_videos(videos: Sequence[Path], scratch: Path, every: int, within: int | None) -> Iterator[Source]:
@@ -105,9 +104,8 @@ def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():  # a pipe would hold this process until somebody writes
         raise DataError(f"data.unlabelled: {path} isn't a file; expected a video")
     silence_opencv()
-    video = cv2.VideoCapture(
-        str(path.absolute()), cv2.CAP_FFMPEG
-    )  # FFmpeg would take what stands before a colon for a protocol
+    # FFmpeg would take what stands before a colon for a protocol.
+    video = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     try:
         if not video.isOpened():
             raise DataError(

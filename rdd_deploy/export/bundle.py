@@ -85,12 +85,13 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     if function(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
         return True
+    # EPERM: a sandbox that doesn't know the call.
     if ctypes.get_errno() in (
         errno.EINVAL,
         errno.ENOSYS,
         errno.EOPNOTSUPP,
         errno.EPERM,
-    ):  # EPERM: a sandbox that doesn't know the call
+    ):
         return False
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 

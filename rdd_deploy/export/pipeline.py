@@ -83,9 +83,8 @@ def check_backend(profile: Profile, engine: bool = True) -> None:
     """
     from importlib.util import find_spec
 
-    needed = (
-        "onnxruntime" if profile.backend.startswith("tensorrt") else profile.backend
-    )  # an engine's graph is measured by onnxruntime
+    # An engine's graph is measured by onnxruntime.
+    needed = "onnxruntime" if profile.backend.startswith("tensorrt") else profile.backend
     if find_spec(TARGETS[needed].module) is None:
         raise missing_package(needed, TARGETS[needed].extra, f"profile '{profile.name}'")
     if engine and profile.backend.startswith("tensorrt"):

@@ -200,9 +200,8 @@ def _play(
         if options.stats is not None:
             write_json(options.stats, record)
 
-    with (
-        ExitStack() as ending
-    ):  # runs backwards: recording and stats first, a silent stream can hold the grabber for seconds
+    # Runs backwards: recording and stats first, a silent stream can hold the grabber for seconds.
+    with ExitStack() as ending:
         ending.callback(warn.sum_up)
         ending.callback(_end, grabber, source)
         ending.callback(measured)

@@ -41,9 +41,8 @@ SAME_FPS = 0.02
 SMALL = 640 * 480
 """Most pixels of a frame that FFmpeg decodes with one thread: for small frames several threads take more from inference than they gain."""
 
-os.environ.setdefault(
-    "OPENCV_FFMPEG_LOGLEVEL", "-8"
-)  # read at the first capture; its chatter says less than our sentences
+# Read at the first capture; its chatter says less than our sentences.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True)

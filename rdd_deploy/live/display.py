@@ -58,9 +58,8 @@ class Window:
         if code < 0:
             return "q" if self._sized and self._closed() else None
         code &= 0xFFFF  # GTK puts Shift and NumLock above
-        return (
-            chr(code) if code <= 0xFF else None
-        )  # arrows and other keys without a character: Left would end in Q's byte
+        # Arrows and other keys without a character: Left would end in Q's byte.
+        return chr(code) if code <= 0xFF else None
 
     def _closed(self) -> bool:
         """Whether the window was there and is gone; one that isn't mapped yet isn't closed."""

@@ -36,9 +36,8 @@ class Flicker:
             or a still pixel.
         """
         last, self._last = self._last, (grey, labels)
-        if (
-            last is None or len({grey.shape, labels.shape, last[0].shape, last[1].shape}) > 1
-        ):  # another bundle took its place
+        # Another bundle took its place.
+        if last is None or len({grey.shape, labels.shape, last[0].shape, last[1].shape}) > 1:
             return None
         still = cv2.absdiff(grey, last[0]) <= STILL
         count = np.count_nonzero(still)

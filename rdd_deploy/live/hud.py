@@ -150,9 +150,8 @@ class Hud:
         scale, room = text_scale(canvas), canvas.shape[1] - 8
         names = [drawable(name) for name in classes]
         paste(canvas, self._status.image([drawable(line) for line in status], scale, room), 4, 4)
-        paste(
-            canvas, self._legend.image(names, 0.85 * scale, room, palette[:, ::-1]), -4, -4, dim=0.0
-        )  # its colours mustn't mix
+        # Its colours mustn't mix.
+        paste(canvas, self._legend.image(names, 0.85 * scale, room, palette[:, ::-1]), -4, -4, dim=0.0)
         if show_help:
             panel = self._help.image(HELP, scale, room)
             paste(

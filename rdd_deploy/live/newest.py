@@ -46,9 +46,8 @@ class Swappable(Segmenter):
     def infer(self, network_input: Array) -> Array:
         while True:
             current = self._current
-            if (
-                network_input.ndim == 4 and network_input.shape[1:3] != current.input_size
-            ):  # prepared for the one before
+            # Prepared for the one before.
+            if network_input.ndim == 4 and network_input.shape[1:3] != current.input_size:
                 network_input = current.prepare(network_input[0])
             try:
                 return current.infer(network_input)

@@ -53,7 +53,6 @@ def _ratio(product: Tensor, own: Tensor, other: Tensor, own_size: Tensor, other_
         own_size, other_size: sums of the squared values themselves.
     """
     constant = (own <= NOISE**2 * own_size) | (other <= NOISE**2 * other_size)
-    own, other = (
-        torch.where(constant, 1, squares).sqrt() for squares in (own, other)
-    )  # the root of 0 has an infinite gradient
+    # The root of 0 has an infinite gradient.
+    own, other = (torch.where(constant, 1, squares).sqrt() for squares in (own, other))
     return torch.where(constant, 0, product / (own * other + epsilon))

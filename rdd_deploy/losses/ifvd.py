@@ -43,9 +43,8 @@ class IntraClassVariation(nn.Module):
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = map_pair(student, teacher, "head", target, self.void)
         with torch.autocast(target.device.type, enabled=False):
-            difference = prototype_cosine(pair.student, pair.labels) - prototype_cosine(
-                pair.teacher, pair.labels
-            )  # (N, h·w)
+            # (N, h·w).
+            difference = prototype_cosine(pair.student, pair.labels) - prototype_cosine(pair.teacher, pair.labels)
             counts = (pair.valid & (pair.labels != IGNORE)).flatten(1)
             return torch.where(counts, difference, 0).square().sum() / mean_pixels(pair.valid)
 

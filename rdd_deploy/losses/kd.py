@@ -164,9 +164,8 @@ def edge_band(target: Tensor, size: tuple[int, int], width: int) -> Tensor:
         given = target.shape[axis]
         inside = min(width, given - 1)
         reach = torch.arange(-inside, inside + 1, device=target.device)
-        window = (centres(given, size[axis - 1], target.device)[:, None] + reach).clamp(
-            0, given - 1
-        )  # (cells, 2 · inside + 1)
+        # (cells, 2 · inside + 1).
+        window = (centres(given, size[axis - 1], target.device)[:, None] + reach).clamp(0, given - 1)
         apart = (*lowest.shape[:axis], *window.shape, *lowest.shape[axis + 1 :])
         lowest = lowest.index_select(axis, window.flatten()).view(apart).amin(axis + 1)
         highest = highest.index_select(axis, window.flatten()).view(apart).amax(axis + 1)

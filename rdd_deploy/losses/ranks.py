@@ -1,5 +1,5 @@
-"""How many pixels a recipe wants kept, and the k-th smallest number of all processes, found without the host waiting
-for a device.
+"""Which pixels are hard: how many a recipe wants kept, and the smallest numbers of all processes, found without the host
+waiting for a device.
 """
 
 from __future__ import annotations

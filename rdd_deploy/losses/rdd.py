@@ -20,7 +20,6 @@ from rdd_deploy.losses.fused import blocks, pixel_terms, true_log_probability
 from rdd_deploy.losses.kd import void_inert
 from rdd_deploy.losses.processes import mean_count, safe
 from rdd_deploy.losses.ranks import hard_pixels, hardest_of_each
-from rdd_deploy.losses.ranks import kept_count as kept_count
 
 Rule = Literal["xor", "and", "or", "lead", "student"]
 Divergence = Literal["main_aux", "aux_main"]

@@ -46,10 +46,11 @@ class PairWise(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             own, some = max_pooled(pair.student, pair.valid, self.window)
             other, _ = max_pooled(pair.teacher, pair.valid, self.window)
+            # (N, D, M); nodes that don't count are 0 in both.
             own, other = (
                 unit(own, 1).flatten(2),
                 unit(other, 1).flatten(2),
-            )  # (N, D, M); nodes that don't count are 0 in both
+            )
             pairs = some.flatten(1).sum(1).clamp(min=1).square()  # (N,)
             sums = torch.stack([_Difference.apply(s, t) for s, t in zip(own, other, strict=True)])
             return (sums / pairs).sum() / mean_images(some)

@@ -40,9 +40,8 @@ class TaskLoss(nn.Module):
         if kind == "balanced" and class_weight is None:
             raise ValueError("the balanced task loss needs class weights")
         self.kind, self.ignore_index, self.min_kept_per_class = kind, ignore_index, min_kept_per_class
-        self.register_buffer(
-            "class_weight", class_weight, persistent=False
-        )  # counted again from the data, when resumed
+        # Counted again from the data, when resumed.
+        self.register_buffer("class_weight", class_weight, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):

@@ -92,9 +92,8 @@ def _accepts(encoder: Any, *sizes: tuple[int, int]) -> bool:
                 for size in sizes
             )
     except (RuntimeError, AssertionError, ValueError, IndexError, TypeError) as error:
-        if (
-            faults.as_error(error) is not None
-        ):  # the machine's fault (memory, threads), which says nothing of the encoder
+        # The machine's fault (memory, threads), which says nothing of the encoder.
+        if faults.as_error(error) is not None:
             raise
         return False
     finally:

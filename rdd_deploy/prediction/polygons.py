@@ -49,9 +49,8 @@ def _row_of_hole(part: NDArray[np.uint8]) -> int | None:
 def _outline(part: NDArray[np.uint8], left: int, top: int) -> list[int]:
     large = part.repeat(_TIMES, 0).repeat(_TIMES, 1)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    corners = (contours[0][:, 0] + 1) // _TIMES + np.array(
-        [left, top]
-    )  # of centres 3i and 3i + 2 the edges i and i + 1
+    # Of centres 3i and 3i + 2 the edges i and i + 1.
+    corners = (contours[0][:, 0] + 1) // _TIMES + np.array([left, top])
     kept = corners[_turns(corners)]
     return [int(value) for value in kept.ravel()]
 

@@ -1,4 +1,6 @@
-"""The table of backends, which names a manifest's ``backend`` may have. Nothing is imported before a bundle asks for it."""
+"""The table of backends, which names a manifest's ``backend`` may have. Nothing is imported before a bundle asks for
+it.
+"""
 
 from __future__ import annotations
 

@@ -84,9 +84,8 @@ def _within(angle: float, freedom: int) -> float:
     """The probability that |t| is at most √freedom · tan(angle)."""
     odd = freedom % 2
     term = total = math.cos(angle) if odd else 1.0
-    for k in range(
-        2 + odd, freedom - 1, 2
-    ):  # odd: cos + 2/3 cos³ + 2·4/(3·5) cos⁵ …; even: 1 + 1/2 cos² + 1·3/(2·4) cos⁴ …
+    # Odd: cos + 2/3 cos³ + 2·4/(3·5) cos⁵ …; even: 1 + 1/2 cos² + 1·3/(2·4) cos⁴ …
+    for k in range(2 + odd, freedom - 1, 2):
         term *= (k - 1) / k * math.cos(angle) ** 2
         total += term
     if not odd:

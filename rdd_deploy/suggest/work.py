@@ -76,10 +76,11 @@ def _measure(
     images = Images(open_split("folder", str(data), "val", size=target.size, classes=target.names))
     candidates = bundle_candidates([one.bundle for one in exported.values()], "cpu", threads)
     total = len(candidates) * sum(len(turn) for turn in round_schedule(len(images), rounds))
+    # Of labels that nobody looks at.
     with (
         console.progress("timing", total) as bar,
         contextlib.redirect_stderr(io.StringIO()),
-    ):  # of labels that nobody looks at
+    ):
         results = measure(candidates, images, rounds, lambda name, frames: bar.advance(frames))
     return dict(zip(exported, results, strict=True))
 

@@ -125,9 +125,8 @@ def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
     named = _networks(recipe, source, runs)
     if recipe.teacher is None or not recipe.teacher.cache:
         raise RecipeError("--cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true")
-    launchers.check(
-        recipe.train.devices, recipe.train.nodes
-    )  # the run's folder isn't looked at: a student may be trained there meanwhile
+    # The run's folder isn't looked at: a student may be trained there meanwhile.
+    launchers.check(recipe.train.devices, recipe.train.nodes)
     _prepared(recipe, named, runs, False, None)
 
 

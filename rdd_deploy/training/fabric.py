@@ -39,9 +39,8 @@ def make_fabric(train: Train) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         strategy = "ddp" if train.devices * train.nodes > 1 else "auto"
-        with (
-            warnings.catch_warnings()
-        ):  # Fabric warns where it takes another precision than asked for; here that is an error
+        # Fabric warns where it takes another precision than asked for; here that is an error.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fabric = Fabric(
                 accelerator=accelerator,

@@ -65,9 +65,8 @@ def check_weights(module: nn.Module, kept: str) -> None:
     named = dict(module.named_parameters())
     if not named:
         return
-    finite = torch.stack(
-        [value.detach().isfinite().all() for value in named.values()]
-    )  # read at once: a GPU is waited for once
+    # Read at once: a GPU is waited for once.
+    finite = torch.stack([value.detach().isfinite().all() for value in named.values()])
     if broken := [name for name, fine in zip(named, finite.tolist(), strict=True) if not fine]:
         raise DivergedError(
             f"the weights are no longer finite (e.g. {broken[0]}); lower train.lr or lengthen train.warmup{kept}"

@@ -202,9 +202,8 @@ def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict
     """mIoU on validation, of which each process labels some batches; DivergedError where the weights aren't finite."""
     network, fabric = train_state.evaluated.eval(), train_state.fabric
     check_weights(network, train_state.best_weights_note)
-    if (
-        fabric.world_size > 1
-    ):  # BatchNorm's statistics may be each process's own; the first one's network is what is saved
+    # BatchNorm's statistics may be each process's own; the first one's network is what is saved.
+    if fabric.world_size > 1:
         for value in network.state_dict().values():
             distributed.broadcast(value, 0)
     predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))

@@ -74,9 +74,8 @@ def ending_together() -> Iterator[None]:
         if _depth > 1 or _watch is None:
             raise
         with suppress(ValueError):  # outside the main thread, which alone gets signals
-            signal.signal(
-                signal.SIGTERM, signal.SIG_IGN
-            )  # torchrun ends all that are left over, and gives them 30 s for it
+            # torchrun ends all that are left over, and gives them 30 s for it.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if (told := _watch.explained(error)) is not None:
             raise told from error
         raise
@@ -200,9 +199,8 @@ class _Watch(threading.Thread):
         self._troubled = True
         told = faults.as_error(error) if isinstance(error, Exception) else None
         found = launchers.launched()
-        by_launcher = (
-            isinstance(error, signals.Stopped) and found is not None and found.together
-        )  # as it ends those that are left over
+        # As it ends those that are left over.
+        by_launcher = isinstance(error, signals.Stopped) and found is not None and found.together
         if isinstance(told, LostProcessError) or by_launcher:
             self._wait_for_who()
             with suppress(KeyboardInterrupt):

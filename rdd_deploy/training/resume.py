@@ -89,9 +89,8 @@ def _loaded(folder: RunFolder, train_state: TrainState) -> Any:
         if not zipfile.is_zipfile(io.BytesIO(content)):
             raise ValueError("it is no archive")
         state = load_archive(content, train_state.fabric.device)
-        return (
-            state | {"objective": state.get("objective", {})} if isinstance(state, dict) else state
-        )  # earlier versions had none
+        # Earlier versions had none.
+        return state | {"objective": state.get("objective", {})} if isinstance(state, dict) else state
     except MemoryError:
         raise
     except (

@@ -188,9 +188,8 @@ class TrainState:
             norm = self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.config.clip, error_if_nonfinite=False
             )
-            if (
-                norm is not None and precision_of(self.fabric) != "16-mixed"
-            ):  # there the loss scale finds its way by overflowing
+            # There the loss scale finds its way by overflowing.
+            if norm is not None and precision_of(self.fabric) != "16-mixed":
                 signs.append(norm.detach().to(signs[0]))
         self.optimizer.step()
         if self.average is not None:

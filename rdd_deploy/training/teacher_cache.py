@@ -118,9 +118,8 @@ class CachedTeacher:
         inner = {f"map_{name}": size for name, size in maps.items() if name != "logits"}
         if unknown := sorted(name.removeprefix("map_") for name in inner if name not in self.stores):
             raise ValueError(f"the teacher's cache was opened without {', '.join(unknown)}")
-        self._sizes = self._sizes.to(
-            batch.images.device
-        )  # stays there: a batch's part is then taken without waiting for a GPU
+        # Stays there: a batch's part is then taken without waiting for a GPU.
+        self._sizes = self._sizes.to(batch.images.device)
         windows, frames = batch.windows, self._sizes if len(self._sizes) == 1 else self._sizes[batch.indices]
         with torch.no_grad():
             values = self._values(["primary", *([second] if second else []), *inner], batch)

@@ -255,9 +255,8 @@ class _Filling:
                 frames = [split.frame(i) for i in indices]
                 values = self.source.values(frames, [one.name for one in arrays])
                 for one, array in arrays.items():
-                    if (
-                        not values[one.name].amax(1).isfinite().all()
-                    ):  # NaN is the largest of all; a class of probability 0 may be -inf
+                    # NaN is the largest of all; a class of probability 0 may be -inf.
+                    if not values[one.name].amax(1).isfinite().all():
                         names = ", ".join(split.names[i] for i in indices)
                         what = f"map '{one.name.removeprefix('map_')}'" if one.name.startswith("map_") else "logits"
                         raise WeightsError(

@@ -81,9 +81,8 @@ class _Normalised(torch.autograd.Function):
         counts, means, variances = of_each(torch.stack((number, *own))).unbind(1)  # each (processes, C)
         total = counts.sum(0)
         if total[0] == 1:
-            raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {x.shape}"
-            )  # torch's own words
+            # Torch's own words.
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
         mean = (counts * means).sum(0) / total
         variance = (counts * (variances + (means - mean).square())).sum(0) / total
         scale = (variance + eps).rsqrt()

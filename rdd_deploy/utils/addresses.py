@@ -25,9 +25,8 @@ def is_address(source: str) -> bool:
     """Whether a source is meant as an address rather than as a file's name; one that lies there under this name is a
     file.
     """
-    if os.path.exists(source.replace("\0", "")) and not (
-        "@" in source and _SCHEME.match(source)
-    ):  # a wrong option may have made it
+    # A wrong option may have made it.
+    if os.path.exists(source.replace("\0", "")) and not ("@" in source and _SCHEME.match(source)):
         return False
     return "@" in source or any(
         sign is not None for sign in (_SCHEME.match(source), _HOST.match(source), _NAMED.search(source))
@@ -56,9 +55,8 @@ def without_secrets(source: str) -> str:
     place, mark, behind = _split(rest)
     host, slash, path = place.partition("/")
     name, colon, port = host.rpartition(":")
-    if (
-        colon and "]" not in port and not (port.isdecimal() and len(port) <= 5)
-    ):  # user:password of an address whose host was forgotten
+    # User:password of an address whose host was forgotten.
+    if colon and "]" not in port and not (port.isdecimal() and len(port) <= 5):
         host = f"{name if at else HIDDEN}:{HIDDEN}"
     shown = _IN_PATH.sub(lambda found: (found[1] or "") + HIDDEN, _hidden_values(host + slash + path))
     return f"{scheme}{HIDDEN * bool(secret)}{at}{shown}{mark}{HIDDEN * bool(behind)}"

@@ -20,9 +20,8 @@ from pathlib import Path
 
 try:
     import fcntl
-except (
-    ImportError
-):  # Windows: nothing is locked, and two processes may do the same part; the second result replaces nothing
+# Windows: nothing is locked, and two processes may do the same part; the second result replaces nothing.
+except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 CLAIMS = "claims"

@@ -112,9 +112,10 @@ def _handle(numbers: tuple[int, ...], act: Callable[[int], None]) -> dict[int, A
             _leave(terminals)
         act(number)
 
+    # As by nohup.
     wanted = [
         number for number in numbers if number and not (number == HUP and signal.getsignal(HUP) == signal.SIG_IGN)
-    ]  # as by nohup
+    ]
     return {number: signal.signal(number, handler) for number in wanted}
 
 

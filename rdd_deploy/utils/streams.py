@@ -20,9 +20,8 @@ class StandardStream:
     @property
     def _now(self) -> Any:
         stream = getattr(sys, self._name)
-        return getattr(
-            stream, "rich_proxied_file", stream
-        )  # under a progress bar rich puts one of its own in its place
+        # Under a progress bar rich puts one of its own in its place.
+        return getattr(stream, "rich_proxied_file", stream)
 
     @property
     def encoding(self) -> str:

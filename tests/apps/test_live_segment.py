@@ -187,9 +187,8 @@ def test_keys_from_the_terminal(tmp_path: Path, bundles: list[str], video: str) 
     ]
     with at_a_terminal(*arguments) as (process, type_keys):
         assert process.stdout is not None
-        type_keys(
-            b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q"
-        )  # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it
+        # Up, Left, F4, F5, Ctrl-F2: neither Esc nor the letter behind it.
+        type_keys(b"\x1b[A\x1b[D\x1bOS\x1b[15~\x1b[1;5Q")
         type_keys(b"2")
         assert "bundle 2: darkest" in process.stdout.readline()
         type_keys(b"v")

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
+# made_up, toy_images and toy_bundle.
 sys.path[:0] = [
     str(Path(__file__).parent),
     str(Path(__file__).parents[1] / "runtime"),
-]  # made_up, toy_images and toy_bundle
+]
 
 from toy_bundle import CLASSES, PALETTE  # noqa: E402
 from toy_images import make_toy_data  # noqa: E402

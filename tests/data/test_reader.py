@@ -76,11 +76,12 @@ def test_a_tag_behind_the_pixels_and_one_of_big_endian(tmp_path: Path) -> None:
     exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 8, 0, 0)
     (tmp_path / "a.png").write_bytes(png([*chunks[:-1], (b"eXIf", exif), chunks[-1]]))
     assert (read_frame(tmp_path / "a.png") == np.rot90(FRAME)).all()
+    # Not the standard's, but written.
     for kind, value in (
         (4, struct.pack(">I", 8)),
         (8, struct.pack(">hxx", 8)),
         (9, struct.pack(">i", 8)),
-    ):  # not the standard's, but written
+    ):
         exif_of_kind = b"MM\0*" + struct.pack(">IHHHI", 8, 1, 0x112, kind, 1) + value + bytes(4)
         (tmp_path / "a.png").write_bytes(png([*chunks[:-1], (b"eXIf", exif_of_kind), chunks[-1]]))
         assert (read_frame(tmp_path / "a.png") == np.rot90(FRAME)).all()

@@ -61,9 +61,8 @@ def test_shipped_profile(path: Path, source: TrainedRun, out: Path) -> None:
     assert (manifest.backend, manifest.precision, manifest.profile) == (profile.backend, profile.precision, path.stem)
     assert comparison.confusion.miou > 0.6
     if profile.backend == "tensorrt-rtx":
-        assert (
-            manifest.metrics is None
-        )  # the engine can't be measured without its GPU, and nothing pretends that it was
+        # The engine can't be measured without its GPU, and nothing pretends that it was.
+        assert manifest.metrics is None
         assert manifest.provenance["graph_measured_with"] == "onnxruntime on the CPU, not the engine"
         assert set(manifest.files) == {"README.md", "model.engine", "graph.onnx", "plan.yaml", "profile.yaml"}
         assert manifest.engine is not None

@@ -67,9 +67,8 @@ def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> Fork
 def main() -> None:
     import torch
 
-    torch.set_num_threads(
-        1
-    )  # a process that has computed with several can't be forked: the child would wait for the others
+    # A process that has computed with several can't be forked: the child would wait for the others.
+    torch.set_num_threads(1)
     children.start = start  # type: ignore[assignment]
     from rdd_deploy.study.__main__ import main
 

@@ -15,9 +15,8 @@ APP = Path(__file__).parents[2] / "apps" / "live_segment.py"
 
 def start(*arguments: str, **popen: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(APP), *arguments]
-    popen |= {
-        "preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    }  # though the tests may run under nohup
+    # Though the tests may run under nohup.
+    popen |= {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
     popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | popen
     return subprocess.Popen(command, text=True, **popen)  # type: ignore[call-overload,no-any-return]
 

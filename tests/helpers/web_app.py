@@ -115,9 +115,8 @@ class Viewer:
 
     def _take(self) -> list[bytes]:
         found = []
-        while match := re.search(
-            rb"image/jpeg\r\nContent-Length: (\d+)\r\n\r\n", self.got
-        ):  # a part is never cut by the transfer's chunks
+        # A part is never cut by the transfer's chunks.
+        while match := re.search(rb"image/jpeg\r\nContent-Length: (\d+)\r\n\r\n", self.got):
             if len(self.got) < match.end() + int(match[1]):
                 break
             found.append(self.got[match.end() : match.end() + int(match[1])])

@@ -21,6 +21,7 @@ from rdd_deploy.live.options import LiveOptions
 
 def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "Headless", Screen)
+    # A key takes effect behind the frames in flight.
     Screen.script = {
         2: "+++++",
         4: "2",
@@ -31,7 +32,7 @@ def test_keys(tmp_path: Path, bundles: tuple[Path, Path], video: Path, monkeypat
         21: "  ",
         22: "v",
         30: "q",
-    }  # a key takes effect behind the frames in flight
+    }
     record = run(tmp_path, *bundles, source=str(video), save_to=tmp_path / "saved")
     assert 29 <= record["frames"] <= 31
     assert all(bundle["frames"] > 5 for bundle in record["bundles"])

@@ -261,8 +261,7 @@ def test_without_a_camera_the_streets_are_shown(monkeypatch: pytest.MonkeyPatch)
     assert isinstance(source, Streets)
     assert source.live
     assert said == ["no camera found: showing the procedural streets (choose with --camera or --source)"]
-    monkeypatch.setattr(
-        sources.sys, "platform", "darwin"
-    )  # as where there are devices: one is tried, and why it isn't available is said
+    # As where there are devices: one is tried, and why it isn't available is said.
+    monkeypatch.setattr(sources.sys, "platform", "darwin")
     open_source(None, None, None, streets_live=True, info=said.append)
     assert said[1] == "no camera: showing the procedural streets (choose with --camera or --source)"

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from rdd_deploy.losses import ranks
+from rdd_deploy.losses.ranks import hard_pixels, kept_count
 from rdd_deploy.losses.rdd import (
     RelativeDifficultyLoss,
     _true_probability,
-    hard_pixels,
-    kept_count,
     teacher_full_evaluated,
     teacher_student_evaluated,
 )
@@ -164,9 +163,8 @@ def test_weight_is_above_0_and_at_most_1(seed: int, scale: float) -> None:
 )
 def test_edges_of_min_kept(rule: Any, min_kept: float, meaning: str) -> None:
     _, _, _, target = drawn(3)
-    confident = (
-        50.0 * F.one_hot(torch.where(target == VOID, 0, target), 5).permute(0, 3, 1, 2).float()
-    )  # p = 1 everywhere
+    # P = 1 everywhere.
+    confident = 50.0 * F.one_hot(torch.where(target == VOID, 0, target), 5).permute(0, 3, 1, 2).float()
     valid = target != VOID
     ranks = confident + torch.randn_like(confident)
     got = teacher_student_evaluated(
@@ -233,6 +231,7 @@ def test_ties_at_the_threshold_are_all_kept() -> None:
     p = torch.tensor([0.1, 0.9, 0.9, 0.9, 0.95, 0.99]).view(1, 2, 3)
     valid = torch.ones_like(p, dtype=torch.bool)
     assert hard_pixels(p, valid, 0.7, 2).flatten().tolist() == [True, True, True, True, False, False]
+    # P <= t, not p < t.
     assert hard_pixels(p, valid, 0.9, 0).flatten().tolist() == [
         True,
         True,
@@ -240,7 +239,7 @@ def test_ties_at_the_threshold_are_all_kept() -> None:
         True,
         False,
         False,
-    ]  # p <= t, not p < t
+    ]
 
 
 class _Elsewhere(torch.Tensor):

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from rdd_deploy.losses.kd import PixelKD
 from rdd_deploy.losses.processes import alone, mean_count, several
-from rdd_deploy.losses.rdd import RelativeDifficultyLoss, hard_pixels
+from rdd_deploy.losses.ranks import hard_pixels
+from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.losses.region import RegionLoss
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.outputs import Output

@@ -184,9 +184,8 @@ def test_evaluation_does_not_depend_on_the_batch(tmp_path: object) -> None:
     matrices = [evaluate_split(torch_predictor(segmenter, (64, 64)), split, batch).matrix for batch in (1, 2, 5, 8)]
     for matrix in matrices:
         assert matrix.sum() == matrices[0].sum()
-        assert (
-            abs(matrix - matrices[0]).sum() <= 4
-        )  # another batch may take another kernel, whose last bit may move a pixel
+        # Another batch may take another kernel, whose last bit may move a pixel.
+        assert abs(matrix - matrices[0]).sum() <= 4
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,8 @@ def by_the_manifest(folder: Path) -> Callable[[Array], Array]:
         x = frame
         while not (x.shape[0] % 2 or x.shape[1] % 2) and x.shape[0] // 2 >= height and x.shape[1] // 2 >= width:
             x = x.astype(np.uint16)
-            x = ((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2] + 2) // 4).astype(
-                np.uint8
-            )  # means, halves rounded up
+            # Means, halves rounded up.
+            x = ((x[::2, ::2] + x[1::2, ::2] + x[::2, 1::2] + x[1::2, 1::2] + 2) // 4).astype(np.uint8)
         if x.shape[:2] != (height, width):
             shrinks = max(x.shape[0] / height, x.shape[1] / width) >= rule["shrink_from"]
             x = cv2.resize(

@@ -27,9 +27,8 @@ def test_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     [rdd] = [line.split() for line in text.splitlines() if line.strip().startswith("RDD")]
     assert kd == ["KD", "59.12", "waits"]
     assert rdd == ["RDD", "[b]", "epoch", "2/3", "41.50", "2", "min", "failed"]  # names aren't markup
-    assert (
-        "about 8 min to come" in text
-    )  # an epoch of 100 s · 1.2: one is left of the one that goes on, three of the one that waits
+    # An epoch of 100 s · 1.2: one is left of the one that goes on, three of the one that waits.
+    assert "about 8 min to come" in text
 
 
 def test_nothing_is_forecast_before_an_epoch_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,10 +92,11 @@ def test_the_table_is_written(finished: Path) -> None:
         [float(row["miou_last_pct"]) for row in found if row["variant"] == name] for name in ("alone", "RDD | x")
     )
     differences = [b - a for a, b in zip(alone, rdd, strict=True)]
+    # Of two: s / √2 is half their distance.
     mean, half = (
         sum(differences) / 2,
         12.7062 * abs(differences[0] - differences[1]) / 2,
-    )  # of two: s / √2 is half their distance
+    )
     [line] = [line for line in text.splitlines() if line.startswith("| RDD \\| x |")]
     assert f"{mean:+.2f} (" in line
     low, high = (float(value) for value in re.findall(r"\((\S+) to (\S+)\)", line)[0])
@@ -148,9 +149,8 @@ def test_a_second_study_in_the_same_folder_is_refused(finished: Path) -> None:
 
 def test_a_killed_study_comes_to_the_same_table(finished: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path)
-    shutil.copytree(
-        finished / "runs" / "teacher", folder / "runs" / "teacher"
-    )  # another data.root with the same frames: it is the same teacher
+    # Another data.root with the same frames: it is the same teacher.
+    shutil.copytree(finished / "runs" / "teacher", folder / "runs" / "teacher")
     killed = study(folder, "--jobs", 2)
     until(
         lambda: "epoch 1/2" in log(folder, "RDD-x_s0") or (folder / "runs/toy/RDD-x_s0/summary.json").is_file(), killed

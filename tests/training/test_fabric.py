@@ -135,9 +135,8 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
     assert done[lost].returncode == -signal.SIGKILL
     left = done[1 - lost]
     assert left.returncode == 2, left
-    (line,) = [
-        one for one in errors_of(left) if one.startswith("error:")
-    ]  # torch's C++ code is quiet only where it wasn't imported before
+    # Torch's C++ code is quiet only where it wasn't imported before.
+    (line,) = [one for one in errors_of(left) if one.startswith("error:")]
     assert re.match(
         rf"error: process {lost} of 2(, at which the others meet, can't be reached any more| is lost: .*);", line
     ), line
@@ -145,9 +144,8 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
         "; what trains together ends together. What was saved until then is kept: go on with the same command and"
         " --resume"
     )
-    alone = call(
-        "train", "pair.yaml", "--name", name, "--resume", cwd=folder
-    )  # another number of processes: the same, to rounding
+    # Another number of processes: the same, to rounding.
+    alone = call("train", "pair.yaml", "--name", name, "--resume", cwd=folder)
     assert alone.returncode == 0, alone.stderr
     assert "saved by 2 processes, this is 1" in alone.stdout
     expected = weights(folder / "runs" / "whole")
@@ -156,9 +154,8 @@ def test_a_killed_task_ends_the_other_which_says_so_and_the_run_goes_on(
 
 
 def test_one_of_torchruns_processes_is_named_though_torchrun_ends_the_rest(folder: Path) -> None:
-    store = TCPStore(
-        "127.0.0.1", 0, is_master=True, wait_for_workers=False
-    )  # as torchrun's agent has it, which outlives its processes
+    # As torchrun's agent has it, which outlives its processes.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
         "TORCHELASTIC_RUN_ID": "x",
         "WORLD_SIZE": "2",

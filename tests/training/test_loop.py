@@ -252,12 +252,13 @@ def test_what_a_run_leaves_behind(place: Path) -> None:
     assert sorted(path.name for path in (run / "pictures").iterdir()) == ["epoch_002.png", "epoch_004.png"]
     assert (place / "runs" / "latest").is_symlink()
     _, rows = result(run)
+    # 12 steps, 40 % of them are 4.8: steps 0 to 4.
     assert [row["stage"] for row in rows] == [
         "tfe",
         "tse",
         "tse",
         "tse",
-    ]  # 12 steps, 40 % of them are 4.8: steps 0 to 4
+    ]
     assert all(float(row["miou_pct"]) > 0 for row in rows)
     summary = read_json(run / "summary.json")
     assert summary["steps"] == 12

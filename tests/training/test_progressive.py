@@ -1,4 +1,6 @@
-"""Crops whose size follows the run's progress: the same batches of frames, resumed anywhere, cut in batch or one by one."""
+"""Crops whose size follows the run's progress: the same batches of frames, resumed anywhere, cut in batch or one by
+one.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -77,10 +77,11 @@ def test_what_went_wrong_is_raised_where_the_run_goes_on(folder: RunFolder, monk
     with pytest.raises(DiskError, match="no space left"), StateWriter(folder, 5, False) as writer:
         writer.write({"step": 1})
     ended = KeyError()
+    # What ended the run is told, not what followed.
     with (
         pytest.raises(KeyError),
         StateWriter(folder, 5, False) as writer,
-    ):  # what ended the run is told, not what followed
+    ):
         writer.write({"step": 1}) or _raise(ended)  # type: ignore[func-returns-value]
 
 

@@ -155,9 +155,8 @@ class Layout:
                 " files"
             )
         taken = set(wanted.values())
-        frames[:] = [
-            frame for frame in frames if frame.key not in taken
-        ]  # masks that lie beside the images and match their pattern
+        # Masks that lie beside the images and match their pattern.
+        frames[:] = [frame for frame in frames if frame.key not in taken]
         owners: dict[str, Found] = {}
         for frame in frames:
             if (other := owners.setdefault(wanted[frame.key], frame)) is not frame:

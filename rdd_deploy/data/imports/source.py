@@ -134,9 +134,8 @@ class Source:
                 return relative, self.path(relative)
         last = PurePosixPath(wanted).name
         near = self._by_name.get(_key(last), [])
-        if (
-            not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last
-        ):  # Label Studio's prefix of uploaded files
+        # Label Studio's prefix of uploaded files.
+        if not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last:
             near = self._by_name.get(_key(without), [])
         if len(near) > 1:
             below = [

@@ -183,9 +183,8 @@ class Canvas:
         height, width = source.shape[:2]
         whole = window[0] >= 0 and window[1] <= 1
         corners = _UNIT * np.array([(window[1] - window[0]) * width, height if whole else height - 2], np.float32)
-        corners += np.array(
-            [window[0] * width - 0.5, -0.5 if whole else 0.5], np.float32
-        )  # repeating must not bleed over top and bottom
+        # Repeating must not bleed over top and bottom.
+        corners += np.array([window[0] * width - 0.5, -0.5 if whole else 0.5], np.float32)
         target = (quad - (x0, y0)).astype(np.float32)
         border = cv2.BORDER_CONSTANT if whole else cv2.BORDER_WRAP
         matrix = cv2.getPerspectiveTransform(corners, target)
@@ -198,10 +197,11 @@ class Canvas:
             mask = cv2.bitwise_and(mask, inside)
             if filled:
                 region[..., 3][inside > 0] = label
+        # The table lights, adds haze and makes alpha the class id.
         fog, air = (
             self.lighting.fog(distance),
             self.lighting.horizon,
-        )  # the table lights, adds haze and makes alpha the class id
+        )
         clear = 1 - fog
         table = _RAMP * np.array((light[0] * clear, light[1] * clear, light[2] * clear, 0), np.float32)
         table += np.array((air[0] * fog, air[1] * fog, air[2] * fog, label), np.float32)

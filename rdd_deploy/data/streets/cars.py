@@ -14,10 +14,12 @@ from rdd_deploy.data.streets.lighting import Colour, mix
 
 # Side views in metres: (along, up), from the rear bumper over the roof to the front; then the edges that are windows.
 _BODIES: tuple[tuple[tuple[tuple[float, float], ...], tuple[int, ...]], ...] = (
+    # hatchback.
     (
         ((0, 0.3), (0, 0.62), (0.05, 0.95), (0.42, 1.42), (2.3, 1.46), (3.05, 0.98), (3.95, 0.8), (4.0, 0.3)),
         (2, 4),
-    ),  # hatchback
+    ),
+    # saloon.
     (
         (
             (0, 0.3),
@@ -31,16 +33,18 @@ _BODIES: tuple[tuple[tuple[tuple[float, float], ...], tuple[int, ...]], ...] = (
             (4.55, 0.3),
         ),
         (3, 5),
-    ),  # saloon
+    ),
+    # estate.
     (
         ((0, 0.35), (0, 0.7), (0.0, 1.05), (0.3, 1.62), (2.9, 1.7), (3.6, 1.12), (4.5, 0.98), (4.55, 0.35)),
         (2, 4),
-    ),  # estate
+    ),
     (((0, 0.4), (0, 1.2), (0.03, 1.3), (0.1, 2.05), (3.6, 2.1), (4.4, 1.2), (5.0, 1.05), (5.05, 0.4)), (2, 4)),  # van
+    # Bus or lorry.
     (
         ((0, 0.45), (0, 0.9), (0, 1.3), (0.05, 2.9), (9.8, 2.95), (9.95, 1.1), (10, 0.9), (10, 0.45)),
         (2, 4),
-    ),  # bus or lorry
+    ),
 )
 _KINDS = (0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 4)
 _PAINTS: tuple[Colour, ...] = (

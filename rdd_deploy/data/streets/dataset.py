@@ -179,9 +179,8 @@ def _in_sight(thing: SceneObject, view: View) -> bool:
     frame.
     """
     near = thing.z - view.z
-    reach = _PAINTERS[thing.kind][1] * min(
-        1.0, 0.5 + view.focal / 1200
-    )  # in a small frame far things are but a pixel or two
+    # In a small frame far things are but a pixel or two.
+    reach = _PAINTERS[thing.kind][1] * min(1.0, 0.5 + view.focal / 1200)
     if near > (FAR if thing.kind == "building" else reach):
         return False
     if thing.length:

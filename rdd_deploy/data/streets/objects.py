@@ -77,13 +77,11 @@ def tree(canvas: Canvas, thing: SceneObject) -> None:
     u, light = thing.u, canvas.lighting.light
     half, tall = thing.height * (0.45 + 0.2 * u[0]) * scale * (-1 if u[1] < 0.5 else 1), thing.height * scale
     quad = np.array([[x - half, y - tall], [x + half, y - tall], [x + half, y], [x - half, y]])
-    number = int(
-        u[5] * (textures.TREES - 2 * thing.variant)
-    )  # conifers come last: they sweep the ground, so none at the kerb
+    # Conifers come last: they sweep the ground, so none at the kerb.
+    number = int(u[5] * (textures.TREES - 2 * thing.variant))
     leaves = (0.85 + 0.3 * u[2], 0.8 + 0.4 * u[3], 0.8 + 0.4 * u[4])
-    if (
-        textures.kind_of_tree(number) != textures.BARE
-    ):  # the trunk is not part of the sprite: bark keeps its colour when the leaves turn
+    # The trunk is not part of the sprite: bark keeps its colour when the leaves turn.
+    if textures.kind_of_tree(number) != textures.BARE:
         tone, wide, rise = (
             60 + 45 * u[6],
             0.032 * tall,

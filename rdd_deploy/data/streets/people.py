@@ -50,9 +50,8 @@ def person(canvas: Canvas, thing: SceneObject) -> None:
 def cyclist(canvas: Canvas, thing: SceneObject) -> None:
     """A rider on a bicycle; both carry the bicyclist's label, as in CamVid."""
     bike(canvas, thing)
-    a, b = (
-        (0.17 * sin(angle), 0.17 * cos(angle)) for angle in (thing.phase, thing.phase + pi)
-    )  # forward and up of the pedals
+    # Forward and up of the pedals.
+    a, b = ((0.17 * sin(angle), 0.17 * cos(angle)) for angle in (thing.phase, thing.phase + pi))
     joints = [
         [-0.11, 0.98, -0.18], [0.11, 0.98, -0.18],
         [-0.13, 0.78 + a[1] * 0.5, 0.22 + a[0] * 0.3], [0.13, 0.78 + b[1] * 0.5, 0.22 + b[0] * 0.3],

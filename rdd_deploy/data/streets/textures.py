@@ -189,9 +189,8 @@ def tree(number: int) -> Texture:
         cv2.circle(image, (int(x), int(y)), int(radius), (*np.clip(colour, 8, 250).tolist(), 255), -1)
     noise = _fractal(rng, SIDE, SIDE, 0.7)
     image[..., :3] = _bytes(image[..., :3] * (1 + 0.22 * noise[..., None]))
-    leaves = cv2.morphologyEx(
-        image[..., 3], cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)
-    )  # speckles of sky would be unlearnable
+    # Speckles of sky would be unlearnable.
+    leaves = cv2.morphologyEx(image[..., 3], cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     image[(leaves > 0) & (image[..., 3] == 0)] = (26, 50, 38, 255)
     rim = cv2.distanceTransform((leaves > 0).astype(np.uint8), cv2.DIST_L2, 3)
     ragged = cv2.GaussianBlur(noise, (0, 0), 1.6) * 3.0

@@ -113,9 +113,8 @@ class QuantizationSearch:
         placed = place_qdq(source.graph(self.size), scheme, self.profile.placement, plan.float_layers)
         table, train = self.table(plan.method), source.split("train")
         student = distilled(source.segmenter, train, recipe, self.size, placed, table, scheme, config)
-        metadata = {
-            key: value for key, value in source.metadata.items() if key not in {"epoch", "miou_pct"}
-        }  # those are the float student's
+        # Those are the float student's.
+        metadata = {key: value for key, value in source.metadata.items() if key not in {"epoch", "miou_pct"}}
         save_segmenter(
             self.checkpoints[0], student, metadata | {"fine_tuned_from": source.weights_sha256, "profile": plan.profile}
         )

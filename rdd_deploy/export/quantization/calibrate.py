@@ -159,9 +159,8 @@ def _calibrator(name: str, model: onnx.ModelProto, tensors: Iterable[str], **opt
 
         def create_inference_session(self) -> None:
             settings = onnxruntime.SessionOptions()
-            settings.graph_optimization_level = (
-                onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            )  # or tensors would be fused away
+            # Or tensors would be fused away.
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
             settings.enable_cpu_mem_arena = False  # an arena never gives back what the largest layer took
             self.infer_session = onnxruntime.InferenceSession(
                 self.augmented_model_path, settings, providers=["CPUExecutionProvider"]

@@ -121,9 +121,8 @@ def _listener(host: str, port: int) -> socket.socket:
         raise RddError(
             f"can't serve on '{host}': {reason}; give a name or address of this machine, or 0.0.0.0 for all of them"
         ) from error
-    family, kind, protocol, _, address = min(
-        found, key=lambda one: one[0] != socket.AF_INET
-    )  # a name often has both kinds
+    # A name often has both kinds.
+    family, kind, protocol, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,9 +131,8 @@ def _listener(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_MS)
         if family == socket.AF_INET6 and address[0] == "::":
             with suppress(OSError):
-                listener.setsockopt(
-                    socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0
-                )  # all addresses: those of the old kind, too
+                # All addresses: those of the old kind, too.
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:

@@ -190,9 +190,8 @@ class WebView:
     async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in or refuse, and send the answer within SEND_S: whoever doesn't read it is dropped."""
         if request.transport is not None:
-            request.transport.set_write_buffer_limits(
-                high=0
-            )  # waiting for a write is waiting until the system has all of it
+            # Waiting for a write is waiting until the system has all of it.
+            request.transport.set_write_buffer_limits(high=0)
         try:
             refusal = self._guard.refusal(request)
             response = await handler(request) if refusal is None else self._refused(request, *refusal)

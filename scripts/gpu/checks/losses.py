@@ -88,9 +88,8 @@ def distillation() -> None:
     cases = [("tfe", "xor", 1.0, 0.05), ("tfe", "xor", 4.0, 0.05), ("kd", "xor", 2.0, 0.05)]
     cases += [("tse", rule, 1.0, kept) for rule in ("xor", "and", "or", "lead", "student") for kept in (0.0, 0.05, 0.6)]
     for number, (stage, rule, temperature, kept) in enumerate(cases):
-        for scale in (
-            (1.0, 30.0) if kept < 0.5 else (1.0,)
-        ):  # at 30 most probabilities are 1 in float32, and a rank among them means nothing
+        # At 30 most probabilities are 1 in float32, and a rank among them means nothing.
+        for scale in (1.0, 30.0) if kept < 0.5 else (1.0,):
             for layout in (torch.contiguous_format, torch.channels_last):
                 student, teacher, auxiliary, labels = inputs(scale, number)
                 exact = student.clone().requires_grad_()

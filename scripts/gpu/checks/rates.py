@@ -320,9 +320,8 @@ def main() -> None:
             data(frames)
     rates: dict[str, float] = {}
     for variant in variants(teachers):
-        if fits(variant.name) and (
-            wanted or not variant.name.startswith("compiled")
-        ):  # a minute or two for the compiler
+        # A minute or two for the compiler.
+        if fits(variant.name) and (wanted or not variant.name.startswith("compiled")):
             with guarded("rates", variant.name):
                 rates[variant.name] = measure(variant, frames)
     if any(name.startswith("rdd live") for name in rates):

@@ -378,9 +378,8 @@ def test_an_import_that_is_stopped_leaves_nothing_and_starts_again(number: int, 
         process.wait(30)
     left = [path.name for path in tmp_path.iterdir() if path.name != "e"]
     assert "out" not in left
-    assert bool(left) == (
-        number == signal.SIGKILL
-    )  # of a killed one the part stays, under a name that nobody takes for a data set
+    # Of a killed one the part stays, under a name that nobody takes for a data set.
+    assert bool(left) == (number == signal.SIGKILL)
     part, _ = convert(export, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e", "out"]
     assert len(opened(part)) == 6

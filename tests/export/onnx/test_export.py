@@ -94,10 +94,11 @@ def test_normalisation_is_folded_where_it_can_be() -> None:
     stems = {
         name: Deployed(Segmenter(load_network(name), 3).eval()).stem for name in ("mobilenetv3_small_050", "test_nfnet")
     }
+    # Standardises its weights as it computes.
     assert stems == {
         "mobilenetv3_small_050": "encoder.conv_stem.weight",
         "test_nfnet": None,
-    }  # standardises its weights as it computes
+    }
 
 
 def test_why_torch_cannot_export_is_one_line() -> None:

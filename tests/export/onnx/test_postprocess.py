@@ -68,10 +68,11 @@ def test_labels_are_torchs(
         labels = run(with_postprocess(tail_alone(classes, small, large), form, backend), backend, logits)
         assert labels.dtype == np.uint8
         assert labels.shape == expected.shape
+        # Elsewhere rounding decides.
         assert (labels == expected)[lead > spread * 3e-5].all(), (
             form,
             backend,
-        )  # elsewhere rounding decides
+        )
 
 
 @pytest.mark.parametrize("far", [1e2, 1e4])

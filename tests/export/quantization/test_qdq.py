@@ -123,9 +123,8 @@ def test_tensorrt_scheme_quantises_the_skip_and_keeps_the_fresh_input(
     assert len(adds) == 7
     for node in adds:
         assert sorted(source.endswith("/DequantizeLinear") for source in node.input) == [False, True]
-    assert "Clip" not in {
-        node.op_type for node in quantised.graph.node
-    }  # Relu, which TensorRT fuses; S8 saturates at 6
+    # Relu, which TensorRT fuses; S8 saturates at 6.
+    assert "Clip" not in {node.op_type for node in quantised.graph.node}
 
 
 def test_openvino_scheme_quantises_inputs_of_convolutions_and_both_sides_of_residual_sums(

@@ -30,9 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     path, model = tmp_path_factory.mktemp("smp") / "fpn", made(activation="softmax2d", aux_params={"classes": 2})
     model.save_pretrained(path)
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(
-        json.dumps(config | {"encoder_weights": "imagenet"})
-    )  # as most are made: nothing is fetched
+    # As most are made: nothing is fetched.
+    (path / "config.json").write_text(json.dumps(config | {"encoder_weights": "imagenet"}))
     return path, model
 
 

@@ -126,9 +126,10 @@ def begun(place: Path, *words: str) -> Started:
 
 def refused(process: Started) -> str:
     done = process.wait()
-    (line,) = errors_of(done)
+    lines = errors_of(done)
+    assert len(lines) == 1, lines
     assert done.returncode == 2
-    return line
+    return lines[0]
 
 
 def children(process: Started) -> list[int]:

@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # tensorrt-rtx is x86-64 only; everything else installs everywhere. Other extras take the lock's versions, unhashed.
 EXTRAS ?= train,teachers,data,weights,cpu,rtx,openvino,report,dev
 
+# A process for each core, up to four; the tests of a file stay together.
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile
+
 .PHONY: install lock demo test test-slow test-avx2 test-oldest test-latest lint format clean
 
 install: $(VENV)/.installed
@@ -23,7 +26,7 @@ demo: install
 	$(BIN)/python -m rdd_deploy.demo
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow and not gpu' tests
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow and not gpu' tests
 
 # More of the same kind, at full length: every shipped student's engine, other encoders, memory over hundreds of images, the wheel, the demo.
 test-slow: install
@@ -31,7 +34,7 @@ test-slow: install
 
 # What depends on the CPU: no bf16 and no VNNI here, whatever the machine has.
 test-avx2: install
-	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python requirements/core.py cpu
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python requirements/core.py cpu $(SIDE_BY_SIDE)
 
 # In environments of their own, .venv-oldest and .venv-latest.
 test-oldest test-latest: test-%: install

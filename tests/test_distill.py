@@ -187,6 +187,18 @@ def test_dry_run_trains_nothing(
     assert sorted(story.parent.rglob("*")) == before
 
 
+def test_dry_run_downloads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RDD_CAMVID_URL", "http://127.0.0.1:9/archive.zip")  # else: refused, and said so
+    words = (f"data.root={tmp_path / 'none'}", "student.weights=none", "train.device=cpu")
+    assert ended(train.main, monkeypatch, Path("camvid_mbv3_small"), *words, "--dry-run", "--output", tmp_path) == 2
+    sentence = " ".join(capsys.readouterr().err.split())
+    assert f"no CamVid train split in {tmp_path / 'none'}" in sentence
+    assert sentence.endswith("; a training would fetch it")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dry_run_tells_all_that_is_wrong_together(
     story: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,10 +63,14 @@ class CamvidOptions(DataOptions):
     def open(self, split: str) -> FileSplit:
         return open_camvid(Path(self.root), split, self.release)
 
+    @property
+    def can_fetch(self) -> bool:
+        return self.release == "segnet11"
+
     def fetch(self) -> None:
         from rdd_deploy.data.download import fetch_camvid
 
-        if self.release == "segnet11":
+        if self.can_fetch:
             fetch_camvid(Path(self.root))
 
     @classmethod

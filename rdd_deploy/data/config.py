@@ -109,6 +109,11 @@ class DataOptions(Part):
         """Open ``train``, ``val`` or ``test``. Raises DataError."""
         raise NotImplementedError
 
+    @property
+    def can_fetch(self) -> bool:
+        """Whether the data set can be downloaded."""
+        return False
+
     def fetch(self) -> None:
         """Download what is missing, where the data set can be downloaded. Raises DataError."""
 
@@ -223,6 +228,13 @@ class Augment(Part):
         description=(
             "share of the crops that are placed on a pixel of a class which the frame holds, drawn by 1 / √pixels of the"
             " class in train; each frame still comes once an epoch"
+        ),
+    )
+    copy_paste: Share = Field(
+        0.0,
+        description=(
+            "share of the crops into which a class of another crop of the batch is copied, all of its pixels with what a"
+            " teacher says of them; drawn by 1 / √pixels of the class in the batch"
         ),
     )
 

@@ -49,13 +49,18 @@ class Batch(NamedTuple):
 
 
 class BatchBeside(NamedTuple):
-    """A batch, and what was read beside it in the process that loaded it, by name."""
+    """A batch, and what was read beside it in the process that loaded it, by name.
+
+    Windows, indices and ``beside`` are of the crops as they were before ``pasted`` (``data.copy_paste``) copied parts
+    of them into each other.
+    """
 
     images: Tensor
     labels: Tensor
     windows: Tensor
     indices: Tensor
     beside: Mapping[str, Tensor]
+    pasted: Any = None
 
 
 class Draws(NamedTuple):

@@ -46,11 +46,15 @@ def open_data(data: DataOptions, split: str, *, fetch: bool = True) -> Split:
         opened = data.open(split)
     except DataError as error:
         root = Path(data.root)
-        if not data.in_folder or root.is_absolute() or root.is_dir():
+        relative = data.in_folder and not root.is_absolute() and not root.is_dir()
+        notes = (
+            f" ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
+            * relative
+            + "; a training would fetch it" * (data.can_fetch and not root.exists())
+        )
+        if not notes:
             raise
-        raise DataError(
-            f"{error} ({root} is taken relative to {Path.cwd()}; give another place with data.root=, or with --data)"
-        ) from error
+        raise DataError(f"{error}{notes}") from error
     if isinstance(opened, FileSplit):
         warn_once(opened.notes(data.size))
     return labelled(opened, data.labelled) if split == "train" else opened

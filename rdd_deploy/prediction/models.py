@@ -29,7 +29,7 @@ Array = NDArray[np.uint8]
 MAX_PARALLEL, MAX_BATCH = 4, 8
 
 
-class Answer(NamedTuple):
+class FramePrediction(NamedTuple):
     """What a model says of a frame.
 
     Attributes:
@@ -55,7 +55,7 @@ class Model(Protocol):
     confidence: str
     """How sure of it is measured: softmax or mirror."""
 
-    def __call__(self, frame: Array, confidence: bool) -> Answer:
+    def __call__(self, frame: Array, confidence: bool) -> FramePrediction:
         """Frame uint8 (H, W, 3) BGR; ``confidence``: also a map of it."""
 
 
@@ -74,12 +74,12 @@ class Bundle:
         self.parallel = segmenter.parallel
         self._free = threading.Semaphore(self.parallel)
 
-    def __call__(self, frame: Array, confidence: bool) -> Answer:
+    def __call__(self, frame: Array, confidence: bool) -> FramePrediction:
         labels = self._labels(frame)
         if not confidence:
-            return Answer(labels)
+            return FramePrediction(labels)
         same = labels == self._labels(np.ascontiguousarray(frame[:, ::-1]))[:, ::-1]
-        return Answer(labels, np.where(same, 255, 0).astype(np.uint8), float(same.mean()))
+        return FramePrediction(labels, np.where(same, 255, 0).astype(np.uint8), float(same.mean()))
 
     def _labels(self, frame: Array) -> Array:
         network_input = self._segmenter.prepare(frame)
@@ -125,7 +125,7 @@ class Run:
         self._computing = threading.Lock()
         self._waiting: deque[_Asked] = deque()
 
-    def __call__(self, frame: Array, confidence: bool) -> Answer:
+    def __call__(self, frame: Array, confidence: bool) -> FramePrediction:
         asked = _Asked(resize_frame(frame, self._size), Future())
         self._waiting.append(asked)
         while not asked.answer.done():
@@ -135,7 +135,7 @@ class Run:
         labels, sure = asked.answer.result()
         size = (frame.shape[0], frame.shape[1])
         shown = np.clip(cv2.resize(sure, size[::-1]) * 255, 0, 255).round().astype(np.uint8) if confidence else None
-        return Answer(resize_labels(labels, size), shown, float(sure.mean()), float(np.percentile(sure, 5)))
+        return FramePrediction(resize_labels(labels, size), shown, float(sure.mean()), float(np.percentile(sure, 5)))
 
     def _compute(self, batch: Sequence[_Asked]) -> None:
         import torch
@@ -205,7 +205,7 @@ def described(model: Model) -> dict[str, Any]:
     return {"path": str(model.path), "sha256": model.identity}
 
 
-def disagreement(answers: Sequence[Answer]) -> float | None:
+def disagreement(answers: Sequence[FramePrediction]) -> float | None:
     """Share of the pixels, in [0, 1], on which not all models say the same; None for one model."""
     if len(answers) < 2:
         return None

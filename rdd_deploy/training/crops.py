@@ -8,6 +8,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from rdd_deploy import console
+from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import CropDataset, DrawDataset, FrameCache, batches, training_loader
 from rdd_deploy.data.rare_crops import RarePlaces
 from rdd_deploy.data.resident import resident_frames
@@ -57,7 +58,15 @@ class TrainingCrops:
             use_distributed_sampler=False,
         )
         loading: Iterator[Any] = batches(loader)
-        return resident.batches(loading) if resident else loading
+        loading = resident.batches(loading) if resident else loading
+        return self._pasted(loading, sampler.start) if self.recipe.augment.copy_paste else loading
+
+    def _pasted(self, loading: Iterator[Any], step: int) -> Iterator[Any]:
+        """The batches from a step on, each with ``augment.copy_paste`` done; of several processes each in its part."""
+        share, classes = self.recipe.augment.copy_paste, len(self.frames.split.label_space)
+        seed, rank = self.recipe.train.seed, self.fabric.global_rank
+        for number, batch in enumerate(loading, step):
+            yield copy_pasted(batch, share, classes, self.frames.labelled, [seed, number, rank, 3])
 
 
 def _rare_places(recipe: Recipe, frames: FrameCache) -> RarePlaces | None:

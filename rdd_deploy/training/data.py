@@ -28,16 +28,19 @@ class TrainingData:
     Args:
         unlabelled: ``join`` opens the frames without labels of a distillation; ``look`` only looks whether they are
             there; ``leave`` them out.
+        fetch: download what is missing, where that is possible.
     """
 
-    def __init__(self, recipe: Recipe, unlabelled: Literal["join", "look", "leave"] = "join") -> None:
+    def __init__(
+        self, recipe: Recipe, unlabelled: Literal["join", "look", "leave"] = "join", fetch: bool = True
+    ) -> None:
         data = recipe.data
-        train = open_data(data, "train")
+        train = open_data(data, "train", fetch=fetch)
         room = room_for_frames() if data.in_memory else None
         self.frames = FrameCache(train, room)
         self.unlabelled: Unlabelled | None = None
         self.left_out: LeftOut | None = None
-        validation = open_data(data, recipe.evaluation.split)
+        validation = open_data(data, recipe.evaluation.split, fetch=fetch)
         self.validation = CachedSplit(validation, room)
         with console.progress("data check", len(train) + len(self.validation)) as bar:
             self.train_facts = check_split(train, bar.advance, pair=self._pair)

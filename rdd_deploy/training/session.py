@@ -184,7 +184,7 @@ def dry_run(
     with problems.collected():
         make_fabric(recipe.train)
     with problems.collected():
-        data = TrainingData(recipe, "look" if teacher else "leave")
+        data = TrainingData(recipe, "look" if teacher else "leave", fetch=False)
     with problems.collected():
         role = "teacher" if isinstance(recipe, TeacherRecipe) else "student"
         network, _ = build(recipe.trained, len(data.validation.label_space) if data else 2, role, sizes(recipe))

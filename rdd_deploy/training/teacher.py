@@ -33,7 +33,7 @@ from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.session import changes
 from rdd_deploy.training.supervised import train_recipe
-from rdd_deploy.training.teacher_cache import CacheForm, Taught, cached_teacher
+from rdd_deploy.training.teacher_cache import CacheForm, TeacherPrediction, cached_teacher
 from rdd_deploy.training.teacher_loading import load_teacher as load_teacher
 from rdd_deploy.utils import files
 from rdd_deploy.utils.locks import InUseError, check_unlocked
@@ -44,7 +44,7 @@ from rdd_deploy.utils.places import followed
 class TeacherOutput(Protocol):
     """What a teacher says of a batch of crops, live or from the cache."""
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> TeacherPrediction:
         """Logits at the crops' size without gradient; the auxiliary ones, or the weight that stage 1 makes of them,
         where asked for; the named maps.
 
@@ -60,7 +60,7 @@ class LiveTeacher:
     def __init__(self, model: TeacherModel, dtype: torch.dtype | None = None) -> None:
         self.model, self.dtype = model.eval().requires_grad_(False), dtype
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> TeacherPrediction:
         with (
             torch.no_grad(),
             torch.autocast(batch.images.device.type, dtype=self.dtype, enabled=self.dtype is not None),
@@ -70,7 +70,7 @@ class LiveTeacher:
             small = model.logits_at_stride(batch.images, maps)
             size = batch.images.shape[-2:]
             second = None if small.auxiliary is None else resized(small.auxiliary.float(), size)
-            return Taught(resized(small.primary.float(), size), second, small.features)
+            return TeacherPrediction(resized(small.primary.float(), size), second, small.features)
 
 
 class Teacher(NamedTuple):

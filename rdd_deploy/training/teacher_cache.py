@@ -41,7 +41,7 @@ from rdd_deploy.training.teacher_stores import Store, Values, parts_of
 CacheForm = Literal["compact", "dense"]
 
 
-class Taught(NamedTuple):
+class TeacherPrediction(NamedTuple):
     """What a teacher says of a batch of crops, without gradient.
 
     Attributes:
@@ -111,7 +111,7 @@ class CachedTeacher:
             name: self.stores[name].parts(indices, corners, size) for name in names
         }
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> Taught:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: Mapping[str, tuple[int, int]] = {}) -> TeacherPrediction:
         """As ``TeacherOutput``. Raises ValueError for a map that the cache was opened without."""
         size = (batch.images.shape[-2], batch.images.shape[-1])
         second = next((name for name in ("agreement", "auxiliary") if auxiliary and name in self.stores), None)
@@ -130,10 +130,14 @@ class CachedTeacher:
             if "logits" in maps:
                 features["logits"] = values["primary"].cut(windows, frames, maps["logits"])
             found = values[second].cut(windows, frames, size) if second else None
+            if (pasted := getattr(batch, "pasted", None)) is not None:  # the files know the frames as they are
+                primary = pasted.onto(primary)
+                features = {name: pasted.onto(one) for name, one in features.items()}
+                found = None if found is None else pasted.onto(found)
         if second == "agreement":
             assert found is not None
-            return Taught(primary, None, features, found[:, 0])
-        return Taught(primary, found, features)
+            return TeacherPrediction(primary, None, features, found[:, 0])
+        return TeacherPrediction(primary, found, features)
 
     def _values(self, names: list[str], batch: Batch) -> dict[str, Values]:
         """Decoded on the batch's device."""

@@ -257,16 +257,23 @@ def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.Co
     """The second process runs the same command, though the first one's name is `rdd-deploy train`, or `-m rdd_deploy
     train`.
     """
-    done = subprocess.run(
+    pair = subprocess.Popen(
         [sys.executable, "-m", "rdd_deploy", "train", *WORDS, "own", "train.epochs=1"],
         cwd=folder,
-        capture_output=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("training teacher alone on cpu") == 1
-    assert done.stdout.endswith("done: runs/own\n")
+    with suppress(subprocess.TimeoutExpired):
+        pair.wait(200)
+    with suppress(ProcessLookupError):  # whoever is still there says where it stands
+        os.killpg(pair.pid, signal.SIGABRT)
+    stdout, stderr = pair.communicate()
+    assert pair.returncode == 0, stdout + stderr
+    assert stdout.count("training teacher alone on cpu") == 1
+    assert stdout.endswith("done: runs/own\n")
     assert "devices: 2" in (folder / "runs/own/recipe.yaml").read_text()
 
 

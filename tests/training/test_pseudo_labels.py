@@ -15,7 +15,7 @@ from rdd_deploy.losses.rdd import RelativeDifficultyLoss
 from rdd_deploy.outputs import Output
 from rdd_deploy.training.objective import DistillationObjective
 from rdd_deploy.training.pseudo_labels import BINS, Confidence, PseudoLabels, thresholds_of
-from rdd_deploy.training.teacher_cache import Taught
+from rdd_deploy.training.teacher_cache import TeacherPrediction
 
 CLASSES = ("a", "b", "c")
 
@@ -86,11 +86,11 @@ def test_thresholds_are_quantiles_of_each_class() -> None:
 class Said(torch.nn.Module):
     """A teacher that says what it is given."""
 
-    def __init__(self, taught: Taught) -> None:
+    def __init__(self, taught: TeacherPrediction) -> None:
         super().__init__()
         self.taught = taught
 
-    def __call__(self, batch: Batch, auxiliary: bool, maps: object = None) -> Taught:
+    def __call__(self, batch: Batch, auxiliary: bool, maps: object = None) -> TeacherPrediction:
         return self.taught
 
 
@@ -110,7 +110,7 @@ def objective(
 ) -> DistillationObjective:
     loss = RelativeDifficultyLoss(**changes)  # type: ignore[arg-type]
     pseudo = None if thresholds is None else PseudoLabels(thresholds, 2)
-    return DistillationObjective(loss, Said(Taught(teacher, None, {}, agreement)), [], 0.4, pseudo)
+    return DistillationObjective(loss, Said(TeacherPrediction(teacher, None, {}, agreement)), [], 0.4, pseudo)
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5])

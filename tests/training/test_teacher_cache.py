@@ -24,6 +24,7 @@ from toys import CLASSES, ENCODER, leftovers, read_json, write_data
 
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.config import Augment
+from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, Room, training_loader
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.sampler import ResumableBatchSampler
@@ -172,6 +173,21 @@ def test_maps_are_the_live_teachers(frames: FrameCache, tmp_path: Path) -> None:
     assert set(got) == set(maps)
     for name, size in maps.items():
         assert (got[name] - resized(live[name], size)).abs().max() < 2e-3 * live[name].abs().max()
+
+
+def test_what_was_copied_into_a_crop_is_what_it_said_of_it_where_it_was(frames: FrameCache, tmp_path: Path) -> None:
+    cache, batch = opened(frames, tmp_path, maps={"stage3"}), random_crops(frames)
+    pasted = copy_pasted(batch, 1.0, 3, len(frames), [1])
+    mask, source = pasted.pasted
+    assert mask.any()
+    before, after = (cache(one, True, {"stage3": (7, 6), "logits": (7, 6)}) for one in (batch, pasted))
+    assert torch.equal(after.primary, torch.where(mask[:, None], before.primary[source], before.primary))
+    assert before.agreement is not None
+    assert after.agreement is not None
+    assert torch.equal(after.agreement, torch.where(mask, before.agreement[source], before.agreement))
+    for name, said in before.features.items():
+        assert torch.equal(after.features[name], pasted.pasted.onto(said))
+        assert not torch.equal(after.features[name], said)
 
 
 def test_each_map_is_a_folder_that_other_runs_use(frames: FrameCache, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Rare classes of one crop copied into another of the same batch.
+
+As ClassMix does (Olsson et al., WACV 2021), whole classes are copied, with their labels and with what a teacher says of
+them; as in copy-paste (Ghiasi et al., CVPR 2021) both crops have labels. Which class is drawn by rarity in the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rdd_deploy.data.loader import Batch, BatchBeside
+
+POWER = 0.5
+"""A class is drawn by its pixels in the batch to the power of minus this."""
+
+
+class Pasted(NamedTuple):
+    """What was copied into which crop of a batch.
+
+    Attributes:
+        mask: bool (N, h, w), the pixels of each crop that come from another one.
+        source: int64 (N,), which one.
+    """
+
+    mask: Tensor
+    source: Tensor
+
+    def onto(self, values: Tensor) -> Tensor:
+        """Values (N, ..., h, w) of the crops as they were, copied like the pixels; a map of another stride at the
+        nearest ones.
+        """
+        mask = self.mask
+        if values.shape[-2:] != mask.shape[-2:]:
+            mask = F.interpolate(mask[:, None].float(), values.shape[-2:], mode="nearest-exact")[:, 0].bool()
+        mask = mask.view(len(mask), *[1] * (values.ndim - 3), *mask.shape[-2:])
+        return torch.where(mask, values[self.source], values)
+
+
+def copy_pasted(batch: Batch | BatchBeside, share: float, classes: int, labelled: int, seed: list[int]) -> BatchBeside:
+    """A batch in which a share of the crops shows one more class: all of its pixels in another crop.
+
+    Args:
+        share: of the crops, in [0, 1]. classes: number of classes.
+        labelled: frames with labels, whose crops alone can be copied from; of any other the index is that or above.
+        seed: what is drawn depends on nothing else but the batch.
+    """
+    count, device = len(batch.images), batch.images.device
+    numbers = np.random.default_rng(seed)
+    shift = int(numbers.integers(1, max(2, count)))  # every crop is copied from once at most, and never into itself
+    taken, which = torch.from_numpy(numbers.random((2, count)).astype(np.float32)).to(device, non_blocking=True)
+    source = (torch.arange(count, device=device) + shift) % count
+    pixels = torch.stack([(batch.labels == c).sum((-2, -1)) for c in range(classes)], 1)  # (N, C)
+    weights = pixels.sum(0).clamp(min=1).float() ** -POWER * (pixels > 0) * (batch.indices < labelled)[:, None]
+    upto = weights.cumsum(1)[source]
+    # The first class whose end lies above the number that was drawn.
+    drawn = (upto <= which[:, None] * upto[:, -1:]).sum(1).clamp(max=classes - 1)
+    there = (taken < share) & (upto[:, -1] > 0) & (source != torch.arange(count, device=device))
+    mask = (batch.labels[source] == drawn[:, None, None]) & there[:, None, None]
+    pasted = Pasted(mask, source)
+    return BatchBeside(
+        pasted.onto(batch.images),
+        pasted.onto(batch.labels),
+        batch.windows,
+        batch.indices,
+        getattr(batch, "beside", {}),
+        pasted,
+    )

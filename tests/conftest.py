@@ -1,5 +1,6 @@
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 # Toy networks: threads cost more than they give, here and in the processes that tests start.
@@ -27,3 +28,24 @@ def camvid() -> Path:
     if not found:
         pytest.skip("no CamVid: set RDD_CAMVID or put it into data/camvid")
     return found[0].resolve()
+
+
+LAUNCHED = {
+    "LOCAL_RANK",
+    "RANK",
+    "WORLD_SIZE",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+} - os.environ.keys()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_launchers_stays() -> Iterator[None]:
+    """Else a later test's training waits for processes that nobody starts."""
+    yield
+    left = LAUNCHED & os.environ.keys()
+    for name in left:
+        del os.environ[name]
+    assert not left

@@ -46,6 +46,12 @@ def launch(fabric: Fabric) -> None:
         return
     _watch, _watches = _Watch(fabric), _watches + 1
     _watch.start()
+    if os.environ.get(_PARENT) != str(os.getppid()) and launchers.launched() is None and "LOCAL_RANK" in os.environ:
+        console.info(
+            f"LOCAL_RANK is set, so this command starts no further process; waiting for all {fabric.world_size} at"
+            f" {os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '(MASTER_PORT is not set)')};"
+            " unset LOCAL_RANK to have them started here"
+        )
     os.environ[_PARENT] = str(os.getpid())
     # Fabric's own observer kills this process without a word.
     observer, subprocess_script._launch_process_observer = (

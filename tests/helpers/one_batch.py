@@ -70,7 +70,8 @@ def batch(step: int) -> Batch:
 def trained(argument: tuple[int, int, Case]) -> Any:
     """The steps as process ``rank`` of ``ranks`` sees them."""
     rank, ranks, case = argument
-    os.environ["LOCAL_RANK"] = str(rank)  # by which Fabric knows that it has nothing to start
+    if ranks > 1:
+        os.environ["LOCAL_RANK"] = str(rank)  # by which Fabric knows that it has nothing to start
     train = Train(
         **{"device": "cpu", "precision": "32-true", "devices": ranks, "batch": IMAGES, "lr": 0.005, **case.train}
     )

@@ -277,6 +277,18 @@ def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.Co
     assert "devices: 2" in (folder / "runs/own/recipe.yaml").read_text()
 
 
+def test_processes_that_nobody_starts_are_waited_for_aloud(folder: Path) -> None:
+    alone = Started("train", *WORDS, "waits", cwd=folder, env={"LOCAL_RANK": "0", "MASTER_PORT": str(free_port())})
+    try:
+        end = time.monotonic() + 100
+        while "LOCAL_RANK is set, so this command starts no further process" not in alone.stdout:
+            assert alone.running, alone.stderr
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        alone.signal_group(signal.SIGKILL)
+
+
 def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
     """Both nodes are this machine; torchrun says how many processes there are."""
     where = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}"]

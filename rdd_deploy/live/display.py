@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -29,7 +30,7 @@ class Window:
     def __init__(self, options: LiveOptions) -> None:
         check_display()
         self._opened = self._sized = self._seen = False
-        self._code = -1
+        self._codes: deque[int] = deque()
         try:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
@@ -49,15 +50,19 @@ class Window:
             factor = max(1, 720 // canvas.shape[0])  # small networks' frames would be stamps on today's screens
             cv2.resizeWindow(TITLE, canvas.shape[1] * factor, canvas.shape[0] * factor)
         cv2.imshow(TITLE, canvas)
-        self._code = cv2.pollKey()  # the toolkit paints while it looks for keys, and the frame isn't shown before
+        self._look()  # the toolkit paints while it looks for keys, and the frame isn't shown before
+
+    def _look(self) -> None:
+        """Keep the key that was pressed, if any, until it is asked for: several frames may be shown before."""
+        if (code := cv2.pollKey()) >= 0:
+            self._codes.append(code)
 
     def key(self) -> str | None:
-        code, self._code = self._code, -1
-        if code < 0:
-            code = cv2.pollKey()
-        if code < 0:
+        if not self._codes:
+            self._look()
+        if not self._codes:
             return "q" if self._sized and self._closed() else None
-        code &= 0xFFFF  # GTK puts Shift and NumLock above
+        code = self._codes.popleft() & 0xFFFF  # GTK puts Shift and NumLock above
         # Arrows and other keys without a character: Left would end in Q's byte.
         return chr(code) if code <= 0xFF else None
 

@@ -48,10 +48,11 @@ def calibrated(model: onnx.ModelProto, frames: CalibrationFrames, config: Calibr
     if config.method != "minmax":
         parameters["bins"] = config.bins
     key = table_key(model, frames.digest, config.method, **parameters)
-    if (table := load_table(folder, key)) is not None:
+    tensors = tensors_to_calibrate(model)
+    # Version 0.2's first tables held no range of what a head resizes inside.
+    if (table := load_table(folder, key)) is not None and table.ranges.keys() >= set(tensors):
         console.info(f"ranges: {len(table.ranges)} activations by {config.method}, from {folder}")
         return table
-    tensors = tensors_to_calibrate(model)
     ranges = (
         _minmax(model, tensors, frames)
         if config.method == "minmax"

@@ -70,14 +70,16 @@ def check_layers(model: onnx.ModelProto, names: Iterable[str], where: str) -> No
 
 
 def classifiers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Convolutions whose outputs are logits: nothing but resizing, adding and argmax follows."""
+    """Convolutions whose outputs are logits: only resizing, adding and argmax stand between them and the labels, though
+    a head may read them beside that, to refine them.
+    """
     readers = consumers(model)
 
     def ends(name: str) -> bool:
-        return all(
+        return any(
             node.op_type in DOWNSTREAM and (OUTPUT in node.output or ends(node.output[0]))
             for node in readers.get(name, [])
-        ) and (bool(readers.get(name)))
+        )
 
     return [node for node in model.graph.node if node.op_type == "Conv" and ends(node.output[0])]
 

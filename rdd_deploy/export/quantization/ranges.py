@@ -33,6 +33,7 @@ CALIBRATED = {
     "Concat",
     "AveragePool",
     "MaxPool",
+    "Resize",
 }
 """Operators whose output may be quantised."""
 ACTIVATIONS = {"Relu", "Clip"}
@@ -122,7 +123,9 @@ def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
     found = []
     for node in model.graph.node:
         name = node.output[0]
-        if node.op_type not in CALIBRATED or all(source in constant for source in node.input):
+        # Whatever a convolution reads: PSPNet's pooled bins come from a Gather.
+        read = any(reader.op_type == "Conv" for reader in readers.get(name, []))
+        if not (read or node.op_type in CALIBRATED) or all(source in constant for source in node.input):
             continue
         if all(reader.op_type in ACTIVATIONS for reader in readers.get(name, [])):
             continue

@@ -22,12 +22,13 @@ from rdd_deploy.export.profile import Calibration, Placement
 from rdd_deploy.export.quantization.bias_correction import corrected_biases
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.calibration_frames import from_train
-from rdd_deploy.export.quantization.placement import layer_of, multiply_adds, place_qdq
+from rdd_deploy.export.quantization.placement import classifiers, layer_of, multiply_adds, place_qdq
 from rdd_deploy.export.quantization.qdq import qdq_from_onnx, quantised_layers
 from rdd_deploy.export.quantization.ranges import NOTHING, RangeTable, affine_scale, symmetric_scale, weight_scales
 from rdd_deploy.export.quantization.schemes import SCHEMES, open_scheme
 from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.export.trained_run import TrainedRun
+from rdd_deploy.models import HEADS
 
 EVERY_SCHEME = pytest.mark.parametrize("scheme", [open_scheme(name) for name in SCHEMES], ids=list(SCHEMES))
 TENSORRT, ONNXRUNTIME, OPENVINO = open_scheme("tensorrt"), open_scheme("onnxruntime"), open_scheme("openvino")
@@ -161,6 +162,22 @@ def test_float_layers_stay_float(graph: onnx.ModelProto, table: RangeTable) -> N
 def test_placement_switches(graph: onnx.ModelProto) -> None:
     assert "head.classify_low" in place_qdq(graph, ONNXRUNTIME, Placement(classifier="int8")).convolutions
     assert "head.gate.1" in place_qdq(graph, TENSORRT, Placement(lraspp_gate="int8")).convolutions
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_a_table_serves_every_scheme_and_placement_of_every_head(head: str) -> None:
+    network = mobilenet(activation="relu6", squeeze_excite=False, head=head)
+    graph = onnx_export.onnx_from_segmenter(taught(network, steps=0), (64, 64))
+    said = {layer_of(node) for node in classifiers(graph)}
+    assert said == {layer for layer in said if "classif" in layer}
+    assert {
+        layer_of(node) for node in graph.graph.node if node.op_type == "Conv" and "classif" in layer_of(node)
+    } == said
+    for scheme in (TENSORRT, ONNXRUNTIME, OPENVINO):
+        for kept in ("float", "int8"):
+            placement = Placement(classifier=kept, lraspp_gate=kept)
+            assert quantised_layers(qdq_from_onnx(graph, made_up(graph), scheme, placement))
+            assert said.isdisjoint(place_qdq(graph, scheme, placement).convolutions) == (kept == "float")
 
 
 def test_missing_range(graph: onnx.ModelProto, table: RangeTable) -> None:

@@ -16,6 +16,7 @@ PATHS = [
     "/app.js",
     "/style.css",
     "/icon.svg",
+    "/favicon.ico",
     "/stream",
     "/api/status",
     "/api/bundles",
@@ -46,6 +47,13 @@ def test_without_the_token_there_is_nothing(guarded: Running, path: str, sent: d
     assert b"token is missing or wrong" in content
     assert guarded.place.token.encode() not in content
     assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+def test_a_browser_that_asks_for_an_icon_by_its_old_name_gets_it(guarded: Running) -> None:
+    sent = {"Authorization": f"Bearer {guarded.place.token}"}
+    status, icon, headers = guarded.ask("/favicon.ico", **sent)
+    assert (status, headers["Content-Type"].split(";")[0]) == (200, "image/svg+xml")
+    assert icon == guarded.ask("/icon.svg", **sent)[1]
 
 
 def test_a_wrong_token_in_the_link_or_on_another_path(guarded: Running) -> None:

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rdd_deploy.data.loader import Batch, BatchBeside
-
-POWER = 0.5
-"""A class is drawn by its pixels in the batch to the power of minus this."""
+from rdd_deploy.data.rare_crops import POWER
 
 
 class Pasted(NamedTuple):

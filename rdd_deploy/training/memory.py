@@ -109,4 +109,6 @@ def _part(batch: Batch, images: int) -> Batch:
             return value[:images] if value.ndim and len(value) == whole else value
         return {name: cut(one) for name, one in value.items()} if isinstance(value, dict) else value
 
-    return type(batch)(*map(cut, batch))
+    part = type(batch)(*map(cut, batch))
+    # What was copied may come from the images that are left out, and takes next to no memory.
+    return part._replace(pasted=None) if hasattr(part, "pasted") else part

@@ -6,6 +6,7 @@ import torch
 from gloo import together
 from one_batch import Case, trained
 
+from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import BatchBeside
 from rdd_deploy.errors import MachineError
 from rdd_deploy.losses.task import TaskLoss
@@ -69,3 +70,12 @@ def test_what_was_read_beside_is_cut_as_well() -> None:
     assert [len(one) for one in part[:4]] == [4] * 4
     assert part.beside["logits"].shape == (4, 2)  # type: ignore[attr-defined]
     assert part.beside["scale"] == 3  # type: ignore[attr-defined]
+
+
+def test_of_what_was_copied_between_images_a_part_holds_nothing() -> None:
+    whole = one_batch.batch(0)
+    pasted = copy_pasted(whole, 1.0, 3, 100, [0])
+    assert pasted.pasted.mask.any()
+    part = memory._part(pasted, 4)  # type: ignore[arg-type]
+    assert [len(one) for one in part[:4]] == [4] * 4
+    assert part.pasted is None  # type: ignore[attr-defined]

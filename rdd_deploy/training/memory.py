@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from rdd_deploy.data.loader import Batch
+from rdd_deploy.data.loader import Batch, BatchBeside
 from rdd_deploy.errors import MachineError
 from rdd_deploy.losses.processes import alone
 
@@ -111,4 +111,4 @@ def _part(batch: Batch, images: int) -> Batch:
 
     part = type(batch)(*map(cut, batch))
     # What was copied may come from the images that are left out, and takes next to no memory.
-    return part._replace(pasted=None) if hasattr(part, "pasted") else part
+    return part._replace(pasted=None) if isinstance(part, BatchBeside) else part

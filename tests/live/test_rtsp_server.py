@@ -16,7 +16,6 @@ from rdd_deploy.live import captures, grabber
 
 SERVER = Path(__file__).parents[1] / "helpers" / "rtsp_server.py"
 PYTHON = "/usr/bin/python3"  # the one that Debian's packages are for
-pytestmark = pytest.mark.slow
 
 
 @contextmanager

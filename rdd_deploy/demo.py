@@ -55,12 +55,17 @@ def main(
     teacher = load_recipe(
         teacher_source, [text for text in overrides or () if text.startswith(("data.", "train.epochs"))]
     )
-    from rdd_deploy.training.data import TrainingData  # takes seconds: torch
+    import torch  # takes seconds
+
+    from rdd_deploy.training.data import TrainingData
     from rdd_deploy.training.distillation import distill_recipe
     from rdd_deploy.training.forecast import in_words, seconds_to_come
     from rdd_deploy.training.loop import Interrupted
     from rdd_deploy.training.supervised import train_recipe
 
+    # Steps on crops this small gain little from a second thread, and with one the demo's figures don't depend on the
+    # number of cores.
+    torch.set_num_threads(1)
     data = TrainingData(recipe)
     to_come = in_words(seconds_to_come(recipe, teacher, len(data.frames), len(data.validation.label_space)))
     console.info(f"to come on this machine: about {to_come}, from measured steps of each network")

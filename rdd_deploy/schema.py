@@ -88,6 +88,11 @@ def override(tree: dict[str, Any], text: str) -> None:
     parts = key.split(".")
     if not equals or not all(parts) or len(parts) > _LEVELS:
         raise RecipeError(f"override '{text}' isn't of the form key.sub=value, e.g. train.seed=1")
+    if not value.strip():  # YAML's null, by which many keys would silently get their default
+        raise RecipeError(
+            f"override '{text}' has no value (is a variable of the shell unset?); {key}=null means none, {key}='\"\"' an"
+            " empty text"
+        )
     node: Any = tree
     for depth, part in enumerate(parts[:-1]):
         if not isinstance(below := {} if node.get(part) is None else node[part], dict):

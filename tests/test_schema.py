@@ -37,12 +37,16 @@ def test_numbers(text: str, value: Any) -> None:
         ("a: &a {b: 1}\nc: {<<: *a, d: 1, d: 2}", "key 'd' is given twice"),
         ("a: &a {b: 1}\nc: {<<: *a, <<: *a}", "key '<<' is given twice"),
         ("a: {<<: 1}", "expected a mapping or list of mappings for merging"),
-        ("1: 2", "key 1 is not text"),
+        ("1: 2", "key '1' is read as 1; put it in quotes"),
+        ("yes: 2", "key 'yes' is read as True; put it in quotes"),
+        ("a: 012", "012 is read as an octal number; write it in decimal digits without a zero in front"),
+        ("a: [1:30]", "1:30 is read as a number in sixties"),
+        ("a: -1:30.5", "-1:30.5 is read as a number in sixties"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("a: [1", "isn't valid YAML"),
         ("a: \x00", "isn't valid YAML"),
         ("a: *b", "found undefined alias"),
-        ("? [1, 2]\n: 3", "is not text"),
+        ("? [1, 2]\n: 3", "key a list or mapping is read as"),
         ("a: 2026-99-99", "isn't valid YAML"),
     ],
 )  # fmt: skip
@@ -96,7 +100,7 @@ def test_files(tmp_path: Path) -> None:
         ("d.e.f=[1, x]", {"a": {"b": 1}, "d": {"e": {"f": [1, "x"]}}}),
         ("a=null", {"a": None}),
         ("g=a=b", {"a": {"b": 1}, "g": "a=b"}),
-        ("g=", {"a": {"b": 1}, "g": None}),
+        ("g=''", {"a": {"b": 1}, "g": ""}),
         ("g={split}/*.jpg", {"a": {"b": 1}, "g": "{split}/*.jpg"}),
         ("g=*/{stem}.png", {"a": {"b": 1}, "g": "*/{stem}.png"}),
         ("g={x: 1}", {"a": {"b": 1}, "g": {"x": 1}}),
@@ -108,7 +112,7 @@ def test_overrides(text: str, expected: dict[str, Any]) -> None:
     assert tree == expected
 
 
-@pytest.mark.parametrize("text", ["a", "=1", "a..b=1", ".a=1", "a.=1", "a.b.c=1", "l.0=1", "a.b=[1"])
+@pytest.mark.parametrize("text", ["a", "=1", "a..b=1", ".a=1", "a.=1", "a.b.c=1", "l.0=1", "a.b=[1", "a.b=", "a= "])
 def test_overrides_that_are_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="override"):
         override({"a": {"b": 1}, "l": [1]}, text)

@@ -96,9 +96,11 @@ def _colours(path: Path, text: str) -> Iterator[tuple[str, Colour]]:
 
 
 def _numbers(path: Path, text: str) -> Iterator[tuple[str, int]]:
-    rows = [
-        [cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)
-    ]
+    try:
+        listed = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), skipinitialspace=True)]
+    except csv.Error as error:
+        raise DataError(f"{path} isn't valid CSV: {error}; export it again") from error
+    rows = [row for row in listed if any(row)]
     if not rows or [cell.lower() for cell in rows[0]] != ["pixel value", "class"]:
         got = ", ".join(rows[0])[:80] if rows else "nothing"
         raise DataError(

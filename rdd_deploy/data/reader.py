@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -134,7 +135,12 @@ _GREY, _PALETTE = 0, 3
 
 
 def _whole(data: bytes) -> Header:
-    head = header(lambda offset, count: data[offset : offset + count], io.BytesIO(data))
+    try:
+        head = header(lambda offset, count: data[offset : offset + count], io.BytesIO(data))
+    except Unreadable:
+        if kind_of(data[:16]) == "TIFF":
+            _check_depth(data)
+        raise
     check_whole(data, head)
     return head
 
@@ -227,6 +233,16 @@ def _by_pillow(data: bytes, head: Header) -> Numbers:
     except Exception as error:  # damaged files make Pillow raise anything
         raise Unreadable(DAMAGED) from error
     return np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGBA2BGRA if alpha else cv2.COLOR_RGB2BGR), np.uint8)
+
+
+def _check_depth(data: bytes) -> None:
+    """Raise Unreadable for a picture that is whole, but of numbers that no camera has: Pillow can't open colours of 32
+    bits.
+    """
+    with suppress(cv2.error):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is not None and pixels.dtype not in (np.uint8, np.uint16):
+            raise Unreadable(f"it holds {pixels.dtype} numbers; save it with 8 bits a channel")
 
 
 def _deep_tiff(image: Any) -> bool:

@@ -17,7 +17,7 @@ from rdd_deploy.errors import DiskError
 from rdd_deploy.export.readme import readme_text
 from rdd_deploy.runtime.facts import Facts
 from rdd_deploy.runtime.manifest import MANIFEST, README, Manifest, write_manifest
-from rdd_deploy.utils.files import sha256, write_text
+from rdd_deploy.utils.files import runs, sha256, write_text
 
 PLAN, RANGES, PROFILE = "plan.yaml", "ranges.json", "profile.yaml"
 """Files beside a bundle's model: how it was quantised, its activations' ranges, and the profile that an engine is built by."""
@@ -121,24 +121,17 @@ def check_place(target: Path, choose: str = "with --output") -> None:
 
 def _sweep(target: Path) -> None:
     """Remove what exports that were killed left behind, and put an old bundle back that lost its place to one."""
-    for leftover in target.parent.glob(f".{target.name}.*"):
-        match = re.fullmatch(r".+\.(\d+)\.(part|old)", leftover.name)
-        if not match or _alive(int(match[1])):
+    if not target.parent.is_dir():
+        return
+    for leftover in target.parent.iterdir():
+        # Of this very bundle: beside int8 there may be int8.v2.
+        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.(part|old)", leftover.name)
+        if not match or runs(int(match[1])):
             continue
         if match[2] == "old" and not target.exists():
             leftover.rename(target)
         else:
             _remove(leftover)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def facts(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def remove_parts(folder: Path) -> None:
         return
     for part in folder.glob(".*.part.*"):
         match = _PART.fullmatch(part.name)
-        if match and (match[2] or not files._runs(int(match[1]))):
+        if match and (match[2] or not files.runs(int(match[1]))):
             with suppress(OSError):  # it is locked, or somebody else's
                 file = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:

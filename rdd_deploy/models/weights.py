@@ -133,7 +133,8 @@ def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
     if classes is not None and own != list(classes):
         raise WeightsError(
             f"{path} was trained on {len(own)} classes ({', '.join(own)}); this data set has {len(classes)}"
-            f" ({', '.join(classes)})"
+            f" ({', '.join(classes)}); train on data of these classes in this order, or, for a teacher, say by"
+            " teacher.classes which of its classes means which"
         )
     segmenter = Segmenter(network, len(own))
     if metadata.get("merged_branches") is True:  # fine-tuned as it is deployed

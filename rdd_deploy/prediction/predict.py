@@ -32,6 +32,7 @@ from rdd_deploy.utils import files
 from rdd_deploy.utils.locks import InUseError, locked
 from rdd_deploy.utils.machine import available_cores
 from rdd_deploy.utils.signals import StopRequest
+from rdd_deploy.utils.text import shown
 
 Array = NDArray[np.uint8]
 OPACITY = 0.5
@@ -250,17 +251,8 @@ def _list(options: Options, layout: Layout, journal: Journal) -> list[Path]:
     table = layout.folder / "predictions.csv"
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        [
-            "frame",
-            "width",
-            "height",
-            *(f"share_{name}" for name in layout.classes),
-            "confidence_mean",
-            "confidence_p5",
-            "disagreement",
-        ]
-    )
+    shares = [f"share_{shown(name)}" for name in layout.classes]
+    writer.writerow(["frame", "width", "height", *shares, "confidence_mean", "confidence_p5", "disagreement"])
     for row in journal.rows():
         writer.writerow(
             [

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from rdd_deploy.errors import RecipeError
+from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.recipe_files import find_recipe, find_study
 from rdd_deploy.schema import NAME, Name, Part, Seed, validated
+from rdd_deploy.utils.problems import part_of
 from rdd_deploy.utils.text import shown
 from rdd_deploy.utils.yaml_file import load_yaml
 
@@ -25,7 +27,23 @@ def _as_words(value: Any) -> Any:
     """``{key.sub: value}`` as the words of a command line; a list of them stays one."""
     if not isinstance(value, dict):
         return [] if value is None else value
-    return [f"{key}={json.dumps(one, ensure_ascii=False, default=str)}" for key, one in value.items()]  # JSON is YAML
+    words = _by_key(value, StudentRecipe)
+    return [f"{key}={json.dumps(one, ensure_ascii=False, default=str)}" for key, one in words]  # JSON is YAML
+
+
+def _by_key(tree: Mapping[Any, Any], model: type[BaseModel], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values: a part of a recipe that is given as a mapping changes these of its keys and leaves
+    the others. Data of a name of its own are given as a whole.
+    """
+    for key, value in tree.items():
+        part: type[BaseModel] | None = model
+        for name in str(key).split("."):
+            field = part.model_fields.get(name) if part is not None else None
+            part = None if field is None else part_of(field, value)
+        if part is not None and isinstance(value, Mapping) and value and not (key == "data" and "name" in value):
+            yield from _by_key(value, part, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 Overrides = Annotated[list[str], BeforeValidator(_as_words)]

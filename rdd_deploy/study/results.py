@@ -199,7 +199,8 @@ def teacher_lines(results: Sequence[Result]) -> list[str]:
 def _views(views: Any) -> str:
     if not isinstance(views, dict):
         return ""
-    scales = ", ".join(f"{scale:g}" for scale in views.get("scales", []))
+    told = views.get("scales")
+    scales = ", ".join(f"{scale:g}" for scale in told if _number(scale)) if isinstance(told, list) else "unknown"
     return (
         f" ({views.get('height')}x{views.get('width')}, scales {scales}{', mirrored too' if views.get('flip') else ''})"
     )

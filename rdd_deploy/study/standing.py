@@ -81,8 +81,11 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
     """A finished run's summary; None where it isn't there or isn't one."""
     try:
         summary = files.parse_json(files.read_file(folder.summary, LARGEST_FILE))
-        known = isinstance(summary, dict) and all(
-            isinstance(summary[key], dict) for key in ("best", "last", "protocol")
+        known = (
+            isinstance(summary, dict)
+            and all(isinstance(summary[key], dict) for key in ("best", "last", "protocol"))
+            and all(isinstance(summary.get(key) or {}, dict) for key in ("teacher", "versions"))
+            and isinstance(summary["last"].get("iou_pct") or {}, dict)
         )
     except (OSError, ValueError, KeyError):
         return None

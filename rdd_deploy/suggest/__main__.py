@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from rdd_deploy import console
-from rdd_deploy.errors import BudgetError, MachineError, RecipeError
+from rdd_deploy.errors import BudgetError, MachineError, RddError, RecipeError
 from rdd_deploy.models import HEADS
 from rdd_deploy.models.encoder_names import check_encoder
 from rdd_deploy.suggest.candidates import CANDIDATES
@@ -90,6 +90,8 @@ def main(
 
     Example: `rdd-deploy suggest --latency 5ms --backend openvino`
     """
+    if list_ and json:
+        raise RddError("--list times nothing, so there are no figures for --json; leave one of them out")
     budget = None if latency is None else milliseconds(latency)
     if head not in HEADS:
         raise RecipeError(f"unknown head '{head}'; expected one of {', '.join(HEADS)}")

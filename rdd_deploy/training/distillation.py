@@ -79,6 +79,7 @@ def distill_recipe(
     """
     recipe = as_launched(recipe)
     named = _networks(recipe, source, runs)
+    _check_apart(runs / (name or recipe.name), named)
     check_early(recipe, RunFolder(runs / (name or recipe.name)), resume)
     fabric, data, student, weights_source, loss, losses, teacher = _prepared(recipe, named, runs, resume, data)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
@@ -216,6 +217,17 @@ def _networks(recipe: StudentRecipe, source: Path, runs: Path) -> list[NamedTeac
     return named
 
 
+def _check_apart(folder: Path, named: Sequence[NamedTeacher]) -> None:
+    """Raise RecipeError where the student's run would move its own teacher's aside."""
+    for one in named:
+        own = {one.checkpoint.parent} | ({folder.parent / one.recipe.name} if one.recipe is not None else set())
+        if not one.from_hub and folder.resolve() in {path.resolve() for path in own}:
+            raise RecipeError(
+                f"the student and its teacher would both be {folder}; give the student another name with --name, or"
+                " name: in its recipe"
+            )
+
+
 def _check_networks(recipe: StudentRecipe, student: Segmenter, named: Sequence[NamedTeacher]) -> None:
     """Raise RecipeError where the student, or a teacher that its recipe describes and that is to be trained yet, lacks
     a map that a loss reads.
@@ -261,6 +273,7 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
         if data:
             check_names(recipe.distillation.unlabelled, data.validation.label_space.classes)
         named = named_teachers(recipe, source, folder.path.parent)
+        _check_apart(folder.path, named)
         teacher: TeacherModel | None = None
         if all(map(is_usable, named)):
             teacher = load_teacher(recipe, [one.checkpoint for one in named], data, tell=True).model if data else None

@@ -7,6 +7,7 @@ shards, and so do those that were started each by itself on a common file system
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -114,9 +115,11 @@ def _disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        blocked = error.errno in (errno.EEXIST, errno.ENOTDIR)
+        way_out = f"{error.filename or place} is in its way, remove it" if blocked else "free some space"
         raise DiskError(
-            f"can't write the teacher cache {place}: {error.strerror or error}; free some space or set"
-            " teacher.cache=false. What was filled stays: the same command goes on"
+            f"can't write the teacher cache {place}: {error.strerror or error}; {way_out} or set teacher.cache=false."
+            " What was filled stays: the same command goes on"
         ) from error
 
 

@@ -50,6 +50,8 @@ def without_secrets(source: str) -> str:
         )
     scheme = match[0] if (match := _SCHEME.match(source)) else ""
     secret, at, rest = source[len(scheme) :].rpartition("@")
+    if not at and match and (escaped := re.match(r"([^/?#]*)%40", rest, re.IGNORECASE)):
+        secret, at, rest = escaped[1], "@", rest[escaped.end() :]
     if not at and not match and not _HOST.match(source):  # of a file that isn't there, as far as one can tell
         return _hidden_values(source)
     place, mark, behind = _split(rest)

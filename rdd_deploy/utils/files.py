@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -140,7 +140,7 @@ def remove_parts(folder: Path, name: str = "") -> None:
     """
     for part in folder.glob(f".{glob.escape(name[:40]) + '.' if name else ''}*.part*"):
         found = _PART.search(part.name)
-        if found and not _runs(int(found[1])):
+        if found and not runs(int(found[1])):
             with suppress(OSError):  # it is somebody else's
                 (
                     shutil.rmtree(part, ignore_errors=True)
@@ -149,15 +149,21 @@ def remove_parts(folder: Path, name: str = "") -> None:
                 )
 
 
+def _regular(path: Path) -> BinaryIO:
+    """A file that is open for reading. Raises OSError also for a folder, pipe or device, without waiting for it."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device, not a file", str(path))
+    return open(descriptor, "rb")
+
+
 def read_file(path: Path, at_most: int) -> bytes:
     """The content of a regular file of at most so many bytes; never waits for a pipe. Raises OSError, whose
     ``strerror`` says what is wrong.
     """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is a folder, pipe or device, not a file", str(path))
-        size = os.fstat(descriptor).st_size
+    with _regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         content = file.read(min(size, at_most) + 1)  # so much memory is taken at once, whatever the file holds
         if len(content) > size:  # it grows, or is one of /proc
             content += file.read(at_most + 1 - len(content))
@@ -199,7 +205,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether a process of that number is alive, whoever's."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):  # no process has such a number
@@ -285,9 +292,9 @@ def has_utf8_name(path: Path) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
+    """Hex SHA-256 of a regular file's content; never waits for a pipe. Raises OSError."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with _regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

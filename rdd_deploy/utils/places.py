@@ -9,6 +9,8 @@ import os
 import re
 from pathlib import Path
 
+from rdd_deploy.errors import RddError
+
 RUNS = Path("runs")
 LATEST = "latest"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -17,6 +19,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 def at_home(path: str) -> str:
     """The path with ``~`` expanded; ValueError where this user has no home folder."""
+    if "\0" in path or any("\ud800" <= one <= "\udbff" for one in path):
+        raise ValueError(f"got {path!r:.100}, which no file can be called; write a path")
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         raise ValueError(
@@ -65,7 +69,10 @@ def words_of(word: str) -> list[str]:
     ``latest`` followed like a link, and then also a pattern after it: ``runs/latest/export/*``.
     """
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    value = os.path.expanduser(value)
+    try:
+        value = at_home(value) if value.startswith("~") else value
+    except ValueError as error:
+        raise RddError(str(error)) from error
     if LATEST not in value:
         return [option + equals + value]
     target = followed(Path(value))

@@ -66,6 +66,7 @@ def problem_sentence(model: type[BaseModel], tree: Any, problem: Any) -> str:
 
 
 _PLAIN = {
+    "string_type": "text; if it is meant as such, put it in quotes",
     "tuple_type": "a list in brackets, e.g. [0.5, 2.0]",
     "list_type": "a list in brackets, e.g. [a, b]",
     "model_type": "keys with values of their own, e.g. {key: value}",

@@ -58,7 +58,10 @@ class _Loader(yaml.SafeLoader):
             merge = key_node.tag == "tag:yaml.org,2002:merge"
             key = key_node.value if merge else self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not text", key_node.start_mark)
+                written = f"'{key_node.value}'" if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {written} is read as {key!r:.60}; put it in quotes", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
             seen.add(key)
@@ -99,10 +102,31 @@ def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
         raise yaml.constructor.ConstructorError(
             None, None, f"a number has {len(node.value)} characters", node.start_mark
         )
+    _plain(node)
     return loader.construct_yaml_int(node)
 
 
+def _real_number(loader: _Loader, node: yaml.ScalarNode) -> float:
+    _plain(node)
+    return loader.construct_yaml_float(node)
+
+
+def _plain(node: yaml.ScalarNode) -> None:
+    """Refuse what YAML 1.1 silently takes for another number: 012 is octal, 1:30 counts in sixties."""
+    digits = node.value.lstrip("+-")
+    octal = len(digits) > 1 and digits[0] == "0" and all(one in "01234567_" for one in digits)
+    if octal or ":" in digits:
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"{node.value} is read as {'an octal number' if octal else 'a number in sixties'}; write it in decimal"
+            " digits without a zero in front, or text in quotes",
+            node.start_mark,
+        )
+
+
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _real_number)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

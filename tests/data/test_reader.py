@@ -182,6 +182,8 @@ def test_a_tiff_whose_tags_are_damaged(tmp_path: Path) -> None:
 def test_pixels_that_no_viewer_knows(tmp_path: Path) -> None:
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "a.tif")
     refused(tmp_path / "a.tif", "32 bits a channel, not whole numbers; save it with 8")
+    cv2.imwrite(str(tmp_path / "colours.tif"), np.ones((8, 8, 3), np.float32))
+    refused(tmp_path / "colours.tif", "it holds float32 numbers; save it with 8 bits a channel")
     Image.fromarray(FRAME).save(tmp_path / "a.gif")
     refused(tmp_path / "a.gif", "it is a GIF file, which isn't read; save it as PNG or JPEG")
     (tmp_path / "b.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))

@@ -100,6 +100,21 @@ def test_the_old_one_is_put_back_where_the_new_one_cant_be_moved(
     assert (target / "manifest.json").read_text() == "old"
 
 
+def test_leftovers_of_other_bundles_stay(tmp_path: Path) -> None:
+    """int8.v2 may have lost its place to an export that was killed, and int8 is exported next."""
+    dead = 2**22 + 1
+    for name in (f".int8.v2.{dead}.old", f".int8.{10**20}.part", f".x[1].{dead}.part", f".int8.{os.getppid()}.part"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".int8.v2.{dead}.old" / "manifest.json").write_text("the only copy")
+    for name in ("int8", "x[1]"):
+        with new_bundle(tmp_path / name) as folder:
+            (folder / "manifest.json").write_text("{}")
+    left = {f".int8.v2.{dead}.old", f".int8.{os.getppid()}.part", "int8", "x[1]"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    with new_bundle(tmp_path / "int8.v2"):
+        assert (tmp_path / "int8.v2" / "manifest.json").read_text() == "the only copy"
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_a_link_in_its_place_is_replaced_and_what_it_leads_to_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool

@@ -15,6 +15,7 @@ def colours(
     size: tuple[int, int] | None = None,
     batch: int | str = "n",
     layout: str = "nchw",
+    says: str = "",
     bgr: bool = False,
     tail: str = "logits",
     kind: int = TensorProto.FLOAT,
@@ -27,7 +28,8 @@ def colours(
     exporter writes them.
 
     Args:
-        tail: what it says: logits, softmax, argmax (N, H, W) or mask (N, 1, H, W).
+        layout: of what it takes. says: the layout of what it says; default: the same. tail: what it says: logits,
+            softmax, sigmoid, argmax (N, H, W) or mask (N, 1, H, W).
     """
     means = np.array(COLOURS, np.float32) / 255
     means = means[:, ::-1] if bgr else means
@@ -58,7 +60,9 @@ def colours(
         add("Resize", last, "", "up", mode="linear", coordinate_transformation_mode="half_pixel")
     if tail == "softmax":
         add("Softmax", last, axis=1)
-    if layout == "nhwc":
+    if tail == "sigmoid":
+        add("Sigmoid", last)
+    if (says or layout) == "nhwc":
         add("Transpose", last, perm=[0, 2, 3, 1])
     if tail in ("argmax", "mask"):
         add("ArgMax", last, axis=1, keepdims=int(tail == "mask"))

@@ -105,6 +105,27 @@ def test_overrides_are_a_mapping_or_the_command_lines_words(folder: Path) -> Non
     assert (one.train.lr, one.train.epochs) == (0.5, 7)
 
 
+def test_a_part_that_is_set_as_a_mapping_keeps_its_other_keys(folder: Path) -> None:
+    nested = {
+        "train": {"epochs": 5},
+        "distillation": {"tse": {"rule": "lead"}, "kd_weight": 2},
+        "distillation.tse": {"min_kept": 9},
+    }
+    dotted = {
+        "train.epochs": 5,
+        "distillation.tse.rule": "lead",
+        "distillation.kd_weight": 2,
+        "distillation.tse.min_kept": 9,
+    }
+    plan = plan_of(write(folder / "s.yaml", variants={"KD": {"set": nested}, "RDD": {"set": dotted}}, seeds=[0]))
+    one, two = (run.recipe.model_dump(exclude={"name"}) for run in plan.runs)
+    assert one == two
+    assert one["train"]["lr"] == toys.tree(folder)["train"]["lr"]
+    other = {"data": {"name": "streets", "count": 4, "size": [64, 64]}}  # another data set is given as a whole
+    plan = plan_of(write(folder / "t.yaml", variants={"KD": {"alone": True, "set": other}}, seeds=[0]))
+    assert (plan.runs[0].recipe.data.name, plan.runs[0].recipe.data.size) == ("streets", (64, 64))
+
+
 def test_runs_come_by_seed_each_with_its_own_folder_and_the_shared_teacher(folder: Path) -> None:
     variants = {"KD": {"set": {"distillation.method": "kd"}}, "KD + x | y": {"seeds": [1, 5]}, "alone": {"alone": True}}
     plan = plan_of(write(folder / "s.yaml", variants=variants))
@@ -160,7 +181,7 @@ def test_there_are_studies_at_half_and_full_size() -> None:
         for kind in ("main", "methods", "combined", "stages", "rule", "second", "threshold")
     } | {
         "streets_methods", "streets_combined", "camvid_paper_methods", "cityscapes_methods", "voc_methods", "ade_methods",
-        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter",
+        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter", "camvid_short", "camvid_short_parts",
     } == names  # fmt: skip
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"
 
@@ -170,8 +191,8 @@ def test_every_shipped_study_resolves(path: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)  # recipes are found from anywhere
     study, source = load_study(path)
     plan = make_plan(study, source, Path("runs"), [], None)
-    assert len(plan.runs) == len(study.seeds) * len(study.variants)
-    assert len(plan.teachers) == 1
+    assert len(plan.runs) == sum(len(one.seeds or study.seeds) for one in study.variants.values())
+    assert len(plan.teachers) == (0 if all(one.alone for one in study.variants.values()) else 1)
     text = path.read_text(encoding="utf-8")
     assert f"python -m rdd_deploy.study studies/{path.name}" in text
     assert "# Measured: " in text

@@ -19,6 +19,9 @@ def suggest(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_list_and_mistakes(tmp_path: Path) -> None:
+    refused = suggest(tmp_path, "--list", "--json", "l.json")
+    assert refused.returncode == 2
+    assert "--list times nothing, so there are no figures for --json" in refused.stderr
     done = suggest(tmp_path, "--list")
     assert done.returncode == 0
     assert all(encoder in done.stdout for encoder in CANDIDATES)

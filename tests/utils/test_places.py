@@ -11,7 +11,7 @@ import pytest
 from toys import call, errors_of, network, teacher_tree, tree, write_data, write_recipe
 
 from rdd_deploy.data.open import open_data
-from rdd_deploy.errors import DataError, RecipeError
+from rdd_deploy.errors import DataError, RddError, RecipeError
 from rdd_deploy.export.profile import load_profile
 from rdd_deploy.live.bundles import newest_bundle
 from rdd_deploy.models.config import Network
@@ -99,6 +99,9 @@ def test_home_in_every_path(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     assert words_of("--data=~/x") == [f"--data={project}/x"]
     assert words_of("~/x") == [f"{project}/x"]
     assert words_of("--name=a~b") == ["--name=a~b"]
+    for word in ("--stats=~nobody-here/x.json", "~nobody-here"):
+        with pytest.raises(RddError, match="no home folder is known for '~nobody-here'"):
+            words_of(word)
     with pytest.raises(
         RecipeError,
         match=r"data\.root: got '~nobody-here/x', but no home folder is known for '~nobody-here' .* write the whole",

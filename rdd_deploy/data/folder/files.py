@@ -128,7 +128,9 @@ def shared_split(
     frames, _ = layout.frames(split)
     pairs = layout.pairs(frames, split)
     paths = [frame.fields["path"] for frame in frames]
-    assigned, notes = _assigned(pairs, paths, shares, seed, by, ids, (root, meaning, *sorted(shares.items()), seed, by))
+    assigned, notes = _assigned(
+        pairs, paths, shares, seed, by, ids, (root, meaning, *sorted(shares.items()), seed, by, *paths)
+    )
     if digest is not None and digest != digest_of(paths):
         notes = [
             *notes,

@@ -15,9 +15,7 @@ _LARGEST_FILE = 256 << 20
 
 
 def read_list(path: Path) -> list[tuple[int, str]]:
-    """The lines of a list with their numbers from 1, without empty ones and those that begin with #.
-    Raises DataError.
-    """
+    """The lines of a list with their numbers from 1, without empty ones. Raises DataError."""
     try:
         text = read_text(path, _LARGEST_FILE, "utf-8-sig")
     except OSError as error:
@@ -25,10 +23,7 @@ def read_list(path: Path) -> list[tuple[int, str]]:
             f"can't read the list {path}: {error.strerror or error}; expected UTF-8 text, a line a frame"
         ) from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
-    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
-    if not lines:
-        raise DataError(f"the list {path} names no frame; expected a name or path a line")
-    return lines
+    return [(number, line) for number, line in lines if line]
 
 
 def listed_pairs(
@@ -38,7 +33,8 @@ def listed_pairs(
 
     A line is the path of a frame below the data set's folder, with or without ending, or its name alone where no other
     frame has it; or two paths, a frame's and its mask's. A slash before a path means the data set's folder, too;
-    absolute paths into it and Windows' separators are read as well.
+    absolute paths into it and Windows' separators are read as well. A line that begins with # and names no frame is a
+    comment.
 
     Args:
         layout: the patterns by which frames and masks are found; None where each line must be a pair.
@@ -61,6 +57,8 @@ def listed_pairs(
     for number, line in read_list(path):
         where = f"{path}, line {number}"
         name_ = _name(index, line, tops)
+        if line.startswith("#") and name_ not in index:
+            continue  # a comment
         pair = None if name_ in index else _pair(root, line, where, tops)
         if pair is None and layout is None:
             raise DataError(
@@ -77,6 +75,8 @@ def listed_pairs(
             chosen.append(frame)
         if (first := lines.setdefault(key, number)) != number:
             raise DataError(f"{where} names {key}, which line {first} does already; expected each frame once")
+    if not order:
+        raise DataError(f"the list {path} names no frame; expected a name or path a line")
     masked = (
         dict(zip((frame.key for frame in chosen), layout.pairs(list(chosen), name, whole=False), strict=True))
         if layout and chosen

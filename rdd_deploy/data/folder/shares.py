@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 HOLDS_TOO_MUCH, BLOCKS = 0.5, 20
 """A sequence of more than this share of all frames can't be in one split: it is cut into so many parts a whole data set."""
 _NUMBER = re.compile(r"(.*?)(\d+)", re.DOTALL | re.ASCII)
+_TAIL = re.compile(r"\d(\D+)$", re.ASCII)
 _ROBOFLOW = re.compile(r"(.+?)(?:_(?:jpe?g|png|bmp|webp))?\.rf\.[0-9a-zA-Z]{8,}", re.IGNORECASE)
 """One image that was exported several times, augmented in other ways."""
 
@@ -24,6 +25,14 @@ def sequence_of(path: str) -> str:
     folder, _, name = path.rpartition("/")
     match = _NUMBER.fullmatch(name)
     return f"{folder}/{match[1]}#" if match else f"{folder}/{name}"
+
+
+def common_ending(paths: Sequence[str]) -> str:
+    """What all names have after their last number, such as ``_leftImg8bit``; empty where they differ or it is cut off
+    already.
+    """
+    endings = {match[1] if (match := _TAIL.search(path.rpartition("/")[2])) else "" for path in paths}
+    return endings.pop() if len(endings) == 1 else ""
 
 
 def number_of(path: str) -> int:
@@ -46,8 +55,14 @@ def groups_of(paths: Sequence[str], by: str) -> tuple[list[str], list[str]]:
         return list(paths), []
     if by == "folder":
         return [os.path.dirname(path) for path in paths], []
+    ending = common_ending(paths)
+    paths = [path.removesuffix(ending) for path in paths]
     groups = [sequence_of(path) for path in paths]
     notes = []
+    if len(paths) > 1 and not ending and all(_TAIL.search(path.rpartition("/")[2]) for path in paths):
+        notes.append(
+            f"all names hold a number and none ends in one, e.g. {paths[0]}: each frame counts as a sequence of its own"
+        )
     for group, count in sorted(Counter(groups).items()):
         if count > 1 and count > HOLDS_TOO_MUCH * len(paths):
             members = sorted(
@@ -118,4 +133,5 @@ def share_out(
 
 def digest_of(paths: Sequence[str]) -> str:
     """Of the names of all frames that are shared out: with others among them, all could come into other splits."""
-    return hashlib.sha256("\0".join(sorted(paths)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    about = [*sorted(paths), *filter(None, [common_ending(paths)])]  # it was part of a sequence's name once
+    return hashlib.sha256("\0".join(about).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -7,6 +7,7 @@ groups count as their class; 19 classes are trained, all other labels are void.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rdd_deploy.data.cityscapes import CITYSCAPES, LABEL_IDS
@@ -27,6 +28,7 @@ from rdd_deploy.data.imports.export import (
     size_of,
 )
 from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.errors import DataError
 
 CLASSES: dict[str, tuple[int, Colour]] = {
@@ -38,13 +40,14 @@ VOIDS = {
     "unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic", "ground", "parking", "rail track", "guard rail",
     "bridge", "tunnel", "polegroup", "caravan", "trailer",
 }  # fmt: skip
-_NOT_DRAWN = {"license plate"}
+_NOT_DRAWN = "license plate"
 _IMAGE, _POLYGONS, _IDS, _COLOURS = "_leftImg8bit", "_polygons.json", "_labelIds.png", "_color.png"
+_TRAIN_IDS = "_labelTrainIds.png"
 
 
 def found(source: Source) -> bool:
     """Whether there are images and labels of Cityscapes' names."""
-    labels = (_POLYGONS, _IDS, _COLOURS)
+    labels = (_POLYGONS, _IDS, _COLOURS, _TRAIN_IDS)
     return any(_IMAGE in name for name in source.images) and any(
         name.endswith(labels) and "_gt" in name for name in source.files
     )
@@ -62,6 +65,11 @@ def read(source: Source, options: ReadOptions) -> Export:
             if name.endswith(kind) and "_gt" in name.rpartition("/")[2]:
                 stem = name.rpartition("/")[2].partition("_gt")[0]
                 labels[stem] = min(labels.get(stem, (9, "")), (2 * order + ("_gtFine" not in name), name))
+    if not labels and any(name.endswith(_TRAIN_IDS) for name in source.files):
+        raise DataError(
+            f"{source.root} has its labels as *{_TRAIN_IDS} alone, which need no import: train with data.name=cityscapes"
+            " data.root=… (leftImg8bit/<split>/<city>/ and gtFine/<split>/<city>/)"
+        )
     table = _colours(source) if coloured else {}
     seen: list[str] = []
     for stem, (_, name) in sorted(labels.items()):
@@ -76,29 +84,35 @@ def read(source: Source, options: ReadOptions) -> Export:
             sample.size = size_of(tree, "imgHeight", "imgWidth", sample.where)
             sample.regions = [
                 one
-                for one in (_region(node, place, export) for place, node in objects(tree, "objects", sample.where))
+                for one in (
+                    _region(node, place, export, seen) for place, node in objects(tree, "objects", sample.where)
+                )
                 if one
             ]
-            seen += [region.label for region in sample.regions]
         elif coloured:
             sample.mask = partial(
                 masks.by_colour, source.path(name), {colour: number for number, (_, colour) in enumerate(table.items())}
             )
         else:
-            sample.mask = partial(masks.indices, source.path(name), range(34))
+            sample.mask = partial(_label_ids, source.path(name))
         export.samples.append(sample)
     for name in images.values():
         export.left.add("image", "it has no labels", name)
     if coloured:
         export.labels, export.values = {**table}, dict(enumerate(table))
         return export
-    own = set(seen) - {VOID} - set(CLASSES)
-    export.labels = in_order(seen) if own else {label: colour for label, (_, colour) in CLASSES.items()}
+    own = set(seen) - {VOID, _NOT_DRAWN} - set(CLASSES)
+    export.labels = (
+        in_order(one for one in seen if one != _NOT_DRAWN)
+        if own
+        else {label: colour for label, (_, colour) in CLASSES.items()}
+    )
     export.values = {
         **dict.fromkeys(range(34), VOID),
         **{number: label for label, (number, _) in CLASSES.items()},
-        255: VOID,
     }
+    if plates := seen.count(_NOT_DRAWN):
+        export.notes.append(f"{plates} annotations '{_NOT_DRAWN}' aren't drawn, as by Cityscapes' own program")
     if own:
         export.notes.append(f"labels that Cityscapes hasn't are classes of their own: {', '.join(sorted(own))}")
     return export
@@ -118,17 +132,32 @@ def _colours(source: Source) -> dict[str, Colour]:
     return table
 
 
-def _region(node: dict[str, Any], where: str, export: Export) -> Region | None:
+def _label_ids(path: Path) -> masks.Values:
+    values = masks.indices(path, range(34))
+    if (values == IGNORE).any():
+        raise DataError(
+            f"{path} holds {IGNORE}, which labelIds (0 to 33) never do: it looks like trainIds; put labelIds there, or"
+            f" call such files *{_TRAIN_IDS} and train with data.name=cityscapes, which reads them as they are"
+        )
+    return values
+
+
+def _region(node: dict[str, Any], where: str, export: Export, seen: list[str]) -> Region | None:
     label = label_name(node.get("label"), where)
     if label not in CLASSES and label not in VOIDS and label.endswith("group"):
         label = label.removesuffix("group")
-    if node.get("deleted") or label in _NOT_DRAWN:
+    if node.get("deleted"):
+        export.left.add("annotation", "it was deleted in the tool", f"{where} ({label})")
+        return None
+    if label == _NOT_DRAWN:
+        seen.append(label)
         return None
     points = raster.points_of(node.get("polygon"), where)
     if len(points) < 3:
         export.left.add("annotation", "a polygon of less than 3 points", f"{where} ({label})")
         return None
-    return Region(VOID if label in VOIDS else label, partial(_polygon, points, where), where)
+    seen.append(VOID if label in VOIDS else label)
+    return Region(seen[-1], partial(_polygon, points, where), where)
 
 
 def _polygon(points: raster.Points, where: str, height: int, width: int) -> Area:

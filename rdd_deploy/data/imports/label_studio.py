@@ -63,7 +63,8 @@ def read(source: Source, options: ReadOptions) -> Export:
 def _read_task(source: Source, task: Any, name: str, where: str, export: Export) -> None:
     if not isinstance(task, dict):
         raise DataError(f"{where} is {named(task)}; expected an object")
-    file, results = _image_name(task, where), _results(task, where, export)
+    results = _results(task, where, export)
+    file = _image_name(task, results or [], where)
     if results is None:
         export.left.add("image", "it isn't annotated", file)
         return
@@ -95,15 +96,30 @@ def _read_task(source: Source, task: Any, name: str, where: str, export: Export)
     )
 
 
-def _image_name(task: dict[str, Any], where: str) -> str:
-    """Of JSON in ``data``, of JSON-MIN in the task itself."""
+def _image_name(task: dict[str, Any], results: list[Any], where: str) -> str:
+    """Of JSON in ``data``, of JSON-MIN in the task itself. Raises DataError where several may be meant."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
-    texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    likely = [
-        value for _, value in sorted(texts.items(), key=lambda item: item[0] != "image") if _suffix(value) in IMAGES
+    likely = {key: value for key, value in data.items() if isinstance(value, str) and _suffix(value) in IMAGES}
+    pages = [
+        key
+        for key, value in data.items()
+        if isinstance(value, list) and value and all(isinstance(one, str) and _suffix(one) in IMAGES for one in value)
     ]
+    drawn = [one for one in results if isinstance(one, dict) and isinstance(one.get("to_name"), str)]
+    shown = sorted({one["to_name"] for one in drawn if "original_width" in one})
+    if pages or len(shown) > 1 or any(one.get("item_index") for one in drawn):
+        several = f"'{pages[0]}'" if pages else ", ".join(map(repr, shown)) or "several pages"
+        raise DataError(
+            f"{where} annotates more than one image ({several:.200}); expected one a task: give each image a task of"
+            " its own, and export that"
+        )
+    if len(set(likely.values())) > 1 and not {"image", *shown} & likely.keys():
+        raise DataError(
+            f"{where} names {len(likely)} images in 'data' ({', '.join(likely):.200}), and its annotations don't say"
+            " which one they are of; rename the key of the annotated one to 'image'"
+        )
     if likely:
-        return likely[0]
+        return next((likely[key] for key in ("image", *shown) if key in likely), next(iter(likely.values())))
     if isinstance(task.get("file_upload"), str):
         return str(task["file_upload"])
     raise DataError(f"{where} names no image; expected its address in 'data'")

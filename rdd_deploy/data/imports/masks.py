@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rdd_deploy.data.image_file import MOST_PIXELS, header_of
 from rdd_deploy.data.imports.export import Colour
+from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.data.reader import read_frame, read_mask
 from rdd_deploy.errors import DataError
 
@@ -31,12 +32,12 @@ def indices(path: Path, known: Collection[int]) -> Values:
 
 
 def by_colour(path: Path, table: Mapping[Colour, int]) -> Values:
-    """The value of each pixel's colour; a grey mask holds the values themselves. Raises DataError for colours that mean
-    nothing.
+    """The value of each pixel's colour; a grey mask whose greys are no colours of the table holds the values
+    themselves. Raises DataError for colours that mean nothing, or could be both.
     """
     head = header_of(path)
     if head is not None and head.kind == "PNG" and head.detail[1] == _GREY:
-        return read_mask(path).values
+        return _by_grey(path, table)
     if head is not None and head.kind in ("JPEG", "WEBP"):
         raise DataError(
             f"{path} is a {head.kind} file, whose compression changes colours; export the masks again as PNG"
@@ -50,6 +51,22 @@ def by_colour(path: Path, table: Mapping[Colour, int]) -> Values:
             " again"
         )
     return np.array([table[colour] for colour in found], np.uint16)[inverse].reshape(colours.shape[:2])
+
+
+def _by_grey(path: Path, table: Mapping[Colour, int]) -> Values:
+    """An optimiser stores a picture of nothing but grey colours in one channel."""
+    values = read_mask(path).values
+    numbers, inverse = np.unique(values, return_inverse=True)
+    meant = {int(one): table[int(one), int(one), int(one)] for one in numbers if (int(one),) * 3 in table}
+    as_colours, as_numbers = len(meant) == len(numbers), set(numbers.tolist()) <= set(table.values()) - {IGNORE}
+    if as_colours and as_numbers and any(one != value for one, value in meant.items()):
+        raise DataError(
+            f"{path} is grey, and its levels {numbers.tolist()[:5]} are both colours of the export's list of classes and"
+            " numbers in it; give the classes colours that aren't grey, and export the masks again"
+        )
+    if not as_colours:
+        return values
+    return np.array([meant[int(one)] for one in numbers], np.uint16)[inverse].reshape(values.shape)
 
 
 def of_bytes(data: bytes, where: str) -> Values:

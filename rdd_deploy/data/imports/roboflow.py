@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from functools import partial
 
+from rdd_deploy.data.colours import read_label_map
 from rdd_deploy.data.imports import masks
-from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, byte, label_name
+from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, label_name
 from rdd_deploy.data.imports.source import Source, folder_of, split_of
 from rdd_deploy.errors import DataError
 
@@ -25,17 +25,8 @@ def read(source: Source, options: ReadOptions) -> Export:
     values: dict[int, str] = {}
     for name in source.named("_classes.csv"):
         where = str(source.root / name)
-        try:
-            rows = list(csv.reader(source.lines(name)))[1:]
-        except csv.Error as error:
-            raise DataError(f"{where} isn't valid CSV: {error}; export it again") from error
-        for row in rows:
-            number = byte(row[0]) if len(row) > 1 else None
-            if number is None:
-                raise DataError(
-                    f"{where}: a line is {','.join(row)!r:.60}; expected a pixel value from 0 to 255 and a class"
-                )
-            label = label_name(row[1], where)
+        for label, [number] in read_label_map(source.path(name)).ids.items():
+            label_name(label, where)
             if values.setdefault(number, label) != label:
                 raise DataError(
                     f"{where}: {number} is '{label}' here and '{values[number]}' in another split; export it again"

@@ -99,6 +99,13 @@ class Source:
         return found
 
     @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        found = defaultdict(list)
+        for name in self.images:
+            found[_key(PurePosixPath(name).stem)].append(name)
+        return found
+
+    @cached_property
     def _all(self) -> set[str]:
         return set(self.files)
 
@@ -134,6 +141,11 @@ class Source:
                 return relative, self.path(relative)
         last = PurePosixPath(wanted).name
         near = self._by_name.get(_key(last), [])
+        # CVAT's frames of videos have no ending.
+        if not near and os.path.splitext(last)[1].lower() not in IMAGES:
+            near = self._by_stem.get(_key(last), [])
+            exact = {_inside(f"{folder}/{wanted}" if folder else wanted) for folder in folders}
+            near = [one for one in near if os.path.splitext(one)[0] in exact] or near
         # Label Studio's prefix of uploaded files.
         if not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last:
             near = self._by_name.get(_key(without), [])

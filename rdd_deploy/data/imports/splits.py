@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import numpy as np
+
+from rdd_deploy import console
 from rdd_deploy.data.folder.shares import groups_of, share_out
 from rdd_deploy.data.imports.export import Sample
 from rdd_deploy.errors import DataError
 
 
-def assign(samples: Sequence[Sample], share: float | None, seed: int) -> tuple[list[str], list[str]]:
+def assign(
+    samples: Sequence[Sample], share: float | None, seed: int, voids: Collection[int] = ()
+) -> tuple[list[str], list[str]]:
     """A split for each sample; those without one are trained on.
 
     Args:
         share: of the train images that val gets, where the export has no val: whole sequences, each label's images in
             about that share.
+        voids: values of masks that are no class.
 
     Returns:
         The splits, and sentences about sequences that are too long to be kept together.
@@ -45,11 +51,20 @@ def assign(samples: Sequence[Sample], share: float | None, seed: int) -> tuple[l
             f"--val {share:g} of {len(train)} images leaves none for one of the splits; leave it out, or annotate more"
             " images"
         )
-    labels = {
-        label: place
-        for place, label in enumerate(sorted({region.label for number in train for region in samples[number].regions}))
-    }
-    classes = [sorted({labels[region.label] for region in samples[number].regions}) for number in train]
+    held = []
+    with console.progress("which classes are where", len(train)) as bar:
+        for number in train:
+            held.append(_held(samples[number], voids))
+            bar.advance()
+    places = {label: place for place, label in enumerate(sorted(set().union(*held)))}
+    classes = [sorted(places[label] for label in labels) for labels in held]
     for number, split in zip(train, share_out(groups, classes, {"train": 1 - share, "val": share}, seed), strict=True):
         splits[number] = split
     return splits, notes
+
+
+def _held(sample: Sample, voids: Collection[int]) -> set[str]:
+    """What a sample shows: labels of its regions, else values of its mask."""
+    if sample.mask is None:
+        return {region.label for region in sample.regions}
+    return {f"{value:05}" for value in np.unique(sample.mask()).tolist() if value not in voids}

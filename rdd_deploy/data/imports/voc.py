@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from rdd_deploy.data.colours import read_label_map
 from rdd_deploy.data.imports import masks
 from rdd_deploy.data.imports.export import (
     BACKGROUND,
@@ -18,7 +19,6 @@ from rdd_deploy.data.imports.export import (
     Format,
     ReadOptions,
     Sample,
-    byte,
     label_name,
 )
 from rdd_deploy.data.imports.source import Source, folder_of, split_of
@@ -64,21 +64,13 @@ def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colou
     """Labels in the order of their ids, and the ids of colours where masks have colours."""
     names = [f"{base}/{name}".lstrip("/") for name in ("labelmap.txt", "class_names.txt")]
     if source.has(names[0]):
+        where = str(source.root / names[0])
         labels: dict[str, Colour | None] = {}
-        for line in source.lines(names[0]):
-            if line.startswith("#"):
-                continue
-            name, _, rest = line.partition(":")
-            labels[label_name(name, str(source.root / names[0]))] = _colour(
-                rest.partition(":")[0], line, str(source.root / names[0])
-            )
-        table = {colour: number for number, colour in enumerate(labels.values()) if colour is not None}
-        if len(table) < len(labels):
-            raise DataError(
-                f"{source.root / names[0]} gives one colour to two classes; give each its own, and export the masks"
-                " again"
-            )
-        return labels, {_BORDER: _VOID, **table}
+        table: dict[Colour, int] = {_BORDER: _VOID}
+        for number, (name, [colour]) in enumerate(read_label_map(source.path(names[0])).colours.items()):
+            labels[label_name(name, where)] = colour
+            table[colour] = number
+        return labels, table
     if source.has(names[1]):
         return (
             dict.fromkeys(
@@ -90,13 +82,6 @@ def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colou
         )
     export.notes.append("no labelmap.txt and no class_names.txt: taken for PASCAL VOC's own 21 classes")
     return dict.fromkeys(CLASSES), {}
-
-
-def _colour(text: str, line: str, where: str) -> Colour:
-    numbers = [number for word in text.split(",") if (number := byte(word)) is not None]
-    if len(numbers) != 3:
-        raise DataError(f"{where}: a line is {line!r:.60}; expected NAME:R,G,B::")
-    return numbers[0], numbers[1], numbers[2]
 
 
 def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, int], export: Export) -> None:

@@ -7,7 +7,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from rdd_deploy.data.imports import FORMATS
 from rdd_deploy.data.imports import files as written
 from rdd_deploy.data.imports.classes import Classes, classes_of
 from rdd_deploy.data.imports.compose import Composed, by_values, compose
-from rdd_deploy.data.imports.export import Export, Overlap, ReadOptions, Sample
+from rdd_deploy.data.imports.export import VOID, Export, Overlap, ReadOptions, Sample
+from rdd_deploy.data.imports.outcome import RULES, Result, count_of, tell
 from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.imports.splits import assign
 from rdd_deploy.data.label_space import IGNORE
-from rdd_deploy.data.reader import TURNS
+from rdd_deploy.data.reader import TURNS, read_frame
 from rdd_deploy.errors import DataError, DiskError
 from rdd_deploy.utils import files
 
@@ -43,22 +45,6 @@ class ImportOptions:
     seed: int = 0
     reduce_labels: bool = False
     strict: bool = False
-
-
-@dataclass
-class Result:
-    """What was written, or would be.
-
-    Attributes:
-        images: of each split. pixels: of each class, then void. decided: pixels where the rule of overlaps decided, and
-            in how many images.
-    """
-
-    images: Counter[str] = field(default_factory=Counter)
-    pixels: Any = None
-    regions: Counter[str] = field(default_factory=Counter)
-    decided: tuple[int, int] = (0, 0)
-    notes: list[str] = field(default_factory=list)
 
 
 def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = False) -> Result:
@@ -92,29 +78,31 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
     counted = Counter(region.label for sample in export.samples for region in sample.regions)
     listed = len(export.samples) + export.left.count("image")
     said = sum(counted.values()) + export.left.count("annotation")
-    annotations = f", {_count(said, 'annotation')}" if said else ""
-    console.info(f"{path}: {name}, {_count(listed, 'image')}{annotations}, {_count(len(export.labels), 'label')}")
+    annotations = f", {count_of(said, 'annotation')}" if said else ""
+    console.info(f"{path}: {name}, {count_of(listed, 'image')}{annotations}, {count_of(len(export.labels), 'label')}")
     if not listed:
         raise DataError(
             f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out"
         )
     if not export.samples:
         raise DataError(
-            f"{path}: none of {_count(listed, 'image')} can be imported; see that the images lie in the same folder as"
+            f"{path}: none of {count_of(listed, 'image')} can be imported; see that the images lie in the same folder as"
             " the annotations",
             *export.left.sentences(),
         )
+    _check_once(export.samples)
     classes = classes_of(export, options.classes, options.background, options.ignore_case)
-    splits, notes = assign(export.samples, options.val, options.seed)
+    voids = {value for value, label in export.values.items() if label == VOID}
+    splits, notes = assign(export.samples, options.val, options.seed, voids)
     export.notes += notes
     _check_strict(export, options)
     rule: Overlap = options.overlap or export.overlap
     if dry:
         result = Result(Counter(splits), regions=counted)
-        _tell(export, classes, result, rule, dry)
+        tell(export, classes, result, rule, dry)
         return result
     result = _write(export, classes, splits, out, rule, options)
-    _tell(export, classes, result, rule, dry)
+    tell(export, classes, result, rule, dry)
     console.info(
         f"done: {out}; train with",
         f"  rdd-deploy train RECIPE … (the part 'data' of {out / 'data.yaml'}, or its command)",
@@ -160,6 +148,17 @@ def _check_out(source: Source, out: Path) -> None:
         files.remove_parts(out.parent)
 
 
+def _check_once(samples: Sequence[Sample]) -> None:
+    """Raise DataError where an image is annotated in two places: in each, what the other one shows is background."""
+    seen: dict[str, Sample] = {}
+    for sample in samples:
+        if isinstance(sample.image, Path) and (first := seen.setdefault(sample.name, sample)) is not sample:
+            raise DataError(
+                f"{sample.name} is annotated twice, by {first.where} and by {sample.where}; expected each image once:"
+                " remove one of them, or bring their annotations together in the tool"
+            )
+
+
 def _check_strict(export: Export, options: ImportOptions) -> None:
     if options.strict and (sentences := export.left.sentences()):
         raise DataError("--strict, and not everything of the export can be imported:", *sentences)
@@ -169,6 +168,7 @@ def _write(
     export: Export, classes: Classes, splits: Sequence[str], out: Path, rule: Overlap, options: ImportOptions
 ) -> Result:
     work = files.temporary_beside(out)
+    made = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir()
@@ -189,7 +189,11 @@ def _write(
                 labels = drawing.labels(sample, head)
                 for folder in (work / split, work / f"{split}annot"):
                     folder.mkdir(exist_ok=True)
-                written.put_image(sample, data, head, work / split, stem)
+                put = work / split / written.put_image(sample, data, head, work / split, stem)
+                if data is not None and (why_not := _undecodable(put)):
+                    put.unlink()
+                    export.left.add("image", "it can't be read as an image", f"{sample.where} ({why_not})")
+                    continue
                 written.put_mask(labels, work / f"{split}annot", stem)
                 counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
                 result.pixels += np.append(counts[: len(classes.names)], counts[IGNORE])
@@ -220,7 +224,20 @@ def _write(
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        if not out.exists():
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
     return result
+
+
+def _undecodable(path: Path) -> str:
+    """Why an image that came as bytes can't be read, though its header can; empty where it can."""
+    try:
+        read_frame(path)
+    except DataError as error:
+        return str(error).replace(str(path), "its content")
+    return ""
 
 
 class _Drawing:
@@ -291,51 +308,7 @@ class _Drawing:
         notes = [f"{len(names)} {told[key]}, the first is {names[0]}" for key, names in self._seen.items() if names]
         if self.decided:
             notes.append(
-                f"{_count(self.decided, 'pixel')} in {_count(self.decided_in, 'image')} lie under several classes:"
-                f" {_RULES[self._rule]}"
+                f"{count_of(self.decided, 'pixel')} in {count_of(self.decided_in, 'image')} lie under several classes:"
+                f" {RULES[self._rule]}"
             )
         return notes
-
-
-_RULES = {
-    "order": "the one on top counts, by the tool's layers and order (--overlap order)",
-    "small-on-top": "the annotation of fewer pixels counts (--overlap small-on-top)",
-    "error": "none may",
-}
-
-
-def _tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: bool) -> None:
-    """The table of classes, what was decided, what was left out."""
-    verb = "would be" if dry else "were"
-    console.info(
-        f"{', '.join(f'{split} {count}' for split, count in sorted(result.images.items()))} images {verb} written"
-    )
-    if result.pixels is not None:
-        total = max(1, int(result.pixels.sum()))
-        shares = [f"{100 * int(count) / total:.2f} %" for count in result.pixels]
-    else:
-        shares = ["" for _ in range(len(classes.names) + 1)]
-    rows = []
-    for number, name in enumerate([*classes.names, "void"]):
-        wanted = number if number < len(classes.names) else IGNORE
-        labels = [label for label, one in classes.ids.items() if one == wanted and label in export.labels]
-        regions = sum(result.regions[label] for label, one in classes.ids.items() if one == wanted)
-        annotations = str(regions) if export.background is not None else ""
-        rows.append((str(wanted), name, ", ".join(labels), annotations, shares[number]))
-    headings = ("id", "class", "from the labels", "annotations", "pixels")
-    console.show("classes", console.table(headings, rows, left=(1, 2)))
-    if export.drawing:
-        console.info(f"pixels: {export.drawing}")
-    console.info(*filter(None, (*classes.notes, *dict.fromkeys(export.notes), *result.notes)))
-    if dry and export.background is not None:
-        console.info(f"overlaps: {_RULES[rule]}")
-    for sentence in export.left.sentences():
-        console.warn(sentence)
-    if "train" not in result.images:
-        console.warn("there is no train split, which training needs; see that its images and annotations are there")
-    elif "val" not in result.images:
-        console.warn("there is no val split, which training needs; import again with --val 0.2")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -89,6 +90,11 @@ def class_map(
         raise WeightsError(
             f"the teacher {where} has {count} classes and {len(own)} names for them; give a name for each, in their"
             " order"
+        )
+    if twice := next((name for name, times in Counter(names or ()).items() if times > 1), None):
+        raise WeightsError(
+            f"the teacher {where} has the name '{twice}' for more than one of its classes; give each a name of its own"
+            " (teacher.options.names)"
         )
     if by_place:
         return ClassMap(

@@ -37,7 +37,7 @@ class OnnxTeacher(Adapter):
 
     Args:
         outputs: names of the main output and, perhaps, of an auxiliary one.
-        channels_last: whether frames and logits are (N, H, W, C). bgr: whether blue comes first.
+        channels_last: whether frames are (N, H, W, C). says_last: whether logits are. bgr: whether blue comes first.
         size: (height, width) that the graph takes; None: any, of ``multiple``. batch: frames that it takes at a time;
             None: any number.
     """
@@ -49,6 +49,7 @@ class OnnxTeacher(Adapter):
         classes: int,
         *,
         channels_last: bool,
+        says_last: bool,
         bgr: bool,
         probabilities: bool,
         size: tuple[int, int] | None,
@@ -60,7 +61,7 @@ class OnnxTeacher(Adapter):
     ) -> None:
         super().__init__(classes, mean, std, scale, multiple)
         self.content, self.outputs, self.size, self.batch = content, list(outputs), size, batch
-        self.channels_last, self.bgr, self.probabilities = channels_last, bgr, probabilities
+        self.channels_last, self.says_last, self.bgr, self.probabilities = channels_last, says_last, bgr, probabilities
         self._session: Any = None
         self._device: torch.device | None = None
 
@@ -78,7 +79,7 @@ class OnnxTeacher(Adapter):
             (pixels.round().clamp(0, 255) if kind is np.uint8 else pixels).cpu().numpy().astype(kind)
         )
         said = [torch.from_numpy(one).to(frames.device).float() for one in self._run(session, given)]
-        said = [one.permute(0, 3, 1, 2) if self.channels_last else one for one in said]
+        said = [one.permute(0, 3, 1, 2) if self.says_last else one for one in said]
         if self.probabilities:
             said = [one.clamp(min=LEAST).log() for one in said]
         primary, auxiliary = said[0], said[1] if self.has_auxiliary else None
@@ -123,7 +124,8 @@ def load(
     as ``colour`` orders them.
 
     Args:
-        says: what its output is. layout: of input and output; default: as the shapes show.
+        says: what its output is. layout: of its input; default: as the shape shows. The output may have the other one,
+            which a made-up frame shows.
         scale: default: 1/255 for an input of floating point, 1 for one of bytes. mean, std: of red, green and blue,
             after ``scale``.
         size: [height, width] of its frames; default: the graph's own, else each frame's, resized to ``multiple``.
@@ -162,14 +164,15 @@ def load(
     batch = given.shape[0] if isinstance(given.shape[0], int) else None
     scale = scale or (1.0 if given.type == "tensor(uint8)" else 1 / 255)
     model = OnnxTeacher(
-        content, picked, 2, channels_last=channels_last, bgr=colour == "bgr", probabilities=says == "probabilities", size=fixed, batch=batch,
+        content, picked, 2, channels_last=channels_last, says_last=channels_last, bgr=colour == "bgr", probabilities=says == "probabilities", size=fixed, batch=batch,
         scale=scale, mean=mean, std=std, multiple=multiple,
     )  # fmt: skip
     known = tuple(names) or _names_in(session.get_modelmeta().custom_metadata_map)
     model.classes = _tried(model, fixed, says, len(known), path)
     how = f"frames of {fixed[0]}x{fixed[1]}" if fixed else f"frames resized to a multiple of {multiple}"
     about = (
-        f"ONNX, {says} of '{picked[0]}', {'NHWC' if channels_last else 'NCHW'}, {colour.upper()} times {scale:.4g},"
+        f"ONNX, {says} of '{picked[0]}', {_axes(channels_last)}"
+        f"{'' if model.says_last == channels_last else f' (says {_axes(model.says_last)})'}, {colour.upper()} times {scale:.4g},"
         f" mean {list(mean)}, std {list(std)}, {how}"
     )
     return LoadedTeacher(model, fixed, hashlib.sha256(content).hexdigest(), known, about)
@@ -257,13 +260,13 @@ def _names_in(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: int, path: Path) -> int:
-    """Run a made-up frame; returns the number of classes. Raises WeightsError where what the graph says isn't what was
-    said of it.
+    """Run a made-up frame, find out which axis of the output is the classes', and return how many there are. Raises
+    WeightsError where what the graph says isn't what was said of it.
     """
     frame = torch.randint(
         0,
         256,
-        (1, 3, *(size or (2 * max(32, model.multiple),) * 2)),
+        (1, 3, *(size or (2 * max(32, model.multiple), 3 * max(32, model.multiple)))),
         dtype=torch.uint8,
         generator=torch.Generator().manual_seed(0),
     )
@@ -276,6 +279,11 @@ def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: i
             " teacher.options.size or layout"
         ) from error
     logits = outputs.primary
+    if not _like_frame(logits.shape[2:], frame.shape[2:]):
+        # (N, C, H, W) of it, had it been taken for the other layout.
+        turned = logits.permute(0, 2, 3, 1) if model.says_last else logits.permute(0, 3, 1, 2)
+        if _like_frame(turned.shape[2:], frame.shape[2:]):
+            model.says_last, logits = not model.says_last, turned
     if logits.shape[1] < 2:
         raise WeightsError(
             f"{path} says the shape {list(logits.shape)} of (N, classes, H, W), one value a pixel: labels or a mask, no"
@@ -297,4 +305,18 @@ def _tried(model: OnnxTeacher, size: tuple[int, int] | None, says: str, names: i
             else ("no probabilities: they don't add up to 1", "logits")
         )
         raise WeightsError(f"{path} says {found}, and teacher.options.says is {says}; set it to {option}")
+    if says == "logits" and logits.min() >= 0 and logits.max() <= 1:
+        console.warn(
+            f"{path} says values from {logits.min():.2g} to {logits.max():.2g} alone, as after a sigmoid, and they are"
+            " taken for logits; if they are none, export the network without its last activation"
+        )
     return int(logits.shape[1])
+
+
+def _like_frame(sides: Sequence[int], frame: Sequence[int]) -> bool:
+    """Whether a map has a frame's proportions, to a pixel."""
+    return abs(sides[0] * frame[1] - sides[1] * frame[0]) <= max(frame)
+
+
+def _axes(channels_last: bool) -> str:
+    return "NHWC" if channels_last else "NCHW"

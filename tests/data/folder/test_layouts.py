@@ -128,7 +128,7 @@ def test_frames_and_masks_that_are_missing(tmp_path: Path) -> None:
 
 
 def test_lists(tmp_path: Path) -> None:
-    for name in ("x/a", "x/b", "y/a", "c d"):
+    for name in ("x/a", "x/b", "y/a", "c d", "#1"):
         pair(tmp_path, f"i/{name}.jpg", f"m/{name}.png")
     keys: dict[str, Any] = {
         "classes": CLASSES,
@@ -136,13 +136,14 @@ def test_lists(tmp_path: Path) -> None:
         "masks": "m/{path}.png",
         "lists": {"train": "t.txt", "val": "v.txt"},
     }
-    (tmp_path / "v.txt").write_text("# ours\n\nb\ni/x/a.jpg\n/i/y/a\nc d\n", encoding="utf-8-sig")
+    (tmp_path / "v.txt").write_text("# ours\n#2 too\n\nb\ni/x/a.jpg\n/i/y/a\nc d\n#1.jpg\n", encoding="utf-8-sig")
     opened = options(tmp_path, **keys).open("val")
     assert [str(image.relative_to(tmp_path)) for image, _ in opened.pairs] == [
         "i/x/b.jpg",
         "i/x/a.jpg",
         "i/y/a.jpg",
         "i/c d.jpg",
+        "i/#1.jpg",
     ]
     (tmp_path / "v.txt").write_text("/i/x/a.jpg /m/y/a.png\n")
     pairs_only = options(tmp_path, classes=CLASSES, lists={"val": "v.txt"}).open("val")
@@ -162,6 +163,7 @@ def test_lists(tmp_path: Path) -> None:
         ("i/x/a.jpg m/x/z.png", r"'m/x/z.png', which isn't in"),
         ("i/x/a.jpg m/x/a.jpg", r"expected a PNG mask"),
         ("", r"names no frame"),
+        ("# all of them", r"names no frame"),
     ):
         (tmp_path / "v.txt").write_text(line + "\n")
         with pytest.raises(DataError, match=sentence):

@@ -60,6 +60,20 @@ def test_names_that_are_not_utf8() -> None:
     assert digest_of(names) != digest_of(names[:1])
 
 
+def test_what_all_names_end_in_is_no_part_of_a_sequence() -> None:
+    paths = [f"drive{drive}_{frame:04}_cam" for drive in range(3) for frame in range(5)]
+    groups, notes = groups_of(paths, "sequence")
+    assert len(set(groups)) == 3
+    assert notes == []
+    assert digest_of(paths) != digest_of([path.removesuffix("_cam") for path in paths])
+    mixed = [path.replace("_cam", "_left" if i % 2 else "_right") for i, path in enumerate(paths)]
+    groups, notes = groups_of(mixed, "sequence")
+    assert len(set(groups)) == len(mixed)
+    assert notes == [
+        "all names hold a number and none ends in one, e.g. drive0_0000_right: each frame counts as a sequence of its own"
+    ]
+
+
 def test_few_groups_leave_no_split_empty() -> None:
     assert sorted(share_out(["a", "b"], [[0], [0]], {"train": 0.9, "val": 0.1}, 0)) == ["train", "val"]
     assert set(share_out(["a"] * 3, [[]] * 3, {"train": 0.9, "val": 0.1}, 0)) == {"train"}

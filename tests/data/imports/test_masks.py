@@ -63,6 +63,24 @@ def test_cvats_segmentation_mask(tmp_path: Path) -> None:
         convert(root, tmp_path / "again")
 
 
+def test_cvats_grey_colours(tmp_path: Path) -> None:
+    """An optimiser stores a picture of black and white, or of any greys, in one channel."""
+    values = layers((area(0, 0, 20, 20), 1))
+    photo(tmp_path / "e/JPEGImages/a.jpg")
+    write(tmp_path / "e/SegmentationClass/a.png", exports.png(values * 255))
+    write(tmp_path / "e/labelmap.txt", "background:0,0,0::\ntraffic light: red:255,255,255::\n")
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert part["classes"] == ["background", "traffic light: red"]
+    assert (opened(part)["a"] == values).all()
+    write(tmp_path / "e/labelmap.txt", "background:0,0,0::\ncar:9,9,9::\n")
+    write(tmp_path / "e/SegmentationClass/a.png", exports.png(values))
+    part, _ = convert(tmp_path / "e", tmp_path / "numbers")
+    assert (opened(part)["a"] == values).all()
+    write(tmp_path / "e/labelmap.txt", "background:1,1,1::\ncar:0,0,0::\n")
+    with pytest.raises(DataError, match=r"its levels \[0, 1\] are both colours .* and numbers in it"):
+        convert(tmp_path / "e", tmp_path / "both")
+
+
 def test_labelme2voc(tmp_path: Path) -> None:
     values = layers((area(0, 0, 20, 20), 2), (area(20, 20, 22, 40), 255))
     photo(tmp_path / "e/JPEGImages/a.jpg")
@@ -87,13 +105,17 @@ def test_roboflows_masks(tmp_path: Path) -> None:
     assert part["classes"] == ["car", "road"]
     assert (opened(part, "test")["a_jpg.rf.12"] == np.where(values == 0, 255, values - 1)).all()
     for text, sentence in (
-        ("0, background\n" + "9" * 5000 + ", b\n", "expected a pixel value from 0"),
+        ("0, background\n" + "9" * 5000 + ", b\n", "expected a mask's value from 0"),
+        ("0, background\n1, car, red\n", "expected a mask's value from 0"),
         ("0,background\n1," + "b" * 200_000, "isn't valid CSV"),
     ):
         write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n" + text)
         with pytest.raises(DataError, match=sentence):
             convert(tmp_path / "e", tmp_path / "again")
-    write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, road\n")
+    for split in ("train", "valid", "test"):
+        write(tmp_path / "e" / split / "_classes.csv", 'Pixel Value, Class\n0, background\n1, "car, red"\n2, road\n')
+    part, _ = convert(tmp_path / "e", tmp_path / "comma")
+    assert part["classes"] == ["background", "car, red", "road"]
     write(tmp_path / "e/train/a_jpg.rf.12_mask.png", exports.png(values + 7))
     with pytest.raises(
         DataError,
@@ -114,6 +136,31 @@ def test_cityscapes_of_cvat(tmp_path: Path) -> None:
     part, _ = convert(root, tmp_path / "out")
     assert part["classes"] == list(colours)
     assert (opened(part)["a_leftImg8bit"] == values).all()
+
+
+def test_cityscapes_train_ids_are_no_label_ids(tmp_path: Path) -> None:
+    photo(tmp_path / "e/leftImg8bit/train/x/x_leftImg8bit.png")
+    place = tmp_path / "e/gtFine/train/x"
+    write(place / "x_gtFine_labelTrainIds.png", exports.png(layers((area(0, 0, 9, 9), 13), background=255)))
+    with pytest.raises(
+        DataError, match=r"\*_labelTrainIds\.png alone, which need no import: train with data\.name=city"
+    ):
+        convert(tmp_path / "e", tmp_path / "out")
+    (place / "x_gtFine_labelTrainIds.png").rename(place / "x_gtFine_labelIds.png")
+    with pytest.raises(DataError, match=r"labelIds\.png holds 255, which labelIds .* never do: it looks like trainIds"):
+        convert(tmp_path / "e", tmp_path / "out")
+
+
+def test_masks_of_a_rare_class_are_shared_out(tmp_path: Path) -> None:
+    """As annotations are: a class of 4 in 40 frames has one in a val of a quarter."""
+    for number in range(40):
+        photo(tmp_path / f"e/train/{'abcdefghij'[number // 4]}x{'abcd'[number % 4]}.jpg", number)
+        values = layers((area(0, 0, 9, 9), 2 if number % 10 == 3 else 1))
+        write(tmp_path / f"e/train/{'abcdefghij'[number // 4]}x{'abcd'[number % 4]}_mask.png", exports.png(values))
+    write(tmp_path / "e/train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, rare\n")
+    for seed in range(5):
+        part, _ = convert(tmp_path / "e", tmp_path / f"out{seed}", val=0.25, seed=seed)
+        assert sum((labels == 2).any() for labels in opened(part, "val").values()) == 1
 
 
 def parquet(path: Path, masks: list[Any], columns: tuple[str, str] = ("image", "label")) -> list[bytes]:
@@ -189,3 +236,23 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
         match=r"has the image columns \['photo_1', 'photo_2'\]; expected one called image and one called label",
     ):
         convert(tmp_path / "e", tmp_path / "out")
+
+
+def test_an_image_that_is_damaged_behind_its_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "e/data/train-00000-of-00001.parquet"
+    damaged = exports.png(np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8))
+    mask, kind = exports.png(np.eye(H, W, dtype=np.uint8)), ["bytes", "path"]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [damaged, damaged[:300] + bytes(50) + damaged[350:]]
+    rows = [[dict(zip(kind, (one, None), strict=True)) for one in row] for row in (images, [mask, mask])]
+    path.parent.mkdir(parents=True)
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {name: pa.array(row, struct) for name, row in zip(("image", "label"), rows, strict=True)}
+    pq.write_table(pa.table(columns), path)
+    write(tmp_path / "e/id2label.json", {"0": "road", "1": "car"})
+    part, result = convert(tmp_path / "e", tmp_path / "out")
+    assert result.images == {"train": 1}
+    assert len(opened(part)) == 1
+    assert "1 image left out: it can't be read as an image, the first is" in " ".join(capsys.readouterr().err.split())

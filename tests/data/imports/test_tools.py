@@ -166,6 +166,54 @@ def test_label_studios_brushes_alone_are_refused(tmp_path: Path) -> None:
         convert(tmp_path / "e", tmp_path / "out")
 
 
+def test_a_label_studio_task_of_several_images(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / "e" / name)
+    of = [result("polygonlabels", points=percent(0, 0, 9, 9), polygonlabels=["car"], closed=True) for _ in range(2)]
+    first, second = of[0] | {"to_name": "one"}, of[1] | {"to_name": "two", "id": "other"}
+    two, pages = {"one": "a.png", "two": "b.png"}, {"pages": ["a.png", "b.png"]}
+    for data, results, sentence in (
+        (two, [first, second], "task 0 annotates more than one image ('one', 'two'); expected one a task"),
+        (pages, [first], "task 0 annotates more than one image ('pages')"),
+        ({"one": "a.png"}, [first | {"item_index": 1}], "task 0 annotates more than one image ('one')"),
+        ({"left": "a.png", "right": "b.png"}, [first], "names 2 images in 'data' (left, right)"),
+    ):
+        write(tmp_path / "e/export.json", [{"id": 1, "data": data, "annotations": [{"result": results}]}])
+        with pytest.raises(DataError) as error:
+            convert(tmp_path / "e", tmp_path / "out")
+        assert sentence in str(error.value)
+    write(tmp_path / "e/export.json", [{"id": 1, "data": two, "annotations": [{"result": [second]}]}])
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert list(opened(part)) == ["b"]
+
+
+def test_an_image_that_is_annotated_twice(tmp_path: Path) -> None:
+    photo(tmp_path / "e/a.png")
+    shape = result("polygonlabels", points=percent(0, 0, 9, 9), polygonlabels=["car"], closed=True)
+    task = {"data": {"image": "/data/upload/1/1f2e3d4c-a.png"}, "annotations": [{"result": [shape]}]}
+    write(tmp_path / "e/export.json", [{"id": 1, **task}, {"id": 2, **task}])
+    with pytest.raises(DataError, match=r"a\.png is annotated twice, by .*task 0 and by .*task 1; expected each image"):
+        convert(tmp_path / "e", tmp_path / "out")
+    photo(tmp_path / "c/images/sub/a.png")
+    for job in ("annotations_1.xml", "annotations_2.xml"):
+        write(tmp_path / "c" / job, cvat('<box label="car" xtl="1" ytl="1" xbr="9" ybr="9" z_order="0"/>'))
+    with pytest.raises(DataError, match=r"sub/a\.png is annotated twice"):
+        convert(tmp_path / "c", tmp_path / "out")
+
+
+def test_cvats_frames_of_a_video_have_no_ending(tmp_path: Path) -> None:
+    """Of a video's task CVAT's XML names frame_000000, whose file is frame_000000.PNG."""
+    for number in range(2):
+        photo(tmp_path / f"e/images/frame_00000{number}.PNG", number)
+    photo(tmp_path / "e/images/other/frame_000001.png", 7)
+    image = '<image id="{0}" name="frame_00000{0}" width="{1}" height="{2}"><box label="car" xtl="0" ytl="0" xbr="{3}" ybr="9"/></image>'
+    text = cvat("").split("<image ")[0] + "".join(image.format(n, W, H, 9 + n) for n in range(2)) + "</annotations>"
+    write(tmp_path / "e/annotations.xml", text)
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    for number in range(2):
+        assert (opened(part)[f"frame_00000{number}"] == layers((area(0, 0, 9, 9 + number), 1))).all()
+
+
 def labelme(shapes: list[dict[str, Any]], image: str = "a.png", **more: Any) -> dict[str, Any]:
     return {
         "version": "5.5.0",

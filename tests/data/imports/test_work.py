@@ -451,3 +451,13 @@ def test_a_missing_package_is_one_sentence(tmp_path: Path) -> None:
 def test_the_area_helper_is_half_open() -> None:
     assert area(0, 0, 2, 3).sum() == 6
     assert closed(0, 0, 2, 3).sum() == 12
+
+
+def test_a_failed_import_leaves_no_empty_folders(export: Path, tmp_path: Path) -> None:
+    (export / "seqA_002.json").write_text('{"shapes": [{"label": 3}], "imagePath": "seqA_002.jpg", "imageData": null}')
+    with pytest.raises(DataError):
+        convert(export, tmp_path / "new" / "deep" / "out")
+    labelme(export, "seqA_002", ("road", box(0, 0, 30, 50)), height=7)
+    with pytest.raises(DataError, match="the annotations are for 7x60 pixels"):
+        convert(export, tmp_path / "new" / "deep" / "out")
+    assert not (tmp_path / "new").exists()

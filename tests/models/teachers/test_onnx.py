@@ -39,6 +39,9 @@ def accuracy(path: Path, **options: Any) -> float:
         ({}, {}),
         ({"names": YOLO, "size": (64, 64), "batch": 1, "stride": 8}, {}),  # as YOLO's exporter writes them by default
         ({"layout": "nhwc"}, {}),
+        ({"layout": "nhwc", "says": "nchw"}, {}),
+        ({"says": "nhwc"}, {"layout": "nchw"}),
+        ({"says": "nhwc", "size": (64, 64), "batch": 1}, {}),
         ({"bgr": True}, {"colour": "bgr"}),
         ({"tail": "softmax"}, {"says": "probabilities"}),
         ({"full": False, "batch": 2}, {}),
@@ -81,7 +84,7 @@ def test_names_of_yolo_and_a_fixed_size(tmp_path: Path) -> None:
         ({}, {"says": "probabilities"}, "says no probabilities: they don't add up to 1"),
         ({}, {"layout": "nhwc"}, "teacher.options.layout is nhwc, but "),
         ({}, {"output": "logits"}, "has no output 'logits'; expected one of output0"),
-        ({"names": "{0: 'a', 1: 'b'}"}, {}, "says 3 classes (of shape [1, 3, 64, 64]) and there are 2 names"),
+        ({"names": "{0: 'a', 1: 'b'}"}, {}, "says 3 classes (of shape [1, 3, 64, 96]) and there are 2 names"),
         ({"size": (64, 64)}, {"size": [32, 32]}, "takes frames of [64, 64] alone"),
     ],
 )
@@ -90,6 +93,13 @@ def test_what_it_cant_be(form: dict[str, Any], options: dict[str, Any], sentence
         load(colours(tmp_path / "t.onnx", **form), ["a"], **options)
     assert sentence in str(raised.value)
     assert len(raised.value.lines) == 1
+
+
+def test_a_sigmoid_is_no_logit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(colours(tmp_path / "t.onnx", tail="sigmoid"), ["a"])
+    assert "alone, as after a sigmoid, and they are taken for logits" in " ".join(capsys.readouterr().err.split())
+    load(colours(tmp_path / "t.onnx"), ["a"])
+    assert capsys.readouterr().err == ""
 
 
 def test_damaged_and_in_two_files(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rdd_deploy.cli import COMMANDS, usage
 EDGE = """
 import sys
 
-for name in ("torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics"):
+for name in ("torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "lightning_fabric"):
     sys.modules[name] = None  # as if it weren't installed
 from rdd_deploy.cli import main
 main()

@@ -19,8 +19,8 @@ from importlib import import_module
 for name in sys.argv[2].split(","):
     import_module(name)
 """
-TRAINING = "torch,torchvision,timm,segmentation_models_pytorch,lightning_fabric,torchmetrics,safetensors,tensorboard"
-OPTIONAL = "onnx,onnxscript,onnxruntime,onnx_ir,openvino,tensorrt,tensorrt_rtx,polygraphy,tensorboard,matplotlib,torchmetrics,scipy,pandas,nncf,aiohttp"
+TRAINING = "torch,torchvision,timm,segmentation_models_pytorch,lightning_fabric,safetensors,tensorboard"
+OPTIONAL = "onnx,onnxscript,onnxruntime,onnx_ir,openvino,tensorrt,tensorrt_rtx,polygraphy,tensorboard,matplotlib,scipy,pandas,nncf,aiohttp"
 ROOT = Path(rdd_deploy.__file__).parent
 MODULES = sorted(
     ".".join(("rdd_deploy", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")

@@ -328,7 +328,7 @@ def test_include_torch_without_torch_names_the_extra(monkeypatch, bundles, capsy
 
 BLOCKED = """
 import sys
-BLOCKED = {"torch", "torchvision", "timm", "matplotlib", "onnx", "PIL", "scipy", "safetensors", "lightning_fabric", "torchmetrics"}
+BLOCKED = {"torch", "torchvision", "timm", "matplotlib", "onnx", "PIL", "scipy", "safetensors", "lightning_fabric"}
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in BLOCKED:

@@ -9,7 +9,7 @@ from toy_bundle import toy_bundle
 SCRIPT = """
 import sys
 
-BLOCKED = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "lightning_fabric", "torchmetrics", "safetensors", "onnx",
+BLOCKED = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "lightning_fabric", "safetensors", "onnx",
            "onnxscript", "matplotlib", "PIL", "tensorboard", "scipy"}
 
 

@@ -117,7 +117,7 @@ def _running(tail: _Tail, classes: int) -> Iterator[onnx.NodeProto]:
     yield _node("MatMul", [f"{TAIL}/Gather", f"{TAIL}/columns"])  # (1, C, h + 2, W)
     yield _node("Reshape", [f"{TAIL}/MatMul", f"{TAIL}/by_class"])  # (C, h + 2, 1, W)
     yield _node(
-        "Split", [f"{TAIL}/Reshape", ""], *[f"{TAIL}/Split.{c}" for c in range(classes)], axis=0, num_outputs=classes
+        "Split", [f"{TAIL}/Reshape"], *[f"{TAIL}/Split.{c}" for c in range(classes)], axis=0, num_outputs=classes
     )
     highest, best = "", ""
     for c in range(classes):

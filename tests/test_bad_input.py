@@ -231,7 +231,8 @@ def test_checkpoint_of_other_classes(place: Path) -> None:
     assert (
         got
         == "runs/teacher/teacher.safetensors was trained on 3 classes (left, middle, right); this data set has 4 (left,"
-        " middle, right, above)"
+        " middle, right, above); train on data of these classes in this order, or, for a teacher, say by teacher.classes which of"
+        " its classes means which"
     )
 
 

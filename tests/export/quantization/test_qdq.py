@@ -164,7 +164,10 @@ def test_placement_switches(graph: onnx.ModelProto) -> None:
     assert "head.gate.1" in place_qdq(graph, TENSORRT, Placement(lraspp_gate="int8")).convolutions
 
 
-@pytest.mark.parametrize("head", list(HEADS))
+@pytest.mark.parametrize(
+    "head",
+    [pytest.param(one, marks=() if one in ("lraspp_refine", "pspnet") else pytest.mark.slow) for one in HEADS],
+)
 def test_a_table_serves_every_scheme_and_placement_of_every_head(head: str) -> None:
     network = mobilenet(activation="relu6", squeeze_excite=False, head=head)
     graph = onnx_export.onnx_from_segmenter(taught(network, steps=0), (64, 64))

@@ -31,8 +31,14 @@ def common_ending(paths: Sequence[str]) -> str:
     """What all names have after their last number, such as ``_leftImg8bit``; empty where they differ or it is cut off
     already.
     """
-    endings = {match[1] if (match := _TAIL.search(path.rpartition("/")[2])) else "" for path in paths}
+    endings = {_ending(path) for path in paths}
     return endings.pop() if len(endings) == 1 else ""
+
+
+def _ending(path: str) -> str:
+    """Of one name; Roboflow's copies end in a hash."""
+    match = None if _ROBOFLOW.fullmatch(path) else _TAIL.search(path.rpartition("/")[2])
+    return match[1] if match else ""
 
 
 def number_of(path: str) -> int:
@@ -59,7 +65,7 @@ def groups_of(paths: Sequence[str], by: str) -> tuple[list[str], list[str]]:
     paths = [path.removesuffix(ending) for path in paths]
     groups = [sequence_of(path) for path in paths]
     notes = []
-    if len(paths) > 1 and not ending and all(_TAIL.search(path.rpartition("/")[2]) for path in paths):
+    if len(paths) > 1 and not ending and all(map(_ending, paths)):
         notes.append(
             f"all names hold a number and none ends in one, e.g. {paths[0]}: each frame counts as a sequence of its own"
         )

@@ -93,16 +93,13 @@ class Source:
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
+        """Images by their name, and by it without its ending, as CVAT calls the frames of videos."""
         found = defaultdict(list)
         for name in self.images:
             found[_key(PurePosixPath(name).name)].append(name)
-        return found
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        found = defaultdict(list)
-        for name in self.images:
-            found[_key(PurePosixPath(name).stem)].append(name)
+            stem = PurePosixPath(name).stem
+            if os.path.splitext(stem)[1].lower() not in IMAGES:  # a.jpg.png is a mask of a.jpg, not the image
+                found[_key(stem)].append(name)
         return found
 
     @cached_property
@@ -141,9 +138,7 @@ class Source:
                 return relative, self.path(relative)
         last = PurePosixPath(wanted).name
         near = self._by_name.get(_key(last), [])
-        # CVAT's frames of videos have no ending.
-        if not near and os.path.splitext(last)[1].lower() not in IMAGES:
-            near = self._by_stem.get(_key(last), [])
+        if os.path.splitext(last)[1].lower() not in IMAGES:
             exact = {_inside(f"{folder}/{wanted}" if folder else wanted) for folder in folders}
             near = [one for one in near if os.path.splitext(one)[0] in exact] or near
         # Label Studio's prefix of uploaded files.

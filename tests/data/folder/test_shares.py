@@ -74,6 +74,14 @@ def test_what_all_names_end_in_is_no_part_of_a_sequence() -> None:
     ]
 
 
+def test_a_hash_of_roboflows_is_no_ending() -> None:
+    paths = [f"img{i}_jpg.rf.0123456789abcde{letter}" for i, letter in enumerate("abab")]
+    assert groups_of(paths, "sequence")[1] == [
+        "4 of 4 frames have one name up to their number, e.g. img0_jpg.rf.0123456789abcdea: cut into blocks of 1"
+        " consecutive frames, of which each is in one split"
+    ]
+
+
 def test_few_groups_leave_no_split_empty() -> None:
     assert sorted(share_out(["a", "b"], [[0], [0]], {"train": 0.9, "val": 0.1}, 0)) == ["train", "val"]
     assert set(share_out(["a"] * 3, [[]] * 3, {"train": 0.9, "val": 0.1}, 0)) == {"train"}

@@ -209,7 +209,11 @@ def test_cvats_frames_of_a_video_have_no_ending(tmp_path: Path) -> None:
     image = '<image id="{0}" name="frame_00000{0}" width="{1}" height="{2}"><box label="car" xtl="0" ytl="0" xbr="{3}" ybr="9"/></image>'
     text = cvat("").split("<image ")[0] + "".join(image.format(n, W, H, 9 + n) for n in range(2)) + "</annotations>"
     write(tmp_path / "e/annotations.xml", text)
+    photo(tmp_path / "e/images/frame_000002.png.png", 9)  # of another image, frame_000002.png, which isn't there
+    text = text.replace("</annotations>", image.format(2, W, H, 9).replace("000002", "000002.png") + "</annotations>")
+    write(tmp_path / "e/annotations.xml", text)
     part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert list(opened(part)) == ["frame_000000", "frame_000001"]
     for number in range(2):
         assert (opened(part)[f"frame_00000{number}"] == layers((area(0, 0, 9, 9 + number), 1))).all()
 

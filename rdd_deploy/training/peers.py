@@ -4,6 +4,7 @@ for.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -65,6 +66,12 @@ def launch(fabric: Fabric) -> None:
     _watch.meet(_watches)
 
 
+def _leave() -> None:
+    """End what connects the processes while Python still runs: Fabric does so for GPUs only."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 @contextmanager
 def ending_together() -> Iterator[None]:
     """Around all that is trained together: what ends one process here, the others are told; a lost one is named.
@@ -88,10 +95,11 @@ def ending_together() -> Iterator[None]:
     else:
         if _depth == 1 and _watch is not None:
             _watch.done()
+            atexit.register(_leave)
     finally:
         _depth -= 1
         if not _depth and _watch is not None:
-            _watch.ended.set()
+            _watch.end()
             _watch = None
 
 
@@ -123,6 +131,13 @@ class _Watch(threading.Thread):
         store = TCPStore(address, int(port), is_master=False, timeout=timedelta(seconds=SURE_S), wait_for_workers=False)
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = PrefixStore(f"rdd_deploy/{attempt}/{number}", store)
+
+    def end(self) -> None:
+        """Watch no longer. A thread that still asks the store while Python ends could keep the process from ending."""
+        self.ended.set()
+        if self.is_alive() and self is not threading.current_thread():
+            with suppress(KeyboardInterrupt):
+                self.join(SURE_S + BEAT_S)
 
     def run(self) -> None:
         while not self.ended.wait(BEAT_S if not self._troubled else BEAT_S / 4):

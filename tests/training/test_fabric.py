@@ -248,7 +248,10 @@ def test_a_killed_process_of_our_own_ends_all_by_name(folder: Path) -> None:
 
 def children_of(process: Started) -> list[int]:
     """The training processes that it started."""
-    pid = process._process.pid
+    return children_of_pid(process._process.pid)
+
+
+def children_of_pid(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(one) for one in found if b"rdd_deploy.train" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
@@ -296,15 +299,21 @@ def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subproc
     agents = [
         subprocess.Popen(
             [*command, "pair.yaml", "--name", "nodes"],
-            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=folder, env={**os.environ, "PYTHONFAULTHANDLER": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
         )
         for _ in range(2)
     ]  # fmt: skip
-    try:
-        said = [one.communicate(timeout=150) for one in agents]
-    finally:
-        for one in agents:
-            one.kill()
+    end = time.monotonic() + 200
+    for one in agents:
+        with suppress(subprocess.TimeoutExpired):
+            one.wait(max(0.1, end - time.monotonic()))
+    late = [one for one in agents if one.poll() is None]
+    for one in late:  # all that are still there say where they stand
+        for pid in [*children_of_pid(one.pid), one.pid]:
+            os.kill(pid, signal.SIGABRT)
+    said = [one.communicate() for one in agents]
+    assert not late, said
     assert [one.returncode for one in agents] == [0, 0], said
     assert "".join(out for out, _ in said).count("done: runs/nodes\n") == 1
     assert weights(folder / "runs" / "nodes") == weights(folder / "runs" / "whole")

@@ -46,6 +46,9 @@ CONSTANTS = {
     "small_parameters": (3.3e6, "of it", "counted"),
     "decode_mp": (150.0, "megapixels/s of a core that decodes JPEG or PNG", "ASSUMED"),
     "cores": (16.0, "CPU cores for each GPU", "ASSUMED"),
+    "memory": (1e12, "bytes of memory of a machine of 8 GPUs", "ASSUMED"),
+    "file_share": (1 / 2, "of it that keeps files which were read before (the system's page cache)", "ASSUMED"),
+    "frame_share": (1 / 3, "of it that data.in_memory takes at most, for all processes together", "by construction"),
     "disk": (3e9, "bytes/s that a machine of 8 GPUs reads from its own disk", "ASSUMED: one NVMe disk"),
     "shared_disk": (10e9, "bytes/s of a file system that all machines share", "ASSUMED"),
     "link_inside": (300e9, "bytes/s of an all-reduce between GPUs of a machine", "ASSUMED: NVLink"),
@@ -133,6 +136,13 @@ class Case(NamedTuple):
     megapixels: float
     """That are decoded for a crop; 0 where frames stay in memory."""
     file: float
+    data: Data
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether files and cache are read once only, for the machine's memory holds them from then on."""
+        whole = self.data.cache + (self.data.frames * self.file if self.file else 0)
+        return whole < C["file_share"] * C["memory"]
 
 
 def cases() -> list[Case]:
@@ -149,8 +159,9 @@ def cases() -> list[Case]:
             360 * 360 / 16 * C["cache_11"],
             0,
             0,
+            DATA[0],
         ),
-        Case("R18, Cityscapes, frames in RAM", r18, C["student_parameters"], pixels, per_crop, 0, 0),
+        Case("R18, Cityscapes, frames in RAM", r18, C["student_parameters"], pixels, per_crop, 0, 0, city),
         Case(
             "R18, Cityscapes, decoded each time",
             r18,
@@ -159,6 +170,7 @@ def cases() -> list[Case]:
             per_crop,
             FULL / 1e6,
             city.file_bytes,
+            city,
         ),
         Case(
             "R18, a million frames",
@@ -168,6 +180,7 @@ def cases() -> list[Case]:
             per_crop,
             720 * 1280 / 1e6,
             DATA[3].file_bytes,
+            DATA[3],
         ),
     ]
 
@@ -186,14 +199,15 @@ def all_reduce(case: Case, gpus: int) -> float:
 
 
 def limits(case: Case, gpus: int) -> dict[str, float]:
-    """Images/s that each part could serve."""
+    """Images/s that each part could serve, once all was read for the first time."""
     machines = -(-gpus // 8)
+    read = 0.0 if case.in_memory else case.cached + case.file
     return {
         "GPUs": gpus * case.rate,
         "cores": gpus * C["cores"] / core_seconds(case),
         "all-reduce": 16 * gpus / reduced if (reduced := all_reduce(case, gpus)) else np.inf,
-        "own disks": machines * C["disk"] / (case.cached + case.file),
-        "shared disk": C["shared_disk"] / (case.cached + case.file),
+        "own disks": machines * C["disk"] / read if read else np.inf,
+        "shared disk": C["shared_disk"] / read if read else np.inf,
     }
 
 
@@ -203,7 +217,12 @@ def simulated(case: Case, gpus: int, steps: int = 1500, jitter: float = 0.35, pr
     """
     workers, rng = int(C["cores"]), np.random.default_rng(0)
     own = 16 * core_seconds(case)
-    reading = 16 * gpus * (case.cached + case.file) / min(-(-gpus // 8) * C["disk"], C["shared_disk"])
+    reading = (
+        (0.0 if case.in_memory else 16.0)
+        * gpus
+        * (case.cached + case.file)
+        / min(-(-gpus // 8) * C["disk"], C["shared_disk"])
+    )
     # Nothing of it hidden behind the backward: the least favourable case.
     step = 16 / case.rate + all_reduce(case, gpus)
     free, read, ends = np.zeros((workers, gpus)), 0.0, np.zeros(steps)
@@ -215,7 +234,7 @@ def simulated(case: Case, gpus: int, steps: int = 1500, jitter: float = 0.35, pr
         free[number % workers] = ready
         ends[number] = max(ends[number - 1] if number else 0.0, float(ready.max())) + step
     half = steps // 2
-    return float(16 * gpus * (steps - half) / (ends[-1] - ends[half - 1]))
+    return float(16 * gpus / np.polyfit(np.arange(half, steps), ends[half:], 1)[0])
 
 
 def saturation() -> list[str]:

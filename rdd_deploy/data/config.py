@@ -78,9 +78,11 @@ class DataOptions(Part):
     )
     size: Size = Field((360, 480), description="[height, width] that the deployed network sees")
     workers: Annotated[int, Field(ge=0, le=256)] | None = Field(
-        None, description="loader processes; default: 0 on up to 2 cores, else up to 8"
+        None, description="loader processes; default: 0 on up to 2 cores a process, else up to 8"
     )
-    in_memory: bool = Field(True, description="keep decoded frames in memory (uint8)")
+    in_memory: bool = Field(
+        True, description="keep decoded frames in memory (uint8), in a third of what is free at most"
+    )
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto",
         description=(

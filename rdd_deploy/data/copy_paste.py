@@ -6,6 +6,7 @@ them; as in copy-paste (Ghiasi et al., CVPR 2021) both crops have labels. Which 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from rdd_deploy.data.loader import Batch, BatchBeside
 from rdd_deploy.data.rare_crops import POWER
+from rdd_deploy.losses.processes import gathered, rank
 
 
 class Pasted(NamedTuple):
@@ -22,44 +24,62 @@ class Pasted(NamedTuple):
 
     Attributes:
         mask: bool (N, h, w), the pixels of each crop that come from another one.
-        source: int64 (N,), which one.
+        source: int64 (N,), which one of the whole batch.
+        lengths: of several processes, how many crops each has, by rank.
     """
 
     mask: Tensor
     source: Tensor
+    lengths: Sequence[int] = ()
 
     def onto(self, values: Tensor) -> Tensor:
         """Values (N, ..., h, w) of the crops as they were, copied like the pixels; a map of another stride at the
-        nearest ones.
+        nearest ones. Of several processes all call this together.
         """
         mask = self.mask
         if values.shape[-2:] != mask.shape[-2:]:
             mask = F.interpolate(mask[:, None].float(), values.shape[-2:], mode="nearest-exact")[:, 0].bool()
         mask = mask.view(len(mask), *[1] * (values.ndim - 3), *mask.shape[-2:])
-        return torch.where(mask, values[self.source], values)
+        return torch.where(mask, _of_all(values, self.lengths)[self.source], values)
 
 
-def copy_pasted(batch: Batch | BatchBeside, share: float, classes: int, labelled: int, seed: list[int]) -> BatchBeside:
+def _of_all(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    return gathered(values, lengths) if lengths else values
+
+
+def copy_pasted(
+    batch: Batch | BatchBeside,
+    share: float,
+    classes: int,
+    labelled: int,
+    seed: list[int],
+    lengths: Sequence[int] = (),
+) -> BatchBeside:
     """A batch in which a share of the crops shows one more class: all of its pixels in another crop.
 
     Args:
         share: of the crops, in [0, 1]. classes: number of classes.
         labelled: frames with labels, whose crops alone can be copied from; of any other the index is that or above.
         seed: what is drawn depends on nothing else but the batch.
+        lengths: where several processes hold a part of the batch each: how many crops, by rank. All call this together,
+            and draw what one process would.
     """
-    count, device = len(batch.images), batch.images.device
+    labels, indices = (_of_all(one, lengths) for one in (batch.labels, batch.indices))
+    count, device = len(labels), labels.device
     numbers = np.random.default_rng(seed)
     shift = int(numbers.integers(1, max(2, count)))  # every crop is copied from once at most, and never into itself
     taken, which = torch.from_numpy(numbers.random((2, count)).astype(np.float32)).to(device, non_blocking=True)
     source = (torch.arange(count, device=device) + shift) % count
-    pixels = torch.stack([(batch.labels == c).sum((-2, -1)) for c in range(classes)], 1)  # (N, C)
-    weights = pixels.sum(0).clamp(min=1).float() ** -POWER * (pixels > 0) * (batch.indices < labelled)[:, None]
+    pixels = torch.stack([(labels == c).sum((-2, -1)) for c in range(classes)], 1)  # (N, C)
+    weights = pixels.sum(0).clamp(min=1).float() ** -POWER * (pixels > 0) * (indices < labelled)[:, None]
     upto = weights.cumsum(1)[source]
     # The first class whose end lies above the number that was drawn.
     drawn = (upto <= which[:, None] * upto[:, -1:]).sum(1).clamp(max=classes - 1)
     there = (taken < share) & (upto[:, -1] > 0) & (source != torch.arange(count, device=device))
-    mask = (batch.labels[source] == drawn[:, None, None]) & there[:, None, None]
-    pasted = Pasted(mask, source)
+    mask = (labels[source] == drawn[:, None, None]) & there[:, None, None]
+    first = sum(lengths[: rank()]) if lengths else 0
+    own = slice(first, first + len(batch.images))
+    pasted = Pasted(mask[own], source[own], lengths)
     return BatchBeside(
         pasted.onto(batch.images),
         pasted.onto(batch.labels),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ class LoadingError(RddError):
     """The next batch couldn't be loaded; everything is as after the step before."""
 
 
-MEMORY_LIMIT = 6e9
+UNKNOWN_MEMORY = 12e9
 """Bytes of decoded frames that are kept in memory at most."""
 
 
@@ -98,10 +99,10 @@ class Room:
         return Room, (0,)
 
 
-def room_for_frames() -> Room:
-    """MEMORY_LIMIT, or half of what this machine or container has free where that is less."""
+def room_for_frames(processes: int = 1) -> Room:
+    """A third of what this machine or container has free, of as many processes of a training on it each its part."""
     free = free_memory()
-    return Room(MEMORY_LIMIT if free is None else min(MEMORY_LIMIT, free / 2))
+    return Room((UNKNOWN_MEMORY if free is None else free) / 3 / processes)
 
 
 class FrameCache:
@@ -266,14 +267,21 @@ def training_loader(
     workers: int | None,
     pin: bool,
     beside: Beside | None = None,
+    processes: int = 1,
 ) -> DataLoader[Batch]:
-    """The loader of a run; worker processes only where cores are left for them."""
-    cores = os.cpu_count() or 1
+    """The loader of a run; worker processes only where cores are left for them.
+
+    Args:
+        processes: that train together on this machine, each with a loader.
+    """
+    cores = (os.cpu_count() or 1) // processes
     count = workers if workers is not None else (0 if cores <= 2 else min(8, cores // 2))
     # A loader draws its workers' seed from the global generator unless it has its own. That draw would come again after
     # a resume and shift every dropout mask behind it; the samples seed themselves.
     own = torch.Generator()
+    # Forked, they read the frames that are kept here; Python 3.14 would hand each of them a copy.
+    context = "fork" if count and sys.platform == "linux" else None
     return DataLoader(
-        crops, batch_sampler=sampler, num_workers=count, pin_memory=pin, generator=own, collate_fn=functools.partial(_collated, beside),
+        crops, batch_sampler=sampler, num_workers=count, multiprocessing_context=context, pin_memory=pin, generator=own, collate_fn=functools.partial(_collated, beside),
         worker_init_fn=functools.partial(_begin_worker, os.getpid()),
     )  # fmt: skip

@@ -36,6 +36,12 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
     def steps_per_epoch(self) -> int:
         return self.count // self.batch
 
+    @property
+    def lengths(self) -> list[int]:
+        """Of each batch, how many samples each of several ranks has; empty where there is one."""
+        ends = [rank * (self.batch + self.others_of) // self.ranks for rank in range(self.ranks + 1)]
+        return [end - begin for begin, end in itertools.pairwise(ends)] if self.ranks > 1 else []
+
     def __len__(self) -> int:
         return self.epochs * self.steps_per_epoch - self.start
 
@@ -49,7 +55,8 @@ class ResumableBatchSampler(Sampler[list[tuple[int, int]]]):
             whole = _spread(chosen, [*itertools.islice(others, self.others_of)])
             # Neighbours, so that whoever asks all processes for their images by rank gets the batch as one process has
             # it.
-            yield whole[self.rank * len(whole) // self.ranks : (self.rank + 1) * len(whole) // self.ranks]
+            first = sum(self.lengths[: self.rank])
+            yield whole[first : first + self.lengths[self.rank]] if self.ranks > 1 else whole
 
     def _others(self) -> Iterator[tuple[int, int]]:
         """(pass, index) of samples without labels, from the first one of step ``start`` on, without end."""

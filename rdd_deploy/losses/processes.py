@@ -4,7 +4,7 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,15 +106,19 @@ def of_each(values: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
-def gathered(rows: Tensor) -> Tensor:
+def gathered(rows: Tensor, lengths: Sequence[int] = ()) -> Tensor:
     """Rows (R, …) of every process one after another, by rank; R may differ between them, and be 0.
     Without gradient.
+
+    Args:
+        lengths: R of each process, where it is known: then nothing waits for a GPU.
     """
     if not several():
         return rows.detach()
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    lengths = [int(count) for count in counts]
+    if not lengths:
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        lengths = [int(count) for count in counts]
     padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
     padded[: len(rows)] = rows.detach()
     parts = [torch.empty_like(padded) for _ in lengths]

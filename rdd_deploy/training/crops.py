@@ -54,19 +54,20 @@ class TrainingCrops:
                 self.recipe.data.workers,
                 self.fabric.device.type == "cuda",
                 self._beside,
+                self.recipe.train.devices,
             ),
             use_distributed_sampler=False,
         )
         loading: Iterator[Any] = batches(loader)
         loading = resident.batches(loading) if resident else loading
-        return self._pasted(loading, sampler.start) if self.recipe.augment.copy_paste else loading
+        return self._pasted(loading, sampler) if self.recipe.augment.copy_paste else loading
 
-    def _pasted(self, loading: Iterator[Any], step: int) -> Iterator[Any]:
-        """The batches from a step on, each with ``augment.copy_paste`` done; of several processes each in its part."""
+    def _pasted(self, loading: Iterator[Any], sampler: ResumableBatchSampler) -> Iterator[Any]:
+        """The batches with ``augment.copy_paste`` done: the same crops for any number of processes."""
         share, classes = self.recipe.augment.copy_paste, len(self.frames.split.label_space)
-        seed, rank = self.recipe.train.seed, self.fabric.global_rank
-        for number, batch in enumerate(loading, step):
-            yield copy_pasted(batch, share, classes, self.frames.labelled, [seed, number, rank, 3])
+        for number, batch in enumerate(loading, sampler.start):
+            seed = [self.recipe.train.seed, number, 0, 3]
+            yield copy_pasted(batch, share, classes, self.frames.labelled, seed, sampler.lengths)
 
 
 def _rare_places(recipe: Recipe, frames: FrameCache) -> RarePlaces | None:

@@ -36,7 +36,7 @@ class TrainingData:
     ) -> None:
         data = recipe.data
         train = open_data(data, "train", fetch=fetch)
-        room = room_for_frames() if data.in_memory else None
+        room = room_for_frames(recipe.train.devices) if data.in_memory else None
         self.frames = FrameCache(train, room)
         self.unlabelled: Unlabelled | None = None
         self.left_out: LeftOut | None = None

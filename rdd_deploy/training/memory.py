@@ -13,6 +13,7 @@ from torch import Tensor, distributed
 from rdd_deploy.data.loader import Batch, BatchBeside
 from rdd_deploy.errors import MachineError
 from rdd_deploy.losses.processes import alone
+from rdd_deploy.training.determinism import deterministic_layers
 
 TrainState: TypeAlias = Any
 """That of ``rdd_deploy.training.state``, which uses this."""
@@ -70,7 +71,8 @@ def _attempt(state: TrainState, batch: Batch, progress: float, images: int) -> b
     try:
         # What the optimiser keeps is made in the first step only.
         held = [] if state.optimizer.state else [torch.empty_like(one) for one in parameters for _ in range(2)]
-        _pull(state, _part(batch, images), progress)
+        with deterministic_layers(state.config.deterministic):
+            _pull(state, _part(batch, images), progress)
         del held
     except torch.OutOfMemoryError:
         return False

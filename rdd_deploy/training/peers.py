@@ -47,11 +47,11 @@ def launch(fabric: Fabric) -> None:
         return
     _watch, _watches = _Watch(fabric), _watches + 1
     _watch.start()
-    if os.environ.get(_PARENT) != str(os.getppid()) and launchers.launched() is None and "LOCAL_RANK" in os.environ:
+    if os.environ.get(_PARENT) != str(os.getppid()) and (why := _nobody_starts()):
+        address, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), os.environ.get("MASTER_PORT")
+        where = f" at {address}:{port}" if port else ""
         console.info(
-            f"LOCAL_RANK is set, so this command starts no further process; waiting for all {fabric.world_size} at"
-            f" {os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '(MASTER_PORT is not set)')};"
-            " unset LOCAL_RANK to have them started here"
+            f"{why[0]}, so this command starts no further process; waiting for all {fabric.world_size}{where}; {why[1]}"
         )
     os.environ[_PARENT] = str(os.getpid())
     # Fabric's own observer kills this process without a word.
@@ -64,6 +64,16 @@ def launch(fabric: Fabric) -> None:
     finally:
         subprocess_script._launch_process_observer = observer
     _watch.meet(_watches)
+
+
+def _nobody_starts() -> tuple[str, str] | None:
+    """Why Fabric takes the other processes to be started by someone else though they may not be, and what to do."""
+    found = launchers.launched()
+    if found is None and "LOCAL_RANK" in os.environ:
+        return "LOCAL_RANK is set", "unset LOCAL_RANK to have them started here"
+    if found is not None and found.launcher == "srun" and "SLURM_STEP_ID" not in os.environ:
+        return f"SLURM gave this job {found.size} tasks", "put srun before this command in the job's script"
+    return None
 
 
 def _leave() -> None:

@@ -146,5 +146,6 @@ class Agreement:
         if epoch_ends or not largest.is_cuda:
             self._asked = None
             return int(now.read())
-        self._asked = now
-        return int(before.read()) if before is not None else 0
+        decided = int(before.read()) if before is not None else 0
+        self._asked = None if decided else now  # what is done now, this question may have asked for, too
+        return decided

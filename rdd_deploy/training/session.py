@@ -12,7 +12,7 @@ import torch
 
 from rdd_deploy import console
 from rdd_deploy.console import process_rank
-from rdd_deploy.errors import DiskError, Problems, RddError
+from rdd_deploy.errors import DeviceError, DiskError, Problems, RddError
 from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
@@ -33,12 +33,18 @@ def as_launched(recipe: AnyRecipe) -> AnyRecipe:
 
     Raises:
         RecipeError: its batch can't be shared evenly among them.
+        DeviceError: there isn't the same number of them on each node, or the launcher doesn't say.
     """
     train, found = recipe.train, launchers.launched()
     if found is None or found.size == 1 or {"devices", "nodes"} & train.model_fields_set:
         return recipe
     if (shape := launchers.shape(found)) is None:
-        return recipe
+        raise DeviceError(
+            f"{found.launcher} started {found.size} processes and doesn't say how many on each machine, or not as many on"
+            " each; start as many on each (srun --ntasks-per-node), or set train.devices to the processes of a machine"
+            " and train.nodes to the machines (1 and 1: each process trains a network of its own, with a --name of its"
+            " own)"
+        )
     where = f"train.devices={shape[0]} train.nodes={shape[1]}, as {found.launcher} started them"
     return changed(recipe, where, train=changed(train, where, devices=shape[0], nodes=shape[1]))
 

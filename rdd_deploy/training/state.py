@@ -200,9 +200,9 @@ class TrainState:
     def _pulled(self, batch: Batch, progress: float, scale: Tensor | float | None) -> Loss:
         """Forward and backward."""
         with compiler_errors() if self._step.compiled else nullcontext():
-            loss, self.gradients = self._loss(batch, progress, scale)
-            self.optimizer.zero_grad(set_to_none=True)
             try:
+                loss, self.gradients = self._loss(batch, progress, scale)
+                self.optimizer.zero_grad(set_to_none=True)
                 self.fabric.backward(loss.total)
             except RuntimeError as error:
                 if (told := not_deterministic(error)) is None:

@@ -4,8 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gloo import pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import CLASSES, tree, write_data, write_recipe
@@ -40,7 +42,7 @@ def crops(count: int, seed: int, size: int = 12) -> Batch:
 def test_whole_classes_of_labelled_crops_are_copied(count: int, seed: int, share: float) -> None:
     batch = crops(count, seed)
     pasted = copy_pasted(batch, share, C, LABELLED, [seed])
-    mask, source = pasted.pasted
+    mask, source, _ = pasted.pasted
     assert torch.equal(pasted.indices, batch.indices)
     assert sorted(source.tolist()) == list(range(count)), "each is copied from once at most"
     for i in range(count):
@@ -69,6 +71,35 @@ def test_rare_classes_are_drawn_more_often_and_a_share_gets_one() -> None:
     assert (pixels > 0).float().mean() == pytest.approx(0.5, abs=0.04)
     ratio = (1584 / 16) ** 0.5
     assert (pixels[pixels > 0] == 16).float().mean() == pytest.approx(ratio / (1 + ratio), abs=0.03)
+
+
+def part_of(rank: int, count: int) -> Any:
+    """What one of two processes gets that have the crops of two batches between them, and a map of theirs."""
+    sampler = ResumableBatchSampler(count, count, 1, 0, rank=rank, ranks=2)
+    first = sum(sampler.lengths[:rank])
+    own = slice(first, first + sampler.lengths[rank])
+    result = []
+    for seed in range(4):
+        batch = Batch(*(one[own] for one in crops(count, seed)))
+        pasted = copy_pasted(batch, 0.8, C, LABELLED, [seed], sampler.lengths)
+        assert pasted.pasted is not None
+        onto = pasted.pasted.onto(batch.images[:, :2].float())
+        result.append([one.numpy() for one in (pasted.images, pasted.labels, pasted.indices, onto)])
+    return result
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_two_processes_paste_what_one_does(count: int) -> None:
+    first, second = pair(part_of, count)
+    changed = 0
+    for seed in range(4):
+        whole = crops(count, seed)
+        pasted = copy_pasted(whole, 0.8, C, LABELLED, [seed])
+        expected = [pasted.images, pasted.labels, pasted.indices, pasted.pasted.onto(whole.images[:, :2].float())]
+        for one, left, right in zip(expected, first[seed], second[seed], strict=True):
+            assert torch.equal(one, torch.from_numpy(np.concatenate((left, right))))
+        changed += int((pasted.images != whole.images).any())
+    assert changed
 
 
 def test_maps_of_any_stride_follow() -> None:

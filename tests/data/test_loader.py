@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import CLASSES, write_data
 
+from rdd_deploy.data import loader
 from rdd_deploy.data.config import Augment
 from rdd_deploy.data.frame_index import RECORD, FileSource
 from rdd_deploy.data.ids import Ids
-from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, JoinedFrames, Room, training_loader
+from rdd_deploy.data.loader import (
+    Batch,
+    CropDataset,
+    FrameCache,
+    JoinedFrames,
+    Room,
+    room_for_frames,
+    training_loader,
+)
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.sampler import ResumableBatchSampler, others_in
 from rdd_deploy.data.transforms import RandomScaleCrop
@@ -52,12 +61,16 @@ def test_a_restart_in_the_middle_gives_the_rest(frames: FrameCache) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loading_leaves_the_global_generator_alone(frames: FrameCache, workers: int) -> None:
-    """Dropout draws from it: a resumed run opens one more loader than an uninterrupted one and must still draw the
-    same.
+def test_loading_leaves_the_global_generators_alone(
+    frames: FrameCache, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout draws from them: a resumed run opens one more loader than an uninterrupted one and must still draw the
+    same. ``torch.manual_seed`` seeds those of GPUs, too.
     """
     torch.manual_seed(5)
     before = torch.get_rng_state()
+    if not workers:  # which torch seeds
+        monkeypatch.setattr(torch, "manual_seed", None)
     batches(frames, workers)
     assert torch.equal(before, torch.get_rng_state())
 
@@ -190,3 +203,14 @@ def test_no_worker_processes_where_no_cores_are_left(frames: FrameCache, monkeyp
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         counts.append(training_loader(crops, ResumableBatchSampler(7, 3, 1, 0), None, pin=False).num_workers)
     assert counts == [0, 0, 2, 8]
+    sampler = ResumableBatchSampler(7, 3, 1, 0)
+    assert training_loader(crops, sampler, None, pin=False, processes=8).num_workers == 4
+
+
+def test_the_processes_of_a_training_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "free_memory", lambda: 48.0)
+    for processes, expected in ((1, 16), (8, 2)):
+        assert room_for_frames(processes).take(expected)
+        assert not room_for_frames(processes).take(expected + 1)
+    monkeypatch.setattr(loader, "free_memory", lambda: None)
+    assert room_for_frames().take(10**9)

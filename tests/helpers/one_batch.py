@@ -36,12 +36,14 @@ class Case(NamedTuple):
     Attributes:
         train: keys of the recipe's part. student: of the network. distillation: of that part; None: the network alone.
         progress: of the first and the last step.
+        spare: give the student a layer that nothing depends on.
     """
 
     train: Mapping[str, Any] = MappingProxyType({})
     student: Mapping[str, Any] = MappingProxyType({})
     distillation: dict[str, Any] | None = None
     progress: tuple[float, float] = (0.0, 0.9)
+    spare: bool = False
 
 
 class Steps(NamedTuple):
@@ -79,6 +81,8 @@ def trained(argument: tuple[int, int, Case]) -> Any:
     fabric.launch()
     torch.manual_seed(train.seed)
     student = Segmenter(Network(**toys.network(**{"dropout": 0.3, **case.student})), CLASSES)
+    if case.spare:
+        student.spare = nn.Linear(2, 2)
     masks: list[torch.Tensor] = []
     state = TrainState(student, _objective(case, train, student, masks), train, fabric)
     student.train()

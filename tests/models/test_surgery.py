@@ -3,7 +3,6 @@ import copy
 import pytest
 import timm
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from rdd_deploy.models.build import without_gradient
@@ -15,6 +14,7 @@ from rdd_deploy.models.surgery import (
     slice_strided_pointwise,
     swap_activations,
 )
+from rdd_deploy.training.whole_batch import synchronised
 
 
 def encoder() -> nn.Module:
@@ -94,7 +94,8 @@ def test_hrnets_unused_parameters_are_found() -> None:
 def test_norms_with_an_activation_keep_it_when_they_are_synchronised(training: bool) -> None:
     """torch's own conversion drops it: every network on several GPUs would be another one."""
     network = segmenter("test_efficientnet", dropout=0.0).train(training)
-    other = convert_sync_batchnorm(copy.deepcopy(network))
+    other = copy.deepcopy(network)
+    synchronised(other, torch.device("cuda"))  # which converts the layers alone, and runs here as well
     assert any(isinstance(one, nn.SyncBatchNorm) for one in other.modules())
     frames = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     for _ in range(2):  # the second time with running statistics of the first

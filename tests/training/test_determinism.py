@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.export.onnx.export import onnx_from_segmenter
 from rdd_deploy.losses import LOSSES
+from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.models import HEADS
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
@@ -145,6 +146,15 @@ def test_what_has_no_such_form_is_a_sentence() -> None:
         " false"
     )
     assert not_deterministic(RuntimeError("another")) is None
+
+
+def test_an_operation_of_the_forward_without_such_a_form_ends_the_run_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(*_: Any) -> None:
+        raise RuntimeError("nll_loss2d_forward_out_cuda_template does not have a deterministic implementation, but …")
+
+    monkeypatch.setattr(TaskLoss, "forward", forward)
+    with pytest.raises(RecipeError, match="nll_loss2d_forward_out_cuda_template has no deterministic form"):
+        trained((0, 1, Case({"deterministic": True})))
 
 
 def test_the_switches_are_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def tasks(folder: Path, *words: str) -> list[Started]:
         "SLURM_NNODES": "1",
         "SLURM_NODEID": "0",
     }
-    shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train"}
+    shared |= {"SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "train", "SLURM_STEP_ID": "0"}
     return [
         Started(
             "train",
@@ -280,11 +280,30 @@ def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.Co
     assert "devices: 2" in (folder / "runs/own/recipe.yaml").read_text()
 
 
-def test_processes_that_nobody_starts_are_waited_for_aloud(folder: Path) -> None:
-    alone = Started("train", *WORDS, "waits", cwd=folder, env={"LOCAL_RANK": "0", "MASTER_PORT": str(free_port())})
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK is set, so this command starts no further process; waiting for all 2 at 127"),
+        (
+            {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "7"},
+            "SLURM gave this job 2 tasks, so this command starts no further process; waiting for all 2",
+        ),
+    ],
+)
+def test_processes_that_nobody_starts_are_waited_for_aloud(
+    folder: Path, variables: dict[str, str], sentence: str
+) -> None:
+    more = {
+        "SLURM_NODELIST": "localhost",
+        "SLURM_PROCID": "0",
+        "SLURM_NNODES": "1",
+        "SLURM_LOCALID": "0",
+        "SLURM_NODEID": "0",
+    }
+    alone = Started("train", *WORDS, "waits", cwd=folder, env=variables | more | {"MASTER_PORT": str(free_port())})
     try:
         end = time.monotonic() + 100
-        while "LOCAL_RANK is set, so this command starts no further process" not in alone.stdout:
+        while sentence not in alone.stdout:
             assert alone.running, alone.stderr
             assert time.monotonic() < end
             time.sleep(0.1)

@@ -1,16 +1,20 @@
 """A step for which the GPU has too little memory says which batch would do."""
 
+from typing import Any
+
 import one_batch
 import pytest
 import torch
 from gloo import together
 from one_batch import Case, trained
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import BatchBeside
 from rdd_deploy.errors import MachineError
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.training import memory
+from rdd_deploy.training.determinism import set_deterministic
 from rdd_deploy.training.memory import largest
 
 
@@ -42,6 +46,24 @@ def test_the_largest_batch_that_goes_through_is_named(room: list[int], fits: int
     )
     assert told.value.exit_code == 2
     assert max(room[2:]) < one_batch.IMAGES
+
+
+class RefusesBilinear(TorchDispatchMode):
+    """As a GPU where deterministic algorithms are asked for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "upsample_bilinear2d_backward" in func.name():
+            raise RuntimeError("upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation")
+        return func(*args, **(kwargs or {}))
+
+
+def test_deterministic_trainings_are_tried_as_such(room: list[int]) -> None:
+    room[0] = 2
+    try:
+        with pytest.raises(MachineError, match="doesn't fit, 2 would"), RefusesBilinear():
+            trained((0, 1, Case({"deterministic": True})))
+    finally:
+        set_deterministic(False)
 
 
 def test_not_even_one(room: list[int]) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from toys import leftovers
 from rdd_deploy.errors import DiskError
 from rdd_deploy.training import saving
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.training.saving import StateWriter, snapshot
+from rdd_deploy.training.saving import Agreement, StateWriter, snapshot
 from rdd_deploy.utils import files
 
 
@@ -126,3 +127,37 @@ def test_a_snapshot_shares_nothing(folder: RunFolder) -> None:
     assert copied["a"][1][1] == "text"
     assert copied["b"].stride() == value["b"].stride()  # type: ignore[union-attr]
     assert copied["b"].untyped_storage().nbytes() == 4 * 48
+
+
+class OnGpu(torch.Tensor):
+    """As a tensor of a GPU, which answers later."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("due", [9, 10, 15])
+def test_a_state_that_is_due_is_saved_once_though_gpus_answer_at_the_next_question(
+    due: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = torch.full
+    monkeypatch.setattr(torch, "full", lambda *words, **_: full(*words).as_subclass(OnGpu))
+    monkeypatch.setattr(saving, "Readback", Arrived)
+    monkeypatch.setattr(saving.distributed, "all_reduce", lambda *_: None)
+    agreed: Any = Agreement(SimpleNamespace(world_size=2, device="cpu"))  # type: ignore[arg-type]
+    wanted, saved = 0, []
+    for step in range(1, 80):
+        wanted = 1 if step == due else wanted
+        if agreed(wanted, step, False):
+            saved.append(step)
+            wanted = 0
+    assert saved == [-(-due // 10) * 10 + 10]
+
+
+class Arrived:
+    """What was copied from such a tensor."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.value = float(values)
+
+    def read(self) -> float:
+        return self.value

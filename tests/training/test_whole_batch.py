@@ -63,6 +63,15 @@ def test_several_processes_are_one(name: str, ranks: int) -> None:
     )
 
 
+def test_a_layer_that_nothing_depends_on_stays_as_it_is() -> None:
+    """As HRNet's: two processes would wait for its gradient."""
+    parts = together(trained, [(rank, 2, Case({}, {}, spare=True)) for rank in range(2)])
+    (alone,) = together(trained, [(0, 1, Case({}, {}, spare=True))])
+    check(Steps(*alone), [Steps(*one) for one in parts])
+    assert "spare.weight" in Steps(*alone).weights
+    assert not any("spare" in name for step in Steps(*parts[0]).gradients for name in step)
+
+
 def check(alone: Steps, parts: list[Steps], least: float = 1e-5) -> None:
     """``least``: of the weights' difference; Adam makes a step of the learning rate's size of a gradient that is
     rounding alone.

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import lightning_fabric.plugins.environments as fabrics
 import pytest
+from toys import teacher_tree, write_recipe
 
 from rdd_deploy.console import process_rank
 from rdd_deploy.errors import DeviceError
+from rdd_deploy.recipe import load_recipe
+from rdd_deploy.training.session import as_launched
 from rdd_deploy.utils import launchers
 
 SLURM = {
@@ -118,3 +121,19 @@ def test_processes_and_nodes_are_the_launchers(
     found = launchers.launched()
     assert found is not None
     assert launchers.shape(found) == expected
+
+
+@pytest.mark.parametrize("variables", [SLURM | {"SLURM_NTASKS": "3"}, LSF])
+def test_processes_that_are_not_as_many_on_each_machine_are_refused(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would train alone, in the same folder."""
+    for name, value in (variables | {"LSB_DJOB_RANKFILE": "ranks"}).items():
+        monkeypatch.setenv(name, value)
+    recipe = load_recipe(write_recipe(tmp_path / "toy.yaml", teacher_tree(tmp_path / "data")))
+    with pytest.raises(
+        DeviceError, match=r"^(srun started 3|jsrun started 4) processes and doesn't say how many on each"
+    ):
+        as_launched(recipe)
+    alone = load_recipe(tmp_path / "toy.yaml", ["train.devices=1"])
+    assert as_launched(alone) is alone, "each trains a network of its own"

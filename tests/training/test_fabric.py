@@ -331,7 +331,10 @@ def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subproc
     for one in late:  # all that are still there say where they stand
         for pid in [*children_of_pid(one.pid), one.pid]:
             os.kill(pid, signal.SIGABRT)
-    said = [one.communicate() for one in agents]
+    try:
+        said = [one.communicate(timeout=30) for one in agents]
+    except subprocess.TimeoutExpired:  # what they started still holds their output
+        raise AssertionError(subprocess.run(["ps", "-ef"], capture_output=True, text=True).stdout) from None
     assert not late, said
     assert [one.returncode for one in agents] == [0, 0], said
     assert "".join(out for out, _ in said).count("done: runs/nodes\n") == 1

@@ -156,9 +156,13 @@ def test_a_cache_only_start_fills_and_trains_nothing(place: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_that_train_together(place: Path) -> None:
+    for kept in (place / "runs/teacher/cache").glob("measured-*.json"):
+        kept.unlink()
     done = call("distill", "student.yaml", "train.devices=2", "train.epochs=1", "--name", "pair", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert read_json(place / "runs/pair/summary.json")["steps"] == 3
+    summary = read_json(place / "runs/pair/summary.json")
+    assert summary["steps"] == 3
+    assert summary["teacher"] == read_json(place / "runs/whole/summary.json")["teacher"], "each measures a part"
 
 
 def test_a_dry_run_looks_and_writes_nothing(place: Path) -> None:

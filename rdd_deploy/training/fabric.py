@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import distributed
 
 from rdd_deploy import console
+from rdd_deploy.data.base import Split
 from rdd_deploy.errors import DeviceError
+from rdd_deploy.metrics import Confusion, Predict, evaluate_split
 from rdd_deploy.models.predict import set_tf32
 from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.determinism import set_deterministic
@@ -129,3 +132,13 @@ def seed_everything(seed: int) -> None:
     """Seed torch and numpy: initial weights, dropout."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
+
+
+def evaluate_together(predict: Predict, split: Split, batch: int, fabric: Fabric) -> Confusion:
+    """``evaluate_split`` of a network that is the same in all processes, each of which labels some of the batches."""
+    confusion = evaluate_split(predict, split, batch, part=(fabric.global_rank, fabric.world_size))
+    if fabric.world_size > 1:
+        matrix = torch.from_numpy(confusion.matrix).to(fabric.device)
+        distributed.all_reduce(matrix)
+        confusion.matrix = matrix.cpu().numpy()
+    return confusion

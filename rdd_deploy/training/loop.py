@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from torch import distributed
 
@@ -17,7 +16,6 @@ from rdd_deploy.data.base import Split, Subset
 from rdd_deploy.data.loader import Batch, FrameCache, LoadingError
 from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.errors import DataError, RddError
-from rdd_deploy.metrics import evaluate_split
 from rdd_deploy.models.predict import torch_predictor
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import save_segmenter
@@ -25,7 +23,7 @@ from rdd_deploy.recipe import Recipe
 from rdd_deploy.training.budget import within_budget
 from rdd_deploy.training.class_bias import fit_class_bias
 from rdd_deploy.training.crops import TrainingCrops
-from rdd_deploy.training.fabric import is_emulated, precision_of
+from rdd_deploy.training.fabric import evaluate_together, is_emulated, precision_of
 from rdd_deploy.training.finite import FiniteCheck, check_weights
 from rdd_deploy.training.gradients import shares
 from rdd_deploy.training.logger import TrainLogger
@@ -207,14 +205,7 @@ def _measure(recipe: Recipe, train_state: TrainState, validation: Split) -> dict
         for value in network.state_dict().values():
             distributed.broadcast(value, 0)
     predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))
-    confusion = evaluate_split(
-        predict, validation, recipe.evaluation.batch, part=(fabric.global_rank, fabric.world_size)
-    )
-    if fabric.world_size > 1:
-        matrix = torch.from_numpy(confusion.matrix).to(fabric.device)
-        distributed.all_reduce(matrix)
-        confusion.matrix = matrix.cpu().numpy()
-    return confusion.summary()
+    return evaluate_together(predict, validation, recipe.evaluation.batch, fabric).summary()
 
 
 def _keep_best(

@@ -17,7 +17,7 @@ from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.data.resident import room_on
 from rdd_deploy.errors import RddError, RecipeError, WeightsError
-from rdd_deploy.metrics import evaluate_split, protocol
+from rdd_deploy.metrics import protocol
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.models.teachers.config import Member
@@ -27,7 +27,7 @@ from rdd_deploy.outputs import resized
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.fabric import precision_of
+from rdd_deploy.training.fabric import evaluate_together, precision_of
 from rdd_deploy.training.fitted_second import fit_second
 from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
@@ -297,13 +297,15 @@ def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData,
     }  # fmt: skip
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     place = teacher.caches / f"measured-{digest}.json"
+    kept: dict[str, Any] | None = None
     with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
-        kept = files.parse_json(place.read_bytes())
-        if kept["key"] == key:
-            console.info(
-                f"teacher: mIoU {kept['measured']['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before"
-            )
-            return told | dict(kept["measured"])
+        found = files.parse_json(place.read_bytes())
+        if found["key"] == key and float(found["measured"]["miou_pct"]) >= 0:
+            kept = dict(found["measured"])
+    # The first of several processes decides for all, who measure together.
+    if (kept := fabric.broadcast(kept)) is not None:
+        console.info(f"teacher: mIoU {kept['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before")
+        return {**told, **kept}
     measured = _measured(recipe, teacher, data, fabric, None)  # by way of the cache's grid
     if fabric.is_global_zero and not commit.endswith("-dirty"):  # that may be other code the next time
         with suppress(RddError):  # a teacher in a place that can't be written is measured each time
@@ -316,7 +318,7 @@ def _measured(
 ) -> dict[str, Any]:
     precision = autocast_dtype(precision_of(fabric))
     predict = tta_predictor(teacher.model, teacher.views, fabric.device, precision, grid)  # as it teaches
-    measured = evaluate_split(predict, data.validation, 4).summary()
+    measured = evaluate_together(predict, data.validation, 4, fabric).summary()
     console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
     return measured
 

@@ -48,7 +48,6 @@ CONSTANTS = {
     "cores": (16.0, "CPU cores for each GPU", "ASSUMED"),
     "memory": (1e12, "bytes of memory of a machine of 8 GPUs", "ASSUMED"),
     "file_share": (1 / 2, "of it that keeps files which were read before (the system's page cache)", "ASSUMED"),
-    "frame_share": (1 / 3, "of it that data.in_memory takes at most, for all processes together", "by construction"),
     "disk": (3e9, "bytes/s that a machine of 8 GPUs reads from its own disk", "ASSUMED: one NVMe disk"),
     "shared_disk": (10e9, "bytes/s of a file system that all machines share", "ASSUMED"),
     "link_inside": (300e9, "bytes/s of an all-reduce between GPUs of a machine", "ASSUMED: NVLink"),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from rdd_deploy.data.loader import Batch, BatchBeside
 from rdd_deploy.data.rare_crops import POWER
-from rdd_deploy.losses.processes import gathered, rank
+from rdd_deploy.losses.processes import gathered, rank, several
 
 
 class Pasted(NamedTuple):
@@ -44,7 +44,10 @@ class Pasted(NamedTuple):
 
 
 def _of_all(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    return gathered(values, lengths) if lengths else values
+    if not lengths:
+        return values
+    assert several(), "the crops of the other processes are out of reach"
+    return gathered(values, lengths)
 
 
 def copy_pasted(

@@ -32,8 +32,8 @@ class LoadingError(RddError):
     """The next batch couldn't be loaded; everything is as after the step before."""
 
 
-UNKNOWN_MEMORY = 12e9
-"""Bytes of decoded frames that are kept in memory at most."""
+UNKNOWN_ROOM, LOOK_EVERY = 4e9, 5e8
+"""Bytes of decoded frames that are kept where nobody says what is free, and after how many it is asked again."""
 
 
 class Batch(NamedTuple):
@@ -81,28 +81,42 @@ Beside = Callable[[Any], Mapping[str, Tensor]]
 
 
 class Room:
-    """Bytes of decoded frames that stay in memory at most; splits may share it."""
+    """Bytes of decoded frames that stay in memory at most; splits may share it.
 
-    def __init__(self, size: float) -> None:
-        self._left = size
-        self._one_at_a_time = threading.Lock()
+    In a loader's process there is none: what it kept would be for itself alone.
+
+    Args:
+        reserve: bytes that must stay free, whatever else takes memory meanwhile.
+    """
+
+    def __init__(self, size: float, reserve: float = 0.0) -> None:
+        self._left, self._reserve, self._looked_at = size, reserve, size
+        self._one_at_a_time, self._process = threading.Lock(), os.getpid()
 
     def take(self, size: int) -> bool:
         """Whether so many bytes fit; then they are taken."""
+        if os.getpid() != self._process:
+            return False
         with self._one_at_a_time:
+            if self._reserve and self._looked_at - self._left > LOOK_EVERY:
+                self._looked_at = self._left
+                if (free := free_memory()) is not None and free < self._reserve:
+                    self._left = 0.0
             fits = size <= self._left
             self._left -= size if fits else 0
             return fits
 
     def __reduce__(self) -> tuple[type[Room], tuple[int]]:
-        """A copy in another process has no room: what it kept would be for itself alone."""
         return Room, (0,)
 
 
 def room_for_frames(processes: int = 1) -> Room:
-    """A third of what this machine or container has free, of as many processes of a training on it each its part."""
-    free = free_memory()
-    return Room((UNKNOWN_MEMORY if free is None else free) / 3 / processes)
+    """A third of what this machine or container has free, of as many processes of a training on it each its part; less
+    where others take theirs meanwhile.
+    """
+    if (free := free_memory()) is None:
+        return Room(UNKNOWN_ROOM / processes)
+    return Room(free / 3 / processes, reserve=free / 3)
 
 
 class FrameCache:

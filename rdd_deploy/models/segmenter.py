@@ -91,7 +91,7 @@ class Segmenter(nn.Module):
         known |= dict(zip(reversed(STAGES), reversed(features), strict=False))
         if missing := sorted(set(maps) - set(known)):
             raise ValueError(f"the network has no map {', '.join(missing)}; expected some of {', '.join(known)}")
-        return Output(primary, auxiliary, {name: known[name] for name in maps})
+        return Output(primary, auxiliary, {name: known[name] for name in sorted(maps)})
 
     @property
     def has_auxiliary(self) -> bool:

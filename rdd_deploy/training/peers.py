@@ -22,6 +22,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from rdd_deploy import console
 from rdd_deploy.errors import LostProcessError, RddError
+from rdd_deploy.training.loop import Interrupted
 from rdd_deploy.utils import faults, launchers, signals
 
 BEAT_S = 1.0
@@ -79,6 +80,8 @@ def _nobody_starts() -> tuple[str, str] | None:
 def _leave() -> None:
     """End what connects the processes while Python still runs: Fabric does so for GPUs only."""
     if distributed.is_initialized():
+        with suppress(ValueError):  # outside the main thread
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         distributed.destroy_process_group()
 
 
@@ -96,6 +99,8 @@ def ending_together() -> Iterator[None]:
     except BaseException as error:
         if _depth > 1 or _watch is None:
             raise
+        if isinstance(error, Interrupted):  # all do, after the same step
+            atexit.register(_leave)
         with suppress(ValueError):  # outside the main thread, which alone gets signals
             # torchrun ends all that are left over, and gives them 30 s for it.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -109,8 +114,8 @@ def ending_together() -> Iterator[None]:
     finally:
         _depth -= 1
         if not _depth and _watch is not None:
-            _watch.end()
-            _watch = None
+            ended, _watch = _watch, None
+            ended.end()
 
 
 class _Watch(threading.Thread):
@@ -145,9 +150,8 @@ class _Watch(threading.Thread):
     def end(self) -> None:
         """Watch no longer. A thread that still asks the store while Python ends could keep the process from ending."""
         self.ended.set()
-        if self.is_alive() and self is not threading.current_thread():
-            with suppress(KeyboardInterrupt):
-                self.join(SURE_S + BEAT_S)
+        if self.is_alive():
+            self.join(SURE_S + BEAT_S)
 
     def run(self) -> None:
         while not self.ended.wait(BEAT_S if not self._troubled else BEAT_S / 4):

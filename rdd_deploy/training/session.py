@@ -42,8 +42,12 @@ def as_launched(recipe: AnyRecipe) -> AnyRecipe:
         raise DeviceError(
             f"{found.launcher} started {found.size} processes and doesn't say how many on each machine, or not as many on"
             " each; start as many on each (srun --ntasks-per-node), or set train.devices to the processes of a machine"
-            " and train.nodes to the machines (1 and 1: each process trains a network of its own, with a --name of its"
-            " own)"
+            " and train.nodes to the machines"
+            + (
+                ""
+                if found.together
+                else " (1 and 1: each process trains a network of its own, with a --name of its own)"
+            )
         )
     where = f"train.devices={shape[0]} train.nodes={shape[1]}, as {found.launcher} started them"
     return changed(recipe, where, train=changed(train, where, devices=shape[0], nodes=shape[1]))

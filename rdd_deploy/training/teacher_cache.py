@@ -115,7 +115,7 @@ class CachedTeacher:
         """As ``TeacherOutput``. Raises ValueError for a map that the cache was opened without."""
         size = (batch.images.shape[-2], batch.images.shape[-1])
         second = next((name for name in ("agreement", "auxiliary") if auxiliary and name in self.stores), None)
-        inner = {f"map_{name}": size for name, size in maps.items() if name != "logits"}
+        inner = {f"map_{name}": size for name, size in sorted(maps.items()) if name != "logits"}
         if unknown := sorted(name.removeprefix("map_") for name in inner if name not in self.stores):
             raise ValueError(f"the teacher's cache was opened without {', '.join(unknown)}")
         # Stays there: a batch's part is then taken without waiting for a GPU.

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -106,10 +106,37 @@ def free_memory() -> float | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         sizes.append(next(1024 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")))
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups, version 2 and 1
-        with suppress(OSError, ValueError):  # without a limit it says "max"
-            sizes.append(float(Path("/sys/fs/cgroup", limit).read_text()))
-    return min(sizes, default=None)
+    return min([*sizes, *_left_of_cgroups()], default=None)
+
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_CGROUP_FILES = {
+    False: ("memory.max", "memory.current", "inactive_file"),
+    True: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Limit, use, and the line of memory.stat with what of it would be given up, of version 2 and 1."""
+
+
+def _left_of_cgroups() -> Iterator[float]:
+    """Bytes that are left of each limit that holds for this process: its container's, its SLURM job's, its service's."""
+    lines = []
+    with suppress(OSError):
+        lines = OWN_CGROUPS.read_text().splitlines()
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, place = rest.partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        limit, used, given_up = _CGROUP_FILES[bool(controllers)]
+        top = CGROUPS / "memory" if controllers else CGROUPS
+        folder = top / place.strip("/")
+        for one in (folder, *folder.parents):
+            if one == top.parent:
+                break
+            with suppress(OSError, ValueError, StopIteration):  # without a limit it says "max"
+                left = float((one / limit).read_text()) - float((one / used).read_text())
+                stat = (one / "memory.stat").read_text().splitlines()
+                yield max(0.0, left + next(float(at.split()[1]) for at in stat if at.startswith(f"{given_up} ")))
 
 
 CPU = Path("/sys/devices/system/cpu")

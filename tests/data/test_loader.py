@@ -214,3 +214,29 @@ def test_the_processes_of_a_training_share_the_memory(monkeypatch: pytest.Monkey
         assert not room_for_frames(processes).take(expected + 1)
     monkeypatch.setattr(loader, "free_memory", lambda: None)
     assert room_for_frames().take(10**9)
+
+
+def test_what_others_take_meanwhile_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [90e9]
+    monkeypatch.setattr(loader, "free_memory", lambda: free[0])
+    room = room_for_frames()
+    assert room.take(10**9)
+    free[0] = 29e9
+    assert not room.take(1)
+    free[0] = 90e9
+    assert not room.take(1), "once is enough"
+
+
+def test_a_loaders_process_keeps_nothing(frames: FrameCache) -> None:
+    """Forked, it has the trainer's room before it, and nobody else would read what it kept."""
+
+    class Kept(CropDataset):
+        def _crop(self, epoch: int, index: int, size: tuple[int, int] | None = None) -> Batch:
+            batch = super()._crop(epoch, index, size)
+            return batch._replace(windows=torch.tensor([len(self.frames._kept)]))
+
+    empty = FrameCache(frames.split, Room(math.inf))
+    crops = Kept(empty, RandomScaleCrop(Augment(crop=(48, 40)), (64, 64)), 0)
+    sampler = ResumableBatchSampler(len(frames), 3, 2, 0)
+    assert not torch.cat([batch.windows for batch in training_loader(crops, sampler, 1, pin=False)]).any()
+    assert torch.cat([batch.windows for batch in training_loader(crops, sampler, 0, pin=False)]).any()

@@ -207,3 +207,10 @@ def test_an_encoder_of_one_frame_size_sees_resized_frames(capsys: pytest.Capture
     )
     with torch.inference_mode():
         assert tuple(segmenter(frames(1, 72, 104)).primary.shape) == (1, 3, 72, 104)
+
+
+def test_maps_come_in_one_order_in_every_process() -> None:
+    """What processes exchange map by map; a set of texts has another order in each."""
+    wanted = frozenset({"stage3", "logits", "head", "auxiliary", "stage1"})
+    features = made(head="lraspp").eval()(frames(1, 64, 64), wanted).features
+    assert list(features) == sorted(wanted)

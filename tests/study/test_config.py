@@ -181,7 +181,7 @@ def test_there_are_studies_at_half_and_full_size() -> None:
         for kind in ("main", "methods", "combined", "stages", "rule", "second", "threshold")
     } | {
         "streets_methods", "streets_combined", "camvid_paper_methods", "cityscapes_methods", "voc_methods", "ade_methods",
-        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter", "camvid_short", "camvid_short_parts",
+        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter", "camvid_short", "camvid_short_labels", "camvid_short_parts",
     } == names  # fmt: skip
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"
 
@@ -192,7 +192,8 @@ def test_every_shipped_study_resolves(path: Path, tmp_path: Path, monkeypatch: p
     study, source = load_study(path)
     plan = make_plan(study, source, Path("runs"), [], None)
     assert len(plan.runs) == sum(len(one.seeds or study.seeds) for one in study.variants.values())
-    assert len(plan.teachers) == (0 if all(one.alone for one in study.variants.values()) else 1)
+    teachers = 2 if path.stem == "camvid_short_labels" else 1
+    assert len(plan.teachers) == (0 if all(one.alone for one in study.variants.values()) else teachers)
     text = path.read_text(encoding="utf-8")
     assert f"python -m rdd_deploy.study studies/{path.name}" in text
     assert "# Measured: " in text

@@ -252,8 +252,13 @@ def children_of(process: Started) -> list[int]:
 
 
 def children_of_pid(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(one) for one in found if b"rdd_deploy.train" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    found = []
+    with suppress(OSError):  # it ended meanwhile
+        for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(OSError):
+                if b"rdd_deploy.train" in Path(f"/proc/{one}/cmdline").read_bytes():
+                    found.append(int(one))
+    return found
 
 
 def test_rdd_deploy_itself_starts_a_pair(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
@@ -315,30 +320,40 @@ def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subproc
     """Both nodes are this machine; torchrun says how many processes there are."""
     where = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}"]
     command = [sys.executable, "-m", "torch.distributed.run", *where, "-m", "rdd_deploy.train"]
-    agents = [
-        subprocess.Popen(
-            [*command, "pair.yaml", "--name", "nodes"],
-            cwd=folder, env={**os.environ, "PYTHONFAULTHANDLER": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, start_new_session=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    end = time.monotonic() + 150
-    for one in agents:
-        with suppress(subprocess.TimeoutExpired):
-            one.wait(max(0.1, end - time.monotonic()))
-    late = [one for one in agents if one.poll() is None]
-    standing = [pid for one in late for pid in children_of_pid(one.pid)]
-    for pid in [*standing, *(one.pid for one in late)]:  # all that are still there say where they stand
-        os.kill(pid, signal.SIGABRT)
+    heard = [folder / f"node{number}.txt" for number in range(2)]
+    agents = []
+    for place in heard:
+        with place.open("w") as said:
+            agents.append(
+                subprocess.Popen(
+                    [*command, "pair.yaml", "--name", "nodes"], cwd=folder, stdout=said, stderr=subprocess.STDOUT,
+                    env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+                )
+            )  # fmt: skip
+    trainings: set[int] = set()
     try:
-        said = [one.communicate(timeout=30) for one in agents]
-    except subprocess.TimeoutExpired:  # what they started still holds their output
-        raise AssertionError(subprocess.run(["ps", "-ef"], capture_output=True, text=True).stdout) from None
-    assert not standing, said
-    # Torchrun itself once stood still after both trainings had ended.
-    assert [one.returncode for one in agents if one not in late] == [0] * (2 - len(late)), said
-    assert "".join(out for out, _ in said).count("done: runs/nodes\n") == 1
+        end = time.monotonic() + 150
+        while any(one.poll() is None for one in agents) and time.monotonic() < end:
+            trainings = {pid for one in agents if one.poll() is None for pid in children_of_pid(one.pid)}
+            time.sleep(0.1)
+        # Torchrun itself once stood still after both trainings had ended: that is its own.
+        late = [one for one in agents if one.poll() is None]
+        standing = trainings if late else set()
+        for pid in standing:  # they say where
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)
+        time.sleep(2.0 * bool(standing))
+        words = "".join(place.read_text() for place in heard)
+        assert not standing, words
+        assert [one.returncode for one in agents if one not in late] == [0] * (2 - len(late)), words
+        assert words.count("done: runs/nodes\n") == 1, words
+    finally:
+        for pid in trainings:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for one in agents:
+            one.kill()
+            one.wait()
     assert weights(folder / "runs" / "nodes") == weights(folder / "runs" / "whole")
 
 

@@ -102,3 +102,36 @@ def test_where_int8_saturates(
     pretend(monkeypatch, tmp_path, text)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     assert machine.saturates_int8() is saturates
+
+
+GIB = 2**30
+
+
+def cgroup(folder: Path, limit: str, used: int, given_up: int, old: bool = False) -> None:
+    """The files of one, of version 1 where it is ``old``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+    for name, value in zip(names, (limit, used), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{'total_' * old}inactive_file {given_up}\n")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_free_memory_is_what_the_tightest_limit_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    """As of a SLURM job or a service, whose limits are not at the top."""
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("9:memory:/slurm/job_7\n3:cpu:/\n" if old else "0::/slurm/job_7\n")
+    top = tmp_path / "memory" if old else tmp_path
+    without = machine.free_memory()
+    cgroup(top / "slurm", "max", GIB, 0, old)
+    cgroup(top / "slurm/job_7", str(GIB // 4), GIB // 8, GIB // 16, old)
+    assert machine.free_memory() == 3 * GIB // 16
+    cgroup(top / "slurm", str(GIB // 8), GIB // 16, 0, old)
+    assert machine.free_memory() == GIB // 16
+    cgroup(top, str(GIB // 8), GIB, 0, old)
+    assert machine.free_memory() == 0
+    (tmp_path / "own").unlink()
+    assert without is None or machine.free_memory() > GIB // 4

@@ -203,7 +203,7 @@ def bars(rates: Mapping[str, float]) -> None:
         add("rates", "bar: 40 000 steps of batch 16 in < 4 min", minutes, "met" if minutes < 4 else "missed")
         waited, busy = SHARES["compiled alone, frames on the GPU" if found == compiled_alone else alone]
         add("rates", "bar: waiting for data <= 3 %", waited, "met" if waited <= 3 else "missed")
-        if DEVICE.type == "cuda":
+        if busy != "?":
             add("rates", "bar: GPU busy >= 90 %", busy, "met" if float(busy) >= 90 else "missed")
     if alone in rates and cached in rates:
         share = rates[cached] / rates[alone]

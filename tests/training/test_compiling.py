@@ -10,9 +10,9 @@ from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import compiling, state
-from rdd_deploy.training.compiling import CompilerError, is_compiled
+from rdd_deploy.training.compiling import CompilerError, choose_kernels, is_compiled
 from rdd_deploy.training.fabric import make_fabric
-from rdd_deploy.training.state import TrainState
+from rdd_deploy.training.state import TrainState, _is_fused
 from rdd_deploy.training.supervised import SupervisedObjective
 
 
@@ -75,3 +75,34 @@ def test_where_the_compiler_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     again = trained(Train(**options))
     assert all(map(torch.equal, plain, again))
     assert capsys.readouterr().err.count("this run goes on without it") == 1
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cudnn_tries_its_kernels_unless_a_run_is_to_be_deterministic(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", deterministic)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", deterministic)
+    choose_kernels(SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
+    assert torch.backends.cudnn.benchmark is deterministic, "on a CPU it stays as it is"
+    choose_kernels(SimpleNamespace(device=torch.device("cuda")))  # type: ignore[arg-type]
+    assert torch.backends.cudnn.benchmark is not deterministic
+
+
+def test_one_kernel_updates_all_parameters_on_a_gpu() -> None:
+    def fused(device: str, precision: str, clip: float) -> bool:
+        fabric: Any = SimpleNamespace(device=torch.device(device), _precision=SimpleNamespace(precision=precision))
+        return _is_fused(Train(clip=clip), fabric)
+
+    assert fused("cuda", "bf16-mixed", 1.0)
+    assert fused("cuda", "16-mixed", 0.0)
+    assert not fused("cuda", "16-mixed", 1.0), "Fabric clips no scaled gradients of such an optimizer"
+    assert not fused("cpu", "32-true", 0.0)
+
+
+def test_weights_lie_channels_last() -> None:
+    train = Train(device="cpu", precision="32-true")
+    segmenter = Segmenter(Network(**network()), 3)
+    TrainState(segmenter, SupervisedObjective(train, torch.ones(3)), train, make_fabric(train))
+    weight = next(one for one in segmenter.parameters() if one.ndim == 4 and one.shape[1] > 1 and one.shape[-1] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from rdd_deploy.data.loader import Batch, BatchBeside
 from rdd_deploy.data.rare_crops import POWER
-from rdd_deploy.losses.processes import gathered, rank, several
+from rdd_deploy.losses.processes import further, gathered, rank
 
 
 class Pasted(NamedTuple):
@@ -24,12 +24,12 @@ class Pasted(NamedTuple):
 
     Attributes:
         mask: bool (N, h, w), the pixels of each crop that come from another one.
-        source: int64 (N,), which one of the whole batch.
+        shift: how much further in the whole batch that one is, around its end.
         lengths: of several processes, how many crops each has, by rank.
     """
 
     mask: Tensor
-    source: Tensor
+    shift: int
     lengths: Sequence[int] = ()
 
     def onto(self, values: Tensor) -> Tensor:
@@ -40,14 +40,7 @@ class Pasted(NamedTuple):
         if values.shape[-2:] != mask.shape[-2:]:
             mask = F.interpolate(mask[:, None].float(), values.shape[-2:], mode="nearest-exact")[:, 0].bool()
         mask = mask.view(len(mask), *[1] * (values.ndim - 3), *mask.shape[-2:])
-        return torch.where(mask, _of_all(values, self.lengths)[self.source], values)
-
-
-def _of_all(values: Tensor, lengths: Sequence[int]) -> Tensor:
-    if not lengths:
-        return values
-    assert several(), "the crops of the other processes are out of reach"
-    return gathered(values, lengths)
+        return torch.where(mask, further(values, self.shift, self.lengths), values)
 
 
 def copy_pasted(
@@ -67,22 +60,21 @@ def copy_pasted(
         lengths: where several processes hold a part of the batch each: how many crops, by rank. All call this together,
             and draw what one process would.
     """
-    labels, indices = (_of_all(one, lengths) for one in (batch.labels, batch.indices))
-    count, device = len(labels), labels.device
+    device, first = batch.labels.device, sum(lengths[: rank()])
+    own = slice(first, first + len(batch.labels))
+    pixels = torch.stack([(batch.labels == c).sum((-2, -1)) for c in range(classes)], 1)  # (N, C)
+    usable = (pixels > 0) * (batch.indices < labelled)[:, None]
+    pixels, usable = (gathered(one, lengths) if lengths else one for one in (pixels, usable))
+    count = len(pixels)
     numbers = np.random.default_rng(seed)
     shift = int(numbers.integers(1, max(2, count)))  # every crop is copied from once at most, and never into itself
     taken, which = torch.from_numpy(numbers.random((2, count)).astype(np.float32)).to(device, non_blocking=True)
-    source = (torch.arange(count, device=device) + shift) % count
-    pixels = torch.stack([(labels == c).sum((-2, -1)) for c in range(classes)], 1)  # (N, C)
-    weights = pixels.sum(0).clamp(min=1).float() ** -POWER * (pixels > 0) * (indices < labelled)[:, None]
-    upto = weights.cumsum(1)[source]
+    upto = (pixels.sum(0).clamp(min=1).float() ** -POWER * usable).cumsum(1).roll(-shift, 0)
     # The first class whose end lies above the number that was drawn.
     drawn = (upto <= which[:, None] * upto[:, -1:]).sum(1).clamp(max=classes - 1)
-    there = (taken < share) & (upto[:, -1] > 0) & (source != torch.arange(count, device=device))
-    mask = (labels[source] == drawn[:, None, None]) & there[:, None, None]
-    first = sum(lengths[: rank()]) if lengths else 0
-    own = slice(first, first + len(batch.images))
-    pasted = Pasted(mask[own], source[own], lengths)
+    there = (taken < share) & (upto[:, -1] > 0) & (count > 1)
+    sources = further(batch.labels, shift, lengths)
+    pasted = Pasted((sources == drawn[own, None, None]) & there[own, None, None], shift, lengths)
     return BatchBeside(
         pasted.onto(batch.images),
         pasted.onto(batch.labels),

@@ -127,6 +127,35 @@ def gathered(rows: Tensor, lengths: Sequence[int] = ()) -> Tensor:
     return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
 
+def further(rows: Tensor, shift: int, lengths: Sequence[int] = ()) -> Tensor:
+    """For each of the batch's rows (R, …) the one ``shift`` rows behind it, around the end. Without gradient.
+
+    Args:
+        lengths: R of each process by rank, where several hold a part of the batch; each row is sent once.
+    """
+    if not lengths:
+        return rows.detach().roll(-shift, 0)
+    assert several(), "the rows of the other processes are out of reach"
+    owner = [process for process, length in enumerate(lengths) for _ in range(length)]
+    count, own, first = len(owner), rank(), sum(lengths[: rank()])
+    rows = rows.detach().contiguous()
+    found, exchanges = torch.empty_like(rows), []
+    # Both in the sender's order, by which they are matched.
+    wanted = sorted(range(first, first + len(rows)), key=lambda at: (at + shift) % count)
+    for at in wanted:
+        source = (at + shift) % count
+        if owner[source] == own:
+            found[at - first] = rows[source - first]
+        else:
+            exchanges.append(distributed.P2POp(distributed.irecv, found[at - first], owner[source]))
+    for source in range(first, first + len(rows)):
+        if (reader := owner[(source - shift) % count]) != own:
+            exchanges.append(distributed.P2POp(distributed.isend, rows[source - first], reader))
+    for exchange in distributed.batch_isend_irecv(exchanges) if exchanges else []:
+        exchange.wait()
+    return found
+
+
 def gathered_with_gradient(rows: Tensor) -> Tensor:
     """``gathered`` rows (R, …) through which each process's own get their gradient: the sum of what all processes'
     losses say of them.

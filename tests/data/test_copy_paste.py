@@ -4,10 +4,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from gloo import pair
+from gloo import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import CLASSES, tree, write_data, write_recipe
@@ -42,7 +41,8 @@ def crops(count: int, seed: int, size: int = 12) -> Batch:
 def test_whole_classes_of_labelled_crops_are_copied(count: int, seed: int, share: float) -> None:
     batch = crops(count, seed)
     pasted = copy_pasted(batch, share, C, LABELLED, [seed])
-    mask, source, _ = pasted.pasted
+    mask, shift, _ = pasted.pasted
+    source = (torch.arange(count) + shift) % count
     assert torch.equal(pasted.indices, batch.indices)
     assert sorted(source.tolist()) == list(range(count)), "each is copied from once at most"
     for i in range(count):
@@ -73,9 +73,10 @@ def test_rare_classes_are_drawn_more_often_and_a_share_gets_one() -> None:
     assert (pixels[pixels > 0] == 16).float().mean() == pytest.approx(ratio / (1 + ratio), abs=0.03)
 
 
-def part_of(rank: int, count: int) -> Any:
-    """What one of two processes gets that have the crops of two batches between them, and a map of theirs."""
-    sampler = ResumableBatchSampler(count, count, 1, 0, rank=rank, ranks=2)
+def part_of(argument: tuple[int, int, int]) -> Any:
+    """What one of several processes gets that have the crops of a few batches between them, and a map of theirs."""
+    rank, ranks, count = argument
+    sampler = ResumableBatchSampler(count, count, 1, 0, rank=rank, ranks=ranks)
     first = sum(sampler.lengths[:rank])
     own = slice(first, first + sampler.lengths[rank])
     result = []
@@ -84,20 +85,20 @@ def part_of(rank: int, count: int) -> Any:
         pasted = copy_pasted(batch, 0.8, C, LABELLED, [seed], sampler.lengths)
         assert pasted.pasted is not None
         onto = pasted.pasted.onto(batch.images[:, :2].float())
-        result.append([one.numpy() for one in (pasted.images, pasted.labels, pasted.indices, onto)])
+        result.append([pasted.images, pasted.labels, pasted.indices, onto])
     return result
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_two_processes_paste_what_one_does(count: int) -> None:
-    first, second = pair(part_of, count)
+@pytest.mark.parametrize(("ranks", "count"), [(2, 2), (2, 7), (3, 7)])
+def test_several_processes_paste_what_one_does(ranks: int, count: int) -> None:
+    parts = together(part_of, [(rank, ranks, count) for rank in range(ranks)])
     changed = 0
     for seed in range(4):
         whole = crops(count, seed)
         pasted = copy_pasted(whole, 0.8, C, LABELLED, [seed])
         expected = [pasted.images, pasted.labels, pasted.indices, pasted.pasted.onto(whole.images[:, :2].float())]
-        for one, left, right in zip(expected, first[seed], second[seed], strict=True):
-            assert torch.equal(one, torch.from_numpy(np.concatenate((left, right))))
+        for index, one in enumerate(expected):
+            assert torch.equal(one, torch.cat([part[seed][index] for part in parts]))
         changed += int((pasted.images != whole.images).any())
     assert changed
 
@@ -105,7 +106,7 @@ def test_two_processes_paste_what_one_does(count: int) -> None:
 def test_maps_of_any_stride_follow() -> None:
     mask = torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[0, :4, 4:] = True
-    pasted = Pasted(mask, torch.tensor([1, 0]))
+    pasted = Pasted(mask, 1)
     values = torch.stack((torch.zeros(5, 8, 8), torch.ones(5, 8, 8)))
     assert torch.equal(pasted.onto(values)[0], mask[0].float().expand(5, 8, 8))
     assert torch.equal(pasted.onto(values)[1], values[1])

@@ -178,7 +178,8 @@ def test_maps_are_the_live_teachers(frames: FrameCache, tmp_path: Path) -> None:
 def test_what_was_copied_into_a_crop_is_what_it_said_of_it_where_it_was(frames: FrameCache, tmp_path: Path) -> None:
     cache, batch = opened(frames, tmp_path, maps={"stage3"}), random_crops(frames)
     pasted = copy_pasted(batch, 1.0, 3, len(frames), [1])
-    mask, source, _ = pasted.pasted
+    mask, shift, _ = pasted.pasted
+    source = (torch.arange(len(mask)) + shift) % len(mask)
     assert mask.any()
     before, after = (cache(one, True, {"stage3": (7, 6), "logits": (7, 6)}) for one in (batch, pasted))
     assert torch.equal(after.primary, torch.where(mask[:, None], before.primary[source], before.primary))

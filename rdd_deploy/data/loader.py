@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 class BatchBeside(NamedTuple):
     """A batch, and what was read beside it in the process that loaded it, by name.
 
-    Windows, indices and ``beside`` are of the crops as they were before ``pasted`` (``data.copy_paste``) copied parts
+    Windows, indices and ``beside`` are of the crops as they were before ``pasted`` (``training.copy_paste``) copied parts
     of them into each other.
     """
 

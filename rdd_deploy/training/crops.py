@@ -8,7 +8,6 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from rdd_deploy import console
-from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import CropDataset, DrawDataset, FrameCache, batches, training_loader
 from rdd_deploy.data.rare_crops import RarePlaces
 from rdd_deploy.data.resident import resident_frames
@@ -16,6 +15,7 @@ from rdd_deploy.data.sampler import ResumableBatchSampler, SizedBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.recipe import Recipe
 from rdd_deploy.recipe_train import crop_sizes
+from rdd_deploy.training.copy_paste import copy_pasted
 from rdd_deploy.training.state import Method
 
 

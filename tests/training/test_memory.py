@@ -9,11 +9,11 @@ from gloo import together
 from one_batch import Case, trained
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import BatchBeside
 from rdd_deploy.errors import MachineError
 from rdd_deploy.losses.task import TaskLoss
 from rdd_deploy.training import memory
+from rdd_deploy.training.copy_paste import copy_pasted
 from rdd_deploy.training.determinism import set_deterministic
 from rdd_deploy.training.memory import largest
 

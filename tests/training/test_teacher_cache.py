@@ -24,7 +24,6 @@ from toys import CLASSES, ENCODER, leftovers, read_json, write_data
 
 from rdd_deploy.data.check import check_split
 from rdd_deploy.data.config import Augment
-from rdd_deploy.data.copy_paste import copy_pasted
 from rdd_deploy.data.loader import Batch, CropDataset, FrameCache, Room, training_loader
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.sampler import ResumableBatchSampler
@@ -37,6 +36,7 @@ from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predicto
 from rdd_deploy.outputs import resized
 from rdd_deploy.recipe_train import Train
 from rdd_deploy.training import teacher, teacher_filling, teacher_shards
+from rdd_deploy.training.copy_paste import copy_pasted
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.teacher import LiveTeacher
 from rdd_deploy.training.teacher_cache import CachedTeacher, cached_teacher

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from toys import CLASSES, tree, write_data, write_recipe
 
 from rdd_deploy.data.base import IGNORE
-from rdd_deploy.data.copy_paste import Pasted, copy_pasted
 from rdd_deploy.data.loader import Batch, BatchBeside, FrameCache
 from rdd_deploy.data.open import open_split
 from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.recipe import load_recipe
+from rdd_deploy.training.copy_paste import Pasted, copy_pasted
 from rdd_deploy.training.crops import TrainingCrops
 from rdd_deploy.training.fabric import make_fabric
 

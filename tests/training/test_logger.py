@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,7 @@ def test_a_resumed_run_is_one_in_every_log(place: Path, wandb: Path, monkeypatch
     with pytest.raises(Interrupted):
         train(place, "resumed", "train.loggers=[tensorboard, wandb]")
     monkeypatch.delenv("STOPS_AT")
+    time.sleep(1)  # TensorBoard reads its files by name: by the second, then by a number as text, 10 before 9
     run = train(place, "resumed", "train.loggers=[tensorboard, wandb]", resume=True)
     found = events(run)
     assert [event.step for event in found.Scalars("loss_task")] == [1, 2]

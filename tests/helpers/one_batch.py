@@ -98,6 +98,7 @@ def trained(argument: tuple[int, int, Case]) -> Any:
         named = [*student.named_parameters(), *state.objective.named_parameters()]
         steps.gradients.append({name: one.grad.clone() for name, one in named if one.grad is not None})
     steps.weights.update(student.state_dict())
+    steps.weights.update({f"average {name}": one for name, one in state.evaluated.state_dict().items()})
     steps.objective.update(state.objective.state_dict())
     return tuple(steps)
 

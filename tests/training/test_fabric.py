@@ -316,17 +316,24 @@ def test_processes_that_nobody_starts_are_waited_for_aloud(
         alone.signal_group(signal.SIGKILL)
 
 
-def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subprocess.CompletedProcess[str]]) -> None:
-    """Both nodes are this machine; torchrun says how many processes there are."""
-    where = ["--nnodes=2", "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{free_port()}"]
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_torchrun_trains_the_same(folder: Path, whole: list[subprocess.CompletedProcess[str]], nodes: int) -> None:
+    """On one node and on two, which are both this machine; torchrun says how many processes there are."""
+    name = f"nodes{nodes}"
+    where = [
+        f"--nnodes={nodes}",
+        f"--nproc_per_node={2 // nodes}",
+        "--rdzv_backend=c10d",
+        f"--rdzv_endpoint=127.0.0.1:{free_port()}",
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", *where, "-m", "rdd_deploy.train"]
-    heard = [folder / f"node{number}.txt" for number in range(2)]
+    heard = [folder / f"node{number}.txt" for number in range(nodes)]
     agents = []
     for place in heard:
         with place.open("w") as said:
             agents.append(
                 subprocess.Popen(
-                    [*command, "pair.yaml", "--name", "nodes"], cwd=folder, stdout=said, stderr=subprocess.STDOUT,
+                    [*command, "pair.yaml", "--name", name], cwd=folder, stdout=said, stderr=subprocess.STDOUT,
                     env={**os.environ, "PYTHONFAULTHANDLER": "1"},
                 )
             )  # fmt: skip
@@ -345,8 +352,8 @@ def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subproc
         time.sleep(2.0 * bool(standing))
         words = "".join(place.read_text() for place in heard)
         assert not standing, words
-        assert [one.returncode for one in agents if one not in late] == [0] * (2 - len(late)), words
-        assert words.count("done: runs/nodes\n") == 1, words
+        assert [one.returncode for one in agents if one not in late] == [0] * (nodes - len(late)), words
+        assert words.count(f"done: runs/{name}\n") == 1, words
     finally:
         for pid in trainings:
             with suppress(ProcessLookupError):
@@ -354,7 +361,7 @@ def test_torchrun_on_two_nodes_trains_the_same(folder: Path, whole: list[subproc
         for one in agents:
             one.kill()
             one.wait()
-    assert weights(folder / "runs" / "nodes") == weights(folder / "runs" / "whole")
+    assert weights(folder / "runs" / name) == weights(folder / "runs" / "whole")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rdd_deploy.losses import Void
 from rdd_deploy.losses.checks import above_zero, count, void_rule
 from rdd_deploy.losses.maps import map_pair, mean_pooled, unit
-from rdd_deploy.losses.processes import gathered, gathered_with_gradient, mean_count, safe
+from rdd_deploy.losses.processes import BatchParts, gathered, gathered_with_gradient, mean_count, safe
 from rdd_deploy.losses.relations import relation_kl
 from rdd_deploy.outputs import Output
 
@@ -46,6 +46,7 @@ class CrossImage(nn.Module):
             count("window", window),
             void_rule(void),
         )
+        self._parts = BatchParts()
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = map_pair(student, teacher, "head", target, self.void)
@@ -54,8 +55,12 @@ class CrossImage(nn.Module):
             other, _ = mean_pooled(pair.teacher, pair.valid, self.window)
             own, other = (unit(one.flatten(2).mT, 2) for one in (own, other))  # (N, P, D); void pixels are 0 in both
             valid = valid.flatten(1)
-            all_own, all_other = gathered_with_gradient(own), gathered(other)  # one process after the other
-            all_valid = gathered(valid.byte()).bool()
+            parts = self._parts.of(len(own))
+            all_own, all_other = (
+                gathered_with_gradient(own, parts),
+                gathered(other, parts),
+            )  # one process after the other
+            all_valid = gathered(valid.byte(), parts).bool()
             count, some, all_some = valid.sum(1), valid.any(1), all_valid.any(1)  # (N,)
             # All void: a gradient of 0, not none; and every process takes part in the others' gradients.
             loss = 0 * (own.sum() + all_own.sum())

@@ -3,19 +3,18 @@ Knowledge Distillation for Semantic Segmentation", CVPR 2022, pp. 12319-12328)."
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.checks import above_zero, count, not_negative
 from rdd_deploy.losses.maps import map_pair, unit
-from rdd_deploy.losses.processes import everywhere, gathered, mean_count, rank, safe
+from rdd_deploy.losses.processes import BatchParts, everywhere, gathered, mean_count, rank, safe, total
 from rdd_deploy.losses.queues import ClassQueues
 from rdd_deploy.losses.relations import relation_kl
 from rdd_deploy.outputs import Output
@@ -44,8 +43,8 @@ class MemoryBank(nn.Module):
     training mode each forward, also one without gradient, writes before it compares: of every process's images, by
     rank, and of each image's classes the mean of f̂^t, scaled to unit length, and up to 16 of the class's pixels. In
     eval mode nothing is written and no step is counted. What is drawn depends on (seed, step, place of the image among
-    the batch's with valid pixels) alone: all processes compare with the same vectors, and a resumed run goes on bit for
-    bit.
+    the batch's with valid pixels) alone: all processes compare with the same vectors, and a resumed run goes on bit for bit. The host draws
+    numbers and never waits for a device.
 
     Args:
         classes: number of classes, at most 255. student_channels, teacher_channels: width of the ``head`` map.
@@ -111,75 +110,101 @@ class MemoryBank(nn.Module):
             {name: ClassQueues(classes, size, teacher_width, first) for name, (_, size) in weights.items()}
         )
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._steps = 0  # the same number, which needs no device to be read
+        self.register_load_state_dict_post_hook(_read_step)  # type: ignore[no-untyped-call]
+        self._parts = BatchParts()
 
     def forward(self, student: Output, teacher: Output, target: Tensor) -> Tensor:
         pair = map_pair(student, teacher, "head", target)
         with torch.autocast(target.device.type, enabled=False):
-            vectors, step = unit(pair.teacher, 1), int(self.step)  # (N, E, h, w)
+            vectors, step = unit(pair.teacher, 1), self._steps  # (N, E, h, w)
             if self.training:
                 self._remember(vectors, torch.where(pair.valid, pair.labels, IGNORE), step)
                 self.step += 1
-            rows, other = (one.permute(0, 2, 3, 1)[pair.valid] for one in (pair.student, vectors))  # (M, D), (M, E)
-            own, draws = self._projected(rows), self._generator(_CONTRAST, step)
+                self._steps += 1
+            rows, other = (one.movedim(1, -1).flatten(0, 2) for one in (pair.student, vectors))  # (M, D), (M, E)
+            valid = pair.valid.flatten()
+            own, draws = self._projected(rows, valid), self._generator(_CONTRAST, step)
             loss = torch.zeros((), device=target.device)
             for name, most in (("pixel", PIXELS), ("region", REGIONS)):
                 if name in self.weights:
                     stored = self.queues[name].drawn(most // self.classes + 1, draws)  # type: ignore[operator]
-                    divergence = relation_kl(own, other, stored, stored, self.temperature * self.contrast_temperature)
-                    loss = loss + self.weights[name] * divergence
-            return self.contrast_temperature**2 * loss / safe(mean_count(pair.valid.sum())).float()
+                    sharpness = self.temperature * self.contrast_temperature
+                    loss = loss + self.weights[name] * relation_kl(own, other, stored, stored, sharpness, rows=valid)
+            return self.contrast_temperature**2 * loss / safe(mean_count(valid.sum())).float()
 
-    def _projected(self, rows: Tensor) -> Tensor:
-        """Unit vectors (M, E) of the projection of pixels (M, D); void ones aren't among them, or they would be in
-        BatchNorm's means.
+    def _projected(self, rows: Tensor, valid: Tensor) -> Tensor:
+        """Unit vectors (M, E) of the projection of pixels (M, D), of which ``valid`` (bool, (M,)) are in BatchNorm's
+        means.
         """
         layers: list[Any] = list(self.project)
         first, norm, *rest = layers
-        wide, pixels = first(rows[:, :, None, None]), torch.tensor(len(rows), device=rows.device)  # (M, E, 1, 1)
-        if getattr(norm, "of_all_processes", isinstance(norm, nn.SyncBatchNorm)):  # all must take the same way
-            pixels = everywhere(pixels)
-        if self.training and pixels < 2:  # nothing to take a deviation of: as in eval mode
-            wide = F.batch_norm(wide, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        else:
-            wide = norm(wide)
+        wide = self._normalised(first(rows[:, :, None, None]).flatten(1), valid[:, None], norm)[:, :, None, None]
         for layer in rest:
             wide = layer(wide)
-        projected = torch.flatten(wide, 1)
+        projected = wide.flatten(1)
         # Of pixels that are all alike BatchNorm leaves rounding, whose direction says nothing.
         return unit(torch.where(projected.detach().norm(dim=1, keepdim=True) > LEAST, projected, 0), 1)
+
+    def _normalised(self, wide: Tensor, valid: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """BatchNorm of (M, E) by the valid rows (bool, (M, 1)) of all processes; as in eval mode where there is one or
+        none, which has no deviation.
+        """
+        known_mean, known_variance = norm.running_mean, norm.running_var
+        assert known_mean is not None
+        assert known_variance is not None
+        mean, variance = known_mean.clone(), known_variance.clone()  # those of this step, which the running ones follow
+        if self.training:
+            counted = everywhere(valid.sum())
+            several, count = counted > 1, counted.clamp(min=2).float()
+            batch_mean = total(torch.where(valid, wide, 0).sum(0)) / count
+            batch_variance = total(torch.where(valid, wide - batch_mean, 0).square().sum(0)) / count
+            mean, variance = torch.where(several, batch_mean, mean), torch.where(several, batch_variance, variance)
+            with torch.no_grad():
+                assert norm.num_batches_tracked is not None
+                norm.num_batches_tracked += several
+                weight = float(norm.momentum or 0.0) * several.float()
+                known_mean.lerp_(batch_mean, weight)
+                known_variance.lerp_(batch_variance * (count / (count - 1)), weight)
+        return (wide - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
 
     @torch.no_grad()
     def _remember(self, vectors: Tensor, labels: Tensor, step: int) -> None:
         """Write the teacher's unit vectors (N, E, h, w) of all processes' images into the queues; labels (N, h, w),
         void is ``IGNORE``.
         """
-        known = (labels != IGNORE).flatten(1).any(1)
-        vectors, labels = vectors[known], labels[known]
-        counts = gathered(torch.tensor([len(labels)], device=labels.device))
-        first = int(counts[: rank()].sum())  # this process's images follow those of the ranks before it
-        writes, pixels, regions = (
-            [],
-            [vectors.new_zeros((0, vectors.shape[1]))],
-            [vectors.new_zeros((0, vectors.shape[1]))],
-        )
-        for n, image in enumerate(labels.flatten(1).cpu()):  # (P,)
-            order = torch.randperm(len(image), generator=self._generator(_IMAGE, step, first + n))
-            shuffled, present = image[order], image[image != IGNORE].unique()
-            chosen = [order[shuffled == one][:DRAWN] for one in present]
-            writes += [(int(one), len(own)) for one, own in zip(present, chosen, strict=True)]
-            rows = vectors[n].flatten(1).T  # (P, E)
-            pixels.append(rows[torch.cat([order[:0], *chosen]).to(rows.device)])
-            regions.append(unit((image == present[:, None]).to(rows) @ rows, 1))  # the sum is of the mean's direction
-        written = gathered(torch.tensor(writes, dtype=torch.int64, device=labels.device).reshape(-1, 2)).tolist()
+        parts, device = self._parts.of(len(labels)) or (len(labels),), labels.device
+        labels, vectors = labels.flatten(1), vectors.flatten(2).mT  # (N, P), (N, P, E)
+        inside = labels[:, None] == torch.arange(self.classes, device=device)[:, None]  # (N, C, P)
+        counts = inside.sum(2)
         if "pixel" in self.queues:
-            self.queues["pixel"].write(written, gathered(torch.cat(pixels).half()))  # type: ignore[operator]
+            draws = [self._generator(_IMAGE, step, place) for place in range(sum(parts))]
+            orders = torch.stack([torch.randperm(labels.shape[1], generator=one) for one in draws])
+            # Images without valid pixels have no place; this process's follow those of the ranks before it.
+            place = gathered((counts.sum(1) > 0).long(), parts).cumsum(0).sub(1).clamp(min=0)
+            first = sum(parts[: rank()])
+            order = orders.to(device, non_blocking=True)[place[first : first + len(labels)]]
+            # The pixels by class, each class's in the order drawn; void, the largest, comes last.
+            order = order.gather(1, labels.gather(1, order).sort(dim=1, stable=True).indices)
+            begins = (counts.cumsum(1) - counts)[..., None] + torch.arange(DRAWN, device=device)  # (N, C, 16)
+            drawn = order.gather(1, begins.flatten(1).clamp(max=labels.shape[1] - 1))
+            rows = vectors.gather(1, drawn[..., None].expand(-1, -1, vectors.shape[2])).half()
+            self._write("pixel", counts.clamp(max=DRAWN), rows.reshape(*begins.shape, -1), parts)
         if "region" in self.queues:
-            self.queues["region"].write([(one, 1) for one, _ in written], gathered(torch.cat(regions).half()))  # type: ignore[operator]
+            # The sum is of the mean's direction.
+            self._write("region", counts.clamp(max=1), unit(inside.to(vectors) @ vectors, 2)[:, :, None].half(), parts)
+
+    def _write(self, name: str, counts: Tensor, vectors: Tensor, parts: Sequence[int]) -> None:
+        self.queues[name].write(gathered(counts, parts), gathered(vectors, parts))  # type: ignore[operator]
 
     def _generator(self, what: int, step: int = 0, place: int = 0) -> torch.Generator:
         """On the CPU, so that every device draws the same."""
         entropy = np.random.SeedSequence([self.seed, step, place, what])
         return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+
+
+def _read_step(bank: MemoryBank, _: Any) -> None:
+    bank._steps = int(bank.step)
 
 
 def _check_room(size: int, device: torch.device | str, what: str) -> None:

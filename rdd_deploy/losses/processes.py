@@ -156,26 +156,47 @@ def further(rows: Tensor, shift: int, lengths: Sequence[int] = ()) -> Tensor:
     return found
 
 
-def gathered_with_gradient(rows: Tensor) -> Tensor:
+def gathered_with_gradient(rows: Tensor, lengths: Sequence[int] = ()) -> Tensor:
     """``gathered`` rows (R, …) through which each process's own get their gradient: the sum of what all processes'
     losses say of them.
 
     In the backward, too, the processes ask each other: all must have what comes out of this in their loss.
+
+    Args:
+        lengths: R of each process, where several hold a part of the batch.
     """
-    return _Gathered.apply(rows) if several() else rows  # type: ignore[no-any-return, no-untyped-call]
+    return _Gathered.apply(rows, lengths) if several() else rows  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Gathered(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        counts = gathered(torch.tensor([len(rows)], device=rows.device)).tolist()
-        ctx.own = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
-        return gathered(rows)
+    def forward(ctx: Any, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        first = sum(lengths[: rank()])
+        ctx.own = slice(first, first + len(rows))
+        return gathered(rows, lengths)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _summed(gradient)[ctx.own]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _summed(gradient)[ctx.own], None
+
+
+class BatchParts:
+    """How many images of the batch each process has, by rank: asked once, for every batch of a training has the same
+    size. A GPU that is asked makes the host wait.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, ...]] = {}
+
+    def of(self, images: int) -> tuple[int, ...]:
+        """The parts, where this process has ``images``; empty where it is alone."""
+        if not several():
+            return ()
+        if images not in self._known:
+            device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+            self._known[images] = tuple(of_each(torch.tensor(images, device=device)).tolist())
+        return self._known[images]
 
 
 def rank() -> int:

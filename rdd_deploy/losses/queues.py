@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -29,35 +27,41 @@ class ClassQueues(nn.Module):
         self.register_buffer("vectors", vectors)
         self.register_buffer("pointer", torch.zeros(classes, dtype=torch.int64))
 
-    def write(self, writes: Sequence[Sequence[int]], vectors: Tensor) -> None:
-        """Write vectors (R, D) one group after another.
+    def write(self, counts: Tensor, vectors: Tensor) -> None:
+        """Write groups of vectors, image after image, without the host waiting for a device.
 
         A group that doesn't fit between the pointer and the end goes to the last places, and the next write begins at
         0.
 
         Args:
-            writes: (class, number of vectors) of each group, in the vectors' order; of a group larger than a queue the
-                first ones count.
+            counts: int64 (N, C), 0 to G: of each image's group of a class the vectors that count; of a group larger than
+                a queue the first ones do.
+            vectors: (N, C, G, D).
         """
-        places, pointer = self.vectors.shape[1], self.pointer.tolist()
-        filled: dict[tuple[int, int], int] = {}  # (class, place) -> row; where two groups meet, the later one's
-        row = 0
-        for one, count in writes:
-            kept = min(count, places)
-            begin = min(pointer[one], places - kept)
-            filled |= {(one, begin + i): row + i for i in range(kept)}
-            pointer[one] = 0 if pointer[one] + kept >= places else begin + kept
-            row += count
-        if filled:
-            where = torch.tensor(list(filled), device=vectors.device)
-            self.vectors[where[:, 0], where[:, 1]] = vectors[
-                torch.tensor(list(filled.values()), device=vectors.device)
-            ].to(self.vectors.dtype)
-        self.pointer.copy_(torch.tensor(pointer))
+        places, (images, classes, size, width) = self.vectors.shape[1], vectors.shape
+        counts, pointer, begins = counts.clamp(max=places), self.pointer, []
+        for own in counts:  # (C,)
+            begins.append(torch.minimum(pointer, places - own))
+            end = begins[-1] + own
+            pointer = torch.where(end >= places, 0, end)
+        if not images:
+            return
+        self.pointer.copy_(pointer)
+        row = torch.arange(size, device=vectors.device)
+        real = (row < counts[..., None]).flatten()  # (N * C * G,)
+        begin = torch.stack(begins) + places * torch.arange(classes, device=vectors.device)
+        where = torch.where(real, (begin[..., None] + row).flatten(), 0)
+        # Of two vectors for one place the later one; both write it, so that their order doesn't matter.
+        number = torch.where(real, torch.arange(len(where), device=vectors.device), -1)
+        last = number.new_full((classes * places,), -1).scatter_reduce_(0, where, number, "amax")[where]
+        flat = self.vectors.flatten(0, 1)
+        new = vectors.reshape(-1, width).to(flat.dtype)[last.clamp(min=0)]
+        flat[where] = torch.where((last < 0)[:, None], flat[where], new)
 
     def drawn(self, count: int, generator: torch.Generator) -> Tensor:
         """``count`` random places, or all where there are fewer, the same ones of every class: float32
         (C · count, D).
         """
-        places = torch.randperm(self.vectors.shape[1], generator=generator)[:count].to(self.vectors.device)
+        places = torch.randperm(self.vectors.shape[1], generator=generator)[:count]
+        places = places.to(self.vectors.device, non_blocking=True)
         return self.vectors[:, places].flatten(0, 1).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.kd import void_inert
-from rdd_deploy.losses.processes import everywhere, gathered, gathered_with_gradient, total
+from rdd_deploy.losses.processes import BatchParts, everywhere, gathered, gathered_with_gradient, total
 
 Region = Literal["dice", "lovasz"]
 
@@ -34,7 +35,7 @@ class RegionLoss(nn.Module):
         super().__init__()
         if kind not in ("dice", "lovasz"):
             raise ValueError(f"the region loss is {kind!r}; expected 'dice' or 'lovasz'")
-        self.kind, self.ignore_index = kind, ignore_index
+        self.kind, self.ignore_index, self._parts = kind, ignore_index, BatchParts()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
@@ -45,7 +46,7 @@ class RegionLoss(nn.Module):
             p = torch.where(valid[:, None], void_inert(logits, valid).float().softmax(1), 0)
             classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
             truth = (target[:, None] == classes) & valid[:, None]
-            return _dice(p, truth) if self.kind == "dice" else _lovasz(p, truth)
+            return _dice(p, truth) if self.kind == "dice" else _lovasz(p, truth, self._parts.of(len(target)))
 
 
 def _mean_of_present(loss: Tensor, pixels: Tensor) -> Tensor:
@@ -61,11 +62,15 @@ def _dice(p: Tensor, truth: Tensor) -> Tensor:
     return _mean_of_present(1 - 2 * sums[0] / (sums[1] + pixels).clamp(min=1e-6), pixels)
 
 
-def _lovasz(p: Tensor, truth: Tensor) -> Tensor:
-    """p: float (N, C, H, W), truth: bool; both 0 on void, whose errors of 0 come last and weigh nothing."""
+def _lovasz(p: Tensor, truth: Tensor, parts: Sequence[int]) -> Tensor:
+    """p: float (N, C, H, W), truth: bool; both 0 on void, whose errors of 0 come last and weigh nothing. parts: images of
+    each process.
+    """
     # An error's weight depends on its rank among those of all processes.
-    errors = gathered_with_gradient((truth.float() - p).abs().transpose(1, -1).flatten(0, 2)).t()  # (C, pixels of all)
-    inside = gathered(truth.transpose(1, -1).flatten(0, 2).byte()).t()
+    pixels_of_each = [images * p[0, 0].numel() for images in parts]
+    errors, inside = ((one.transpose(1, -1).flatten(0, 2)) for one in ((truth.float() - p).abs(), truth.byte()))
+    errors = gathered_with_gradient(errors, pixels_of_each).t()  # (C, pixels of all)
+    inside = gathered(inside, pixels_of_each).t()
     errors, order = errors.sort(1, descending=True)
     with torch.no_grad():
         hits = inside.gather(1, order).long()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from rdd_deploy.data.loader import Batch, BatchBeside
 from rdd_deploy.errors import MachineError
@@ -89,11 +89,6 @@ def _pull(state: TrainState, batch: Batch, progress: float) -> None:
         return
     step = state._step
     step.plain()
-    norms = [one for one in step.modules() if isinstance(one, torch.nn.SyncBatchNorm) and one.process_group is None]
-    if norms:
-        group = distributed.new_group([state.fabric.global_rank], use_local_synchronization=True)
-        for one in norms:
-            one.process_group = group
     # Copies, for the gradients of the weights themselves are sent to the others.
     weights = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in step.named_parameters()}
     with alone():

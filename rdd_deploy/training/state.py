@@ -139,7 +139,7 @@ class TrainState:
         step = _Step(segmenter, objective)
         one_dropout(step)
         if fabric.world_size > 1:
-            synchronised(step, fabric.device)
+            synchronised(step)
         self._step = step
         if is_compiled(train, fabric, steps):
             step.compile_for(fabric.device)

@@ -7,31 +7,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from rdd_deploy.losses.processes import everywhere, gathered, of_each, rank, several
+from rdd_deploy.losses.processes import BatchParts, everywhere, of_each, rank, several
 
 
-def synchronised(module: nn.Module, device: torch.device) -> None:
+def synchronised(module: nn.Module) -> None:
     """Make the BatchNorms inside ``module`` normalise by the batch of all processes, in place.
 
-    On a GPU by timm's conversion: torch's own puts a bare norm in place of one that has its activation inside. On a CPU
-    torch has none.
+    Their activation, which timm's have inside, stays; torch's own conversion loses it. Torch's norm, and timm's, also
+    makes the host wait for the GPU at each layer, and neither exists on a CPU.
     """
-    if device.type != "cpu":
-        convert_sync_batchnorm(module)
-        return
     for one in module.modules():
         if isinstance(one, nn.modules.batchnorm._BatchNorm):
             one.__class__ = _SyncBatchNorm
 
 
 class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm, and the activation that timm's has behind it, over the batch of all processes on CPUs."""
-
-    of_all_processes = True
+    """BatchNorm, and the activation that timm's has behind it, over the batch of all processes."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions from 2 on will do."""
@@ -43,12 +38,9 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return y
 
     def _synchronised(self, x: Tensor) -> Tensor:
-        y, mean, variance, count = _Normalised.apply(x, self.eps)  # type: ignore[no-untyped-call]
+        y, mean, variance, count = _Normalised.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         self._follow(mean, variance * (count / (count - 1)))
-        if self.affine:
-            each = (1, -1, *(1 for _ in x.shape[2:]))
-            y = y * self.weight.view(each) + self.bias.view(each)
-        return y.to(x.dtype)  # type: ignore[no-any-return]
+        return y  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
@@ -59,50 +51,54 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         assert self.running_mean is not None
         assert self.running_var is not None
         self.num_batches_tracked.add_(1)
-        weight = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        weight = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
         self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
 
 
 class _Normalised(torch.autograd.Function):
-    """(x − mean) / deviation over all processes' (N, C, …), float32; beside it mean and biased variance (C,), float64,
-    and their count.
+    """BatchNorm by all processes' (N, C, …); beside it mean and biased variance (C,), float64, and their count.
+
+    Forward and backward are torch's of a norm whose mean and variance are given, which say all that the exchange needs.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, float]:
-        axes = [axis for axis in range(x.ndim) if axis != 1]
-        values, each = x.float(), (1, -1, *(1 for _ in x.shape[2:]))
-        number = values.new_tensor(x.numel() // x.shape[1], dtype=torch.float64).expand(x.shape[1])
-        own = values.new_zeros((2, x.shape[1]), dtype=torch.float64)
-        if x.numel():  # a process may have no valid pixel for a memory bank
-            variance, mean = torch.var_mean(values.double(), axes, correction=0)
-            own = torch.stack((mean, variance))
-        counts, means, variances = of_each(torch.stack((number, *own))).unbind(1)  # each (processes, C)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        number, channels = x.numel() // x.shape[1], x.shape[1]
+        own = x.new_zeros((2, channels), dtype=torch.float64)
+        if number:  # a process may have none
+            values = x if x.is_cuda else x.float()  # on a CPU torch rounds the statistics to the values' type
+            _, mean, deviation = torch.native_batch_norm(values, None, None, None, None, True, 0.0, eps)
+            own = torch.stack((mean.double(), deviation.double().pow(-2) - eps))
+        sizes = own.new_full((1, channels), number)
+        counts, means, variances = of_each(torch.cat((sizes, own))).unbind(1)  # each (processes, C)
         total = counts.sum(0)
-        if total[0] == 1:
+        if number <= 1 and total[0] == 1:  # with more of its own a process needn't read it
             # Torch's own words.
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
         mean = (counts * means).sum(0) / total
         variance = (counts * (variances + (means - mean).square())).sum(0) / total
-        scale = (variance + eps).rsqrt()
-        y = (values - mean.float().view(each)) * scale.float().view(each)
-        ctx.save_for_backward(y, scale.float())
-        ctx.total, ctx.axes, ctx.each, ctx.dtype = float(total[0]), axes, each, x.dtype
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance, ctx.total
+        ctx.save_for_backward(x, weight, mean.float(), variance.float(), total)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance, total)
+        return F.batch_norm(x, mean.float(), variance.float(), weight, bias, False, 0.0, eps), mean, variance, total
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
-        y, scale = ctx.saved_tensors
-        gradient = gradient.float()
-        sums = (
-            everywhere(torch.stack((gradient.double().sum(ctx.axes), (gradient * y).double().sum(ctx.axes))))
-            / ctx.total
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance, total = ctx.saved_tensors
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        of_mean, of_deviation = (one.float().view(ctx.each) for one in sums)
-        return ((gradient - of_mean - y * of_deviation) * scale.view(ctx.each)).to(ctx.dtype), None
+        # What mean and deviation, which depend on x, take away again: (mean of g + x̂ · mean of (g · x̂)) · w / deviation.
+        of_mean, of_deviation = everywhere(torch.stack((of_bias, of_weight)).double()) / total
+        scale = (variance + ctx.eps).rsqrt() * (1 if weight is None else weight.float())
+        of_x -= F.batch_norm(
+            x, mean, variance, scale * of_deviation.float(), scale * of_mean.float(), False, 0.0, ctx.eps
+        )
+        return of_x, None if weight is None else of_weight, None if weight is None else of_bias, None
 
 
 def one_dropout(module: nn.Module) -> None:
@@ -110,33 +106,11 @@ def one_dropout(module: nn.Module) -> None:
 
     The generators of all processes stay alike, and so do those of a run with another number of processes.
     """
-    place = _Place()
+    parts = BatchParts()
     for parent in [*module.modules()]:
         for name, child in parent.named_children():
             if isinstance(child, (nn.Dropout, nn.Dropout2d)) and 0 < child.p < 1:
-                setattr(parent, name, _Dropout(child.p, isinstance(child, nn.Dropout2d), place))
-
-
-class _Place:
-    """Where this process's images are in the batch of all: asked once, for every batch of a training has
-    the same size.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[int, int]] = {}
-
-    def of(self, images: int) -> tuple[int, int]:
-        """(first image, images of all processes) where this one has ``images``."""
-        if not several():
-            return 0, images
-        if images not in self._known:
-            counts = gathered(torch.tensor([images], device=_device_of_group())).tolist()
-            self._known[images] = sum(counts[: rank()]), sum(counts)
-        return self._known[images]
-
-
-def _device_of_group() -> str:
-    return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+                setattr(parent, name, _Dropout(child.p, isinstance(child, nn.Dropout2d), parts))
 
 
 class _Dropout(nn.Module):
@@ -144,14 +118,15 @@ class _Dropout(nn.Module):
     processes' images.
     """
 
-    def __init__(self, p: float, maps: bool, place: _Place) -> None:
+    def __init__(self, p: float, maps: bool, parts: BatchParts) -> None:
         super().__init__()
-        self.p, self.maps, self._place = p, maps, place
+        self.p, self.maps, self._parts = p, maps, parts
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        first, total = self._place.of(len(x))
+        parts = self._parts.of(len(x)) or (len(x),)
+        first, total = sum(parts[: rank()]), sum(parts)
         channels, *size = x.shape[1:]
         # In the order of a channels-last map, whatever x's own: that of a single image can't be told.
         noise = x.new_empty((total, *((1 for _ in size) if self.maps else size), channels)).movedim(-1, 1)

@@ -1,13 +1,17 @@
 """No step of a training waits for the host: nothing is read from the device, nothing selected by a mask."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gloo import pair
 from loss_cases import CLASSES as LOSS_CLASSES
 from loss_cases import drawn, made
+from timm.layers import BatchNormAct2d
+from torch import nn
 from toys import tree, write_data, write_recipe
 from unasked import unasked
 
@@ -36,11 +40,10 @@ from rdd_deploy.training.state import Loss, Method, Objective, _Step
 from rdd_deploy.training.supervised import SupervisedObjective
 from rdd_deploy.training.teacher_cache import CachedTeacher
 from rdd_deploy.training.teacher_stores import Store
+from rdd_deploy.training.whole_batch import one_dropout, synchronised
 
 CLASSES = 5
 NEAR = ranks.is_near
-HOST = frozenset({"cirkd_memory"})
-"""Chooses pixels on the host."""
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +103,7 @@ def test_rdd(rule: Any, progress: float, transition: Any, ranked: Any, monkeypat
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - HOST))
+@pytest.mark.parametrize("name", sorted(LOSSES))
 def test_losses_of_the_table(name: str) -> None:
     assert LOSS_CLASSES == CLASSES
     case, loss = drawn(), made(name)
@@ -112,6 +115,44 @@ def test_losses_of_the_table(name: str) -> None:
                 loss(student, teacher, case.target).backward()
         else:
             loss(student, teacher, case.target).backward()
+
+
+def watched_among_others(rank: int) -> int:
+    """Of each of two processes: every loss and the layers that look at the whole batch, watched; the first time they ask
+    the others how much they have.
+    """
+    ranks.is_near = lambda _: False  # type: ignore[assignment]
+    steps: list[tuple[nn.Module, Any]] = []
+    target = labels()
+    case = drawn()
+    for name in sorted(LOSSES):
+        student, teacher = (Output(maps["logits"], None, maps) for maps in (case.student, case.teacher))
+        steps.append((made(name), (student, teacher, case.target)))
+    logits = torch.randn(2, CLASSES, 24, 32)
+    weights = torch.ones(CLASSES)
+    steps += [
+        (TaskLoss(kind, weights if kind == "balanced" else None), (logits, target)) for kind in ("ohem", "balanced")
+    ]
+    steps += [(RegionLoss(kind), (logits, target)) for kind in ("dice", "lovasz")]  # type: ignore[arg-type]
+    norms = nn.Sequential(BatchNormAct2d(CLASSES), nn.Dropout(0.5), nn.BatchNorm2d(CLASSES, momentum=None))
+    synchronised(norms)
+    one_dropout(norms)
+    steps.append((norms, (logits,)))
+    for module, given in steps:
+        for watch in (False, True):
+            leaf = given[0]
+            if isinstance(leaf, Output):
+                leaves = {key: one.clone().requires_grad_() for key, one in leaf.features.items()}
+                leaf = Output(leaves["logits"], None, leaves)
+            else:
+                leaf = leaf.clone().requires_grad_()
+            with unasked() if watch else nullcontext():
+                module(leaf, *given[1:]).sum().backward()
+    return len(steps)
+
+
+def test_among_other_processes() -> None:
+    assert pair(watched_among_others) == 2 * [len(LOSSES) + 5]
 
 
 def cached(place: Path, frames: int) -> CachedTeacher:

@@ -103,7 +103,7 @@ def check(alone: Steps, parts: list[Steps], least: float = 1e-5) -> None:
 def norm_of(rank: int, channels_last: bool) -> Any:
     """Values, gradients and running statistics of a part of a batch, of which the last process may have none."""
     module, x, weight = made()
-    synchronised(module, torch.device("cpu"))
+    synchronised(module)
     part = (slice(0, 3), slice(3, 4), slice(4, 4))[rank] if rank < 2 else slice(4, 4)
     own = (
         x[part]

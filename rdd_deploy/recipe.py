@@ -17,7 +17,7 @@ from rdd_deploy.data.config import REST, Augment, Data, options_of
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses.config import Distillation
 from rdd_deploy.models.config import Network
-from rdd_deploy.models.teachers.config import Teacher, spell_out
+from rdd_deploy.models.teachers.config import Teacher, no_checkpoint, spell_out
 from rdd_deploy.recipe_files import can_name_a_run, find_places, find_recipe, whole_paths, written_places
 from rdd_deploy.recipe_train import Evaluation, Train
 from rdd_deploy.schema import (
@@ -74,12 +74,12 @@ class TeacherRecipe(_Data):
         """This teacher on a student's frames and device: only what describes the teacher itself comes from its own
         recipe.
 
-        One that may see only a share of the labels has a name of its own, or it would be taken for the one that has
-        seen all.
+        One that may see another share of the labels than its recipe says has a name of its own, or it would be taken
+        for the recipe's.
         """
         where = f"the teacher's recipe {self.name} on the student's data and devices"
         data = changed(student.data.alone(), where, size=self.data.size, in_memory=self.data.in_memory)
-        name = self.name if data.labelled == 1 else f"{self.name}_{data.labelled:g}_labels"
+        name = self.name if data.labelled == self.data.labelled else f"{self.name}_{data.labelled:g}_labels"
         device = {
             key: getattr(student.train, key)
             for key in ("device", "devices", "nodes", "precision", "tf32", "deterministic")
@@ -250,10 +250,7 @@ def _member_problems(tree: dict[str, Any], member: dict[str, Any], where: str, s
     elif isinstance(checkpoint, str) and not (
         Path(checkpoint).is_file() or (member.get("source", "segmenter") != "segmenter" and Path(checkpoint).is_dir())
     ):
-        yield RecipeError(
-            f"{where}.checkpoint: no teacher checkpoint {checkpoint}; put it there, or name {where}.recipe so that the"
-            " teacher is trained first"
-        )
+        yield RecipeError(f"{where}.checkpoint: {no_checkpoint(Path(checkpoint), where)}")
 
 
 def _teacher_problems(

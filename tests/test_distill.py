@@ -22,7 +22,7 @@ from rdd_deploy.models.teachers.base import LoadedTeacher
 from rdd_deploy.models.weights import load_checkpoint, load_segmenter
 from rdd_deploy.outputs import Output
 from rdd_deploy.recipe import load_distillation, load_recipe
-from rdd_deploy.training import teacher as teachers
+from rdd_deploy.training import teacher_measuring
 from rdd_deploy.training.data import TrainingData
 from rdd_deploy.training.distillation import distill_recipe
 from rdd_deploy.training.fabric import make_fabric
@@ -82,7 +82,7 @@ def test_a_cached_teacher_is_measured_once_for_all_students(
     story: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = story.parent / "runs"
-    monkeypatch.setattr(teachers, "git_commit", lambda: "0123456789")
+    monkeypatch.setattr(teacher_measuring, "git_commit", lambda: "0123456789")
 
     def taught(name: str, *words: str) -> tuple[dict[str, Any], str]:
         folder = distill_recipe(load_distillation(story, ["teacher.cache=true", *words]), story, runs, name=name)
@@ -99,7 +99,7 @@ def test_a_cached_teacher_is_measured_once_for_all_students(
     kept.mkdir()  # nothing can be written there
     assert taught("unwritable")[0] == first
     kept.rmdir()
-    monkeypatch.setattr(teachers, "git_commit", lambda: "0123456789-dirty")
+    monkeypatch.setattr(teacher_measuring, "git_commit", lambda: "0123456789-dirty")
     assert taught("changed-code")[0] == first
     assert not list((runs / "teacher" / "cache").glob("measured-*.json"))
     other, said = taught("mirrored", "teacher.flip=true")

@@ -31,7 +31,10 @@ REST = "rest"
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    listed = [] if value is None else [value] if isinstance(value, str) else value
+    if isinstance(listed, list) and "" in listed:
+        raise ValueError("got an empty name, expected folders, videos or 'rest'; [] or null is none")
+    return listed
 
 
 Places = Annotated[list[Place], BeforeValidator(_listed), Field(max_length=10_000)]

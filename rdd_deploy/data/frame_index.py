@@ -8,11 +8,12 @@ are decoded.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ BLOCK = 512
 RECORD = np.dtype([("hash", "<u8"), ("digest", "V16"), ("height", "<u4"), ("width", "<u4")])
 """Of each frame; its height is 0 where it can't be read."""
 READERS = min(8, os.cpu_count() or 1)
+PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT}
+"""Errors of the machine, not of a file."""
 
 
 class Source(Protocol):
@@ -87,6 +90,12 @@ class FileSource:
 
     def some(self, which: slice) -> FileSource:
         return FileSource(self.folder, self.names[which], self.title, is_thinned=True)
+
+    def without(self, paths: Collection[str]) -> FileSource:
+        """All but the files at absolute ``paths``."""
+        folder = os.path.abspath(self.folder)
+        names = [name for name in self.names if os.path.join(folder, name) not in paths]
+        return FileSource(self.folder, names, self.title, self.is_thinned)
 
 
 class SplitSource:
@@ -268,7 +277,13 @@ def _record(source: Source, index: int) -> tuple[int, bytes, int, int]:
         frame = source.frame(index)
         file = source.file(index)
         known = content(file) if file is not None else np.ascontiguousarray(frame).data
-    except (DataError, OSError, ValueError, MemoryError):
+    except (DataError, OSError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, DataError) else error
+        if isinstance(cause, OSError) and cause.errno in PASSING:  # the frame itself may be good
+            raise DataError(
+                f"data.unlabelled: {source.name(index)} can't be read now ({cause.strerror}); start again once that is"
+                " over, what was looked at until then is kept"
+            ) from error
         return 0, bytes(16), 0, 0
     return fingerprint(frame), hashlib.blake2b(known, digest_size=16).digest(), frame.shape[0], frame.shape[1]
 

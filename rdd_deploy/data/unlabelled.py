@@ -9,7 +9,8 @@ in which order, depends on the files alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,12 +148,14 @@ class LeftOut:
     unreadable: int = 0
     near: int = 0
     measured: int = 0
+    labelled: int = 0
     over: int = 0
 
     def told(self) -> str:
         said = {
             "near-duplicates": self.near,
             "that look like frames of val or test": self.measured,
+            "that have labels": self.labelled,
             "that can't be read": self.unreadable,
             "over data.thin.limit": self.over,
         }
@@ -168,7 +171,9 @@ def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabel
         DiskError: ``data.scratch`` can't be written.
     """
     scratch, thin = Path(data.scratch), data.thin
-    sources = [_every(source, thin.every) for source in _sources(data)]
+    train = open_data(data, "train")
+    sources = [_every(source, thin.every) for source in _sources(data, train)]
+    labelled = index_of(SplitSource(train, np.arange(len(train))), scratch)
     measured = Seen(max(DISTANCE, thin.within or 0))
     for split in _measured(data):
         records = index_of(SplitSource(split, np.arange(len(split))), scratch)
@@ -179,9 +184,9 @@ def open_unlabelled(data: DataOptions, label_space: LabelSpace) -> tuple[Unlabel
     for source, records in zip(sources, found, strict=True):
         _tell_unreadable(source, records, left_out)
     where = _chosen(
-        [records["hash"] for records in found],
-        [records["height"] > 0 for records in found],
+        found,
         measured,
+        {one.tobytes() for one in labelled["digest"][labelled["height"] > 0]},
         thin.within,
         left_out,
     )
@@ -216,8 +221,15 @@ def look_at_unlabelled(data: DataOptions) -> int:
     return count
 
 
-def _sources(data: DataOptions) -> Iterator[Source]:
-    """One each for images of a folder, and for each video."""
+def _sources(data: DataOptions, train: Split) -> Iterator[Source]:
+    """One each for images of a folder, and for each video.
+
+    Args:
+        train: the frames with labels; their masks, and those of the other splits, are no frames.
+    """
+    masks = {
+        os.path.abspath(mask) for split in (train, *_measured(data)) for _, mask in getattr(split, "pairs", None) or ()
+    }
     for place in data.unlabelled:
         if place == REST:
             yield _rest(data)
@@ -225,7 +237,7 @@ def _sources(data: DataOptions) -> Iterator[Source]:
         listing = list_source(Path(place))
         warn_once(listing.notes())
         if listing.names:
-            yield FileSource(listing.folder, listing.names)
+            yield FileSource(listing.folder, listing.names).without(masks)
         yield from cut_videos(listing.videos, Path(data.scratch), data.thin.every, data.thin.within)
 
 
@@ -268,21 +280,27 @@ def _tell_unreadable(source: Source, records: NDArray[Any], left_out: LeftOut) -
 
 
 def _chosen(
-    hashes: Sequence[NDArray[Any]],
-    readable: Sequence[NDArray[np.bool_]],
+    found: Sequence[NDArray[Any]],
     measured: Seen,
+    labelled: Collection[bytes],
     within: int | None,
     left_out: LeftOut,
 ) -> NDArray[np.int64]:
-    """(source, place) of each frame that is kept, int (N, 2)."""
+    """(source, place) of each frame that is kept, int (N, 2).
+
+    Args:
+        found: ``RECORD`` of each source's frames. labelled: digests of the frames with labels.
+    """
     seen = None if within is None else Seen(within)
     kept: list[tuple[int, int]] = []
-    for source, (ones, good) in enumerate(zip(hashes, readable, strict=True)):
-        for at, (one, fine) in enumerate(zip(ones, good, strict=True)):
-            if not fine:
+    for source, records in enumerate(found):
+        for at, record in enumerate(records):
+            if not record["height"]:
                 continue
-            one = int(one)
-            if measured.near(one) is not None:
+            one = int(record["hash"])
+            if record["digest"].tobytes() in labelled:
+                left_out.labelled += 1
+            elif measured.near(one) is not None:
                 left_out.measured += 1
             elif seen is not None and seen.near(one) is not None:
                 left_out.near += 1

@@ -63,7 +63,8 @@ def copy_pasted(
     device, first = batch.labels.device, sum(lengths[: rank()])
     own = slice(first, first + len(batch.labels))
     pixels = torch.stack([(batch.labels == c).sum((-2, -1)) for c in range(classes)], 1)  # (N, C)
-    usable = (pixels > 0) * (batch.indices < labelled)[:, None]
+    pixels = pixels * (batch.indices < labelled)[:, None]  # frames without labels hold 0, which is no class there
+    usable = pixels > 0
     pixels, usable = (gathered(one, lengths) if lengths else one for one in (pixels, usable))
     count = len(pixels)
     numbers = np.random.default_rng(seed)

@@ -46,14 +46,13 @@ from rdd_deploy.training.teacher import (
     Teacher,
     is_usable,
     load_teacher,
-    measure_teacher,
     named_teachers,
     open_teacher,
     teacher_checkpoint,
-    warn_below_baseline,
     with_cache,
 )
 from rdd_deploy.training.teacher_cache import CachedTeacher
+from rdd_deploy.training.teacher_measuring import measure_teacher, warn_below_baseline
 from rdd_deploy.utils import launchers
 from rdd_deploy.utils.places import RUNS
 
@@ -81,14 +80,13 @@ def distill_recipe(
     named = _networks(recipe, source, runs)
     _check_apart(runs / (name or recipe.name), named)
     check_early(recipe, RunFolder(runs / (name or recipe.name)), resume)
-    fabric, data, student, weights_source, loss, losses, teacher = _prepared(recipe, named, runs, resume, data)
+    run = RunFolder(runs / (name or recipe.name))
+    fabric, data, student, weights_source, loss, losses, teacher, measured = _prepared(recipe, named, run, resume, data)
     with open_run(recipe, name or recipe.name, runs, resume) as folder:
         console.info(
             f"distilling by {recipe.distillation.method} on {fabric.device} in {precision_of(fabric)} -> {folder.path}"
         )
         tell_sizes(losses)
-        measured = measure_teacher(recipe, teacher, data, fabric)
-        warn_below_baseline(recipe, measured, folder, data)
         pseudo, told = _pseudo_labels(recipe, teacher, data, fabric.device)
         region = (region_loss(recipe.train.region_loss), recipe.train.region_weight)
         objective = DistillationObjective(loss, teacher.outputs, losses, recipe.train.auxiliary_weight, pseudo, *region)
@@ -128,7 +126,7 @@ def fill_cache(recipe: StudentRecipe, source: Path, runs: Path = RUNS) -> None:
         raise RecipeError("--cache-only fills the teacher's cache, but teacher.cache is false: set teacher.cache=true")
     # The run's folder isn't looked at: a student may be trained there meanwhile.
     launchers.check(recipe.train.devices, recipe.train.nodes)
-    _prepared(recipe, named, runs, False, None)
+    _prepared(recipe, named, RunFolder(runs / recipe.name), False, None)
 
 
 class _Prepared(NamedTuple):
@@ -141,11 +139,14 @@ class _Prepared(NamedTuple):
     loss: RelativeDifficultyLoss
     losses: list[tuple[str, float, nn.Module]]
     teacher: Teacher
+    measured: dict[str, Any]
+    """Of the teacher."""
 
 
 def _prepared(
-    recipe: StudentRecipe, named: list[NamedTeacher], runs: Path, resume: bool, data: TrainingData | None
+    recipe: StudentRecipe, named: list[NamedTeacher], run: RunFolder, resume: bool, data: TrainingData | None
 ) -> _Prepared:
+    runs = run.path.parent
     fabric = make_fabric(recipe.train)
     launch(fabric)
     data = data or TrainingData(recipe)
@@ -159,8 +160,11 @@ def _prepared(
         named = [one._replace(checkpoint=teacher_checkpoint(recipe, one, runs, resume, data, fabric)) for one in named]
         teacher = open_teacher(recipe, named, data, fabric, runs)
     losses = extra_losses(recipe.distillation, student, teacher.model, fabric.device)
+    # Before its cache, which may take days: a wrong class map or preprocessing shows here.
+    measured = measure_teacher(recipe, teacher, data, fabric)
+    warn_below_baseline(recipe, measured, run, data)
     teacher = with_cache(recipe, teacher, data, maps_of(losses), fabric)
-    return _Prepared(fabric, data, student, weights_source, loss, losses, teacher)
+    return _Prepared(fabric, data, student, weights_source, loss, losses, teacher, measured)
 
 
 MEASURED_ON = 256

@@ -30,6 +30,7 @@ from rdd_deploy.preprocess import resize_labels
 from rdd_deploy.training.determinism import deterministic_layers
 from rdd_deploy.training.teacher_filling import together
 from rdd_deploy.utils import files
+from rdd_deploy.utils.sharing import claimed, share
 
 PASSES, LEAST_STEPS, MOST_STEPS, BATCH, RATE = 8, 200, 1000, 4, 2e-3
 """Passes over the training frames, and how many steps of so many frames that is at least and at most; the highest learning rate."""
@@ -55,19 +56,42 @@ def fit_second(
     state: dict[str, Tensor] | None = None
     with together(fabric, "fit the teacher's second head"):
         if fabric is None or fabric.is_global_zero:
-            state = _kept(place, fitted)
-            if state is None:
-                state = _new(fitted, frames, size, device, precision)
-                try:
-                    files.write_bytes(place, safetensors.torch.save(state))
-                except RddError as error:  # a teacher in a place that can't be written
-                    console.warn(f"the fitted head isn't kept: {error}")
+            state = _shared(place, fitted, lambda: _new(fitted, frames, size, device, precision))
     if fabric is not None:
         state = fabric.broadcast(state)
     assert state is not None
     fitted.head.load_state_dict(state)
     fitted.head.to(device).eval().requires_grad_(False)
     return digest_of(sha256, hashlib.sha256(safetensors.torch.save(state)).hexdigest())
+
+
+def _shared(place: Path, fitted: Fitted, new: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The head that lies at ``place``, or a new one put there, by one of all the processes that want it: on a GPU each
+    would fit another one, and fill a cache of its own.
+    """
+    state: list[dict[str, Tensor]] = []
+
+    def is_done(_: str) -> bool:
+        if place.is_file() and (kept := _kept(place, fitted)) is not None:
+            state.append(kept)
+        return bool(state)
+
+    def work(part: str) -> bool:
+        if is_done(part):
+            return True
+        with claimed(place.parent, place.name) as mine:
+            if mine and not is_done(part):
+                state.append(new())
+                files.write_bytes(place, safetensors.torch.save(state[-1]))
+        return bool(state)
+
+    try:
+        share([place.name], work, is_done, lambda _: console.info("waiting for another process, which fits the head"))
+    except (OSError, RddError) as error:  # a teacher in a place that can't be written
+        if isinstance(error, RddError) and not state:
+            raise
+        console.warn(f"the fitted head isn't kept: {error}")
+    return state[-1] if state else new()
 
 
 def _kept(place: Path, fitted: Fitted) -> dict[str, Tensor] | None:

@@ -69,7 +69,9 @@ class DistillationObjective(Objective):
     def forward(self, output: Output, batch: Batch, progress: float) -> Loss:
         sizes = {name: (one.shape[-2], one.shape[-1]) for name, one in output.features.items()}
         teacher_out = self.teacher(batch, "tfe" in self.loss.stage(progress), sizes)
-        targets = None if self.pseudo is None else self.pseudo(batch.labels, batch.indices, teacher_out.primary)
+        pasted = getattr(batch, "pasted", None)
+        mask = None if pasted is None else pasted.mask
+        targets = None if self.pseudo is None else self.pseudo(batch.labels, batch.indices, teacher_out.primary, mask)
         result = self.loss(
             output.primary, teacher_out.primary, teacher_out.auxiliary, batch.labels if targets is None else targets.task, progress,
             output.auxiliary, self.auxiliary_weight, teacher_out.agreement, None if targets is None else targets.taught,

@@ -56,13 +56,16 @@ class PseudoLabels(nn.Module):
         self.register_buffer("thresholds", thresholds.float())  # saved: a resumed run has the same to the bit
         self.labelled = labelled
 
-    def forward(self, labels: Tensor, indices: Tensor, teacher: Tensor) -> Targets:
+    def forward(self, labels: Tensor, indices: Tensor, teacher: Tensor, pasted: Tensor | None = None) -> Targets:
         """Args:
         labels: int64 (N, H, W); of frames without labels 0 in the frame and ``IGNORE`` beyond. indices: int64 (N,) of
-        the frames. teacher: its logits, float (N, C, H, W).
+        the frames. teacher: its logits, float (N, C, H, W). pasted: bool (N, H, W), pixels that were copied from
+        frames with labels, and have theirs.
         """
         # No selection of the frames without labels: a GPU would wait for their number.
         bare = (indices >= self.labelled)[:, None, None]
+        if pasted is not None:
+            bare = bare & ~pasted
         inside = bare & (labels != IGNORE)
         probability, likeliest = F.softmax(teacher.float(), 1).max(1)
         sure = inside & (probability >= self.thresholds[likeliest])

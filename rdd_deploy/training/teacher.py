@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
 
-from rdd_deploy import __version__, console
+from rdd_deploy import console
 from rdd_deploy.console import process_rank
 from rdd_deploy.data.loader import Batch
 from rdd_deploy.data.resident import room_on
-from rdd_deploy.errors import RddError, RecipeError, WeightsError
-from rdd_deploy.metrics import protocol
+from rdd_deploy.errors import DataError, RddError, RecipeError, WeightsError
 from rdd_deploy.models.predict import autocast_dtype
 from rdd_deploy.models.teachers.base import TeacherModel
-from rdd_deploy.models.teachers.config import Member
+from rdd_deploy.models.teachers.config import FOREIGN, Member, no_checkpoint
 from rdd_deploy.models.teachers.second import Fitted, SecondView
-from rdd_deploy.models.tta import TestTimeAugmentation, describe, tta_predictor
+from rdd_deploy.models.tta import TestTimeAugmentation
 from rdd_deploy.outputs import resized
 from rdd_deploy.recipe import StudentRecipe, TeacherRecipe, load_recipe
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.fabric import evaluate_together, precision_of
+from rdd_deploy.training.fabric import precision_of
 from rdd_deploy.training.fitted_second import fit_second
 from rdd_deploy.training.resume import ResumeError
 from rdd_deploy.training.run_folder import RunFolder
@@ -35,9 +31,7 @@ from rdd_deploy.training.session import changes
 from rdd_deploy.training.supervised import train_recipe
 from rdd_deploy.training.teacher_cache import CacheForm, TeacherPrediction, cached_teacher
 from rdd_deploy.training.teacher_loading import load_teacher as load_teacher
-from rdd_deploy.utils import files
 from rdd_deploy.utils.locks import InUseError, check_unlocked
-from rdd_deploy.utils.machine import git_commit
 from rdd_deploy.utils.places import followed
 
 
@@ -116,10 +110,9 @@ def _named(config: Member, recipe: StudentRecipe, source: Path, runs: Path) -> N
             return NamedTeacher(Path(str(config.checkpoint)), None, None, True)
         path = followed(Path(str(config.checkpoint)))
         if not path.is_file() and (config.source == "segmenter" or not path.is_dir()):
-            raise WeightsError(
-                f"no teacher checkpoint {path}; put it there, or name teacher.recipe so that the teacher is trained"
-                " first"
-            )
+            raise WeightsError(no_checkpoint(path, "teacher"))
+        if config.source == "segmenter" and path.suffix.lower() in FOREIGN:
+            raise WeightsError(no_checkpoint(path, "teacher"))
         return NamedTeacher(path, None, None)
     teacher_path = find_recipe(config.recipe, beside=source)
     teacher = load_recipe(teacher_path)
@@ -233,7 +226,8 @@ def open_teacher(
     config, paths = recipe.teacher, [one.checkpoint for one in named]
     assert config is not None
     name = " + ".join(map(str, paths))
-    model, trained_size, sha256, *_, facts = load_teacher(recipe, paths, data)
+    loaded = load_teacher(recipe, paths, data)
+    model, sha256 = loaded.model, loaded.sha256
     # Looked at a second time: another process may have begun to train it between the first look and the reading.
     if process_rank() == 0 and not all(map(is_usable, named)):
         raise WeightsError(f"the teacher {name} was replaced by an unfinished one while it was read; start again")
@@ -241,10 +235,20 @@ def open_teacher(
         raise WeightsError(
             f"the processes that train together read different teachers from {name}; give all of them the same file"
         )
+    frames = {
+        f"training frames in {recipe.data.root}": data.digest,
+        "frames of data.unlabelled": data.unlabelled.digest if data.unlabelled is not None else "",
+    }
+    different = [what for what, digest in frames.items() if fabric.broadcast(digest) != digest]
+    if different:
+        raise DataError(
+            f"the processes that train together read different {different[0]}; give every machine the same files"
+        )
     model = model.to(fabric.device, memory_format=torch.channels_last).eval().requires_grad_(False)
     views = TestTimeAugmentation(recipe.data.size)
     if config.cache:
-        views = TestTimeAugmentation(trained_size or recipe.data.size, tuple(config.scales), config.flip)
+        size = config.size or loaded.size or recipe.data.size
+        views = TestTimeAugmentation(size, tuple(config.scales), config.flip)
     caches = runs / "hub_teachers" / "cache" if named[0].from_hub else paths[0].parent / "cache"
     precision = autocast_dtype(precision_of(fabric))
     if isinstance(model, Fitted):
@@ -252,7 +256,7 @@ def open_teacher(
         sha256 = fit_second(
             model, sha256, data.frames, facts_of_data, views.size, caches, fabric.device, precision, fabric
         )
-    return Teacher(model, LiveTeacher(model, precision), views, paths[0], sha256, caches, name, facts)
+    return Teacher(model, LiveTeacher(model, precision), views, paths[0], sha256, caches, name, loaded.facts)
 
 
 def with_cache(
@@ -283,63 +287,3 @@ def with_cache(
         console.info(f"teacher cache: held on the GPU, {cached.nbytes / 1e9:.1f} GB")
         cached.to(fabric.device)
     return teacher._replace(outputs=cached)
-
-
-def measure_teacher(recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric) -> dict[str, Any]:
-    """The teacher's own mIoU, as the student sees it; a cached one's is kept beside its cache, for all students."""
-    told = {"checkpoint": teacher.name, "views": describe(teacher.views), **teacher.facts}
-    if isinstance(teacher.outputs, LiveTeacher):  # its logits are resized straight to the frame's size
-        return told | _measured(recipe, teacher, data, fabric, recipe.data.size)
-    commit = git_commit() or ""
-    key = {
-        "code": [__version__, commit], "teacher": teacher.sha256, "views": told["views"], "device": fabric.device.type, "precision": precision_of(fabric), "tf32": recipe.train.tf32,
-        "frames": data.val_facts.digest, "labels": data.val_facts.labels_digest,
-    }  # fmt: skip
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    place = teacher.caches / f"measured-{digest}.json"
-    kept: dict[str, Any] | None = None
-    with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
-        found = files.parse_json(place.read_bytes())
-        if found["key"] == key and float(found["measured"]["miou_pct"]) >= 0:
-            kept = dict(found["measured"])
-    # The first of several processes decides for all, who measure together.
-    if (kept := fabric.broadcast(kept)) is not None:
-        console.info(f"teacher: mIoU {kept['miou_pct']:.2f} % on {recipe.evaluation.split}, as measured before")
-        return {**told, **kept}
-    measured = _measured(recipe, teacher, data, fabric, None)  # by way of the cache's grid
-    if fabric.is_global_zero and not commit.endswith("-dirty"):  # that may be other code the next time
-        with suppress(RddError):  # a teacher in a place that can't be written is measured each time
-            files.write_json(place, {"key": key, "measured": measured})
-    return told | measured
-
-
-def _measured(
-    recipe: StudentRecipe, teacher: Teacher, data: TrainingData, fabric: Fabric, grid: tuple[int, int] | None
-) -> dict[str, Any]:
-    precision = autocast_dtype(precision_of(fabric))
-    predict = tta_predictor(teacher.model, teacher.views, fabric.device, precision, grid)  # as it teaches
-    measured = evaluate_together(predict, data.validation, 4, fabric).summary()
-    console.info(f"teacher: mIoU {measured['miou_pct']:.2f} % on {recipe.evaluation.split}")
-    return measured
-
-
-def warn_below_baseline(
-    recipe: StudentRecipe, measured: Mapping[str, Any], folder: RunFolder, data: TrainingData
-) -> None:
-    """Warn of a teacher that is below what the student reaches alone, where a run beside this one has measured that."""
-    of_a_study = f"alone_s{recipe.train.seed}"
-    baselines = (f"{folder.path.name}_alone", f"{recipe.name}_alone", of_a_study)
-    split, size, classes = recipe.evaluation.split, recipe.data.size, len(data.validation.label_space)
-    wanted = protocol(recipe.data.name, split, len(data.validation), size, classes)
-    for name in dict.fromkeys(baselines):
-        place = folder.path.parent / name / "summary.json"
-        with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or not such a summary
-            summary = files.parse_json(place.read_bytes())
-            alone, taught = float(summary["best"]["miou_pct"]), float(measured["miou_pct"])
-            if summary["protocol"] == wanted and taught < alone and process_rank() == 0:
-                console.warn(
-                    f"the teacher's mIoU is {taught:.2f} % on {recipe.evaluation.split}, below the {alone:.2f} % that"
-                    f" the student reaches alone ({place.parent}); distilling from it may make the student worse: take"
-                    " a better teacher, or look at its classes and preprocessing"
-                )
-                return

@@ -59,11 +59,19 @@ def load_teacher(
     ]
     loaded = networks[0].loaded
     if config.ensemble:
-        size = next((one.loaded.size for one in networks if one.loaded.size), None)
-        model = Ensemble([one.loaded.model for one in networks], config.second == "ensemble")
-        loaded = LoadedTeacher(
-            model, size, digest_of("ensemble", [one.loaded.sha256 for one in networks], config.second == "ensemble")
-        )
+        sizes = list(dict.fromkeys(one.loaded.size for one in networks if one.loaded.size))
+        if len(sizes) > 1 and config.cache and config.size is None and not console.process_rank():
+            told = ", ".join(f"{height}x{width}" for height, width in sizes)
+            console.warn(
+                f"the teacher's networks were trained on frames of {told}, and all see the first one's; say by"
+                " teacher.size which they should see"
+            )
+        knows = torch.tensor([[bool(group) for group in one.found.groups] for one in networks])
+        model = Ensemble([one.loaded.model for one in networks], config.second == "ensemble", knows)
+        known = [] if bool(knows.all()) else [knows.tolist()]
+        digest = digest_of("ensemble", [one.loaded.sha256 for one in networks], config.second == "ensemble", *known)
+        loaded = LoadedTeacher(model, sizes[0] if sizes else None, digest)
+    _check_views(config, networks)
     loaded = with_second(loaded, config)
     _check_second(recipe, loaded.model, " and ".join(map(str, paths)))
     if config.is_plain and not tell:
@@ -88,7 +96,8 @@ def load_network(config: Member, path: Path, data: TrainingData, size: tuple[int
         return Network(loaded, found, path)
     if loaded.names is not None and not ours:
         _try_out(loaded.model, loaded.size or size, path)
-    sha256 = digest_of("teacher", config.source, loaded.sha256, config.options, found.groups, found.classes)
+    left = ["left over equally"] if found.left else []
+    sha256 = digest_of("teacher", config.source, loaded.sha256, config.options, found.groups, found.classes, *left)
     model: TeacherModel = loaded.model if found.is_identity else Mapped(loaded.model, found)
     return Network(loaded._replace(model=model, sha256=sha256), found, path)
 
@@ -149,6 +158,29 @@ def fitted_map(model: TeacherModel, wanted: str | None) -> tuple[str, int]:
     )
 
 
+def _check_views(config: Teacher, networks: Sequence[Network]) -> None:
+    """Say where a network would be shown the same pixels again, or crops as if they were frames.
+
+    Raises:
+        RecipeError: another scale of the frame would be resized to the same size.
+    """
+    alike = next((one for one in networks if one.loaded.rescales), None)
+    if alike is None:
+        return
+    what = f"the teacher {alike.checkpoint} resizes all that it is shown to a size of its own ({alike.loaded.about})"
+    way_out = "teacher.options.resize=false (hugging_face), or a network of any size"
+    if config.second == "scale":
+        raise RecipeError(
+            f"{what}, so teacher.second=scale would compare it with itself; expected teacher.second=flip, {way_out}"
+        )
+    if list(config.scales) != [1.0]:
+        raise RecipeError(
+            f"{what}, so that teacher.scales {list(config.scales)} average the same view; expected [1.0], {way_out}"
+        )
+    if not config.cache and not console.process_rank():
+        console.warn(f"{what}: crops are stretched to it; with teacher.cache=true it sees whole frames")
+
+
 def _check_second(recipe: StudentRecipe, model: TeacherModel, where: str) -> None:
     method, config = recipe.distillation, recipe.teacher
     assert config is not None
@@ -166,7 +198,8 @@ def _tell(config: Teacher, loaded: LoadedTeacher, networks: Sequence[Network]) -
         if one.loaded.about:
             console.info(f"teacher {one.checkpoint}: {one.loaded.about}")
         tell_map(one.found, one.checkpoint)
-    size = f"{loaded.size[0]}x{loaded.size[1]}" if loaded.size else "the data's size"
+    seen = config.size or loaded.size
+    size = f"{seen[0]}x{seen[1]}" if seen and config.cache else "the data's size"
     console.info(f"teacher: frames of {size}, second opinion: {opinion_of(config, loaded.model)}")
 
 
@@ -192,7 +225,7 @@ def tell_map(found: ClassMap, where: Path) -> None:
     console.show(f"classes of the teacher {where}", console.table(("data", "teacher"), found.rows(), left=(0, 1)))
     if left := found.left:
         shown = ", ".join(left[:20]) + (f" and {len(left) - 20} more" if len(left) > 20 else "")
-        console.info(f"left over, their probability shared out among the others: {shown}")
+        console.info(f"left over, their probability shared out equally among the data's: {shown}")
     if console.process_rank():
         return
     if found.by_place:

@@ -79,10 +79,14 @@ class Folder(NamedTuple):
 
 def remove_damaged(folders: Sequence[Folder], shards: Sequence[Shard]) -> None:
     """Take away what isn't what was written, with a warning, so that it is filled again."""
-    with ThreadPoolExecutor(READERS) as pool:
+    count = sum(folder.holds(shard) for folder in folders for shard in shards)
+    with ThreadPoolExecutor(READERS) as pool, console.progress("teacher cache: check", count) as bar:
         for folder in folders:
             there = [shard for shard in shards if folder.holds(shard)]
-            problems = list(pool.map(lambda shard, folder=folder: _problem(folder, shard), there))
+            problems = []
+            for problem in pool.map(lambda shard, folder=folder: _problem(folder, shard), there):
+                problems.append(problem)
+                bar.advance(1)
             damaged = [(shard, problem) for shard, problem in zip(there, problems, strict=True) if problem]
             for shard, _ in damaged:
                 with claimed(folder.path, shard.name) as mine:

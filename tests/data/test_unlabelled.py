@@ -2,6 +2,7 @@
 measured on.
 """
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from toys import CLASSES, picture, write_data, write_pair
 
 from rdd_deploy.data import frame_index
@@ -108,6 +110,37 @@ def test_near_duplicates_and_what_is_measured_are_left_out(root: Path) -> None:
     assert opened(root, pool, again, thin={"limit": 2})[1] == LeftOut(near=3, measured=2, over=2)
     assert list(opened(root, pool, again, thin={"limit": 2})[0].names) == ["pool/0", "again/1"]
     assert list(opened(root, pool, again, thin={"every": 2})[0].names) == ["pool/0", "pool/4"], "again/0 is pool/4"
+
+
+def test_frames_that_have_labels_and_the_data_sets_own_masks_are_no_frames_without(root: Path) -> None:
+    """The folder of everything, in which the labelled ones lie as well."""
+    shutil.copytree(root / "data/train", root / "data/pool")
+    write(root / "data/pool/other.png", scene(3))
+    split, left_out = opened(root, root / "data", thin={"similar": "keep"})
+    assert list(split.names) == ["data/pool/other"]
+    assert left_out == LeftOut(measured=1, labelled=16), "where they lie, and their copies"
+    assert "16 that have labels" in left_out.told()
+
+
+def test_an_error_of_the_machine_makes_no_frame_unreadable(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root / "pool/1.png", scene(0))
+    write(root / "pool/2.png", scene(1))
+
+    def full(path: Path, *_: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frame_index, "content", full)
+        with pytest.raises(DataError, match=r"can't be read now \(Too many open files\); start again"):
+            opened(root, root / "pool")
+    assert len(opened(root, root / "pool")[0]) == 2
+
+
+@pytest.mark.parametrize("given", ["", [""], ["pool", ""]])
+def test_an_empty_name_is_no_folder(given: Any, root: Path) -> None:
+    with pytest.raises(ValidationError, match="got an empty name, expected folders, videos or 'rest'"):
+        options(root, unlabelled=given)
+    assert options(root, unlabelled=None).unlabelled == []
 
 
 def test_what_each_frame_is_follows_its_content(root: Path) -> None:

@@ -73,6 +73,16 @@ def test_rare_classes_are_drawn_more_often_and_a_share_gets_one() -> None:
     assert (pixels[pixels > 0] == 16).float().mean() == pytest.approx(ratio / (1 + ratio), abs=0.03)
 
 
+def test_crops_without_labels_do_not_make_their_zeros_common() -> None:
+    labels = torch.zeros(4, 40, 40, dtype=torch.uint8)  # of the last two frames: no labels
+    labels[:2, :, :10], labels[:2, :, 10:] = 0, 1
+    batch = Batch(torch.zeros(4, 3, 40, 40, dtype=torch.uint8), labels, torch.zeros(4).long(), torch.arange(4))
+    drawn = [copy_pasted(batch, 1.0, C, 2, [7, s]) for s in range(600)]
+    pixels = torch.cat([one.pasted.mask.sum((1, 2)) for one in drawn])
+    ratio = (1200 / 400) ** 0.5
+    assert (pixels[pixels > 0] == 400).float().mean() == pytest.approx(ratio / (1 + ratio), abs=0.05)
+
+
 def part_of(argument: tuple[int, int, int]) -> Any:
     """What one of several processes gets that have the crops of a few batches between them, and a map of theirs."""
     rank, ranks, count = argument

@@ -44,6 +44,17 @@ def test_labels_are_those_of_a_plain_loop(seed: int, labelled: int) -> None:
     assert got.sure.item() == pytest.approx(sure / max(1, inside))
 
 
+def test_what_was_pasted_keeps_its_labels() -> None:
+    """Copied from a crop with labels into one without: rare classes, of which the teacher is the least sure."""
+    teacher = torch.zeros(2, 3, 2, 2)
+    teacher[:, 1] = 5
+    labels, pasted = torch.zeros(2, 2, 2, dtype=torch.int64), torch.zeros(2, 2, 2, dtype=torch.bool)
+    labels[1, 0], pasted[1, 0] = 2, True
+    got = PseudoLabels(torch.tensor([0.9, 0.9, 0.9]), 1)(labels, torch.tensor([0, 1]), teacher, pasted)
+    assert got.task.tolist() == got.everywhere.tolist() == [[[0, 0], [0, 0]], [[2, 2], [1, 1]]]
+    assert got.sure == 1, "of the pixels without labels"
+
+
 def test_a_gpu_is_never_waited_for() -> None:
     """Tensors without values can't be looked at."""
     labels, indices, teacher = (

@@ -35,7 +35,7 @@ from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tta import TestTimeAugmentation, tta_logits, tta_predictor
 from rdd_deploy.outputs import resized
 from rdd_deploy.recipe_train import Train
-from rdd_deploy.training import teacher, teacher_filling, teacher_shards
+from rdd_deploy.training import teacher, teacher_filling, teacher_measuring, teacher_shards
 from rdd_deploy.training.copy_paste import copy_pasted
 from rdd_deploy.training.fabric import make_fabric
 from rdd_deploy.training.teacher import LiveTeacher
@@ -583,7 +583,7 @@ def test_a_teacher_is_measured_in_the_precision_that_it_teaches_in(
     taught = teacher.Teacher(network, None, TestTimeAugmentation(SIZE), Path("t"), "0" * 64, Path("caches"), "t")  # type: ignore[arg-type]
     data = SimpleNamespace(validation=frames.split)
     fabric = make_fabric(Train(device="cpu", precision="bf16-mixed"))
-    teacher._measured(recipe, taught, data, fabric, SIZE if live else None)  # type: ignore[arg-type]
+    teacher_measuring._measured(recipe, taught, data, fabric, SIZE if live else None)  # type: ignore[arg-type]
     assert set(used) == {(True, torch.bfloat16)}
 
 

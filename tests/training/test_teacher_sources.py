@@ -1,28 +1,33 @@
 """Distilling from teachers of every source, with every second opinion, from ensembles and through class maps."""
 
 import hashlib
+import os
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import pytest
 import torch
+from gloo import pair
 from safetensors.torch import load_file
 from toy_onnx import colours
 from toys import CLASSES, picture, read_json, teacher_tree, tree, write_data, write_recipe
 
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.errors import RddError, WeightsError
-from rdd_deploy.models.teachers.second import Mirrored
+from rdd_deploy.errors import DataError, RddError, RecipeError, WeightsError
+from rdd_deploy.models.teachers.second import Fitted, Mirrored
 from rdd_deploy.recipe import StudentRecipe, load_distillation, load_recipe, with_whole_paths
 from rdd_deploy.training import fitted_second
 from rdd_deploy.training.data import TrainingData
-from rdd_deploy.training.distillation import distill_recipe, dry_run
+from rdd_deploy.training.distillation import distill_recipe, dry_run, fill_cache
 from rdd_deploy.training.run_folder import RunFolder
 from rdd_deploy.training.supervised import train_recipe
-from rdd_deploy.training.teacher import LiveTeacher, warn_below_baseline
+from rdd_deploy.training.teacher import LiveTeacher, named_teachers, open_teacher
 from rdd_deploy.training.teacher_loading import load_teacher
+from rdd_deploy.training.teacher_measuring import warn_below_baseline
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +296,112 @@ def test_lists_are_spelt_out_and_paths_found(place: Path, tmp_path: Path) -> Non
     write_recipe(path, tree(place / "data", teacher=[members[0], "nowhere.safetensors"]))
     with pytest.raises(RddError, match=r"teacher\.ensemble\.1\.checkpoint: no teacher checkpoint"):
         load_distillation(path)
+
+
+def test_a_teacher_is_measured_before_its_cache_is_filled(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong class map shows before days of work, also where only the cache is asked for."""
+    wrong = {"left": "middle", "middle": "left", "right": "right"}
+    recipe = student(place, onnx(place, second="flip", cache=True, classes=wrong))
+    fill_cache(recipe, place / "student.yaml", place / "runs")
+    said = capsys.readouterr().out
+    assert 0 < said.index("teacher: mIoU") < said.index("compact cache over")
+
+
+def test_a_teacher_of_one_size_is_not_shown_others(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"options": {"names": CLASSES, "size": [64, 96]}}
+    data = TrainingData(student(place, onnx(place, second="flip")))
+
+    def loaded(**changes: Any) -> Any:
+        return load_teacher(student(place, onnx(place, **options, **changes)), place / "colours.onnx", data)
+
+    for changes, sentence in (
+        ({"second": "scale"}, "teacher.second=scale would compare it with itself; expected teacher.second=flip"),
+        ({"second": "flip", "cache": True, "scales": [1.0, 1.5]}, r"teacher.scales [1.0, 1.5] average the same view"),
+    ):
+        with pytest.raises(RecipeError) as raised:
+            loaded(**changes)
+        assert sentence in str(raised.value)
+    capsys.readouterr()
+    loaded(second="flip")
+    assert "crops are stretched to it" in " ".join(capsys.readouterr().err.split())
+    loaded(second="flip", cache=True)
+    assert not capsys.readouterr().err
+
+
+def test_the_size_of_a_cached_teachers_frames(place: Path) -> None:
+    told = distilled(place, "sized", onnx(place, second="flip", cache=True, size=[96, 128]))
+    assert (told["views"]["height"], told["views"]["width"]) == (96, 128)
+    with pytest.raises(RddError, match=r"teacher\.size is that of whole frames, and a live teacher sees"):
+        student(place, onnx(place, second="flip", size=[96, 128]))
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("colours.onnx", r"is no network of this program: set teacher\.source=onnx"),
+        ("lraspp.pth", r"set teacher\.source=torchvision or smp"),
+        ("runs/one", r"it is a run's folder: name .*runs/one/teacher\.safetensors"),
+        ("data", r"it is a folder: set teacher\.source=hugging_face or smp"),
+    ],
+)
+def test_a_forgotten_source_is_named(name: str, way_out: str, place: Path) -> None:
+    (place / "lraspp.pth").touch()
+    with pytest.raises(RddError, match=way_out):  # a path alone is a teacher, too
+        named_teachers(student(place, str(place / name)), place / "student.yaml", place / "runs")
+
+
+def test_a_teacher_of_as_many_labels_as_its_recipe_says_is_the_recipes_own(place: Path) -> None:
+    content = teacher_tree(place / "data", name="few")
+    content["data"]["labelled"] = 0.5
+    source = write_recipe(place / "few.yaml", content)
+    names = []
+    for share in ("0.5", "0.25", "1.0"):
+        recipe = student(place, {"recipe": str(source)}, f"data.labelled={share}")
+        (named,) = named_teachers(recipe, place / "student.yaml", place / "runs")
+        names.append(named.checkpoint.parent.name)
+    assert names == ["few", "few_0.25_labels", "few_1_labels"]
+
+
+@pytest.mark.parametrize("what", ["training frames in", "frames of data.unlabelled"])
+def test_processes_that_see_different_frames_are_told(what: str, place: Path) -> None:
+    recipe = student(place, onnx(place, second="flip"), f"data.unlabelled={place / 'free'}")
+    data = TrainingData(recipe)
+    other = {"training frames in": data.digest, "frames of data.unlabelled": data.unlabelled.digest}[what]  # type: ignore[union-attr]
+    fabric = SimpleNamespace(device=torch.device("cpu"), broadcast=lambda mine: "x" if mine == other else mine)
+    named = named_teachers(recipe, place / "student.yaml", place / "runs")
+    with pytest.raises(DataError, match=f"^the processes that train together read different {what}"):
+        open_teacher(recipe, named, data, fabric, place / "runs")  # type: ignore[arg-type]
+
+
+class WithMap(torch.nn.Module):
+    classes, has_auxiliary = 3, False
+
+
+def fitting(rank: int, folder: str) -> tuple[str, int]:
+    """Fit a head, as one of two commands that want the same one at the same time and would each find another."""
+    fits = []
+
+    def new(fitted: Fitted, *_: Any) -> dict[str, torch.Tensor]:
+        fits.append(os.getpid())
+        time.sleep(1)
+        return {name: torch.full_like(value, len(fits) + rank) for name, value in fitted.head.state_dict().items()}
+
+    fitted_second._new = new  # type: ignore[assignment]
+    fitted = Fitted(WithMap(), "stage4", 4)  # type: ignore[arg-type]
+    digest = fitted_second.fit_second(
+        fitted,
+        "0" * 64,
+        None,
+        {},
+        (8, 8),
+        Path(folder),
+        torch.device("cpu"),
+        None,  # type: ignore[arg-type]
+    )
+    return digest, len(fits)
+
+
+def test_commands_that_want_the_same_head_fit_it_once(tmp_path: Path) -> None:
+    (first, one), (second, other) = pair(fitting, str(tmp_path))
+    assert first == second
+    assert one + other == 1

@@ -59,6 +59,8 @@ class LoadedTeacher(NamedTuple):
     """What it is and how frames are prepared for it, in a few words for people."""
     facts: Mapping[str, Any] = {}
     """JSON values for the run's summary, of a teacher that isn't one checkpoint as it is."""
+    rescales: bool = False
+    """Whether it resizes all that it is shown to a size of its own."""
 
 
 class TeacherLoader(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
@@ -41,10 +42,15 @@ class ClassMap(NamedTuple):
         return [name for name, group in zip(self.classes, self.groups, strict=True) if not group]
 
     @property
-    def left(self) -> list[str]:
-        """The teacher's classes that mean none of the data's."""
+    def left_channels(self) -> list[int]:
+        """The teacher's classes that mean none of the data's, by number."""
         used = {channel for group in self.groups for channel in group}
-        return [name for channel, name in enumerate(self.names) if channel not in used]
+        return [channel for channel in range(len(self.names)) if channel not in used]
+
+    @property
+    def left(self) -> list[str]:
+        """The same by name."""
+        return [self.names[channel] for channel in self.left_channels]
 
     def rows(self) -> list[tuple[str, str]]:
         """Each class of the data with the teacher's classes that mean it, as text."""
@@ -167,14 +173,15 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 class Mapped(Around):
     """A teacher that says logits of the data's classes.
 
-    A class's logit is the logarithm of its parts' exponentials, so that after a softmax their probabilities are added;
-    those of classes left over are shared out among all in proportion. A class that the teacher doesn't know gets nearly
-    no probability.
+    A class's logit is the logarithm of its parts' exponentials, so that after a softmax their probabilities are added.
+    Those of classes left over are shared out equally among all: where the teacher sees something else it is sure of
+    nothing, and the likeliest class stays the same. A class that the teacher doesn't know gets nearly no probability
+    besides.
     """
 
     def __init__(self, teacher: TeacherModel, found: ClassMap) -> None:
         super().__init__(teacher)
-        self.classes, self.found = len(found.classes), found
+        self.classes, self.found, self._left = len(found.classes), found, found.left_channels
 
     @property
     def has_auxiliary(self) -> bool:
@@ -194,4 +201,8 @@ class Mapped(Around):
         logits = logits.float()
         parts = [logits[:, list(group)].logsumexp(1) if group else None for group in self.found.groups]
         floor = torch.stack([one for one in parts if one is not None]).logsumexp(0) - UNKNOWN
-        return torch.stack([floor if one is None else one for one in parts], 1)
+        mapped = torch.stack([floor if one is None else one for one in parts], 1)
+        if not self._left:
+            return mapped
+        left = logits[:, self._left].logsumexp(1, keepdim=True) - math.log(self.classes)
+        return torch.logaddexp(mapped, left)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.teachers import TEACHERS
-from rdd_deploy.schema import Part, Place, Scale
+from rdd_deploy.schema import Part, Place, Scale, Size
 
 
 def _form_of_cache(value: Any) -> Any:
@@ -122,6 +123,13 @@ class Teacher(Member):
         ),
     )
     flip: bool = Field(False, description="average the teacher over mirrored frames")
+    size: Size | None = Field(
+        None,
+        description=(
+            "[height, width] of the frames that a cached teacher sees; default: those that it was trained on, where it"
+            " says so, else data.size"
+        ),
+    )
     scales: list[Scale] = Field(
         [1.0], description="average the teacher over these scales of its own frame size", min_length=1, max_length=32
     )
@@ -170,6 +178,15 @@ class Teacher(Member):
                 ),
             )
 
+        if not self.cache and self.size is not None:
+            yield (
+                "cache size",
+                (
+                    "teacher.size is that of whole frames, and a live teacher sees the student's crops; set"
+                    " teacher.cache=true, or drop it"
+                ),
+            )
+
     @property
     def members(self) -> list[Member]:
         """The networks: those of the ensemble, or the lone one."""
@@ -181,12 +198,33 @@ class Teacher(Member):
         return self.source == "segmenter" and self.second == "auxiliary" and not self.ensemble and not self.classes
 
 
+FOREIGN = {".onnx": "onnx", ".pth": "torchvision or smp", ".pt": "torchvision or smp"}
+"""Endings of files that are no network of this program, and the sources that they may be of."""
+
+
+def no_checkpoint(path: Path, where: str) -> str:
+    """The sentence about what can't be a checkpoint of this program.
+
+    Args:
+        where: the network in the recipe, ``teacher`` or ``teacher.ensemble.0``.
+    """
+    begin = f"no teacher checkpoint {path}; "
+    if path.suffix.lower() in FOREIGN and path.is_file():
+        return f"{path} is no network of this program: set {where}.source={FOREIGN[path.suffix.lower()]}"
+    if (path / "teacher.safetensors").is_file():
+        return begin + f"it is a run's folder: name {path / 'teacher.safetensors'}"
+    if path.is_dir():
+        return begin + f"it is a folder: set {where}.source=hugging_face or smp, or name the .safetensors file in it"
+    return begin + f"put it there, or name {where}.recipe so that the teacher is trained first"
+
+
 SHARED = tuple(key for key in Teacher.model_fields if key not in Member.model_fields and key != "ensemble")
 """Keys of all networks of an ensemble together."""
 
 
 def spell_out(tree: dict[str, Any]) -> list[RecipeError]:
-    """Write ``teacher: [A, B]`` of an unchecked tree in place as what it stands for, ``teacher: {ensemble: [A, B]}``.
+    """Write ``teacher: [A, B]`` of an unchecked tree in place as what it stands for, ``teacher: {ensemble: [A, B]}``, and
+    ``teacher: A`` likewise.
 
     Each is the keys of a network or the path of its checkpoint or recipe; keys of the ensemble as a whole (``cache``,
     ``second`` …) may stand in any of them.
@@ -195,6 +233,8 @@ def spell_out(tree: dict[str, Any]) -> list[RecipeError]:
         What is wrong with it.
     """
     given = tree.get("teacher")
+    if isinstance(given, str):
+        given = [given]
     if not isinstance(given, list):
         return []
     shared: dict[str, Any] = {}

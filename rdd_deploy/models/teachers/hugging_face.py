@@ -5,7 +5,7 @@ MaskFormer and EoMT.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -136,13 +136,20 @@ class HuggingFaceTeacher(Adapter):
 
 
 def load(
-    path: Path, classes: list[str] | None, hub: bool = False, revision: str = "main", resize: bool = True
+    path: Path,
+    classes: list[str] | None,
+    hub: bool = False,
+    revision: str = "main",
+    resize: bool = True,
+    names: Sequence[str] = (),
 ) -> LoadedTeacher:
     """Load a folder with config.json, preprocessor_config.json and .safetensors, or such a repository of the hub where
     ``hub`` says so.
 
     Args:
         revision: of the repository. resize: frames as its processor resizes them; false: at their own size.
+        names: of its classes; default: those of its configuration. A network of one logit has two, the first is what
+            isn't the other.
 
     Raises:
         WeightsError: not such a folder, not a segmenter, or weights that aren't whole.
@@ -169,7 +176,7 @@ def load(
                 )  # fmt: skip
             resized = resize and bool(processor.do_resize)
             model = HuggingFaceTeacher(network.eval(), processor, resized)
-            names = _names(config)
+            own = tuple(names) or _names(config)
             size = processor.size if resized else None
             fixed = (int(size.height), int(size.width)) if size is not None and size.height and size.width else None
     except (RddError, MemoryError):
@@ -187,7 +194,8 @@ def load(
         )
     check_finite(network.state_dict(), str(folder))
     how = "as its processor resizes them" if resized else f"resized to a multiple of {MULTIPLE}"
-    return LoadedTeacher(model, fixed, digest, names, f"{config.model_type} of transformers, frames {how}")
+    about = f"{config.model_type} of transformers, frames {how}"
+    return LoadedTeacher(model, fixed, digest, own, about, rescales=resized)
 
 
 def _kind(transformers: Any, config: Any, folder: Path) -> Any:
@@ -211,7 +219,9 @@ def _names(config: Any) -> tuple[str, ...]:
     """Its classes' names; none where they are the library's own placeholders."""
     count = int(config.num_labels)
     names = tuple(str(config.id2label.get(i, "")) for i in range(count))
-    return () if not all(names) or names == tuple(f"LABEL_{i}" for i in range(count)) else names
+    if not all(names) or names == tuple(f"LABEL_{i}" for i in range(count)):
+        return ()
+    return ("background", *names) if count == 1 else names
 
 
 def _checked_folder(folder: Path) -> str:

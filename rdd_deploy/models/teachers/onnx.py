@@ -175,7 +175,8 @@ def load(
         f"{'' if model.says_last == channels_last else f' (says {_axes(model.says_last)})'}, {colour.upper()} times {scale:.4g},"
         f" mean {list(mean)}, std {list(std)}, {how}"
     )
-    return LoadedTeacher(model, fixed, hashlib.sha256(content).hexdigest(), known, about)
+    digest = hashlib.sha256(content).hexdigest()
+    return LoadedTeacher(model, fixed, digest, known, about, rescales=fixed is not None)
 
 
 def _opened(content: bytes, device: torch.device) -> Any:
@@ -199,10 +200,16 @@ def _opened(content: bytes, device: torch.device) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # its own exceptions are of many kinds
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"onnxruntime can't load the model: {why[:240]}; export it again") from error
+    if len(providers) > 1 and "CUDAExecutionProvider" not in session.get_providers():
+        console.warn(
+            "the ONNX teacher runs on the CPU, for onnxruntime can't use CUDA here: check its CUDA and cuDNN libraries"
+            " (nvidia-smi shows the driver)"
+        )
+    return session
 
 
 def _input(session: Any, path: Path) -> Any:

@@ -94,13 +94,16 @@ class Ensemble(Around):
     """Several teachers that say the logarithm of their mean probability. Maps are the first one's.
 
     Args:
+        knows: bool (teachers, C), which of them knows which class: each class is averaged over those that do, and all
+            are scaled to add up to 1; default: all know all.
         compared: whether the second opinion is that of all but the first; else it is that of their auxiliary heads,
             where all have one.
     """
 
-    def __init__(self, teachers: Sequence[TeacherModel], compared: bool) -> None:
+    def __init__(self, teachers: Sequence[TeacherModel], compared: bool, knows: Tensor | None = None) -> None:
         super().__init__(*teachers)
         self.classes, self.compared = teachers[0].classes, compared
+        self.knows = torch.ones(len(teachers), self.classes, dtype=torch.bool) if knows is None else knows
 
     @property
     def has_auxiliary(self) -> bool:
@@ -111,16 +114,22 @@ class Ensemble(Around):
             one.logits_at_stride(frames, maps if number == 0 else ()) for number, one in enumerate(self.inner)
         ]
         size = max((tuple(one.primary.shape[-2:]) for one in outputs), key=math.prod)
-        primary = mean_probability([one.primary for one in outputs], size)
-        second = (
-            [one.primary for one in others]
-            if self.compared
-            else [one.auxiliary for one in outputs if one.auxiliary is not None]
+        primary = mean_probability([one.primary for one in outputs], size, self.knows)
+        if not self.has_auxiliary:
+            return Output(primary, None, first.features)
+        second = [one.primary for one in others] if self.compared else [one.auxiliary for one in outputs]
+        knows = self.knows[1:] if self.compared else self.knows
+        return Output(
+            primary, mean_probability([one for one in second if one is not None], size, knows), first.features
         )
-        return Output(primary, mean_probability(second, size) if self.has_auxiliary else None, first.features)
 
 
-def mean_probability(logits: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """The logarithm of the mean of softmax(logits), float32 (N, C, *size)."""
+def mean_probability(logits: Sequence[Tensor], size: Sequence[int], knows: Tensor) -> Tensor:
+    """The logarithm of the mean of softmax(logits), float32 (N, C, *size); ``knows`` as in ``Ensemble``."""
     several = torch.stack([F.log_softmax(resized(one.float(), size), 1) for one in logits])
-    return torch.logsumexp(several, 0) - math.log(len(several))
+    if bool(knows.all()):
+        return torch.logsumexp(several, 0) - math.log(len(several))
+    # A class that none of them knows has the little that each gives it.
+    knows = (knows | ~knows.any(0)).to(several.device)[:, None, :, None, None]
+    mean = torch.where(knows, several, -torch.inf).logsumexp(0) - knows.sum(0).log()
+    return F.log_softmax(mean, 1)

@@ -94,6 +94,7 @@ def load(
         if adapter.multiple > 1
         else f"{told}, frames as they are"
     )
+    about += f", mean {list(mean)}, std {list(std)}"
     return LoadedTeacher(adapter, None, digest_of(files.sha256(weights), arguments, arch), tuple(names), about)
 
 

@@ -88,7 +88,7 @@ def load(
     if not names and count == VOC:
         names = models.segmentation.FCN_ResNet50_Weights.DEFAULT.meta["categories"]
     model = TorchvisionTeacher(network.eval(), max(2, count), mean, std)
-    about = f"torchvision {arch}, {'with' if auxiliary else 'without'} auxiliary head, frames as they are"
+    about = f"torchvision {arch}, {'with' if auxiliary else 'without'} auxiliary head, frames as they are, mean {list(mean)}, std {list(std)}"
     return LoadedTeacher(model, None, files.sha256(path), tuple(names), about)
 
 

@@ -75,6 +75,18 @@ def test_an_ensemble_says_the_mean_probability_and_compares_the_others(frames: T
     torch.testing.assert_close(heads.auxiliary.exp(), ((a / 2).softmax(1) + (b / 2).softmax(1)) / 2)  # type: ignore[union-attr]
 
 
+def test_each_class_of_an_ensemble_is_averaged_over_those_that_know_it(frames: Tensor) -> None:
+    first, second = Sided(1, True), Sided(2, True)
+    knows = torch.tensor([[True, True, False], [True, False, False]])
+    said = Ensemble([first, second], False, knows).logits_at_stride(frames)
+    a, b = (one.logits_at_stride(frames).primary.softmax(1) for one in (first, second))
+    wanted = torch.stack(((a[:, 0] + b[:, 0]) / 2, a[:, 1], (a[:, 2] + b[:, 2]) / 2), 1)
+    torch.testing.assert_close(said.primary.exp(), wanted / wanted.sum(1, keepdim=True))
+    torch.testing.assert_close(said.auxiliary.exp().sum(1), torch.ones(2, 32, 48))  # type: ignore[union-attr]
+    compared = Ensemble([first, second], True, knows).logits_at_stride(frames)
+    assert compared.auxiliary.isfinite().all()  # type: ignore[union-attr]
+
+
 def test_a_fitted_head_reads_its_map_and_hands_out_only_what_was_asked_for(frames: Tensor) -> None:
     inner = Sided()
     teacher = Fitted(inner, "stage4", 3).to(torch.device("cpu")).eval().requires_grad_(False)

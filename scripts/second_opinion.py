@@ -75,7 +75,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     network = load_network(config, checkpoint, data, recipe.data.size)
     views = TestTimeAugmentation(recipe.data.size)
     if config.cache:
-        views = TestTimeAugmentation(network.loaded.size or recipe.data.size, tuple(config.scales), config.flip)
+        views = TestTimeAugmentation(
+            config.size or network.loaded.size or recipe.data.size, tuple(config.scales), config.flip
+        )
     other = load_network(config, arguments.other, data, recipe.data.size).loaded.model if arguments.other else None
     print(
         f"{checkpoint}: {recipe.data.name} {recipe.evaluation.split}, frames of {views.size[0]}x{views.size[1]}, scales"
@@ -130,7 +132,8 @@ def opinions(
     if loaded.model.has_auxiliary:
         yield "auxiliary", loaded.model
     yield "flip", with_second(loaded, config.model_copy(update={"second": "flip"})).model
-    for scale in arguments.scales:
+    # One that resizes everything to a size of its own says the same of another scale.
+    for scale in () if loaded.rescales else arguments.scales:
         yield (
             f"scale {scale:g}",
             with_second(loaded, config.model_copy(update={"second": "scale", "second_scale": scale})).model,

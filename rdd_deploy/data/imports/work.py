@@ -24,7 +24,7 @@ from rdd_deploy.data.imports.export import VOID, Export, Overlap, ReadOptions, S
 from rdd_deploy.data.imports.outcome import RULES, Result, tell
 from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.imports.splits import assign
-from rdd_deploy.data.label_space import IGNORE
+from rdd_deploy.data.label_space import IGNORE, LabelSpace
 from rdd_deploy.data.listing import plural
 from rdd_deploy.data.reader import TURNS, read_frame
 from rdd_deploy.errors import DataError, DiskError
@@ -46,6 +46,8 @@ class ImportOptions:
     seed: int = 0
     reduce_labels: bool = False
     strict: bool = False
+    ignore_splits: bool = False
+    like: LabelSpace | None = None
 
 
 def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = False) -> Result:
@@ -102,8 +104,11 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
             *export.left.sentences(),
         )
     _check_once(export.samples)
-    classes = classes_of(export, options.classes, options.background, options.ignore_case)
+    classes = classes_of(export, options.classes, options.background, options.ignore_case, options.like)
     voids = {value for value, label in export.values.items() if label == VOID}
+    if options.ignore_splits:
+        for sample in export.samples:
+            sample.split = None
     splits, notes = assign(export.samples, options.val, options.seed, voids)
     export.notes += notes
     _check_strict(export, options)

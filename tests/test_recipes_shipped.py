@@ -81,9 +81,10 @@ def test_a_run_card_says_when_nobody_has_run_the_recipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_run_card(path: Path) -> None:
-    """A recipe opens with its goal and the exact command, which names this file."""
+    """A recipe opens with its goal and the exact command, which names this file, and says what was measured."""
     head = path.read_text(encoding="utf-8").splitlines()
     assert head[0].startswith("# Goal:"), head[0]
+    assert any(line.startswith("# Measured:") for line in head), "no line 'Measured:'"
     commands = re.findall(
         r"python -m rdd_deploy\.(distill|train) (recipes/\S+)", "\n".join(line for line in head if line.startswith("#"))
     )

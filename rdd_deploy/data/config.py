@@ -19,6 +19,7 @@ from rdd_deploy.utils.unions import ByName
 
 if TYPE_CHECKING:
     from rdd_deploy.data.base import Split
+    from rdd_deploy.data.label_space import LabelSpace
     from rdd_deploy.runtime import Manifest
 
 SPLITS = ("train", "val", "test")
@@ -113,6 +114,10 @@ class DataOptions(Part):
     def open(self, split: str) -> Split:
         """Open ``train``, ``val`` or ``test``. Raises DataError."""
         raise NotImplementedError
+
+    def space_of_imports(self) -> LabelSpace:
+        """The classes, where masks of their ids, and 255 for void, can join the data set. Raises DataError."""
+        return self.open("train").label_space
 
     @property
     def can_fetch(self) -> bool:

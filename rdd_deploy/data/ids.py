@@ -72,7 +72,7 @@ class Ids:
         """
         if self._colour_map is not None and self._colour_map.is_for(path):
             return self._colour_map.labels(path)
-        values = self._meant(path, read_mask(path))
+        values = self.meant(path, read_mask(path))
         mapped = self._table[values]
         if (mapped < 0).any():
             unknown = np.unique(values[mapped < 0]).tolist()
@@ -84,8 +84,8 @@ class Ids:
             )
         return mapped.astype(np.uint8)
 
-    def _meant(self, path: Path, mask: Mask) -> Numbers:
-        """The ids: what is stored, or the greys behind it.
+    def meant(self, path: Path, mask: Mask) -> Numbers:
+        """The ids: what is stored, or the greys behind it. Raises DataError where it could be either.
 
         A program that makes PNG files smaller stores a grey mask's few values as indices of a palette of greys, or in
         fewer bits. A palette may as well be there for the eye alone. The classes decide; where both would do, greys
@@ -104,7 +104,7 @@ class Ids:
         as_grey, as_stored = self._fits(behind), self._fits(used)
         both = as_grey and not (self._named[moved] & ~np.isin(moved, _EXTREMES)).any()
         # Else it could be void that an optimiser packed.
-        all_others = self._others_void and not as_grey and not _even(greys)
+        all_others = self._others_void and not as_grey and not even(greys)
         if as_stored and (both or all_others):
             raise DataError(
                 f"{path} can mean two things: it stores the numbers {used.tolist()} for the grey levels"
@@ -114,7 +114,7 @@ class Ids:
         numbers, levels = f"the numbers {used.tolist()}", f"the grey levels {behind.tolist()}"
         if as_grey:
             self._read_one_way(path, "grey levels", f"{levels} are taken as ids, not {numbers}")
-        elif as_stored and not _even(greys):
+        elif as_stored and not even(greys):
             self._read_one_way(
                 path, "numbers", f"{numbers} are taken as ids, as {levels} aren't all ids of this data set"
             )
@@ -214,7 +214,7 @@ def _ranges(values: Iterable[int]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
-def _even(greys: Array) -> bool:
+def even(greys: Array) -> bool:
     """Whether they are evenly spread from black to white: for the eye, or what few bits mean."""
     return len(greys) > 1 and bool((greys == np.linspace(0, 255, len(greys)).round()).all())
 

@@ -81,14 +81,19 @@ class Mask(NamedTuple):
 def read_mask(path: Path) -> Mask:
     """Read a PNG mask, 1 to 16 bits. Colours and everything that isn't lossless are refused with a DataError."""
     try:
-        data, head = _mask_file(path)
-        depth, colour = head.detail[0], head.detail[1]
-        mask = _indexed(data, depth) if colour in (_GREY, _PALETTE) else Mask(_one_channel(_pixels(data, head)))
-        return mask._replace(values=_upright(mask.values, head))
-    except _Colours as error:
+        return mask_of(content(path), path.suffix)
+    except Coloured as error:
         raise DataError(f"{path} is a mask {error}") from error
     except Unreadable as error:
         raise DataError(f"can't read the mask {path}: {error}") from error
+
+
+def mask_of(data: bytes, suffix: str = ".png") -> Mask:
+    """``read_mask`` of a file's bytes. Raises Unreadable; Coloured for a picture."""
+    head = _mask_head(data, suffix)
+    depth, colour = head.detail[0], head.detail[1]
+    mask = _indexed(data, depth) if colour in (_GREY, _PALETTE) else Mask(_one_channel(_pixels(data, head)))
+    return mask._replace(values=_upright(mask.values, head))
 
 
 def read_colours(path: Path) -> Array:
@@ -96,7 +101,8 @@ def read_colours(path: Path) -> Array:
     Raises DataError.
     """
     try:
-        data, head = _mask_file(path)
+        data = content(path)
+        head = _mask_head(data, path.suffix)
         if head.detail[0] == 16:
             raise Unreadable("it has 16 bits a channel, and classes' colours have 8; save it with 8")
         if head.detail[1] in (_GREY, _PALETTE):
@@ -117,16 +123,15 @@ def _greys(mask: Mask, depth: int) -> Array:
     return mask.greys if mask.greys is not None else (np.arange(2**depth) * (255 // (2**depth - 1))).astype(np.uint8)
 
 
-def _mask_file(path: Path) -> tuple[bytes, Header]:
-    """A mask's bytes and header. Raises Unreadable for what isn't a whole PNG file."""
-    data = content(path)
+def _mask_head(data: bytes, suffix: str) -> Header:
+    """A mask's header. Raises Unreadable for what isn't a whole PNG file."""
     if (kind := kind_of(data[:16])) not in ("", "PNG"):
         lossy = ", and its compression changes ids, at the edges most" if kind in ("JPEG", "WEBP") else ""
-        raise Unreadable(f"it is a {kind} file named {path.suffix}{lossy}; export the masks again as PNG")
-    return data, _whole(data)
+        raise Unreadable(f"it is a {kind} file named {suffix}{lossy}; export the masks again as PNG")
+    return _whole(data)
 
 
-class _Colours(Unreadable):
+class Coloured(Unreadable):
     """A mask that is a picture."""
 
 
@@ -333,9 +338,9 @@ def _one_channel(mask: Numbers) -> Numbers:
     """The ids of a grey image stored with three equal channels."""
     opaque = mask.shape[2] == 3 or bool((mask[..., 3] == np.iinfo(mask.dtype).max).all())
     if not opaque:
-        raise _Colours("with transparent pixels; expected class ids alone, export it without an alpha channel")
+        raise Coloured("with transparent pixels; expected class ids alone, export it without an alpha channel")
     if not ((mask[..., 0] == mask[..., 1]).all() and (mask[..., 0] == mask[..., 2]).all()):
-        raise _Colours(
+        raise Coloured(
             f"of shape {(*mask.shape[:2], 3)} and type {mask.dtype}; expected one 8-bit channel of class ids (not"
             " colours): export it as greyscale or with a palette, or say what its colours mean (data.colours, where"
             " data.name is folder)"

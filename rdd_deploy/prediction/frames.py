@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -60,6 +60,9 @@ class Frames(Protocol):
     def has(self, name: str, stamp: str) -> bool:
         """Whether a frame of that name and stamp is among them, as far as can be told before they are read."""
 
+    def include(self, names: Iterable[str]) -> None:
+        """Count frames that are done, whether or not ``every`` would take them now. Raises DataError."""
+
     def content(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         """(file name, content) of some frames as image files. Raises DataError."""
 
@@ -85,7 +88,7 @@ class Images:
         if path.is_dir():
             self._root = path
             found = [file.relative_to(path).as_posix() for file in self._below(path)]
-            names = [name for name in found if name.isprintable()][::every]
+            names = [name for name in found if name.isprintable()]
             if odd := [name for name in found if not name.isprintable()]:
                 self.notes.append(
                     f"{len(odd)} of {len(found)} images in {path} have names that no list can hold (control characters,"
@@ -99,9 +102,10 @@ class Images:
                 f"{path} holds no images, nor do the folders in it; expected files ending in"
                 f" {', '.join(IMAGES)}{left_out}"
             )
-        self._stamps = {name: _stamp(self._root / name) for name in names}
-        self.total: int | None = len(names)
-        _check_stems(names, path)
+        self._stamps = {name: _stamp(self._root / name) for name in names[::every]}
+        self._others = set(names) - self._stamps.keys()
+        self.total: int | None = len(self._stamps)
+        _check_stems(list(self._stamps), path)
 
     def _below(self, folder: Path) -> Iterator[Path]:
         """The images in a folder, then those in the folders in it, each in the natural order of the names."""
@@ -122,7 +126,13 @@ class Images:
             yield Frame(name, stamp, partial(read_image, self._root / name))
 
     def has(self, name: str, stamp: str) -> bool:
-        return self._stamps.get(name) == stamp
+        # New files shift which of them ``every`` takes: a frame that is done stays one of the prediction's.
+        return self._stamps.get(name) == stamp or (name in self._others and _stamp(self._root / name) == stamp)
+
+    def include(self, names: Iterable[str]) -> None:
+        self._stamps |= {name: _stamp(self._root / name) for name in names if name in self._others}
+        self.total = len(self._stamps)
+        _check_stems(list(self._stamps), self.path)
 
     def content(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         for name in names:
@@ -188,6 +198,9 @@ class Video:
 
     def has(self, name: str, stamp: str) -> bool:
         return name.isdecimal() and name.isascii() and int(name) % self._every == 0 and stamp == ""
+
+    def include(self, names: Iterable[str]) -> None:
+        pass
 
     def content(self, names: list[str]) -> Iterator[tuple[str, bytes]]:
         import cv2

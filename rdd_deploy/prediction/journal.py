@@ -72,6 +72,7 @@ class Journal:
             if layout.mask(row.frame).is_file():
                 kept.append(row)
                 self.done[row.frame] = row.stamp
+        frames.include(self.done)
         if repair and self.path.exists() and len(kept) < self._lines():
             files.write_text(self.path, "".join(_line(row) for row in kept))
 

@@ -172,6 +172,12 @@ def read_file(path: Path, at_most: int) -> bytes:
     return content
 
 
+def read_head(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file. Raises OSError."""
+    with _regular(path) as file:
+        return file.read(count)
+
+
 def read_text(path: Path, at_most: int, encoding: str = "utf-8") -> str:
     """``read_file`` as text. Raises OSError, whose ``strerror`` says what is wrong, also where it isn't in that
     encoding.

@@ -1,9 +1,13 @@
 """Small files for tests of data sets: images of noise, and masks that are given."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 SIZE = (24, 32)
@@ -41,3 +45,15 @@ def coloured(mask: np.ndarray, colours: dict[int, tuple[int, int, int]]) -> np.n
     for value, colour in colours.items():
         picture[mask == value] = colour
     return picture
+
+
+def refuse_folder(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make a folder one that may not be listed, for root, too."""
+    scandir = os.scandir
+
+    def refusing(path: Any = ".") -> Any:
+        if not isinstance(path, int) and Path(os.fsdecode(path)) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)

@@ -435,3 +435,23 @@ def test_a_run_and_its_bundle_agree(tmp_path: Path) -> None:
         assert (one != two).mean() < 0.001
     assert all(float(row["disagreement"]) < 0.001 for row in rows(tmp_path / "by run"))
     assert "labels, no probabilities" in read_json(tmp_path / "by bundle" / "predict.json")["confidence"]
+
+
+def test_new_frames_shift_which_each_second_one_is(bundle: Path, tmp_path: Path) -> None:
+    """What is done stays; it isn't taken for frames that are gone."""
+    for number in range(4):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / f"frames/b{number}.png"), scene(number))
+    options = Options(bundle, tmp_path / "frames", tmp_path / "out", every=2)
+    predict(options)
+    assert [row["frame"] for row in rows(tmp_path / "out")] == ["b0.png", "b2.png"]
+    cv2.imwrite(str(tmp_path / "frames/a.png"), scene(9))
+    predict(options)
+    assert sorted(row["frame"] for row in rows(tmp_path / "out")) == ["a.png", "b0.png", "b1.png", "b2.png", "b3.png"]
+    cv2.imwrite(str(tmp_path / "frames/b2.png"), scene(8))
+    with pytest.raises(RddError, match=r"holds the prediction of b2\.png, which was changed since"):
+        predict(options)
+    (tmp_path / "frames/b0.png").unlink()
+    cv2.imwrite(str(tmp_path / "frames/b2.png"), scene(2))
+    with pytest.raises(RddError, match="holds the prediction of b"):
+        predict(options)

@@ -14,7 +14,7 @@ from rdd_deploy.data.colours import LabelMap, find_label_map, read_label_map
 from rdd_deploy.data.config import DataOptions, Plain
 from rdd_deploy.data.folder.keys import ColourTable, IdsByClass, Lists, MaskValue, Names, SplitByShare, file_rules
 from rdd_deploy.data.folder.meaning import VOID, Meaning, Problems, Said, as_named, meaning_of
-from rdd_deploy.data.label_space import LARGEST_ID
+from rdd_deploy.data.label_space import LARGEST_ID, LabelSpace
 from rdd_deploy.errors import DataError
 from rdd_deploy.schema import Byte, Place
 from rdd_deploy.utils.files import parse_json
@@ -91,6 +91,12 @@ class FolderOptions(DataOptions):
         shares = {"train": 1 - self.split.val - self.split.test, "val": self.split.val, "test": self.split.test}
         drawn = self.split.seed, self.split.by, self.split.digest
         return files.shared_split(root, split, self.images, self.masks, shares, *drawn, meaning, ids)
+
+    def space_of_imports(self) -> LabelSpace:
+        meaning = self._meaning()
+        if not meaning.is_plain:
+            raise DataError("the masks of the recipe's data hold other values than 0, 1, 2 … and 255 for void")
+        return LabelSpace(meaning.classes, meaning.palette)
 
     def provenance(self) -> dict[str, Plain]:
         meaning, pictures = self._meaning(), self._of_pictures()

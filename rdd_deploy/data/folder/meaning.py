@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rdd_deploy.data.colours import Colour, LabelMap, spread_colours
+from rdd_deploy.data.label_space import IGNORE
 
 VOID, BACKGROUND = "void", "background"
 Problems = list[tuple[str, str]]
@@ -51,6 +52,12 @@ class Meaning:
     others_void: bool
     colours: list[list[Colour]] = field(default_factory=list)
     void_colours: list[Colour] = field(default_factory=list)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether masks hold the classes' ids, and 255 for void."""
+        in_order = self.ids in (None, [[index] for index in range(len(self.classes))])
+        return in_order and not self.colours and IGNORE in self.void_ids
 
 
 def meaning_of(said: Said) -> tuple[Meaning | None, Problems]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,12 +106,22 @@ class Layout:
                         f"{plural(len(others), 'file')} of other kinds ({kinds}) match data.images, the first is"
                         f" {others[0]}: left out"
                     )
+                self._tell_other_names(split, name, names)
                 return found, name
         tried = f" (nor any with {' or '.join(names[1:])} in place of {split})" if len(names) > 1 else ""
         raise DataError(
             f"no {split} images in {self.root}: nothing there matches data.images ="
             f" {self.images.replace('{split}', names[0])}{tried}"
         )
+
+    def _tell_other_names(self, split: str, taken: str, names: Sequence[str]) -> None:
+        """A sentence about images in folders that could be this split's as well."""
+        for name in names[names.index(taken) + 1 :]:
+            if found := self._frames(self.images.replace("{split}", name))[0]:
+                self.notes.append(
+                    f"{plural(len(found), 'image')} of {name} left out, as {taken} is there and read for {split}, the"
+                    f" first is {found[0].key}"
+                )
 
     def _frames(self, pattern: str) -> tuple[list[Found], list[str]]:
         fixed = fixed_part(pattern)
@@ -200,7 +210,7 @@ def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path, re.Match[str
     regex = _regex(pattern)
     seen: set[tuple[int, int]] = set()
     start = root / fixed
-    for place, folders, names in os.walk(start, followlinks=True):
+    for place, folders, names in os.walk(start, followlinks=True, onerror=_refuse):
         status = os.stat(place)
         new = (status.st_dev, status.st_ino) not in seen
         seen.add((status.st_dev, status.st_ino))
@@ -213,6 +223,15 @@ def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path, re.Match[str
             key = key_of(relative)
             if not is_hidden(name) and (match := regex.fullmatch(key)):
                 yield key, root / relative, match
+
+
+def _refuse(error: OSError) -> None:
+    """Raise DataError for a folder that can't be read; one that isn't there holds nothing."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise DataError(
+            f"can't read the folder {error.filename}: {error.strerror}; give yourself the permission to, or take it out"
+            " of the data set"
+        ) from error
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

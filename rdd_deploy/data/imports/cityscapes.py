@@ -6,11 +6,15 @@ groups count as their class; 19 classes are trained, all other labels are void.
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rdd_deploy.data.cityscapes import CITYSCAPES, LABEL_IDS
+from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.imports import masks, raster
 from rdd_deploy.data.imports.export import (
     VOID,
@@ -27,7 +31,8 @@ from rdd_deploy.data.imports.export import (
     objects,
     size_of,
 )
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.label_space import IGNORE
 from rdd_deploy.errors import DataError
 
@@ -56,29 +61,23 @@ def found(source: Source) -> bool:
 def read(source: Source, options: ReadOptions) -> Export:
     """All splits; labelIds where they are, else polygons; colours where label_colors.txt names other classes."""
     export = Export({}, [], background=VOID, drawing="polygons by Cityscapes' rule (Pillow); labelIds as they are")
-    images = {name.rpartition("/")[2].partition(_IMAGE)[0]: name for name in source.images if _IMAGE in name}
-    coloured = source.has("label_colors.txt")
-    kinds = (_COLOURS,) if coloured else (_IDS, _POLYGONS)
-    labels: dict[str, tuple[int, str]] = {}
-    for name in source.files:
-        for order, kind in enumerate(kinds):
-            if name.endswith(kind) and "_gt" in name.rpartition("/")[2]:
-                stem = name.rpartition("/")[2].partition("_gt")[0]
-                labels[stem] = min(labels.get(stem, (9, "")), (2 * order + ("_gtFine" not in name), name))
+    table = _colours(source)
+    kinds = (_COLOURS,) if table else (_IDS, _POLYGONS)
+    labels = [(name, kind) for name in source.files for kind in kinds if name.endswith(kind) and "_gt" in _last(name)]
     if not labels and any(name.endswith(_TRAIN_IDS) for name in source.files):
         raise DataError(
             f"{source.root} has its labels as *{_TRAIN_IDS} alone, which need no import: train with data.name=cityscapes"
             " data.root=… (leftImg8bit/<split>/<city>/ and gtFine/<split>/<city>/)"
         )
-    table = _colours(source) if coloured else {}
+    pairs = _pairs(source, [(2 * kinds.index(kind) + ("_gtFine" not in name), name) for name, kind in labels], export)
+    export.values = {
+        **dict.fromkeys(range(34), VOID),
+        **{number: label for label, (number, _) in CLASSES.items()},
+    }
+    ids = masks.ids_of(export.values)
     seen: list[str] = []
-    for stem, (_, name) in sorted(labels.items()):
-        try:
-            inside, path = source.image(images.pop(stem, f"{stem}{_IMAGE}.png"))
-        except NotFoundError as error:
-            export.left.add("image", str(error), name)
-            continue
-        sample = Sample(inside, path, split_of(folder_of(inside)), where=str(source.root / name))
+    for inside, name in sorted(pairs.items()):
+        sample = Sample(inside, source.path(inside), split_of(folder_of(inside)), where=str(source.root / name))
         if name.endswith(_POLYGONS):
             tree = source.json(name)
             sample.size = size_of(tree, "imgHeight", "imgWidth", sample.where)
@@ -89,16 +88,14 @@ def read(source: Source, options: ReadOptions) -> Export:
                 )
                 if one
             ]
-        elif coloured:
+        elif table:
             sample.mask = partial(
                 masks.by_colour, source.path(name), {colour: number for number, (_, colour) in enumerate(table.items())}
             )
         else:
-            sample.mask = partial(_label_ids, source.path(name))
+            sample.mask = partial(_label_ids, source.path(name), ids)
         export.samples.append(sample)
-    for name in images.values():
-        export.left.add("image", "it has no labels", name)
-    if coloured:
+    if table:
         export.labels, export.values = {**table}, dict(enumerate(table))
         return export
     own = set(seen) - {VOID, _NOT_DRAWN} - set(CLASSES)
@@ -107,10 +104,6 @@ def read(source: Source, options: ReadOptions) -> Export:
         if own
         else {label: colour for label, (_, colour) in CLASSES.items()}
     )
-    export.values = {
-        **dict.fromkeys(range(34), VOID),
-        **{number: label for label, (number, _) in CLASSES.items()},
-    }
     if plates := seen.count(_NOT_DRAWN):
         export.notes.append(f"{plates} annotations '{_NOT_DRAWN}' aren't drawn, as by Cityscapes' own program")
     if own:
@@ -118,22 +111,101 @@ def read(source: Source, options: ReadOptions) -> Export:
     return export
 
 
+def _pairs(source: Source, labels: Sequence[tuple[int, str]], export: Export) -> dict[str, str]:
+    """Image -> its labels, by the name's beginning and the folders below leftImg8bit and gt*.
+
+    Args:
+        labels: (rank, name): of an image's labels those of the least rank count.
+
+    Raises:
+        DataError: an image that may belong to several labels, or labels to several images.
+    """
+    images: dict[str, list[str]] = defaultdict(list)
+    for name in source.images:
+        if _IMAGE in _last(name):
+            images[_last(name).partition(_IMAGE)[0]].append(name)
+    chosen: dict[str, tuple[int, str]] = {}
+    for rank, name in sorted(labels):
+        before, below = _place(name)
+        fitting = [
+            image
+            for image in images[_last(name).partition("_gt")[0]]
+            if below is None or _place(image)[1] in (below, None)
+        ]
+        fitting = [image for image in fitting if _place(image) == (before, below)] or fitting
+        if not fitting:
+            export.left.add("image", "the image isn't in the export", name)
+            continue
+        image = fitting[0]
+        if len(fitting) > 1:
+            raise DataError(
+                f"{source.root / name} may be of {image} or of {fitting[1]}; expected one image of that name below"
+                " leftImg8bit, in the folder that the labels have below gtFine or gtCoarse"
+            )
+        if chosen.setdefault(image, (rank, name))[0] == rank and chosen[image][1] != name:
+            raise DataError(
+                f"{image} is annotated twice, by {chosen[image][1]} and by {name}; expected each image once: remove"
+                " one of them"
+            )
+    for name in sorted({one for several in images.values() for one in several} - chosen.keys()):
+        export.left.add("image", "it has no labels", name)
+    return {image: name for image, (_, name) in chosen.items()}
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _place(name: str) -> tuple[str, str | None]:
+    """The folders in front of leftImg8bit or gt*, and those behind it; None behind where there is no such folder."""
+    parts = folder_of(name).split("/")
+    at = next((at for at, part in enumerate(parts) if re.fullmatch(r"leftImg8bit|gt[A-Z]\w*", part)), None)
+    if at is None:
+        return "", None
+    before = parts[: at - 1] if at and parts[at - 1] == "imgsFine" else parts[:at]
+    return "/".join(before), "/".join(parts[at + 1 :])
+
+
 def _colours(source: Source) -> dict[str, Colour]:
+    """The classes of CVAT's label_colors.txt, which lies above the masks; empty where there is none. Raises DataError
+    for masks without one beside others that have it, and for lists that differ.
+    """
+    lists = [name for name in source.files if _last(name) == "label_colors.txt"]
+    tables = {name: _read_colours(source, name) for name in lists}
+    for name in source.files if lists else ():
+        if name.endswith(_COLOURS) and not any(
+            f"/{name}".startswith(f"/{folder_of(one)}/".replace("//", "/")) for one in lists
+        ):
+            raise DataError(
+                f"{source.root / name} has no label_colors.txt in a folder above it, as other masks have; give the"
+                " folder of one export"
+            )
+    for name in lists[1:]:
+        if list(tables[name].items()) != list(tables[lists[0]].items()):
+            raise DataError(
+                f"{source.root}: {lists[0]} and {name} name different classes or colours; give the folder of one export"
+            )
+    return tables[lists[0]] if lists else {}
+
+
+def _read_colours(source: Source, name: str) -> dict[str, Colour]:
     table: dict[str, Colour] = {}
-    where = str(source.root / "label_colors.txt")
-    for line in source.lines("label_colors.txt"):
+    where = str(source.root / name)
+    for line in source.lines(name):
         words = line.split(maxsplit=3)
         numbers = [number for word in words[:3] if (number := byte(word)) is not None]
         if len(words) != 4 or len(numbers) != 3:
             raise DataError(f"{where}: a line is {line!r:.60}; expected R G B NAME")
         table[label_name(words[3], where)] = (numbers[0], numbers[1], numbers[2])
+    if not table:
+        raise DataError(f"{where} names no class; expected lines R G B NAME")
     if len(set(table.values())) < len(table):
         raise DataError(f"{where} gives one colour to two classes; give each its own, and export the masks again")
     return table
 
 
-def _label_ids(path: Path) -> masks.Values:
-    values = masks.indices(path, range(34))
+def _label_ids(path: Path, ids: Ids) -> masks.Values:
+    values = masks.indices(path, ids)
     if (values == IGNORE).any():
         raise DataError(
             f"{path} holds {IGNORE}, which labelIds (0 to 33) never do: it looks like trainIds; put labelIds there, or"

@@ -22,8 +22,13 @@ from rdd_deploy.data.imports.export import (
     size_of,
     take,
 )
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of, split_of_file
+from rdd_deploy.data.imports.source import Source
+from rdd_deploy.data.listing import plural
 from rdd_deploy.errors import DataError
+
+_NO_INSTANCES = ("captions_", "person_keypoints_")
 
 
 def found(source: Source) -> bool:
@@ -34,19 +39,24 @@ def found(source: Source) -> bool:
 def read(source: Source, options: ReadOptions) -> Export:
     """All instances files of the export, one a split."""
     names = list(source.of_kind("coco"))
-    instances = [name for name in names if name.rpartition("/")[2].startswith("instances_")]
+    # COCO's folder holds captions and keypoints of the same images as well.
     export = Export({}, [], overlap="small-on-top", drawing="polygons and run lengths by COCO's rule (pycocotools)")
-    taken: dict[str, str] = {}
-    for name in instances or names:  # COCO's folder holds captions and keypoints of the same images as well
-        _read_file(source, name, export, taken)
+    passed = [name for name in source.named(".json") if name.rpartition("/")[2].startswith(_NO_INSTANCES)]
+    if passed and (others := [name for name in names if name not in passed]):
+        names = others
+        export.notes.append(
+            f"{plural(len(passed), 'JSON file')} of captions or keypoints passed over, the first is {passed[0]}"
+        )
+    for name in names:
+        _read_file(source, name, export)
     return export
 
 
-def _read_file(source: Source, name: str, export: Export, taken: dict[str, str]) -> None:
+def _read_file(source: Source, name: str, export: Export) -> None:
     where = str(source.root / name)
     tree = source.json(name)
     categories = _categories(tree, where, export)
-    split = split_of(folder_of(name), name.rpartition("/")[2])
+    split = split_of_file(name)
     folders = (folder_of(name), f"{folder_of(name)}/images", "images", *_split_folders(source, name, split))
     samples: dict[Any, Sample | None] = {}
     for place, one in objects(tree, "images", where):
@@ -59,10 +69,6 @@ def _read_file(source: Source, name: str, export: Export, taken: dict[str, str])
         except NotFoundError as error:
             export.left.add("image", str(error), file)
             continue
-        if inside in taken:
-            export.left.add("image", f"it is listed twice, before in {taken[inside]}", file)
-            continue
-        taken[inside] = name
         sample = Sample(
             inside, path, split or split_of(folder_of(inside)), size_of(one, "height", "width", place), where=place
         )

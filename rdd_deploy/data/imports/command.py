@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from functools import partial
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -13,6 +13,9 @@ from rdd_deploy.console import command
 from rdd_deploy.data.imports import FORMATS
 from rdd_deploy.errors import DataError
 from rdd_deploy.utils.arguments import MAX_COUNT
+
+if TYPE_CHECKING:
+    from rdd_deploy.data.label_space import LabelSpace
 
 _RULES = ("order", "small-on-top", "error")
 
@@ -38,6 +41,16 @@ def _share(value: float | None) -> float | None:
     return value
 
 
+def _space(recipe: str) -> LabelSpace:
+    """The classes of a recipe's data. Raises RddError."""
+    from rdd_deploy.recipe import load_recipe
+
+    try:
+        return load_recipe(recipe, (), "like").data.space_of_imports()
+    except DataError as error:
+        raise DataError(f"--like {recipe}: {error}; leave it out, and say the classes with --classes") from error
+
+
 @partial(command, extra="data")
 def main(
     source: Annotated[Path, typer.Argument(help="the export's folder, or one annotation file in it")],
@@ -47,7 +60,9 @@ def main(
     ] = None,
     classes: Annotated[
         str | None,
-        typer.Option(help="merge and rename by name: `car=car,van;void=unlabelled;*=*`, where `*=*` keeps all others"),
+        typer.Option(
+            help="merge and rename by name: `car=car,van;void=unlabelled;*=*`, where `*=*` keeps all others; a `\\` keeps the , ; or = behind it in the name"
+        ),
     ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Car and car are one label")] = False,
     background: Annotated[
@@ -64,6 +79,17 @@ def main(
     reduce_labels: Annotated[
         bool, typer.Option("--reduce-labels", help="parquet: 0 is void, 1 is the first class (ADE20k)")
     ] = False,
+    ignore_splits: Annotated[
+        bool,
+        typer.Option("--ignore-splits", help="all images are for train, whatever the export's folders and lists say"),
+    ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="the classes of this recipe's data in its order, and no others; the masks can join it",
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="what would be left out is an error")] = False,
     dry: Annotated[bool, typer.Option("--dry-run", help="tell format, counts and classes, write nothing")] = False,
 ) -> None:
@@ -81,7 +107,19 @@ def main(
     if background is not None and not background.strip():
         raise DataError("--background is empty; expected void or a class's name")
     rule = cast("Overlap | None", overlap)
-    options = ImportOptions(format, classes, ignore_case, background, rule, val, seed, reduce_labels, strict)
+    options = ImportOptions(
+        format,
+        classes,
+        ignore_case,
+        background,
+        rule,
+        val,
+        seed,
+        reduce_labels,
+        strict,
+        ignore_splits,
+        _space(like) if like is not None else None,
+    )
     import_export(source, out, options, dry)
 
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from rdd_deploy.data.imports import raster, rle
 from rdd_deploy.data.imports.export import Area, Colour, Export, Format, ReadOptions, Region, Sample, label_name
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.errors import DataError
 
 _SKIPPED = {
@@ -28,13 +30,12 @@ _SKIPPED = {
 
 def found(source: Source) -> bool:
     """Whether there is an XML file of CVAT's."""
-    return any(b"<annotations" in source.read(name)[:65536] for name in _candidates(source))
+    return any(_is_cvats(source, name) for name in source.named(".xml"))
 
 
-def _candidates(source: Source) -> list[str]:
-    names = source.named(".xml")
-    own = [name for name in names if name.rpartition("/")[2].lower().startswith("annotations")]
-    return own or names[:3]
+def _is_cvats(source: Source, name: str) -> bool:
+    """VOC, say, has an XML file an image, which begins otherwise."""
+    return re.search(rb"<annotations[\s/>]", source.head(name, 65536)) is not None
 
 
 def read(source: Source, options: ReadOptions) -> Export:
@@ -44,7 +45,7 @@ def read(source: Source, options: ReadOptions) -> Export:
         [],
         drawing="polygons and boxes by COCO's rule (pycocotools), ellipses by OpenCV, layers as in CVAT (z_order)",
     )
-    for name in _candidates(source):
+    for name in [name for name in source.named(".xml") if _is_cvats(source, name)]:
         _read_file(source, name, export)
     return export
 

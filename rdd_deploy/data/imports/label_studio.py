@@ -27,7 +27,9 @@ from rdd_deploy.data.imports.export import (
     size_of,
     take,
 )
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.listing import IMAGES
 from rdd_deploy.errors import DataError
 

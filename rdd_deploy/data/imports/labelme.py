@@ -28,7 +28,9 @@ from rdd_deploy.data.imports.export import (
     size_of,
     take,
 )
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, kind_of_json, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source, kind_of_json
 from rdd_deploy.errors import DataError
 
 _SPECIAL = {"__ignore__": VOID, "_background_": BACKGROUND}
@@ -85,10 +87,11 @@ def read(source: Source, options: ReadOptions) -> Export:
 def _image(source: Source, name: str, tree: dict[str, Any], where: str) -> tuple[str, Path | Any]:
     """The image's name, and its file or what gives the copy inside the JSON."""
     file = take(tree, "imagePath", str, where)
+    has_copy = tree.get("imageData") is not None  # surer than a file elsewhere that has the image's name alone
     try:
-        return source.image(file, folder_of(name))
+        return source.image(file, folder_of(name), by_name=not has_copy)
     except NotFoundError:
-        if tree.get("imageData") is None:
+        if not has_copy:
             raise
     last = file.replace("\\", "/").rpartition("/")[2] or "image"
     return f"{folder_of(name)}/{last}".lstrip("/"), partial(_copy, source, name)

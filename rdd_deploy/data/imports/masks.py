@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rdd_deploy.data.image_file import MOST_PIXELS, header_of
-from rdd_deploy.data.imports.export import Colour
+from rdd_deploy.data.ids import Ids, even
+from rdd_deploy.data.image_file import MOST_PIXELS, Unreadable, header_of, kind_of
+from rdd_deploy.data.imports.export import VOID, Colour
 from rdd_deploy.data.label_space import IGNORE
-from rdd_deploy.data.reader import read_frame, read_mask
+from rdd_deploy.data.reader import Coloured, Mask, mask_of, read_frame, read_mask
 from rdd_deploy.errors import DataError
 
 Values = NDArray[Any]
 """Unsigned integers (H, W)."""
 _GREY = 0
+_MOST = 2**15 - 1
+"""Classes that ``Ids`` can tell apart."""
 
 
-def indices(path: Path, known: Collection[int]) -> Values:
-    """The numbers that a mask stores; where they aren't all known, the grey levels behind a palette that an optimiser
-    made. Raises DataError.
+def ids_of(values: Mapping[int, str]) -> Ids:
+    """How masks of an export are read: as the ``folder`` reader does it, which sees where an optimiser stored a mask
+    another way, and refuses what could mean two things.
+
+    Args:
+        values: what each means: a label or VOID.
     """
-    mask = read_mask(path)
-    if mask.greys is None or set(np.unique(mask.values).tolist()) <= set(known):
-        return mask.values
-    return mask.greys[mask.values]
+    classes = [value for value, label in values.items() if label != VOID]
+    if len(classes) > _MOST:
+        raise DataError(f"the export has {len(classes)} classes; expected at most {_MOST}: merge some before exporting")
+    return Ids(len(classes), [[value] for value in classes], [one for one, label in values.items() if label == VOID])
+
+
+def indices(path: Path, ids: Ids) -> Values:
+    """The numbers that a mask stores, or the grey levels that an optimiser put behind them. Raises DataError where it
+    could be either.
+    """
+    return ids.meant(path, read_mask(path))
 
 
 def by_colour(path: Path, table: Mapping[Colour, int]) -> Values:
@@ -55,13 +68,18 @@ def by_colour(path: Path, table: Mapping[Colour, int]) -> Values:
 
 def _by_grey(path: Path, table: Mapping[Colour, int]) -> Values:
     """An optimiser stores a picture of nothing but grey colours in one channel."""
-    values = read_mask(path).values
+    values, greys, _ = read_mask(path)
     numbers, inverse = np.unique(values, return_inverse=True)
-    meant = {int(one): table[int(one), int(one), int(one)] for one in numbers if (int(one),) * 3 in table}
+    levels = [int(one) if greys is None else int(greys[one]) for one in numbers]  # of a file of few bits
+    meant = {
+        int(one): table[level, level, level]
+        for one, level in zip(numbers, levels, strict=True)
+        if (level, level, level) in table
+    }
     as_colours, as_numbers = len(meant) == len(numbers), set(numbers.tolist()) <= set(table.values()) - {IGNORE}
     if as_colours and as_numbers and any(one != value for one, value in meant.items()):
         raise DataError(
-            f"{path} is grey, and its levels {numbers.tolist()[:5]} are both colours of the export's list of classes and"
+            f"{path} is grey, and its levels {levels[:5]} are both colours of the export's list of classes and"
             " numbers in it; give the classes colours that aren't grey, and export the masks again"
         )
     if not as_colours:
@@ -69,14 +87,52 @@ def _by_grey(path: Path, table: Mapping[Colour, int]) -> Values:
     return np.array([meant[int(one)] for one in numbers], np.uint16)[inverse].reshape(values.shape)
 
 
-def of_bytes(data: bytes, where: str) -> Values:
-    """An index mask from a PNG or TIFF file's bytes. Raises DataError."""
+def of_bytes(data: bytes, where: str, ids: Ids | None) -> Values:
+    """An index mask from a PNG or TIFF file's bytes, as ``indices`` reads it.
+
+    Args:
+        ids: None where nothing names the classes.
+
+    Raises:
+        DataError: it can't be read, or could mean two things.
+    """
+    kind = kind_of(data[:16])
+    if kind == "TIFF":
+        return _tiff(data, where)
+    if kind not in ("", "PNG"):
+        raise DataError(f"{where} is a {kind} file, whose compression changes ids; expected PNG")
+    try:
+        mask = mask_of(data)
+    except Coloured as error:
+        raise DataError(
+            f"{where} holds colours or transparency; expected a mask of one channel of class ids"
+        ) from error
+    except Unreadable as error:
+        raise DataError(f"{where} isn't an image that can be read: {error}") from error
+    return ids.meant(Path(where), mask) if ids is not None else _unnamed(mask, where)
+
+
+def _unnamed(mask: Mask, where: str) -> Values:
+    """The numbers of a mask whose classes nothing names. Raises DataError where they could stand for grey levels."""
+    if mask.greys is None:
+        return mask.values
+    used = np.unique(mask.values)
+    behind = mask.greys[used]
+    few_bits = len(mask.greys) > 2 and even(mask.greys)  # greys that nobody chose
+    if few_bits or (used == behind).all() or len(set(behind.tolist())) < len(used):
+        return mask.values
+    raise DataError(
+        f"{where} can mean two things: it stores the numbers {used.tolist()[:8]} for the grey levels"
+        f" {behind.tolist()[:8]}, and nothing says which are classes; put id2label.json beside the data, or save the"
+        " masks as greyscale with 8 bits"
+    )
+
+
+def _tiff(data: bytes, where: str) -> Values:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format not in ("PNG", "TIFF"):
-                raise DataError(f"{where} is a {image.format} file, whose compression changes ids; expected PNG")
+        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(
                     f"{where} promises {image.height}x{image.width} pixels; expected at most {MOST_PIXELS} in all"

@@ -66,8 +66,3 @@ def tell(export: Export, classes: Classes, result: Result, rule: Overlap, dry: b
         console.warn("there is no train split, which training needs; see that its images and annotations are there")
     elif "val" not in result.images:
         console.warn("there is no val split, which training needs; import again with --val 0.2")
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number with its noun: 1 image, 2 images."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, label_name, objects, size_of, take
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of_file
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.reader import read_frame
 from rdd_deploy.errors import DataError
 
@@ -33,15 +35,15 @@ def read(source: Source, options: ReadOptions) -> Export:
             label = label_name(one.get("name"), place)
             categories[take(one, "id", int, place)] = label
             export.labels.setdefault(label, None)
-        split = split_of(folder_of(name), name.rpartition("/")[2])
+        split = split_of_file(name)
         images = {take(one, "id", int, place): (place, one) for place, one in objects(tree, "images", where)}
         word = name.rpartition("/")[2].removesuffix(".json")
         masks = [f"{folder_of(name)}/{word}".lstrip("/"), word, folder_of(name)]
         photos = [
+            folder_of(name),
             word.rpartition("_")[2],
             f"images/{word.rpartition('_')[2]}",
             "images",
-            folder_of(name),
             *([split] if split else []),
         ]
         for place, one in objects(tree, "annotations", where):
@@ -52,7 +54,7 @@ def read(source: Source, options: ReadOptions) -> Export:
             spot, image = images.pop(key)
             try:
                 inside, path = source.image(take(image, "file_name", str, spot), *photos)
-                _, mask = source.image(file, *masks)
+                _, mask = source.image(file, *masks, masks=True)
             except NotFoundError as error:
                 export.left.add("image", f"its image or PNG is missing ({error})", file)
                 continue

@@ -13,9 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rdd_deploy.data.ids import Ids
 from rdd_deploy.data.imports import masks
 from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, label_name
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of_file
+from rdd_deploy.data.imports.source import Source
+from rdd_deploy.data.label_space import LARGEST_ID
 from rdd_deploy.errors import DataError
 
 _IMAGES = ("image", "img", "pixel_values", "picture", "photo", "rgb", "jpg", "frame")
@@ -37,8 +41,8 @@ def read(source: Source, options: ReadOptions) -> Export:
     import pyarrow.parquet as pq
 
     export = Export({}, [], background=None, drawing="masks as they are")
-    names = _names(source)
     shift = 1 if options.reduce_labels else 0
+    names = _names(source, shift)
     if names:
         export.labels = dict.fromkeys(names.values())
         export.values = {
@@ -46,6 +50,7 @@ def read(source: Source, options: ReadOptions) -> Export:
             255: VOID,
             **{number + shift: name for number, name in names.items()},
         }
+    ids = masks.ids_of(export.values) if names else None
     for name in source.named(".parquet"):
         path = source.path(name)
         try:
@@ -55,8 +60,8 @@ def read(source: Source, options: ReadOptions) -> Export:
             raise
         except Exception as error:  # damaged files make pyarrow raise anything
             raise DataError(f"can't read {path}: {_first(error)}; copy or export it again") from error
-        table = _Rows(source, name, columns)
-        split = split_of(folder_of(name), name.rpartition("/")[2])
+        table = _Rows(source, name, columns, ids)
+        split = split_of_file(name)
         for row in range(rows):
             where = f"{path}: row {row}"
             called = f"{re.sub(r'[^A-Za-z0-9]+', '_', name.removesuffix('.parquet'))}_{row:06}"
@@ -71,12 +76,16 @@ def read(source: Source, options: ReadOptions) -> Export:
     return export
 
 
-def _names(source: Source) -> dict[int, str]:
-    """Class names of id2label.json, or of ClassLabel features in dataset_infos.json."""
+def _names(source: Source, shift: int) -> dict[int, str]:
+    """Class names of id2label.json."""
     for name in source.named("id2label.json"):
         where, tree = str(source.root / name), source.json(name)
         if not isinstance(tree, dict) or not all(re.fullmatch(r"[0-9]{1,5}", key) for key in tree):
             raise DataError(f'{where} doesn\'t hold numbers with names; expected {{"0": "road", …}}')
+        if beyond := next((key for key in tree if int(key) + shift > LARGEST_ID), None):
+            raise DataError(
+                f"{where} gives {beyond} a name; expected numbers up to {LARGEST_ID - shift}, as masks hold"
+            )
         return {int(key): label_name(tree[key], where) for key in sorted(tree, key=int)}
     return {}
 
@@ -106,8 +115,8 @@ def _columns(schema: Any, where: str) -> tuple[str, str]:
 class _Rows:
     """A file's rows, read forward a few at a time; asked for an earlier one, from the beginning."""
 
-    def __init__(self, source: Source, name: str, columns: tuple[str, str]) -> None:
-        self._source, self._name, self._columns = source, name, columns
+    def __init__(self, source: Source, name: str, columns: tuple[str, str], ids: Ids | None) -> None:
+        self._source, self._name, self._columns, self._ids = source, name, columns, ids
         self._path: Path = source.path(name)
         self._rows: Iterator[tuple[Any, Any]] = iter(())
         self._next = -1
@@ -117,7 +126,7 @@ class _Rows:
         return self._bytes(row, 0)
 
     def mask(self, row: int) -> masks.Values:
-        return masks.of_bytes(self._bytes(row, 1), f"{self._path}: row {row}: {self._columns[1]}")
+        return masks.of_bytes(self._bytes(row, 1), f"{self._path}: row {row}: {self._columns[1]}", self._ids)
 
     def _bytes(self, row: int, which: int) -> bytes:
         value, where = self._row(row)[which], f"{self._path}: row {row}: {self._columns[which]}"
@@ -126,7 +135,7 @@ class _Rows:
         if isinstance(value.get("bytes"), bytes) and value["bytes"]:
             return bytes(value["bytes"])
         try:
-            _, path = self._source.image(str(value.get("path") or ""), folder_of(self._name))
+            _, path = self._source.image(str(value.get("path") or ""), folder_of(self._name), masks=which == 1)
         except NotFoundError as error:
             raise DataError(
                 f"{where} holds no bytes, and its path {str(value.get('path'))!r:.60} names no file of the export"

@@ -7,7 +7,8 @@ from functools import partial
 from rdd_deploy.data.colours import read_label_map
 from rdd_deploy.data.imports import masks
 from rdd_deploy.data.imports.export import VOID, Export, Format, ReadOptions, Sample, label_name
-from rdd_deploy.data.imports.source import Source, folder_of, split_of
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.errors import DataError
 
 _MASK = "_mask.png"
@@ -35,17 +36,22 @@ def read(source: Source, options: ReadOptions) -> Export:
         dict.fromkeys(values[number] for number in sorted(values)), [], background=None, drawing="masks as they are"
     )
     export.values = {255: VOID, **values}
-    beside = {f"{folder_of(name)}/{_stem(name)}": name for name in source.images if not name.endswith(_MASK)}
+    ids = masks.ids_of(export.values)
+    beside: dict[str, list[str]] = {}
+    for name in source.images:
+        if not name.endswith(_MASK):
+            beside.setdefault(f"{folder_of(name)}/{_stem(name)}", []).append(name)
     for name in [name for name in source.files if name.endswith(_MASK)]:
-        image = beside.pop(f"{folder_of(name)}/{name.rpartition('/')[2].removesuffix(_MASK)}", None)
-        if image is None:
+        images = beside.pop(f"{folder_of(name)}/{name.rpartition('/')[2].removesuffix(_MASK)}", None)
+        if images is None:
             export.left.add("image", "its mask is there, the image isn't", name)
             continue
-        read_ = partial(masks.indices, source.path(name), set(export.values))
+        image = source.only_one(images)
+        read_ = partial(masks.indices, source.path(name), ids)
         export.samples.append(
             Sample(image, source.path(image), split_of(folder_of(image)), mask=read_, where=str(source.root / name))
         )
-    for image in beside.values():
+    for image in [name for images in beside.values() for name in images]:
         export.left.add("image", "it has no mask", image)
     return export
 

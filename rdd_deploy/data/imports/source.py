@@ -7,16 +7,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
 
 from rdd_deploy import console
-from rdd_deploy.data.listing import IMAGES
+from rdd_deploy.data.imports.lookup import Lookup
 from rdd_deploy.errors import DataError, RddError
 from rdd_deploy.utils import files
 from rdd_deploy.utils.yaml_file import parse_yaml
@@ -27,13 +25,6 @@ LARGEST_TEXT = 2**31
 _PEEKED = 40
 """JSON files that are looked into to tell the format."""
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-_SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "testing": "test",
-}  # fmt: skip
-
-
-class NotFoundError(Exception):
-    """Why an image isn't there; it is left out and told."""
 
 
 class Source:
@@ -67,7 +58,7 @@ class Source:
             raise DataError(f"{path} is neither a folder nor a file; expected the folder of an export")
         self.files: list[str] = []
         self.links: list[str] = []
-        for folder, below, names in os.walk(self.root):
+        for folder, below, names in os.walk(self.root, onerror=_refuse):
             below[:] = sorted(name for name in below if not _is_hidden(name))
             inside = PurePosixPath(os.path.relpath(folder, self.root)).as_posix()
             self.links += [os.path.join(folder, name) for name in below if os.path.islink(os.path.join(folder, name))]
@@ -86,21 +77,19 @@ class Source:
             return [self.only]
         return found
 
-    @cached_property
+    @property
     def images(self) -> list[str]:
         """Files of kinds that are read as images."""
-        return [name for name in self.files if os.path.splitext(name)[1].lower() in IMAGES]
+        return self._lookup.images
+
+    @property
+    def guessed(self) -> list[str]:
+        """Images that were found by their name alone."""
+        return self._lookup.guessed
 
     @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        """Images by their name, and by it without its ending, as CVAT calls the frames of videos."""
-        found = defaultdict(list)
-        for name in self.images:
-            found[_key(PurePosixPath(name).name)].append(name)
-            stem = PurePosixPath(name).stem
-            if os.path.splitext(stem)[1].lower() not in IMAGES:  # a.jpg.png is a mask of a.jpg, not the image
-                found[_key(stem)].append(name)
-        return found
+    def _lookup(self) -> Lookup:
+        return Lookup(self.files)
 
     @cached_property
     def _all(self) -> set[str]:
@@ -120,9 +109,8 @@ class Source:
         """Whether there is such a file."""
         return name in self._all
 
-    def image(self, name: str, *folders: str) -> tuple[str, Path]:
-        """The image that an export names, however: relative to one of some folders, with another computer's path, as an
-        address.
+    def image(self, name: str, *folders: str, by_name: bool = True, masks: bool = False) -> tuple[str, Path]:
+        """The image that an export names; see ``Lookup.find``.
 
         Returns:
             its name in the export, and its path.
@@ -131,37 +119,29 @@ class Source:
             NotFoundError: there is none, or more than one that may be meant. DataError: a link that leads out of the
                 folder.
         """
-        wanted = _cleaned(name)
-        for folder in (*folders, ""):
-            relative = _inside(f"{folder}/{wanted}" if folder else wanted)
-            if relative is not None and self.has(relative):
-                return relative, self.path(relative)
-        last = PurePosixPath(wanted).name
-        near = self._by_name.get(_key(last), [])
-        if os.path.splitext(last)[1].lower() not in IMAGES:
-            exact = {_inside(f"{folder}/{wanted}" if folder else wanted) for folder in folders}
-            near = [one for one in near if os.path.splitext(one)[0] in exact] or near
-        # Label Studio's prefix of uploaded files.
-        if not near and (without := re.sub(r"^[0-9a-f]{8}-", "", last)) != last:
-            near = self._by_name.get(_key(without), [])
-        if len(near) > 1:
-            below = [
-                one
-                for one in near
-                if f"/{one}".endswith(f"/{wanted.lstrip('/')}") or any(one.startswith(f"{f}/") for f in folders if f)
-            ]
-            longest = [one for one in near if _shared_end(one, wanted) == max(_shared_end(two, wanted) for two in near)]
-            near = below if len(below) == 1 else longest
-        if len(near) == 1:
-            return near[0], self.path(near[0])
-        if near:
-            raise NotFoundError("several files have the image's name")
-        raise NotFoundError("the image isn't in the export")
+        found = self._lookup.find(name, folders, by_name, masks)
+        return found, self.path(found)
+
+    def only_one(self, names: Sequence[str]) -> str:
+        """The image that has a mask's name. Raises DataError where there are more."""
+        if len(names) > 1:
+            raise DataError(
+                f"{self.root}: {names[0]} and {names[1]} have the same name but for the ending, and there is one mask"
+                " for them; rename or remove one"
+            )
+        return names[0]
 
     def read(self, name: str, at_most: int = LARGEST_TEXT) -> bytes:
         """A file's bytes. Raises DataError."""
         try:
             return files.read_file(self.path(name), at_most)
+        except OSError as error:
+            raise DataError(f"can't read {self.root / name}: {error.strerror or error}") from error
+
+    def head(self, name: str, count: int) -> bytes:
+        """A file's first bytes. Raises DataError."""
+        try:
+            return files.read_head(self.path(name), count)
         except OSError as error:
             raise DataError(f"can't read {self.root / name}: {error.strerror or error}") from error
 
@@ -177,6 +157,16 @@ class Source:
     def lines(self, name: str) -> list[str]:
         """The lines of a text file that aren't empty, without space around."""
         return [line.strip() for line in self.text(name).splitlines() if line.strip()]
+
+    def numbered(self, name: str) -> list[str]:
+        """The lines of a list in which a line's number counts. Raises DataError for an empty one between others."""
+        lines = [line.strip() for line in self.text(name).rstrip().splitlines()]
+        if "" in lines:
+            raise DataError(
+                f"{self.root / name}: line {lines.index('') + 1} is empty, and a line's number is its class's; remove"
+                " the line, or write the class there"
+            )
+        return lines
 
     def json(self, name: str) -> Any:
         """A JSON file's content. Raises DataError."""
@@ -241,10 +231,12 @@ def kind_of_json(tree: Any) -> str:
     """Which tool writes such JSON; empty where it is none that is known."""
     if isinstance(tree, list):
         first = tree[0] if tree and isinstance(tree[0], dict) else {}
-        regions = [
-            value for value in first.values() if isinstance(value, list) and value and isinstance(value[0], dict)
-        ]
-        is_min = any("original_width" in value[0] for value in regions)
+        is_min = any(
+            isinstance(value, list) and value and isinstance(value[0], dict) and "original_width" in value[0]
+            for task in tree
+            if isinstance(task, dict)
+            for value in task.values()
+        )
         return (
             "label-studio" if is_min or ({"annotations", "completions", "data"} & set(first) and "id" in first) else ""
         )
@@ -264,59 +256,11 @@ def kind_of_json(tree: Any) -> str:
     return "supervisely-meta" if isinstance(classes, list) and "tags" in keys else ""
 
 
-def split_of(*names: str) -> str | None:
-    """train, val or test, where a word of a file's or folder's name says so; the last name that does counts."""
-    for name in reversed(names):
-        for part in reversed(PurePosixPath(name).parts):
-            words = re.findall(r"[a-z]+", os.path.splitext(part)[0].lower())
-            if found := [_SPLITS[word] for word in words if word in _SPLITS]:
-                return found[-1]
-    return None
-
-
-def folder_of(name: str) -> str:
-    """The folder of a file in the export, empty for the top."""
-    folder = PurePosixPath(name).parent.as_posix()
-    return "" if folder == "." else folder
-
-
-def _cleaned(name: str) -> str:
-    """A name with ``/`` only; of an address the path, or what ``?d=`` names."""
-    name = name.replace("\\", "/").replace("\0", "")
-    if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE) or name.startswith("/data/"):
-        name, _, query = name.partition("?")
-        local = re.search(r"(?:^|&)d=([^&]+)", query)
-        name = unquote(local[1] if local else name)
-    return re.sub(r"^[A-Za-z]:/", "/", name)
-
-
-def _inside(name: str) -> str | None:
-    """A relative path in its plain form; None for one that leads out."""
-    parts: list[str] = []
-    if name.startswith("/"):
-        return None
-    for part in name.split("/"):
-        if part == "..":
-            if not parts:
-                return None
-            parts.pop()
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts) or None
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _shared_end(name: str, wanted: str) -> int:
-    """How many parts two paths have in common at their ends."""
-    count = 0
-    for one, other in zip(reversed(name.split("/")), reversed(wanted.split("/")), strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+def _refuse(error: OSError) -> None:
+    raise DataError(
+        f"can't read the folder {error.filename}: {error.strerror}; give yourself the permission to, or take it out of"
+        " the export"
+    ) from error
 
 
 def _is_hidden(name: str) -> bool:

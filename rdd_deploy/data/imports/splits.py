@@ -37,7 +37,7 @@ def assign(
         counts = Counter(splits)
         raise DataError(
             f"--val {share:g}, but the export has its own val split ({counts['val']} of {len(splits)} images); leave"
-            " --val out"
+            " --val out, or set that aside with --ignore-splits"
         )
     if "train" not in splits:
         raise DataError(

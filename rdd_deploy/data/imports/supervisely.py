@@ -25,7 +25,9 @@ from rdd_deploy.data.imports.export import (
     size_of,
     take,
 )
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.errors import DataError
 
 _SKIPPED = {
@@ -58,7 +60,7 @@ def read(source: Source, options: ReadOptions) -> Export:
             if region
         ]
         try:
-            inside, path = source.image(image, f"{dataset}/img".lstrip("/"))
+            inside, path = source.image(image, f"{dataset}/img".lstrip("/"), by_name=False)
         except NotFoundError as error:
             export.left.add("image", str(error), name)
             if regions:

@@ -21,7 +21,8 @@ from rdd_deploy.data.imports.export import (
     Sample,
     label_name,
 )
-from rdd_deploy.data.imports.source import Source, folder_of, split_of
+from rdd_deploy.data.imports.names import folder_of, split_of_file
+from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.voc import CLASSES
 from rdd_deploy.errors import DataError
 
@@ -54,6 +55,11 @@ def read(source: Source, options: ReadOptions) -> Export:
         labels, colours = _classes(source, base, export)
         if export.labels and list(export.labels) != list(labels):
             raise DataError(f"{source.root} holds layouts with different classes; give the folder of one")
+        if len(labels) > _VOID:
+            raise DataError(
+                f"{source.root / base} has {len(labels)} classes; expected at most {_VOID}, as the value {_VOID} is void:"
+                " merge some before exporting"
+            )
         export.labels = labels
         export.values = {**dict(enumerate(labels)), _VOID: VOID}
         _read_layout(source, base, folder, colours, export)
@@ -75,7 +81,7 @@ def _classes(source: Source, base: str, export: Export) -> tuple[dict[str, Colou
         return (
             dict.fromkeys(
                 BACKGROUND if line == "_background_" else line
-                for line in source.lines(names[1])
+                for line in source.numbered(names[1])
                 if line != "__ignore__"
             ),
             {},
@@ -89,17 +95,21 @@ def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, i
     found_ = {
         _stem(name, f"{below}{folder}/"): name for name in source.named(".png") if name.startswith(f"{below}{folder}/")
     }
-    images = {
-        _stem(name, f"{below}{place}/".replace("//", "/").lstrip("/")): name
-        for place in reversed(_IMAGES)
-        for name in source.images
-        if name.startswith(f"{below}{place}")
-        and not name.startswith(tuple(f"{below}Segmentation{kind}" for kind in ("Class", "Object")))
-    }
-    splits = _splits(source, below)
+    images: dict[str, list[str]] = {}
+    for place in _IMAGES:
+        inside = f"{below}{place}/".replace("//", "/").lstrip("/")
+        here: dict[str, list[str]] = {}
+        for name in source.images:
+            if name.startswith(inside) and not name.startswith(
+                (f"{below}SegmentationClass", f"{below}SegmentationObject")
+            ):
+                here.setdefault(_stem(name, inside), []).append(name)
+        images = {**here, **images}
+    splits, ids = _splits(source, below), masks.ids_of(export.values)
     used = set()
     for name, split in splits.items() if splits else ((name, None) for name in found_):
-        mask, image = found_.get(name), images.get(name)
+        mask = found_.get(name)
+        image = source.only_one(images[name]) if mask is not None and name in images else None
         used.add(name)
         if mask is None or image is None:
             export.left.add("image", f"{'its mask' if mask is None else 'the image'} isn't there", name)
@@ -107,19 +117,20 @@ def _read_layout(source: Source, base: str, folder: str, colours: dict[Colour, i
         read_ = (
             partial(masks.by_colour, source.path(mask), colours)
             if colours
-            else partial(masks.indices, source.path(mask), set(export.values))
+            else partial(masks.indices, source.path(mask), ids)
         )
         export.samples.append(Sample(image, source.path(image), split, mask=read_, where=str(source.root / mask)))
     for name in sorted(found_.keys() - used):
         export.left.add("image", "ImageSets/Segmentation doesn't list it", name)
-    for name in sorted(set(images.values()) - {images.get(stem, "") for stem in (*used, *found_)}):
+    with_mask = {name for stem in (*used, *found_) for name in images.get(stem, [])}
+    for name in sorted({name for twins in images.values() for name in twins} - with_mask):
         export.left.add("image", "it has no mask", name)
 
 
 def _splits(source: Source, below: str) -> dict[str, str | None]:
     """The split of each listed name; trainval.txt counts where it is the only list."""
     lists = {
-        name: split_of(name.rpartition("/")[2])
+        name: split_of_file(name.rpartition("/")[2])
         for name in source.named(".txt")
         if folder_of(name) == f"{below}ImageSets/Segmentation"
     }

@@ -21,10 +21,11 @@ from rdd_deploy.data.imports import files as written
 from rdd_deploy.data.imports.classes import Classes, classes_of
 from rdd_deploy.data.imports.compose import Composed, by_values, compose
 from rdd_deploy.data.imports.export import VOID, Export, Overlap, ReadOptions, Sample
-from rdd_deploy.data.imports.outcome import RULES, Result, count_of, tell
+from rdd_deploy.data.imports.outcome import RULES, Result, tell
 from rdd_deploy.data.imports.source import Source
 from rdd_deploy.data.imports.splits import assign
-from rdd_deploy.data.label_space import IGNORE
+from rdd_deploy.data.label_space import IGNORE, LabelSpace
+from rdd_deploy.data.listing import plural
 from rdd_deploy.data.reader import TURNS, read_frame
 from rdd_deploy.errors import DataError, DiskError
 from rdd_deploy.utils import files
@@ -45,6 +46,8 @@ class ImportOptions:
     seed: int = 0
     reduce_labels: bool = False
     strict: bool = False
+    ignore_splits: bool = False
+    like: LabelSpace | None = None
 
 
 def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = False) -> Result:
@@ -75,24 +78,37 @@ def import_export(path: Path, out: Path, options: ImportOptions, dry: bool = Fal
             f"--reduce-labels is about masks of Hugging Face's parquet files, and this is {name}; leave it out"
         )
     export: Export = FORMATS[name].load().read(source, ReadOptions(options.reduce_labels))
+    if source.guessed:
+        export.notes.append(
+            f"{plural(len(source.guessed), 'image')} found by their name alone, the first is {source.guessed[0]}"
+        )
     counted = Counter(region.label for sample in export.samples for region in sample.regions)
     listed = len(export.samples) + export.left.count("image")
     said = sum(counted.values()) + export.left.count("annotation")
-    annotations = f", {count_of(said, 'annotation')}" if said else ""
-    console.info(f"{path}: {name}, {count_of(listed, 'image')}{annotations}, {count_of(len(export.labels), 'label')}")
+    annotations = f", {plural(said, 'annotation')}" if said else ""
+    console.info(f"{path}: {name}, {plural(listed, 'image')}{annotations}, {plural(len(export.labels), 'label')}")
     if not listed:
         raise DataError(
             f"{path} holds no images of the format '{name}'; see docs/data.md for its layout, or leave --format out"
         )
     if not export.samples:
         raise DataError(
-            f"{path}: none of {count_of(listed, 'image')} can be imported; see that the images lie in the same folder as"
+            f"{path}: none of {plural(listed, 'image')} can be imported; see that the images lie in the same folder as"
             " the annotations",
             *export.left.sentences(),
         )
+    if not counted and export.left.count("annotation") and all(sample.mask is None for sample in export.samples):
+        raise DataError(
+            f"{path}: none of {plural(said, 'annotation')} can be drawn, so that all masks would be empty; expected"
+            " outlines or masks",
+            *export.left.sentences(),
+        )
     _check_once(export.samples)
-    classes = classes_of(export, options.classes, options.background, options.ignore_case)
+    classes = classes_of(export, options.classes, options.background, options.ignore_case, options.like)
     voids = {value for value, label in export.values.items() if label == VOID}
+    if options.ignore_splits:
+        for sample in export.samples:
+            sample.split = None
     splits, notes = assign(export.samples, options.val, options.seed, voids)
     export.notes += notes
     _check_strict(export, options)
@@ -308,7 +324,7 @@ class _Drawing:
         notes = [f"{len(names)} {told[key]}, the first is {names[0]}" for key, names in self._seen.items() if names]
         if self.decided:
             notes.append(
-                f"{count_of(self.decided, 'pixel')} in {count_of(self.decided_in, 'image')} lie under several classes:"
+                f"{plural(self.decided, 'pixel')} in {plural(self.decided_in, 'image')} lie under several classes:"
                 f" {RULES[self._rule]}"
             )
         return notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,10 @@ import numpy as np
 
 from rdd_deploy.data.imports import raster
 from rdd_deploy.data.imports.export import Area, Export, Format, ReadOptions, Region, Sample, label_name, named
-from rdd_deploy.data.imports.source import NotFoundError, Source, folder_of, split_of
-from rdd_deploy.data.listing import IMAGES
+from rdd_deploy.data.imports.lookup import NotFoundError
+from rdd_deploy.data.imports.names import folder_of, split_of
+from rdd_deploy.data.imports.source import Source
+from rdd_deploy.data.listing import IMAGES, plural
 from rdd_deploy.errors import DataError
 
 _ROUNDED = 2e-3
@@ -61,21 +64,40 @@ def read(source: Source, options: ReadOptions) -> Export:
         names = _names(tree.get("names"), str(source.root / configurations[0]))
     else:
         listed = next(name for name in _LISTS if source.has(name))
-        names = dict(enumerate(source.lines(listed)))
+        names = dict(enumerate(source.numbered(listed)))
     export.labels = dict.fromkeys(names.values())
     images: dict[str, str | None] = {}
+    twice = []
     for key, split in (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test")):
-        for entry in [tree[key]] if isinstance(tree.get(key), str) else tree.get(key) or []:
-            inside = _images_of(source, str(entry), base, tree.get("path"))
+        for entry in _entries(tree, key, str(source.root / configurations[0]) if configurations else ""):
+            inside = _images_of(source, entry, base, tree.get("path"))
             if not inside:
                 export.notes.append(
                     f"{key}: {entry} of {configurations[0]} holds no images of this export: passed over"
                 )
-            images.update({name: split for name in inside if name not in images})
+            twice += [(name, split) for name in inside if images.setdefault(name, split) != split]
+    if twice:
+        name, split = twice[0]
+        export.notes.append(
+            f"{plural(len(twice), 'image')} in two splits of {configurations[0]}, of which the first counts: {name}"
+            f" ({images[name]}, {split})"
+        )
+    for name in source.images if images else ():
+        if name not in images:
+            export.left.add("image", f"no split of {configurations[0]} holds it", name)
     if not images:
         images = {name: split_of(folder_of(name)) for name in source.images}
     _read_labels(source, images, names, export)
     return export
+
+
+def _entries(tree: dict[str, Any], key: str, where: str) -> list[str]:
+    """What data.yaml names for a split: a folder or list, or several."""
+    value = tree.get(key) or []
+    entries = value if isinstance(value, list) else [value]
+    if wrong := [one for one in entries if not isinstance(one, str)]:
+        raise DataError(f"{where}: '{key}' is {named(wrong[0])}; expected a folder or list of images, or several")
+    return entries
 
 
 def _names(value: Any, where: str) -> dict[int, str]:
@@ -112,6 +134,7 @@ def _images_of(source: Source, entry: str, base: str, root: Any) -> list[str]:
 
 def _read_labels(source: Source, images: dict[str, str | None], names: dict[int, str], export: Export) -> None:
     without = []
+    used = set()
     for name, split in images.items():
         folder, file = folder_of(name), os.path.splitext(name.rpartition("/")[2])[0] + ".txt"
         swapped = re.sub(r"(^|.*/)images(?=/|$)", r"\1labels", folder, count=1)
@@ -122,6 +145,7 @@ def _read_labels(source: Source, images: dict[str, str | None], names: dict[int,
         if label is None:
             without.append(name)
         else:
+            used.add(label)
             for number, line in enumerate(source.text(label).splitlines()):
                 if line.strip() and (
                     region := _region(line.split(), names, f"{source.root / label}: line {number + 1}", export)
@@ -133,11 +157,26 @@ def _read_labels(source: Source, images: dict[str, str | None], names: dict[int,
             f"{source.root} has {len(images)} images ({', '.join(IMAGES[:3])} …) and no text file of labels for any of"
             " them; expected labels/ beside images/"
         )
+    _tell_lonely(source, used, images, export)
     if without:
         export.notes.append(
             f"{len(without)} images have no text file, which in YOLO means that nothing is in them, the first is"
             f" {without[0]}"
         )
+
+
+def _tell_lonely(source: Source, used: set[str], images: Collection[str], export: Export) -> None:
+    """Say which text files of labels belong to no image that is read."""
+    folders = {folder_of(name) for name in used}
+    ours = {os.path.splitext(name.rpartition("/")[2])[0] for name in source.images if name not in images}
+    for name in source.named(".txt"):
+        if name in used or not ("labels" in name.split("/")[:-1] or folder_of(name) in folders):
+            continue
+        lines = [words for line in source.text(name).splitlines() if (words := line.split())]
+        if lines and all(re.fullmatch(r"[0-9]+(\.0*)?", words[0]) and len(words) > 4 for words in lines):
+            left_out = os.path.splitext(name.rpartition("/")[2])[0] in ours
+            reason = "its image is left out" if left_out else "its image isn't in the export"
+            export.left.add("annotation", reason, name, len(lines))
 
 
 def _region(words: list[str], names: dict[int, str], where: str, export: Export) -> Region | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import coloured, stripes, write_image, write_mask, write_palette
+from layouts import coloured, refuse_folder, stripes, write_image, write_mask, write_palette
 from toys import tree
 
 from rdd_deploy.data.folder.config import FolderOptions
@@ -368,3 +368,26 @@ def test_a_run_folder_keeps_every_key(tmp_path: Path) -> None:
         run = RunFolder(tmp_path / "run")
         run.write_recipe(recipe)
         assert run.load_recipe() == recipe
+
+
+def test_folders_of_a_splits_other_names_are_told(tmp_path: Path) -> None:
+    for name in ("train", "val", "valid", "validation"):
+        pair(tmp_path, f"i/{name}/{name}.jpg", f"m/{name}/{name}.png")
+    data = options(tmp_path, images="i/{split}/*.jpg", masks="m/{split}/{stem}.png", classes=CLASSES)
+    opened = open_data(data, "val")
+    assert list(opened.names) == ["val"]
+    for name in ("valid", "validation"):
+        assert (
+            f"1 image of {name} left out, as val is there and read for val, the first is i/{name}/{name}.jpg"
+            in opened.notes()
+        )
+    assert not [note for note in open_data(data, "train").notes() if "left out, as" in note]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair(tmp_path, "i/val/x/a.jpg", "m/val/x/a.png")
+    pair(tmp_path, "i/val/y/b.jpg", "m/val/y/b.png")
+    data = options(tmp_path, images="i/{split}/**/*.jpg", masks="m/{split}/{path}.png", classes=CLASSES)
+    refuse_folder(monkeypatch, tmp_path / "i/val/y")
+    with pytest.raises(DataError, match=r"can't read the folder .*i/val/y: Permission denied; give yourself"):
+        open_data(data, "val")

@@ -189,3 +189,32 @@ def test_a_file_of_other_types(change: dict[str, object], sentence: str, tmp_pat
     with pytest.raises(DataError) as error:
         convert(tmp_path / "e", tmp_path / "out", format="coco")
     assert sentence in str(error.value)
+
+
+def one_image(file: str, name: str) -> dict[str, object]:
+    return exports.coco(
+        [image(1, file)], [{"image_id": 1, "category_id": 1, "segmentation": [flat(0, 0, 9, 9)]}], [name]
+    )
+
+
+def test_every_file_of_the_kind_is_read_or_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / f"e/images/{name}.png")
+    write(tmp_path / "e/annotations/instances_default.json", one_image("a.png", "car"))
+    write(tmp_path / "e/annotations/stuff_default.json", one_image("b.png", "road"))
+    write(tmp_path / "e/annotations/person_keypoints_default.json", one_image("a.png", "person"))
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert part["classes"] == ["background", "car", "road"]
+    assert sorted(opened(part)) == ["a", "b"]
+    assert (
+        "1 JSON file of captions or keypoints passed over, the first is annotations/person_keypoints_default.json"
+        in " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_an_image_in_two_files(tmp_path: Path) -> None:
+    photo(tmp_path / "e/images/a.png")
+    for name in ("one", "two"):
+        write(tmp_path / f"e/annotations/{name}.json", one_image("a.png", name))
+    with pytest.raises(DataError, match=r"a\.png is annotated twice, by .*one\.json.* and by .*two\.json"):
+        convert(tmp_path / "e", tmp_path / "out")

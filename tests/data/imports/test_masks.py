@@ -7,6 +7,7 @@ from typing import Any
 
 import exports
 import numpy as np
+import pngs
 import pytest
 from exports import H, W, area, convert, layers, opened, photo, write
 
@@ -256,3 +257,160 @@ def test_an_image_that_is_damaged_behind_its_header(tmp_path: Path, capsys: pyte
     assert result.images == {"train": 1}
     assert len(opened(part)) == 1
     assert "1 image left out: it can't be read as an image, the first is" in " ".join(capsys.readouterr().err.split())
+
+
+OPTIMISED = layers((area(0, 0, 20, 20), 2), (area(20, 0, 30, 60), 255))
+"""Whose numbers, 0, 1 and 2 for the greys 0, 2 and 255, are ids as well."""
+
+
+def roboflow(root: Path, mask: bytes) -> None:
+    photo(root / "train/a.jpg")
+    write(root / "train/_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, road\n")
+    write(root / "train/a_mask.png", mask)
+
+
+def labelme2voc(root: Path, mask: bytes) -> None:
+    photo(root / "JPEGImages/a.jpg")
+    write(root / "class_names.txt", "_background_\nx\ny\n")
+    write(root / "SegmentationClassPNG/a.png", mask)
+
+
+def voc_itself(root: Path, mask: bytes) -> None:
+    labelme2voc(root, mask)
+    (root / "class_names.txt").unlink()
+
+
+def hugging_face(root: Path, mask: bytes) -> None:
+    parquet(root / "data/train-00000-of-00001.parquet", [mask])
+    write(root / "id2label.json", {"0": "background", "1": "car", "2": "road"})
+
+
+@pytest.mark.parametrize("make", [roboflow, labelme2voc, voc_itself, hugging_face])
+def test_greys_that_an_optimiser_numbered(make: Any, tmp_path: Path) -> None:
+    """As the folder reader takes them: the numbers that a mask stores may be ids by chance."""
+    make(tmp_path / "e", pngs.optimised(OPTIMISED))
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert (next(iter(opened(part).values())) == OPTIMISED).all()
+    make(tmp_path / "e", pngs.optimised(OPTIMISED, [2, 0, 255]))
+    part, _ = convert(tmp_path / "e", tmp_path / "other_order")
+    assert (next(iter(opened(part).values())) == OPTIMISED).all()
+    make(tmp_path / "two", pngs.optimised(np.where(OPTIMISED == 2, 0, OPTIMISED).astype(np.uint8)))
+    with pytest.raises(
+        DataError, match=r"can mean two things: it stores the numbers \[0, 1\] for the grey levels \[0, 255\]"
+    ):
+        convert(tmp_path / "two", tmp_path / "again")
+
+
+def test_label_ids_that_an_optimiser_numbered(tmp_path: Path) -> None:
+    ids = layers((area(0, 0, 20, 20), 7), (area(20, 0, 30, 60), 26))
+    photo(tmp_path / "e/leftImg8bit/train/x/x_1_leftImg8bit.png")
+    write(tmp_path / "e/gtFine/train/x/x_1_gtFine_labelIds.png", pngs.optimised(ids))
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    expected = np.where(ids == 7, 0, np.where(ids == 26, 13, 255))
+    assert (opened(part)["x_1_leftImg8bit"] == expected).all()
+
+
+def test_palettes_that_an_optimiser_sorted(tmp_path: Path) -> None:
+    """PASCAL VOC's colours under other numbers."""
+    values = layers((area(0, 0, 20, 20), 1), (area(5, 5, 10, 10), 2))
+    roboflow(tmp_path / "e", exports.png(values, [0, 0, 0, 0, 128, 0, 128, 0, 0]))
+    with pytest.raises(DataError, match=r"a_mask\.png stores the numbers \[0, 1, 2\] for colours that stand for"):
+        convert(tmp_path / "e", tmp_path / "out")
+
+
+def test_a_parquet_file_of_masks_of_few_bits(tmp_path: Path) -> None:
+    values = layers((area(0, 0, 20, 20), 1), (area(5, 5, 10, 10), 2))
+    hugging_face(tmp_path / "e", pngs.stored(values, 4))
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert (next(iter(opened(part).values())) == values).all()
+    (tmp_path / "e/id2label.json").unlink()
+    part, _ = convert(tmp_path / "e", tmp_path / "unnamed")
+    assert part["classes"] == ["class_0", "class_1", "class_2"]
+    assert (next(iter(opened(part).values())) == values).all()
+    parquet(tmp_path / "e/data/train-00000-of-00001.parquet", [pngs.optimised(OPTIMISED)])
+    with pytest.raises(
+        DataError, match=r"row 0: label can mean two things: .* and nothing says which are classes; put id2label\.json"
+    ):
+        convert(tmp_path / "e", tmp_path / "again")
+
+
+def test_cvats_black_and_white_in_one_bit(tmp_path: Path) -> None:
+    """What is stored are the numbers 0 and 1, what is shown are colours of the list."""
+    values = layers((area(0, 0, 20, 20), 1))
+    photo(tmp_path / "e/JPEGImages/a.jpg")
+    write(tmp_path / "e/SegmentationClass/a.png", pngs.stored(values, 1))
+    write(tmp_path / "e/labelmap.txt", "lane:255,255,255::\nbackground:0,0,0::\n")
+    with pytest.raises(DataError, match=r"its levels \[0, 255\] are both colours .* and numbers in it"):
+        convert(tmp_path / "e", tmp_path / "out")
+    write(tmp_path / "e/labelmap.txt", "background:0,0,0::\nlane:255,255,255::\n")
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert (opened(part)["a"] == values).all()
+
+
+def cvats_cityscapes(root: Path, name: str, values: np.ndarray, seed: int = 0, place: str = "") -> None:
+    write(root / place / "label_colors.txt", "0 0 0 background\n255 0 0 lane\n0 255 0 kerb\n")
+    photo(root / place / f"imgsFine/leftImg8bit/default/{name}_leftImg8bit.png", seed)
+    colours = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)[values]
+    write(root / place / f"gtFine/default/{name}_gtFine_color.png", exports.png(colours))
+    write(root / place / f"gtFine/default/{name}_gtFine_labelIds.png", exports.png(values))
+
+
+def test_cityscapes_of_two_cameras(tmp_path: Path) -> None:
+    """Whose frames have the same names."""
+    values = [layers((area(0, 0, 5 * number, 20), number)) for number in (1, 2)]
+    for number, one in enumerate(values):
+        cvats_cityscapes(tmp_path / "e", f"cam{number}/000001", one, number)
+    photo(tmp_path / "e/imgsFine/leftImg8bit/default/cam2/000001_leftImg8bit.png", 2)
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    labels = opened(part)
+    for number, one in enumerate(values):
+        name = f"imgsFine_leftImg8bit_default_cam{number}_000001_leftImg8bit"
+        original = tmp_path / f"e/imgsFine/leftImg8bit/default/cam{number}/000001_leftImg8bit.png"
+        assert (labels[name] == one).all()
+        assert (tmp_path / f"out/train/{name}.png").read_bytes() == original.read_bytes()
+    assert len(labels) == 2
+    (tmp_path / "e/imgsFine/leftImg8bit/default/cam0/000001_leftImg8bit.png").unlink()
+    part, _ = convert(tmp_path / "e", tmp_path / "one")
+    assert len(opened(part)) == 1
+    photo(tmp_path / "e/imgsFine/leftImg8bit/default/cam1/000001_leftImg8bit.jpg", 3)
+    with pytest.raises(
+        DataError, match=r"000001_gtFine_color\.png may be of .*\.jpg or of .*\.png; expected one image"
+    ):
+        convert(tmp_path / "e", tmp_path / "twins")
+
+
+def test_cityscapes_of_cvat_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    values = layers((area(0, 0, 20, 20), 2), (area(5, 5, 10, 10), 1))
+    cvats_cityscapes(tmp_path / "e", "a", values, 0, "task_1")
+    cvats_cityscapes(tmp_path / "e", "a", values, 1, "task_2")
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert part["classes"] == ["background", "lane", "kerb"]
+    labels = opened(part)
+    assert len(labels) == 2
+    assert all((one == values).all() for one in labels.values())
+    write(tmp_path / "e/task_2/label_colors.txt", "0 0 0 background\n0 255 0 lane\n255 0 0 kerb\n")
+    with pytest.raises(DataError, match="name different classes or colours; give the folder of one export"):
+        convert(tmp_path / "e", tmp_path / "again")
+    (tmp_path / "e/task_2/label_colors.txt").unlink()
+    with pytest.raises(
+        DataError, match=r"task_2/.* has no label_colors\.txt in a folder above it, as other masks have"
+    ):
+        convert(tmp_path / "e", tmp_path / "again")
+
+
+@pytest.mark.parametrize(("make", "folder"), [(roboflow, "train"), (labelme2voc, "JPEGImages")])
+def test_twins_with_one_mask(make: Any, folder: str, tmp_path: Path) -> None:
+    make(tmp_path / "e", exports.png(layers((area(0, 0, 20, 20), 1))))
+    photo(tmp_path / "e" / folder / "a.png", 1)
+    with pytest.raises(DataError, match=rf"{folder}/a\.jpg and {folder}/a\.png have the same name but for the ending"):
+        convert(tmp_path / "e", tmp_path / "out")
+
+
+def test_more_classes_than_a_mask_of_255_for_void_can_tell(tmp_path: Path) -> None:
+    labelme2voc(tmp_path / "e", exports.png(np.eye(H, W, dtype=np.uint8)))
+    write(tmp_path / "e/class_names.txt", "".join(f"c{number}\n" for number in range(256)))
+    with pytest.raises(DataError, match="has 256 classes; expected at most 255, as the value 255 is void"):
+        convert(tmp_path / "e", tmp_path / "out", classes="a=c1;b=*")
+    write(tmp_path / "e/class_names.txt", "_background_\n\nx\n")
+    with pytest.raises(DataError, match=r"class_names\.txt: line 2 is empty, and a line's number is its class's"):
+        convert(tmp_path / "e", tmp_path / "out")

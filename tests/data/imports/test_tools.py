@@ -476,3 +476,86 @@ def test_cityscapes_polygons(tmp_path: Path) -> None:
     write(root / "gtFine/val/ulm/ulm_000000_000019_gtFine_labelIds.png", exports.png(ids))
     part, _ = convert(root, tmp_path / "again")  # labelIds count where both are there
     assert (opened(part, "val")["ulm_000000_000019_leftImg8bit"] == expected).all()
+
+
+def test_every_xml_of_cvats_is_read(tmp_path: Path) -> None:
+    """Whatever they are called; VOC's, one an image, aren't CVAT's."""
+    for number, name in enumerate(("annotations", "job_1", "job_2", "x", "y")):
+        photo(tmp_path / f"e/images/sub{number}/a.png", number)
+        text = cvat(f'<box label="car" xtl="0" ytl="0" xbr="{number + 1}" ybr="9"/>').replace("sub/", f"sub{number}/")
+        write(tmp_path / f"e/{name}.xml", text)
+    write(tmp_path / "e/voc.xml", "<annotation><object/></annotation>")
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    labels = opened(part)
+    assert len(labels) == 5
+    assert all((labels[f"images_sub{n}_a"] == layers((area(0, 0, 9, n + 1), 1))).all() for n in range(5))
+
+
+def test_json_min_whose_first_task_isnt_annotated(tmp_path: Path) -> None:
+    region = {
+        "points": percent(0, 0, 9, 9),
+        "polygonlabels": ["car"],
+        "closed": True,
+        "original_width": W,
+        "original_height": H,
+    }
+    photo(tmp_path / "e/b.png")
+    write(tmp_path / "e/x.json", [{"id": 1, "image": "a.png"}, {"id": 2, "image": "b.png", "label": [region]}])
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert list(opened(part)) == ["b"]
+
+
+def yolo(root: Path, text: str, *splits: str) -> None:
+    write(root / "data.yaml", f"names: [car, road]\n{text}")
+    for split in splits:
+        photo(root / f"images/{split}/{split}1.jpg")
+        write(root / f"labels/{split}/{split}1.txt", f"0 {shares(0, 0, 9, 9)}\n")
+
+
+def test_what_data_yaml_doesnt_list_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yolo(tmp_path / "e", "train: images/train\nval: images/val\n", "train", "val", "test")
+    write(tmp_path / "e/labels/train/gone.txt", f"1 {shares(0, 0, 9, 9)}\n" * 2)
+    write(tmp_path / "e/labels/train/notes.txt", "made by me\n")
+    convert(tmp_path / "e", tmp_path / "out")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "1 image left out: no split of data.yaml holds it, the first is images/test/test1.jpg" in told
+    assert "1 annotation left out: its image is left out, the first is labels/test/test1.txt" in told
+    assert "2 annotations left out: its image isn't in the export, the first is labels/train/gone.txt" in told
+    assert "notes.txt" not in told
+    with pytest.raises(DataError, match="--strict"):
+        convert(tmp_path / "e", tmp_path / "strict", strict=True)
+
+
+def test_images_in_two_splits_of_data_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yolo(tmp_path / "e", "train: images/x\nval: images/x\n", "x")
+    _, result_ = convert(tmp_path / "e", tmp_path / "out")
+    assert result_.images == {"train": 1}
+    assert "1 image in two splits of data.yaml, of which the first counts: images/x/x1.jpg (train, val)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train: 5\n", "data.yaml: 'train' is 5; expected a folder or list of images, or several"),
+        ("val: {a: 1}\n", "data.yaml: 'val' is an object; expected a folder"),
+        ("train: [images/train, 3]\n", "data.yaml: 'train' is 3; expected a folder"),
+    ],
+)
+def test_splits_that_are_no_folders(text: str, sentence: str, tmp_path: Path) -> None:
+    yolo(tmp_path / "e", text, "train")
+    with pytest.raises(DataError) as error:
+        convert(tmp_path / "e", tmp_path / "out")
+    assert sentence in str(error.value)
+
+
+def test_an_empty_line_in_a_list_of_classes(tmp_path: Path) -> None:
+    photo(tmp_path / "e/images/a.jpg")
+    write(tmp_path / "e/labels/a.txt", f"1 {shares(0, 0, 9, 9)}\n")
+    write(tmp_path / "e/classes.txt", "car\n\nroad\n")
+    with pytest.raises(DataError, match=r"classes\.txt: line 2 is empty, and a line's number is its class's"):
+        convert(tmp_path / "e", tmp_path / "out")
+    write(tmp_path / "e/classes.txt", "car\nroad\n\n")
+    part, _ = convert(tmp_path / "e", tmp_path / "out")
+    assert (opened(part)["a"] == layers((closed(0, 0, 9, 9), 2))).all()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import toys
 from exports import H, W, area, box, closed, convert, layers, masks, opened, photo, write
+from layouts import refuse_folder
 
 from rdd_deploy.data.__main__ import main
 from rdd_deploy.data.imports import FORMATS, files
@@ -461,3 +462,10 @@ def test_a_failed_import_leaves_no_empty_folders(export: Path, tmp_path: Path) -
     with pytest.raises(DataError, match="the annotations are for 7x60 pixels"):
         convert(export, tmp_path / "new" / "deep" / "out")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_read(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (export / "sub").mkdir()
+    refuse_folder(monkeypatch, export / "sub")
+    with pytest.raises(DataError, match=r"can't read the folder .*sub: Permission denied; give yourself"):
+        convert(export, tmp_path / "out")

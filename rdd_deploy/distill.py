@@ -51,6 +51,8 @@ def main(
     check_name(name)
     if note := card_note(find_recipe(recipe)):
         console.info(note)
+    for unused in loaded.distillation.unused():
+        console.warn(unused)
     from rdd_deploy.training.distillation import distill_recipe, dry_run, fill_cache  # takes seconds: torch
     from rdd_deploy.training.run_folder import RunFolder
 

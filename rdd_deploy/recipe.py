@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pydantic import Field
 
@@ -58,12 +58,27 @@ class _Data(Part):
             )
 
 
+def _pasted(augment: Augment, train: Train) -> Iterator[tuple[str, str]]:
+    """A crop gets what another one of its batch has."""
+    if augment.copy_paste and train.batch == 1:
+        yield (
+            "augment train",
+            "augment.copy_paste copies from another crop of the batch, and train.batch is 1; expected 2 or more, or"
+            " augment.copy_paste=0",
+        )
+
+
 class TeacherRecipe(_Data):
     """A network to be trained with labels alone, as a teacher."""
 
     network: Network
     train: Train = Train()
     evaluation: Evaluation = Evaluation()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """As all, and of its batches."""
+        yield from super().rules()
+        yield from _pasted(self.augment, self.train)
 
     @property
     def trained(self) -> Network:
@@ -99,6 +114,7 @@ class StudentRecipe(_Data):
     def rules(self) -> Iterator[tuple[str, str]]:
         """Each batch has a frame with labels, and one without where such join."""
         yield from super().rules()
+        yield from _pasted(self.augment, self.train)
         if self.teacher and self.data.unlabelled and self.distillation.unlabelled.share and self.train.batch == 1:
             yield (
                 "data train",
@@ -166,7 +182,10 @@ def load_distillation(path: str | Path, overrides: Sequence[str] = (), name: str
     """
     path, tree, problems = _read(path, overrides, name)
     problems += _distillation_problems(tree, path)
-    return validated(kind_of(tree), tree, path, problems)  # type: ignore[return-value]  # else a problem was found
+    recipe = cast(StudentRecipe, validated(kind_of(tree), tree, path, problems))  # else a problem was found
+    if clashes := list(recipe.distillation.clashes(recipe.train.task_loss)):
+        raise RecipeError(f"{path}: {clashes[0]}", *clashes[1:])
+    return recipe
 
 
 def load_written(path: Path) -> Recipe:

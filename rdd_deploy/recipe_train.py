@@ -63,9 +63,10 @@ def seconds_of(budget: str) -> float:
     return seconds
 
 
-def _is_time(budget: str) -> str:
-    seconds_of(budget)
-    return budget
+def _is_time(budget: Any) -> str:
+    """A number is told as a text without a unit is: quotes alone wouldn't mend it."""
+    seconds_of(str(budget))
+    return str(budget)
 
 
 def _squared(size: Any) -> Any:
@@ -81,7 +82,7 @@ class Train(Part):
     renamed: ClassVar[dict[str, str]] = {"save_every": "save_minutes"}
 
     epochs: Count = Field(60, description="passes over the training frames")
-    budget: Annotated[str, AfterValidator(_is_time)] | None = Field(
+    budget: Annotated[str, BeforeValidator(_is_time)] | None = Field(
         None,
         description=(
             "time for the training, such as 90s, 60min or 3h, in place of epochs: as many as fit, by steps that are"
@@ -116,7 +117,11 @@ class Train(Part):
         0.0, description="decay of the weight average that is evaluated and saved; 0: none"
     )
     task_loss: Literal["ce", "ohem", "balanced"] = Field(
-        "ce", description="of supervised training: plain, hard pixels only, or class-balanced"
+        "ce",
+        description=(
+            "cross-entropy: plain, of hard pixels only, or class-balanced; also what a distillation weighs, where RDD"
+            " refuses ohem, since it chooses the pixels"
+        ),
     )
     region_loss: Literal["none", "dice", "lovasz"] = Field(
         "none",

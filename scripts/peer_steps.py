@@ -87,6 +87,32 @@ class Step:
         return True
 
 
+def training_of_peer(folder: Path, minutes: float, weights: str) -> str:
+    """How long a peer was trained and from what, by the trained.json that its program leaves; warns where that is far
+    more than it was given."""
+    start = {"none": "from scratch", "download": "from its maker's weights"}.get(weights, f"from {weights}")
+    try:
+        seconds = float(files.parse_json(files.read_file(folder / "trained.json", LARGEST))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{minutes:g} min, {start}"
+    if seconds > 1.2 * 60 * minutes:
+        console.warn(
+            f"{folder.parent.name} was trained for {seconds / 60:.1f} min, expected about {minutes:g}; say so beside its"
+            " figures, or train it again with less other work on the machine"
+        )
+    return f"{seconds / 60:.1f} min, {start}"
+
+
+def training_of_ours(bundle: Path) -> str:
+    """How long the run was trained that a bundle lies in, RUN/export/BUNDLE, and from what; nothing for one elsewhere."""
+    try:
+        summary = files.parse_json(files.read_file(bundle.resolve().parents[1] / "summary.json", LARGEST))
+        told = f"{float(summary['train_seconds']) / 60:.1f} min, encoder: {summary['encoder_weights']}"
+        return f"{told}; its teacher's not counted" if summary["kind"] == "distill" else told
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return ""
+
+
 def digest_of(split: Split) -> str:
     """Hash of the names and of a spread of the label maps: other data are other settings."""
     digest = hashlib.sha256("\n".join(split.names).encode("utf-8", "backslashreplace"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
 from typing import Any, NamedTuple
 
@@ -31,13 +31,22 @@ class Point(NamedTuple):
     megabytes: float | None
     failure: str | None = None
     front: bool = False
+    trained: str = ""
+    """How long and from what, where that is known."""
 
 
-def points(rows: Sequence[Row], peers: frozenset[str], untrained: frozenset[str], judge: LatencyMetric) -> list[Point]:
+def points(
+    rows: Sequence[Row],
+    peers: frozenset[str],
+    untrained: frozenset[str],
+    judge: LatencyMetric,
+    trained: Mapping[str, str] | None = None,
+) -> list[Point]:
     """Rows as points, the fastest first, failures last; those on the front of what has both figures are marked.
 
     Args:
         peers: names of the peers' rows. untrained: names of rows whose labels say nothing.
+        trained: how long and from what, by the rows' names.
     """
     made = []
     for row in rows:
@@ -55,6 +64,7 @@ def points(rows: Sequence[Row], peers: frozenset[str], untrained: frozenset[str]
                 latency.end_to_end.p50_ms if latency else None,
                 None if size is None else size / 1e6,
                 row.failure,
+                trained=(trained or {}).get(row.name, ""),
             )
         )
     known = [(one.ms, one.miou) for one in made if one.ms is not None and one.miou is not None]
@@ -89,6 +99,7 @@ HEADINGS = (
     "x fastest",
     "MB",
     "front",
+    "trained",
 )
 
 
@@ -106,7 +117,7 @@ def cells(found: Sequence[Point]) -> list[list[str]]:
         miou = number(one.miou) if one.miou is not None or one.failure else "untrained"
         figures = [miou, number(one.model_ms), number(one.end_ms), number(ratio), number(one.megabytes, ".1f")]
         state = f"failed: {one.failure}" if one.failure else "yes" if one.front else ""
-        lines.append([one.name, one.whose, one.runtime, one.precision, one.size, *figures, state])
+        lines.append([one.name, one.whose, one.runtime, one.precision, one.size, *figures, state, one.trained])
     return lines
 
 

@@ -51,18 +51,20 @@ PROGRAMS = Path(__file__).parent / "peer_programs"
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer's program in peer_programs/, and what its environment holds beside torch."""
+    """A peer's program in peer_programs/, and what its environment holds beside torch. ``version`` is raised when the
+    program trains otherwise than before, so that what it made is made again."""
 
     program: str
     packages: tuple[str, ...]
+    version: int = 1
 
 
 PEERS = {
     "yolo26n-sem": Peer(
-        "yolo26n_sem.py", ("ultralytics>=8.4", "nncf>=2.14", "openvino", "onnx", "onnxslim", "onnxruntime")
+        "yolo26n_sem.py", ("ultralytics>=8.4", "nncf>=2.14", "openvino", "onnx", "onnxslim", "onnxruntime"), version=2
     ),
     "lightly-vitt16": Peer(
-        "lightly_vitt16.py", ("lightly-train>=0.18", "onnx", "onnxscript", "onnxslim", "onnxruntime")
+        "lightly_vitt16.py", ("lightly-train>=0.18", "onnx", "onnxscript", "onnxslim", "onnxruntime"), version=2
     ),
 }
 
@@ -147,7 +149,7 @@ def compare(asked: argparse.Namespace) -> None:
     ready = {name: steps[-1].folder for name, steps in plans.items() if steps[-1].done}
     if not ready and not asked.bundles:
         raise RddError("nothing to measure:", *failed)
-    failed += measured(asked, ready)
+    failed += measured(asked, ready, weights)
     if failed:
         raise RddError(f"{len(failed)} could not be measured:", *failed)
 
@@ -194,6 +196,7 @@ def plan(name: str, asked: argparse.Namespace, weights: str, train: Split) -> li
     )
     start = weights if weights in ("none", "download") else files.sha256(Path(weights))
     facts = {
+        "version": peer.version,
         "size": list(asked.size),
         "classes": classes,
         "minutes": asked.minutes,
@@ -241,18 +244,26 @@ def plan(name: str, asked: argparse.Namespace, weights: str, train: Split) -> li
     ]
 
 
-def measured(asked: argparse.Namespace, ready: dict[str, Path]) -> list[str]:
+def measured(asked: argparse.Namespace, ready: dict[str, Path], weights: dict[str, str]) -> list[str]:
     """Time and judge all there is in turns, write table and plot; sentences about rows that failed."""
     ours = bundle_candidates(asked.bundles, "cpu", asked.threads)
     name, images = open_images(
         [one.manifest for one in ours if one.manifest], asked.data, asked.data_name, asked.split, asked.limit
     )
-    theirs = [one for peer, folder in ready.items() for one in candidates(peer, folder, images, asked.threads)]
+    trained = {one.name: peer_steps.training_of_ours(one.path) for one in ours}
+    theirs: list[PeerCandidate] = []
+    for peer, folder in ready.items():
+        made = candidates(peer, folder, images, asked.threads)
+        if asked.minutes:
+            start = weights.get(peer, "none")
+            said = peer_steps.training_of_peer(folder.with_name("train"), asked.minutes, start)
+            trained |= dict.fromkeys((one.name for one in made), said)
+        theirs += made
     settings = Settings(name, asked.split, "cpu", asked.threads, asked.rounds, asked.by, cold=False, seed=asked.seed)
     benchmark, _ = measure_with_progress([*ours, *theirs], images, settings)
     benchmark = benchmark.model_copy(update={"rows": completed(benchmark.rows, theirs)})
     names = frozenset(one.name for one in theirs)
-    found = peer_table.points(benchmark.rows, names, names if asked.minutes == 0 else frozenset(), asked.by)
+    found = peer_table.points(benchmark.rows, names, names if asked.minutes == 0 else frozenset(), asked.by, trained)
     text = peer_table.markdown(found, facts_of(benchmark, asked, theirs))
     folder = asked.work / "results"
     prepare_folder(folder)

@@ -12,9 +12,10 @@ from toys import network, read_json, teacher_tree, write_recipe, write_story
 
 from rdd_deploy import distill, train
 from rdd_deploy.data.loader import Batch
-from rdd_deploy.errors import RddError, WeightsError
+from rdd_deploy.errors import RddError, RecipeError, WeightsError
 from rdd_deploy.losses import LOSSES
 from rdd_deploy.losses.region import RegionLoss
+from rdd_deploy.losses.task import class_weights
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers import TEACHERS
 from rdd_deploy.models.teachers import checkpoint as checkpoint_teachers
@@ -477,3 +478,53 @@ def test_a_teachers_damaged_state_is_trained_anew_unless_resuming_was_asked_for(
     assert checkpoint_of(story).read_bytes() == expected
     assert "it is trained from the beginning" in " ".join(capsys.readouterr().err.split())
     assert teacher.finished
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["train.task_loss=ohem"],
+            "train.task_loss is ohem, but RDD's stages choose the pixels; expected ce or balanced",
+        ),
+        (
+            ["train.task_loss=balanced", "distillation.tse.class_weights=balanced"],
+            "train.task_loss and distillation.tse.class_weights are both balanced; expected one of them",
+        ),
+    ],
+)
+def test_a_task_loss_that_a_distillation_cant_have_is_refused(story: Path, overrides: list[str], said: str) -> None:
+    load_recipe(story, overrides)  # the student alone can
+    with pytest.raises(RecipeError) as raised:
+        load_distillation(story, overrides)
+    assert said in str(raised.value)
+
+
+def test_the_task_loss_reaches_rdd_and_plain_kd(story: Path) -> None:
+    pixels = torch.tensor([1000, 100, 10])
+
+    def loss(*overrides: str) -> Any:
+        recipe = load_distillation(story, overrides)
+        return rdd_loss(recipe.distillation, pixels, recipe.train)
+
+    assert (loss().class_weight, loss().balanced, loss().ohem) == (None, False, None)
+    for method in ("rdd", "kd"):
+        balanced = loss("train.task_loss=balanced", f"distillation.method={method}")
+        assert balanced.balanced
+        assert torch.equal(balanced.class_weight, class_weights(pixels))
+    hard = loss("train.task_loss=ohem", "train.min_kept_per_class=7", "distillation.method=kd")
+    assert (hard.ohem, hard.class_weight) == (7, None)
+    assert not loss("distillation.tse.class_weights=balanced").balanced
+
+
+def test_keys_of_stages_that_there_are_not_are_told(story: Path) -> None:
+    rule = "distillation.tse.rule=lead"
+    assert not list(load_distillation(story, [rule]).distillation.unused())
+    assert not list(load_distillation(story, ["distillation.method=kd"]).distillation.unused())
+    for more, why in (("method=kd", "distillation.method is kd"), ("tfe_fraction=1", "tfe_fraction is 1")):
+        recipe = load_distillation(story, [rule, "distillation.tse.min_kept=0.1", f"distillation.{more}"])
+        assert list(recipe.distillation.unused()) == [
+            f"distillation.tse.rule, distillation.tse.min_kept do nothing here: {why}"
+        ]
+    first = load_distillation(story, ["distillation.tfe.divergence=aux_main", "distillation.tfe_fraction=0"])
+    assert list(first.distillation.unused()) == ["distillation.tfe.divergence does nothing here: tfe_fraction is 0"]

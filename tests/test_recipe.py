@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from toys import network, teacher_tree, tree, write_recipe
+from toys import network, teacher_tree, tree, write_data, write_recipe
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.losses import LOSSES
@@ -360,3 +360,10 @@ def test_dumped_recipe_is_plain_yaml(tmp_path: Path) -> None:
     RunFolder(tmp_path).write_recipe(validated(StudentRecipe, tree(tmp_path) | {"name": "x"}, "toy.yaml"))
     assert "!!" not in (tmp_path / "recipe.yaml").read_text()
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["data"]["size"] == [64, 64]
+
+
+@pytest.mark.parametrize("content", [tree, teacher_tree])
+def test_a_batch_of_one_crop_has_nothing_to_copy(content: Any, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "r.yaml", content(write_data(tmp_path / "data")))
+    with pytest.raises(RecipeError, match=r"copy_paste copies from another crop of the batch, and train\.batch is 1"):
+        load_recipe(path, ["augment.copy_paste=0.5", "train.batch=1"])

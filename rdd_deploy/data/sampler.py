@@ -83,10 +83,20 @@ class SizedBatchSampler(Sampler[list[Any]]):
     def __len__(self) -> int:
         return len(self.sampler)
 
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.sampler.epochs * self.sampler.steps_per_epoch
+
+    @property
+    def unused(self) -> list[float]:
+        """The shares whose size no step has: they lie behind the last one, or the next size begins at the same step."""
+        begins = [*(math.ceil(share * self.steps) for share, _ in self.sizes), self.steps]
+        return [share for (share, _), step, end in zip(self.sizes, begins, begins[1:], strict=False) if step >= end]
+
     def __iter__(self) -> Iterator[list[Any]]:
-        steps = self.sampler.epochs * self.sampler.steps_per_epoch
         for step, keys in enumerate(self.sampler, self.sampler.start):
-            size = [size for share, size in self.sizes if step >= share * steps][-1]
+            size = [size for share, size in self.sizes if step >= share * self.steps][-1]
             yield [(*key, size) for key in keys]
 
 

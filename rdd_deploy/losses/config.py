@@ -114,3 +114,29 @@ class Distillation(Part):
     temperature: Positive = Field(1.0, description="of the KD term")
     unlabelled: WithoutLabels = WithoutLabels()
     losses: list[ExtraLoss] = Field(default_factory=list, max_length=16, description="further distillation losses")
+
+    def clashes(self, task_loss: str) -> Iterator[str]:
+        """What a distillation can't do with ``train.task_loss``, in sentences; a student alone can."""
+        if self.method == "rdd" and task_loss == "ohem":
+            yield (
+                "train.task_loss is ohem, but RDD's stages choose the pixels; expected ce or balanced, or"
+                " distillation.method=kd: for OHEM's pixels in stage 2 set distillation.tse.rule=student"
+            )
+        if task_loss == "balanced" and self.tse.class_weights == "balanced":
+            yield (
+                "train.task_loss and distillation.tse.class_weights are both balanced; expected one of them: the first"
+                " holds in all stages and in plain KD, the second in stage 2 of RDD"
+            )
+
+    def unused(self) -> Iterator[str]:
+        """Keys of stages that this distillation hasn't, where they aren't at their defaults, each with the reason."""
+        whole = {"tfe": self.tfe_fraction == 0, "tse": self.tfe_fraction == 1}
+        for stage, never in whole.items():
+            part: Part = getattr(self, stage)
+            names = [
+                name for name in type(part).model_fields if getattr(part, name) != type(part).model_fields[name].default
+            ]
+            if names and (never or self.method == "kd"):
+                why = "distillation.method is kd" if self.method == "kd" else f"tfe_fraction is {self.tfe_fraction:g}"
+                keys = ", ".join(f"distillation.{stage}.{name}" for name in names)
+                yield f"{keys} {'does' if len(names) == 1 else 'do'} nothing here: {why}"

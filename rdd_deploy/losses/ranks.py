@@ -141,3 +141,15 @@ def hard_pixels(probability: Tensor, valid: Tensor, threshold: float, min_kept: 
         return hard
     smallest = ranked.flatten().topk(min(count, ranked.numel()), largest=False, sorted=False).values.max()
     return valid & (probability <= smallest.clamp(min=threshold))
+
+
+def ohem_pixels(true: Tensor, valid: Tensor, target: Tensor, classes: int, per_class: float = 0) -> Tensor:
+    """What OHEM learns from (Shrivastava et al., CVPR 2016): bool (N, H, W), valid pixels whose true class has p ≤ 0.7,
+    at least 5 % of the batch's pixels, and of each class at least so many as ``per_class`` says.
+
+    Args:
+        true: float32 (N, H, W), the true class's probability. valid: bool, target: int, likewise.
+        per_class: see ``hardest_of_each``; 0: none.
+    """
+    kept = hard_pixels(true, valid, threshold=0.7, min_kept=0.05)
+    return kept | hardest_of_each(true, valid, target, classes, per_class) if per_class else kept

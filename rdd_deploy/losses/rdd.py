@@ -19,7 +19,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import blocks, pixel_terms, true_log_probability
 from rdd_deploy.losses.kd import void_inert
 from rdd_deploy.losses.processes import mean_count, safe
-from rdd_deploy.losses.ranks import hard_pixels, hardest_of_each
+from rdd_deploy.losses.ranks import hard_pixels, hardest_of_each, ohem_pixels
 
 Rule = Literal["xor", "and", "or", "lead", "student"]
 Divergence = Literal["main_aux", "aux_main"]
@@ -168,7 +168,7 @@ class _Pixels(NamedTuple):
     hard_t: Tensor | None
     """Stage 2: bool (N, H, W), hard for the teacher; None where the stage isn't on or the rule doesn't ask."""
     class_weight: Tensor | None
-    """Stage 2: float (N, H, W), the weight of the pixel's class, 0 on void; None where all classes weigh the same."""
+    """float (N, H, W), the weight of the pixel's class, 0 on void; None where all classes weigh the same."""
     target: Tensor
     """int (N, H, W)"""
     classes: int
@@ -190,6 +190,8 @@ class RelativeDifficultyLoss(nn.Module):
         divergence, threshold, min_kept, rule, min_kept_per_class: see the two functions.
         reduction: ``kept``: stage 2 is the mean over kept pixels (paper); ``all``: their sum over all valid pixels.
         class_weight: float (C,), in stage 2; None: all weigh the same (paper). Means divide by the weights' sum.
+        balanced: ``class_weight`` holds in stage 1 and in plain KD's task loss, too.
+        ohem: plain KD's task loss is OHEM's, with at least so many pixels of each class (``ohem_pixels``); None: plain.
         ce_weight: plain cross-entropy added beside (0: paper).
         kd_weight: λ. temperature: T of the KD term.
         weighted: False leaves the task loss plain: this is then ordinary KD.
@@ -215,6 +217,8 @@ class RelativeDifficultyLoss(nn.Module):
         min_kept_per_class: float = 0,
         reduction: Literal["kept", "all"] = "kept",
         class_weight: Tensor | None = None,
+        balanced: bool = False,
+        ohem: float | None = None,
         ce_weight: float = 0.0,
         kd_weight: float = 1.0,
         temperature: float = 1.0,
@@ -226,7 +230,7 @@ class RelativeDifficultyLoss(nn.Module):
         self.threshold, self.min_kept, self.rule, self.reduction = threshold, min_kept, rule, reduction
         self.min_kept_per_class = min_kept_per_class
         self.ce_weight, self.kd_weight, self.temperature = ce_weight, kd_weight, temperature
-        self.weighted, self.ignore_index = weighted, ignore_index
+        self.weighted, self.ignore_index, self.balanced, self.ohem = weighted, ignore_index, balanced, ohem
         self.register_buffer("class_weight", class_weight, persistent=False)  # counted again when resumed
 
     def stage(self, progress: float) -> str:
@@ -285,11 +289,10 @@ class RelativeDifficultyLoss(nn.Module):
         self, stage: str, target: Tensor, valid: Tensor, agreement: Tensor | None, teacher_true: Tensor, classes: int
     ) -> _Pixels:
         hard_t = class_weight = None
-        if "tse" in stage:
-            if self.rule != "student":
-                hard_t = hard_pixels(teacher_true, valid, self.threshold, self.min_kept)
-            if self.class_weight is not None:
-                class_weight = torch.where(valid, self.class_weight[torch.where(valid, target, 0).long()], 0)
+        if "tse" in stage and self.rule != "student":
+            hard_t = hard_pixels(teacher_true, valid, self.threshold, self.min_kept)
+        if self.class_weight is not None and ("tse" in stage or self.balanced):
+            class_weight = torch.where(valid, self.class_weight[torch.where(valid, target, 0).long()], 0)
         return _Pixels(valid, mean_count(valid.sum()), agreement, hard_t, class_weight, target, classes)
 
     def _task(self, ce: Tensor, pixels: _Pixels, progress: float) -> tuple[Tensor, Tensor]:
@@ -301,13 +304,19 @@ class RelativeDifficultyLoss(nn.Module):
     def _parts(self, ce: Tensor, pixels: _Pixels, progress: float) -> list[_WeightedMean]:
         """The weighted means that make up the task loss at this progress: one, or two while stages are blended."""
         valid, stage = pixels.valid, self.stage(progress)
+        everywhere = pixels.class_weight if self.balanced else None
+        divisor = pixels.number if everywhere is None else mean_count(everywhere.sum())
         if stage == "kd":
-            return [_WeightedMean(valid.float(), valid.float(), pixels.number, 1.0)]
+            kept, count = valid, divisor
+            if self.ohem is not None:
+                kept = ohem_pixels((-ce).exp(), valid, pixels.target, pixels.classes, self.ohem)
+                count = mean_count(kept.sum())
+            return [_WeightedMean(kept.float(), kept.float() if everywhere is None else everywhere, count, 1.0)]
         first = (1 - progress) / (1 - self.tfe_fraction) if stage == "tfe+tse" else 1.0
         parts = []
         if pixels.agreement is not None:
             weight = torch.where(valid, pixels.agreement, 0)
-            parts.append(_WeightedMean(weight, weight, pixels.number, first))
+            parts.append(_WeightedMean(weight, weight if everywhere is None else weight * everywhere, divisor, first))
         if "tse" in stage:
             true = (-ce).exp()
             hard_s = hard_pixels(true, valid, self.threshold, self.min_kept)

@@ -10,7 +10,7 @@ from rdd_deploy.data.base import IGNORE
 from rdd_deploy.losses.fused import true_log_probability
 from rdd_deploy.losses.kd import masked_mean, void_inert
 from rdd_deploy.losses.processes import mean_count, safe
-from rdd_deploy.losses.ranks import hard_pixels, hardest_of_each
+from rdd_deploy.losses.ranks import ohem_pixels
 
 
 class TaskLoss(nn.Module):
@@ -18,11 +18,9 @@ class TaskLoss(nn.Module):
     batch.
 
     Args:
-        kind: ``ce``: mean over pixels. ``ohem``: mean over pixels whose true class has p ≤ 0.7, at least 5 % of the
-            batch's pixels (Shrivastava et al., CVPR 2016). ``balanced``: weighted by class (see ``class_weights``).
+        kind: ``ce``: mean over pixels. ``ohem``: mean over hard pixels, see ``ohem_pixels``. ``balanced``: weighted by class (see ``class_weights``).
         class_weight: float (C,), for ``balanced``.
-        min_kept_per_class: for ``ohem``: at least so many of the hardest pixels of each class that is there, see
-            ``teacher_student_evaluated``.
+        min_kept_per_class: for ``ohem``: at least so many of the hardest pixels of each class that is there.
 
     Shape: logits (N, C, H, W), target int (N, H, W) -> scalar.
     """
@@ -53,10 +51,7 @@ class TaskLoss(nn.Module):
                 return -(weights * self._log_p(logits, target)).sum() / safe(mean_count(weights.sum()))
             log_p = self._log_p(logits, target)
             if self.kind == "ohem":
-                valid, true = kept, log_p.detach().exp()
-                kept = hard_pixels(true, valid, threshold=0.7, min_kept=0.05)
-                if self.min_kept_per_class:
-                    kept = kept | hardest_of_each(true, valid, target, logits.shape[1], self.min_kept_per_class)
+                kept = ohem_pixels(log_p.detach().exp(), kept, target, logits.shape[1], self.min_kept_per_class)
             return masked_mean(-log_p, kept)
 
     def _log_p(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -1,6 +1,10 @@
-"""Decode heads that also read stride-4 features, for classes a few pixels wide. All add up plain classifiers of the
-encoder's own maps, as LR-ASPP does, so that a short schedule reaches rare classes; what they add begins at zero. Wide
-maps are never resized: 8 bits and small devices are slow there.
+"""Decode heads that also read stride-4 features, for classes a few pixels wide. Each adds to LR-ASPP's logits, plain
+classifiers of the encoder's own maps, so that a short schedule reaches rare classes. What ``LRASPPRefine`` and
+``LRASPPFeaturePyramid`` add is zero at first, what ``LRASPPDetail`` adds is not: its second skip is a classifier like
+LR-ASPP's own.
+
+8 bits and small devices are slow at resizing wide maps: ``LRASPPDetail`` and ``LRASPPRefine`` resize logits only, the
+pyramid two maps of its width, to strides 8 and 4.
 """
 
 from __future__ import annotations
@@ -55,6 +59,12 @@ class LRASPPRefine(LRASPP):
         self.detail = shape.at_most(4)
         self.refine = nn.Sequential(separable(shape.channels[self.detail] + classes, width), separable(width, width))
         self.classify_detail = _from_zero(nn.Conv2d(width, classes, 1))
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the last classifier: LR-ASPP's own bias is read by the refining layers, too."""
+        assert self.classify_detail.bias is not None
+        return self.classify_detail.bias
 
     def logits(self, embedded: Tensor, features: Sequence[Tensor]) -> Tensor:
         detail = features[self.detail]

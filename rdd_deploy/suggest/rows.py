@@ -12,8 +12,9 @@ from rdd_deploy import console
 from rdd_deploy.benchmark.pareto import dominated
 from rdd_deploy.suggest.candidates import prior
 
-RECIPE, RECIPE_SIZE = "recipes/camvid_effnet_lite0_half.yaml", (240, 320)
+RECIPE, RECIPE_SIZE = "recipes/camvid_effnet_lite0.yaml", (240, 320)
 """The recipe that the printed command trains by, and the frame size in it."""
+SMALLEST_CROP = 32
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def command(row: Row, size: tuple[int, int]) -> str:
     words = ["rdd-deploy", "distill", RECIPE, f"student.encoder={row.encoder}", f"student.head={row.head}"]
     if size != RECIPE_SIZE:
         side = min(size)
-        words += [f"data.size=[{size[0]},{size[1]}]", f"augment.crop=[{side},{side}]"]
+        small = max(SMALLEST_CROP, 2 * side // 3)  # the recipe's shares: 160 of 240
+        words += [
+            f"data.size=[{size[0]},{size[1]}]",
+            f"augment.crop=[{side},{side}]",
+            f"train.progressive=[[0.0,{small}],[0.5,{side}]]",
+        ]
     return shlex.join(words)
 
 
@@ -115,6 +121,7 @@ def figures(row: Row) -> tuple[str, ...]:
     parameters = None if row.parameters is None else row.parameters / 1e6
     values = (
         (row.bundle_mb, 1), (parameters, 2), (row.call_p50_ms, 2), (row.call_p95_ms, 2), (row.network_p50_ms, 2),
-        (known.top1_pct, 1), (known.camvid_pct, 1),
+        (known.top1_pct, 1),
     )  # fmt: skip
-    return tuple("" if value is None else f"{value:.{digits}f}" for value, digits in values)
+    camvid = "" if known.camvid_pct is None else f"{known.camvid_pct:.1f} {known.camvid_start}"
+    return *("" if value is None else f"{value:.{digits}f}" for value, digits in values), camvid

@@ -41,7 +41,13 @@ class TrainingCrops:
             LoadingError: a file can't be read.
         """
         sizes = [(0.0, size)] if size else crop_sizes(self.recipe.train, self.recipe.augment.crop)
-        seed, resident = self.recipe.train.seed, self.resident
+        seed, resident, sized = self.recipe.train.seed, self.resident, SizedBatchSampler(sampler, sizes)
+        if sized.unused and self.fabric.is_global_zero:
+            shares = ", ".join(f"{share:g}" for share in sized.unused)
+            console.warn(
+                f"train.progressive: of {sized.steps} steps none has the size that begins at {shares}; choose other"
+                " shares, or train longer"
+            )
         crops = (
             DrawDataset(resident.sizes, self.transform, seed)
             if resident
@@ -50,7 +56,7 @@ class TrainingCrops:
         loader = self.fabric.setup_dataloaders(
             training_loader(
                 crops,
-                SizedBatchSampler(sampler, sizes),
+                sized,
                 self.recipe.data.workers,
                 self.fabric.device.type == "cuda",
                 self._beside,

@@ -154,7 +154,7 @@ def _prepared(
     seed_everything(recipe.train.seed)
     # Before the teacher: its training may take hours, and the student's weights may be missing.
     student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
-    loss = rdd_loss(recipe.distillation, torch.from_numpy(data.train_facts.pixels))
+    loss = rdd_loss(recipe.distillation, torch.from_numpy(data.train_facts.pixels), recipe.train)
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         _check_networks(recipe, student, named)
         named = [one._replace(checkpoint=teacher_checkpoint(recipe, one, runs, resume, data, fabric)) for one in named]

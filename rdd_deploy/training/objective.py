@@ -23,20 +23,28 @@ from rdd_deploy.models.build import map_channels
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.outputs import Output
+from rdd_deploy.recipe_train import Train
 from rdd_deploy.training.pseudo_labels import PseudoLabels
 from rdd_deploy.training.state import Loss, Objective
 from rdd_deploy.training.teacher import TeacherOutput
 
 
-def rdd_loss(config: Distillation, pixels: torch.Tensor | None = None) -> RelativeDifficultyLoss:
-    """The recipe's RDD loss. ``pixels``: int64 (C,), of each class in the train split, for class weights."""
-    balanced = config.tse.class_weights == "balanced"
+def rdd_loss(
+    config: Distillation, pixels: torch.Tensor | None = None, train: Train | None = None
+) -> RelativeDifficultyLoss:
+    """The recipe's RDD loss.
+
+    Args:
+        pixels: int64 (C,), of each class in the train split, for class weights. train: for ``task_loss``.
+    """
+    task_loss, tse = "ce" if train is None else train.task_loss, config.tse
+    weighs = "balanced" in (task_loss, tse.class_weights)
     return RelativeDifficultyLoss(
-        class_weight=class_weights(pixels) if balanced and pixels is not None else None,
-        tfe_fraction=config.tfe_fraction, transition=config.transition, divergence=config.tfe.divergence, threshold=config.tse.threshold,
-        min_kept=config.tse.min_kept, min_kept_per_class=config.tse.min_kept_per_class, rule=config.tse.rule,
-        reduction=config.tse.reduction, ce_weight=config.ce_weight,
-        kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
+        class_weight=class_weights(pixels) if weighs and pixels is not None else None, balanced=task_loss == "balanced",
+        ohem=train.min_kept_per_class if train is not None and task_loss == "ohem" else None,
+        tfe_fraction=config.tfe_fraction, transition=config.transition, divergence=config.tfe.divergence, threshold=tse.threshold,
+        min_kept=tse.min_kept, min_kept_per_class=tse.min_kept_per_class, rule=tse.rule, reduction=tse.reduction,
+        ce_weight=config.ce_weight, kd_weight=config.kd_weight, temperature=config.temperature, weighted=config.method == "rdd",
     )  # fmt: skip
 
 

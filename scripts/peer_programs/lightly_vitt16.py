@@ -56,15 +56,23 @@ def fit(job: dict[str, Any], out: Path, steps: int) -> float:
 
 
 def train(job: dict[str, Any], out: Path) -> None:
-    """Write last.pt. The tool counts steps, not minutes: how many fit is measured on two short trainings first."""
+    """Write last.pt, and trained.json: how long it took. The tool counts steps, not minutes: how many fit is measured
+    on two short trainings first."""
     if job["minutes"] == 0:
         (out / "last.pt").write_bytes(b"")
         return
+    fit(job, out / "probe", 1)  # the first one in a process also loads and warms up what the others find ready
     short, longer = fit(job, out / "probe", 1), fit(job, out / "probe", 4)
-    step = max((longer - short) / 3, 1e-3)
+    if longer <= short:
+        sys.exit(
+            f"4 steps took {longer:.2f} s and one took {short:.2f} s; expected more for 4, so that a step can be told"
+            " from the rest: try again with less other work on the machine"
+        )
+    step = (longer - short) / 3
     steps = max(1, math.floor(60 * job["minutes"] / step))
     print(f"{step:.2f} s a step: {steps} steps in {job['minutes']:g} min", flush=True)
-    fit(job, out / "run", steps)
+    seconds = fit(job, out / "run", steps)
+    (out / "trained.json").write_text(json.dumps({"seconds": round(seconds, 1), "threads": job["threads"]}))
     shutil.copyfile(out / "run/exported_models/exported_last.pt", out / "last.pt")
 
 

@@ -132,7 +132,7 @@ def _objective(case: Case, train: Train, student: Segmenter, masks: list[torch.T
         if isinstance(one, nn.BatchNorm2d):
             one.momentum = 1.0
     teacher.train()(batch(STEPS).images)
-    loss = rdd_loss(config, PIXELS)
+    loss = rdd_loss(config, PIXELS, train)
     loss.register_forward_hook(lambda _, __, result: masks.append(result.weight))
     return DistillationObjective(
         loss, LiveTeacher(teacher), extra_losses(config, student, teacher), train.auxiliary_weight

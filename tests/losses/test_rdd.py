@@ -18,6 +18,7 @@ from rdd_deploy.losses.rdd import (
     teacher_full_evaluated,
     teacher_student_evaluated,
 )
+from rdd_deploy.losses.task import TaskLoss
 
 VOID = 255
 RULES = ("xor", "and", "or", "lead", "student")
@@ -570,3 +571,33 @@ def test_each_class_that_is_there_keeps_its_hardest_pixels(seed: int, rule: Any,
         assert kept[own & (probability < hardest * 0.999)].all()
     loss = RelativeDifficultyLoss(tfe_fraction=0, min_kept_per_class=least, **options)
     assert loss(student, teacher, None, target, 0.5).weight.bool().equal(kept)
+
+
+def test_balanced_weighs_the_pixels_of_stage_1_and_of_plain_kd_as_the_task_loss_does() -> None:
+    student, teacher, auxiliary, target = drawn(30)
+    weights, valid = torch.tensor([0.2, 1.0, 3.0, 5.0, 0.7]), target != VOID
+    alone = TaskLoss("balanced", weights)(student, target).item()
+    kd = RelativeDifficultyLoss(weighted=False, class_weight=weights, balanced=True)
+    got = kd(student, teacher, None, target, 0.5)
+    assert got.terms["task"].item() == pytest.approx(alone, abs=1e-6)
+    assert torch.equal(got.weight, valid.float()), "the pictures show the pixels' weights, not the classes'"
+    first = RelativeDifficultyLoss(tfe_fraction=1, class_weight=weights, balanced=True)
+    same = first(student, teacher, teacher, target, 0.5)  # both classifiers agree everywhere
+    assert same.terms["task"].item() == pytest.approx(alone, abs=1e-6)
+    agreed = teacher_full_evaluated(teacher, auxiliary)
+    each = weights[torch.where(valid, target, 0)] * valid
+    ce = F.cross_entropy(student, target, ignore_index=VOID, reduction="none")
+    expected = (agreed * each * ce).sum() / each.sum()
+    assert first(student, teacher, auxiliary, target, 0.5).terms["task"].item() == pytest.approx(
+        expected.item(), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("least", [0, 3, 0.3])
+def test_ohem_is_the_task_loss_of_plain_kd(least: float) -> None:
+    student, teacher, _, target = drawn(31)
+    got = RelativeDifficultyLoss(weighted=False, ohem=least)(student, teacher, None, target, 0.5)
+    assert got.terms["task"].item() == pytest.approx(
+        TaskLoss("ohem", min_kept_per_class=least)(student, target).item(), abs=1e-6
+    )
+    assert 0 < got.terms["kept"].item() < 1

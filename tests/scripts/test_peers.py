@@ -2,11 +2,13 @@
 there and back, the table, and that one that can't be had costs the others nothing."""
 
 import csv
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from rdd_deploy.benchmark.options import LatencyMetric
@@ -371,3 +374,100 @@ def test_the_programs_know_nothing_of_ours() -> None:
         path.name for path in (SCRIPTS / "peer_programs").glob("*.py")
     }
     assert issubclass(peer_steps.PeerError, RddError)
+
+
+def program(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / "peer_programs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_yolo_trains_on_as_many_threads_as_were_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    class YOLO:
+        """Takes one thread when it begins, as ultralytics does on two cores."""
+
+        def __init__(self, weights: str, task: str) -> None:
+            self.callbacks: list[Any] = []
+
+        def add_callback(self, event: str, function: Any) -> None:
+            assert event == "on_train_start"
+            self.callbacks.append(function)
+
+        def train(self, **options: Any) -> None:
+            torch.set_num_threads(1)
+            for one in self.callbacks:
+                one(self)
+            counts.append(torch.get_num_threads())
+            (tmp_path / "run/weights").mkdir(parents=True)
+            (tmp_path / "run/weights/last.pt").write_text("x")
+
+    monkeypatch.setitem(sys.modules, "ultralytics", SimpleNamespace(YOLO=YOLO))
+    before = torch.get_num_threads()
+    job = {"minutes": 1, "weights": "none", "train_yaml": "x", "size": [240, 320], "seed": 0, "threads": 3}
+    try:
+        program("yolo26n_sem").train(job, tmp_path)
+    finally:
+        torch.set_num_threads(before)
+    assert counts == [3]
+    assert json.loads((tmp_path / "trained.json").read_text())["threads"] == 3
+
+
+def test_eomts_steps_are_measured_warm_and_never_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vitt16 = program("lightly_vitt16")
+    fits: list[int] = []
+
+    def fitting(seconds: list[float]) -> Any:
+        def fit(job: dict[str, Any], out: Path, steps: int) -> float:
+            fits.append(steps)
+            (out / "exported_models").mkdir(parents=True, exist_ok=True)
+            (out / "exported_models/exported_last.pt").write_text("x")
+            return seconds[len(fits) - 1]
+
+        fits.clear()
+        return fit
+
+    job = {"minutes": 1, "threads": 1}
+    monkeypatch.setattr(vitt16, "fit", fitting([90.0, 10.0, 16.0, 75.0]))
+    vitt16.train(job, tmp_path)
+    assert fits == [1, 1, 4, 30]
+    assert json.loads((tmp_path / "trained.json").read_text())["seconds"] == 75
+    monkeypatch.setattr(vitt16, "fit", fitting([90.0, 10.0, 9.0]))
+    with pytest.raises(SystemExit, match=r"4 steps took 9\.00 s and one took 10\.00 s; expected more for 4"):
+        vitt16.train(job, tmp_path)
+
+
+def test_a_program_that_trains_otherwise_makes_its_trainings_anew(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = SimpleNamespace(
+        work=tmp_path, own_torch=False, size=(48, 64), minutes=1.0, seed=0, threads=1, data=camvid, split="val"
+    )
+    train = open_camvid(camvid, "train")
+    step = peers.plan("yolo26n-sem", asked, "none", train)[2]
+    monkeypatch.setattr(step, "work", lambda place: None)
+    step.ensure()
+    assert peers.plan("yolo26n-sem", asked, "none", train)[2].done
+    monkeypatch.setitem(peers.PEERS, "yolo26n-sem", replace(peers.PEERS["yolo26n-sem"], version=99))
+    assert not peers.plan("yolo26n-sem", asked, "none", train)[2].done
+
+
+def test_the_table_says_how_long_each_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tmp_path / "runs/one/export/onnxruntime-int8"
+    bundle.mkdir(parents=True)
+    assert peer_steps.training_of_ours(bundle) == ""
+    summary = {"kind": "distill", "train_seconds": 3780.0, "encoder_weights": "ImageNet"}
+    (tmp_path / "runs/one/summary.json").write_text(json.dumps(summary))
+    said = peer_steps.training_of_ours(bundle)
+    assert said == "63.0 min, encoder: ImageNet; its teacher's not counted"
+    found = peer_table.points([row("ours/a", 2, 50)], frozenset(), frozenset(), JUDGE, {"ours/a": said})
+    assert f"| {said} |" in peer_table.markdown(found, "")
+    assert peer_steps.training_of_peer(tmp_path / "toy/train", 20, "none") == "20 min, from scratch"
+    (tmp_path / "toy/train").mkdir(parents=True)
+    (tmp_path / "toy/train/trained.json").write_text('{"seconds": 1500.0}')
+    assert peer_steps.training_of_peer(tmp_path / "toy/train", 20, "download") == "25.0 min, from its maker's weights"
+    assert "toy was trained for 25.0 min, expected about 20" in " ".join(capsys.readouterr().err.split())

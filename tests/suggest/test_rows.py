@@ -9,7 +9,7 @@ from rdd_deploy.recipe import load_distillation
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.suggest.__main__ import milliseconds
 from rdd_deploy.suggest.candidates import CANDIDATES
-from rdd_deploy.suggest.rows import Row, by_latency, command, unknown_within, worth_training
+from rdd_deploy.suggest.rows import Row, by_latency, command, figures, unknown_within, worth_training
 
 
 def row(encoder: str, ms: float) -> Row:
@@ -45,6 +45,22 @@ def test_the_printed_command_is_a_valid_recipe(size: tuple[int, int]) -> None:
     loaded = load_distillation(find_recipe(recipe), overrides)
     assert (loaded.student.encoder, loaded.student.head, tuple(loaded.data.size)) == ("repvit_m0_9", "lraspp", size)
     assert find_recipe(Path(recipe).stem)
+    assert recipe == "recipes/camvid_effnet_lite0.yaml", "the recipe to start from"
+    assert [crop for _, crop in loaded.train.progressive][-1] == (min(size), min(size)) == tuple(loaded.augment.crop)
+
+
+def test_measured_figures_say_what_they_started_from() -> None:
+    measured = {encoder: known for encoder, known in CANDIDATES.items() if known.camvid_pct is not None}
+    assert set(measured) == {
+        "mobilenetv3_small_100",
+        "tf_mobilenetv3_large_minimal_100",
+        "mobilenetv4_conv_small",
+        "tf_efficientnet_lite0",
+    }
+    assert all(known.camvid_start in ("scratch", "ImageNet") for known in measured.values())
+    assert figures(Row("mobilenetv4_conv_small", "lraspp"))[-1] == "53.4 scratch"
+    assert figures(Row("tf_efficientnet_lite0", "lraspp"))[-1] == "61.6 ImageNet"
+    assert figures(Row("starnet_s1", "lraspp"))[-1] == ""
 
 
 @pytest.mark.parametrize(

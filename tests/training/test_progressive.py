@@ -78,6 +78,23 @@ def test_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.load_recipe().train.progressive == recipe.train.progressive
 
 
+def test_a_size_that_no_step_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = tree(write_data(tmp_path / "data"))
+    content["train"] |= {"epochs": 1, "loggers": ["csv"], "progressive": [[0, 32], [0.5, 48], [0.9, 64]]}
+    train_recipe(load_recipe(write_recipe(tmp_path / "toy.yaml", content)), tmp_path / "runs")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train.progressive: of 3 steps none has the size that begins at 0.9; choose other shares" in said
+
+
+@given(steps=st.integers(1, 40), shares=st.lists(st.floats(0, 0.999), max_size=4, unique=True))
+def test_unused_sizes_are_those_that_no_batch_has(steps: int, shares: list[float]) -> None:
+    begins = sorted({0.0, *shares})
+    plain = ResumableBatchSampler(4 * steps, 4, 1, 0)
+    sized = SizedBatchSampler(plain, [(share, (number, 0)) for number, share in enumerate(begins)])
+    seen = {key[2][0] for keys in sized for key in keys}
+    assert sized.unused == [share for number, share in enumerate(begins) if number not in seen]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -43,9 +43,9 @@ CASES = {
     ),
     "ohem": Case({"task_loss": "ohem"}, {"auxiliary": True, "head": "deeplabv3"}),
     "balanced": Case({"task_loss": "balanced", "optimizer": "adamw", "lr": 1e-4}, {"head": "pspnet"}),
-    "methods": Case({}, {}, {"method": "kd", "temperature": 2.0, "losses": EVERY_METHOD}),
+    "methods": Case({"task_loss": "ohem"}, {}, {"method": "kd", "temperature": 2.0, "losses": EVERY_METHOD}),
     "linear": Case(
-        {},
+        {"task_loss": "balanced"},
         {"head": "deeplabv3plus"},
         {"tfe_fraction": 0.2, "transition": "linear", "tse": {"rule": "lead", "min_kept": 500}},
     ),

@@ -227,7 +227,7 @@ def test_unknown_keys_are_told_as_they_were_written(key: str) -> None:
     [
         ({"epochs": 3}, "epochs: unknown key; did you mean 'train.epochs'? allowed: name, data"),
         ({"batch": 3}, "batch: unknown key; did you mean 'train.batch' or 'evaluation.batch'? allowed: name"),
-        ({"train": {"size": [1, 2]}}, "train.size: unknown key; did you mean 'data.size'? allowed: epochs"),
+        ({"train": {"size": [1, 2]}}, "train.size: unknown key; did you mean 'data.size' or 'teacher.size'? allowed: epochs"),
         ({"train": {"epoch": 3}}, "train.epoch: unknown key; did you mean 'epochs'? allowed: epochs"),
         ({"learning": 1}, "learning: unknown key; allowed: name"),
         ({"data": {"size": 96}}, "data.size: got 96, expected [height, width], e.g. [360, 480]"),

@@ -68,7 +68,7 @@ def _lovasz(p: Tensor, truth: Tensor, parts: Sequence[int]) -> Tensor:
     """
     # An error's weight depends on its rank among those of all processes.
     pixels_of_each = [images * p[0, 0].numel() for images in parts]
-    errors, inside = ((one.transpose(1, -1).flatten(0, 2)) for one in ((truth.float() - p).abs(), truth.byte()))
+    errors, inside = (one.transpose(1, -1).flatten(0, 2) for one in ((truth.float() - p).abs(), truth.byte()))
     errors = gathered_with_gradient(errors, pixels_of_each).t()  # (C, pixels of all)
     inside = gathered(inside, pixels_of_each).t()
     errors, order = errors.sort(1, descending=True)

@@ -261,6 +261,7 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
     """
     steps: Iterator[Batch | Exception] | None = None
     while True:
+        batch: Batch | Exception | None = None
         try:
             steps = steps or iter(loader)
             batch = next(steps)
@@ -269,7 +270,13 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
         except StopIteration:
             return
         except Exception as error:
-            if (failure := faults.as_error(error)) is None:
+            # What a killed process had handed over can't be fetched: that may be noticed before its end is.
+            unfetched = (
+                batch is None
+                and getattr(loader, "num_workers", 0) > 0
+                and isinstance(error, (EOFError, ConnectionError))
+            )
+            if (failure := faults.killed_worker() if unfetched else faults.as_error(error)) is None:
                 raise
             raise LoadingError(str(failure)) from error
         yield batch

@@ -1,5 +1,6 @@
 import math
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rdd_deploy.data.loader import (
     CropDataset,
     FrameCache,
     JoinedFrames,
+    LoadingError,
     Room,
     room_for_frames,
     training_loader,
@@ -240,3 +242,28 @@ def test_a_loaders_process_keeps_nothing(frames: FrameCache) -> None:
     sampler = ResumableBatchSampler(len(frames), 3, 2, 0)
     assert not torch.cat([batch.windows for batch in training_loader(crops, sampler, 1, pin=False)]).any()
     assert torch.cat([batch.windows for batch in training_loader(crops, sampler, 0, pin=False)]).any()
+
+
+@pytest.mark.parametrize("kind", [EOFError, ConnectionResetError, ConnectionRefusedError])
+def test_what_a_killed_process_handed_over_can_not_be_fetched(kind: type[Exception]) -> None:
+    """Its batch is noticed before its end is: a race, so played here."""
+
+    class Lost:
+        num_workers = 1
+
+        def __iter__(self) -> Iterator[Batch]:
+            raise kind
+
+    with pytest.raises(LoadingError, match="a process of the data loader was killed"):
+        next(loader.batches(Lost()))
+
+
+def test_a_connection_that_a_frame_needs_is_no_lost_process() -> None:
+    class Unreachable:
+        num_workers = 1
+
+        def __iter__(self) -> Iterator[Exception]:
+            yield ConnectionResetError(104, "Connection reset by peer", "/net/frame.png")
+
+    with pytest.raises(LoadingError, match=r"can't use /net/frame\.png"):
+        next(loader.batches(Unreachable()))

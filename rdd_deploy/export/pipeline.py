@@ -23,6 +23,7 @@ from rdd_deploy.export.quantization.accuracy_gate import QuantizationSearch, Tri
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.placement import check_layers
 from rdd_deploy.export.quantization.plan import QuantizationPlan, load_plan, replayed, save_plan
+from rdd_deploy.export.quantization.qdq import weight_bits
 from rdd_deploy.export.quantization.schemes import open_scheme
 from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.export.targets import TARGETS
@@ -281,5 +282,6 @@ def _fields(source: TrainedRun, profile: Profile, graph: onnx.ModelProto, refere
         "profile": profile.name,
         "model": "model.onnx",
         "opset": opset(graph),
-        "provenance": source.provenance(),
+        "provenance": source.provenance()
+        | ({"weight_bits": weight_bits(graph)} if profile.precision == "int8" else {}),
     }

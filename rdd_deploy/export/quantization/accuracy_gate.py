@@ -26,6 +26,7 @@ from rdd_deploy.export.quantization.sensitivity import rank_layers, within_budge
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.metrics import iou_from
 from rdd_deploy.models.weights import save_segmenter
+from rdd_deploy.utils.machine import saturates_int8
 
 
 class Trial(NamedTuple):
@@ -67,7 +68,7 @@ class QuantizationSearch:
 
     def try_plan(self, what: str, plan: QuantizationPlan) -> Trial:
         """Quantise the graph by a plan and measure it."""
-        model, table, placement = self.student(plan).graph(self.size), self.table(plan.method), self.profile.placement
+        model, table, placement = self.student(plan).graph(self.size), self.table(plan.method), plan.placement
         scheme = open_scheme(plan.scheme)
         biases = corrected_biases(model, table, scheme, placement, self.frames) if plan.bias_correction else None
         quantised = qdq_from_onnx(model, table, scheme, placement, plan.float_layers, biases)
@@ -110,7 +111,7 @@ class QuantizationSearch:
 
         source, recipe = self.source, self.source.run.load_recipe()
         scheme = open_scheme(plan.scheme)
-        placed = place_qdq(source.graph(self.size), scheme, self.profile.placement, plan.float_layers)
+        placed = place_qdq(source.graph(self.size), scheme, plan.placement, plan.float_layers)
         table, train = self.table(plan.method), source.split("train")
         student = distilled(source.segmenter, train, recipe, self.size, placed, table, scheme, config)
         # Those are the float student's.
@@ -161,9 +162,17 @@ def _fallbacks(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable
             f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True})
         )
 
+    def seven_bits(best: Trial) -> Iterable[Trial]:
+        narrow = best.plan.placement.model_copy(update={"weight_bits": 7})
+        yield bench.try_plan("weights of 7 bits", best.plan.model_copy(update={"placement": narrow}))
+
     assert bench.profile.calibration is not None
     for fallback in bench.profile.gate.fallbacks:
-        if fallback == "bias_correction":
+        if fallback == "weight_bits":
+            # Elsewhere nothing saturates, and narrower weights only cost accuracy.
+            if bench.profile.backend == "openvino" and saturates_int8() and bench.profile.placement.weight_bits == 8:
+                yield seven_bits
+        elif fallback == "bias_correction":
             yield bias_correction
         elif fallback == "float_layers":
             yield lambda best: _float_layers(bench, best)
@@ -183,7 +192,7 @@ def _float_layers(bench: QuantizationSearch, best: Trial) -> Iterator[Trial]:
         model,
         table,
         open_scheme(best.plan.scheme),
-        profile.placement,
+        best.plan.placement,
         train,
         bench.size,
         profile.gate.sensitivity_frames,

@@ -17,8 +17,8 @@ from rdd_deploy.console import progress
 from rdd_deploy.export.onnx.graph import INPUT, initializers
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.quantization.calibration_frames import CalibrationFrames
-from rdd_deploy.export.quantization.placement import place_qdq
-from rdd_deploy.export.quantization.ranges import RangeTable, weight_scales
+from rdd_deploy.export.quantization.placement import QdqPlacement, place_qdq
+from rdd_deploy.export.quantization.ranges import RangeTable, quantised_weight
 from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.runtime.backends.onnxruntime import EXACT_INT8
 
@@ -33,11 +33,12 @@ def corrected_biases(
     import onnxruntime
 
     constants = initializers(model)
-    layers = place_qdq(model, scheme, placement).convolutions
+    plan = place_qdq(model, scheme, placement)
+    layers = plan.convolutions
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
     settings.add_session_config_entry(*EXACT_INT8)
-    measuring = _with_shifts(model, layers, table, scheme)
+    measuring = _with_shifts(model, plan, table, scheme)
     session = onnxruntime.InferenceSession(measuring.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     sums = {layer: np.zeros(constants[node.input[1]].shape[0], np.float64) for layer, node in layers.items()}
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
@@ -58,20 +59,17 @@ def _output(layer: str) -> str:
     return f"{layer}/shift"
 
 
-def _with_shifts(
-    model: onnx.ModelProto, layers: dict[str, onnx.NodeProto], table: RangeTable, scheme: Scheme
-) -> onnx.ModelProto:
+def _with_shifts(model: onnx.ModelProto, plan: QdqPlacement, table: RangeTable, scheme: Scheme) -> onnx.ModelProto:
     """The float graph, with a quantised twin beside each convolution and the mean of their difference as an output."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
-    constants = initializers(model)
+    constants, layers = initializers(model), plan.convolutions
     nodes, added = [], [numpy_helper.from_array(np.array([0, 2, 3], np.int64), "shift/axes")]
     for layer, node in layers.items():
         source = node.input[0]
         scale, zero = scheme.activation_scale(table.ranges[source])
-        scales = weight_scales(constants[node.input[1]])
-        step = scales.reshape(-1, 1, 1, 1)
-        rounded = (np.rint(constants[node.input[1]] / step).clip(-127, 127) * step).astype(np.float32)
+        integers, scales = quantised_weight(constants[node.input[1]], plan.weight_bits)
+        rounded = (integers * scales.reshape(-1, 1, 1, 1)).astype(np.float32)
         added += [
             numpy_helper.from_array(np.asarray(scale), f"{layer}/shift/scale"),
             numpy_helper.from_array(np.asarray(zero), f"{layer}/shift/zero"),

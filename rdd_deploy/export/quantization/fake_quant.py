@@ -17,7 +17,7 @@ from rdd_deploy.errors import RddError
 from rdd_deploy.export.onnx.export import Deployed
 from rdd_deploy.export.onnx.graph import INPUT, free_name
 from rdd_deploy.export.quantization.placement import QdqPlacement
-from rdd_deploy.export.quantization.ranges import NOTHING, Range
+from rdd_deploy.export.quantization.ranges import NOTHING, Range, largest_integer
 from rdd_deploy.export.quantization.schemes.base import Scheme
 
 OPERATORS = {
@@ -78,20 +78,22 @@ def fake_quantised(
         weight = layers[layer].args[1]
         assert isinstance(weight, fx.Node)
         with module.graph.inserting_after(weight):
-            layers[layer].replace_input_with(weight, module.graph.call_function(rounded_weight, (weight,)))
+            layers[layer].replace_input_with(
+                weight, module.graph.call_function(rounded_weight, (weight, plan.weight_bits))
+            )
     module.graph.lint()
     module.recompile()
     return module
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
-    """A weight (O, I, h, w) rounded to S8 per output channel, as ``weight_scales`` does; the gradient passes straight
+def rounded_weight(weight: Tensor, bits: int) -> Tensor:
+    """A weight (O, I, h, w) rounded per output channel, as ``quantised_weight`` does; the gradient passes straight
     through.
     """
-    largest = weight.detach().abs().amax((1, 2, 3))
-    scales = torch.where(largest > NOTHING, largest / 127, 1.0)
+    largest, top = weight.detach().abs().amax((1, 2, 3)), largest_integer(bits)
+    scales = torch.where(largest > NOTHING, largest / top, 1.0)
     return torch.fake_quantize_per_channel_affine(
-        weight, scales, torch.zeros_like(scales, dtype=torch.int32), 0, -127, 127
+        weight, scales, torch.zeros_like(scales, dtype=torch.int32), 0, -top, top
     )
 
 

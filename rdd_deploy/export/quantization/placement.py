@@ -25,11 +25,13 @@ class QdqPlacement:
         convolutions: layer name -> node, those that compute in INT8.
         float_convolutions: the others.
         tensors: activation -> first outputs of the nodes that read it quantised.
+        weight_bits: of the convolutions' weights.
     """
 
     convolutions: dict[str, onnx.NodeProto]
     float_convolutions: dict[str, onnx.NodeProto]
     tensors: dict[str, set[str]]
+    weight_bits: int = 8
 
 
 def layer_of(node: onnx.NodeProto) -> str:
@@ -58,7 +60,7 @@ def place_qdq(
         wanted |= {layer_of(node) for node in lraspp_gates(model)}
     convolutions = {name: node for name, node in layers.items() if name not in wanted}
     float_convolutions = {name: node for name, node in layers.items() if name in wanted}
-    return QdqPlacement(convolutions, float_convolutions, scheme.tensors(model, convolutions))
+    return QdqPlacement(convolutions, float_convolutions, scheme.tensors(model, convolutions), placement.weight_bits)
 
 
 def check_layers(model: onnx.ModelProto, names: Iterable[str], where: str) -> None:

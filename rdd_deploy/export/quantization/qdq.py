@@ -13,7 +13,7 @@ from rdd_deploy.errors import DataError
 from rdd_deploy.export.onnx.graph import initializers
 from rdd_deploy.export.profile import Placement
 from rdd_deploy.export.quantization.placement import QdqPlacement, layer_of, place_qdq
-from rdd_deploy.export.quantization.ranges import RangeTable, weight_scales
+from rdd_deploy.export.quantization.ranges import RangeTable, largest_integer, quantised_weight
 from rdd_deploy.export.quantization.schemes.base import Scheme
 
 
@@ -88,8 +88,7 @@ class _Inserter:
 
     def _weight(self, layer: str, node: onnx.NodeProto) -> None:
         weight = self.constants[node.input[1]].astype(np.float32)
-        scales = weight_scales(weight)
-        rounded = np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))).clip(-127, 127).astype(np.int8)
+        rounded, scales = quantised_weight(weight, self.plan.weight_bits)
         names = [
             self._constant(f"{layer}.weight/int8", rounded),
             self._constant(f"{layer}.weight/scale", scales),
@@ -124,6 +123,16 @@ class _Inserter:
         fresh = [onnx.TensorProto.FromString(one.SerializeToString()) for one in kept]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(fresh)
+
+
+def weight_bits(model: onnx.ModelProto) -> int:
+    """Of the INT8 weights of a Q/DQ graph: 7 where none is beyond ±63, else 8."""
+    largest = (
+        int(np.abs(value.astype(np.int16)).max(initial=0))
+        for name, value in initializers(model).items()
+        if name.endswith("/int8")
+    )
+    return 7 if max(largest, default=0) <= largest_integer(7) else 8
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:

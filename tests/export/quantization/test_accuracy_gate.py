@@ -16,10 +16,12 @@ from rdd_deploy.export.compare import Comparison, Reference, compare
 from rdd_deploy.export.onnx.graph import load_graph
 from rdd_deploy.export.pipeline import Options, export_profile
 from rdd_deploy.export.profile import Profile, changed, load_profile
+from rdd_deploy.export.quantization import accuracy_gate
 from rdd_deploy.export.quantization.qdq import quantised_layers
 from rdd_deploy.export.quantization.sensitivity import Sensitivity, rank_layers, within_budget
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.runtime import read_manifest
+from rdd_deploy.runtime.backends import openvino
 
 
 def profile(fallbacks: list[str], max_drop: float = 5.0) -> Profile:
@@ -122,6 +124,37 @@ def test_fallbacks_are_tried_in_order(light_source: TrainedRun, out: Path, capsy
     )
     assert 0 <= first < second < third
     assert "may stay float (2 % of the multiply-adds)" in shown
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_weights_of_7_bits_are_tried_where_sums_saturate(
+    light_source: TrainedRun,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    saturates: bool,
+) -> None:
+    pytest.importorskip("openvino")
+    for place in (accuracy_gate, openvino):
+        monkeypatch.setattr(place, "saturates_int8", lambda: saturates)
+    asked = changed(
+        load_profile("openvino-int8"),
+        calibration={"images": 4, "method": "percentile", "percentile": 51, "bins": 512},
+        gate={"max_drop": 0.0, "fallbacks": ["weight_bits"]},
+        placement={"float_layers": ["encoder.conv_stem"]},
+    )
+    target, _ = export_profile(light_source, asked, out, Options(force=True))
+    told = capsys.readouterr()
+    assert ("weights of 7 bits: mIoU" in told.out) == saturates
+    assert ("this CPU has no VNNI" in told.err) == saturates
+    plan = out / "openvino-int8.plan.yaml"
+    changed_plan = yaml.safe_load(plan.read_text())
+    changed_plan["placement"]["weight_bits"] = 7
+    plan.write_text(yaml.safe_dump(changed_plan))
+    target, _ = export_profile(light_source, asked, out, Options(force=True, plan=plan))
+    assert read_manifest(target).provenance["weight_bits"] == 7
+    assert "VNNI" not in capsys.readouterr().err, "7 bits can't saturate"
+    assert "encoder.conv_stem" not in quantised_layers(load_graph(target / "model.onnx"))
 
 
 def test_plan_of_a_float_profile(light_source: TrainedRun, out: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -65,13 +66,15 @@ def check_simulation(
     scheme: str,
     float_layers: list[str],
     size: tuple[int, int] = SIZE,
+    weight_bits: Literal[7, 8] = 8,
 ) -> None:
+    placement = Placement(weight_bits=weight_bits)
     frames = from_train(source.split("train"), [], 4, size)
     table = calibrated(graph, frames, Calibration(images=4), tables)
     own_scheme = open_scheme(scheme)
-    plan = place_qdq(graph, own_scheme, Placement(), float_layers)
+    plan = place_qdq(graph, own_scheme, placement, float_layers)
     simulated = fake_quantised(Deployed(segmenter), size, 1, plan, table.ranges, own_scheme)
-    rendered = qdq_from_onnx(graph, table, own_scheme, Placement(), float_layers)
+    rendered = qdq_from_onnx(graph, table, own_scheme, placement, float_layers)
     errors, same = [], []
     for position in range(len(frames)):
         network_input = frames.network_input(position)
@@ -94,6 +97,12 @@ def test_simulation_is_the_qdq_graph(
     segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path, scheme: str
 ) -> None:
     check_simulation(segmenter, graph, source, tmp_path, scheme, ["encoder.blocks.0.0.conv_dw"])
+
+
+def test_simulation_of_weights_of_7_bits(
+    segmenter: Segmenter, graph: onnx.ModelProto, source: TrainedRun, tmp_path: Path
+) -> None:
+    check_simulation(segmenter, graph, source, tmp_path, "openvino", [], weight_bits=7)
 
 
 def test_simulation_of_swish_and_asymmetric_padding(source: TrainedRun, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -23,8 +24,8 @@ from rdd_deploy.export.quantization.bias_correction import corrected_biases
 from rdd_deploy.export.quantization.calibrate import calibrated
 from rdd_deploy.export.quantization.calibration_frames import from_train
 from rdd_deploy.export.quantization.placement import classifiers, layer_of, multiply_adds, place_qdq
-from rdd_deploy.export.quantization.qdq import qdq_from_onnx, quantised_layers
-from rdd_deploy.export.quantization.ranges import NOTHING, RangeTable, affine_scale, symmetric_scale, weight_scales
+from rdd_deploy.export.quantization.qdq import qdq_from_onnx, quantised_layers, weight_bits
+from rdd_deploy.export.quantization.ranges import NOTHING, RangeTable, affine_scale, quantised_weight, symmetric_scale
 from rdd_deploy.export.quantization.schemes import SCHEMES, open_scheme
 from rdd_deploy.export.quantization.schemes.base import Scheme
 from rdd_deploy.export.trained_run import TrainedRun
@@ -244,14 +245,25 @@ def test_symmetric_scale(first: float, second: float) -> None:
     assert 127 * scale >= max(abs(low), abs(high)) * (1 - 1e-6)
 
 
-@given(st.integers(1, 5), st.integers(1, 9), st.floats(1e-3, 1e3))
-def test_weight_scales(channels: int, size: int, factor: float) -> None:
+@given(st.integers(1, 5), st.integers(1, 9), st.floats(1e-3, 1e3), st.sampled_from([7, 8]))
+def test_quantised_weights(channels: int, size: int, factor: float, bits: int) -> None:
     weight = (np.random.default_rng(0).normal(size=(channels, size, 1, 1)) * factor).astype(np.float32)
     weight[0] = 0
-    scales = weight_scales(weight)
+    integers, scales = quantised_weight(weight, bits)
     assert scales[0] == 1
-    error = np.abs(np.rint(weight / scales.reshape(-1, 1, 1, 1)) * scales.reshape(-1, 1, 1, 1) - weight)
+    assert integers.dtype == np.int8
+    assert np.abs(integers[1:].astype(int)).max(initial=0) <= 2 ** (bits - 1) - 1
+    error = np.abs(integers * scales.reshape(-1, 1, 1, 1) - weight)
     assert (error <= 0.5001 * scales.reshape(-1, 1, 1, 1)).all()
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+def test_a_graph_tells_how_wide_its_weights_are(graph: onnx.ModelProto, table: RangeTable, bits: Literal[7, 8]) -> None:
+    quantised = qdq_from_onnx(graph, table, OPENVINO, Placement(weight_bits=bits))
+    assert weight_bits(quantised) == bits
+    weights = [value for name, value in initializers(quantised).items() if name.endswith("/int8")]
+    # Each output channel uses the whole range.
+    assert {int(np.abs(value.astype(int)).max()) for value in weights} == {2 ** (bits - 1) - 1}
 
 
 def small(

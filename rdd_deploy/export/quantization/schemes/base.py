@@ -1,6 +1,6 @@
 """The contract of a quantisation scheme, and what several schemes ask of a graph.
 
-In all schemes weights are S8 per output channel, symmetric, and biases stay float: TensorRT rejects quantised ones, and
+In all schemes weights are S8 per output channel, symmetric (of 7 bits, where asked), and biases stay float: TensorRT rejects quantised ones, and
 onnxruntime quantises them itself.
 """
 

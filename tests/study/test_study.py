@@ -30,7 +30,7 @@ def write_study(folder: Path, epochs: int = 2, **changes: Any) -> Path:
         "recipe": "student.yaml",
         "seeds": [0, 1],
         "baseline": "alone",
-        "variants": {"alone": {"alone": True}, "RDD | x": None},
+        "variants": {"alone": {"alone": True}, "RDD | x": {"set": {"train.class_bias": True}}},
     } | changes
     (folder / "toy.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return folder
@@ -86,6 +86,9 @@ def test_the_table_is_written(finished: Path) -> None:
         summary = toys.read_json(finished / "runs" / "toy" / row["run"] / "summary.json")
         assert float(row["miou_last_pct"]) == summary["last"]["miou_pct"]
         assert float(row["miou_best_pct"]) == summary["best"]["miou_pct"]
+        told = summary.get("class_bias", {}).get("miou_pct_with", "")
+        assert row["miou_class_bias_pct"] == str(told)
+        assert bool(told) == (row["variant"] != "alone")
         assert {name: float(row[f"iou_{name}_pct"]) for name in toys.CLASSES} == summary["last"]["iou_pct"]
     text = (finished / "runs" / "toy" / "table.md").read_text(encoding="utf-8")
     alone, rdd = (
@@ -103,6 +106,9 @@ def test_the_table_is_written(finished: Path) -> None:
     assert (low, high) == (pytest.approx(mean - half, abs=0.01), pytest.approx(mean + half, abs=0.01))
     assert f"Teacher: {finished / 'runs' / 'teacher' / 'teacher.safetensors'}, mIoU " in text
     assert "mIoU of the last epoch" in text
+    assert re.search(
+        r"With the offsets of train.class_bias.*: RDD \| x, seed 0: [\d.]+; RDD \| x, seed 1: [\d.]+\.", text
+    )
     assert (finished / "runs" / "toy" / "plot.png").read_bytes().startswith(b"\x89PNG")
     assert toys.leftovers(finished / "runs") == []
 

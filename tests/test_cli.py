@@ -142,6 +142,15 @@ def test_an_option_that_is_a_key_of_the_recipe(words: list[str], tmp_path: Path)
         ),
         (["--onnx", "--fp16"], "error: --onnx has no fp16; expected fp32 or int8"),
         (["--onnx", "--max-drop", "-1"], "error: invalid value for '--max-drop': "),
+        (
+            ["--openvino", "--weight-bits", "7"],
+            "error: --weight-bits belongs to INT8; profile 'openvino-fp32' is fp32, so leave it out",
+        ),
+        (
+            ["--openvino", "--int8", "--weight-bits", "7", "--plan", "p.yaml"],
+            "error: --plan replays p.yaml, which holds placement.weight_bits; change it there, and leave --weight-bits out",
+        ),
+        (["--openvino", "--int8", "--weight-bits", "6"], "error: invalid value for '--weight-bits': "),
     ],
 )
 def test_export_mistakes(words: list[str], sentence: str, tmp_path: Path) -> None:

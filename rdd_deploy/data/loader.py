@@ -270,11 +270,13 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
         except StopIteration:
             return
         except Exception as error:
-            # What a killed process had handed over can't be fetched: that may be noticed before its end is.
+            # What a killed process had handed over can't be fetched: that may be noticed before its end is. An error of
+            # our own code there comes back with other words.
             unfetched = (
                 batch is None
                 and getattr(loader, "num_workers", 0) > 0
                 and isinstance(error, (EOFError, ConnectionError))
+                and "in DataLoader worker process" not in str(error)
             )
             if (failure := faults.killed_worker() if unfetched else faults.as_error(error)) is None:
                 raise

@@ -40,6 +40,9 @@ def main(
     max_drop: Annotated[
         float | None, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that the artifact may lose")
     ] = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(min=7, max=8, help="INT8: 7 for OpenVINO on CPUs without VNNI, whose sums saturate")
+    ] = None,
     plan: Annotated[Path | None, typer.Option(help="replay an INT8 plan (…plan.yaml) instead of searching one")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="write a bundle that fails the gate, marked as forced")
@@ -73,9 +76,8 @@ def main(
     options = Options(split, limit, evaluate, force, plan, engine)
     from rdd_deploy.export.command import Changes, export_all  # a tenth of a second: the schema
 
-    export_all(
-        run, flags, precisions, profile or [], Changes(compute_capability, size, max_drop), options, output, data
-    )
+    changes = Changes(compute_capability, size, max_drop, weight_bits)
+    export_all(run, flags, precisions, profile or [], changes, options, output, data)
 
 
 if __name__ == "__main__":

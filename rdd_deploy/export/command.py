@@ -21,6 +21,7 @@ class Changes(NamedTuple):
     compute_capability: str | None
     size: tuple[int, int] | None
     max_drop: float | None
+    weight_bits: int | None
 
 
 def export_all(
@@ -42,13 +43,18 @@ def export_all(
     """
     bundle = run if run is not None and (run / MANIFEST).is_file() else None
     if bundle is not None:
-        profiles = _for_bundle(bundle, flags, precisions, named, changes.size is not None, options.engine)
+        profiles = _for_bundle(bundle, flags, precisions, named, changes, options.engine)
     else:
         profiles = [load_profile(name) for name in [*named, *_shipped(flags, precisions)]]
     if not profiles:
         raise RddError("no target named; expected --onnx, --openvino, --trt or --profile FILE")
     if options.plan is not None and len(profiles) > 1:
         raise RecipeError(f"--plan replays one profile's plan, got {len(profiles)} profiles; name one")
+    if options.plan is not None and changes.weight_bits is not None:
+        raise RecipeError(
+            f"--plan replays {options.plan}, which holds placement.weight_bits; change it there, and leave --weight-bits"
+            " out"
+        )
     _check_packages(
         ("onnx",) if bundle is not None else ("torch", "timm", "onnx", "onnxscript"),
         "train" if bundle is None else "gpu",
@@ -66,7 +72,7 @@ def export_all(
             f"the profile name {double[0]} is given more than once; each writes a folder of its name, so name them"
             " apart"
         )
-    profiles = [_adjusted(one, capabilities, changes.size, changes.max_drop, options.engine) for one in profiles]
+    profiles = [_adjusted(one, capabilities, changes, options.engine) for one in profiles]
     if bundle is not None:
         _build(bundle, profiles, output, options, data)
     else:
@@ -126,11 +132,12 @@ def _build(bundle: Path, profiles: list[Profile], output: Path | None, options: 
 
 
 def _for_bundle(
-    bundle: Path, flags: dict[str, bool], precisions: list[str], named: list[str], sized: bool, engine: bool
+    bundle: Path, flags: dict[str, bool], precisions: list[str], named: list[str], asked: Changes, engine: bool
 ) -> list[Profile]:
     """The profiles of the engines that are asked for; a bundle that holds its own is built by that."""
     wrong = [f"--{name}" for name in ("onnx", "openvino") if flags[name]]
-    wrong += ["--bf16"] * ("bf16" in precisions) + ["--size"] * sized + ["--no-engine"] * (not engine)
+    wrong += ["--bf16"] * ("bf16" in precisions) + ["--size"] * (asked.size is not None)
+    wrong += ["--weight-bits"] * (asked.weight_bits is not None) + ["--no-engine"] * (not engine)
     if wrong:
         raise RecipeError(f"{bundle} is a bundle, from which engines are built; {wrong[0]} needs the run folder")
     own = bundle / PROFILE
@@ -164,14 +171,19 @@ def _shipped(flags: dict[str, bool], precisions: list[str]) -> list[str]:
     return names
 
 
-def _adjusted(
-    profile: Profile, capabilities: list[str] | None, size: tuple[int, int] | None, max_drop: float | None, engine: bool
-) -> Profile:
+def _adjusted(profile: Profile, capabilities: list[str] | None, asked: Changes, engine: bool) -> Profile:
     """The profile with what the command line says otherwise."""
-    if size is not None:
-        profile = changed(profile, size=size)
-    if max_drop is not None:
-        profile = changed(profile, gate=profile.gate.model_dump(exclude_unset=True) | {"max_drop": max_drop})
+    if asked.size is not None:
+        profile = changed(profile, size=asked.size)
+    if asked.max_drop is not None:
+        profile = changed(profile, gate=profile.gate.model_dump(exclude_unset=True) | {"max_drop": asked.max_drop})
+    if asked.weight_bits is not None:
+        if profile.precision != "int8":
+            raise RecipeError(
+                f"--weight-bits belongs to INT8; profile '{profile.name}' is {profile.precision}, so leave it out"
+            )
+        placement = profile.placement.model_dump(exclude_unset=True) | {"weight_bits": asked.weight_bits}
+        profile = changed(profile, placement=placement)
     if capabilities and not engine:
         raise RecipeError("--compute-capability belongs where the engine is built; leave it out with --no-engine")
     if profile.backend.startswith("tensorrt"):

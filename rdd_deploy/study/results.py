@@ -42,14 +42,8 @@ class Result:
 
     @property
     def best(self) -> float | None:
-        """Of the best epoch, in %."""
+        """Of the best epoch, in %; with the offsets of ``train.class_bias`` where those were kept."""
         return _number(self.summary["best"].get("miou_pct"))
-
-    @property
-    def with_offsets(self) -> float | None:
-        """Of the best epoch with the offsets of ``train.class_bias``, in %; None where there are none."""
-        fitted = self.summary.get("class_bias")
-        return _number(fitted.get("miou_pct_with")) if isinstance(fitted, dict) else None
 
     @property
     def seconds(self) -> float | None:
@@ -109,7 +103,7 @@ def csv_text(plan: Plan, results: Sequence[Result]) -> str:
     classes = list(dict.fromkeys(name for one in results for name in one.summary["last"].get("iou_pct") or {}))
     text = io.StringIO()
     names = [
-        "variant", "seed", "miou_last_pct", "miou_best_pct", "best_epoch", "miou_class_bias_pct", *(f"iou_{name}_pct" for name in classes), "train_seconds", "epochs",
+        "variant", "seed", "miou_last_pct", "miou_best_pct", "best_epoch", *(f"iou_{name}_pct" for name in classes), "train_seconds", "epochs",
         "steps", "parameters", "precision", "run", "teacher_sha256", "git_commit", "version", "machine",
     ]  # fmt: skip
     writer = csv.writer(text, lineterminator="\n")
@@ -118,7 +112,7 @@ def csv_text(plan: Plan, results: Sequence[Result]) -> str:
         summary = one.summary
         iou = summary["last"].get("iou_pct") or {}
         writer.writerow([
-            one.run.variant, one.run.seed, one.miou, one.best, summary["best"].get("epoch"), one.with_offsets, *(iou.get(name) for name in classes), one.seconds,
+            one.run.variant, one.run.seed, one.miou, one.best, summary["best"].get("epoch"), *(iou.get(name) for name in classes), one.seconds,
             summary.get("epochs"), summary.get("steps"), summary.get("parameters"), summary.get("precision"), one.run.folder.path.name,
             one.teacher_sha256, summary.get("git_commit"), (summary.get("versions") or {}).get("rdd-deploy"), summary.get("machine"),
         ])  # fmt: skip
@@ -233,17 +227,25 @@ def notes(plan: Plan, results: Sequence[Result]) -> list[str]:
             if len(values) > 1
             else f"{what.partition(' ')[0].capitalize()}: {told}."
         )
-    offsets = [
-        f"{shown(one.run.variant)}, seed {one.run.seed}: {one.with_offsets:.2f}"
-        for one in results
-        if one.with_offsets is not None
-    ]
-    if offsets:
-        found.append(f"With the offsets of train.class_bias, which the table leaves out, mIoU %: {'; '.join(offsets)}.")
+    if offsets := [text for one in results if (text := _offsets(one))]:
+        found.append(
+            "train.class_bias, fitted to the best epoch's weights, mIoU % without and with its offsets:"
+            f" {'; '.join(offsets)}. Where they were kept, the best epoch's column holds them, mIoU and the differences"
+            " don't."
+        )
     teachers = {one.teacher_sha256 for one in results if one.teacher_sha256}
     if len(teachers) > 1:
         found.append(f"The students had {len(teachers)} different teachers; their rows compare teachers, too.")
     return found
+
+
+def _offsets(one: Result) -> str:
+    fitted = one.summary.get("class_bias")
+    if not isinstance(fitted, dict):
+        return ""
+    before, after = (_fixed(_number(fitted.get(f"miou_pct_{key}")), 2) for key in ("without", "with"))
+    kept = "" if fitted.get("kept") else ", not kept"
+    return f"{shown(one.run.variant)}, seed {one.run.seed}: {before}, {after}{kept}"
 
 
 def others(found: dict[Path, Found]) -> list[str]:

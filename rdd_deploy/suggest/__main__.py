@@ -145,8 +145,8 @@ def main(
         )
     if backend is Backend.OPENVINO and precision is Precision.INT8 and saturates_int8():
         console.warn(
-            "this CPU has no VNNI: OpenVINO's INT8 sums may saturate, so look at accuracy here too, or take --backend"
-            " onnxruntime"
+            "this CPU has no VNNI: OpenVINO's INT8 sums may saturate, so export with --weight-bits 7 for it, and look at"
+            " accuracy here too, or take --backend onnxruntime"
         )
     measured = [row for row in rows if row.measured]
     if not measured:

@@ -77,10 +77,8 @@ class TrainLogger:
             except RddError:  # the disk is full, which ends the training as well
                 raise
             except Exception as error:  # of the package's own kinds
-                if faults.tells_killed_worker(
-                    error
-                ):  # it came while the log was at work, which is none of its failures
-                    raise
+                if faults.tells_killed_worker(error):  # it came while the log was at work, and is none of its failures
+                    raise faults.killed_worker() from error
                 del self._logs[name]
                 console.warn(
                     f"{name} failed ({_sentence(error)}) and gets nothing more of this run; the training goes on, and"

@@ -97,9 +97,15 @@ def as_error(error: BaseException) -> RddError | None:
 
 def tells_killed_worker(error: BaseException) -> bool:
     """Whether the data loader tells by this error that a process of its was killed. It does so by a signal's handler,
-    once, wherever the trainer is at that moment: whoever goes on after errors of others must let this one through.
+    once, wherever the trainer is at that moment: whoever goes on after errors of others must let this one through,
+    also where those wrapped it.
     """
-    return re.search(_WORKER, str(error)) is not None
+    link: BaseException | None = error
+    while link is not None:
+        if re.search(_WORKER, str(link)):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def killed_worker() -> MachineError:

@@ -1,12 +1,14 @@
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
 from toys import CLASSES, write_data
 
 from rdd_deploy.data import loader
@@ -256,6 +258,19 @@ def test_what_a_killed_process_handed_over_can_not_be_fetched(kind: type[Excepti
 
     with pytest.raises(LoadingError, match="a process of the data loader was killed"):
         next(loader.batches(Lost()))
+
+
+class _Broken(Dataset[Any]):
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        raise EOFError("No data left in file")
+
+
+def test_a_mistake_in_a_loaders_process_is_no_lost_process() -> None:
+    with pytest.raises(EOFError, match="No data left in file"):
+        next(loader.batches(DataLoader(_Broken(), num_workers=1, multiprocessing_context="fork")))
 
 
 def test_a_connection_that_a_frame_needs_is_no_lost_process() -> None:

@@ -173,6 +173,7 @@ def test_a_run_folder_needs_pytorch(light_run: Path) -> None:
     [
         (["--onnx"], "tensorrt-int8 is a bundle, from which engines are built; --onnx needs the run folder"),
         (["--trt", "--no-engine"], "--no-engine needs the run folder"),
+        (["--trt", "--weight-bits", "7"], "--weight-bits needs the run folder"),
         (["--trt", "--fp16"], "tensorrt-int8 holds a graph in int8; leave --fp16 out, or export the run with it"),
         (["--profile", "onnxruntime-int8"], "profile 'onnxruntime-int8' is for onnxruntime"),
         ([], "no target named"),

@@ -15,7 +15,7 @@ import torch
 from rdd_deploy import console
 from rdd_deploy.console import progress
 from rdd_deploy.data.base import Split
-from rdd_deploy.data.loader import CropDataset, FrameCache, room_for_frames, training_loader
+from rdd_deploy.data.loader import CropDataset, FrameCache, batches, room_for_frames, training_loader
 from rdd_deploy.data.sampler import ResumableBatchSampler
 from rdd_deploy.data.transforms import RandomScaleCrop
 from rdd_deploy.errors import DivergedError
@@ -120,4 +120,4 @@ def _crops(train: Split, recipe: Recipe, size: tuple[int, int], batch: int, step
         recipe.data.workers,
         False,
     )
-    return (crop for _, crop in zip(range(steps), loader, strict=False))
+    return (crop for _, crop in zip(range(steps), batches(loader), strict=False))

@@ -115,8 +115,8 @@ class OpenVinoBackend:
         if self._manifest.precision == "int8" and self.provider == "CPU" and not narrow and saturates_int8():
             console.warn(
                 f"this CPU has no VNNI: OpenVINO's INT8 sums may saturate, and {self._path.parent} say other labels"
-                " than where it was measured; evaluate it here, export it with placement.weight_bits=7, or take a bundle"
-                " of onnxruntime or float32"
+                " than where it was measured; evaluate it here, export it with --weight-bits 7, or take a bundle of"
+                " onnxruntime or float32"
             )
         hint = HINTS[self._manifest.precision]
         if hint == "bf16" and self.provider == "CPU" and not has_native_bf16():

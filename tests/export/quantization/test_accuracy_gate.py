@@ -12,14 +12,15 @@ from toy_export import SIZE
 
 from rdd_deploy.errors import GateError, RecipeError
 from rdd_deploy.export import pipeline
-from rdd_deploy.export.compare import Comparison, Reference, compare
+from rdd_deploy.export.compare import Comparison, Reference, compare, reference_from
 from rdd_deploy.export.onnx.graph import load_graph
 from rdd_deploy.export.pipeline import Options, export_profile
-from rdd_deploy.export.profile import Profile, changed, load_profile
+from rdd_deploy.export.profile import Placement, Profile, changed, load_profile
 from rdd_deploy.export.quantization import accuracy_gate
-from rdd_deploy.export.quantization.qdq import quantised_layers
+from rdd_deploy.export.quantization.qdq import quantised_layers, weight_bits
 from rdd_deploy.export.quantization.sensitivity import Sensitivity, rank_layers, within_budget
 from rdd_deploy.export.trained_run import TrainedRun
+from rdd_deploy.metrics import Confusion
 from rdd_deploy.runtime import read_manifest
 from rdd_deploy.runtime.backends import openvino
 
@@ -155,6 +156,45 @@ def test_weights_of_7_bits_are_tried_where_sums_saturate(
     assert read_manifest(target).provenance["weight_bits"] == 7
     assert "VNNI" not in capsys.readouterr().err, "7 bits can't saturate"
     assert "encoder.conv_stem" not in quantised_layers(load_graph(target / "model.onnx"))
+
+
+def test_what_follows_weights_of_7_bits_keeps_them(
+    light_source: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy_gate, "saturates_int8", lambda: True)
+    asked = changed(
+        load_profile("openvino-int8"),
+        calibration={"images": 4},
+        gate={"max_drop": 0.0, "fallbacks": ["weight_bits", "mse", "bias_correction", "float_layers"]},
+    )
+    reference = reference_from(light_source.infer(), light_source.split("val"), SIZE, "toy", "val")
+    ranked: list[int] = []
+
+    def measure(graph: onnx.ModelProto) -> Comparison:
+        """As if weights of 8 bits lost more."""
+        bits.append(weight_bits(graph))
+        wrong = reference.confusion.matrix.copy()
+        wrong[0] = np.roll(wrong[0], 1) if bits[-1] == 8 else wrong[0] // 2 + np.roll(wrong[0], 1) // 2
+        confusion = Confusion(light_source.classes)
+        confusion.matrix[:] = wrong
+        return Comparison(confusion, 90.0, reference)
+
+    def rank(
+        model: onnx.ModelProto, table: object, scheme: object, placement: Placement, *_: object
+    ) -> list[Sensitivity]:
+        ranked.append(placement.weight_bits)
+        return [Sensitivity("encoder.conv_stem", 1.0, 90, 0.01)]
+
+    bits: list[int] = []
+    monkeypatch.setattr(accuracy_gate, "rank_layers", rank)
+    assert asked.calibration is not None
+    frames = light_source.calibration_frames(asked.calibration, SIZE, "val")
+    bench = accuracy_gate.QuantizationSearch(asked, light_source, frames, SIZE, [tmp_path / "none"], measure)
+    best, passed = accuracy_gate.search(bench)
+    assert not passed
+    assert bits == [8, 7, 7, 7, 7]
+    assert ranked == [7]
+    assert best.plan.placement.weight_bits == weight_bits(best.model) == 7
 
 
 def test_plan_of_a_float_profile(light_source: TrainedRun, out: Path) -> None:

@@ -196,12 +196,13 @@ def test_multiply_adds_by_hand(graph: onnx.ModelProto) -> None:
     assert multiply_adds(graph)["encoder.conv_stem"] == weight.shape[0] * 3 * 9 * (SIZE[0] // 2) * (SIZE[1] // 2)
 
 
+@pytest.mark.parametrize("bits", [7, 8])
 def test_bias_correction_takes_the_mean_shift_out(
-    graph: onnx.ModelProto, table: RangeTable, source: TrainedRun
+    graph: onnx.ModelProto, table: RangeTable, source: TrainedRun, bits: Literal[7, 8]
 ) -> None:
-    frames = from_train(source.split("train"), [], 6, SIZE)
-    biases = corrected_biases(graph, table, TENSORRT, Placement(), frames)
-    assert set(biases) == set(place_qdq(graph, TENSORRT, Placement()).convolutions)
+    frames, placement = from_train(source.split("train"), [], 6, SIZE), Placement(weight_bits=bits)
+    biases = corrected_biases(graph, table, TENSORRT, placement, frames)
+    assert set(biases) == set(place_qdq(graph, TENSORRT, placement).convolutions)
 
     def mean_of_stem(model: onnx.ModelProto) -> np.ndarray:
         shown = onnx.ModelProto()
@@ -217,8 +218,8 @@ def test_bias_correction_takes_the_mean_shift_out(
         )
 
     expected = mean_of_stem(graph)
-    plain = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, Placement()))
-    corrected = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, Placement(), biases=biases))
+    plain = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, placement))
+    corrected = mean_of_stem(qdq_from_onnx(graph, table, TENSORRT, placement, biases=biases))
     assert np.abs(corrected - expected).max() < 0.1 * np.abs(plain - expected).max() + 1e-5
 
 
@@ -262,7 +263,6 @@ def test_a_graph_tells_how_wide_its_weights_are(graph: onnx.ModelProto, table: R
     quantised = qdq_from_onnx(graph, table, OPENVINO, Placement(weight_bits=bits))
     assert weight_bits(quantised) == bits
     weights = [value for name, value in initializers(quantised).items() if name.endswith("/int8")]
-    # Each output channel uses the whole range.
     assert {int(np.abs(value.astype(int)).max()) for value in weights} == {2 ** (bits - 1) - 1}
 
 

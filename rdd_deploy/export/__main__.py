@@ -41,7 +41,8 @@ def main(
         float | None, typer.Option(min=0, max=100, callback=finite, help="points of mIoU that the artifact may lose")
     ] = None,
     weight_bits: Annotated[
-        int | None, typer.Option(min=7, max=8, help="INT8: 7 for OpenVINO on CPUs without VNNI, whose sums saturate")
+        int | None,
+        typer.Option(min=7, max=8, help="INT8: 7 for OpenVINO on CPUs without VNNI; default: as this CPU wants it"),
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="replay an INT8 plan (…plan.yaml) instead of searching one")] = None,
     force: Annotated[

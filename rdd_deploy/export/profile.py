@@ -20,7 +20,7 @@ from rdd_deploy.utils.places import beside
 from rdd_deploy.utils.yaml_file import load_yaml
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
-Fallback = Literal["weight_bits", "percentile", "mse", "entropy", "bias_correction", "float_layers", "qad"]
+Fallback = Literal["percentile", "mse", "entropy", "bias_correction", "float_layers", "qad"]
 Images = Annotated[int, Field(ge=1, le=4096)]
 Percentile = Annotated[float, Field(gt=50, le=100)]
 Bins = Annotated[int, Field(ge=512, le=1 << 16)]
@@ -52,8 +52,9 @@ class Placement(Part):
     float_layers: list[str] = Field(
         default_factory=list, description="further convolutions by name, e.g. encoder.conv_stem"
     )
-    weight_bits: Literal[7, 8] = Field(
-        8, description="7: sums of OpenVINO's INT8 don't saturate on CPUs without VNNI either"
+    weight_bits: Literal["auto", 7, 8] = Field(
+        "auto",
+        description="7: sums of OpenVINO's INT8 don't saturate on CPUs without VNNI either; auto: 7 for OpenVINO where this CPU lacks it, else 8",
     )
 
 
@@ -93,8 +94,7 @@ class Gate(Part):
     }
     max_drop: Annotated[float, Field(ge=0, le=100)] = Field(1.0, description="points of mIoU below the float network")
     fallbacks: list[Fallback] = Field(
-        ["weight_bits", "percentile", "mse", "bias_correction", "float_layers", "qad"],
-        description="in the order they are tried",
+        ["percentile", "mse", "bias_correction", "float_layers", "qad"], description="in the order they are tried"
     )
     max_float_macs: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="share of the multiply-adds that may go back to float"

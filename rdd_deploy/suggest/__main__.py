@@ -24,7 +24,6 @@ from rdd_deploy.utils.machine import (
     cpu_model,
     load_average,
     runtime_version,
-    saturates_int8,
 )
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
@@ -142,11 +141,6 @@ def main(
     if load is not None and load > 0.25 * available_cores():
         console.warn(
             f"the machine was busy before it began (load average {load:g}): latencies are too high and unsteady"
-        )
-    if backend is Backend.OPENVINO and precision is Precision.INT8 and saturates_int8():
-        console.warn(
-            "this CPU has no VNNI: OpenVINO's INT8 sums may saturate, so export with --weight-bits 7 for it, and look at"
-            " accuracy here too, or take --backend onnxruntime"
         )
     measured = [row for row in rows if row.measured]
     if not measured:

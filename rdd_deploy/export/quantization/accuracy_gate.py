@@ -26,7 +26,6 @@ from rdd_deploy.export.quantization.sensitivity import rank_layers, within_budge
 from rdd_deploy.export.trained_run import TrainedRun
 from rdd_deploy.metrics import iou_from
 from rdd_deploy.models.weights import save_segmenter
-from rdd_deploy.utils.machine import saturates_int8
 
 
 class Trial(NamedTuple):
@@ -134,6 +133,11 @@ def search(bench: QuantizationSearch, plan: QuantizationPlan | None = None) -> t
     """
     profile = bench.profile
     first = plan or starting_plan(profile)
+    if plan is None and profile.placement.weight_bits == "auto" and first.placement.weight_bits == 7:
+        console.info(
+            "weights of 7 bits: this CPU has no VNNI, and sums of OpenVINO's INT8 would saturate with 8"
+            " (--weight-bits 8 for a CPU that has it)"
+        )
     if first.qad:
         first = bench.fine_tuned(first)
     best = bench.try_plan(f"plan by {first.method}" if plan else first.method, first)
@@ -162,17 +166,9 @@ def _fallbacks(bench: QuantizationSearch) -> Iterator[Callable[[Trial], Iterable
             f"{best.plan.method} + bias correction", best.plan.model_copy(update={"bias_correction": True})
         )
 
-    def seven_bits(best: Trial) -> Iterable[Trial]:
-        narrow = best.plan.placement.model_copy(update={"weight_bits": 7})
-        yield bench.try_plan("weights of 7 bits", best.plan.model_copy(update={"placement": narrow}))
-
     assert bench.profile.calibration is not None
     for fallback in bench.profile.gate.fallbacks:
-        if fallback == "weight_bits":
-            # Elsewhere nothing saturates, and narrower weights only cost accuracy.
-            if bench.profile.backend == "openvino" and saturates_int8() and bench.profile.placement.weight_bits == 8:
-                yield seven_bits
-        elif fallback == "bias_correction":
+        if fallback == "bias_correction":
             yield bias_correction
         elif fallback == "float_layers":
             yield lambda best: _float_layers(bench, best)

@@ -60,7 +60,9 @@ def place_qdq(
         wanted |= {layer_of(node) for node in lraspp_gates(model)}
     convolutions = {name: node for name, node in layers.items() if name not in wanted}
     float_convolutions = {name: node for name, node in layers.items() if name in wanted}
-    return QdqPlacement(convolutions, float_convolutions, scheme.tensors(model, convolutions), placement.weight_bits)
+    return QdqPlacement(
+        convolutions, float_convolutions, scheme.tensors(model, convolutions), 7 if placement.weight_bits == 7 else 8
+    )
 
 
 def check_layers(model: onnx.ModelProto, names: Iterable[str], where: str) -> None:

@@ -12,6 +12,7 @@ from rdd_deploy.export.compare import Comparison
 from rdd_deploy.export.profile import OLD_SCHEMES, Bins, Images, Method, Percentile, Placement, Profile, Qad, SchemeName
 from rdd_deploy.schema import Part, validated, with_new_names
 from rdd_deploy.utils import files
+from rdd_deploy.utils.machine import saturates_int8
 from rdd_deploy.utils.yaml_file import load_yaml
 
 
@@ -44,9 +45,11 @@ def starting_plan(profile: Profile) -> QuantizationPlan:
     """The plan of a profile, before any fallback."""
     assert profile.calibration is not None
     calibration = profile.calibration.model_dump(include={"method", "percentile", "bins", "images"})
-    return QuantizationPlan(
-        profile=profile.name, scheme=profile.scheme_name, placement=profile.placement, **calibration
-    )
+    placement = profile.placement
+    if placement.weight_bits == "auto":
+        narrow = profile.backend == "openvino" and saturates_int8()
+        placement = placement.model_copy(update={"weight_bits": 7 if narrow else 8})
+    return QuantizationPlan(profile=profile.name, scheme=profile.scheme_name, placement=placement, **calibration)
 
 
 def replayed(profile: Profile, plan: QuantizationPlan) -> Profile:

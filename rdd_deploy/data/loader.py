@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -260,10 +262,16 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
         LoadingError: a file can't be read, or one of the loader's processes failed: one sentence.
     """
     steps: Iterator[Batch | Exception] | None = None
+    apart = getattr(loader, "num_workers", 0) > 0
     while True:
         batch: Batch | Exception | None = None
         try:
-            steps = steps or iter(loader)
+            if steps is None:
+                steps = iter(loader)
+                if apart:
+                    _keep_for_the_next_batch()
+            if apart and _killed:
+                raise _killed.pop()
             batch = next(steps)
             if isinstance(batch, Exception):
                 raise batch
@@ -274,7 +282,7 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
             # our own code there comes back with other words.
             unfetched = (
                 batch is None
-                and getattr(loader, "num_workers", 0) > 0
+                and apart
                 and isinstance(error, (EOFError, ConnectionError))
                 and "in DataLoader worker process" not in str(error)
             )
@@ -282,6 +290,31 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
                 raise
             raise LoadingError(str(failure)) from error
         yield batch
+
+
+_killed: list[Exception] = []
+"""What was told of killed processes of loaders since the newest one began."""
+
+
+def _keep_for_the_next_batch() -> None:
+    """Killed processes of loaders are told where the next batch is asked for.
+
+    torch tells them in a handler of SIGCHLD, so in whatever line the trainer is at: while it saves a state, or in a log,
+    whose failures don't end a training.
+    """
+    _killed.clear()
+    tell = signal.getsignal(signal.SIGCHLD)
+    if threading.current_thread() is not threading.main_thread() or not callable(tell) or hasattr(tell, "keeps"):
+        return
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        try:
+            tell(number, frame)
+        except RuntimeError as error:
+            _killed.append(error)
+
+    keep.keeps = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, keep)
 
 
 def training_loader(

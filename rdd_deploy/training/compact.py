@@ -55,7 +55,8 @@ class EveryClass:
 
     def encoded(self, values: Tensor) -> Tensor:
         log_p = _log_probabilities(values)
-        best, at = log_p.max(1, keepdim=True)
+        at = values.argmax(1, keepdim=True)  # not of log_p, whose rounding makes nearly even classes even
+        best = log_p.gather(1, at)
         codes = _coded(best - log_p, self.most).clamp_(min=1).scatter_(1, at, 0).to(torch.uint8)
         planes = codes.new_zeros(len(codes), self.planes, *codes.shape[2:])
         for index in range(self.classes):  # bit by bit, each class behind the one before
@@ -92,7 +93,8 @@ class Likeliest:
 
     def encoded(self, values: Tensor) -> Tensor:
         log_p = _log_probabilities(values)
-        best, indices = log_p.topk(self.kept, 1)  # sorted
+        indices = values.topk(self.kept, 1).indices  # sorted
+        best = log_p.gather(1, indices)
         others = log_p.scatter(1, indices, -torch.inf).logsumexp(1, keepdim=True) - math.log(
             max(1, self.classes - self.kept)
         )

@@ -20,7 +20,6 @@ from rdd_deploy.training import gradients
 from rdd_deploy.training.loggers import RunLog
 from rdd_deploy.training.readback import Readback
 from rdd_deploy.training.run_folder import RunFolder
-from rdd_deploy.utils import faults
 
 NOTE_EVERY = 10
 """Steps between updates of the losses beside the progress bar."""
@@ -77,8 +76,6 @@ class TrainLogger:
             except RddError:  # the disk is full, which ends the training as well
                 raise
             except Exception as error:  # of the package's own kinds
-                if faults.tells_killed_worker(error):  # it came while the log was at work, and is none of its failures
-                    raise faults.killed_worker() from error
                 del self._logs[name]
                 console.warn(
                     f"{name} failed ({_sentence(error)}) and gets nothing more of this run; the training goes on, and"

@@ -39,7 +39,6 @@ _SHARED = (
 _KEPT = "What was saved until then is kept: go on with the same command and --resume"
 _LOST = f"another of the processes that train together was lost ({{first}}); see what it says itself. {_KEPT}"
 
-_WORKER = r"DataLoader worker \(pid"
 _KILLED = (
     "a process of the data loader was killed, most often because the machine's memory was full; use fewer data.workers"
     " (0 needs none), data.in_memory=false or a smaller augment.crop"
@@ -56,7 +55,7 @@ _WORDS = {
     r"[Cc]an.?t allocate memory|[Cc]annot allocate memory|bad_alloc|bad allocation|[Ff]ailed to"
     r" allocate|[Ii]nsufficient memory"
     r"|not enough memory|failed to map segment": f"the machine's memory is full; {_LESS}",
-    _WORKER: _KILLED,
+    r"DataLoader worker \(pid": _KILLED,
     r"can't start new thread|pthread_create": (
         f"no further thread can be started: memory is full, or {_ADVICE[errno.EAGAIN]}"
     ),
@@ -93,19 +92,6 @@ def as_error(error: BaseException) -> RddError | None:
     if any(name.startswith("Dist") and name.endswith("Error") for name in names):  # torch.distributed's
         return LostProcessError(_LOST.format(first=_first_line(text)))
     return None
-
-
-def tells_killed_worker(error: BaseException) -> bool:
-    """Whether the data loader tells by this error that a process of its was killed. It does so by a signal's handler,
-    once, wherever the trainer is at that moment: whoever goes on after errors of others must let this one through,
-    also where those wrapped it.
-    """
-    link: BaseException | None = error
-    while link is not None:
-        if re.search(_WORKER, str(link)):
-            return True
-        link = link.__cause__ or link.__context__
-    return False
 
 
 def killed_worker() -> MachineError:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -25,6 +25,7 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     seed=st.integers(0, 10_000),
     sharp=st.sampled_from([0.0, 0.01, 1.0, 4.0, 30.0, 1e4]),
 )
+@example(classes=11, seed=59, sharp=0.01)
 def test_probabilities_come_back(classes: int, seed: int, sharp: float) -> None:
     form, logits = compact_form(classes), drawn(classes, seed, sharp)
     planes = form.encoded(logits)

@@ -218,7 +218,9 @@ def test_old_plans_replay_with_the_profiles_values(light_source: TrainedRun, out
     export_profile(light_source, profile(), out, Options(plan=old, force=True))
     plan = yaml.safe_load((out / PLAN).read_text())
     assert (plan["method"], plan["percentile"], plan["bins"], plan["images"]) == ("percentile", 51.0, 512, 4)
-    assert plan["placement"] == {"classifier": "float", "lraspp_gate": "float", "float_layers": []}
+    assert plan["placement"] == {
+        "classifier": "float", "lraspp_gate": "float", "float_layers": [], "weight_bits": 8,
+    }  # fmt: skip
     old.write_text(
         "profile: onnxruntime-int8\nscheme: onnxruntime\nmethod: percentile\npercentile: 20\nqad: {sha256: abc, stepz:"
         " 3}\n"

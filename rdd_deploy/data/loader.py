@@ -263,16 +263,16 @@ def batches(loader: Iterable[Batch | Exception]) -> Iterator[Batch]:
     """
     steps: Iterator[Batch | Exception] | None = None
     apart = getattr(loader, "num_workers", 0) > 0
+    _killed.clear()
     while True:
         batch: Batch | Exception | None = None
         try:
-            if steps is None:
-                steps = iter(loader)
-                if apart:
-                    _keep_for_the_next_batch()
+            steps = steps or iter(loader)
             if apart and _killed:
                 raise _killed.pop()
             batch = next(steps)
+            if apart:  # not before: a loader may begin its processes with the first batch
+                _keep_for_the_next_batch()
             if isinstance(batch, Exception):
                 raise batch
         except StopIteration:
@@ -302,7 +302,6 @@ def _keep_for_the_next_batch() -> None:
     torch tells them in a handler of SIGCHLD, so in whatever line the trainer is at: while it saves a state, or in a log,
     whose failures don't end a training.
     """
-    _killed.clear()
     tell = signal.getsignal(signal.SIGCHLD)
     if threading.current_thread() is not threading.main_thread() or not callable(tell) or hasattr(tell, "keeps"):
         return

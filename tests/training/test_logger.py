@@ -29,7 +29,7 @@ from rdd_deploy.training.session import dry_run
 from rdd_deploy.training.supervised import train_recipe
 
 FAKE_WANDB = """
-import json, multiprocessing, os, random, signal, time
+import json, os, random, signal
 import numpy as np
 import torch
 
@@ -45,10 +45,6 @@ class Run:
     def log(self, values, step):
         if step == int(os.environ.get("FAILS_AT", 0)):
             raise ConnectionError("the server is gone\\nfor good")
-        if step == int(os.environ.get("KILLS_AT", 0)):
-            for process in multiprocessing.active_children():
-                process.kill()
-            time.sleep(0.5)
         note(call="log", step=step, values={name: getattr(value, "shape", value) for name, value in values.items()})
         if step == int(os.environ.get("STOPS_AT", 0)):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -287,17 +283,6 @@ def test_a_log_that_fails_meanwhile_is_left_out(
     assert capsys.readouterr().err.count(warning) == 1
     assert len(events(run).Scalars("lr")) == 2
     assert same_training(run, RunFolder(place / "runs" / "plain"))
-
-
-def test_a_loaders_process_that_is_killed_while_a_log_writes_ends_the_training(
-    place: Path, wandb: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("KILLS_AT", "1")
-    with pytest.raises(
-        RddError, match=r"a process of the data loader was killed.* is saved: go on with the same command"
-    ):
-        train(place, "killed", "train.loggers=[wandb]", "data.workers=1", "train.epochs=50")
-    assert "wandb failed" not in capsys.readouterr().err
 
 
 def test_a_log_that_can_not_begin_stops_before_the_first_step(

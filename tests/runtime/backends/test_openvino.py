@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from toy_bundle import toy_bundle, truth
 
@@ -50,46 +49,6 @@ def test_labels_and_precision(tmp_path: Path) -> None:
         BundleError, match=r"model\.onnx computes in float, its manifest says int8; copy the whole bundle again"
     ):
         Segmenter.load(openvino_bundle(tmp_path / "int8", "int8"))
-
-
-def test_sums_of_7_bit_weights_do_not_saturate() -> None:
-    """The largest U8 activations and weights of 7 bits, on CPUs with VNNI and without: ``placement.weight_bits``."""
-    openvino = pytest.importorskip("openvino")
-    x = np.full((1, 64, 8, 8), 255, np.float32)
-    for name, weight in {
-        "dense": np.full((64, 64, 1, 1), 63, np.int8),
-        "depthwise": np.full((64, 1, 3, 3), -63, np.int8),
-    }.items():
-        group = 64 // weight.shape[1]
-        values = {
-            "one": np.float32(1), "zero": np.uint8(0), "w": weight,
-            "w_scale": np.full(64, 1 / 63, np.float32), "w_zero": np.zeros(64, np.int8),
-        }  # fmt: skip
-        nodes = [
-            onnx.helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
-            onnx.helper.make_node("DequantizeLinear", ["xq", "one", "zero"], ["xf"]),
-            onnx.helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["wf"], axis=0),
-            onnx.helper.make_node("Conv", ["xf", "wf"], ["y"], group=group),
-        ]
-        side = 9 - weight.shape[2]
-        ends = [onnx.helper.make_tensor_value_info(*end) for end in (("x", 1, x.shape), ("y", 1, (1, 64, side, side)))]
-        initializers = [onnx.numpy_helper.from_array(np.asarray(value), key) for key, value in values.items()]
-        graph = onnx.helper.make_graph(nodes, name, ends[:1], ends[1:], initializers)
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-        core = openvino.Core()
-        compiled = core.compile_model(
-            core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
-        expected = 255 * (weight[0].astype(float) / 63).sum()
-        got = next(iter(compiled({"x": x}).values()))
-        assert np.allclose(got, expected, rtol=1e-3), name
-        kinds = {
-            node.get_rt_info()["runtimePrecision"].astype(str)
-            for node in compiled.get_runtime_model().get_ops()
-            if node.get_rt_info()["layerType"].astype(str) == "Convolution"
-        }
-        assert kinds, "no convolution is left"
-        assert kinds <= {"u8", "i8"}, "it computes in INT8"
 
 
 def test_bf16_is_refused_where_the_cpu_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

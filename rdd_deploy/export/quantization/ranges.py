@@ -162,13 +162,9 @@ def largest_integer(bits: int) -> int:
 
 
 def quantised_weight(weight: NDArray[np.float32], bits: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """A weight (O, …) as integers, symmetric, and its scale per output channel, (O,)."""
-    scales, top = weight_scales(weight, bits), largest_integer(bits)
+    """A weight (O, …) as integers, symmetric, and its scale per output channel, (O,); 1 for a channel of zeros."""
+    top = largest_integer(bits)
+    largest = np.abs(weight.reshape(weight.shape[0], -1)).max(1)
+    scales = np.where(largest > NOTHING, largest / top, 1).astype(np.float32)
     rounded = np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))).clip(-top, top)
     return rounded.astype(np.int8), scales
-
-
-def weight_scales(weight: NDArray[np.float32], bits: int = 8) -> NDArray[np.float32]:
-    """Scale per output channel, (O,); 1 for a channel of zeros."""
-    largest = np.abs(weight.reshape(weight.shape[0], -1)).max(1)
-    return np.where(largest > NOTHING, largest / largest_integer(bits), 1).astype(np.float32)

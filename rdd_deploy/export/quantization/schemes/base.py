@@ -1,7 +1,7 @@
 """The contract of a quantisation scheme, and what several schemes ask of a graph.
 
-In all schemes weights are S8 per output channel, symmetric (of 7 bits, where asked), and biases stay float: TensorRT rejects quantised ones, and
-onnxruntime quantises them itself.
+In all schemes weights are S8 per output channel, symmetric (of 7 bits, where asked), and biases stay float: TensorRT
+rejects quantised ones, and onnxruntime quantises them itself.
 """
 
 from __future__ import annotations

@@ -16,15 +16,18 @@ from rdd_deploy.models.teachers.base import TeacherModel
 from rdd_deploy.utils import faults
 
 
-def build(network: Network, classes: int, role: str, sizes: Sequence[tuple[int, int]] = ()) -> tuple[Segmenter, str]:
+def build(
+    network: Network, classes: Sequence[str], role: str, sizes: Sequence[tuple[int, int]] = ()
+) -> tuple[Segmenter, str]:
     """Build and initialise a network; says where its weights come from.
 
     Args:
+        classes: class names, by id.
         sizes: (height, width) of the frames that it will see; default: any, so RecipeError where it can't take all.
     """
-    segmenter = Segmenter(network, classes)
+    segmenter = Segmenter(network, len(classes))
     _try_out(segmenter, sizes)
-    source = initialise(segmenter)
+    source = initialise(segmenter, classes)
     parameters = sum(p.numel() for p in segmenter.parameters()) / 1e6
     console.info(
         f"{role}: {network.encoder} + {network.head}, {parameters:.2f} M parameters, encoder weights: {source}"

@@ -29,7 +29,8 @@ class Network(Part):
     encoder: Encoder = Field(..., description="any timm encoder with feature maps")
     head: Literal[tuple(HEADS)] = Field("lraspp", description="decode head")  # type: ignore[valid-type]
     weights: Place = Field(
-        "imagenet", description="'imagenet', 'none', or the path of a local file with the encoder's weights"
+        "imagenet",
+        description="'imagenet', 'none', or the path of a local file with the encoder's weights, such as a student.safetensors: with its head, too, where head and classes are the same",
     )
     output_stride: Literal["auto", 8, 16, 32] = Field(
         "auto", description="of the last features, by dilation; auto: 16, or 32 for an encoder that can't be dilated"

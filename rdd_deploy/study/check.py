@@ -38,7 +38,7 @@ class DataFacts(NamedTuple):
     """
 
     frames: int
-    classes: int
+    classes: tuple[str, ...]
 
 
 @dataclass
@@ -73,7 +73,7 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
         RddError: all that is wrong, with the variants that it is wrong with.
     """
     problems = Problems()
-    checked = Checked(DataFacts(0, 2), False)
+    checked = Checked(DataFacts(0, ("a", "b")), False)
     variants = list({run.variant: run for run in runs}.values())
     data: TrainingData | None = None
     recipes: list[Recipe] = [*(run.recipe for run in variants), *(one.recipe for one in teachers)]
@@ -86,7 +86,9 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
             checked.on_gpu |= device == "cuda"
     with problems.collected():
         data = TrainingData(recipes[0], "leave")
-        checked.facts = DataFacts(round(len(data.frames) / recipes[0].data.labelled), len(data.validation.label_space))
+        checked.facts = DataFacts(
+            round(len(data.frames) / recipes[0].data.labelled), data.validation.label_space.classes
+        )
     for one in {
         tuple(run.recipe.data.unlabelled): run.recipe for run in variants if share_without_labels(run.recipe)
     }.values():
@@ -205,5 +207,5 @@ def _step(recipe: Recipe, checked: Checked, done: dict[str, float]) -> float:
         )
     )
     if key not in done:
-        done[key] = seconds_of_a_step(recipe, checked.facts.classes)
+        done[key] = seconds_of_a_step(recipe, len(checked.facts.classes))
     return done[key]

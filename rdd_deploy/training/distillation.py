@@ -153,7 +153,7 @@ def _prepared(
     check_names(recipe.distillation.unlabelled, data.validation.label_space.classes)
     seed_everything(recipe.train.seed)
     # Before the teacher: its training may take hours, and the student's weights may be missing.
-    student, weights_source = build(recipe.student, len(data.validation.label_space), "student", sizes(recipe))
+    student, weights_source = build(recipe.student, data.validation.label_space.classes, "student", sizes(recipe))
     loss = rdd_loss(recipe.distillation, torch.from_numpy(data.train_facts.pixels), recipe.train)
     with torch.random.fork_rng():  # a teacher that is trained first doesn't change what the student draws
         _check_networks(recipe, student, named)
@@ -284,7 +284,7 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
         for one in named:
             if one.recipe is not None and not is_usable(one):
                 check_installed(one.recipe.train.loggers)
-                classes = len(data.validation.label_space) if data else 2
+                classes = data.validation.label_space.classes if data else ("a", "b")
                 made, _ = build(one.recipe.network, classes, "teacher, to be trained first", sizes(one.recipe))
                 teacher = teacher or made
         if student and teacher and recipe.distillation.losses:

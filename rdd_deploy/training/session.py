@@ -197,7 +197,8 @@ def dry_run(
         data = TrainingData(recipe, "look" if teacher else "leave", fetch=False)
     with problems.collected():
         role = "teacher" if isinstance(recipe, TeacherRecipe) else "student"
-        network, _ = build(recipe.trained, len(data.validation.label_space) if data else 2, role, sizes(recipe))
+        classes = data.validation.label_space.classes if data else ("a", "b")
+        network, _ = build(recipe.trained, classes, role, sizes(recipe))
     if teacher:
         with problems.collected():
             teacher(data, network)

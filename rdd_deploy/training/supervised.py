@@ -59,7 +59,7 @@ def train_recipe(
             "data.unlabelled isn't used: without a teacher there is nothing to learn from frames without labels"
         )
     data = data or TrainingData(recipe, "leave")
-    segmenter, source = build(recipe.trained, len(data.validation.label_space), role, sizes(recipe))
+    segmenter, source = build(recipe.trained, data.validation.label_space.classes, role, sizes(recipe))
     with open_run(recipe, folder.path.name, runs, resume) as folder:
         console.info(f"training {role} alone on {fabric.device} in {precision_of(fabric)} -> {folder.path}")
         objective = SupervisedObjective(recipe.train, torch.from_numpy(data.train_facts.pixels))

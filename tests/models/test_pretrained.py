@@ -2,22 +2,25 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
 import safetensors.torch
 import timm
 import torch
-from toys import ENCODER
+from toys import ENCODER, teacher_tree, write_data, write_recipe
 
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.models import pretrained
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.pretrained import initialise
 from rdd_deploy.models.segmenter import Segmenter
-from rdd_deploy.models.weights import save_segmenter
+from rdd_deploy.models.weights import load_segmenter, save_segmenter
+from rdd_deploy.recipe import load_recipe
+from rdd_deploy.training.supervised import train_recipe
 
-FACTS = {"classes": ["a", "b", "c"], "size": [64, 64]}
+FACTS: dict[str, Any] = {"classes": ["a", "b", "c"], "size": [64, 64]}
 
 
 def made(seed: int = 0, **changes: object) -> Segmenter:
@@ -48,14 +51,35 @@ def test_a_local_file_by_order(tmp_path: Path) -> None:
     assert torch.equal(next(iter(segmenter.encoder.state_dict().values())), next(iter(donor.values())))
 
 
-def test_our_own_checkpoint_gives_its_encoder(tmp_path: Path) -> None:
-    donor = made(1)
-    save_segmenter(tmp_path / "student.safetensors", donor, FACTS)
-    segmenter = made(2, weights=str(tmp_path / "student.safetensors"))
-    head = segmenter.head.project[0].weight.clone()
-    initialise(segmenter)
+def test_our_own_checkpoint_gives_its_head_where_head_and_classes_are_the_same(tmp_path: Path) -> None:
+    donor, file = made(1), tmp_path / "student.safetensors"
+    save_segmenter(file, donor, FACTS)
+    segmenter = made(2, weights=str(file))
+    assert initialise(segmenter, FACTS["classes"]) == f"{file}, with its head"
+    assert same(segmenter, donor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes"), [({}, ["a", "c", "b"]), ({"head": "lraspp_refine"}, FACTS["classes"]), ({}, [])]
+)
+def test_our_own_checkpoint_of_another_head_or_other_classes_gives_its_encoder(
+    tmp_path: Path, changes: dict[str, str], classes: list[str]
+) -> None:
+    donor, file = made(1), tmp_path / "student.safetensors"
+    save_segmenter(file, donor, FACTS)
+    segmenter, before = made(2, weights=str(file), **changes), made(2, **changes)
+    assert initialise(segmenter, classes) == f"{file}, encoder only: its head is lraspp of 3 classes"
     assert same(segmenter.encoder, donor.encoder)
-    assert torch.equal(segmenter.head.project[0].weight, head)
+    assert same(segmenter.head, before.head)
+
+
+def test_a_head_of_another_width_stays_as_it_is(tmp_path: Path) -> None:
+    donor, file = made(1, channels=24), tmp_path / "student.safetensors"
+    save_segmenter(file, donor, FACTS)
+    segmenter, before = made(2, weights=str(file)), made(2)
+    assert initialise(segmenter, FACTS["classes"]) == f"{file}, encoder only: its lraspp has other shapes"
+    assert same(segmenter.encoder, donor.encoder)
+    assert same(segmenter.head, before.head)
 
 
 def test_timms_own_spelling_of_a_feature_extractor(tmp_path: Path) -> None:
@@ -214,3 +238,15 @@ def test_hub_weights_must_all_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrained.timm, "create_model", lambda *_, **__: Donor())
     with pytest.raises(WeightsError, match=r"timm hub: .* doesn't fit the encoder: \d+ tensors are missing"):
         initialise(segmenter)
+
+
+def test_a_run_goes_on_from_anothers_weights_with_its_head(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data")
+    write_recipe(tmp_path / "t.yaml", teacher_tree(data))
+    first = train_recipe(load_recipe(tmp_path / "t.yaml"), tmp_path / "runs").weights()
+    more = [f"network.weights={first}", "train.lr=1e-9", "train.epochs=1"]
+    second = train_recipe(load_recipe(tmp_path / "t.yaml", more), tmp_path / "runs", name="second").weights()
+    (one, _), (other, facts) = load_segmenter(first), load_segmenter(second)
+    assert facts["encoder_weights"] == f"{first}, with its head"
+    for (name, before), after in zip(one.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(after, before, atol=1e-6, rtol=0, msg=name)

@@ -199,7 +199,7 @@ def test_transformers_take_any_size(encoder: str, fixed: tuple[int, int] | None)
 
 
 def test_an_encoder_of_one_frame_size_sees_resized_frames(capsys: pytest.CaptureFixture[str]) -> None:
-    segmenter, _ = build(Network(encoder="cait_xxs24_224", weights="none"), 3, "student")
+    segmenter, _ = build(Network(encoder="cait_xxs24_224", weights="none"), ["a", "b", "c"], "student")
     assert segmenter.frame_sizes == (1, (224, 224), False)
     assert (
         "encoder 'cait_xxs24_224' only takes frames of 224x224: every frame is resized to that inside"

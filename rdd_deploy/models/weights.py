@@ -156,28 +156,6 @@ def load_checkpoint(path: Path, classes: list[str] | None = None) -> Checkpoint:
     return Checkpoint(segmenter.eval(), metadata, hashlib.sha256(content).hexdigest())
 
 
-def described(path: Path) -> tuple[Network, list[str]] | None:
-    """The network and the class names that a ``.safetensors`` file of ``save_segmenter`` tells of; None for others'
-    files.
-
-    Raises:
-        WeightsError: they make no sense, or the file can't be read.
-    """
-    try:
-        metadata = _metadata(path.read_bytes())
-        if metadata.get("format") != "rdd_deploy.segmenter.1":
-            return None
-        network, metadata = Network.model_validate_json(metadata["network"]), json.loads(metadata["facts"])
-    except OSError as error:
-        raise WeightsError(
-            f"{path} can't be read: {error.strerror or error}; check its permissions and its disk"
-        ) from error
-    except (KeyError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path} can't be read: {why}; the file is damaged, train or copy it again") from error
-    return network, _checked_metadata(metadata, path)
-
-
 def _metadata(content: bytes) -> dict[str, str]:
     """The texts in a safetensors file's header; ValueError where it has none."""
     length = int.from_bytes(content[:8], "little")

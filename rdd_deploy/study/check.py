@@ -73,7 +73,7 @@ def check(plan: Plan, runs: Sequence[Run], teachers: Collection[TeacherRun]) -> 
         RddError: all that is wrong, with the variants that it is wrong with.
     """
     problems = Problems()
-    checked = Checked(DataFacts(0, ("a", "b")), False)
+    checked = Checked(DataFacts(0, ("", "")), False)
     variants = list({run.variant: run for run in runs}.values())
     data: TrainingData | None = None
     recipes: list[Recipe] = [*(run.recipe for run in variants), *(one.recipe for one in teachers)]

@@ -284,7 +284,7 @@ def dry_run(recipe: StudentRecipe, source: Path, folder: RunFolder, resume: bool
         for one in named:
             if one.recipe is not None and not is_usable(one):
                 check_installed(one.recipe.train.loggers)
-                classes = data.validation.label_space.classes if data else ("a", "b")
+                classes = data.validation.label_space.classes if data else ("", "")
                 made, _ = build(one.recipe.network, classes, "teacher, to be trained first", sizes(one.recipe))
                 teacher = teacher or made
         if student and teacher and recipe.distillation.losses:

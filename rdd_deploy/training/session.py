@@ -197,7 +197,7 @@ def dry_run(
         data = TrainingData(recipe, "look" if teacher else "leave", fetch=False)
     with problems.collected():
         role = "teacher" if isinstance(recipe, TeacherRecipe) else "student"
-        classes = data.validation.label_space.classes if data else ("a", "b")
+        classes = data.validation.label_space.classes if data else ("", "")
         network, _ = build(recipe.trained, classes, role, sizes(recipe))
     if teacher:
         with problems.collected():

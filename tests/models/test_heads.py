@@ -3,6 +3,7 @@ import torch
 
 from rdd_deploy.models import HEADS
 from rdd_deploy.models.heads import FCN, LRASPP, FeatureInfo
+from rdd_deploy.outputs import resized
 
 SHAPE = FeatureInfo([8, 16, 24, 32], [2, 4, 8, 16])
 
@@ -21,6 +22,24 @@ def test_logits_lie_on_one_of_the_encoders_grids(name: str) -> None:
     logits = HEADS[name].load()(SHAPE, 16, 7, 0.1).eval()(given)
     assert tuple(logits.shape[:2]) == (2, 7)
     assert tuple(logits.shape[-2:]) in {tuple(one.shape[-2:]) for one in given}
+
+
+@pytest.mark.parametrize("name", ["lraspp_detail", "lraspp_refine", "lraspp_fpn"])
+def test_detail_heads_have_their_logits_at_stride_4(name: str) -> None:
+    given = features(119, 157)
+    logits = HEADS[name].load()(SHAPE, 16, 7, 0.1).eval()(given)
+    assert logits.shape[-2:] == given[1].shape[-2:]
+
+
+@pytest.mark.parametrize("name", ["lraspp_refine", "lraspp_fpn"])
+def test_what_they_add_is_zero_before_the_training(name: str) -> None:
+    head, given = HEADS[name].load()(SHAPE, 16, 7, 0.0).eval(), features(64, 96)
+    plain = LRASPP(SHAPE, 16, 7, 0.0).eval()
+    plain.load_state_dict({key: head.state_dict()[key] for key in plain.state_dict()})
+    with torch.no_grad():
+        assert torch.equal(head(given), resized(plain(given), given[1].shape[-2:]))
+        head.classify_detail.weight.fill_(0.1)
+        assert not torch.equal(head(given), resized(plain(given), given[1].shape[-2:]))
 
 
 def test_lraspp_classifies_before_it_resizes() -> None:

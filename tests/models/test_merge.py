@@ -30,6 +30,27 @@ def logits(segmenter: Segmenter) -> torch.Tensor:
         return segmenter(frames()).primary
 
 
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        "repvit_m0_9", "fastvit_t8",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobileone_s0", "ghostnetv3_100", "repvgg_a0")),
+    ],
+)  # fmt: skip
+def test_the_families_that_docs_name_are_merged_within_the_tolerance(encoder: str) -> None:
+    torch.manual_seed(0)
+    segmenter = Segmenter(Network(encoder=encoder, weights="none", channels=16), 3)
+    with torch.no_grad():
+        segmenter.train()(frames(4))
+    assert has_branches(segmenter.eval())
+    before, deployed = logits(segmenter), Deployed(segmenter)
+    error = merge_error(segmenter)
+    assert error is not None
+    assert error <= TOLERANCE
+    assert sum(one.numel() for one in deployed.parameters()) < sum(one.numel() for one in segmenter.parameters())
+    assert (logits(deployed.unfolded(segmenter)) - before).abs().max() <= TOLERANCE * before.abs().max()
+
+
 def test_branches_are_merged_at_deployment_and_only_there(branched: Segmenter, tmp_path: Path) -> None:
     trained, before = {name: value.clone() for name, value in branched.state_dict().items()}, logits(branched)
     error = merge_error(branched)

@@ -108,6 +108,23 @@ def test_it_is_the_run_of_its_epochs_also_resumed(
     assert rows(plain) == rows(run)
 
 
+def test_crops_of_each_size_count_by_their_share_of_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Costs] = []
+
+    def one(costs: Costs, seconds: float) -> int:
+        found.append(costs)
+        return 1
+
+    def height(state: Any, batches: Any, *rest: Any) -> float:
+        return float(next(batches).images.shape[-2])
+
+    monkeypatch.setattr(budget, "_seconds_of_a_step", height)
+    monkeypatch.setattr(Costs, "epochs_in", one)
+    recipe = load_recipe(recipe_at(tmp_path, progressive=[[0.0, 32], [0.25, 64]], budget="1h"), ["train.epochs=null"])
+    train_recipe(recipe, tmp_path / "runs")
+    assert found[0].step == 0.25 * 32 + 0.75 * 64
+
+
 def test_not_even_one_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST", 4)
     recipe = load_recipe(recipe_at(tmp_path, budget="0.01s"), ["train.epochs=null"])

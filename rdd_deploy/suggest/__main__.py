@@ -68,7 +68,7 @@ def main(
         320,
     ),
     classes: Annotated[int, typer.Option(min=2, max=255, help="number of classes")] = 11,
-    head: Annotated[str, typer.Option(help=f"decode head: {', '.join(HEADS)}")] = "lraspp",
+    head: Annotated[str, typer.Option(help=f"decode head: {', '.join(HEADS)}")] = "lraspp_refine",
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="ENCODER", help="only this encoder, of the table or any of timm's; repeatable"),

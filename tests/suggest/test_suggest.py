@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import toys
 
+from rdd_deploy.recipe import load_distillation
+from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.suggest.candidates import CANDIDATES
+from rdd_deploy.suggest.rows import RECIPE
 
 
 def suggest(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
@@ -25,6 +28,8 @@ def test_the_list_and_mistakes(tmp_path: Path) -> None:
     done = suggest(tmp_path, "--list")
     assert done.returncode == 0
     assert all(encoder in done.stdout for encoder in CANDIDATES)
+    head = load_distillation(find_recipe(RECIPE)).student.head  # what is timed is what the printed command trains
+    assert done.stdout.count(f" {head} ") == len(CANDIDATES)
     done = suggest(tmp_path, "--latency", "soon", "--only", "mobileone_s9")
     assert done.returncode == 2
     assert toys.errors_of(done) == [

@@ -141,9 +141,9 @@ class Train(Part):
     class_bias: bool = Field(
         False,
         description=(
-            "at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold it into"
-            " the classifier; left out where mIoU on validation doesn't rise. Of the best weights: the last epoch's"
-            " figure is without"
+            "at the end, fit an offset of each class's logits for the highest mIoU on training frames and fold all or"
+            " half of it into the classifier, whichever mIoU on validation rises most by; left out where it doesn't rise."
+            " Of the best weights: the last epoch's figure is without"
         ),
     )
     seed: Seed = Field(0, description="of weights, crops and order")

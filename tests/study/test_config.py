@@ -181,7 +181,7 @@ def test_there_are_studies_at_half_and_full_size() -> None:
         for kind in ("main", "methods", "combined", "stages", "rule", "second", "threshold")
     } | {
         "streets_methods", "streets_combined", "camvid_paper_methods", "cityscapes_methods", "voc_methods", "ade_methods",
-        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter", "camvid_short", "camvid_short_labels", "camvid_short_parts",
+        "camvid_half_unlabelled", "camvid_half_unlabelled_quarter", "camvid_short", "camvid_short_batch", "camvid_short_labels", "camvid_short_parts",
         "camvid_short_students", "camvid_short_task",
     } == names  # fmt: skip
     assert find_study("camvid_half_main").name == "camvid_half_main.yaml"

@@ -1,17 +1,21 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from toys import read_json, teacher_tree, write_data, write_recipe
 
+from rdd_deploy.data.open import open_data
 from rdd_deploy.evaluation import evaluate_run
 from rdd_deploy.models import HEADS
 from rdd_deploy.models.config import Network
 from rdd_deploy.models.segmenter import Segmenter
 from rdd_deploy.models.weights import load_segmenter
 from rdd_deploy.recipe import load_recipe
-from rdd_deploy.training.class_bias import STEP, add_offsets, fit_offsets, miou
+from rdd_deploy.training import class_bias
+from rdd_deploy.training.class_bias import STEP, add_offsets, fit_class_bias, fit_offsets, miou
 from rdd_deploy.training.supervised import train_recipe
 
 
@@ -75,3 +79,24 @@ def test_a_run_keeps_them_only_where_validation_gains(tmp_path: Path) -> None:
     train_recipe(recipe, tmp_path / "runs", resume=True)
     assert folder.weights().read_bytes() == before
     assert read_json(folder.summary)["class_bias"] == said
+
+
+@pytest.mark.parametrize(("measured", "share"), [((0.9, 0.8), 1.0), ((0.8, 0.9), 0.5), ((0.0, 0.0), None)])
+def test_validation_says_whether_all_half_or_none_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: tuple[float, float], share: float | None
+) -> None:
+    data, values = write_data(tmp_path / "data"), iter(measured)
+    write_recipe(tmp_path / "t.yaml", teacher_tree(data))
+    recipe = load_recipe(tmp_path / "t.yaml")
+    file = train_recipe(recipe, tmp_path / "runs").weights()
+    before, facts = load_segmenter(file)
+    offsets = np.array([1.0, -0.5, -0.5], np.float32)
+    monkeypatch.setattr(class_bias, "fit_offsets", lambda *_: offsets)
+    monkeypatch.setattr(class_bias, "evaluate_split", lambda *_: SimpleNamespace(miou=next(values)))
+    split = open_data(recipe.data, "train", fetch=False)
+    said = fit_class_bias(recipe, split, split, file, Fabric(accelerator="cpu"))
+    after, now = load_segmenter(file)
+    assert said["kept"] == (share is not None) == ("class_bias" in now)
+    assert now["miou_pct"] == (facts["miou_pct"] if share is None else 90)
+    assert (after.head.bias - before.head.bias).tolist() == pytest.approx((offsets * (share or 0)).tolist(), abs=1e-6)
+    assert list(said["offsets"].values()) == pytest.approx((offsets * (1 if share is None else share)).tolist())

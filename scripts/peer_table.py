@@ -138,43 +138,30 @@ def comma_separated(found: Sequence[Point]) -> str:
 
 
 def plot(found: Sequence[Point], judge: LatencyMetric) -> bytes | None:
-    """mIoU against latency as PNG, ours and theirs, the front as a staircase; None without matplotlib or without a
-    point."""
+    """mIoU against latency as PNG, ours and theirs by number in the order of latency, the front as a staircase; None
+    without matplotlib or without a point."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError:
         return None
     shown = [one for one in found if one.ms is not None and one.miou is not None]
     if not shown:
         return None
-    figure = Figure(figsize=(8.6, 4.7))
+    figure = Figure(figsize=(10, 4.7))
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     axes.set_xscale("log")
-    axes.grid(color="#e6e8ee", which="both")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#e6e8ee")
     axes.set_axisbelow(True)
-    for whose, mark in (("ours", "o"), ("peer", "s")):
-        some = [one for one in shown if one.whose == whose]
-        axes.plot(
-            [one.ms for one in some],
-            [one.miou for one in some],
-            mark,
-            color=COLOURS[whose],
-            label=whose,
-            ms=7,
-            clip_on=False,
-        )
-    for place, one in enumerate(shown):
-        axes.annotate(
-            one.name,
-            (one.ms, one.miou),
-            (7, 6 if place % 2 else -12),
-            textcoords="offset points",
-            fontsize=8,
-            color=COLOURS[one.whose],
-            parse_math=False,
-        )
+    for number, one in enumerate(shown, 1):
+        colour, mark = COLOURS[one.whose], "o" if one.whose == "ours" else "s"
+        axes.plot(one.ms, one.miou, mark, color=colour, label=f"{number}  {one.name}", ms=7, ls="none", clip_on=False)
+        axes.annotate(str(number), (one.ms, one.miou), (5, 5), textcoords="offset points", fontsize=8, color=colour)
     front = [one for one in shown if one.front]
     right = 1.6 * max(one.ms or 0.0 for one in shown)
     axes.step(
@@ -188,8 +175,9 @@ def plot(found: Sequence[Point], judge: LatencyMetric) -> bytes | None:
     axes.set_xlim(min(one.ms or 0.0 for one in shown) / 1.3, right)
     axes.set_xlabel(f"latency, {str(judge).replace('-p', ' p')} in ms, logarithmic (left is better)")
     axes.set_ylabel("mIoU in % (up is better)")
-    axes.legend(loc="lower right")
-    figure.tight_layout()
+    legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
     return file.getvalue()

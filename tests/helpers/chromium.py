@@ -21,6 +21,10 @@ import pytest
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
+class NavigatedError(AssertionError):
+    """The page was left while it was asked something."""
+
+
 class Browser:
     """One page of it. Commands go one after the other; events that come meanwhile are kept by their names."""
 
@@ -39,6 +43,8 @@ class Browser:
         while True:
             message = await self._socket.receive_json()
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise NavigatedError(message["error"]["message"])
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
                 return result
@@ -58,14 +64,19 @@ class Browser:
     def until(self, expression: str, seconds: float = 60) -> Any:
         """Wait until a JavaScript expression is true, also over a change of the page."""
         end = time.monotonic() + seconds
-        while not (
-            value := self.evaluate(f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()")
-        ):
+        while not (value := self._value_or_none(expression)):
             assert time.monotonic() < end, (
                 f"waited in vain for {expression}; the page says: {self.evaluate('document.body.innerText')}"
             )
             time.sleep(0.05)
         return value
+
+    def _value_or_none(self, expression: str) -> Any:
+        """None where the expression throws, or the page was left while it was asked."""
+        try:
+            return self.evaluate(f"(() => {{ try {{ return {expression} }} catch (error) {{ return null }} }})()")
+        except NavigatedError:
+            return None
 
     def press(self, key: str, code: str = "") -> None:
         text = {"text": key} if len(key) == 1 else {}

@@ -55,15 +55,16 @@ def fit_class_bias(recipe: Recipe, split: Split, validation: Split, weights: Pat
     predict = torch_predictor(network, recipe.data.size, fabric.device, precision_of(fabric))
     own = network.head.bias.detach().clone()
 
-    def measured(share: float) -> float:
+    def give(share: float) -> None:
         network.head.bias.data.copy_(own)
         add_offsets(network, share * fitted)
-        return percent(evaluate_split(predict, validation, recipe.evaluation.batch).miou) or 0.0
 
-    found = {share: measured(share) for share in SHARES}
+    found: dict[float, float] = {}
+    for one in SHARES:
+        give(one)
+        found[one] = percent(evaluate_split(predict, validation, recipe.evaluation.batch).miou) or 0.0
     share = max(found, key=lambda one: found[one])
-    network.head.bias.data.copy_(own)
-    add_offsets(network, share * fitted)
+    give(share)
     said = told(share * fitted, list(validation.label_space.classes), before, found[share]) | {"share": share}
     if said["kept"]:
         save_segmenter(weights, network, metadata | {"miou_pct": found[share], "class_bias": said})

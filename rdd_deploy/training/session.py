@@ -12,7 +12,7 @@ import torch
 
 from rdd_deploy import console
 from rdd_deploy.console import process_rank
-from rdd_deploy.errors import DeviceError, DiskError, Problems, RddError
+from rdd_deploy.errors import DeviceError, DiskError, Problems, RddError, RecipeError
 from rdd_deploy.metrics import protocol
 from rdd_deploy.models.build import build
 from rdd_deploy.models.segmenter import Segmenter
@@ -61,8 +61,8 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
 
     Raises:
         RddError: another process trains in the folder, ``latest`` beside it is of the user's own, nothing can be
-            written there, resuming with a recipe that differs from the run's, another number of processes was started
-            than the recipe names, or a log's package is missing.
+            written there, the network's first weights lie in the folder, resuming with a recipe that differs from the
+            run's, another number of processes was started than the recipe names, or a log's package is missing.
     """
     launchers.check(recipe.train.devices, recipe.train.nodes)
     check_installed(recipe.train.loggers)
@@ -71,6 +71,13 @@ def check_early(recipe: Recipe, folder: RunFolder, resume: bool) -> None:
     folder.check_latest()
     if process_rank() == 0:
         files.check_writable(folder.path)
+    weights = Path(recipe.trained.weights).expanduser()
+    if weights.is_file() and folder.path.resolve() in weights.resolve().parents:
+        # The run would move them aside, and its recipe would then name what it trains itself.
+        raise RecipeError(
+            f"the first weights, {weights}, are those of {folder.path}, where this run is to be written; give it another"
+            " name with --name"
+        )
     if (
         resume
         and folder.state.is_file()

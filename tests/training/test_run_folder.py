@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rdd_deploy.errors import RddError
+from rdd_deploy.errors import RddError, RecipeError
 from rdd_deploy.models.config import Network
 from rdd_deploy.recipe import StudentRecipe
 from rdd_deploy.training.run_folder import RunFolder, find_run
@@ -65,6 +65,17 @@ def test_a_folder_named_latest_is_refused(tmp_path: Path, capsys: pytest.Capture
         check_early(RECIPE, RunFolder(tmp_path / "a"), resume=False)
     assert finished(tmp_path, "a").finished, "a run that ends as that folder appears isn't lost"
     assert "is finished, but" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["a", "latest"])
+def test_a_run_does_not_move_its_own_first_weights_aside(tmp_path: Path, by: str) -> None:
+    weights = tmp_path / by / "student.safetensors"
+    finished(tmp_path, "a")
+    on = RECIPE.model_copy(update={"student": Network(encoder="mobilenetv3_small_050", weights=str(weights))})
+    with pytest.raises(RecipeError, match="give it another name with --name"):
+        check_early(on, RunFolder(tmp_path / "a"), resume=False)
+    check_early(on, RunFolder(tmp_path / "b"), resume=False)
+    assert weights.is_file()
 
 
 def test_no_run_says_which_command_makes_one(tmp_path: Path) -> None:

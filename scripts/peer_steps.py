@@ -104,10 +104,16 @@ def training_of_peer(folder: Path, minutes: float, weights: str) -> str:
 
 
 def training_of_ours(bundle: Path) -> str:
-    """How long the run was trained that a bundle lies in, RUN/export/BUNDLE, and from what; nothing for one elsewhere."""
+    """How long the run was trained that a bundle lies in, RUN/export/BUNDLE, and from what; nothing for one elsewhere.
+
+    Of a run that went on from another's weights the file's own two names are told, and that its training isn't counted.
+    """
     try:
         summary = files.parse_json(files.read_file(bundle.resolve().parents[1] / "summary.json", LARGEST))
-        told = f"{float(summary['train_seconds']) / 60:.1f} min, encoder: {summary['encoder_weights']}"
+        source = str(summary["encoder_weights"])
+        went_on = " (sha256 " in source
+        told = f"{float(summary['train_seconds']) / 60:.1f} min, encoder: "
+        told += f"{'/'.join(source.split('/')[-2:])}; that file's training not counted" if went_on else source
         return f"{told}; its teacher's not counted" if summary["kind"] == "distill" else told
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return ""

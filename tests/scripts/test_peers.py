@@ -464,6 +464,14 @@ def test_the_table_says_how_long_each_was_trained(tmp_path: Path, capsys: pytest
     (tmp_path / "runs/one/summary.json").write_text(json.dumps(summary))
     said = peer_steps.training_of_ours(bundle)
     assert said == "63.0 min, encoder: ImageNet; its teacher's not counted"
+    donor = summary | {
+        "kind": "train",
+        "encoder_weights": "/home/me/runs/a/student.safetensors (sha256 0f), with its head",
+    }
+    (tmp_path / "runs/one/summary.json").write_text(json.dumps(donor))
+    assert peer_steps.training_of_ours(bundle) == (
+        "63.0 min, encoder: a/student.safetensors (sha256 0f), with its head; that file's training not counted"
+    )
     found = peer_table.points([row("ours/a", 2, 50)], frozenset(), frozenset(), JUDGE, {"ours/a": said})
     assert f"| {said} |" in peer_table.markdown(found, "")
     assert peer_steps.training_of_peer(tmp_path / "toy/train", 20, "none") == "20 min, from scratch"

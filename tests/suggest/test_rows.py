@@ -5,7 +5,7 @@ import pytest
 
 from rdd_deploy.errors import RecipeError
 from rdd_deploy.models.encoder_names import check_encoder
-from rdd_deploy.recipe import load_distillation
+from rdd_deploy.recipe import StudentRecipe, load_recipe
 from rdd_deploy.recipe_files import find_recipe
 from rdd_deploy.suggest.__main__ import milliseconds
 from rdd_deploy.suggest.candidates import CANDIDATES
@@ -41,8 +41,9 @@ def test_worth_training_is_the_front_within_the_latency_the_most_accurate_first(
 @pytest.mark.parametrize("size", [(240, 320), (360, 480), (96, 128)])
 def test_the_printed_command_is_a_valid_recipe(size: tuple[int, int]) -> None:
     program, verb, recipe, *overrides = shlex.split(command(row("repvit_m0_9", 1.0), size))
-    assert (program, verb) == ("rdd-deploy", "distill")
-    loaded = load_distillation(find_recipe(recipe), overrides)
+    assert (program, verb) == ("rdd-deploy", "train")
+    loaded = load_recipe(find_recipe(recipe), overrides)
+    assert isinstance(loaded, StudentRecipe)
     assert (loaded.student.encoder, loaded.student.head, tuple(loaded.data.size)) == ("repvit_m0_9", "lraspp", size)
     assert find_recipe(Path(recipe).stem)
     assert recipe == "recipes/camvid_effnet_lite0.yaml", "the recipe to start from"

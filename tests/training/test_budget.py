@@ -11,13 +11,14 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import network, read_json, tree, write_data, write_recipe
+from toys import network, read_json, tree, write_data, write_recipe, write_story
 
 from rdd_deploy.errors import RddError, RecipeError
-from rdd_deploy.recipe import load_recipe
+from rdd_deploy.recipe import load_distillation, load_recipe
 from rdd_deploy.recipe_train import seconds_of
 from rdd_deploy.training import budget, loop
 from rdd_deploy.training.budget import Costs
+from rdd_deploy.training.distillation import distill_recipe
 from rdd_deploy.training.loop import Interrupted
 from rdd_deploy.training.supervised import train_recipe
 
@@ -106,6 +107,22 @@ def test_it_is_the_run_of_its_epochs_also_resumed(
     one, other = (safetensors.torch.load_file(place / "student.safetensors") for place in (plain, run))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert rows(plain) == rows(run)
+
+
+def test_a_distillation_within_a_budget_is_the_run_of_its_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What timing its steps leaves as it was: the teacher, dropout's random numbers, a loss's memory."""
+    monkeypatch.setattr(budget, "MOST", 4)
+    monkeypatch.setattr(Costs, "epochs_in", lambda *_: 2)
+    bank = {"losses": [{"name": "cirkd_memory", "options": {"regions": 8}}]}
+    story = write_story(tmp_path, student={"student": network(dropout=0.3), "distillation": bank})
+    plain = distill_recipe(load_distillation(story, ["train.epochs=2"]), story, tmp_path / "runs", name="plain")
+    timed = load_distillation(story, ["train.epochs=null", "train.budget=1h"])
+    run = distill_recipe(timed, story, tmp_path / "runs", name="timed")
+    one, other = (safetensors.torch.load_file(place.student) for place in (plain, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert rows(plain.path) == rows(run.path)
 
 
 def test_crops_of_each_size_count_by_their_share_of_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

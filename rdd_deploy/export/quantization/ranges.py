@@ -18,7 +18,7 @@ from rdd_deploy.errors import DataError
 from rdd_deploy.export.onnx.graph import consumers, weight_fingerprint
 from rdd_deploy.utils import files
 
-VERSION = 3
+VERSION = 4
 CALIBRATED = {
     "Conv",
     "Add",
@@ -120,16 +120,21 @@ def tensors_to_calibrate(model: onnx.ModelProto) -> list[str]:
     """
     readers = consumers(model)
     constant = {one.name for one in model.graph.initializer}
+    types = {
+        one.name: one.type.tensor_type.elem_type for one in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
     found = []
     for node in model.graph.node:
-        name = node.output[0]
-        # Whatever a convolution reads: PSPNet's pooled bins come from a Gather.
-        read = any(reader.op_type == "Conv" for reader in readers.get(name, []))
-        if not (read or node.op_type in CALIBRATED) or all(source in constant for source in node.input):
+        if all(source in constant for source in node.input):
             continue
-        if all(reader.op_type in ACTIVATIONS for reader in readers.get(name, [])):
-            continue
-        found.append(name)
+        for name in filter(None, node.output):
+            read_by = {reader.op_type for reader in readers.get(name, [])}
+            # Whatever a convolution or a sum reads: PSPNet's pooled bins come from a Gather, EdgeNeXt's shortcuts from
+            # a Transpose or the later outputs of a Split.
+            wanted = node.op_type in CALIBRATED or not read_by.isdisjoint({"Conv", "Add"})
+            real = types.get(name, onnx.TensorProto.FLOAT) == onnx.TensorProto.FLOAT  # class ids are added to as well
+            if real and wanted and not read_by <= ACTIVATIONS:
+                found.append(name)
     return found
 
 

@@ -184,6 +184,15 @@ def test_a_table_serves_every_scheme_and_placement_of_every_head(head: str) -> N
             assert said.isdisjoint(place_qdq(graph, scheme, placement).convolutions) == (kept == "float")
 
 
+@pytest.mark.parametrize("encoder", ["edgenext_xx_small", pytest.param("fastvit_t8", marks=pytest.mark.slow)])
+def test_a_table_serves_encoders_that_turn_their_maps(encoder: str) -> None:
+    """EdgeNeXt's shortcuts come from transposed maps, which OpenVINO's scheme quantises where they are added."""
+    graph = onnx_export.onnx_from_segmenter(taught({**mobilenet(), "encoder": encoder}, steps=0), (64, 64))
+    table = made_up(graph)
+    for scheme in (TENSORRT, ONNXRUNTIME, OPENVINO):
+        assert quantised_layers(qdq_from_onnx(graph, table, scheme, Placement()))
+
+
 def test_missing_range(graph: onnx.ModelProto, table: RangeTable) -> None:
     ranges = dict(table.ranges)
     del ranges["frame/Sub"]

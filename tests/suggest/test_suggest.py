@@ -57,3 +57,21 @@ def test_candidates_are_timed_and_one_that_fails_is_a_row(tmp_path: Path) -> Non
     assert told["worth_training"] == ["tf_efficientnet_lite0"]  # the only one of known accuracy
     assert "student.encoder=tf_efficientnet_lite0" in done.stdout
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("latency", "code"), [("5s", 0), ("0.001ms", 3)])
+def test_candidates_through_openvino_within_a_latency(tmp_path: Path, latency: str, code: int) -> None:
+    """EdgeNeXt's transposed maps are quantised there as well; a budget that none keeps is its own exit code."""
+    figures = tmp_path / "figures.json"
+    done = suggest(
+        tmp_path, "--backend", "openvino", "--latency", latency, "--size", 64, 96, "--classes", 3, "--rounds", 1, "--threads", 1,
+        "--head", "lraspp", "--json", figures, "--only", "edgenext_xx_small", "--only", "tf_efficientnet_lite0",
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    told = toys.read_json(figures)
+    rows = {one["encoder"]: one for one in told["rows"]}
+    assert set(rows) == {"edgenext_xx_small", "tf_efficientnet_lite0"}
+    assert all(one["call_p50_ms"] > 0 for one in rows.values())
+    assert ("tf_efficientnet_lite0" in told["worth_training"]) == (code == 0)
+    assert list((tmp_path / "tmp").iterdir()) == []
